@@ -1,0 +1,55 @@
+//! The `Message` impl.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::{GenericParam, Result, parse_quote};
+
+use crate::input::Input;
+use crate::paths::message_module;
+
+/// Everything that the derive emits.
+pub fn expand(input: &Input) -> Result<TokenStream> {
+    let module = message_module()?;
+    let message = message_impl(input, &module);
+    Ok(quote! {
+        #message
+    })
+}
+
+/// `impl Message`. A generic type's name contains its arguments' names, so that `Pair<u8>` and `Pair<u16>` differ.
+fn message_impl(input: &Input, module: &TokenStream) -> TokenStream {
+    let ident = &input.item.ident;
+    let name = &input.name;
+    let mut generics = input.item.generics.clone();
+    let mut arguments = Vec::new();
+    for parameter in &mut generics.params {
+        match parameter {
+            GenericParam::Type(parameter) => {
+                parameter.bounds.push(parse_quote!(#module::Message));
+                let ident = &parameter.ident;
+                arguments.push(quote!(.and(<#ident as #module::Message>::TYPE_NAME)));
+            }
+            GenericParam::Const(parameter) => {
+                let ident = &parameter.ident;
+                arguments.push(quote!(.and_number(#ident as u128)));
+            }
+            GenericParam::Lifetime(_) => {}
+        }
+    }
+    let type_name = if arguments.is_empty() {
+        quote!(#name)
+    } else {
+        let mut parts = arguments.into_iter();
+        let first = parts.next();
+        quote! {
+            const { &#module::__private::TypeName::new(#name).and("<") #first #(.and(", ") #parts)* .and(">") }.as_str()
+        }
+    };
+    let (impl_generics, ty_generics, where_clause) = generics.split_for_impl();
+    quote! {
+        #[automatically_derived]
+        impl #impl_generics #module::Message for #ident #ty_generics #where_clause {
+            const TYPE_NAME: &'static str = #type_name;
+        }
+    }
+}
