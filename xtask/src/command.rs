@@ -1,0 +1,219 @@
+//! One command: how it is shown, run, captured and bounded in time.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::workspace::Workspace;
+
+/// Why a step failed, in words that say which command to run by hand.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error("cannot start `{command}`: {source}; is the program installed and on PATH?")]
+    Start { command: String, source: io::Error },
+    #[error("`{command}` failed ({status}); run it alone from {directory} to see why")]
+    Status { command: String, status: String, directory: PathBuf },
+    #[error("`{command}` had not ended after {limit:?} and was killed; run it alone from {directory}")]
+    TimedOut { command: String, limit: Duration, directory: PathBuf },
+    #[error("`{command}` printed something other than was agreed: {problem}")]
+    Output { command: String, problem: String },
+    #[error("{doing}: {source}")]
+    Io { doing: String, source: io::Error },
+    #[error("the workspace lacks {0}")]
+    Missing(String),
+}
+
+impl Failure {
+    /// An input/output error, with what was being done to what.
+    pub fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Failure {
+        let doing = doing.into();
+        move |source| Failure::Io { doing, source }
+    }
+}
+
+/// A program with its arguments, changed environment and directory. `Display` gives a line that a shell accepts.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    program: OsString,
+    arguments: Vec<OsString>,
+    environment: Vec<(&'static str, OsString)>,
+    directory: Option<PathBuf>,
+    limit: Option<Duration>,
+}
+
+impl Invocation {
+    pub fn new(program: impl Into<OsString>) -> Self {
+        Invocation {
+            program: program.into(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            directory: None,
+            limit: None,
+        }
+    }
+
+    pub fn cargo<const N: usize>(arguments: [&str; N]) -> Self {
+        Invocation::new("cargo").args(arguments)
+    }
+
+    pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    pub fn args<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
+        self
+    }
+
+    pub fn env(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name, value.into()));
+        self
+    }
+
+    /// Runs in `directory` instead of the workspace's root.
+    pub fn in_directory(mut self, directory: &Path) -> Self {
+        self.directory = Some(directory.to_owned());
+        self
+    }
+
+    /// Kills the program after `limit`. For programs of ours only: what they start would outlive them.
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
+    /// Runs it with this process's output.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start, does not end in time, or ends with another status than 0.
+    pub fn run(&self, workspace: &Workspace) -> Result<(), Failure> {
+        let mut child = self.start(workspace, Stdio::inherit())?;
+        self.finish(workspace, &mut child)
+    }
+
+    /// Runs it and returns its standard output.
+    ///
+    /// # Errors
+    ///
+    /// As [`Invocation::run`], and when the output is not UTF-8.
+    pub fn capture(&self, workspace: &Workspace) -> Result<String, Failure> {
+        let mut child = self.start(workspace, Stdio::piped())?;
+        let mut pipe = child.stdout.take().ok_or_else(|| Failure::Missing("the child's output".into()))?;
+        // Read beside the wait: a child that fills the pipe would otherwise never end.
+        let reader = thread::spawn(move || {
+            let mut text = String::new();
+            pipe.read_to_string(&mut text).map(|_| text)
+        });
+        let finished = self.finish(workspace, &mut child);
+        let text = reader.join().unwrap_or_else(|_| Err(io::Error::other("the reading thread panicked")));
+        finished?;
+        text.map_err(|error| Failure::Output { command: self.to_string(), problem: error.to_string() })
+    }
+
+    fn start(&self, workspace: &Workspace, stdout: Stdio) -> Result<Child, Failure> {
+        Command::new(&self.program)
+            .args(&self.arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .current_dir(self.directory(workspace))
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .spawn()
+            .map_err(|source| Failure::Start { command: self.to_string(), source })
+    }
+
+    fn finish(&self, workspace: &Workspace, child: &mut Child) -> Result<(), Failure> {
+        let waiting = || format!("waiting for `{self}`");
+        let status = match self.limit {
+            None => child.wait().map_err(Failure::io(waiting()))?,
+            Some(limit) => {
+                let deadline = Instant::now() + limit;
+                loop {
+                    if let Some(status) = child.try_wait().map_err(Failure::io(waiting()))? {
+                        break status;
+                    }
+                    if Instant::now() >= deadline {
+                        child.kill().map_err(Failure::io(format!("killing `{self}`")))?;
+                        child.wait().map_err(Failure::io(waiting()))?;
+                        let directory = self.directory(workspace).to_owned();
+                        return Err(Failure::TimedOut { command: self.to_string(), limit, directory });
+                    }
+                    thread::sleep(Duration::from_millis(10));
+                }
+            }
+        };
+        if status.success() {
+            return Ok(());
+        }
+        let directory = self.directory(workspace).to_owned();
+        Err(Failure::Status { command: self.to_string(), status: status.to_string(), directory })
+    }
+
+    fn directory<'a>(&'a self, workspace: &'a Workspace) -> &'a Path {
+        self.directory.as_deref().unwrap_or(workspace.root())
+    }
+}
+
+impl fmt::Display for Invocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, value) in &self.environment {
+            write!(f, "{name}={} ", quoted(value))?;
+        }
+        f.write_str(&quoted(&self.program))?;
+        for argument in &self.arguments {
+            write!(f, " {}", quoted(argument))?;
+        }
+        Ok(())
+    }
+}
+
+/// The word as a POSIX shell would need it.
+fn quoted(word: &OsStr) -> String {
+    let word = word.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.into_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Invocation {
+        Invocation::new("sh").arg("-c").arg(script)
+    }
+
+    #[test]
+    fn a_command_is_shown_as_a_shell_would_need_it() {
+        let command = Invocation::cargo(["test", "a b"]).env("RUSTFLAGS", "--cfg loom");
+        assert_eq!(command.to_string(), "RUSTFLAGS='--cfg loom' cargo test 'a b'");
+    }
+
+    #[test]
+    fn a_failing_command_is_named() {
+        let workspace = Workspace::find().unwrap();
+        let failure = shell("exit 3").run(&workspace).unwrap_err();
+        assert!(matches!(failure, Failure::Status { ref command, .. } if command == "sh -c 'exit 3'"));
+    }
+
+    #[test]
+    fn a_command_past_its_limit_is_killed() {
+        let workspace = Workspace::find().unwrap();
+        let failure = shell("exec sleep 60").limit(Duration::from_millis(50)).run(&workspace).unwrap_err();
+        assert!(matches!(failure, Failure::TimedOut { .. }), "{failure}");
+    }
+
+    #[test]
+    fn output_larger_than_a_pipe_is_captured_whole() {
+        let workspace = Workspace::find().unwrap();
+        let text = shell("yes | head -c 300000").limit(Duration::from_secs(60)).capture(&workspace).unwrap();
+        assert_eq!(text.len(), 300_000);
+    }
+}

@@ -1,0 +1,112 @@
+//! What cargo knows of the workspace: where it is, which targets it has, what a build made.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::command::{Failure, Invocation};
+
+/// The workspace that this program was built in.
+pub struct Workspace {
+    root: PathBuf,
+    target_dir: PathBuf,
+}
+
+impl Workspace {
+    /// Finds the root from this crate's own manifest, so that the working directory does not matter.
+    ///
+    /// # Errors
+    ///
+    /// When the manifest's directory has no parent.
+    pub fn find() -> Result<Self, Failure> {
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = manifest.parent().ok_or_else(|| Failure::Missing("a root above xtask/".into()))?;
+        let target_dir = root.join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
+        Ok(Workspace { root: root.to_owned(), target_dir })
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn target_dir(&self) -> &Path {
+        &self.target_dir
+    }
+
+    /// The names of a package's targets of one kind (`test`, `example`, ...), in the order of the file system.
+    ///
+    /// # Errors
+    ///
+    /// When cargo cannot describe the workspace, or the package is not in it.
+    pub fn targets(&self, package: &str, kind: &str) -> Result<Vec<String>, Failure> {
+        let describe = Invocation::cargo(["metadata", "--no-deps", "--format-version", "1"]);
+        let metadata = parse(&describe, &describe.capture(self)?)?;
+        let package = array(&metadata["packages"])
+            .find(|candidate| candidate["name"] == package)
+            .ok_or_else(|| Failure::Missing(format!("the package {package}")))?;
+        let of_kind = |target: &&Value| array(&target["kind"]).any(|k| k == kind);
+        Ok(array(&package["targets"]).filter(of_kind).filter_map(|target| text(&target["name"])).collect())
+    }
+
+    /// Runs a build and returns the programs it made or found up to date, as `(target name, path)`.
+    ///
+    /// # Errors
+    ///
+    /// When the build fails, or cargo's report is not JSON.
+    pub fn build_executables(&self, build: &Invocation) -> Result<Vec<(String, PathBuf)>, Failure> {
+        let build = build.clone().arg("--message-format=json-render-diagnostics");
+        let mut programs = Vec::new();
+        for line in build.capture(self)?.lines().filter(|line| line.starts_with('{')) {
+            let message = parse(&build, line)?;
+            if let (Some(name), Some(path)) = (text(&message["target"]["name"]), text(&message["executable"]))
+            {
+                programs.push((name, PathBuf::from(path)));
+            }
+        }
+        Ok(programs)
+    }
+
+    /// As [`Workspace::build_executables`], for the one program called `name`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Workspace::build_executables`], and when the build made no such program.
+    pub fn build_executable(&self, build: &Invocation, name: &str) -> Result<PathBuf, Failure> {
+        let programs = self.build_executables(build)?;
+        let found = programs.into_iter().find(|(target, _)| target == name);
+        found.map(|(_, path)| path).ok_or_else(|| Failure::Missing(format!("the program {name}")))
+    }
+}
+
+/// One JSON value of a command's output.
+///
+/// # Errors
+///
+/// When `line` is not JSON.
+pub fn parse(command: &Invocation, line: &str) -> Result<Value, Failure> {
+    serde_json::from_str(line).map_err(|error| Failure::Output {
+        command: command.to_string(),
+        problem: format!("{error} in {:?}", line.chars().take(200).collect::<String>()),
+    })
+}
+
+fn array(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn text(value: &Value) -> Option<String> {
+    value.as_str().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_found_by_package_and_kind() {
+        let workspace = Workspace::find().unwrap();
+        assert_eq!(workspace.targets("dotcompute-cli", "bin").unwrap(), ["dotcompute"]);
+        assert!(matches!(workspace.targets("no-such-package", "bin"), Err(Failure::Missing(_))));
+    }
+}
