@@ -1,4 +1,4 @@
-//! The `Message` impl.
+//! The `Message` impl, and all else that the derive emits.
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -6,13 +6,21 @@ use syn::{GenericParam, Result, parse_quote};
 
 use crate::input::Input;
 use crate::paths::message_module;
+use crate::{record, serde_impl};
 
 /// Everything that the derive emits.
 pub fn expand(input: &Input) -> Result<TokenStream> {
     let module = message_module()?;
     let message = message_impl(input, &module);
+    let serde = serde_impl::expand(input, &module)?;
+    let record = record::expand(input, &module)?;
+    // A block, so that nothing but impls gets out.
     Ok(quote! {
-        #message
+        const _: () = {
+            #message
+            #serde
+            #record
+        };
     })
 }
 

@@ -51,7 +51,7 @@ use uuid::Uuid;
 // Aligned to 8 and not 16, so that a header of two ids and a priority fits in 40 bytes and not 48. Two u64 of which one
 // is never zero would have the same shape, but there are foreign UUIDs with either half zero.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(packed(8))]
+#[repr(Rust, packed(8))]
 pub struct MessageId(NonZeroU128);
 
 const _: () = assert!(size_of::<Option<MessageId>>() == 16 && align_of::<MessageId>() == 8);
@@ -182,12 +182,10 @@ fn process_bits() -> u64 {
     }
     // A random UUID is never zero: its version and variant are set.
     let drawn = Uuid::new_v4().as_u64_pair().0;
+    #[cfg(unix)]
+    fork::forget_in_children();
     match PROCESS.compare_exchange(0, drawn, Ordering::Relaxed, Ordering::Relaxed) {
-        Ok(_) => {
-            #[cfg(unix)]
-            fork::forget_in_children();
-            drawn
-        }
+        Ok(_) => drawn,
         // Another thread drew first.
         Err(theirs) => theirs,
     }
@@ -196,20 +194,21 @@ fn process_bits() -> u64 {
 /// A forked child would go on with its parent's random bits and counter, and repeat the parent's ids.
 #[cfg(unix)]
 mod fork {
-    use std::sync::Once;
-    use std::sync::atomic::Ordering;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::{BLOCK, Block, PROCESS};
 
     /// From now on, a forked child starts without random bits and without a block.
     pub(super) fn forget_in_children() {
-        static REGISTERED: Once = Once::new();
-        REGISTERED.call_once(|| {
-            // SAFETY: `forget` is a function that lives as long as the program, as the handler must, and it does what a
-            // handler in a forked child may do: it stores to an atomic and to a thread-local that needs neither
-            // allocation nor destructor. If the call fails (out of memory), children repeat ids; nothing worse.
-            unsafe { libc::pthread_atfork(None, None, Some(forget)) };
-        });
+        // Not a `Once`: a child forked while another thread was inside it would wait for that thread for ever.
+        static REGISTERED: AtomicBool = AtomicBool::new(false);
+        if REGISTERED.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        // SAFETY: `forget` lives as long as the program, as a handler must, and it does what a handler in a forked child
+        // may do: it stores to an atomic and to a thread-local that needs neither allocation nor destructor. If the call
+        // fails, for want of memory, children repeat their parent's ids; nothing worse.
+        unsafe { libc::pthread_atfork(None, None, Some(forget)) };
     }
 
     /// Runs in the child, on the only thread it has.
@@ -265,8 +264,7 @@ mod tests {
         // SAFETY: `ends` has room for the two descriptors.
         assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
         let parent = MessageId::next().to_bytes();
-        // SAFETY: the child calls nothing that could wait for a thread that it lost: making an id takes no lock (the
-        // `Once` was passed before the fork), and `write` and `_exit` may be called after a fork.
+        // SAFETY: the child calls nothing that could wait for a thread that it lost: making an id takes no lock, and `write` and `_exit` may be called after a fork.
         let child = unsafe { libc::fork() };
         if child == 0 {
             let id = MessageId::next().to_bytes();
@@ -303,7 +301,7 @@ mod tests {
             let uuid = Uuid::from_u128(bits);
             let id = MessageId::try_from(uuid).expect("not nil");
             prop_assert_eq!(Uuid::from(id), uuid);
-            prop_assert_eq!(Some(id).map(MessageId::as_u128), Some(bits));
+            prop_assert_eq!(std::hint::black_box(Some(id)).map(MessageId::as_u128), Some(bits));
             prop_assert_eq!(id.to_string(), uuid.to_string());
             prop_assert_eq!(MessageId::from_bytes(id.to_bytes()), Ok(id));
         }
@@ -312,7 +310,7 @@ mod tests {
         fn halves_that_are_zero_are_no_obstacle(half in 1_u64..) {
             for bits in [u128::from(half), u128::from(half) << 64] {
                 let id = MessageId::try_from(Uuid::from_u128(bits)).expect("not nil");
-                prop_assert_eq!(Some(id).map(MessageId::as_u128), Some(bits));
+                prop_assert_eq!(std::hint::black_box(Some(id)).map(MessageId::as_u128), Some(bits));
             }
         }
     }

@@ -57,20 +57,24 @@ pub struct TypeName {
 }
 
 impl TypeName {
-    const MAX_LEN: usize = 256;
+    const MAX_LEN: usize = 512;
 
     /// Starts with `text`.
     pub const fn new(text: &str) -> Self {
         Self { bytes: [0; Self::MAX_LEN], len: 0 }.and(text)
     }
 
-    /// Appends `text`. Too long a name is a compile error, because names are only made in constants.
+    /// Appends `text`.
+    ///
+    /// # Panics
+    ///
+    /// If the name gets longer than 512 bytes: a compile error, because names are only made in constants.
     #[must_use]
     pub const fn and(mut self, text: &str) -> Self {
         let text = text.as_bytes();
         assert!(
             self.len + text.len() <= Self::MAX_LEN,
-            "a message type's name is longer than 256 bytes: give the inner type a shorter one, #[message(name = \"...\")]"
+            "a message type's name is longer than 512 bytes: give the inner type a shorter one, #[message(name = \"...\")]"
         );
         let mut i = 0;
         while i < text.len() {
