@@ -20,17 +20,13 @@ pub fn expand(input: &Input, module: &TokenStream) -> Result<TokenStream> {
     let record = quote!(#module::record);
     let layouts = fields.iter().zip(&names).map(|(field, name)| field_layout(ident, field, name, &record));
     let checks = layout_checks(ident, &fields, &names, module);
-    // On the type's name, so that an error about a missing `Copy` points there.
-    let plain = quote_spanned! {ident.span()=>
-        // SAFETY: the type is `repr(C)` and the checks beside this compile only if no byte lies outside its fields; the
-        // fields are all `Plain` themselves, which the layout's constant requires.
+    Ok(quote! {
+        // SAFETY: the type is `repr(C)`; the checks below compile only if no byte lies outside its fields, and the layout's
+        // constant only if all its fields are `Plain`.
+        #[automatically_derived]
         unsafe impl #record::Plain for #ident {
             const TYPE: #record::PlainType = #record::PlainType::Record(&<Self as #record::RecordMessage>::LAYOUT);
         }
-    };
-    Ok(quote! {
-        #[automatically_derived]
-        #plain
 
         #[automatically_derived]
         impl #record::RecordMessage for #ident {
