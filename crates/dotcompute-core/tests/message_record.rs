@@ -1,5 +1,8 @@
 //! Record messages: their layout, and the C struct that must have the same.
 
+// The derive's own `unsafe impl` must not keep users from forbidding it in their code.
+#![forbid(unsafe_code)]
+
 use std::path::Path;
 use std::process::Command;
 
