@@ -116,7 +116,7 @@ pub fn build_docs(workspace: &Workspace) -> Result<(), Failure> {
 
 /// Checks `deny.toml`, building cargo-deny the first time when the machine has none.
 fn deny(workspace: &Workspace) -> Result<(), Failure> {
-    const CHECK: [&str; 4] = ["check", "bans", "licenses", "sources"];
+    const CHECK: [&str; 5] = ["check", "--hide-inclusion-graph", "bans", "licenses", "sources"];
     let installed = Invocation::new("cargo-deny");
     if installed.clone().arg("--version").capture(workspace).is_ok() {
         return installed.args(CHECK).run(workspace);

@@ -1,3 +1,170 @@
-//! See the crate's description.
+//! Benchmarks of DotCompute against its peers, in one run on one machine.
+//!
+//! `dotcompute-bench host` moves 64-byte messages through queues and ring kernels and through those of the peers, in
+//! interleaved rounds, and prints a table, or with `--json` one line of figures for each bench and subject. Every
+//! message is counted and checked: a subject that loses one stops the run.
 
-fn main() {}
+mod ask;
+mod bench;
+mod clock;
+mod cores;
+mod error;
+mod figure;
+mod many;
+mod payload;
+mod queue;
+mod setting;
+mod spin;
+mod subjects;
+mod table;
+mod targets;
+mod tell;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use bench::Bench;
+use clock::Clock;
+use cores::Cores;
+use error::BenchError;
+use setting::Setting;
+
+#[derive(Parser)]
+#[command(about = "Benchmarks of DotCompute against its peers, in one run", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measure rings and ring kernels on this machine's CPU, beside their peers
+    Host(Host),
+    #[command(name = many::CHILD, hide = true)]
+    ManyChild { subject: String, kernels: u64 },
+}
+
+#[derive(Args)]
+struct Host {
+    /// Print one JSON line for each bench and subject instead of tables
+    #[arg(long)]
+    json: bool,
+    /// Only see that everything works: the figures mean nothing
+    #[arg(long)]
+    quick: bool,
+    /// Run only this bench; may be repeated
+    #[arg(long, value_name = "BENCH")]
+    only: Vec<String>,
+    /// How often each subject is measured [default: 7, or 2 with --quick]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: Option<u16>,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Host(options) => host(&options),
+        Command::ManyChild { subject, kernels } => many::child(&subject, kernels),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error @ BenchError::UnknownBench { .. }) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn host(options: &Host) -> Result<(), BenchError> {
+    let benches = selected(&options.only)?;
+    let (clock, cores) = (Clock::new(), Cores::choose()?);
+    let setting = if options.quick { Setting::quick(clock, cores) } else { Setting::full(clock, cores) };
+    let rounds = options.rounds.map_or(if options.quick { 2 } else { 7 }, usize::from);
+
+    let samples: usize = benches.iter().map(|bench| bench.subjects.len()).sum();
+    // Drawn on the error stream, and only on a terminal.
+    let bar = ProgressBar::new((samples * rounds) as u64);
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}") {
+        bar.set_style(style);
+    }
+    let figures = bench::run(&benches, rounds, &setting, |round, bench, subject| {
+        bar.set_message(format!("round {}: {bench}, {subject}", round + 1));
+        bar.inc(1);
+    })?;
+    bar.finish_and_clear();
+
+    let text = if options.json {
+        figures.iter().map(|figure| format!("{}\n", figure.line(&setting.clock))).collect()
+    } else {
+        about(&setting, rounds) + &table::render(&benches, &figures, &setting.clock)
+    };
+    print(&text)
+}
+
+/// Writes to the standard output; a reader that has gone away (`| head`) is no error.
+fn print(text: &str) -> Result<(), BenchError> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(source) if source.kind() != io::ErrorKind::BrokenPipe => {
+            Err(BenchError::Io { doing: "printing the figures", source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The benches asked for, or all.
+fn selected(only: &[String]) -> Result<Vec<Bench>, BenchError> {
+    let mut benches = bench::all();
+    let known = |name: &String| benches.iter().any(|bench| bench.name == *name);
+    if let Some(unknown) = only.iter().find(|name| !known(name)) {
+        let names: Vec<&str> = benches.iter().map(|bench| bench.name).collect();
+        return Err(BenchError::UnknownBench { name: unknown.clone(), known: names.join(", ") });
+    }
+    benches.retain(|bench| only.is_empty() || only.iter().any(|name| name == bench.name));
+    Ok(benches)
+}
+
+/// What a reader must know to compare these figures with others.
+fn about(setting: &Setting, rounds: usize) -> String {
+    format!(
+        "64-byte messages, {rounds} interleaved rounds, driver and peer pinned to two cores where the subject lets \
+         us.\nReading the clock costs {:.1} ns; that is taken off every latency, for all subjects alike.\n",
+        setting.clock.nanoseconds(setting.clock.cost())
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn benches_are_selected_by_name_and_an_unknown_name_lists_the_known() {
+        let one = selected(&["tell".to_owned()]).unwrap();
+        assert_eq!(one.iter().map(|bench| bench.name).collect::<Vec<_>>(), ["tell"]);
+        match selected(&["tel".to_owned()]) {
+            Err(error) => assert!(error.to_string().contains("queue_same_thread"), "{error}"),
+            Ok(_) => panic!("an unknown bench was accepted"),
+        }
+    }
+
+    #[test]
+    fn no_bench_measures_a_subject_twice() {
+        for bench in bench::all() {
+            let mut names: Vec<&str> = bench.subjects.iter().map(|subject| subject.name).collect();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), bench.subjects.len(), "{}", bench.name);
+        }
+    }
+}

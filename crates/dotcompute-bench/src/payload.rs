@@ -1,0 +1,104 @@
+//! The 64-byte message that every subject carries, and the tally that catches a lost, repeated or torn one.
+
+use crate::error::BenchError;
+
+/// One cache line of plain data. Every word is written from the sequence number, and a stream's consumer reads every
+/// word, so that no subject can get away with moving less than the whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Payload {
+    sequence: u64,
+    words: [u64; 7],
+}
+
+const _: () = assert!(size_of::<Payload>() == 64);
+
+impl Payload {
+    #[inline]
+    pub fn new(sequence: u64) -> Self {
+        Payload { sequence, words: [sequence; 7] }
+    }
+
+    /// What the other side does for an ask: the smallest work that depends on the message.
+    #[inline]
+    pub fn answer(mut self) -> Self {
+        self.words[6] = self.words[6].wrapping_add(1);
+        self
+    }
+
+    #[inline]
+    pub fn is_answer_to(&self, sequence: u64) -> bool {
+        self.sequence == sequence && self.words[6] == sequence.wrapping_add(1)
+    }
+}
+
+/// Counts the messages of one producer and notices any that is out of order or damaged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    count: u64,
+    sum: u64,
+    misplaced: u64,
+}
+
+impl Tally {
+    #[inline]
+    pub fn add(&mut self, payload: &Payload) {
+        self.misplaced += u64::from(payload.sequence != self.count);
+        self.sum = payload.words.iter().fold(self.sum, |sum, word| sum.wrapping_add(*word));
+        self.count += 1;
+    }
+
+    /// Checks that exactly the messages `0..expected` arrived, in that order.
+    ///
+    /// # Errors
+    ///
+    /// [`BenchError::WrongCount`] says what differs.
+    pub fn check(&self, subject: &'static str, expected: u64) -> Result<(), BenchError> {
+        let wrong = |what, expected, found| Err(BenchError::WrongCount { subject, what, expected, found });
+        if self.count != expected {
+            return wrong("messages handled", expected, self.count);
+        }
+        if self.misplaced != 0 {
+            return wrong("messages out of order", 0, self.misplaced);
+        }
+        let sum = (0..expected).fold(0_u64, u64::wrapping_add).wrapping_mul(7);
+        if self.sum != sum { wrong("sum of the messages", sum, self.sum) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally(sequences: &[u64]) -> Tally {
+        let mut tally = Tally::default();
+        sequences.iter().for_each(|&sequence| tally.add(&Payload::new(sequence)));
+        tally
+    }
+
+    #[test]
+    fn a_whole_stream_passes() {
+        tally(&[0, 1, 2, 3]).check("test", 4).unwrap();
+    }
+
+    #[test]
+    fn lost_repeated_and_swapped_messages_are_noticed() {
+        for sequences in [&[0, 1, 2][..], &[0, 1, 1, 3], &[1, 0, 2, 3], &[0, 1, 2, 3, 4]] {
+            assert!(tally(sequences).check("test", 4).is_err(), "{sequences:?}");
+        }
+    }
+
+    #[test]
+    fn a_torn_message_is_noticed() {
+        let mut tally = Tally::default();
+        tally.add(&Payload { sequence: 0, words: [9; 7] });
+        assert!(tally.check("test", 1).is_err());
+    }
+
+    #[test]
+    fn only_an_answer_is_an_answer() {
+        assert!(Payload::new(7).answer().is_answer_to(7));
+        assert!(!Payload::new(7).is_answer_to(7));
+        assert!(!Payload::new(7).answer().is_answer_to(8));
+    }
+}

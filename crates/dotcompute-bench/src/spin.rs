@@ -1,0 +1,32 @@
+//! Waiting without sleeping, but not for ever.
+
+use std::hint;
+use std::time::{Duration, Instant};
+
+use crate::error::BenchError;
+
+/// Far longer than any subject keeps a spinning thread waiting.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Calls `attempt` until it gives something.
+///
+/// # Errors
+///
+/// [`BenchError::Stuck`] after half a minute: better no figure than a benchmark that hangs.
+#[inline]
+pub fn until<T>(mut attempt: impl FnMut() -> Option<T>) -> Result<T, BenchError> {
+    // The clock is read once in about a million attempts, so that it costs nothing.
+    const ATTEMPTS: u32 = 1 << 20;
+    let mut begun = None;
+    loop {
+        for _ in 0..ATTEMPTS {
+            if let Some(value) = attempt() {
+                return Ok(value);
+            }
+            hint::spin_loop();
+        }
+        if begun.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+            return Err(BenchError::Stuck { seconds: PATIENCE.as_secs() });
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! `kameo`: asynchronous actors on tokio.
+
+use kameo::actor::{Actor, ActorRef, Spawn};
+use kameo::error::Infallible;
+use kameo::mailbox;
+use kameo::message::{Context, Message};
+
+use crate::ask as asks;
+use crate::error::BenchError;
+use crate::figure::Sample;
+use crate::many::{self, Counters, Crowd};
+use crate::payload::{Payload, Tally};
+use crate::setting::{CAPACITY, Setting};
+use crate::subjects::tokio::{current_thread, idle_workers, joined, two_workers};
+use crate::tell as tells;
+
+const NAME: &str = "kameo";
+
+struct Question(Payload);
+struct Note(Payload);
+struct Report;
+
+/// Answers questions, counts notes.
+#[derive(Default)]
+struct Counter(Tally);
+
+impl Actor for Counter {
+    type Args = Self;
+    type Error = Infallible;
+
+    async fn on_start(counter: Self, _: ActorRef<Self>) -> Result<Self, Infallible> {
+        Ok(counter)
+    }
+}
+
+impl Message<Question> for Counter {
+    type Reply = Result<Payload, Infallible>;
+
+    async fn handle(&mut self, question: Question, _: &mut Context<Self, Self::Reply>) -> Self::Reply {
+        Ok(question.0.answer())
+    }
+}
+
+impl Message<Note> for Counter {
+    type Reply = ();
+
+    async fn handle(&mut self, note: Note, _: &mut Context<Self, Self::Reply>) {
+        self.0.add(&note.0);
+    }
+}
+
+impl Message<Report> for Counter {
+    type Reply = Result<Tally, Infallible>;
+
+    async fn handle(&mut self, _: Report, _: &mut Context<Self, Self::Reply>) -> Self::Reply {
+        Ok(self.0)
+    }
+}
+
+fn spawn() -> ActorRef<Counter> {
+    Counter::spawn_with_mailbox(Counter::default(), mailbox::bounded(CAPACITY))
+}
+
+pub fn ask(setting: &Setting) -> Result<Sample, BenchError> {
+    setting.cores.pin_driver();
+    current_thread()?.block_on(async {
+        let actor = spawn();
+        let sample = asks::drive_async(NAME, setting, async |question| {
+            actor.ask(Question(question)).send().await.map_err(BenchError::subject(NAME, "asking"))
+        });
+        let sample = sample.await;
+        actor.kill();
+        actor.wait_for_shutdown().await;
+        sample
+    })
+}
+
+/// A producer task and the actor on two workers; all is handled when the report that was told last comes back.
+pub fn tell(setting: &Setting) -> Result<Sample, BenchError> {
+    let runtime = two_workers(setting)?;
+    let count = setting.tells;
+    let actor = runtime.block_on(async { spawn() });
+    let begun = setting.clock.ticks();
+    let producer = runtime.spawn(async move {
+        for sequence in 0..count {
+            let note = Note(Payload::new(sequence));
+            actor.tell(note).send().await.map_err(BenchError::subject(NAME, "telling"))?;
+        }
+        actor.ask(Report).send().await.map_err(BenchError::subject(NAME, "asking for the report"))
+    });
+    let tally = joined(NAME, runtime.block_on(producer))?;
+    tells::sample(NAME, setting, begun, tally)
+}
+
+/// One of many: says when it has started and when it has handled.
+struct Idler(Counters);
+
+impl Actor for Idler {
+    type Args = Counters;
+    type Error = Infallible;
+
+    async fn on_start(counters: Counters, _: ActorRef<Self>) -> Result<Self, Infallible> {
+        counters.start();
+        Ok(Idler(counters))
+    }
+}
+
+impl Message<Note> for Idler {
+    type Reply = ();
+
+    async fn handle(&mut self, _: Note, _: &mut Context<Self, Self::Reply>) {
+        self.0.handle();
+    }
+}
+
+pub fn many(kernels: u64) -> Result<Crowd, BenchError> {
+    let runtime = idle_workers()?;
+    let _inside = runtime.enter();
+    let counters = Counters::default();
+    let build = || {
+        let spawn = |_| Idler::spawn_with_mailbox(counters.clone(), mailbox::bounded(many::CAPACITY));
+        Ok((0..kernels).map(spawn).collect::<Vec<_>>())
+    };
+    many::measure(NAME, kernels, &counters, build, |actors| {
+        for actor in actors {
+            let note = Note(Payload::new(0));
+            actor.tell(note).try_send().map_err(BenchError::subject(NAME, "telling"))?;
+        }
+        Ok(())
+    })
+}

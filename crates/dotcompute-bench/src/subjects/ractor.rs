@@ -1,0 +1,147 @@
+//! `ractor`: asynchronous actors on tokio, after Erlang's `gen_server`.
+
+use ractor::rpc::CallResult;
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+
+use crate::ask as asks;
+use crate::error::BenchError;
+use crate::figure::Sample;
+use crate::many::{self, Counters, Crowd};
+use crate::payload::{Payload, Tally};
+use crate::setting::Setting;
+use crate::subjects::tokio::{current_thread, idle_workers, joined, two_workers};
+use crate::tell as tells;
+
+const NAME: &str = "ractor";
+
+enum Order {
+    Question(Payload, RpcReplyPort<Payload>),
+    Note(Payload),
+    Report(RpcReplyPort<Tally>),
+}
+
+/// Answers questions, counts notes.
+struct Counter;
+
+impl Actor for Counter {
+    type Msg = Order;
+    type State = Tally;
+    type Arguments = ();
+
+    async fn pre_start(&self, _: ActorRef<Order>, (): ()) -> Result<Tally, ActorProcessingErr> {
+        Ok(Tally::default())
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Order>,
+        order: Order,
+        tally: &mut Tally,
+    ) -> Result<(), ActorProcessingErr> {
+        match order {
+            // An asker that is gone has failed and says so itself.
+            Order::Question(question, reply) => drop(reply.send(question.answer())),
+            Order::Note(payload) => tally.add(&payload),
+            Order::Report(reply) => drop(reply.send(*tally)),
+        }
+        Ok(())
+    }
+}
+
+async fn spawn() -> Result<ActorRef<Order>, BenchError> {
+    let (actor, _) =
+        Actor::spawn(None, Counter, ()).await.map_err(BenchError::subject(NAME, "starting an actor"))?;
+    Ok(actor)
+}
+
+async fn call<T: Send + 'static>(
+    actor: &ActorRef<Order>,
+    order: impl FnOnce(RpcReplyPort<T>) -> Order,
+) -> Result<T, BenchError> {
+    match actor.call(order, None).await.map_err(BenchError::subject(NAME, "asking"))? {
+        CallResult::Success(answer) => Ok(answer),
+        CallResult::Timeout | CallResult::SenderError => Err(BenchError::Panicked { subject: NAME }),
+    }
+}
+
+pub fn ask(setting: &Setting) -> Result<Sample, BenchError> {
+    setting.cores.pin_driver();
+    current_thread()?.block_on(async {
+        let actor = spawn().await?;
+        let sample = asks::drive_async(NAME, setting, async |question| {
+            call(&actor, |reply| Order::Question(question, reply)).await
+        });
+        let sample = sample.await;
+        let stopped = actor.stop_and_wait(None, None).await;
+        stopped.map_err(BenchError::subject(NAME, "stopping the actor"))?;
+        sample
+    })
+}
+
+/// A producer task and the actor on two workers; all is handled when the report that was told last comes back.
+pub fn tell(setting: &Setting) -> Result<Sample, BenchError> {
+    let runtime = two_workers(setting)?;
+    let count = setting.tells;
+    let actor = runtime.block_on(spawn())?;
+    let begun = setting.clock.ticks();
+    let producer = runtime.spawn(async move {
+        for sequence in 0..count {
+            let note = Order::Note(Payload::new(sequence));
+            actor.cast(note).map_err(BenchError::subject(NAME, "telling"))?;
+        }
+        call(&actor, Order::Report).await
+    });
+    let tally = joined(NAME, runtime.block_on(producer))?;
+    tells::sample(NAME, setting, begun, tally)
+}
+
+/// One of many: says when it has started and when it has handled.
+struct Idler;
+
+impl Actor for Idler {
+    type Msg = Order;
+    type State = Counters;
+    type Arguments = Counters;
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<Order>,
+        counters: Counters,
+    ) -> Result<Counters, ActorProcessingErr> {
+        counters.start();
+        Ok(counters)
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Order>,
+        _: Order,
+        counters: &mut Counters,
+    ) -> Result<(), ActorProcessingErr> {
+        counters.handle();
+        Ok(())
+    }
+}
+
+pub fn many(kernels: u64) -> Result<Crowd, BenchError> {
+    let runtime = idle_workers()?;
+    let counters = Counters::default();
+    let build = || {
+        runtime.block_on(async {
+            let mut actors = Vec::new();
+            for _ in 0..kernels {
+                let spawned = Actor::spawn(None, Idler, counters.clone()).await;
+                let (actor, _) = spawned.map_err(BenchError::subject(NAME, "starting an actor"))?;
+                actors.push(actor);
+            }
+            Ok(actors)
+        })
+    };
+    many::measure(NAME, kernels, &counters, build, |actors| {
+        for actor in actors {
+            let note = Order::Note(Payload::new(0));
+            actor.cast(note).map_err(BenchError::subject(NAME, "telling"))?;
+        }
+        Ok(())
+    })
+}

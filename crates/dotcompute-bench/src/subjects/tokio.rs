@@ -1,0 +1,202 @@
+//! `tokio`: the bounded mpsc channel, with a oneshot channel for answers, and the runtimes that the actor peers use.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::ask as asks;
+use crate::error::BenchError;
+use crate::figure::Sample;
+use crate::many::{self, Counters, Crowd};
+use crate::payload::{Payload, Tally};
+use crate::queue;
+use crate::setting::{BATCH, CAPACITY, Setting};
+use crate::tell as tells;
+
+const NAME: &str = "tokio";
+
+/// Everything on the calling thread.
+///
+/// # Errors
+///
+/// When the system refuses what the runtime needs.
+pub fn current_thread() -> Result<Runtime, BenchError> {
+    let doing = "starting a current-thread runtime";
+    Builder::new_current_thread().build().map_err(|source| BenchError::Io { doing, source })
+}
+
+/// Two workers, each on its own of the two cores.
+///
+/// # Errors
+///
+/// When the system refuses the threads.
+pub fn two_workers(setting: &Setting) -> Result<Runtime, BenchError> {
+    let started = AtomicUsize::new(0);
+    let cores = setting.cores;
+    let pin = move || match started.fetch_add(1, Ordering::Relaxed) {
+        0 => cores.pin_driver(),
+        _ => cores.pin_peer(),
+    };
+    let doing = "starting a runtime with two workers";
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(2).on_thread_start(pin).build().map_err(|source| BenchError::Io { doing, source })
+}
+
+/// Two workers that the system may place as it likes.
+///
+/// # Errors
+///
+/// When the system refuses the threads.
+pub fn idle_workers() -> Result<Runtime, BenchError> {
+    let doing = "starting a runtime with two workers";
+    Builder::new_multi_thread().worker_threads(2).build().map_err(|source| BenchError::Io { doing, source })
+}
+
+/// What a task gave, where it may have panicked.
+///
+/// # Errors
+///
+/// [`BenchError::Panicked`] naming the subject.
+pub fn joined<T>(
+    subject: &'static str,
+    outcome: Result<Result<T, BenchError>, tokio::task::JoinError>,
+) -> Result<T, BenchError> {
+    outcome.unwrap_or(Err(BenchError::Panicked { subject }))
+}
+
+pub fn same_thread(setting: &Setting) -> Result<Sample, BenchError> {
+    let (sender, mut receiver) = mpsc::channel(CAPACITY);
+    queue::same_thread(NAME, setting, |payload| {
+        sender.try_send(payload).ok()?;
+        receiver.try_recv().ok()
+    })
+}
+
+pub fn cross_thread(setting: &Setting) -> Result<Sample, BenchError> {
+    stream(setting, send_all, |mut receiver| async move {
+        let mut tally = Tally::default();
+        while let Some(payload) = receiver.recv().await {
+            tally.add(&payload);
+        }
+        tally
+    })
+}
+
+pub fn cross_thread_batched(setting: &Setting) -> Result<Sample, BenchError> {
+    let send = |sender: mpsc::Sender<Payload>, count: u64| async move {
+        for batch in 0..count / BATCH as u64 {
+            let permits = sender.reserve_many(BATCH).await;
+            let permits = permits.map_err(BenchError::subject(NAME, "reserving places"))?;
+            for (permit, sequence) in permits.zip(batch * BATCH as u64..) {
+                permit.send(Payload::new(sequence));
+            }
+        }
+        Ok(())
+    };
+    stream(setting, send, |mut receiver| async move {
+        let mut tally = Tally::default();
+        let mut batch = Vec::with_capacity(BATCH);
+        while receiver.recv_many(&mut batch, BATCH).await > 0 {
+            batch.drain(..).for_each(|payload| tally.add(&payload));
+        }
+        tally
+    })
+}
+
+async fn send_all(sender: mpsc::Sender<Payload>, count: u64) -> Result<(), BenchError> {
+    for sequence in 0..count {
+        sender.send(Payload::new(sequence)).await.map_err(BenchError::subject(NAME, "sending"))?;
+    }
+    Ok(())
+}
+
+/// A producer task and a consumer task on two workers.
+fn stream<S, R>(
+    setting: &Setting,
+    send: impl FnOnce(mpsc::Sender<Payload>, u64) -> S,
+    receive: impl FnOnce(mpsc::Receiver<Payload>) -> R,
+) -> Result<Sample, BenchError>
+where
+    S: Future<Output = Result<(), BenchError>> + Send + 'static,
+    R: Future<Output = Tally> + Send + 'static,
+{
+    let runtime = two_workers(setting)?;
+    let (sender, receiver) = mpsc::channel(CAPACITY);
+    let count = setting.stream;
+    let begun = setting.clock.ticks();
+    let consumer = runtime.spawn(receive(receiver));
+    let producer = runtime.spawn(send(sender, count));
+    let (sent, tally) = runtime.block_on(async { (producer.await, consumer.await) });
+    let seconds = setting.clock.seconds_since(begun);
+    joined(NAME, sent)?;
+    tally.map_err(|_| BenchError::Panicked { subject: NAME })?.check(NAME, count)?;
+    Ok(Sample::plain(count as f64 / seconds / 1e6))
+}
+
+/// An actor by hand: a task with a mailbox, and a oneshot channel in each question.
+pub fn ask(setting: &Setting) -> Result<Sample, BenchError> {
+    setting.cores.pin_driver();
+    current_thread()?.block_on(async {
+        let (sender, mut receiver) = mpsc::channel::<(Payload, oneshot::Sender<Payload>)>(CAPACITY);
+        let actor = tokio::spawn(async move {
+            while let Some((question, reply)) = receiver.recv().await {
+                // An asker that is gone has failed and says so itself.
+                let _ = reply.send(question.answer());
+            }
+        });
+        let sample = asks::drive_async(NAME, setting, async |question| {
+            let (reply, answer) = oneshot::channel();
+            sender.send((question, reply)).await.map_err(BenchError::subject(NAME, "asking"))?;
+            answer.await.map_err(BenchError::subject(NAME, "awaiting an answer"))
+        })
+        .await;
+        drop(sender);
+        joined(NAME, actor.await.map(Ok))?;
+        sample
+    })
+}
+
+/// A producer task, and a task with a mailbox that counts, on two workers.
+pub fn tell(setting: &Setting) -> Result<Sample, BenchError> {
+    let runtime = two_workers(setting)?;
+    let (sender, mut receiver) = mpsc::channel(CAPACITY);
+    let begun = setting.clock.ticks();
+    let handler = runtime.spawn(async move {
+        let mut tally = Tally::default();
+        while let Some(payload) = receiver.recv().await {
+            tally.add(&payload);
+        }
+        Ok(tally)
+    });
+    let producer = runtime.spawn(send_all(sender, setting.tells));
+    let (sent, tally) = runtime.block_on(async { (producer.await, handler.await) });
+    joined(NAME, sent)?;
+    tells::sample(NAME, setting, begun, joined(NAME, tally)?)
+}
+
+/// Bare tasks, each waiting on its own channel.
+pub fn many(kernels: u64) -> Result<Crowd, BenchError> {
+    let runtime = idle_workers()?;
+    let counters = Counters::default();
+    let build = || {
+        let task = |_| {
+            let (sender, mut receiver) = mpsc::channel::<Payload>(many::CAPACITY);
+            let counters = counters.clone();
+            runtime.spawn(async move {
+                counters.start();
+                while receiver.recv().await.is_some() {
+                    counters.handle();
+                }
+            });
+            sender
+        };
+        Ok((0..kernels).map(task).collect::<Vec<_>>())
+    };
+    many::measure(NAME, kernels, &counters, build, |senders| {
+        for sender in senders {
+            sender.try_send(Payload::new(0)).map_err(BenchError::subject(NAME, "telling"))?;
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,100 @@
+//! The figures for people: one table for each bench, and the targets.
+
+use comfy_table::{Cell, CellAlignment, Table, presets};
+
+use crate::bench::{Bench, more_is_better};
+use crate::clock::Clock;
+use crate::figure::{Figure, median};
+use crate::targets::{TARGETS, quotients};
+
+/// Every bench's table and then the targets.
+pub fn render(benches: &[Bench], figures: &[Figure], clock: &Clock) -> String {
+    let mut text = String::new();
+    for bench in benches {
+        let figures: Vec<&Figure> = figures.iter().filter(|figure| figure.bench == bench.name).collect();
+        text += &format!("\n{} ({}): {}\n{}\n", bench.name, bench.unit, bench.about, table(&figures, clock));
+    }
+    text + &format!(
+        "\nTargets (median of the rounds' quotients, smallest and largest beside it)\n{}\n",
+        targets(figures)
+    )
+}
+
+fn table(figures: &[&Figure], clock: &Clock) -> Table {
+    let references: Vec<&Figure> =
+        ["dotcompute", "floor"].iter().filter_map(|&name| named(figures, name)).collect();
+    let timed = figures.iter().any(|figure| figure.percentiles(clock).is_some());
+    let mut header = vec!["subject".to_owned()];
+    if timed {
+        header.extend(["p50", "p99", "p99.9", "p50 of the rounds"].map(str::to_owned));
+    } else {
+        header.extend(["median", "of the rounds"].map(str::to_owned));
+    }
+    header.extend(references.iter().map(|reference| format!("slower than {}", reference.subject)));
+
+    let mut table = empty(header);
+    for figure in figures {
+        let mut row = vec![figure.subject.to_owned()];
+        match figure.percentiles(clock) {
+            Some(percentiles) => row.extend(percentiles.map(number)),
+            None => row.push(number(figure.typical(clock))),
+        }
+        let (low, high) = figure.spread();
+        row.push(format!("{} - {}", number(low), number(high)));
+        row.extend(references.iter().map(|reference| slower(figure, reference)));
+        table.add_row(cells(row));
+    }
+    table
+}
+
+/// How many times slower a subject is than the reference; below 1 it is faster.
+fn slower(figure: &Figure, reference: &Figure) -> String {
+    if figure.subject == reference.subject {
+        return "-".to_owned();
+    }
+    let quotients =
+        if more_is_better(figure.unit) { quotients(reference, figure) } else { quotients(figure, reference) };
+    format!("{:.2} x", median(&quotients))
+}
+
+fn targets(figures: &[Figure]) -> Table {
+    let mut table = empty(["target", "measured", "of the rounds", ""].map(str::to_owned).to_vec());
+    for target in &TARGETS {
+        let row = match target.judge(figures) {
+            Some(verdict) => {
+                let (low, high) = verdict.spread;
+                let word = if verdict.met { "met" } else { "NOT MET" };
+                let spread = format!("{} - {}", target.show(low), target.show(high));
+                vec![target.to_string(), target.show(verdict.measured), spread, word.to_owned()]
+            }
+            None => vec![target.to_string(), "-".into(), "-".into(), "not measured".into()],
+        };
+        table.add_row(cells(row));
+    }
+    table
+}
+
+fn named<'a>(figures: &[&'a Figure], subject: &str) -> Option<&'a Figure> {
+    figures.iter().copied().find(|figure| figure.subject == subject)
+}
+
+fn empty(header: Vec<String>) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(cells(header));
+    table
+}
+
+/// The first column is text, the others are figures.
+fn cells(row: Vec<String>) -> Vec<Cell> {
+    let side = |column| if column == 0 { CellAlignment::Left } else { CellAlignment::Right };
+    row.into_iter().enumerate().map(|(column, text)| Cell::new(text).set_alignment(side(column))).collect()
+}
+
+/// About three significant digits.
+fn number(value: f64) -> String {
+    match value.abs() {
+        size if size < 10.0 => format!("{value:.2}"),
+        size if size < 100.0 => format!("{value:.1}"),
+        _ => format!("{value:.0}"),
+    }
+}

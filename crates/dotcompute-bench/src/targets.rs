@@ -1,0 +1,187 @@
+//! What the figures must show, each goal beside what was measured.
+
+use std::fmt;
+
+use crate::figure::{Figure, median};
+
+/// A figure, or the quotient of two, and its bound.
+pub struct Target {
+    text: &'static str,
+    of: Which,
+    over: Option<Which>,
+    bound: Bound,
+    shown_as: Shown,
+}
+
+type Which = (&'static str, &'static str);
+
+#[derive(Clone, Copy)]
+enum Bound {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+#[derive(Clone, Copy)]
+enum Shown {
+    Times,
+    /// The part above 1, in percent.
+    Percent,
+    Bytes,
+}
+
+/// What came of a target.
+pub struct Verdict {
+    /// The median over the rounds.
+    pub measured: f64,
+    /// The smallest and the largest round.
+    pub spread: (f64, f64),
+    pub met: bool,
+}
+
+/// The goals for this machine's CPU.
+pub const TARGETS: [Target; 8] = [
+    Target {
+        text: "ask_spin: at most 1.35 times the floor",
+        of: ("ask_spin", "dotcompute"),
+        over: Some(("ask_spin", "floor")),
+        bound: Bound::AtMost(1.35),
+        shown_as: Shown::Times,
+    },
+    Target {
+        text: "ask_spin: at least 3 times faster than kameo",
+        of: ("ask_spin", "kameo"),
+        over: Some(("ask_spin", "dotcompute")),
+        bound: Bound::AtLeast(3.0),
+        shown_as: Shown::Times,
+    },
+    Target {
+        text: "ask_spin: at least 2.5 times faster than ractor",
+        of: ("ask_spin", "ractor"),
+        over: Some(("ask_spin", "dotcompute")),
+        bound: Bound::AtLeast(2.5),
+        shown_as: Shown::Times,
+    },
+    Target {
+        text: "queue_same_thread: at most rtrb's time",
+        of: ("queue_same_thread", "dotcompute"),
+        over: Some(("queue_same_thread", "rtrb")),
+        bound: Bound::AtMost(1.0),
+        shown_as: Shown::Times,
+    },
+    Target {
+        text: "queue_cross_thread: at least rtrb's rate",
+        of: ("queue_cross_thread", "dotcompute"),
+        over: Some(("queue_cross_thread", "rtrb")),
+        bound: Bound::AtLeast(1.0),
+        shown_as: Shown::Times,
+    },
+    Target {
+        text: "batched: at least twice the single rate",
+        of: ("queue_cross_thread_batched", "dotcompute"),
+        over: Some(("queue_cross_thread", "dotcompute")),
+        bound: Bound::AtLeast(2.0),
+        shown_as: Shown::Times,
+    },
+    Target {
+        text: "telemetry: at most 5 % of tell",
+        of: ("tell", "dotcompute-no-telemetry"),
+        over: Some(("tell", "dotcompute")),
+        bound: Bound::AtMost(1.05),
+        shown_as: Shown::Percent,
+    },
+    Target {
+        text: "many: 100,000 idle kernels in at most 400 MB, so 4,000 bytes each",
+        of: ("many", "dotcompute"),
+        over: None,
+        bound: Bound::AtMost(4_000.0),
+        shown_as: Shown::Bytes,
+    },
+];
+
+impl Target {
+    /// The quotient of each round, compared by its median; nothing if a side was not measured.
+    pub fn judge(&self, figures: &[Figure]) -> Option<Verdict> {
+        let of = find(figures, self.of)?;
+        let values: Vec<f64> = match self.over {
+            Some(over) => quotients(of, find(figures, over)?),
+            None => of.values.clone(),
+        };
+        let measured = median(&values);
+        let met = match self.bound {
+            Bound::AtMost(bound) => measured <= bound,
+            Bound::AtLeast(bound) => measured >= bound,
+        };
+        let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        Some(Verdict { measured, spread: (low, high), met })
+    }
+
+    /// A measured value, as this target is spoken of.
+    pub fn show(&self, value: f64) -> String {
+        match self.shown_as {
+            Shown::Times => format!("{value:.2} x"),
+            Shown::Percent => format!("{:.1} %", (value - 1.0) * 100.0),
+            Shown::Bytes => format!("{value:.0} bytes"),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text)
+    }
+}
+
+/// `of / over` for each round. Rounds are compared with themselves: what disturbed one disturbed both.
+pub fn quotients(of: &Figure, over: &Figure) -> Vec<f64> {
+    of.values.iter().zip(&over.values).map(|(of, over)| of / over).collect()
+}
+
+fn find(figures: &[Figure], (bench, subject): Which) -> Option<&Figure> {
+    figures.iter().find(|figure| figure.bench == bench && figure.subject == subject)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::figure::Sample;
+
+    fn figure(bench: &'static str, subject: &'static str, values: &[f64]) -> Figure {
+        let mut figure = Figure::new(bench, subject, "ns");
+        values.iter().for_each(|&value| figure.add(Sample::plain(value)));
+        figure
+    }
+
+    #[test]
+    fn a_quotient_is_taken_round_by_round() {
+        // A machine twice as slow in the second round changes no quotient.
+        let figures = [
+            figure("ask_spin", "dotcompute", &[130.0, 260.0, 130.0]),
+            figure("ask_spin", "floor", &[100.0, 200.0, 100.0]),
+        ];
+        let verdict = TARGETS[0].judge(&figures).unwrap();
+        assert!(verdict.met);
+        assert_eq!((verdict.measured, verdict.spread), (1.3, (1.3, 1.3)));
+    }
+
+    #[test]
+    fn bounds_hold_in_their_own_direction() {
+        let figures = [
+            figure("ask_spin", "dotcompute", &[136.0]),
+            figure("ask_spin", "floor", &[100.0]),
+            figure("ask_spin", "kameo", &[500.0]),
+        ];
+        assert!(!TARGETS[0].judge(&figures).unwrap().met);
+        assert!(TARGETS[1].judge(&figures).unwrap().met);
+    }
+
+    #[test]
+    fn what_was_not_measured_is_not_judged() {
+        assert!(TARGETS[0].judge(&[figure("ask_spin", "dotcompute", &[1.0])]).is_none());
+    }
+
+    #[test]
+    fn a_cost_is_shown_in_percent() {
+        assert_eq!(TARGETS[6].show(1.031), "3.1 %");
+    }
+}
