@@ -1,0 +1,138 @@
+//! Where ring kernels run.
+//!
+//! The runtime owns names, states, supervision, routing and books. A [`Backend`] owns the place: it takes a [`LaunchPlan`], acquires
+//! every resource the plan needs, and gives back a [`Residency`], the runtime's hold on one resident ring kernel. The CPU
+//! backend runs a [`Program::Host`] on a pool or a thread; a device backend runs a [`Program::Device`], made of device code and
+//! record layouts, and moves records through a [`DevicePort`].
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use thiserror::Error;
+
+use crate::lifecycle::Command;
+use crate::options::Placement;
+
+mod cpu;
+
+pub(crate) use cpu::CpuBackend;
+
+/// The kinds of backend there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BackendKind {
+    /// Threads of this process.
+    Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
+}
+
+impl fmt::Display for BackendKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+        })
+    }
+}
+
+/// Why a backend could not do what was asked of it.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BackendError {
+    /// The backend cannot work on this machine.
+    #[error("the {backend} backend is not available: {missing}; {advice}")]
+    Unavailable {
+        /// Which backend.
+        backend: BackendKind,
+        /// The library, driver or device that is missing.
+        missing: String,
+        /// What to install or set.
+        advice: String,
+    },
+    /// A thread could not be started.
+    #[error("starting a thread for it failed: {source}; raise the limit on threads, or place it on the pool")]
+    Thread {
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// The core to run on does not exist or may not be used.
+    #[error(
+        "core {asked} cannot be used: this process may run on {usable} cores, numbered from 0; choose one of those"
+    )]
+    NoSuchCore {
+        /// The number asked for.
+        asked: usize,
+        /// How many there are.
+        usable: usize,
+    },
+    /// The plan does not suit this backend.
+    #[error("the {backend} backend cannot run it: {problem}")]
+    Unsuitable {
+        /// Which backend.
+        backend: BackendKind,
+        /// Why not.
+        problem: String,
+    },
+    /// The device refused for a reason of its own.
+    #[error("the {backend} backend, while {doing}: {problem}")]
+    Device {
+        /// Which backend.
+        backend: BackendKind,
+        /// What was being done.
+        doing: String,
+        /// What went wrong, and what would fit.
+        problem: String,
+    },
+}
+
+/// A ring kernel about to become resident.
+pub struct LaunchPlan {
+    /// Its name, for threads, logs and errors.
+    pub kernel: Arc<str>,
+    /// Where on the backend.
+    pub placement: Placement,
+    /// What it runs.
+    pub program: Program,
+}
+
+/// What a ring kernel runs.
+#[non_exhaustive]
+pub enum Program {
+    /// A task for the host: to be polled until it is ready, from the moment of launch on. It waits for activation by itself,
+    /// catches the panics of user code, and looks at the command word whenever it is polled.
+    Host(Pin<Box<dyn Future<Output = ()> + Send>>),
+}
+
+/// The runtime's hold on one resident ring kernel.
+pub trait Residency: Send + Sync {
+    /// Passes on a command. Never waits. A host program reads the command word itself; a device backend stores the command where
+    /// the device looks.
+    fn control(&self, command: Command);
+
+    /// Waits until the backend has taken its resources back after the end, at most until `deadline`. False if it had not.
+    fn join(&self, deadline: Instant) -> bool;
+}
+
+/// A place where ring kernels run.
+///
+/// # Contract
+///
+/// - `launch` takes every resource (threads, device memory, residency on the device) or fails without holding any.
+/// - After a launch, nothing a backend does may fail in a way that leaves somebody waiting: a device backend that loses its
+///   device reports every ring kernel on it through [`DeviceEvents::failed`].
+/// - Commands arrive through [`Residency::control`] and are obeyed at a message boundary.
+pub trait Backend: Send + Sync {
+    /// Which kind it is.
+    fn kind(&self) -> BackendKind;
+
+    /// Makes a ring kernel resident, waiting for its activation.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError`], with no resource held.
+    fn launch(&self, plan: LaunchPlan) -> Result<Box<dyn Residency>, BackendError>;
+}

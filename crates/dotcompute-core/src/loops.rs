@@ -1,0 +1,333 @@
+//! Ring kernels in loop form: a function that receives and sends until it is told to stop.
+//!
+//! The function owns its state in local variables, which handler form cannot express where one message's handling spans
+//! several others, or where it waits for something outside. A message counts as handled when the next one is asked for, or
+//! when the function returns.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context as TaskContext, Poll};
+use std::time::{Duration, Instant};
+
+use dotcompute_ring::wait::{WaitStrategy, wait_until};
+use futures_timer::Delay;
+
+use crate::dead_letter::Reason;
+use crate::driver::TURN;
+use crate::error::{HandlerResult, error_text, panic_text};
+use crate::intake::{Intake, Next};
+use crate::kernel::ReplyTo;
+use crate::lifecycle::{Command, State};
+use crate::message::{Message, MessageHeader};
+use crate::shared::Core;
+use crate::supervision::{Supervisor, Verdict};
+
+/// Where a context puts the intake back when it is dropped, in good order or by a panic.
+type Shelf<I, O> = Arc<Mutex<Option<Intake<I, O>>>>;
+
+/// A loop's way to the outside: it receives, answers and sends through this.
+///
+/// The plain calls block and belong on a thread of their own
+/// ([`Runtime::launch_thread_loop`](crate::runtime::Runtime::launch_thread_loop)); those that end in `_async` may run anywhere.
+///
+/// ```
+/// use dotcompute_core::error::HandlerResult;
+/// use dotcompute_core::loops::LoopContext;
+///
+/// /// Gives the sum of every two numbers.
+/// async fn pairs(mut ctx: LoopContext<u32, u32>) -> HandlerResult {
+///     while let Some(first) = ctx.receive_async().await {
+///         let Some(second) = ctx.receive_async().await else { break };
+///         ctx.send_async(first + second).await;
+///     }
+///     Ok(())
+/// }
+/// ```
+pub struct LoopContext<I: Message, O: Message> {
+    /// None only while being dropped.
+    intake: Option<Intake<I, O>>,
+    shelf: Shelf<I, O>,
+    wait: WaitStrategy,
+    /// Messages received since the loop last gave way.
+    turn: u32,
+}
+
+impl<I: Message, O: Message> LoopContext<I, O> {
+    fn intake(&mut self) -> &mut Intake<I, O> {
+        self.intake.as_mut().expect("only `drop` takes the intake")
+    }
+
+    fn intake_ref(&self) -> &Intake<I, O> {
+        self.intake.as_ref().expect("only `drop` takes the intake")
+    }
+
+    fn poll_receive(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<I>> {
+        let intake = self.intake();
+        intake.finish();
+        loop {
+            match intake.poll_next(cx) {
+                Poll::Ready(Next::Message(message)) => return Poll::Ready(Some(message)),
+                Poll::Ready(Next::Activated | Next::Deactivated) => {}
+                Poll::Ready(Next::Drained | Next::Aborted) => return Poll::Ready(None),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Ready when every output has gone out, or the ring kernel is aborted.
+    fn poll_flush(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let intake = self.intake();
+        if !intake.ctx.outlets.is_backed_up()
+            || intake.ctx.outlets.poll_flush(&intake.ctx.core, cx).is_ready()
+        {
+            return Poll::Ready(());
+        }
+        intake.poll_abort(cx)
+    }
+
+    /// The next message; none when the ring kernel is to end: return then.
+    ///
+    /// Blocks while there is none, and while the ring kernel is paused.
+    pub fn receive(&mut self) -> Option<I> {
+        let wait = self.wait;
+        wait_until(wait, None, |cx| self.poll_receive(cx)).flatten()
+    }
+
+    /// As [`receive`](Self::receive), but not longer than `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// [`NothingReceived`] when there was no message in time.
+    pub fn receive_timeout(&mut self, timeout: Duration) -> Result<Option<I>, NothingReceived> {
+        let wait = self.wait;
+        wait_until(wait, Some(Instant::now() + timeout), |cx| self.poll_receive(cx)).ok_or(NothingReceived)
+    }
+
+    /// As [`receive`](Self::receive), for async code.
+    pub async fn receive_async(&mut self) -> Option<I> {
+        if self.turn >= TURN {
+            self.turn = 0;
+            futures_lite::future::yield_now().await;
+        }
+        self.turn += 1;
+        std::future::poll_fn(|cx| self.poll_receive(cx)).await
+    }
+
+    /// Sends an output, as [`Context::send`](crate::kernel::Context::send) does, and waits until there was room for it.
+    ///
+    /// When the ring kernel is aborted meanwhile, the output becomes a dead letter.
+    pub fn send(&mut self, output: O) {
+        self.intake().ctx.send(output);
+        let wait = self.wait;
+        wait_until(wait, None, |cx| self.poll_flush(cx));
+    }
+
+    /// As [`send`](Self::send), for async code.
+    pub async fn send_async(&mut self, output: O) {
+        self.intake().ctx.send(output);
+        std::future::poll_fn(|cx| self.poll_flush(cx)).await;
+    }
+
+    /// Answers the message last received, as [`Context::reply`](crate::kernel::Context::reply) does. Never waits.
+    pub fn reply(&mut self, output: O) {
+        self.intake().ctx.reply(output);
+    }
+
+    /// Takes over the duty to answer the message last received. None if nobody waits for an answer.
+    pub fn take_reply(&mut self) -> Option<ReplyTo<O>> {
+        self.intake().ctx.take_reply()
+    }
+
+    /// The header of the message last received.
+    #[must_use]
+    pub fn header(&self) -> Option<&MessageHeader> {
+        self.intake_ref().ctx.header()
+    }
+
+    /// The name this ring kernel was launched with.
+    #[must_use]
+    pub fn kernel(&self) -> &str {
+        self.intake_ref().ctx.kernel()
+    }
+
+    /// Whether somebody waits for an answer to the message last received.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.intake_ref().ctx.is_asked()
+    }
+
+    /// Whether the ring kernel is to end. `receive` still gives what was accepted before, then none.
+    #[must_use]
+    pub fn should_terminate(&self) -> bool {
+        self.intake_ref().ctx.should_terminate()
+    }
+}
+
+impl<I: Message, O: Message> Drop for LoopContext<I, O> {
+    fn drop(&mut self) {
+        let intake = self.intake.take();
+        *self.shelf.lock().unwrap_or_else(PoisonError::into_inner) = intake;
+    }
+}
+
+/// No message came in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no message came in time; receive again, or look at `should_terminate`")]
+pub struct NothingReceived;
+
+/// How a run of a loop ended.
+type Outcome = Result<(), (Reason, String)>;
+
+/// A loop's future, or why it could not be made.
+type Started = Result<LoopFuture, (Reason, String)>;
+
+type LoopFuture = Pin<Box<dyn Future<Output = HandlerResult> + Send>>;
+
+/// Makes the future of one run of a loop.
+pub(crate) type LoopFactory<I, O> = Box<dyn Fn(LoopContext<I, O>) -> LoopFuture + Send>;
+
+/// Running a ring kernel in loop form.
+pub(crate) struct LoopDriver<I: Message, O: Message> {
+    factory: LoopFactory<I, O>,
+    shelf: Shelf<I, O>,
+    running: Option<LoopFuture>,
+    backoff: Option<Delay>,
+    supervisor: Supervisor,
+    wait: WaitStrategy,
+    /// Known from the first run on.
+    core: Option<Arc<Core>>,
+}
+
+impl<I: Message, O: Message> LoopDriver<I, O> {
+    pub(crate) fn new(intake: Intake<I, O>, factory: LoopFactory<I, O>) -> Self {
+        let options = &intake.shared.core.options;
+        let supervisor = Supervisor::new(options.supervision);
+        let wait = options.wait;
+        Self {
+            factory,
+            shelf: Arc::new(Mutex::new(Some(intake))),
+            running: None,
+            backoff: None,
+            supervisor,
+            wait,
+            core: None,
+        }
+    }
+
+    fn take_intake(&self) -> Option<Intake<I, O>> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn put_intake(&self, intake: Intake<I, O>) {
+        *self.shelf.lock().unwrap_or_else(PoisonError::into_inner) = Some(intake);
+    }
+
+    /// Before the first run and between runs: waits for activation and for the end of a backoff.
+    fn poll_start(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<Started>> {
+        let Some(mut intake) = self.take_intake() else { return Poll::Ready(None) };
+        if intake.is_aborted() || intake.ends_unstarted() {
+            intake.end(State::Terminated, Reason::Aborted, "");
+            return Poll::Ready(None);
+        }
+        let waiting = match &mut self.backoff {
+            Some(backoff) => Pin::new(backoff).poll(cx).is_pending() && intake.poll_abort(cx).is_pending(),
+            None => intake.poll_activation(cx).is_pending(),
+        };
+        if waiting {
+            self.put_intake(intake);
+            return Poll::Pending;
+        }
+        self.backoff = None;
+        self.core = Some(Arc::clone(&intake.shared.core));
+        let ctx =
+            LoopContext { intake: Some(intake), shelf: Arc::clone(&self.shelf), wait: self.wait, turn: 0 };
+        let started = catch_unwind(AssertUnwindSafe(|| (self.factory)(ctx)));
+        Poll::Ready(Some(started.map_err(|panic| (Reason::HandlerPanicked, panic_text(&*panic)))))
+    }
+
+    /// Lets the loop run until it waits. Ready with how it ended.
+    fn poll_loop(&mut self, running: &mut LoopFuture, cx: &mut TaskContext<'_>) -> Poll<Outcome> {
+        Poll::Ready(match catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(cx))) {
+            // It may wait for something that never comes, so an abort does not wait for it.
+            Ok(Poll::Pending) if self.poll_abort(cx).is_ready() => Ok(()),
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(Ok(()))) => Ok(()),
+            Ok(Poll::Ready(Err(error))) => Err((Reason::HandlerErrored, error_text(&error))),
+            Err(panic) => Err((Reason::HandlerPanicked, panic_text(&*panic))),
+        })
+    }
+
+    fn poll_abort(&self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        match &self.core {
+            Some(core) if core.poll_command_is(Command::Abort, cx).is_ready() => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// After a run: true if there is to be another.
+    fn settle(&mut self, outcome: Outcome) -> bool {
+        // A loop that leaked its context took the messages with it; its handles report the end of it.
+        let Some(mut intake) = self.take_intake() else { return false };
+        match outcome {
+            Ok(()) => {
+                intake.finish();
+                let reason = if intake.is_aborted() { Reason::Aborted } else { Reason::LoopEnded };
+                intake.end(State::Terminated, reason, "");
+                false
+            }
+            Err((reason, cause)) => {
+                intake.finish_badly(reason, &cause);
+                let pause = match self.supervisor.judge(Instant::now()) {
+                    Verdict::Fail => {
+                        intake.end(State::Failed, Reason::KernelFailed, &cause);
+                        return false;
+                    }
+                    // A loop's state is lost with its frame: to resume is to start it again.
+                    Verdict::Resume => Duration::ZERO,
+                    Verdict::RestartAfter(pause) => pause,
+                };
+                intake.shared.core.counters.restarts.bump_exclusively();
+                self.backoff = (!pause.is_zero()).then(|| Delay::new(pause));
+                self.put_intake(intake);
+                true
+            }
+        }
+    }
+}
+
+impl<I: Message, O: Message> Future for LoopDriver<I, O> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let driver = self.get_mut();
+        loop {
+            let outcome = match driver.running.take() {
+                None => match driver.poll_start(cx) {
+                    Poll::Ready(Some(Ok(future))) => {
+                        driver.running = Some(future);
+                        continue;
+                    }
+                    Poll::Ready(Some(Err(fault))) => Err(fault),
+                    Poll::Ready(None) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                },
+                Some(mut running) => match driver.poll_loop(&mut running, cx) {
+                    Poll::Pending => {
+                        driver.running = Some(running);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(outcome) => {
+                        // Its context, dropped with it, puts the intake back on the shelf.
+                        let _ = catch_unwind(AssertUnwindSafe(|| drop(running)));
+                        outcome
+                    }
+                },
+            };
+            if !driver.settle(outcome) {
+                return Poll::Ready(());
+            }
+        }
+    }
+}

@@ -1,0 +1,481 @@
+//! A ring kernel's mailbox: four priority bands, each a ring of [`mpsc`](crate::mpsc) kind, with waiting on both sides.
+//!
+//! Taking looks at the bands from the highest down: O(1), and first in first out within a band. Only the normal band has memory from the
+//! start; another is made at its first use, so that a hundred thousand idle mailboxes cost little.
+//!
+//! ```
+//! use dotcompute_ring::banded::{self, Band, Options};
+//!
+//! let (sender, mut receiver) = banded::channel(Options { capacity: 8, ..Options::default() })?;
+//! sender.try_push(Band::Normal, "usual")?;
+//! sender.try_push(Band::System, "urgent")?;
+//! assert_eq!(receiver.try_pop(), Some("urgent"));
+//! assert_eq!(receiver.try_pop(), Some("usual"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::ptr::NonNull;
+use core::task::{Context, Poll};
+
+use crate::error::{CapacityError, PushError};
+use crate::fence::Fence;
+use crate::layout::slots_for;
+use crate::mpsc::Ring;
+use crate::signal::Signal;
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, spin_loop};
+use crate::wait_list::{Ticket, WaitList};
+
+const BANDS: usize = 4;
+
+/// A priority band.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Band {
+    /// Priorities 224 to 255.
+    System = 0,
+    /// Priorities 160 to 223.
+    High = 1,
+    /// Priorities 64 to 159.
+    Normal = 2,
+    /// Priorities 0 to 63.
+    Low = 3,
+}
+
+impl Band {
+    /// The band of a priority.
+    #[inline]
+    #[must_use]
+    pub const fn of(priority: u8) -> Self {
+        match priority {
+            224.. => Self::System,
+            160..=223 => Self::High,
+            64..=159 => Self::Normal,
+            ..=63 => Self::Low,
+        }
+    }
+}
+
+/// What a push into a full band does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overflow {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// The oldest value of the band is handed to the pusher, who takes its place ([`Sender::push_evicting`]).
+    EvictOldest,
+}
+
+/// How a mailbox is to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Values each band has room for, rounded up to a power of two.
+    pub capacity: usize,
+    /// Whether senders may evict.
+    pub overflow: Overflow,
+    /// Who pays for waking.
+    pub fence: Fence,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { capacity: 1024, overflow: Overflow::Refuse, fence: Fence::Symmetric }
+    }
+}
+
+/// Whether a mailbox of `T` with this capacity can be made, as far as can be known without making it.
+///
+/// # Errors
+///
+/// [`CapacityError`] if the capacity is zero or too large.
+pub fn check_capacity<T>(capacity: usize) -> Result<(), CapacityError> {
+    slots_for::<T>(capacity).map(drop)
+}
+
+/// Makes a mailbox.
+///
+/// # Errors
+///
+/// [`CapacityError`] if the capacity is zero or cannot be had.
+pub fn channel<T: Send>(options: Options) -> Result<(Sender<T>, Receiver<T>), CapacityError> {
+    let slots = slots_for::<T>(options.capacity)?;
+    let mailbox = Mailbox {
+        slots,
+        evicting: options.overflow == Overflow::EvictOldest,
+        bands: core::array::from_fn(|_| BandCell::new()),
+        receiver: Signal::new(options.fence),
+        senders: WaitList::new(options.fence),
+    };
+    let normal = Box::into_raw(Box::new(Ring::new(slots)?));
+    mailbox.bands[Band::Normal as usize].ring.store(normal, Ordering::Release);
+    let mailbox = Arc::new(mailbox);
+    Ok((Sender::new(Arc::clone(&mailbox)), Receiver { mailbox }))
+}
+
+/// One band: not made yet (null), made, or closed before it was made ([`never`]).
+struct BandCell<T> {
+    ring: AtomicPtr<Ring<T>>,
+    /// Held for one pop, and only in evicting mailboxes. There, taking the oldest value is for the receiver and for full-handed
+    /// senders; two consumers without a lock would need a second writer to the slots' words, in every ring, to serve the few that evict.
+    popping: AtomicU32,
+}
+
+/// A place that no ring can be at: the mark of a band closed before its first use.
+fn never<T>() -> *mut Ring<T> {
+    NonNull::dangling().as_ptr()
+}
+
+impl<T> BandCell<T> {
+    fn new() -> Self {
+        Self { ring: AtomicPtr::new(core::ptr::null_mut()), popping: AtomicU32::new(0) }
+    }
+
+    /// The ring, if it has been made.
+    #[inline]
+    fn made(&self) -> Option<&Ring<T>> {
+        // Acquire: pairs with the release that put it here.
+        let ring = self.ring.load(Ordering::Acquire);
+        if ring.is_null() || ring == never() {
+            return None;
+        }
+        // SAFETY: neither null nor the mark, so it is a ring from `Box::into_raw`, freed only when the mailbox is.
+        Some(unsafe { &*ring })
+    }
+
+    /// The ring, made now if it has to be. `Err` if the band is closed, `Ok(None)` if there is no memory for it.
+    #[inline]
+    fn get_or_make(&self, slots: usize) -> Result<Option<&Ring<T>>, ()> {
+        match self.made() {
+            Some(ring) => Ok(Some(ring)),
+            None => self.make(slots),
+        }
+    }
+
+    #[cold]
+    fn make(&self, slots: usize) -> Result<Option<&Ring<T>>, ()> {
+        if self.ring.load(Ordering::Relaxed) == never() {
+            return Err(());
+        }
+        let Ok(ring) = Ring::new(slots) else { return Ok(None) };
+        let ring = Box::into_raw(Box::new(ring));
+        // Release: whoever finds the ring finds it initialised. Acquire: so does this thread, if another was quicker.
+        match self.ring.compare_exchange(core::ptr::null_mut(), ring, Ordering::AcqRel, Ordering::Acquire) {
+            // SAFETY: just made, and now owned by the mailbox.
+            Ok(_) => Ok(Some(unsafe { &*ring })),
+            Err(present) => {
+                // SAFETY: just made here, and nobody else has seen it.
+                drop(unsafe { Box::from_raw(ring) });
+                if present == never() { Err(()) } else { Ok(self.made()) }
+            }
+        }
+    }
+
+    /// From now on nothing is accepted, also if the band was never made.
+    fn close(&self) {
+        let closed_unmade =
+            self.ring.compare_exchange(core::ptr::null_mut(), never(), Ordering::AcqRel, Ordering::Acquire);
+        if closed_unmade.is_err()
+            && let Some(ring) = self.made()
+        {
+            ring.close();
+        }
+    }
+
+    /// Takes the oldest value.
+    ///
+    /// # Safety
+    ///
+    /// Only the receiver's owner calls this with `locking` false, and only in a mailbox that does not evict.
+    #[inline]
+    unsafe fn try_pop(&self, locking: bool) -> Option<T> {
+        let ring = self.made()?;
+        if locking {
+            return self.try_pop_locked(ring);
+        }
+        // SAFETY: the one receiver is the only one who pops, by the contract above.
+        unsafe { ring.try_pop() }
+    }
+
+    fn try_pop_locked(&self, ring: &Ring<T>) -> Option<T> {
+        // Acquire and release order the pops of different threads.
+        while self.popping.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            // Held for a few instructions; should its holder have lost its core, this one is better given to it.
+            give_way();
+        }
+        // SAFETY: the lock is held, and in a mailbox that evicts everybody takes it.
+        let value = unsafe { ring.try_pop() };
+        self.popping.store(0, Ordering::Release);
+        value
+    }
+}
+
+fn give_way() {
+    #[cfg(feature = "std")]
+    crate::sync::yield_now();
+    spin_loop();
+}
+
+impl<T> Drop for BandCell<T> {
+    fn drop(&mut self) {
+        let ring = self.ring.load(Ordering::Acquire);
+        if !ring.is_null() && ring != never() {
+            // SAFETY: from `Box::into_raw`, and `&mut self`: nobody uses it any more.
+            drop(unsafe { Box::from_raw(ring) });
+        }
+    }
+}
+
+struct Mailbox<T> {
+    slots: usize,
+    evicting: bool,
+    bands: [BandCell<T>; BANDS],
+    /// Where the receiver waits for values.
+    receiver: Signal,
+    /// Where senders wait for room.
+    senders: WaitList,
+}
+
+impl<T> Mailbox<T> {
+    fn rings(&self) -> impl Iterator<Item = &Ring<T>> {
+        self.bands.iter().filter_map(BandCell::made)
+    }
+
+    fn close(&self) {
+        for band in &self.bands {
+            band.close();
+        }
+        self.senders.notify_all();
+        self.receiver.notify_from_control();
+    }
+
+    fn len(&self) -> usize {
+        self.rings().map(Ring::len).sum::<u64>() as usize
+    }
+
+    fn is_drained(&self) -> bool {
+        self.bands.iter().all(|band| match band.made() {
+            Some(ring) => ring.is_drained(),
+            None => !band.ring.load(Ordering::Acquire).is_null(),
+        })
+    }
+
+    /// After a pop: wakes senders who wait for room, once half of the band is free again.
+    ///
+    /// Waking at the first free slot would have a full ring pass its messages one by one, with a wake-up each. Nobody is forgotten: a
+    /// sender sleeps only if it saw the band full after it announced itself; by the fence, the receiver then sees the announcement
+    /// after every pop that followed, and on its way to an empty band it passes the half. If it stops before that (a paused ring
+    /// kernel), the senders wait on purpose.
+    #[inline]
+    fn after_pop(&self, band: usize) {
+        if self.senders.is_waited_on() {
+            self.wake_senders(band);
+        }
+    }
+
+    #[cold]
+    fn wake_senders(&self, band: usize) {
+        if self.bands[band].made().is_some_and(|ring| ring.len() <= ring.capacity() / 2) {
+            self.senders.notify_all();
+        }
+    }
+}
+
+/// A sender's end. Clone it for another sender. Dropping senders does not close the mailbox.
+pub struct Sender<T> {
+    mailbox: Arc<Mailbox<T>>,
+    seen_heads: [AtomicU64; BANDS],
+}
+
+impl<T> Clone for Sender<T> {
+    fn clone(&self) -> Self {
+        let seen_heads = core::array::from_fn(|band| AtomicU64::new(self.seen_heads[band].load(Ordering::Acquire)));
+        Self { mailbox: Arc::clone(&self.mailbox), seen_heads }
+    }
+}
+
+impl<T> Sender<T> {
+    fn new(mailbox: Arc<Mailbox<T>>) -> Self {
+        Self { mailbox, seen_heads: core::array::from_fn(|_| AtomicU64::new(0)) }
+    }
+
+    /// Puts a value into a band and wakes the receiver if it sleeps.
+    ///
+    /// # Errors
+    ///
+    /// [`PushError`] with the value in it: the band is full or the mailbox is closed.
+    #[inline]
+    pub fn try_push(&self, band: Band, value: T) -> Result<(), PushError<T>> {
+        let band = band as usize;
+        let ring = match self.mailbox.bands[band].get_or_make(self.mailbox.slots) {
+            Ok(Some(ring)) => ring,
+            Ok(None) => return Err(PushError::Full(value)),
+            Err(()) => return Err(PushError::Closed(value)),
+        };
+        ring.try_push(&self.seen_heads[band], value)?;
+        self.mailbox.receiver.notify();
+        Ok(())
+    }
+
+    /// As [`try_push`](Self::try_push), but in a mailbox made with [`Overflow::EvictOldest`] a full band gives up its oldest values, usually
+    /// one, to `evicted`.
+    ///
+    /// # Errors
+    ///
+    /// As for `try_push`; `Full` only in a mailbox that does not evict.
+    pub fn push_evicting(&self, band: Band, mut value: T, mut evicted: impl FnMut(T)) -> Result<(), PushError<T>> {
+        loop {
+            match self.try_push(band, value) {
+                Err(PushError::Full(back)) if self.mailbox.evicting => value = back,
+                done => return done,
+            }
+            // SAFETY: `locking` is true.
+            match unsafe { self.mailbox.bands[band as usize].try_pop(true) } {
+                Some(oldest) => evicted(oldest),
+                // Its oldest value is being written this moment, or the receiver has just made room.
+                None => give_way(),
+            }
+        }
+    }
+
+    /// Ready when there is room in a band, or the mailbox is closed: pushing again then tells which. Otherwise the task is woken when there
+    /// may be. Give the ticket back with [`cancel_space`](Self::cancel_space).
+    pub fn poll_space(&self, band: Band, ticket: &mut Ticket, cx: &mut Context<'_>) -> Poll<()> {
+        self.mailbox.senders.prepare(ticket, cx.waker());
+        let full = self.mailbox.bands[band as usize].made().is_some_and(|ring| ring.len() >= ring.capacity() && !ring.is_closed());
+        if full { Poll::Pending } else { Poll::Ready(()) }
+    }
+
+    /// Stops waiting for room.
+    pub fn cancel_space(&self, ticket: &mut Ticket) {
+        self.mailbox.senders.cancel(ticket);
+    }
+
+    /// Closes the mailbox: exactly the pushes that came before are accepted.
+    pub fn close(&self) {
+        self.mailbox.close();
+    }
+
+    /// Whether the mailbox is closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.mailbox.bands[Band::Normal as usize].made().is_none_or(Ring::is_closed)
+    }
+
+    /// Values in the mailbox.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.mailbox.len()
+    }
+
+    /// Whether the mailbox is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Values each band has room for.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.mailbox.slots
+    }
+
+    /// Whether this mailbox evicts.
+    #[inline]
+    #[must_use]
+    pub fn is_evicting(&self) -> bool {
+        self.mailbox.evicting
+    }
+
+    /// Values accepted, ever, in all bands.
+    #[must_use]
+    pub fn pushed(&self) -> u64 {
+        self.mailbox.rings().map(Ring::pushed).sum()
+    }
+
+    /// Values taken or evicted, ever, from all bands.
+    #[must_use]
+    pub fn popped(&self) -> u64 {
+        self.mailbox.rings().map(Ring::popped).sum()
+    }
+
+    /// Wakes the receiver for a reason other than a value.
+    pub fn wake(&self) {
+        self.mailbox.receiver.notify_from_control();
+    }
+}
+
+/// The receiver's end. Dropping it closes the mailbox.
+pub struct Receiver<T> {
+    mailbox: Arc<Mailbox<T>>,
+}
+
+impl<T: Send> Receiver<T> {
+    /// Takes the oldest value of the highest band that has one.
+    #[inline]
+    pub fn try_pop(&mut self) -> Option<T> {
+        let mailbox = &*self.mailbox;
+        for (index, band) in mailbox.bands.iter().enumerate() {
+            // SAFETY: there is one receiver, not cloneable, and this takes it by `&mut`; evicting mailboxes lock.
+            if let Some(value) = unsafe { band.try_pop(mailbox.evicting) } {
+                mailbox.after_pop(index);
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    /// As [`try_pop`](Self::try_pop); where there is nothing, the task is woken when there may be. None when the mailbox is closed and drained.
+    pub fn poll_pop(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        loop {
+            if let Some(value) = self.try_pop() {
+                return Poll::Ready(Some(value));
+            }
+            if self.mailbox.is_drained() {
+                return Poll::Ready(None);
+            }
+            if !self.mailbox.receiver.prepare(cx.waker()) {
+                continue;
+            }
+            // Looked at again after the announcement: what was pushed in between did not see it.
+            if let Some(value) = self.try_pop() {
+                self.mailbox.receiver.cancel();
+                return Poll::Ready(Some(value));
+            }
+            if self.mailbox.is_drained() {
+                self.mailbox.receiver.cancel();
+                return Poll::Ready(None);
+            }
+            return Poll::Pending;
+        }
+    }
+
+    /// Closes the mailbox: exactly the pushes that came before are accepted, and can still be taken.
+    pub fn close(&self) {
+        self.mailbox.close();
+    }
+
+    /// Whether the mailbox is closed and everything accepted has been taken.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.mailbox.is_drained()
+    }
+
+    /// Values in the mailbox.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.mailbox.len()
+    }
+
+    /// Whether the mailbox is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<T> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        self.mailbox.close();
+    }
+}

@@ -1,0 +1,374 @@
+//! A way back for one answer: request and response in one hand-over of a cache line, with no allocation and no reference count.
+//!
+//! A [`ReplySlot`] belongs to the asker and is used for one question after another. Arming it gives the [`Replier`] that travels with
+//! the question. Both are a pointer to one cell, whose state word says who may touch what:
+//!
+//! | state | value | waker | left by |
+//! | --- | --- | --- | --- |
+//! | idle | nobody | asker | asker: arms |
+//! | armed | replier | asker | replier: answers; asker: registers a waker or abandons |
+//! | waker | replier | nobody | replier: locks; asker: takes it back or abandons |
+//! | locked | replier | replier | replier: answers; asker: abandons |
+//! | answered, dropped | asker | asker | asker: takes |
+//! | abandoned | replier | replier | replier: frees the cell |
+//!
+//! The replier answers with one compare-exchange and never touches the cell after it; whoever leaves last frees it.
+//!
+//! ```
+//! use dotcompute_ring::reply::ReplySlot;
+//!
+//! let mut slot = ReplySlot::new();
+//! let replier = slot.arm();
+//! assert!(slot.try_take().is_none());
+//! std::thread::spawn(move || replier.send(42)).join().unwrap().unwrap();
+//! assert_eq!(slot.try_take(), Some(Ok(42)));
+//! ```
+
+use alloc::boxed::Box;
+use core::mem::MaybeUninit;
+use core::ptr::NonNull;
+use core::task::{Context, Poll, Waker};
+
+use crate::sync::{AtomicU32, Ordering, UnsafeCell, spin_loop};
+
+const IDLE: u32 = 0;
+const ARMED: u32 = 1;
+const WAKER: u32 = 2;
+const LOCKED: u32 = 3;
+const ANSWERED: u32 = 4;
+const DROPPED: u32 = 5;
+const ABANDONED: u32 = 6;
+
+/// The state comes first and the waker last, so that state and a small answer share a line.
+#[repr(C, align(128))]
+struct Cell<T> {
+    state: AtomicU32,
+    value: UnsafeCell<MaybeUninit<T>>,
+    waker: UnsafeCell<Option<Waker>>,
+}
+
+impl<T> Cell<T> {
+    fn allocate() -> NonNull<Self> {
+        NonNull::from(Box::leak(Box::new(Self {
+            state: AtomicU32::new(IDLE),
+            value: UnsafeCell::new(MaybeUninit::uninit()),
+            waker: UnsafeCell::new(None),
+        })))
+    }
+
+    /// Frees a cell; its value, if any, has been taken out.
+    ///
+    /// # Safety
+    ///
+    /// The cell came from `allocate`, and the caller is the only one that still knows it.
+    unsafe fn free(cell: NonNull<Self>) {
+        // SAFETY: by the contract above.
+        drop(unsafe { Box::from_raw(cell.as_ptr()) });
+    }
+}
+
+/// The replier went away without an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the question was dropped without an answer")]
+pub struct Dropped;
+
+/// The asker's end.
+pub struct ReplySlot<T> {
+    /// Made at the first arming, and anew after one was abandoned.
+    cell: Option<NonNull<Cell<T>>>,
+}
+
+// SAFETY: the slot hands values of `T` from the replier's thread to the asker's, by the protocol above.
+unsafe impl<T: Send> Send for ReplySlot<T> {}
+
+impl<T> ReplySlot<T> {
+    /// An idle slot. Allocates nothing yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { cell: None }
+    }
+
+    /// Makes the way back for one answer. An answer that was not taken, or is still on its way, is given up.
+    #[inline]
+    pub fn arm(&mut self) -> Replier<T> {
+        if let Some(cell) = self.cell {
+            // SAFETY: the asker has not abandoned the cell, so it is alive.
+            if unsafe { cell.as_ref() }.state.load(Ordering::Relaxed) != IDLE {
+                self.abandon();
+            }
+        }
+        let cell = *self.cell.get_or_insert_with(Cell::allocate);
+        // Relaxed: the replier gets to know the cell by whatever carries it, which publishes this store too.
+        // SAFETY: alive, as above, or just made.
+        unsafe { cell.as_ref() }.state.store(ARMED, Ordering::Relaxed);
+        Replier { cell }
+    }
+
+    /// The answer, or that there will be none; `None` while it is open, or if nothing was asked.
+    #[inline]
+    pub fn try_take(&mut self) -> Option<Result<T, Dropped>> {
+        let cell = self.cell?;
+        // SAFETY: not abandoned by the asker, so alive.
+        let cell = unsafe { cell.as_ref() };
+        // Acquire: pairs with the replier's release, so that the value is seen.
+        match cell.state.load(Ordering::Acquire) {
+            ANSWERED => {
+                // SAFETY: in the answered state the value is there and the asker's; leaving the state makes it unreachable.
+                let value = cell.value.with(|value| unsafe { (*value).assume_init_read() });
+                cell.state.store(IDLE, Ordering::Relaxed);
+                Some(Ok(value))
+            }
+            DROPPED => {
+                cell.state.store(IDLE, Ordering::Relaxed);
+                Some(Err(Dropped))
+            }
+            _ => None,
+        }
+    }
+
+    /// As [`try_take`](Self::try_take), but arranges for the task to be woken by the answer.
+    ///
+    /// Stays pending if nothing was asked.
+    pub fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Dropped>> {
+        loop {
+            if let Some(answer) = self.try_take() {
+                return Poll::Ready(answer);
+            }
+            let Some(cell) = self.cell else { return Poll::Pending };
+            // SAFETY: as in `try_take`.
+            let cell = unsafe { cell.as_ref() };
+            match cell.state.load(Ordering::Relaxed) {
+                ARMED => {
+                    cell.waker.with_mut(|waker| {
+                        // SAFETY: in the armed state the waker is the asker's.
+                        let waker = unsafe { &mut *waker };
+                        if !waker.as_ref().is_some_and(|present| present.will_wake(cx.waker())) {
+                            *waker = Some(cx.waker().clone());
+                        }
+                    });
+                    // Release: the replier that locks it sees the waker. If the answer came first, look again.
+                    if cell.state.compare_exchange(ARMED, WAKER, Ordering::Release, Ordering::Relaxed).is_ok() {
+                        return Poll::Pending;
+                    }
+                }
+                // Taken back, to be looked at above.
+                WAKER => drop(cell.state.compare_exchange(WAKER, ARMED, Ordering::Acquire, Ordering::Relaxed)),
+                // The replier takes the waker out this moment.
+                LOCKED => spin_loop(),
+                // Idle: nothing was asked. (Answered and dropped were dealt with by `try_take`, or will be.)
+                IDLE => return Poll::Pending,
+                _ => {}
+            }
+        }
+    }
+
+    /// Gives up an answer that is still open. The replier finds out when it answers.
+    pub fn abandon(&mut self) {
+        let Some(cell) = self.cell.take() else { return };
+        // SAFETY: as in `try_take`.
+        let state = unsafe { cell.as_ref() }.state.swap(ABANDONED, Ordering::AcqRel);
+        match state {
+            // Still open: the cell is the replier's now.
+            ARMED | WAKER | LOCKED => {}
+            _ => {
+                if state == ANSWERED {
+                    // SAFETY: answered: the value is there, and the asker's alone.
+                    unsafe { cell.as_ref() }.value.with_mut(|value| unsafe { (*value).assume_init_drop() });
+                }
+                // SAFETY: the replier is done with the cell (or there was none), so only the asker knows it.
+                unsafe { Cell::free(cell) };
+            }
+        }
+    }
+
+    /// Whether a question is open.
+    #[must_use]
+    pub fn is_armed(&self) -> bool {
+        // SAFETY: as in `try_take`.
+        self.cell.is_some_and(|cell| unsafe { cell.as_ref() }.state.load(Ordering::Relaxed) != IDLE)
+    }
+
+    /// The slot as a pointer, to be kept where a type cannot; null if there is nothing to keep. An open question is given up.
+    #[inline]
+    #[must_use]
+    pub fn into_raw(mut self) -> *mut () {
+        if self.is_armed() {
+            self.abandon();
+        }
+        // Taken out, so that dropping `self` does nothing.
+        self.cell.take().map_or(core::ptr::null_mut(), |cell| cell.as_ptr().cast())
+    }
+
+    /// The slot that was made a pointer.
+    ///
+    /// # Safety
+    ///
+    /// `raw` came from [`into_raw`](Self::into_raw) of a slot of the same type, and is used only once.
+    #[inline]
+    #[must_use]
+    pub unsafe fn from_raw(raw: *mut ()) -> Self {
+        Self { cell: NonNull::new(raw.cast()) }
+    }
+}
+
+impl<T> Default for ReplySlot<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> Drop for ReplySlot<T> {
+    fn drop(&mut self) {
+        self.abandon();
+    }
+}
+
+/// The replier's end: good for one answer. Dropped without one, it tells the asker so.
+pub struct Replier<T> {
+    cell: NonNull<Cell<T>>,
+}
+
+// SAFETY: as for `ReplySlot`.
+unsafe impl<T: Send> Send for Replier<T> {}
+// SAFETY: a shared replier can do nothing at all; every method takes it by value.
+unsafe impl<T: Send> Sync for Replier<T> {}
+
+impl<T> Replier<T> {
+    /// Answers.
+    ///
+    /// # Errors
+    ///
+    /// The value comes back if the asker has given up.
+    #[inline]
+    pub fn send(self, value: T) -> Result<(), T> {
+        let cell = self.cell;
+        core::mem::forget(self);
+        // SAFETY: the asker cannot free the cell before it is answered; the value is the replier's until then.
+        unsafe { cell.as_ref() }.value.with_mut(|place| unsafe { (*place).write(value) });
+        if Self::conclude(cell, ANSWERED) {
+            return Ok(());
+        }
+        // SAFETY: the asker has gone and the cell is the replier's alone; the value was written above.
+        let value = unsafe { cell.as_ref() }.value.with(|place| unsafe { (*place).assume_init_read() });
+        // SAFETY: as above; the value has been taken out.
+        unsafe { Cell::free(cell) };
+        Err(value)
+    }
+
+    /// Ends the question with `outcome`. False if the asker has gone: the cell is then the caller's. After true it must not be touched.
+    #[inline]
+    fn conclude(cell: NonNull<Cell<T>>, outcome: u32) -> bool {
+        // SAFETY: alive until concluded.
+        let state = unsafe { &cell.as_ref().state };
+        // Release: the asker that sees the outcome sees the value.
+        match state.compare_exchange(ARMED, outcome, Ordering::Release, Ordering::Relaxed) {
+            Ok(_) => true,
+            Err(_) => Self::conclude_and_wake(cell, outcome),
+        }
+    }
+
+    #[cold]
+    fn conclude_and_wake(cell: NonNull<Cell<T>>, outcome: u32) -> bool {
+        loop {
+            // SAFETY: alive until concluded; this borrow ends before that.
+            let this = unsafe { cell.as_ref() };
+            match this.state.load(Ordering::Acquire) {
+                ABANDONED => return false,
+                WAKER => {
+                    if this.state.compare_exchange(WAKER, LOCKED, Ordering::Acquire, Ordering::Relaxed).is_err() {
+                        continue;
+                    }
+                    // SAFETY: in the locked state the waker is the replier's.
+                    let waker = this.waker.with_mut(|waker| unsafe { (*waker).take() });
+                    // AcqRel: as in `conclude`, and an asker that went away meanwhile is seen.
+                    if this.state.swap(outcome, Ordering::AcqRel) == ABANDONED {
+                        return false;
+                    }
+                    // The cell may be gone by now; the waker is ours.
+                    if let Some(waker) = waker {
+                        waker.wake();
+                    }
+                    return true;
+                }
+                // The asker took its waker back to look once more.
+                _ => {
+                    if this.state.compare_exchange(ARMED, outcome, Ordering::Release, Ordering::Relaxed).is_ok() {
+                        return true;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<T> Drop for Replier<T> {
+    fn drop(&mut self) {
+        if !Self::conclude(self.cell, DROPPED) {
+            // SAFETY: the asker has gone and no value was written: the cell is the replier's alone.
+            unsafe { Cell::free(self.cell) };
+        }
+    }
+}
+
+#[cfg(all(test, not(loom), feature = "std"))]
+mod tests {
+    use super::*;
+    use alloc::sync::Arc;
+
+    #[test]
+    fn an_answer_comes_once_and_the_slot_is_used_again() {
+        let mut slot = ReplySlot::new();
+        for round in 0..3 {
+            let replier = slot.arm();
+            assert!(slot.is_armed() && slot.try_take().is_none());
+            replier.send(round).unwrap();
+            assert_eq!(slot.try_take(), Some(Ok(round)));
+            assert!(slot.try_take().is_none() && !slot.is_armed());
+        }
+    }
+
+    #[test]
+    fn a_dropped_question_is_noticed() {
+        let mut slot = ReplySlot::<u8>::new();
+        drop(slot.arm());
+        assert_eq!(slot.try_take(), Some(Err(Dropped)));
+    }
+
+    #[test]
+    fn values_are_dropped_exactly_once_whoever_leaves_first() {
+        let value = Arc::new(());
+        let mut slot = ReplySlot::new();
+        // Answered and taken; answered and not taken; abandoned before the answer; armed again over an open question.
+        slot.arm().send(Arc::clone(&value)).unwrap();
+        drop(slot.try_take());
+        slot.arm().send(Arc::clone(&value)).unwrap();
+        let replier = slot.arm();
+        slot.abandon();
+        assert!(replier.send(Arc::clone(&value)).is_err());
+        let late = slot.arm();
+        let next = slot.arm();
+        assert!(late.send(Arc::clone(&value)).is_err());
+        next.send(Arc::clone(&value)).unwrap();
+        drop(slot);
+        assert_eq!(Arc::strong_count(&value), 1);
+    }
+
+    #[test]
+    fn one_pointer_each() {
+        assert_eq!(size_of::<Option<Replier<[u64; 8]>>>(), 8);
+        assert_eq!(size_of::<ReplySlot<[u64; 8]>>(), 8);
+    }
+
+    #[test]
+    fn a_sleeping_asker_is_woken() {
+        use crate::wait::{WaitStrategy, wait_until};
+        for round in 0..1000 {
+            let mut slot = ReplySlot::new();
+            let replier = slot.arm();
+            let thread = std::thread::spawn(move || if round % 3 == 0 { drop(replier) } else { replier.send(round).unwrap() });
+            let answer = wait_until(WaitStrategy::Park, None, |cx| slot.poll_take(cx)).unwrap();
+            assert_eq!(answer, if round % 3 == 0 { Err(Dropped) } else { Ok(round) });
+            thread.join().unwrap();
+        }
+    }
+}
