@@ -1,67 +1,105 @@
 //! Waking the one task that waits at a ring.
+//!
+//! The state word says who may touch the waker beside it:
+//!
+//! | state | the waker | left by |
+//! | --- | --- | --- |
+//! | idle | nobody | the waiter, who locks it to register |
+//! | waiting | nobody | a notifier, who locks it to take the waker; the waiter, who locks it to replace the waker, or cancels |
+//! | locked | whoever locked it | the same, for idle or waiting |
+//!
+//! Nobody waits for the lock. A waiter that finds it taken is being notified and looks again. A notifier that finds it taken may go:
+//! if a waiter has it, that waiter has yet to announce itself and look; if another notifier has it, the waiter is woken.
 
 use core::task::Waker;
 
 use crate::fence::Fence;
-use crate::sync::{AtomicU32, Ordering, UnsafeCell};
+use crate::sync::{AtomicU32, Ordering, UnsafeCell, fence};
 
 const IDLE: u32 = 0;
 const WAITING: u32 = 1;
-const NOTIFYING: u32 = 2;
+const LOCKED: u32 = 2;
 
 /// One waiter, many notifiers. Notifying costs one load where nobody waits.
 ///
 /// The waiter's protocol: [`prepare`](Self::prepare), look at the condition once more, and only then sleep. A wake-up is never
 /// lost; one too many may come.
 ///
-/// The waker is owned by the waiter in the states idle and waiting, and lent to one notifier in the state notifying, which only a
-/// notifier enters (from waiting) and leaves.
+/// ```
+/// use std::sync::atomic::{AtomicBool, Ordering};
+/// use std::task::{Context, Poll};
+/// use dotcompute_ring::fence::Fence;
+/// use dotcompute_ring::signal::Signal;
+/// use dotcompute_ring::wait::{WaitStrategy, wait_until};
+///
+/// let (ready, signal) = (AtomicBool::new(false), Signal::new(Fence::Asymmetric));
+/// let look = |cx: &mut Context<'_>| loop {
+///     let prepared = signal.prepare(cx.waker());
+///     if ready.load(Ordering::Acquire) {
+///         signal.cancel();
+///         return Poll::Ready(());
+///     }
+///     if prepared {
+///         return Poll::Pending;
+///     }
+/// };
+/// std::thread::scope(|scope| {
+///     scope.spawn(|| {
+///         ready.store(true, Ordering::Release);
+///         signal.notify();
+///     });
+///     wait_until(WaitStrategy::Park, None, look);
+/// });
+/// ```
 pub struct Signal {
+    waker: UnsafeCell<Option<Waker>>,
     state: AtomicU32,
     fence: Fence,
-    waker: UnsafeCell<Option<Waker>>,
 }
 
-// SAFETY: the waker, itself `Send + Sync`, is touched only by whoever the state says owns it: written by the waiter in the idle state,
-// read by the one notifier that moved waiting to notifying.
+// SAFETY: the waker, itself `Send + Sync`, is touched only through `Locked`, which one thread at a time can have.
 unsafe impl Send for Signal {}
-// SAFETY: as above. That there is one waiter is the callers' part: `prepare` and `cancel` are for the owner of a consumer end.
+// SAFETY: as above.
 unsafe impl Sync for Signal {}
+
+// Wakers are two words; loom's cells and atomics are larger.
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Signal>() <= 32);
 
 impl Signal {
     /// A signal with nobody waiting.
     #[must_use]
     pub fn new(fence: Fence) -> Self {
-        Self { state: AtomicU32::new(IDLE), fence: fence.available(), waker: UnsafeCell::new(None) }
+        Self { waker: UnsafeCell::new(None), state: AtomicU32::new(IDLE), fence: fence.available() }
     }
 
     /// Wakes the waiter if there is one. Call after publishing what it waits for.
     #[inline]
     pub fn notify(&self) {
         self.fence.light();
+        // Relaxed: the fence orders it, and `wake` acquires before it touches the waker.
         if self.state.load(Ordering::Relaxed) == WAITING {
             self.wake();
         }
     }
 
-    /// As [`notify`](Self::notify), for rare callers.
+    /// As [`notify`](Self::notify), for rare callers: out of line, and with a full fence whoever pays for it otherwise.
+    #[cold]
     pub fn notify_from_control(&self) {
-        crate::sync::fence(Ordering::SeqCst);
-        self.notify();
+        fence(Ordering::SeqCst);
+        if self.state.load(Ordering::Relaxed) == WAITING {
+            self.wake();
+        }
     }
 
     #[cold]
     fn wake(&self) {
-        // Acquire: the waker's content is seen. Another notifier may have been quicker, which is as good.
-        if self.state.compare_exchange(WAITING, NOTIFYING, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-            self.waker.with(|waker| {
-                // SAFETY: in the notifying state, which this thread has entered, nobody writes the cell.
-                if let Some(waker) = unsafe { &*waker } {
-                    waker.wake_by_ref();
-                }
-            });
-            // Release: the waiter's next write to the cell comes after this thread's read.
-            self.state.store(IDLE, Ordering::Release);
+        // If the lock cannot be had, the waiter is awake, being woken, or about to look again. In each case its next announcement
+        // comes after the state just read, so after this notifier's fence: its look after that sees what this notifier published.
+        let waker = self.lock_from(WAITING).and_then(Locked::take);
+        // Unlocked: a waker may run any code, also the waiter's.
+        if let Some(waker) = waker {
+            waker.wake();
         }
     }
 
@@ -70,30 +108,177 @@ impl Signal {
     /// After `true` the caller looks at its condition once more and then sleeps, or calls [`cancel`](Self::cancel). `false` means that
     /// a notifier is at work this moment: look again instead of sleeping.
     ///
-    /// Only one task may use this at a time.
+    /// There is one waiter: of two tasks that prepare, the later takes the place of the earlier, which is not woken any more.
+    #[must_use = "after `false` nobody will wake the caller"]
     pub fn prepare(&self, waker: &Waker) -> bool {
-        // Takes the waker back, if it was lent to nobody. Acquire: see the end of `wake`.
-        match self.state.compare_exchange(WAITING, IDLE, Ordering::Acquire, Ordering::Acquire) {
-            Ok(_) | Err(IDLE) => {}
-            Err(_) => return false,
+        let state = self.state.load(Ordering::Relaxed);
+        if state == LOCKED {
+            return false;
         }
-        self.waker.with_mut(|cell| {
-            // SAFETY: in the idle state the waiter, this caller, owns the cell: notifiers enter only from waiting.
-            let cell = unsafe { &mut *cell };
-            if !cell.as_ref().is_some_and(|present| present.will_wake(waker)) {
-                *cell = Some(waker.clone());
-            }
-        });
-        // Release: a notifier that sees this sees the waker.
-        self.state.store(WAITING, Ordering::Release);
+        let Some(locked) = self.lock_from(state) else { return false };
+        let replaced = locked.register(waker);
+        // Unlocked: dropping a waker, like waking it, may run any code.
+        drop(replaced);
         // Between the announcement and the caller's second look; pairs with the light fence in `notify`.
         self.fence.heavy();
         true
     }
 
-    /// Takes an announcement back.
+    /// Takes an announcement back. A wake-up that is under way still comes.
     pub fn cancel(&self) {
-        // Should a notifier be at work, it wakes somebody who is awake: harmless.
-        let _ = self.state.compare_exchange(WAITING, IDLE, Ordering::Acquire, Ordering::Relaxed);
+        // Relaxed: the waker is left where it is, for the next announcement; whoever locks it then, from idle, has to see it, and does:
+        // a compare-exchange continues the release sequence of the announcement.
+        let _ = self.state.compare_exchange(WAITING, IDLE, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    fn lock_from(&self, state: u32) -> Option<Locked<'_>> {
+        // Acquire: pairs with the release at the end of the last lock, so that its accesses to the waker come before those of this one.
+        self.state.compare_exchange(state, LOCKED, Ordering::Acquire, Ordering::Relaxed).ok()?;
+        Some(Locked { signal: self, then: IDLE })
+    }
+}
+
+/// The right to touch the waker; given up, also in a panic, for the state `then`.
+struct Locked<'a> {
+    signal: &'a Signal,
+    then: u32,
+}
+
+impl Locked<'_> {
+    fn take(self) -> Option<Waker> {
+        self.signal.waker.with_mut(|waker| {
+            // SAFETY: the state was moved to locked by whoever made `self`, and leaves it only when `self` is dropped; everybody else
+            // fails to lock until then. The accesses before are ordered before by the acquire in `lock_from`.
+            unsafe { (*waker).take() }
+        })
+    }
+
+    /// Makes `waker` the one to be woken and announces it. Gives the one that was there instead.
+    fn register(mut self, waker: &Waker) -> Option<Waker> {
+        let replaced = self.signal.waker.with_mut(|present| {
+            // SAFETY: as in `take`.
+            let present = unsafe { &mut *present };
+            match present {
+                Some(present) if present.will_wake(waker) => None,
+                _ => present.replace(waker.clone()),
+            }
+        });
+        self.then = WAITING;
+        replaced
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        // Release: whoever locks next sees what was done to the waker.
+        self.signal.state.store(self.then, Ordering::Release);
+    }
+}
+
+#[cfg(all(test, not(loom), feature = "std"))]
+mod tests {
+    use super::*;
+    use crate::wait::{WaitStrategy, thread_waker, wait_until};
+    use alloc::sync::Arc;
+    use alloc::task::Wake;
+    use core::sync::atomic::{AtomicU64, AtomicUsize};
+    use core::task::{Context, Poll};
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn counting() -> (Arc<Count>, Waker) {
+        let count = Arc::new(Count::default());
+        (Arc::clone(&count), Waker::from(count))
+    }
+
+    #[test]
+    fn wakes_once_for_each_announcement_and_not_after_a_cancel() {
+        let signal = Signal::new(Fence::Symmetric);
+        let (count, waker) = counting();
+        signal.notify();
+        assert!(signal.prepare(&waker));
+        signal.notify();
+        signal.notify_from_control();
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        assert!(signal.prepare(&waker));
+        signal.cancel();
+        signal.notify();
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn keeps_no_waker_but_the_last() {
+        let signal = Signal::new(Fence::Symmetric);
+        let ((first, first_waker), (second, second_waker)) = (counting(), counting());
+        assert!(signal.prepare(&first_waker) && signal.prepare(&second_waker));
+        drop(first_waker);
+        assert_eq!(Arc::strong_count(&first), 1, "the replaced waker is dropped");
+        signal.notify();
+        assert_eq!((first.0.load(Ordering::Relaxed), second.0.load(Ordering::Relaxed)), (0, 1));
+        drop(second_waker);
+        assert_eq!(Arc::strong_count(&second), 1, "the woken waker is dropped");
+    }
+
+    /// A waker that, when woken, waits again at once: executors that poll inside `wake` do this.
+    #[test]
+    fn a_waker_may_prepare_while_it_is_woken() {
+        struct Again(Arc<Signal>, AtomicUsize);
+        impl Wake for Again {
+            fn wake(self: Arc<Self>) {
+                self.1.fetch_add(1, Ordering::Relaxed);
+                assert!(self.0.prepare(Waker::noop()));
+            }
+        }
+        let signal = Arc::new(Signal::new(Fence::Symmetric));
+        let again = Arc::new(Again(Arc::clone(&signal), AtomicUsize::new(0)));
+        assert!(signal.prepare(&Waker::from(Arc::clone(&again))));
+        signal.notify();
+        assert_eq!(again.1.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn no_wake_up_is_lost_with_either_fence() {
+        const EACH: u64 = if cfg!(miri) { 50 } else { 20_000 };
+        for fence in [Fence::Symmetric, Fence::Asymmetric] {
+            let (published, taken) = (AtomicU64::new(0), AtomicU64::new(0));
+            let signal = Signal::new(fence);
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        for _ in 0..EACH {
+                            published.fetch_add(1, Ordering::Release);
+                            signal.notify();
+                            // Published when the waiter has just gone to sleep, or is about to: that is where wake-ups get lost.
+                            while published.load(Ordering::Relaxed) > taken.load(Ordering::Relaxed) + 1 {
+                                std::thread::yield_now();
+                            }
+                        }
+                    });
+                }
+                for next in 1..=2 * EACH {
+                    let waited = wait_until(WaitStrategy::Park, None, |cx: &mut Context<'_>| {
+                        let prepared = signal.prepare(cx.waker());
+                        if published.load(Ordering::Acquire) >= next {
+                            signal.cancel();
+                            return Poll::Ready(());
+                        }
+                        if !prepared {
+                            thread_waker().wake();
+                        }
+                        Poll::Pending
+                    });
+                    assert!(waited.is_some());
+                    taken.store(next, Ordering::Relaxed);
+                }
+            });
+            assert_eq!(published.into_inner(), 2 * EACH);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Waking everybody who waits for room, for an output or for a change of state.
 
-use alloc::vec::Vec;
+use alloc::collections::VecDeque;
+use core::mem;
 use core::task::Waker;
 
 use crate::fence::Fence;
@@ -9,22 +10,72 @@ use crate::sync::{AtomicUsize, Mutex, Ordering};
 /// Many waiters, many notifiers. Notifying costs one load where nobody waits; waiting takes a lock.
 ///
 /// The waiters' protocol is that of [`Signal`](crate::signal::Signal): [`prepare`](Self::prepare), look again, sleep.
+///
+/// ```
+/// use std::sync::atomic::{AtomicU32, Ordering};
+/// use std::task::Poll;
+/// use dotcompute_ring::fence::Fence;
+/// use dotcompute_ring::wait::{WaitStrategy, wait_until};
+/// use dotcompute_ring::wait_list::{Ticket, WaitList};
+///
+/// let (stage, watchers) = (AtomicU32::new(0), WaitList::new(Fence::Symmetric));
+/// let reached = |wanted| {
+///     let mut ticket = Ticket::default();
+///     wait_until(WaitStrategy::Adaptive, None, |cx| {
+///         watchers.prepare(&mut ticket, cx.waker());
+///         if stage.load(Ordering::Acquire) >= wanted { Poll::Ready(()) } else { Poll::Pending }
+///     });
+///     watchers.cancel(&mut ticket);
+/// };
+/// std::thread::scope(|scope| {
+///     scope.spawn(|| reached(1));
+///     scope.spawn(|| reached(2));
+///     for next in 1..=2 {
+///         stage.store(next, Ordering::Release);
+///         watchers.notify_all();
+///     }
+/// });
+/// ```
 pub struct WaitList {
     /// How many wait; written under the lock, read without it.
     waiting: AtomicUsize,
     fence: Fence,
-    list: Mutex<Entries>,
+    entries: Mutex<Entries>,
 }
+
+#[cfg(all(not(loom), target_pointer_width = "64"))]
+const _: () = assert!(size_of::<WaitList>() <= 64);
 
 struct Entries {
     next_key: u64,
-    wakers: Vec<(u64, Waker)>,
+    /// By key, ascending. A queue, because waiters leave mostly in the order in which they came.
+    wakers: VecDeque<(u64, Waker)>,
 }
 
-/// A waiter's place in a [`WaitList`]; a default one is none. Give it back with [`WaitList::cancel`].
+impl Entries {
+    fn position(&self, ticket: &Ticket) -> Option<usize> {
+        self.wakers.binary_search_by_key(&ticket.key, |(key, _)| *key).ok()
+    }
+
+    /// Gives the waker that was replaced, if one was.
+    fn insert_or_replace(&mut self, ticket: &mut Ticket, waker: &Waker) -> Option<Waker> {
+        if let Some(position) = self.position(ticket) {
+            let present = &mut self.wakers[position].1;
+            return (!present.will_wake(waker)).then(|| mem::replace(present, waker.clone()));
+        }
+        self.wakers.push_back((self.next_key, waker.clone()));
+        ticket.key = self.next_key;
+        self.next_key += 1;
+        None
+    }
+}
+
+/// A waiter's place in one [`WaitList`]; a default one is none.
+///
+/// Give it back with [`WaitList::cancel`]. One that is dropped instead leaves its waker on the list until the list is next notified.
 #[derive(Debug, Default)]
 pub struct Ticket {
-    /// Keys are never used twice, so a ticket that outlived its place cannot touch another's. Zero is none.
+    /// Zero is none. A list uses no key twice, so a ticket that has outlived its place cannot touch another's.
     key: u64,
 }
 
@@ -32,40 +83,40 @@ impl WaitList {
     /// A list with nobody in it. Allocates nothing.
     #[must_use]
     pub fn new(fence: Fence) -> Self {
-        let list = Mutex::new(Entries { next_key: 1, wakers: Vec::new() });
-        Self { waiting: AtomicUsize::new(0), fence: fence.available(), list }
+        let entries = Mutex::new(Entries { next_key: 1, wakers: VecDeque::new() });
+        Self { waiting: AtomicUsize::new(0), fence: fence.available(), entries }
     }
 
     fn with_entries<R>(&self, f: impl FnOnce(&mut Entries) -> R) -> R {
         // A waker's `clone` may panic under the lock; the entries are whole all the same.
-        let mut entries = self.list.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut entries = self.entries.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let result = f(&mut entries);
+        // Relaxed: the lock orders the writers, and the fences order this before a waiter's second look.
         self.waiting.store(entries.wakers.len(), Ordering::Relaxed);
         result
     }
 
     /// Puts the caller on the list, or replaces its waker. Then look at the condition once more before sleeping.
     pub fn prepare(&self, ticket: &mut Ticket, waker: &Waker) {
-        self.with_entries(|entries| {
-            match entries.wakers.iter_mut().find(|(key, _)| *key == ticket.key) {
-                Some((_, present)) => present.clone_from(waker),
-                None => {
-                    ticket.key = entries.next_key;
-                    entries.next_key += 1;
-                    entries.wakers.push((ticket.key, waker.clone()));
-                }
-            }
-        });
-        // Between the announcement and the caller's second look; pairs with the light fence in `notify_all`.
+        let replaced = self.with_entries(|entries| entries.insert_or_replace(ticket, waker));
+        // Outside the lock: dropping a waker may run any code, also some that waits here.
+        drop(replaced);
+        // Between the announcement and the caller's second look; pairs with the light fence in `is_waited_on`.
         self.fence.heavy();
     }
 
     /// Takes the caller off the list, if it is still on it.
     pub fn cancel(&self, ticket: &mut Ticket) {
-        let key = core::mem::take(&mut ticket.key);
-        if key != 0 {
-            self.with_entries(|entries| entries.wakers.retain(|(present, _)| *present != key));
+        let ticket = mem::take(ticket);
+        if ticket.key == 0 {
+            return;
         }
+        let removed = self.with_entries(|entries| {
+            let position = entries.position(&ticket)?;
+            entries.wakers.remove(position)
+        });
+        // Outside the lock, as in `prepare`.
+        drop(removed);
     }
 
     /// Whether anybody waits, as seen after what this thread published before.
@@ -85,10 +136,127 @@ impl WaitList {
 
     #[cold]
     fn wake_all(&self) {
-        let wakers = self.with_entries(|entries| core::mem::take(&mut entries.wakers));
+        let wakers = self.with_entries(|entries| mem::take(&mut entries.wakers));
         // Outside the lock: a waker may run code that waits here again.
         for (_, waker) in wakers {
             waker.wake();
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::wait::{WaitStrategy, wait_until};
+    use alloc::sync::Arc;
+    use alloc::task::Wake;
+    use core::sync::atomic::AtomicU64;
+    use core::task::Poll;
+
+    /// Counts its wake-ups; when dropped, looks whether the list's lock is free.
+    struct Probe {
+        woken: AtomicUsize,
+        list: Arc<WaitList>,
+    }
+
+    impl Wake for Probe {
+        fn wake(self: Arc<Self>) {
+            self.woken.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl Drop for Probe {
+        fn drop(&mut self) {
+            assert!(self.list.entries.try_lock().is_ok(), "a waker was dropped under the lock");
+        }
+    }
+
+    fn probe(list: &Arc<WaitList>) -> (Arc<Probe>, Waker) {
+        let probe = Arc::new(Probe { woken: AtomicUsize::new(0), list: Arc::clone(list) });
+        (Arc::clone(&probe), Waker::from(probe))
+    }
+
+    #[test]
+    fn wakes_everybody_once_and_nobody_who_left() {
+        let list = Arc::new(WaitList::new(Fence::Symmetric));
+        let mut waiters: [(Ticket, _); 4] = core::array::from_fn(|_| (Ticket::default(), probe(&list)));
+        for (ticket, (_, waker)) in &mut waiters {
+            list.prepare(ticket, waker);
+            list.prepare(ticket, waker);
+        }
+        list.cancel(&mut waiters[1].0);
+        assert!(list.is_waited_on());
+        list.notify_all();
+        list.notify_all();
+        let woken = waiters.each_ref().map(|(_, (probe, _))| probe.woken.load(Ordering::Relaxed));
+        assert_eq!(woken, [1, 0, 1, 1]);
+        assert!(!list.is_waited_on());
+    }
+
+    #[test]
+    fn a_ticket_that_outlived_its_place_touches_nobody() {
+        let list = Arc::new(WaitList::new(Fence::Symmetric));
+        let (old, old_waker) = probe(&list);
+        let mut stale = Ticket::default();
+        list.prepare(&mut stale, &old_waker);
+        list.notify_all();
+        let (new, new_waker) = probe(&list);
+        let mut ticket = Ticket::default();
+        list.prepare(&mut ticket, &new_waker);
+        list.cancel(&mut stale);
+        list.notify_all();
+        assert_eq!((old.woken.load(Ordering::Relaxed), new.woken.load(Ordering::Relaxed)), (1, 1));
+    }
+
+    #[test]
+    fn a_list_keeps_one_waker_for_each_ticket_and_drops_it_unlocked() {
+        let list = Arc::new(WaitList::new(Fence::Symmetric));
+        let mut ticket = Ticket::default();
+        for _ in 0..3 {
+            let (probe, waker) = probe(&list);
+            list.prepare(&mut ticket, &waker);
+            drop(waker);
+            assert_eq!(Arc::strong_count(&probe), 2, "the list has the only waker");
+            // The list's own is dropped by the next round's replacement, or by the cancel.
+        }
+        list.cancel(&mut ticket);
+        assert_eq!(Arc::strong_count(&list), 1, "every waker was dropped");
+        assert!(!list.is_waited_on());
+    }
+
+    #[test]
+    fn no_wake_up_is_lost_with_either_fence() {
+        const STAGES: u64 = if cfg!(miri) { 20 } else { 5_000 };
+        for fence in [Fence::Symmetric, Fence::Asymmetric] {
+            let (stage, list) = (AtomicU64::new(0), WaitList::new(fence));
+            let arrived = AtomicU64::new(0);
+            std::thread::scope(|scope| {
+                for _ in 0..3 {
+                    scope.spawn(|| {
+                        let mut ticket = Ticket::default();
+                        for next in 1..=STAGES {
+                            wait_until(WaitStrategy::Park, None, |cx| {
+                                list.prepare(&mut ticket, cx.waker());
+                                if stage.load(Ordering::Acquire) >= next {
+                                    Poll::Ready(())
+                                } else {
+                                    Poll::Pending
+                                }
+                            });
+                            arrived.fetch_add(1, Ordering::Relaxed);
+                        }
+                        list.cancel(&mut ticket);
+                    });
+                }
+                for next in 1..=STAGES {
+                    stage.store(next, Ordering::Release);
+                    list.notify_all();
+                    while arrived.load(Ordering::Relaxed) < 3 * next {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+            assert!(!list.is_waited_on());
         }
     }
 }
