@@ -91,6 +91,12 @@ impl<I, O> std::fmt::Debug for KernelHandle<I, O> {
     }
 }
 
+const _: () = {
+    const fn is_send_and_sync<T: Send + Sync>() {}
+    // Handles go to any thread and any executor, whatever their messages: those need not be `Sync`.
+    is_send_and_sync::<KernelHandle<std::cell::Cell<u8>, std::cell::Cell<u8>>>();
+};
+
 /// How long a sender is prepared to wait for room.
 #[derive(Clone, Copy)]
 enum Patience {

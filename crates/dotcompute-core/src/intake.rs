@@ -84,6 +84,8 @@ impl<I: Message, O: Message> Intake<I, O> {
             }
             if self.ctx.outlets.is_backed_up() && self.ctx.outlets.poll_flush(&self.ctx.core, cx).is_pending()
             {
+                // Held up, it takes no more for a while: senders must not wait for it to empty the ring by half.
+                self.receiver.announce_room();
                 if self.poll_new_command(cx).is_pending() {
                     return Poll::Pending;
                 }
@@ -114,6 +116,7 @@ impl<I: Message, O: Message> Intake<I, O> {
             Command::Pause => {
                 // Not if it is being terminated meanwhile: then the state stays `Terminating`.
                 let _ = self.shared.core.life.change(State::Deactivated, |state| state == State::Active);
+                self.receiver.announce_room();
                 self.poll_new_command(cx).map(|()| None)
             }
             Command::Hold => self.poll_new_command(cx).map(|()| None),

@@ -264,8 +264,8 @@ impl<T> Mailbox<T> {
     ///
     /// Waking at the first free slot would have a full ring pass its messages one by one, with a wake-up each. Nobody is forgotten: a
     /// sender sleeps only if it saw the band full after it announced itself; by the fence, the receiver then sees the announcement
-    /// after every pop that followed, and on its way to an empty band it passes the half. If it stops before that (a paused ring
-    /// kernel), the senders wait on purpose.
+    /// after every pop that followed, and on its way to an empty band it passes the half. A receiver that stops before that says so
+    /// ([`Receiver::announce_room`]).
     #[inline]
     fn after_pop(&self, band: usize) {
         if self.senders.is_waited_on() {
@@ -448,6 +448,11 @@ impl<T: Send> Receiver<T> {
             }
             return Poll::Pending;
         }
+    }
+
+    /// Wakes senders who wait for room even if less than half is free: for a receiver that is not going to take more for a while.
+    pub fn announce_room(&self) {
+        self.mailbox.senders.notify_all();
     }
 
     /// Closes the mailbox: exactly the pushes that came before are accepted, and can still be taken.

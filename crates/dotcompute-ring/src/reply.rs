@@ -80,6 +80,8 @@ pub struct ReplySlot<T> {
 
 // SAFETY: the slot hands values of `T` from the replier's thread to the asker's, by the protocol above.
 unsafe impl<T: Send> Send for ReplySlot<T> {}
+// SAFETY: through a shared slot only the state word, an atomic, can be looked at.
+unsafe impl<T: Send> Sync for ReplySlot<T> {}
 
 impl<T> ReplySlot<T> {
     /// An idle slot. Allocates nothing yet.

@@ -1,6 +1,9 @@
 //! How to wait: spinning, sleeping, or first the one and then the other.
 
+#[cfg(any(not(feature = "std"), loom))]
 use crate::sync::spin_loop;
+#[cfg(all(feature = "std", not(loom)))]
+use crate::sync::{spin_loop, yield_now};
 
 /// How a thread waits for a message, an answer or room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -23,14 +26,25 @@ pub enum Step {
     Sleep,
 }
 
-/// Looks of an adaptive wait before it offers its core to others: 5 to 20 µs, by how long the processor's pause takes.
-const SPINS: u32 = 400;
-/// Times an adaptive wait offers its core before it sleeps.
-const YIELDS: u32 = 4;
 /// Looks without a pause at first: what a pause costs (up to 140 cycles on recent x86) is more than the answer may take.
 const EAGER: u32 = 64;
+/// Looks of an adaptive wait before it offers its core to others: 5 to 20 µs, by how long the processor's pause takes.
+const SPINS: u32 = 400;
+/// Times an adaptive wait offers its core before it sleeps. Without an operating system there is nobody to offer it to.
+const YIELDS: u32 = if cfg!(feature = "std") { 4 } else { 0 };
 
 /// Paces the looks of one wait.
+///
+/// ```
+/// use dotcompute_ring::wait::{Backoff, Step, WaitStrategy};
+///
+/// let mut backoff = Backoff::new(WaitStrategy::Adaptive);
+/// let mut looks = 1;
+/// while backoff.snooze() == Step::Again {
+///     looks += 1; // Look here.
+/// }
+/// assert!(looks > 1); // Now sleep.
+/// ```
 #[derive(Debug, Clone)]
 pub struct Backoff {
     strategy: WaitStrategy,
@@ -45,6 +59,12 @@ impl Backoff {
         Self { strategy, looks: 0 }
     }
 
+    /// Begins anew: what was waited for came, and there is more to wait for.
+    #[inline]
+    pub const fn reset(&mut self) {
+        self.looks = 0;
+    }
+
     /// Waits a moment, or says that the time has come to sleep.
     #[inline]
     pub fn snooze(&mut self) -> Step {
@@ -52,6 +72,7 @@ impl Backoff {
             WaitStrategy::Park => Step::Sleep,
             // Not even a pause: its core is its own.
             WaitStrategy::Spin => {
+                // Loom has to be told, or it would let this thread look for ever.
                 #[cfg(loom)]
                 spin_loop();
                 Step::Again
@@ -62,24 +83,28 @@ impl Backoff {
 
     #[inline]
     fn snooze_adaptively(&mut self) -> Step {
-        self.looks += 1;
-        if self.looks <= EAGER && !is_single_core() {
+        if self.looks < EAGER && !is_single_core() {
+            self.looks += 1;
             return Step::Again;
         }
         self.relax()
     }
 
     fn relax(&mut self) -> Step {
-        if self.looks <= SPINS && !is_single_core() {
+        if self.looks < SPINS && is_single_core() {
+            self.looks = SPINS;
+        }
+        if self.looks == SPINS + YIELDS {
+            return Step::Sleep;
+        }
+        self.looks += 1;
+        if self.looks <= SPINS {
             spin_loop();
-            return Step::Again;
+        } else {
+            #[cfg(all(feature = "std", not(loom)))]
+            yield_now();
         }
-        #[cfg(feature = "std")]
-        if self.looks <= SPINS + YIELDS {
-            crate::sync::yield_now();
-            return Step::Again;
-        }
-        Step::Sleep
+        Step::Again
     }
 }
 
@@ -97,7 +122,7 @@ fn is_single_core() -> bool {
 }
 
 #[cfg(all(feature = "std", not(loom)))]
-pub use threads::{park, thread_waker, wait_until};
+pub use threads::{park, thread_waker, wait_for, wait_until};
 
 #[cfg(all(feature = "std", not(loom)))]
 mod threads {
@@ -106,7 +131,10 @@ mod threads {
     use std::thread::Thread;
     use std::time::Instant;
 
-    use super::{Step, WaitStrategy};
+    use super::{Backoff, Step, WaitStrategy, YIELDS};
+
+    /// Looks of a spinning wait before it looks at the clock, which costs as much as several looks.
+    const LOOKS_PER_CLOCK: u32 = 64;
 
     /// Wakes a thread out of [`park`].
     struct Unpark(Thread);
@@ -144,10 +172,82 @@ mod threads {
         true
     }
 
+    fn has_passed(deadline: Option<Instant>) -> bool {
+        deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    fn ready<T>(poll: Poll<T>) -> Option<T> {
+        match poll {
+            Poll::Ready(value) => Some(value),
+            Poll::Pending => None,
+        }
+    }
+
+    /// Looks until there is something, on this thread, as the strategy says. None when the deadline has passed.
+    ///
+    /// While spinning, `look` is called with `None` and just looks. With a context it arranges to be woken through its waker, looks once
+    /// more, and only then says `Pending`. Arranging to be woken can take a system call (see [`fence`](crate::fence)), so that it is
+    /// left until the thread is about to sleep. Taking an arrangement back after the deadline is the caller's part.
+    ///
+    /// Allocates nothing, but for the thread's waker at its first sleep.
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicU32, Ordering};
+    /// use std::task::Poll;
+    /// use dotcompute_ring::fence::Fence;
+    /// use dotcompute_ring::wait::{WaitStrategy, wait_for};
+    /// use dotcompute_ring::wait_list::{Ticket, WaitList};
+    ///
+    /// let (answer, waiters) = (AtomicU32::new(0), WaitList::new(Fence::Symmetric));
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| {
+    ///         answer.store(42, Ordering::Release);
+    ///         waiters.notify_all();
+    ///     });
+    ///     let mut ticket = Ticket::default();
+    ///     let found = wait_for(WaitStrategy::Adaptive, None, |cx| {
+    ///         if let Some(cx) = cx {
+    ///             waiters.prepare(&mut ticket, cx.waker());
+    ///         }
+    ///         match answer.load(Ordering::Acquire) {
+    ///             0 => Poll::Pending,
+    ///             answer => Poll::Ready(answer),
+    ///         }
+    ///     });
+    ///     waiters.cancel(&mut ticket);
+    ///     assert_eq!(found, Some(42));
+    /// });
+    /// ```
+    #[inline]
+    pub fn wait_for<T>(
+        strategy: WaitStrategy,
+        deadline: Option<Instant>,
+        mut look: impl FnMut(Option<&mut Context<'_>>) -> Poll<T>,
+    ) -> Option<T> {
+        let mut backoff = Backoff::new(strategy);
+        let mut looks = 0;
+        loop {
+            if let Poll::Ready(value) = look(None) {
+                return Some(value);
+            }
+            if backoff.snooze() == Step::Sleep {
+                return wait_until(WaitStrategy::Park, deadline, |cx| look(Some(cx)));
+            }
+            looks += 1;
+            if looks == LOOKS_PER_CLOCK {
+                looks = 0;
+                if has_passed(deadline) {
+                    return ready(look(None));
+                }
+            }
+        }
+    }
+
     /// Polls until ready, on this thread: `poll` is a future's poll, which arranges to be woken before it says `Pending`. None when
     /// the deadline has passed.
     ///
-    /// Allocates nothing. A poll that can look without arranging to be woken is better spun by its owner first.
+    /// Allocates nothing, but for the thread's waker at its first use. For what can be looked at without arranging to be woken, see
+    /// [`wait_for`].
     pub fn wait_until<T>(
         strategy: WaitStrategy,
         deadline: Option<Instant>,
@@ -163,7 +263,7 @@ mod threads {
             }
             let step = match strategy {
                 WaitStrategy::Spin => Step::Again,
-                WaitStrategy::Adaptive if looks < super::YIELDS => {
+                WaitStrategy::Adaptive if looks < YIELDS => {
                     looks += 1;
                     std::thread::yield_now();
                     Step::Again
@@ -172,15 +272,101 @@ mod threads {
             };
             let in_time = match step {
                 Step::Sleep => park(deadline),
-                Step::Again => deadline.is_none_or(|deadline| Instant::now() < deadline),
+                Step::Again => !has_passed(deadline),
             };
             if !in_time {
                 // A last look: what came with the deadline is not thrown away.
-                return match poll(&mut cx) {
-                    Poll::Ready(value) => Some(value),
-                    Poll::Pending => None,
-                };
+                return ready(poll(&mut cx));
             }
         }
+    }
+}
+
+#[cfg(all(test, feature = "std", not(loom)))]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use std::task::{Poll, Waker};
+    use std::time::Instant;
+
+    #[test]
+    fn spinning_never_sleeps_and_parking_does_at_once() {
+        let mut spinning = Backoff::new(WaitStrategy::Spin);
+        assert!((0..10 * SPINS).all(|_| spinning.snooze() == Step::Again));
+        assert_eq!(Backoff::new(WaitStrategy::Park).snooze(), Step::Sleep);
+    }
+
+    #[test]
+    fn an_adaptive_wait_comes_to_sleep_stays_there_and_starts_again_when_reset() {
+        let mut backoff = Backoff::new(WaitStrategy::Adaptive);
+        let looks =
+            |backoff: &mut Backoff| (0..).take_while(|_| backoff.snooze() == Step::Again).count() as u32;
+        let expected = if is_single_core() { YIELDS } else { SPINS + YIELDS };
+        assert_eq!(looks(&mut backoff), expected);
+        assert_eq!(looks(&mut backoff), 0);
+        backoff.reset();
+        assert_eq!(looks(&mut backoff), expected);
+    }
+
+    #[test]
+    fn a_wait_arranges_to_be_woken_only_before_it_sleeps() {
+        for (strategy, before_sleep) in [
+            (WaitStrategy::Park, 1),
+            (WaitStrategy::Adaptive, 1 + if is_single_core() { YIELDS } else { SPINS + YIELDS }),
+        ] {
+            let bare = Cell::new(0);
+            let found = wait_for(strategy, None, |cx| match cx {
+                None => {
+                    bare.set(bare.get() + 1);
+                    Poll::Pending
+                }
+                Some(cx) => {
+                    assert!(cx.waker().will_wake(&thread_waker()));
+                    Poll::Ready(bare.get())
+                }
+            });
+            assert_eq!(found, Some(before_sleep));
+        }
+    }
+
+    #[test]
+    fn a_passed_deadline_ends_every_wait_after_a_last_look() {
+        let now = Some(Instant::now());
+        for strategy in [WaitStrategy::Spin, WaitStrategy::Adaptive, WaitStrategy::Park] {
+            let looks = Cell::new(0);
+            let look = || {
+                looks.set(looks.get() + 1);
+                Poll::<()>::Pending
+            };
+            assert_eq!(wait_for(strategy, now, |_| look()), None);
+            assert!(looks.replace(0) >= 2, "{strategy:?}");
+            assert_eq!(wait_until(strategy, now, |_| look()), None);
+            assert!(looks.get() >= 2, "{strategy:?}");
+        }
+        assert!(!park(now));
+    }
+
+    #[test]
+    fn a_wake_up_before_the_sleep_is_kept() {
+        for strategy in [WaitStrategy::Adaptive, WaitStrategy::Park] {
+            let mut polls = 0;
+            let found = wait_until(strategy, None, |cx| {
+                polls += 1;
+                // Woken each time, so the sleep returns each time; without that this would hang.
+                cx.waker().wake_by_ref();
+                if polls > 3 * YIELDS { Poll::Ready(polls) } else { Poll::Pending }
+            });
+            assert_eq!(found, Some(3 * YIELDS + 1));
+        }
+    }
+
+    #[test]
+    fn a_thread_has_one_waker_of_its_own() {
+        let here: Waker = thread_waker();
+        assert!(here.will_wake(&thread_waker()));
+        let there = std::thread::spawn(thread_waker).join().unwrap();
+        assert!(!here.will_wake(&there));
+        // The thread is gone: waking it does nothing.
+        there.wake();
     }
 }

@@ -1,0 +1,295 @@
+//! Panics and errors: who is told what, and how it goes on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use dotcompute_core::dead_letter::Reason;
+use dotcompute_core::error::{AskError, HandlerResult};
+use dotcompute_core::handle::KernelHandle;
+use dotcompute_core::kernel::{Context, RingKernel};
+use dotcompute_core::lifecycle::State;
+use dotcompute_core::loops::LoopContext;
+use dotcompute_core::options::KernelOptions;
+use dotcompute_core::runtime::Runtime;
+use dotcompute_core::supervision::Supervision;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const PANIC: u64 = 1000;
+const ERROR: u64 = 2000;
+const SILENCE: u64 = 3000;
+
+/// Sums what it gets; told otherwise by the constants above.
+struct Sum(u64);
+
+impl RingKernel for Sum {
+    type Input = u64;
+    type Output = u64;
+    fn handle(&mut self, message: u64, ctx: &mut Context<u64>) -> HandlerResult {
+        match message {
+            PANIC => panic!("cannot take {message}"),
+            ERROR => Err(std::io::Error::other("disk on fire").into()),
+            SILENCE => Ok(()),
+            _ => {
+                self.0 += message;
+                ctx.reply(self.0);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn launched(runtime: &Runtime, options: KernelOptions) -> KernelHandle<u64, u64> {
+    let kernel = runtime.launch_with("sum", options, || Sum(0)).unwrap();
+    kernel.activate().unwrap();
+    kernel
+}
+
+fn placements() -> [KernelOptions; 2] {
+    [KernelOptions::new(), KernelOptions::new().dedicated()]
+}
+
+fn failed(error: AskError<u64>) -> dotcompute_core::error::Fault {
+    match error {
+        AskError::Failed(fault) => fault,
+        other => panic!("expected a failure, got {other}"),
+    }
+}
+
+#[test]
+fn a_panic_reaches_the_asker_and_the_next_message_works_after_a_restart() {
+    for options in placements() {
+        let runtime = Runtime::new().unwrap();
+        let sum = launched(&runtime, options.supervision(Supervision::restart(10, PATIENCE)));
+        assert_eq!(sum.ask(5).unwrap(), 5);
+        let fault = failed(sum.ask(PANIC).unwrap_err());
+        assert_eq!((&*fault.kernel, fault.message_type, fault.reason), ("sum", "u64", Reason::HandlerPanicked));
+        assert_eq!(fault.to_string(), "ring kernel `sum` did not handle a `u64`: its handler panicked: cannot take 1000");
+        // Fresh state from the factory.
+        assert_eq!(sum.ask(7).unwrap(), 7);
+        let fault = failed(sum.ask(ERROR).unwrap_err());
+        assert_eq!((fault.reason, fault.cause.as_str()), (Reason::HandlerErrored, "disk on fire"));
+        assert_eq!(sum.ask(1).unwrap(), 1);
+        sum.terminate(PATIENCE).unwrap();
+        let stats = sum.stats();
+        assert_eq!((stats.restarts, stats.dead_letters, stats.handled), (2, 2, 3));
+        assert!(stats.is_conserved());
+        let letters = runtime.dead_letters();
+        assert_eq!(letters.len(), 2);
+        assert_eq!(letters[1].fault, fault);
+    }
+}
+
+#[test]
+fn resume_keeps_the_state() {
+    for options in placements() {
+        let runtime = Runtime::new().unwrap();
+        let sum = launched(&runtime, options.supervision(Supervision::Resume));
+        assert_eq!(sum.ask(5).unwrap(), 5);
+        assert!(sum.ask(PANIC).is_err());
+        assert_eq!(sum.ask(7).unwrap(), 12);
+    }
+}
+
+#[test]
+fn never_fails_the_kernel_and_answers_everybody_who_waits() {
+    for options in placements() {
+        let runtime = Runtime::new().unwrap();
+        let sum = launched(&runtime, options);
+        sum.deactivate(PATIENCE).unwrap();
+        sum.tell(PANIC).unwrap();
+        let askers: Vec<_> = (0..3)
+            .map(|message| {
+                let sum = sum.clone();
+                std::thread::spawn(move || failed(sum.ask(message).unwrap_err()))
+            })
+            .collect();
+        while sum.stats().queued < 4 {
+            std::thread::yield_now();
+        }
+        sum.reactivate().unwrap();
+        for asker in askers {
+            let fault = asker.join().unwrap();
+            assert_eq!(fault.reason, Reason::KernelFailed);
+            assert!(fault.cause.contains("cannot take 1000"), "{fault}");
+        }
+        assert_eq!(sum.wait_ended(PATIENCE), State::Failed);
+        let error = sum.ask(1).unwrap_err();
+        assert_eq!(error.to_string(), "sending a `u64` to ring kernel `sum`: it is Failed and takes no more messages; launch another");
+        let stats = sum.stats();
+        assert_eq!((stats.sent, stats.handled, stats.dead_letters), (4, 0, 4));
+        // It can still be looked at, and its name taken over.
+        assert_eq!(runtime.stats("sum").unwrap().state, State::Failed);
+        assert_eq!(launched(&runtime, KernelOptions::new()).ask(3).unwrap(), 3);
+    }
+}
+
+#[test]
+fn too_many_restarts_fail_the_kernel() {
+    let runtime = Runtime::new().unwrap();
+    let sum = launched(&runtime, KernelOptions::new().supervision(Supervision::restart(2, PATIENCE)));
+    for _ in 0..3 {
+        assert!(sum.ask(PANIC).is_err());
+    }
+    assert_eq!(sum.wait_ended(PATIENCE), State::Failed);
+    assert_eq!(sum.stats().restarts, 2);
+}
+
+#[test]
+fn a_backoff_delays_the_restart_keeps_the_mail_and_yields_to_an_abort() {
+    for options in placements() {
+        let runtime = Runtime::new().unwrap();
+        let backoff = Duration::from_millis(50);
+        let policy = Supervision::Restart { max: 10, within: PATIENCE, backoff };
+        let sum = launched(&runtime, options.supervision(policy));
+        let began = Instant::now();
+        assert!(sum.ask(PANIC).is_err());
+        assert_eq!(sum.ask(4).unwrap(), 4);
+        assert!(began.elapsed() >= backoff);
+        let long = Supervision::Restart { max: 10, within: PATIENCE, backoff: Duration::from_secs(3600) };
+        let other = runtime.launch_with("other", KernelOptions::new().supervision(long), || Sum(0)).unwrap();
+        other.activate().unwrap();
+        assert!(other.ask(PANIC).is_err());
+        other.tell(1).unwrap();
+        other.abort().unwrap();
+        assert_eq!(other.state(), State::Terminated);
+        assert!(other.stats().is_conserved());
+    }
+}
+
+#[test]
+fn a_handler_that_does_not_reply_is_an_error_of_its_own() {
+    for options in placements() {
+        let runtime = Runtime::new().unwrap();
+        let sum = launched(&runtime, options);
+        let error = sum.ask(SILENCE).unwrap_err();
+        assert!(matches!(error, AskError::NoReply { .. }), "{error}");
+        assert_eq!(sum.ask(1).unwrap(), 1, "it is not a fault");
+    }
+}
+
+/// Faults in the hooks are judged too.
+struct BadStart(Arc<AtomicU32>);
+
+impl RingKernel for BadStart {
+    type Input = u64;
+    type Output = u64;
+    fn handle(&mut self, message: u64, ctx: &mut Context<u64>) -> HandlerResult {
+        ctx.reply(message);
+        Ok(())
+    }
+    fn on_activate(&mut self, _: &mut Context<u64>) -> HandlerResult {
+        if self.0.fetch_add(1, Ordering::Relaxed) < 2 { Err("not yet".into()) } else { Ok(()) }
+    }
+}
+
+#[test]
+fn a_failing_hook_is_restarted_and_no_message_is_lost() {
+    let runtime = Runtime::new().unwrap();
+    let tries = Arc::new(AtomicU32::new(0));
+    let inner = Arc::clone(&tries);
+    let options = KernelOptions::new().supervision(Supervision::restart(5, PATIENCE));
+    let kernel = runtime.launch_with("bad start", options, move || BadStart(Arc::clone(&inner))).unwrap();
+    kernel.activate().unwrap();
+    assert_eq!(kernel.ask(9).unwrap(), 9);
+    assert_eq!(tries.load(Ordering::Relaxed), 3);
+    assert_eq!(kernel.stats().dead_letters, 0);
+}
+
+async fn faulty_loop(mut ctx: LoopContext<u64, u64>) -> HandlerResult {
+    let mut sum = 0;
+    while let Some(message) = ctx.receive_async().await {
+        match message {
+            PANIC => panic!("cannot take {message}"),
+            ERROR => return Err("cannot go on".into()),
+            _ => {
+                sum += message;
+                ctx.reply(sum);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn loops_are_supervised_at_the_message_in_hand() {
+    for options in placements() {
+        let runtime = Runtime::new().unwrap();
+        let options = options.supervision(Supervision::restart(5, PATIENCE));
+        let kernel = runtime.launch_loop("loop", options, faulty_loop).unwrap();
+        kernel.activate().unwrap();
+        assert_eq!(kernel.ask(2).unwrap(), 2);
+        assert_eq!(failed(kernel.ask(PANIC).unwrap_err()).reason, Reason::HandlerPanicked);
+        assert_eq!(kernel.ask(3).unwrap(), 3);
+        assert_eq!(failed(kernel.ask(ERROR).unwrap_err()).cause, "cannot go on");
+        assert_eq!(kernel.ask(4).unwrap(), 4);
+        kernel.terminate(PATIENCE).unwrap();
+        let stats = kernel.stats();
+        assert_eq!((stats.handled, stats.dead_letters, stats.restarts), (3, 2, 2));
+        assert!(stats.is_conserved());
+    }
+}
+
+#[test]
+fn a_loop_that_returns_early_leaves_dead_letters_not_hangs() {
+    let runtime = Runtime::new().unwrap();
+    let kernel = runtime
+        .launch_loop("once", KernelOptions::new(), |mut ctx: LoopContext<u64, u64>| async move {
+            if let Some(message) = ctx.receive_async().await {
+                ctx.reply(message);
+            }
+            Ok(())
+        })
+        .unwrap();
+    kernel.activate().unwrap();
+    kernel.deactivate(PATIENCE).unwrap();
+    kernel.tell(1).unwrap();
+    kernel.tell(2).unwrap();
+    kernel.reactivate().unwrap();
+    assert_eq!(kernel.wait_ended(PATIENCE), State::Terminated);
+    let stats = kernel.stats();
+    assert_eq!(stats.dead_letters_by_reason, [(Reason::LoopEnded, 1)]);
+    assert!(stats.is_conserved());
+    assert_eq!(kernel.receive().unwrap(), 1);
+}
+
+#[test]
+fn a_loop_that_waits_for_something_else_can_be_aborted() {
+    let runtime = Runtime::new().unwrap();
+    let kernel = runtime
+        .launch_loop("elsewhere", KernelOptions::new(), |ctx: LoopContext<u64, u64>| async move {
+            std::future::pending::<()>().await;
+            drop(ctx);
+            Ok(())
+        })
+        .unwrap();
+    kernel.activate().unwrap();
+    kernel.tell(1).unwrap();
+    kernel.abort().unwrap();
+    assert!(kernel.stats().is_conserved());
+}
+
+#[test]
+fn a_thread_loop_runs_pauses_and_ends() {
+    let runtime = Runtime::new().unwrap();
+    let refused = runtime.launch_thread_loop("t", KernelOptions::new(), |_: LoopContext<u64, u64>| Ok(()));
+    assert!(refused.unwrap_err().to_string().contains("shared pool"));
+    let kernel = runtime
+        .launch_thread_loop("t", KernelOptions::new().dedicated(), |mut ctx: LoopContext<u64, u64>| {
+            while let Some(message) = ctx.receive() {
+                ctx.send(message + 1);
+            }
+            Ok(())
+        })
+        .unwrap();
+    kernel.activate().unwrap();
+    kernel.tell(1).unwrap();
+    assert_eq!(kernel.receive_timeout(PATIENCE).unwrap(), 2);
+    kernel.deactivate(PATIENCE).unwrap();
+    kernel.tell(2).unwrap();
+    assert!(kernel.receive_timeout(Duration::from_millis(20)).is_err());
+    kernel.reactivate().unwrap();
+    assert_eq!(kernel.receive_timeout(PATIENCE).unwrap(), 3);
+    kernel.terminate(PATIENCE).unwrap();
+    assert_eq!(kernel.stats().handled, 2);
+}
