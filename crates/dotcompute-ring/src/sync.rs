@@ -12,10 +12,15 @@ pub(crate) use loom::{
 #[cfg(not(loom))]
 pub(crate) use core::{
     hint::spin_loop,
-    sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering, fence},
 };
+// What only those need that wait for threads.
 #[cfg(all(not(loom), feature = "std"))]
-pub(crate) use std::{sync::Mutex, thread::yield_now};
+pub(crate) use std::{
+    sync::Mutex,
+    sync::atomic::{AtomicPtr, AtomicUsize},
+    thread::yield_now,
+};
 
 /// `core`'s cell with the interface of loom's, which has to see every access.
 #[cfg(not(loom))]

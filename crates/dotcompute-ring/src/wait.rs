@@ -1,9 +1,8 @@
 //! How to wait: spinning, sleeping, or first the one and then the other.
 
-#[cfg(any(not(feature = "std"), loom))]
 use crate::sync::spin_loop;
-#[cfg(all(feature = "std", not(loom)))]
-use crate::sync::{spin_loop, yield_now};
+#[cfg(feature = "std")]
+use crate::sync::yield_now;
 
 /// How a thread waits for a message, an answer or room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -101,7 +100,7 @@ impl Backoff {
         if self.looks <= SPINS {
             spin_loop();
         } else {
-            #[cfg(all(feature = "std", not(loom)))]
+            #[cfg(feature = "std")]
             yield_now();
         }
         Step::Again
