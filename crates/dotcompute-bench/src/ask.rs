@@ -6,7 +6,7 @@ use crate::error::BenchError;
 use crate::figure::{Sample, latency_histogram};
 use crate::payload::Payload;
 use crate::setting::Setting;
-use crate::subjects::{crossbeam, kameo, ractor, rtrb, tokio};
+use crate::subjects::{crossbeam, dotcompute, kameo, ractor, rtrb, tokio};
 
 pub fn benches() -> Vec<Bench> {
     vec![
@@ -15,8 +15,10 @@ pub fn benches() -> Vec<Bench> {
             unit: "ns",
             about: "both sides spin; floor is a bare ping-pong over two rtrb rings; tokio, kameo and ractor on one \
                     current-thread runtime, which is their fastest",
+            turns: 1,
             subjects: vec![
                 Subject::new("floor", rtrb::ping_pong),
+                Subject::new("dotcompute", dotcompute::ask_spinning),
                 Subject::new("crossbeam", crossbeam::ask_spinning),
                 Subject::new("tokio", tokio::ask),
                 Subject::new("kameo", kameo::ask),
@@ -26,9 +28,13 @@ pub fn benches() -> Vec<Bench> {
         Bench {
             name: "ask_adaptive",
             unit: "ns",
-            about: "both sides wait as they would in a program that does not own its cores; crossbeam blocks",
+            about: "both sides wait as they would in a program that does not own its cores; crossbeam blocks; \
+                    dotcompute-pool has the asker beside the ring kernel on one worker, as the asynchronous peers",
+            turns: 1,
             subjects: vec![
                 Subject::new("floor", rtrb::ping_pong),
+                Subject::new("dotcompute", dotcompute::ask_adaptive),
+                Subject::new("dotcompute-pool", dotcompute::ask_on_the_pool),
                 Subject::new("crossbeam", crossbeam::ask_blocking),
                 Subject::new("tokio", tokio::ask),
                 Subject::new("kameo", kameo::ask),
@@ -71,10 +77,10 @@ pub fn drive(
 /// # Errors
 ///
 /// As [`drive`].
-pub async fn drive_async(
+pub async fn drive_async<A: Future<Output = Result<Payload, BenchError>>>(
     subject: &'static str,
     setting: &Setting,
-    mut ask: impl AsyncFnMut(Payload) -> Result<Payload, BenchError>,
+    mut ask: impl FnMut(Payload) -> A,
 ) -> Result<Sample, BenchError> {
     let mut questions = Questions::new(subject, setting);
     while let Some(question) = questions.warm_up() {

@@ -11,6 +11,8 @@ pub struct Bench {
     pub unit: &'static str,
     /// What a reader must know to read the figures.
     pub about: &'static str,
+    /// How often each subject's turn comes in one round: more for a bench in which small differences matter.
+    pub turns: usize,
     pub subjects: Vec<Subject>,
 }
 
@@ -59,11 +61,13 @@ pub fn run(
     for round in 0..rounds {
         for (bench, figures) in benches.iter().zip(&mut figures) {
             let count = bench.subjects.len();
-            // Every round begins with another subject: none is always the one after the slowest.
-            for index in (0..count).map(|i| (i + round) % count) {
-                let subject = &bench.subjects[index];
-                progress(round, bench.name, subject.name);
-                figures[index].add(on_a_fresh_thread(subject, setting)?);
+            for turn in 0..bench.turns {
+                // Every turn begins with another subject: none is always the one after the slowest.
+                for index in (0..count).map(|i| (i + round + turn) % count) {
+                    let subject = &bench.subjects[index];
+                    progress(round, bench.name, subject.name);
+                    figures[index].add(on_a_fresh_thread(subject, setting)?);
+                }
             }
         }
     }

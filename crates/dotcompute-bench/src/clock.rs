@@ -4,6 +4,7 @@
 //! latency, for all subjects alike.
 
 /// A calibrated clock.
+#[derive(Clone)]
 pub struct Clock {
     clock: quanta::Clock,
     nanoseconds_per_tick: f64,

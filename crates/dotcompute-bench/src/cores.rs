@@ -36,4 +36,9 @@ impl Cores {
     pub fn pin_peer(self) {
         core_affinity::set_for_current(self.peer);
     }
+
+    /// The peer's core, counted among those that this process may use, for subjects that pin their own threads.
+    pub fn peer(self) -> usize {
+        1
+    }
 }

@@ -87,7 +87,7 @@ fn host(options: &Host) -> Result<(), BenchError> {
     let setting = if options.quick { Setting::quick(clock, cores) } else { Setting::full(clock, cores) };
     let rounds = options.rounds.map_or(if options.quick { 2 } else { 7 }, usize::from);
 
-    let samples: usize = benches.iter().map(|bench| bench.subjects.len()).sum();
+    let samples: usize = benches.iter().map(|bench| bench.subjects.len() * bench.turns).sum();
     // Drawn on the error stream, and only on a terminal.
     let bar = ProgressBar::new((samples * rounds) as u64);
     if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}") {

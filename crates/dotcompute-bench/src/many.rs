@@ -16,7 +16,7 @@ use crate::bench::{Bench, Subject};
 use crate::error::BenchError;
 use crate::figure::Sample;
 use crate::setting::Setting;
-use crate::subjects::{kameo, ractor, tokio};
+use crate::subjects::{dotcompute, kameo, ractor, tokio};
 
 /// Places in the mailbox of each idle kernel, where it can be set.
 pub const CAPACITY: usize = 8;
@@ -35,7 +35,9 @@ pub fn benches() -> Vec<Bench> {
             unit: "bytes",
             about: "resident memory of one idle kernel among 100,000, its handle included; two workers, mailboxes \
                     of 8 (ractor's has no bound); tokio is a bare task with a channel",
+            turns: 1,
             subjects: vec![
+                Subject::new("dotcompute", |setting| in_child("dotcompute", setting, "bytes")),
                 Subject::new("tokio", |setting| in_child("tokio", setting, "bytes")),
                 Subject::new("kameo", |setting| in_child("kameo", setting, "bytes")),
                 Subject::new("ractor", |setting| in_child("ractor", setting, "bytes")),
@@ -45,7 +47,9 @@ pub fn benches() -> Vec<Bench> {
             name: "many_one_message_each",
             unit: "ms",
             about: "the same kernels: one message to each, until all are handled",
+            turns: 1,
             subjects: vec![
+                Subject::new("dotcompute", |setting| in_child("dotcompute", setting, "milliseconds")),
                 Subject::new("tokio", |setting| in_child("tokio", setting, "milliseconds")),
                 Subject::new("kameo", |setting| in_child("kameo", setting, "milliseconds")),
                 Subject::new("ractor", |setting| in_child("ractor", setting, "milliseconds")),
@@ -81,6 +85,7 @@ fn in_child(subject: &'static str, setting: &Setting, figure: &str) -> Result<Sa
 /// What the subject reports, or that there is no such subject.
 pub fn child(subject: &str, kernels: u64) -> Result<(), BenchError> {
     let crowd = match subject {
+        "dotcompute" => dotcompute::many(kernels),
         "tokio" => tokio::many(kernels),
         "kameo" => kameo::many(kernels),
         "ractor" => ractor::many(kernels),

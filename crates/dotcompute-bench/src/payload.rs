@@ -1,10 +1,12 @@
 //! The 64-byte message that every subject carries, and the tally that catches a lost, repeated or torn one.
 
+use dotcompute::Message;
+
 use crate::error::BenchError;
 
 /// One cache line of plain data. Every word is written from the sequence number, and a stream's consumer reads every
 /// word, so that no subject can get away with moving less than the whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Message)]
 #[repr(C)]
 pub struct Payload {
     sequence: u64,
@@ -33,7 +35,7 @@ impl Payload {
 }
 
 /// Counts the messages of one producer and notices any that is out of order or damaged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Message)]
 pub struct Tally {
     count: u64,
     sum: u64,

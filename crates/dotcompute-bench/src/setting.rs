@@ -10,6 +10,7 @@ pub const CAPACITY: usize = 1024;
 pub const BATCH: usize = 64;
 
 /// The amounts and the tools of one run.
+#[derive(Clone)]
 pub struct Setting {
     pub clock: Clock,
     pub cores: Cores,
@@ -28,7 +29,7 @@ pub struct Setting {
 impl Setting {
     pub fn full(clock: Clock, cores: Cores) -> Self {
         let (pairs, stream) = (2_000_000, 64 * 50_000);
-        Setting { clock, cores, pairs, stream, asks: 100_000, tells: 1_000_000, kernels: 100_000 }
+        Setting { clock, cores, pairs, stream, asks: 100_000, tells: 300_000, kernels: 100_000 }
     }
 
     /// Enough to see that every subject works; too little for a figure.

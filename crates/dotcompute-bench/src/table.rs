@@ -63,9 +63,13 @@ fn targets(figures: &[Figure]) -> Table {
         let row = match target.judge(figures) {
             Some(verdict) => {
                 let (low, high) = verdict.spread;
-                let word = if verdict.met { "met" } else { "NOT MET" };
+                let word = match (verdict.met, verdict.out_of_reach) {
+                    (true, _) => "met".to_owned(),
+                    (false, None) => "NOT MET".to_owned(),
+                    (false, Some(floor)) => format!("NOT MET (the floor: {})", target.show(floor)),
+                };
                 let spread = format!("{} - {}", target.show(low), target.show(high));
-                vec![target.to_string(), target.show(verdict.measured), spread, word.to_owned()]
+                vec![target.to_string(), target.show(verdict.measured), spread, word]
             }
             None => vec![target.to_string(), "-".into(), "-".into(), "not measured".into()],
         };

@@ -6,7 +6,7 @@ use crate::error::BenchError;
 use crate::figure::Sample;
 use crate::payload::Tally;
 use crate::setting::Setting;
-use crate::subjects::{crossbeam, kameo, ractor, rtrb, tokio};
+use crate::subjects::{crossbeam, dotcompute, kameo, ractor, rtrb, tokio};
 
 pub fn bench() -> Bench {
     Bench {
@@ -14,7 +14,10 @@ pub fn bench() -> Bench {
         unit: "M/s",
         about: "one producer thread, one handler on another; until all are handled; rtrb is the bare stream, for \
                 scale; ractor's mailbox has no bound, so its producer never waits",
+        turns: 3,
         subjects: vec![
+            Subject::new("dotcompute", dotcompute::tell),
+            Subject::new("dotcompute-no-telemetry", dotcompute::tell_without_telemetry),
             Subject::new("rtrb", rtrb::tell),
             Subject::new("crossbeam", crossbeam::tell),
             Subject::new("tokio", tokio::tell),

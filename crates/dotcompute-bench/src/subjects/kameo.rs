@@ -64,8 +64,8 @@ fn spawn() -> ActorRef<Counter> {
 pub fn ask(setting: &Setting) -> Result<Sample, BenchError> {
     setting.cores.pin_driver();
     current_thread()?.block_on(async {
-        let actor = spawn();
-        let sample = asks::drive_async(NAME, setting, async |question| {
+        let actor = &spawn();
+        let sample = asks::drive_async(NAME, setting, |question| async move {
             actor.ask(Question(question)).send().await.map_err(BenchError::subject(NAME, "asking"))
         });
         let sample = sample.await;

@@ -67,9 +67,9 @@ async fn call<T: Send + 'static>(
 pub fn ask(setting: &Setting) -> Result<Sample, BenchError> {
     setting.cores.pin_driver();
     current_thread()?.block_on(async {
-        let actor = spawn().await?;
-        let sample = asks::drive_async(NAME, setting, async |question| {
-            call(&actor, |reply| Order::Question(question, reply)).await
+        let actor = &spawn().await?;
+        let sample = asks::drive_async(NAME, setting, |question| async move {
+            call(actor, |reply| Order::Question(question, reply)).await
         });
         let sample = sample.await;
         let stopped = actor.stop_and_wait(None, None).await;

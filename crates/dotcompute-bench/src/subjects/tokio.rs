@@ -145,9 +145,10 @@ pub fn ask(setting: &Setting) -> Result<Sample, BenchError> {
                 let _ = reply.send(question.answer());
             }
         });
-        let sample = asks::drive_async(NAME, setting, async |question| {
+        let asker = &sender;
+        let sample = asks::drive_async(NAME, setting, |question| async move {
             let (reply, answer) = oneshot::channel();
-            sender.send((question, reply)).await.map_err(BenchError::subject(NAME, "asking"))?;
+            asker.send((question, reply)).await.map_err(BenchError::subject(NAME, "asking"))?;
             answer.await.map_err(BenchError::subject(NAME, "awaiting an answer"))
         })
         .await;

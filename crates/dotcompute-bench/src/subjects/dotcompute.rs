@@ -1,0 +1,224 @@
+//! Ourselves: the rings alone, and ring kernels.
+
+use std::sync::mpsc::channel;
+
+use dotcompute::prelude::*;
+use dotcompute::ring::mpsc;
+
+use crate::ask as asks;
+use crate::error::BenchError;
+use crate::figure::Sample;
+use crate::many::{self, Counters, Crowd};
+use crate::payload::{Payload, Tally};
+use crate::queue;
+use crate::setting::{BATCH, CAPACITY, Setting};
+use crate::spin;
+use crate::tell as tells;
+
+const NAME: &str = "dotcompute";
+const POOL: &str = "dotcompute-pool";
+const MPSC: &str = "dotcompute-mpsc";
+const NO_TELEMETRY: &str = "dotcompute-no-telemetry";
+
+pub fn mpsc_same_thread(setting: &Setting) -> Result<Sample, BenchError> {
+    let (producer, mut consumer) =
+        mpsc::channel(CAPACITY).map_err(BenchError::subject(MPSC, "making a ring"))?;
+    queue::same_thread(MPSC, setting, |payload| {
+        producer.try_push(payload).ok()?;
+        consumer.try_pop()
+    })
+}
+
+pub fn mpsc_cross_thread(setting: &Setting) -> Result<Sample, BenchError> {
+    let (producer, mut consumer) =
+        mpsc::channel(CAPACITY).map_err(BenchError::subject(MPSC, "making a ring"))?;
+    let produce = move |count| {
+        for sequence in 0..count {
+            let payload = Payload::new(sequence);
+            spin::until(|| producer.try_push(payload).ok())?;
+        }
+        Ok(())
+    };
+    queue::cross_thread(MPSC, setting, produce, |count, tally| {
+        for _ in 0..count {
+            tally.add(&spin::until(|| consumer.try_pop())?);
+        }
+        Ok(())
+    })
+}
+
+pub fn mpsc_cross_thread_batched(setting: &Setting) -> Result<Sample, BenchError> {
+    let (producer, mut consumer) =
+        mpsc::channel(CAPACITY).map_err(BenchError::subject(MPSC, "making a ring"))?;
+    let produce = move |count: u64| {
+        let mut batch = Vec::with_capacity(BATCH);
+        for first in (0..count).step_by(BATCH) {
+            batch.extend((first..first + BATCH as u64).map(Payload::new));
+            spin::until(|| {
+                producer.try_push_batch(&mut batch).ok()?;
+                batch.is_empty().then_some(())
+            })?;
+        }
+        Ok(())
+    };
+    queue::cross_thread(MPSC, setting, produce, |count, tally| {
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut missing = count;
+        while missing > 0 {
+            spin::until(|| (consumer.pop_batch(&mut batch, BATCH) > 0).then_some(()))?;
+            missing -= batch.len() as u64;
+            batch.drain(..).for_each(|payload| tally.add(&payload));
+        }
+        Ok(())
+    })
+}
+
+/// Answers questions.
+struct Answerer;
+
+impl RingKernel for Answerer {
+    type Input = Payload;
+    type Output = Payload;
+
+    fn handle(&mut self, question: Payload, ctx: &mut Context<Payload>) -> HandlerResult {
+        ctx.reply(question.answer());
+        Ok(())
+    }
+}
+
+pub fn ask_spinning(setting: &Setting) -> Result<Sample, BenchError> {
+    ask(setting, WaitStrategy::Spin)
+}
+
+pub fn ask_adaptive(setting: &Setting) -> Result<Sample, BenchError> {
+    ask(setting, WaitStrategy::Adaptive)
+}
+
+/// A ring kernel on the peer's core; it and its asker wait in the given way.
+fn ask(setting: &Setting, wait: WaitStrategy) -> Result<Sample, BenchError> {
+    let runtime = Runtime::new().map_err(BenchError::subject(NAME, "making a runtime"))?;
+    let options = KernelOptions::new().capacity(CAPACITY).wait(wait).pinned(setting.cores.peer());
+    let kernel = runtime
+        .launch_with("answerer", options, || Answerer)
+        .map_err(BenchError::subject(NAME, "launching a ring kernel"))?;
+    kernel.activate().map_err(BenchError::subject(NAME, "activating a ring kernel"))?;
+    asks::drive(NAME, setting, |question| kernel.ask(question).map_err(BenchError::subject(NAME, "asking")))
+}
+
+/// The asker and the ring kernel on one worker of the pool, as the asynchronous peers' are on one thread: nothing
+/// crosses from core to core.
+pub fn ask_on_the_pool(setting: &Setting) -> Result<Sample, BenchError> {
+    let runtime = Runtime::with_options(RuntimeOptions::new().workers(1))
+        .map_err(BenchError::subject(POOL, "making a runtime"))?;
+    let answerer = runtime
+        .launch_with("answerer", KernelOptions::new().capacity(CAPACITY), || Answerer)
+        .map_err(BenchError::subject(POOL, "launching a ring kernel"))?;
+    answerer.activate().map_err(BenchError::subject(POOL, "activating a ring kernel"))?;
+    let (done, outcome) = channel();
+    let setting = setting.clone();
+    let ask_all = move |_: LoopContext<(), ()>| {
+        let (answerer, done, setting) = (answerer.clone(), done.clone(), setting.clone());
+        async move {
+            setting.cores.pin_driver();
+            let answerer = &answerer;
+            let ask = |question| async move {
+                answerer.ask_async(question).await.map_err(BenchError::subject(POOL, "asking"))
+            };
+            // The receiver waits until the runtime is gone.
+            let _ = done.send(asks::drive_async(POOL, &setting, ask).await);
+            Ok(())
+        }
+    };
+    let asker = runtime
+        .launch_loop("asker", KernelOptions::new(), ask_all)
+        .map_err(BenchError::subject(POOL, "launching the asker"))?;
+    asker.activate().map_err(BenchError::subject(POOL, "activating the asker"))?;
+    outcome.recv().unwrap_or(Err(BenchError::Panicked { subject: POOL }))
+}
+
+/// Counts what it is told and reports what it has counted when asked.
+#[derive(Default)]
+struct Counter(Tally);
+
+impl RingKernel for Counter {
+    type Input = Payload;
+    type Output = Tally;
+
+    fn handle(&mut self, payload: Payload, ctx: &mut Context<Tally>) -> HandlerResult {
+        if ctx.is_asked() {
+            ctx.reply(self.0);
+        } else {
+            self.0.add(&payload);
+        }
+        Ok(())
+    }
+}
+
+pub fn tell(setting: &Setting) -> Result<Sample, BenchError> {
+    tell_with(NAME, setting, Telemetry::default())
+}
+
+/// The counters remain: they are what makes `sent = handled + dead letters + queued` exact.
+pub fn tell_without_telemetry(setting: &Setting) -> Result<Sample, BenchError> {
+    tell_with(NO_TELEMETRY, setting, Telemetry::CountersOnly)
+}
+
+/// A producer thread and a ring kernel on the peer's core; all is handled when the question told last is answered.
+fn tell_with(subject: &'static str, setting: &Setting, telemetry: Telemetry) -> Result<Sample, BenchError> {
+    let runtime = Runtime::new().map_err(BenchError::subject(subject, "making a runtime"))?;
+    let options = KernelOptions::new().capacity(CAPACITY).telemetry(telemetry).pinned(setting.cores.peer());
+    let kernel = runtime
+        .launch_with("counter", options, Counter::default)
+        .map_err(BenchError::subject(subject, "launching a ring kernel"))?;
+    kernel.activate().map_err(BenchError::subject(subject, "activating a ring kernel"))?;
+    setting.cores.pin_driver();
+    let begun = setting.clock.ticks();
+    for sequence in 0..setting.tells {
+        kernel.tell(Payload::new(sequence)).map_err(BenchError::subject(subject, "telling"))?;
+    }
+    let tally = kernel.ask(Payload::new(0)).map_err(BenchError::subject(subject, "asking for the report"))?;
+    tells::sample(subject, setting, begun, tally)
+}
+
+/// One of many: says when it has started and when it has handled.
+struct Idler(Counters);
+
+impl RingKernel for Idler {
+    type Input = Payload;
+    type Output = ();
+
+    fn on_activate(&mut self, _: &mut Context<()>) -> HandlerResult {
+        self.0.start();
+        Ok(())
+    }
+
+    fn handle(&mut self, _: Payload, _: &mut Context<()>) -> HandlerResult {
+        self.0.handle();
+        Ok(())
+    }
+}
+
+pub fn many(kernels: u64) -> Result<Crowd, BenchError> {
+    let runtime = Runtime::with_options(RuntimeOptions::new().workers(2))
+        .map_err(BenchError::subject(NAME, "making a runtime"))?;
+    let counters = Counters::default();
+    let build = || {
+        let options = KernelOptions::new().capacity(many::CAPACITY).output_capacity(many::CAPACITY);
+        let mut handles = Vec::new();
+        for index in 0..kernels {
+            let counters = counters.clone();
+            let kernel = runtime
+                .launch_with(&format!("idler-{index}"), options.clone(), move || Idler(counters.clone()))
+                .map_err(BenchError::subject(NAME, "launching a ring kernel"))?;
+            kernel.activate().map_err(BenchError::subject(NAME, "activating a ring kernel"))?;
+            handles.push(kernel);
+        }
+        Ok(handles)
+    };
+    many::measure(NAME, kernels, &counters, build, |handles| {
+        for kernel in handles {
+            kernel.try_tell(Payload::new(0)).map_err(BenchError::subject(NAME, "telling"))?;
+        }
+        Ok(())
+    })
+}
