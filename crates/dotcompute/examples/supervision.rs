@@ -1,0 +1,49 @@
+//! A ring kernel that panics: the asker learns why at once, the state is made anew, and the message is a dead letter.
+//!
+//! `cargo run --example supervision`
+
+use std::time::Duration;
+
+use dotcompute::prelude::*;
+
+/// Divides 1000 by what it is told.
+struct Divider {
+    answered: u32,
+}
+
+impl RingKernel for Divider {
+    type Input = u32;
+    type Output = u32;
+    fn handle(&mut self, by: u32, ctx: &mut Context<u32>) -> HandlerResult {
+        self.answered += 1;
+        // Panics when `by` is 0.
+        ctx.reply(1000 / by);
+        Ok(())
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let runtime = Runtime::new()?;
+    let policy = Supervision::restart(3, Duration::from_secs(10));
+    let divider = runtime
+        .launch_with("divider", KernelOptions::new().supervision(policy), || Divider { answered: 0 })?;
+    divider.activate()?;
+
+    println!("1000 / 8 = {}", divider.ask(8)?);
+    let error = divider.ask(0).expect_err("nothing can be divided by zero");
+    println!("{error}");
+    assert!(error.to_string().contains("divide by zero"));
+    println!("1000 / 5 = {}, by a divider with new state", divider.ask(5)?);
+
+    let stats = divider.stats();
+    println!(
+        "{} sent, {} handled, {} dead, {} restart",
+        stats.sent, stats.handled, stats.dead_letters, stats.restarts
+    );
+    assert_eq!((stats.handled, stats.dead_letters, stats.restarts), (2, 1, 1));
+    for letter in runtime.dead_letters() {
+        println!("dead letter {}: {}", letter.header.message_id, letter.fault);
+    }
+    runtime.shutdown(Duration::from_secs(5))?;
+    Ok(())
+}
