@@ -1,0 +1,5 @@
+//! The parts of the `dotcompute` command.
+
+pub mod nab;
+pub mod series;
+pub mod time;

@@ -1,0 +1,315 @@
+//! The Numenta Anomaly Benchmark's score of a detector.
+//!
+//! Lavin and Ahmad, *Evaluating Real-Time Anomaly Detection Algorithms: the Numenta Anomaly Benchmark*, ICMLA 2015
+//! ([arXiv:1510.03336](https://arxiv.org/abs/1510.03336)), section III, with the details that the paper leaves
+//! open settled as the published scorer settles them:
+//!
+//! - The first 15 % of a series, 750 records at most, are probation: detections there count for nothing.
+//! - A labelled window counts once, by its earliest detection: almost 1 at its left edge, falling along a scaled
+//!   sigmoid to almost 0 at its right edge. A window without a detection costs [`Profile::missed`].
+//! - Every detection outside all windows costs up to [`Profile::false_positive`], less the sooner it follows a window.
+//! - The sum over all series is put on a scale on which a detector that reports nothing has 0 and a perfect one,
+//!   which reports every window at its first record and nothing else, has 100.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufReader};
+use std::path::{Path, PathBuf};
+
+use crate::time::{self, Timestamp};
+
+/// The share of a series that is probation, in percent.
+const PROBATION_PERCENT: usize = 15;
+/// The number of records beyond which a series has no longer probation.
+const PROBATION_REFERENCE: usize = 5000;
+/// How steep the sigmoid is.
+const STEEPNESS: f64 = 5.0;
+/// How many window widths after a window a false positive costs all that it can.
+const FAR_BEHIND: f64 = 3.0;
+
+/// What outcomes are worth. Records rightly left alone are worth nothing in the benchmark's arithmetic.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Profile {
+    /// A window detected at its first record.
+    pub detected: f64,
+    /// What a detection far from any window costs.
+    pub false_positive: f64,
+    /// What a window without a detection costs.
+    pub missed: f64,
+}
+
+/// The benchmark's standard profile.
+pub const STANDARD: Profile = Profile { detected: 1.0, false_positive: 0.11, missed: 1.0 };
+
+/// A labelled window as indices into the series, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// The index of the first record in the window.
+    pub first: usize,
+    /// The index of the last record in the window.
+    pub last: usize,
+}
+
+/// One scored series, or the sum of several.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Outcome {
+    /// The weighted sum.
+    pub raw: f64,
+    /// The weighted sum of a detector that reports nothing.
+    pub null: f64,
+    /// The weighted sum of a perfect detector.
+    pub perfect: f64,
+    /// Windows with a detection.
+    pub detected: usize,
+    /// Windows without one.
+    pub missed: usize,
+    /// Detections outside all windows.
+    pub false_positives: usize,
+}
+
+impl Outcome {
+    /// The score on the scale from 0 (reports nothing) to 100 (perfect); it can be negative.
+    /// `None` where there is no window: then there is no such scale.
+    #[must_use]
+    pub fn normalised(&self) -> Option<f64> {
+        let span = self.perfect - self.null;
+        (span > 0.0).then(|| (self.raw - self.null) / span * 100.0)
+    }
+}
+
+impl std::iter::Sum for Outcome {
+    fn sum<I: Iterator<Item = Self>>(outcomes: I) -> Self {
+        outcomes.fold(Self::default(), |sum, one| Self {
+            raw: sum.raw + one.raw,
+            null: sum.null + one.null,
+            perfect: sum.perfect + one.perfect,
+            detected: sum.detected + one.detected,
+            missed: sum.missed + one.missed,
+            false_positives: sum.false_positives + one.false_positives,
+        })
+    }
+}
+
+/// How many records at the start of a series of `records` are probation.
+///
+/// ```
+/// # use dotcompute_cli::nab::probation;
+/// assert_eq!(probation(4032), 604);
+/// assert_eq!(probation(22_695), 750);
+/// ```
+#[must_use]
+pub fn probation(records: usize) -> usize {
+    records.min(PROBATION_REFERENCE) * PROBATION_PERCENT / 100
+}
+
+/// Scores one series of `records` records: `windows` in order and apart from one another, `alerts` the indices of the
+/// records that the detector reported, in any order.
+///
+/// ```
+/// use dotcompute_cli::nab::{STANDARD, Window, score};
+/// let windows = [Window { first: 500, last: 599 }];
+/// assert_eq!(score(1000, &windows, &[500], &STANDARD).normalised(), Some(100.0));
+/// assert_eq!(score(1000, &windows, &[], &STANDARD).normalised(), Some(0.0));
+/// ```
+#[must_use]
+pub fn score(records: usize, windows: &[Window], alerts: &[usize], profile: &Profile) -> Outcome {
+    let probation = probation(records);
+    // A window that ends in probation can be neither hit nor missed.
+    let counted = windows.iter().filter(|window| window.last >= probation).count();
+    let mut outcome = Outcome {
+        null: -profile.missed * counted as f64,
+        perfect: profile.detected * windows.len() as f64,
+        ..Outcome::default()
+    };
+    let mut best: Vec<Option<f64>> = vec![None; windows.len()];
+    for &alert in alerts.iter().filter(|&&alert| (probation..records).contains(&alert)) {
+        // The first window that begins after the alert; the alert is in the one before it, or behind it, or first.
+        let next = windows.partition_point(|window| window.first <= alert);
+        let previous = next.checked_sub(1).map(|index| (index, windows[index]));
+        match previous {
+            Some((index, window)) if alert <= window.last => {
+                let worth = profile.detected * in_window(window, alert);
+                best[index] = Some(best[index].map_or(worth, |known| known.max(worth)));
+            }
+            _ => {
+                outcome.false_positives += 1;
+                outcome.raw += profile.false_positive * behind(previous.map(|(_, window)| window), alert);
+            }
+        }
+    }
+    for (window, best) in windows.iter().zip(best) {
+        match best {
+            Some(worth) => {
+                outcome.detected += 1;
+                outcome.raw += worth;
+            }
+            None if window.last >= probation => {
+                outcome.missed += 1;
+                outcome.raw -= profile.missed;
+            }
+            None => {}
+        }
+    }
+    outcome
+}
+
+/// The worth of a detection in a window: 1 at the left edge, just above 0 at the right one.
+fn in_window(window: Window, alert: usize) -> f64 {
+    let width = (window.last - window.first + 1) as f64;
+    let position = -((window.last - alert + 1) as f64) / width;
+    scaled_sigmoid(position) / scaled_sigmoid(-1.0)
+}
+
+/// The worth of a detection outside all windows, from 0 to -1 with the distance from the window before it.
+fn behind(previous: Option<Window>, alert: usize) -> f64 {
+    let Some(window) = previous else { return -1.0 };
+    // A window of one record has no width to measure by: everything is far behind it.
+    let position = (alert - window.last) as f64 / (window.last - window.first) as f64;
+    if position >= FAR_BEHIND { -1.0 } else { scaled_sigmoid(position) }
+}
+
+fn scaled_sigmoid(position: f64) -> f64 {
+    2.0 / (1.0 + (STEEPNESS * position).exp()) - 1.0
+}
+
+/// The labelled windows of a corpus, by the path of the series in it.
+#[derive(Debug, Clone)]
+pub struct Labels {
+    path: PathBuf,
+    windows: BTreeMap<String, Vec<(Timestamp, Timestamp)>>,
+}
+
+/// Why labels cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LabelError {
+    /// The file cannot be read.
+    #[error("cannot read the labels {}: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The file does not hold windows.
+    #[error(
+        "cannot read the labels {}: {source}; expected an object of lists of [first, last] timestamps by series",
+        .path.display()
+    )]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// A timestamp in the file cannot be read.
+    #[error("the labels {} have `{found}` in a window of {key}, which is no timestamp", .path.display())]
+    Timestamp {
+        /// The file.
+        path: PathBuf,
+        /// The series.
+        key: String,
+        /// What stands there.
+        found: String,
+    },
+    /// The windows of a series are not in order, overlap, or hold no record of it.
+    #[error(
+        "the labels {} do not fit {key}: the window from {first} to {last} {problem}",
+        .path.display()
+    )]
+    Window {
+        /// The file.
+        path: PathBuf,
+        /// The series.
+        key: String,
+        /// The start of the window.
+        first: Timestamp,
+        /// The end of the window.
+        last: Timestamp,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The file has nothing on a series.
+    #[error(
+        "the labels {} have no entry for {}; a key must be the end of the series' path, such as `{example}`",
+        .path.display(),
+        .series.display()
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// The series.
+        series: PathBuf,
+        /// A key that would do.
+        example: String,
+    },
+}
+
+impl Labels {
+    /// Reads a `windows.json`: for each series (`realKnownCause/nyc_taxi.csv`) a list of `[first, last]` timestamps.
+    ///
+    /// # Errors
+    ///
+    /// [`LabelError::Io`], [`LabelError::Json`], [`LabelError::Timestamp`].
+    pub fn read(path: &Path) -> Result<Self, LabelError> {
+        let file = File::open(path).map_err(|source| LabelError::Io { path: path.to_owned(), source })?;
+        let text: BTreeMap<String, Vec<(String, String)>> = serde_json::from_reader(BufReader::new(file))
+            .map_err(|source| LabelError::Json { path: path.to_owned(), source })?;
+        let mut windows = BTreeMap::new();
+        for (key, pairs) in text {
+            let moment = |text: &str| {
+                time::parse(text).ok_or_else(|| LabelError::Timestamp {
+                    path: path.to_owned(),
+                    key: key.clone(),
+                    found: text.to_owned(),
+                })
+            };
+            let parsed: Result<Vec<_>, LabelError> =
+                pairs.iter().map(|(first, last)| Ok((moment(first)?, moment(last)?))).collect();
+            windows.insert(key, parsed?);
+        }
+        Ok(Self { path: path.to_owned(), windows })
+    }
+
+    /// The windows of the series that was read from `series`, whose path must end with one of the keys.
+    ///
+    /// # Errors
+    ///
+    /// [`LabelError::Missing`] where no key fits; [`LabelError::Window`] where a window does not fit the timestamps.
+    pub fn windows_of(&self, series: &Path, timestamps: &[Timestamp]) -> Result<Vec<Window>, LabelError> {
+        let entry =
+            self.windows.iter().filter(|(key, _)| series.ends_with(key)).max_by_key(|(key, _)| key.len());
+        let Some((key, bounds)) = entry else {
+            let name = series.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            return Err(LabelError::Missing {
+                path: self.path.clone(),
+                series: series.to_owned(),
+                example: name,
+            });
+        };
+        let mut windows: Vec<Window> = Vec::with_capacity(bounds.len());
+        for &(first, last) in bounds {
+            let wrong = |problem| LabelError::Window {
+                path: self.path.clone(),
+                key: key.clone(),
+                first,
+                last,
+                problem,
+            };
+            let start = timestamps.partition_point(|&moment| moment < first);
+            // A repeated timestamp ends a window at its first record, as in the published scorer.
+            let end = timestamps.partition_point(|&moment| moment < last);
+            let after = if timestamps.get(end) == Some(&last) { end + 1 } else { end };
+            if after <= start {
+                return Err(wrong("holds no record"));
+            }
+            if windows.last().is_some_and(|previous| start <= previous.last) {
+                return Err(wrong("is out of order or overlaps the one before it"));
+            }
+            windows.push(Window { first: start, last: after - 1 });
+        }
+        Ok(windows)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,294 @@
+//! Reading a recorded series: a CSV file with the columns `timestamp` and `value`.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use crate::time::{self, Timestamp};
+
+/// A recorded series, in the order of its timestamps.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Series {
+    /// The file that it was read from.
+    pub path: PathBuf,
+    /// When each value was recorded; never decreasing.
+    pub timestamps: Vec<Timestamp>,
+    /// The values, all finite, as many as there are timestamps.
+    pub values: Vec<f64>,
+}
+
+/// Why a file is not a series.
+#[derive(Debug, thiserror::Error)]
+pub enum SeriesError {
+    /// The file cannot be opened or read.
+    #[error("cannot read the series {}: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The path names a directory or a device, not a file.
+    #[error("cannot read the series {}: it is not a file; name the CSV file itself", .path.display())]
+    NotAFile {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// There is no header, or there is nothing below it.
+    #[error("the series {} is empty: expected the header `timestamp,value` and at least one record", .path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The first line does not name the columns.
+    #[error("{}:1: the header is `{found}`; it must be `timestamp,value`", .path.display())]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// The header as it stands in the file.
+        found: String,
+    },
+    /// One record is wrong.
+    #[error("{}:{line}: {problem}", .path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// The line that the record starts on; the header is on line 1.
+        line: u64,
+        /// What is wrong with it.
+        problem: RecordProblem,
+    },
+}
+
+/// What is wrong with one record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordProblem {
+    /// It has not two fields.
+    #[error("{0} fields where `timestamp,value` has 2")]
+    FieldCount(u64),
+    /// It is not text.
+    #[error("the record is not UTF-8; save the file as UTF-8")]
+    NotUtf8,
+    /// The timestamp cannot be read.
+    #[error(
+        "`{0}` is no timestamp; write it as 2014-07-01 00:30:00, 2014-07-01T00:30:00 or seconds since 1970"
+    )]
+    Timestamp(String),
+    /// The timestamp lies before the one above it.
+    #[error("{found} comes before {previous}, the timestamp above it; sort the file by time")]
+    Unsorted {
+        /// The timestamp of this record.
+        found: Timestamp,
+        /// The timestamp of the record above it.
+        previous: Timestamp,
+    },
+    /// The value is not a number.
+    #[error("the value `{0}` is not a number")]
+    NotANumber(String),
+    /// The value is an infinity or NaN.
+    #[error("the value `{0}` is not finite; leave the record out where nothing was measured")]
+    NotFinite(String),
+}
+
+impl Series {
+    /// Reads the CSV file at `path`.
+    ///
+    /// The first line must be `timestamp,value`, in any case and with blanks allowed. Equal timestamps are allowed.
+    /// Blank lines are passed over. The file is read as a stream: a large one costs 16 bytes a record.
+    ///
+    /// # Errors
+    ///
+    /// [`SeriesError`], which names the file and, where there is one, the line.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("load.csv");
+    /// std::fs::write(&path, "timestamp,value\n2014-07-01 00:00:00,10\n2014-07-01 00:30:00,12.5\n").unwrap();
+    /// let series = dotcompute_cli::series::Series::read(&path).unwrap();
+    /// assert_eq!(series.values, [10.0, 12.5]);
+    /// ```
+    pub fn read(path: &Path) -> Result<Self, SeriesError> {
+        let io_error = |source| SeriesError::Io { path: path.to_owned(), source };
+        let metadata = std::fs::metadata(path).map_err(io_error)?;
+        if metadata.is_dir() {
+            return Err(SeriesError::NotAFile { path: path.to_owned() });
+        }
+        Self::from_reader(path, BufReader::new(File::open(path).map_err(io_error)?))
+    }
+
+    /// Reads CSV text; `path` is only named in errors.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`read`](Self::read).
+    pub fn from_reader(path: &Path, text: impl Read) -> Result<Self, SeriesError> {
+        // The header and the number of fields are checked here, so that the errors can say what is right.
+        let mut reader = csv::ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .trim(csv::Trim::All)
+            .from_reader(text);
+        let mut series = Self { path: path.to_owned(), timestamps: Vec::new(), values: Vec::new() };
+        let mut record = csv::ByteRecord::new();
+        if !series.next(&mut reader, &mut record)? {
+            return Err(SeriesError::Empty { path: series.path });
+        }
+        series.check_header(&record)?;
+        while series.next(&mut reader, &mut record)? {
+            let line = record.position().map_or(0, csv::Position::line);
+            series.push(&record).map_err(|problem| SeriesError::Record {
+                path: path.to_owned(),
+                line,
+                problem,
+            })?;
+        }
+        if series.values.is_empty() {
+            return Err(SeriesError::Empty { path: series.path });
+        }
+        Ok(series)
+    }
+
+    /// How many records there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Whether there are none; a series that was read from a file has at least one.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    fn next<R: Read>(
+        &self,
+        reader: &mut csv::Reader<R>,
+        record: &mut csv::ByteRecord,
+    ) -> Result<bool, SeriesError> {
+        reader
+            .read_byte_record(record)
+            .map_err(|error| SeriesError::Io { path: self.path.clone(), source: error.into() })
+    }
+
+    fn check_header(&self, record: &csv::ByteRecord) -> Result<(), SeriesError> {
+        const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+        let first = record.get(0).unwrap_or_default();
+        let first = first.strip_prefix(BYTE_ORDER_MARK).unwrap_or(first);
+        let named = |field: &[u8], name: &str| field.eq_ignore_ascii_case(name.as_bytes());
+        if record.len() == 2 && named(first, "timestamp") && named(&record[1], "value") {
+            return Ok(());
+        }
+        let found: Vec<_> = record.iter().map(String::from_utf8_lossy).collect();
+        Err(SeriesError::Header { path: self.path.clone(), found: abridge(&found.join(",")) })
+    }
+
+    fn push(&mut self, record: &csv::ByteRecord) -> Result<(), RecordProblem> {
+        if record.len() != 2 {
+            return Err(RecordProblem::FieldCount(record.len() as u64));
+        }
+        let timestamp = std::str::from_utf8(&record[0]).map_err(|_| RecordProblem::NotUtf8)?;
+        let value = std::str::from_utf8(&record[1]).map_err(|_| RecordProblem::NotUtf8)?;
+        let found = time::parse(timestamp).ok_or_else(|| RecordProblem::Timestamp(abridge(timestamp)))?;
+        if let Some(&previous) = self.timestamps.last()
+            && found < previous
+        {
+            return Err(RecordProblem::Unsorted { found, previous });
+        }
+        let number: f64 = value.parse().map_err(|_| RecordProblem::NotANumber(abridge(value)))?;
+        if !number.is_finite() {
+            return Err(RecordProblem::NotFinite(abridge(value)));
+        }
+        self.timestamps.push(found);
+        self.values.push(number);
+        Ok(())
+    }
+}
+
+/// Keeps an error readable when the file is, say, one line of a gigabyte.
+fn abridge(text: &str) -> String {
+    const LONGEST: usize = 80;
+    if text.chars().count() <= LONGEST {
+        return text.to_owned();
+    }
+    text.chars().take(LONGEST).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: impl AsRef<[u8]>) -> Result<Series, SeriesError> {
+        Series::from_reader(Path::new("load.csv"), text.as_ref())
+    }
+
+    fn message(text: impl AsRef<[u8]>) -> String {
+        read(text).expect_err("the text is bad").to_string()
+    }
+
+    #[test]
+    fn reads_every_form_of_timestamp() {
+        for stamp in
+            ["2014-07-01 00:30:00", "2014-07-01T00:30:00.000000", "1404174600", "2014-07-01T00:30:00Z"]
+        {
+            let series = read(format!("timestamp,value\n{stamp},1\n")).expect("a good series");
+            assert_eq!(series.timestamps[0].to_string(), "2014-07-01 00:30:00", "{stamp}");
+        }
+    }
+
+    #[test]
+    fn takes_equal_timestamps_a_byte_order_mark_and_blank_lines() {
+        let series = read("\u{feff}Timestamp, value\r\n1,1\r\n\r\n1,2\r\n").expect("a good series");
+        assert_eq!(series.values, [1.0, 2.0]);
+    }
+
+    #[test]
+    fn says_that_there_is_nothing() {
+        assert!(matches!(read(""), Err(SeriesError::Empty { .. })));
+        assert!(matches!(read("timestamp,value\n"), Err(SeriesError::Empty { .. })));
+    }
+
+    #[test]
+    fn names_file_line_and_fault() {
+        let cases = [
+            ("time,value\n1,1\n", "load.csv:1: the header is `time,value`"),
+            ("timestamp\n1\n", "load.csv:1: the header is `timestamp`"),
+            ("timestamp,value\n1,1\n2\n", "load.csv:3: 1 fields"),
+            ("timestamp,value\n1,1,1\n", "load.csv:2: 3 fields"),
+            ("timestamp,value\n1,1\n2,x\n", "load.csv:3: the value `x` is not a number"),
+            ("timestamp,value\n1,\n", "load.csv:2: the value `` is not a number"),
+            ("timestamp,value\n1,NaN\n", "load.csv:2: the value `NaN` is not finite"),
+            ("timestamp,value\n1,-inf\n", "load.csv:2: the value `-inf` is not finite"),
+            ("timestamp,value\n1,1e999\n", "load.csv:2: the value `1e999` is not finite"),
+            ("timestamp,value\nyesterday,1\n", "load.csv:2: `yesterday` is no timestamp"),
+            ("timestamp,value\n2014-02-30 00:00:00,1\n", "load.csv:2: `2014-02-30 00:00:00` is no timestamp"),
+            (
+                "timestamp,value\n5,1\n4,1\n",
+                "load.csv:3: 1970-01-01 00:00:04 comes before 1970-01-01 00:00:05",
+            ),
+        ];
+        for (text, expected) in cases {
+            let found = message(text);
+            assert!(found.starts_with(expected), "{text:?}: {found}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_not_utf8() {
+        let found = message(b"timestamp,value\n1,1\n2,\xff\n");
+        assert!(found.starts_with("load.csv:3: the record is not UTF-8"), "{found}");
+    }
+
+    #[test]
+    fn abridges_a_very_long_field() {
+        let found = message(format!("timestamp,value\n1,{}\n", "x".repeat(100_000)));
+        assert!(found.len() < 300, "{} bytes", found.len());
+    }
+
+    #[test]
+    fn refuses_directories_and_missing_files() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        assert!(matches!(Series::read(dir.path()), Err(SeriesError::NotAFile { .. })));
+        let missing = Series::read(&dir.path().join("missing.csv"));
+        assert!(matches!(missing, Err(SeriesError::Io { .. })));
+    }
+}

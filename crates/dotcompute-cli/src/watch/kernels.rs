@@ -1,0 +1,245 @@
+//! The pipeline: sampler → detector → reporter, each a ring kernel.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use dotcompute::prelude::*;
+use hdrhistogram::Histogram;
+
+use super::metrics::{BusyProcess, Machine};
+use super::report::{Alert, Latency, Report, Series};
+use crate::detector::Detector;
+
+/// Points that one series keeps for the timeline; when they are reached, every other point is dropped and every other one from
+/// then on skipped, so that memory stays bounded however long a watch lasts.
+const POINTS: usize = 4096;
+/// Alerts kept for each series; all are counted.
+const ALERTS: usize = 1000;
+
+/// Tells the sampler to look.
+#[derive(Debug, Clone, Copy, Message)]
+pub struct Tick {
+    /// Seconds since the watch began.
+    pub at: f64,
+}
+
+/// What the sampler sends: one message a series and tick, and one that closes the tick.
+#[derive(Debug, Clone, Message)]
+#[message(no_serde)]
+pub enum Sample {
+    /// A reading.
+    Reading {
+        /// Which series; the first reading of it carries its name.
+        series: u32,
+        /// `cpu0 [%]`, with the first reading only.
+        name: Option<Box<str>>,
+        /// Seconds since the watch began.
+        at: f64,
+        /// The value.
+        value: f64,
+        /// When it was taken.
+        taken: Instant,
+    },
+    /// All readings of a tick have been sent.
+    EndOfTick {
+        /// The busiest processes of this tick.
+        busiest: Vec<BusyProcess>,
+    },
+}
+
+/// What the detector sends: what it got, with its judgement; and from the program, the wish to see the report.
+#[derive(Debug, Clone, Message)]
+#[message(no_serde)]
+pub enum Finding {
+    /// A reading with its score.
+    Scored {
+        /// As it came from the sampler.
+        sample: Sample,
+        /// How unusual, 0 to 1.
+        score: f64,
+        /// Whether that is an alert.
+        alert: bool,
+    },
+    /// As it came from the sampler.
+    EndOfTick {
+        /// The busiest processes of this tick.
+        busiest: Vec<BusyProcess>,
+    },
+    /// Asks for the report.
+    Conclude,
+}
+
+/// What the reporter sends.
+#[derive(Debug, Clone, Message)]
+#[message(no_serde)]
+pub enum News {
+    /// After each tick.
+    Progress {
+        /// Readings so far.
+        readings: u64,
+        /// Alerts so far.
+        alerts: u64,
+    },
+    /// The answer to [`Finding::Conclude`].
+    Report(Box<Report>),
+}
+
+/// Asks the operating system at every tick.
+pub struct Sampler {
+    machine: Option<Machine>,
+    named: bool,
+}
+
+impl Sampler {
+    /// A sampler that has not looked yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { machine: None, named: false }
+    }
+}
+
+impl Default for Sampler {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl RingKernel for Sampler {
+    type Input = Tick;
+    type Output = Sample;
+
+    fn on_activate(&mut self, _ctx: &mut Context<Sample>) -> HandlerResult {
+        self.machine = Some(Machine::new()?);
+        Ok(())
+    }
+
+    fn handle(&mut self, tick: Tick, ctx: &mut Context<Sample>) -> HandlerResult {
+        let machine = self.machine.as_mut().ok_or("the machine has not been looked at")?;
+        let (metrics, busiest) = machine.sample();
+        for (series, metric) in (0..).zip(metrics) {
+            let name = (!self.named).then(|| format!("{} [{}]", metric.name, metric.unit).into());
+            ctx.send(Sample::Reading { series, name, at: tick.at, value: metric.value, taken: Instant::now() });
+        }
+        self.named = true;
+        ctx.send(Sample::EndOfTick { busiest });
+        Ok(())
+    }
+}
+
+/// Keeps one detector for each series.
+pub struct Detection {
+    threshold: f64,
+    make: fn() -> Detector,
+    detectors: BTreeMap<u32, Detector>,
+}
+
+impl Detection {
+    /// Alerts at scores of `threshold` and more. Each series gets a detector from `make`.
+    #[must_use]
+    pub fn new(threshold: f64, make: fn() -> Detector) -> Self {
+        Self { threshold, make, detectors: BTreeMap::new() }
+    }
+}
+
+impl RingKernel for Detection {
+    type Input = Sample;
+    type Output = Finding;
+
+    fn handle(&mut self, sample: Sample, ctx: &mut Context<Finding>) -> HandlerResult {
+        let finding = match sample {
+            Sample::Reading { series, value, .. } => {
+                let score = self.detectors.entry(series).or_insert_with(self.make).update(value);
+                Finding::Scored { sample, score, alert: score >= self.threshold }
+            }
+            Sample::EndOfTick { busiest } => Finding::EndOfTick { busiest },
+        };
+        ctx.send(finding);
+        Ok(())
+    }
+}
+
+/// Keeps what the end of the watch will show.
+pub struct Reporter {
+    series: Vec<Series>,
+    busiest: BTreeMap<u32, BusyProcess>,
+    latency: Histogram<u64>,
+    readings: u64,
+    alerts: u64,
+}
+
+impl Reporter {
+    /// A reporter that has seen nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut latency = Histogram::new(3).expect("three significant digits are within the crate's 0 to 5");
+        latency.auto(true);
+        Self { series: Vec::new(), busiest: BTreeMap::new(), latency, readings: 0, alerts: 0 }
+    }
+
+    fn add(&mut self, sample: Sample, score: f64, alert: bool) -> HandlerResult {
+        let Sample::Reading { series, name, at, value, taken } = sample else { return Ok(()) };
+        let index = series as usize;
+        if index == self.series.len() {
+            self.series.push(Series::new(name.map_or_else(|| format!("series {series}"), String::from)));
+        }
+        let series = self.series.get_mut(index).ok_or("a series came out of order")?;
+        series.add(at, value, POINTS);
+        self.readings += 1;
+        if alert {
+            self.alerts += 1;
+            series.alert(Alert { at, value, score }, ALERTS);
+        }
+        let nanos = u64::try_from(taken.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.latency.record(nanos)?;
+        Ok(())
+    }
+
+    fn report(&self) -> Report {
+        let at = |quantile| Duration::from_nanos(self.latency.value_at_quantile(quantile));
+        let mut busiest: Vec<BusyProcess> = self.busiest.values().cloned().collect();
+        busiest.sort_by(|a, b| b.cpu_percent.total_cmp(&a.cpu_percent));
+        busiest.truncate(5);
+        Report {
+            series: self.series.clone(),
+            busiest,
+            readings: self.readings,
+            alerts: self.alerts,
+            latency: Latency::of(at(0.5), at(0.99), Duration::from_nanos(self.latency.max())),
+        }
+    }
+}
+
+impl Default for Reporter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl RingKernel for Reporter {
+    type Input = Finding;
+    type Output = News;
+
+    fn handle(&mut self, finding: Finding, ctx: &mut Context<News>) -> HandlerResult {
+        match finding {
+            Finding::Scored { sample, score, alert } => self.add(sample, score, alert)?,
+            Finding::EndOfTick { busiest } => {
+                for process in busiest {
+                    // Each process at its busiest.
+                    let known = self.busiest.entry(process.pid).or_insert_with(|| process.clone());
+                    if process.cpu_percent > known.cpu_percent {
+                        *known = process;
+                    }
+                }
+                // Bounded: the quietest make room.
+                while self.busiest.len() > 64 {
+                    let quietest = self.busiest.values().min_by(|a, b| a.cpu_percent.total_cmp(&b.cpu_percent));
+                    let Some(pid) = quietest.map(|process| process.pid) else { break };
+                    self.busiest.remove(&pid);
+                }
+                ctx.send(News::Progress { readings: self.readings, alerts: self.alerts });
+            }
+            Finding::Conclude => ctx.reply(News::Report(Box::new(self.report()))),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,286 @@
+//! `dotcompute watch`: this machine's live metrics through a pipeline of ring kernels.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use dotcompute::prelude::*;
+use dotcompute::telemetry::KernelStats;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::detector::Detector;
+use crate::error::CliError;
+use crate::plot::{self, Panel};
+use kernels::{Detection, Finding, News, Reporter, Sample, Sampler, Tick};
+use report::Report;
+
+pub mod kernels;
+pub mod metrics;
+pub mod report;
+
+const ENDING: Duration = Duration::from_secs(10);
+
+/// Watches this machine's processors, memory, disks, network and processes for anything unusual.
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// How long to watch; without it, until Ctrl-C.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub seconds: Option<f64>,
+    /// Time between looks, in milliseconds; operating systems update processor use about 5 times a second.
+    #[arg(long, value_name = "MS", default_value_t = 250, value_parser = clap::value_parser!(u64).range(200..=3_600_000))]
+    pub interval: u64,
+    /// The score from which a reading is an alert, 0 to 1.
+    #[arg(long, value_name = "SCORE", default_value_t = crate::detector::LIVE_THRESHOLD, value_parser = score)]
+    pub threshold: f64,
+    /// Where to write the timeline.
+    #[arg(long, value_name = "FILE.png", default_value = "timeline.png")]
+    pub plot: PathBuf,
+    /// Print the result as one JSON document.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value > 0.0 && value <= 1e9 => Ok(value),
+        _ => Err(String::from("give a number of seconds greater than 0")),
+    }
+}
+
+/// Parses a score between 0 and 1.
+pub(crate) fn score(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
+        _ => Err(String::from("give a number between 0 and 1")),
+    }
+}
+
+/// The three ring kernels and how they hang together.
+struct Pipeline {
+    runtime: Runtime,
+    sampler: KernelHandle<Tick, Sample>,
+    detector: KernelHandle<Sample, Finding>,
+    reporter: KernelHandle<Finding, News>,
+}
+
+impl Pipeline {
+    fn start(threshold: f64) -> Result<Self, CliError> {
+        let runtime = Runtime::new()?;
+        // A few hundred messages a second: each may as well be timed.
+        let options = KernelOptions::new().telemetry(Telemetry::EVERY);
+        let sampler = runtime.launch_with("sampler", options.clone(), Sampler::new)?;
+        let make = move || Detection::new(threshold, Detector::live);
+        let detector = runtime.launch_with("detector", options.clone(), make)?;
+        let reporter = runtime.launch_with("reporter", options, Reporter::new)?;
+        sampler.connect(&detector)?;
+        detector.connect(&reporter)?;
+        reporter.activate()?;
+        detector.activate()?;
+        sampler.activate()?;
+        Ok(Self { runtime, sampler, detector, reporter })
+    }
+
+    /// Ends the ring kernels from the top down, so that everything sampled is in the report.
+    fn conclude(self) -> Result<(Report, Vec<KernelStats>), CliError> {
+        self.sampler.terminate(ENDING)?;
+        self.detector.terminate(ENDING)?;
+        let answer = self.reporter.ask_timeout(Finding::Conclude, ENDING);
+        let report = match answer.map_err(|error| CliError::internal("asking for the report", error.to_string()))? {
+            News::Report(report) => *report,
+            News::Progress { .. } => return Err(CliError::internal("asking for the report", "got progress instead")),
+        };
+        self.reporter.terminate(ENDING)?;
+        let stats = vec![self.sampler.stats(), self.detector.stats(), self.reporter.stats()];
+        self.runtime.shutdown(ENDING).map_err(|error| CliError::internal("ending the pipeline", error))?;
+        Ok((report, stats))
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// [`CliError`]: the machine's figures cannot be had, or the timeline cannot be written.
+pub fn run(args: &WatchArgs) -> Result<(), CliError> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&interrupted);
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            // Asked twice: at once, and without the report.
+            std::process::exit(130);
+        }
+    })
+    .map_err(|error| CliError::internal("preparing for Ctrl-C", error))?;
+
+    let pipeline = Pipeline::start(args.threshold)?;
+    let watched = watch(args, &pipeline, &interrupted)?;
+    let (report, stats) = pipeline.conclude()?;
+    draw(args, &report, watched)?;
+    if args.json { print_json(args, &report, &stats, watched) } else { print_tables(args, &report, &stats, watched) }
+}
+
+/// Ticks until the time is over or Ctrl-C; shows how it goes. Gives how long it took.
+fn watch(args: &WatchArgs, pipeline: &Pipeline, interrupted: &AtomicBool) -> Result<Duration, CliError> {
+    let began = Instant::now();
+    let end = args.seconds.map(|seconds| began + Duration::from_secs_f64(seconds));
+    let interval = Duration::from_millis(args.interval);
+    let bar = progress_bar(args);
+    // The first tick comes after one interval: processor use is measured between two looks.
+    let mut next_tick = began + interval;
+    while !interrupted.load(Ordering::Relaxed) && end.is_none_or(|end| Instant::now() < end) {
+        let now = Instant::now();
+        if now >= next_tick {
+            let at = now.duration_since(began).as_secs_f64();
+            match pipeline.sampler.try_tell(Tick { at }) {
+                Ok(()) => {}
+                // The operating system is slow to answer; this look is left out and the next one will do.
+                Err(error) if matches!(error.reason, dotcompute::error::Refusal::Full { .. }) => {}
+                Err(error) => return Err(CliError::internal("asking for a sample", why_ended(pipeline, &error.to_string()))),
+            }
+            next_tick = (next_tick + interval).max(now);
+        }
+        while let Ok(news) = pipeline.reporter.try_receive() {
+            if let News::Progress { readings, alerts } = news {
+                bar.set_message(format!("{readings} readings, {alerts} alerts"));
+            }
+        }
+        bar.set_position(now.duration_since(began).as_millis() as u64);
+        // Short, so that Ctrl-C is obeyed at once.
+        let left = end.map_or(interval, |end| end.saturating_duration_since(Instant::now()));
+        std::thread::sleep(next_tick.saturating_duration_since(Instant::now()).min(left).min(Duration::from_millis(50)));
+    }
+    bar.finish_and_clear();
+    Ok(began.elapsed())
+}
+
+/// The reason why the pipeline stopped, from its dead letters.
+fn why_ended(pipeline: &Pipeline, error: &str) -> String {
+    match pipeline.runtime.dead_letters().first() {
+        Some(letter) => format!("{error}: {}", letter.fault),
+        None => error.to_owned(),
+    }
+}
+
+fn progress_bar(args: &WatchArgs) -> ProgressBar {
+    // Draws nothing where standard error is not a terminal.
+    let target = if args.json { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let bar = match args.seconds {
+        Some(seconds) => ProgressBar::with_draw_target(Some((seconds * 1e3) as u64), target),
+        None => ProgressBar::with_draw_target(None, target),
+    };
+    let template = if args.seconds.is_some() { "watching {bar:30} {elapsed}  {msg}" } else { "watching {spinner} {elapsed}  {msg}" };
+    bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+fn draw(args: &WatchArgs, report: &Report, watched: Duration) -> Result<(), CliError> {
+    let panels: Vec<Panel<'_>> = report
+        .series
+        .iter()
+        .map(|series| Panel {
+            title: series.name.clone(),
+            points: &series.points,
+            scores: &[],
+            alerts: series.alerts.iter().map(|alert| (alert.at, alert.value)).collect(),
+            windows: &[],
+        })
+        .collect();
+    let title = format!("{:.1} s of this machine, {} alerts", watched.as_secs_f64(), report.alerts);
+    Ok(plot::draw(&args.plot, &title, &panels, |at| format!("{at:.1} s"))?)
+}
+
+fn print_json(args: &WatchArgs, report: &Report, stats: &[KernelStats], watched: Duration) -> Result<(), CliError> {
+    let micros = |duration: Duration| duration.as_nanos() as f64 / 1e3;
+    let kernels: Vec<_> = stats
+        .iter()
+        .map(|stats| {
+            serde_json::json!({
+                "kernel": stats.kernel,
+                "state": stats.state.to_string(),
+                "sent": stats.sent,
+                "handled": stats.handled,
+                "dead_letters": stats.dead_letters,
+                "queued": stats.queued,
+                "queue_p50_us": micros(stats.queue_time.p50),
+                "queue_p99_us": micros(stats.queue_time.p99),
+                "handle_p50_us": micros(stats.handle_time.p50),
+                "handle_p99_us": micros(stats.handle_time.p99),
+            })
+        })
+        .collect();
+    let document = serde_json::json!({
+        "seconds": watched.as_secs_f64(),
+        "interval_ms": args.interval,
+        "threshold": args.threshold,
+        "backend": "cpu",
+        "report": report,
+        "kernels": kernels,
+        "plot": args.plot,
+    });
+    writeln!(std::io::stdout().lock(), "{document:#}")?;
+    Ok(())
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(header.iter().map(|title| Cell::new(title)));
+    table
+}
+
+fn right(text: impl ToString) -> Cell {
+    Cell::new(text.to_string()).set_alignment(CellAlignment::Right)
+}
+
+fn print_tables(args: &WatchArgs, report: &Report, stats: &[KernelStats], watched: Duration) -> Result<(), CliError> {
+    let mut out = std::io::stdout().lock();
+    let seconds = watched.as_secs_f64();
+    writeln!(out, "Watched {seconds:.1} s: {} readings of {} series, {} alerts.\n", report.readings, report.series.len(), report.alerts)?;
+
+    let mut series_table = table(&["series", "readings", "min", "mean", "max", "alerts"]);
+    for series in &report.series {
+        let figure = |value: f64| right(format!("{value:.1}"));
+        series_table.add_row(vec![
+            Cell::new(&series.name),
+            right(series.count),
+            figure(series.min),
+            figure(series.mean),
+            figure(series.max),
+            right(series.alert_count),
+        ]);
+    }
+    writeln!(out, "{series_table}\n")?;
+    for series in &report.series {
+        for alert in series.alerts.iter().take(3) {
+            writeln!(out, "alert: {} was {:.1} at {:.1} s (score {:.3})", series.name, alert.value, alert.at, alert.score)?;
+        }
+    }
+    if let Some(busiest) = report.busiest.first() {
+        writeln!(out, "busiest process: {} (pid {}), {:.0} % of a core, {:.0} MB\n", busiest.name, busiest.pid, busiest.cpu_percent, busiest.memory_mb)?;
+    }
+
+    let mut kernel_table = table(&["ring kernel", "messages", "dead", "queued p50", "queued p99", "handled p50", "handled p99"]);
+    for stats in stats {
+        let figure = |duration: Duration| right(format!("{:.1} µs", duration.as_nanos() as f64 / 1e3));
+        kernel_table.add_row(vec![
+            Cell::new(&stats.kernel),
+            right(stats.handled),
+            right(stats.dead_letters),
+            figure(stats.queue_time.p50),
+            figure(stats.queue_time.p99),
+            figure(stats.handle_time.p50),
+            figure(stats.handle_time.p99),
+        ]);
+    }
+    writeln!(out, "{kernel_table}\n")?;
+    let latency = &report.latency;
+    writeln!(
+        out,
+        "From reading to report, through {} ring kernels: p50 {:.1} µs, p99 {:.1} µs, longest {:.1} µs.",
+        stats.len(), latency.p50_us, latency.p99_us, latency.max_us
+    )?;
+    writeln!(out, "Timeline: {}", args.plot.display())?;
+    Ok(())
+}

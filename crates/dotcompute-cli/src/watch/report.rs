@@ -1,0 +1,151 @@
+//! What a watch has seen.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::metrics::BusyProcess;
+
+/// One series with its statistics, the points for its timeline, and its alerts.
+#[derive(Debug, Clone, Serialize)]
+pub struct Series {
+    /// `cpu0 [%]`.
+    pub name: String,
+    /// Readings.
+    pub count: u64,
+    /// The least value.
+    pub min: f64,
+    /// The mean.
+    pub mean: f64,
+    /// The greatest value.
+    pub max: f64,
+    /// The last value.
+    pub last: f64,
+    /// Alerts, all of them.
+    pub alert_count: u64,
+    /// The first alerts.
+    pub alerts: Vec<Alert>,
+    /// Seconds and values for the timeline, evenly thinned where there are many.
+    #[serde(skip)]
+    pub points: Vec<(f64, f64)>,
+    #[serde(skip)]
+    keep_one_in: u64,
+}
+
+/// An unusual reading.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Alert {
+    /// Seconds since the watch began.
+    pub at: f64,
+    /// The value.
+    pub value: f64,
+    /// How unusual, 0 to 1.
+    pub score: f64,
+}
+
+impl Series {
+    /// A series with nothing in it.
+    #[must_use]
+    pub fn new(name: String) -> Self {
+        Self {
+            name,
+            count: 0,
+            min: f64::INFINITY,
+            mean: 0.0,
+            max: f64::NEG_INFINITY,
+            last: 0.0,
+            alert_count: 0,
+            alerts: Vec::new(),
+            points: Vec::new(),
+            keep_one_in: 1,
+        }
+    }
+
+    /// Adds a reading; keeps at most `most` points.
+    pub fn add(&mut self, at: f64, value: f64, most: usize) {
+        if self.count.is_multiple_of(self.keep_one_in) {
+            if self.points.len() >= most {
+                let mut index = 0;
+                self.points.retain(|_| {
+                    index += 1;
+                    index % 2 == 1
+                });
+                self.keep_one_in *= 2;
+            }
+            self.points.push((at, value));
+        }
+        self.count += 1;
+        self.min = self.min.min(value);
+        self.max = self.max.max(value);
+        self.mean += (value - self.mean) / self.count as f64;
+        self.last = value;
+    }
+
+    /// Adds an alert; keeps at most `most` of them.
+    pub fn alert(&mut self, alert: Alert, most: usize) {
+        self.alert_count += 1;
+        if self.alerts.len() < most {
+            self.alerts.push(alert);
+        }
+    }
+}
+
+/// From the taking of a reading to its place in the report, through three ring kernels; in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Latency {
+    /// Half took at most this.
+    pub p50_us: f64,
+    /// 99 % took at most this.
+    pub p99_us: f64,
+    /// The longest.
+    pub max_us: f64,
+}
+
+impl Latency {
+    pub(super) fn of(p50: Duration, p99: Duration, max: Duration) -> Self {
+        let micros = |duration: Duration| duration.as_nanos() as f64 / 1e3;
+        Self { p50_us: micros(p50), p99_us: micros(p99), max_us: micros(max) }
+    }
+}
+
+/// What the reporter knows at the end.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// Every series.
+    pub series: Vec<Series>,
+    /// The busiest processes seen, each at its busiest.
+    pub busiest: Vec<BusyProcess>,
+    /// Readings in all.
+    pub readings: u64,
+    /// Alerts in all.
+    pub alerts: u64,
+    /// Through the pipeline.
+    pub latency: Latency,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_are_of_all_readings_and_points_are_thinned_evenly() {
+        let mut series = Series::new(String::from("s"));
+        for number in 0..1000u32 {
+            series.add(f64::from(number), f64::from(number % 10), 16);
+        }
+        assert_eq!((series.count, series.min, series.max, series.last), (1000, 0.0, 9.0, 9.0));
+        assert!((series.mean - 4.5).abs() < 1e-9);
+        assert!(series.points.len() <= 16);
+        let gaps: Vec<f64> = series.points.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
+        assert!(gaps.iter().all(|&gap| gap == gaps[0]), "{gaps:?}");
+    }
+
+    #[test]
+    fn alerts_are_all_counted_and_some_kept() {
+        let mut series = Series::new(String::from("s"));
+        for at in 0..5 {
+            series.alert(Alert { at: f64::from(at), value: 0.0, score: 1.0 }, 2);
+        }
+        assert_eq!((series.alert_count, series.alerts.len()), (5, 2));
+    }
+}
