@@ -7,8 +7,14 @@
 //!
 //! So the two sides share the cost unequally ([`Fence::Asymmetric`]): the sender has a compiler fence, which costs nothing, and
 //! the receiver, about to sleep anyway, asks the kernel to run a full fence on every thread of the process
-//! (`membarrier`, `MEMBARRIER_CMD_PRIVATE_EXPEDITED`, Linux 4.14). Whatever point of its code a sender is at then, its store and
-//! its load are on the right sides of that fence.
+//! (`membarrier`, `MEMBARRIER_CMD_PRIVATE_EXPEDITED`, Linux 4.14). Each running thread then has its fence at some point between
+//! the receiver's announcement and its second look, and a thread that is not running has had one when it was switched out. If a
+//! sender's fence fell after its publishing, the receiver's second look finds the message; if it fell before, the sender's look,
+//! later still, finds the announcement. The compiler fence only keeps the compiler from turning the two round.
+//!
+//! What it costs: the sleeping side interrupts every core that runs a thread of the process, which takes microseconds and disturbs
+//! those threads. Thus `Asymmetric` is for a side that sleeps seldom and a side that publishes often; for waiters that come and go by
+//! the thousand, as on a thread pool, it is the wrong way round. A child process after `fork` keeps the registration.
 
 use crate::sync::{Ordering, fence};
 
@@ -17,7 +23,8 @@ use crate::sync::{Ordering, fence};
 pub enum Fence {
     /// The side that goes to sleep, with a system call; nearly free for the side that wakes.
     ///
-    /// Only between threads of one process. Where the system call is missing this is the same as `Symmetric`.
+    /// Only between threads of one process: the other process's threads would not be fenced. Where the system call is missing this is
+    /// the same as `Symmetric`.
     Asymmetric,
     /// Both alike, with a full fence each: for those that sleep often, and across processes.
     #[default]
@@ -25,7 +32,8 @@ pub enum Fence {
 }
 
 impl Fence {
-    /// What can be had here. Decided once for each object that uses a fence, so that its two sides always agree.
+    /// What can be had here: the answer is the same throughout the life of the process. Kept by each object that uses a fence, so that
+    /// its two sides agree.
     pub(crate) fn available(self) -> Self {
         if self == Self::Asymmetric && barrier::is_available() { Self::Asymmetric } else { Self::Symmetric }
     }
@@ -63,12 +71,18 @@ mod barrier {
     #[cold]
     pub(super) fn on_all_threads() {
         let fenced = membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED);
-        // A registered process cannot be refused; if it were, going on would risk a lost wake-up.
-        assert!(fenced, "the kernel refused a membarrier to a process that it has registered");
+        // Only a filter on system calls set up after the registration can refuse this. By then other threads rely on it, so that going
+        // on would lose wake-ups: a hang in place of this message.
+        assert!(
+            fenced,
+            "the kernel refused the system call `membarrier` to a process that it has registered for it: {}; allow it in the sandbox, \
+             or forbid it before the first `Fence::Asymmetric` is used",
+            std::io::Error::last_os_error()
+        );
     }
 
     fn membarrier(command: libc::c_int) -> bool {
-        // SAFETY: the call takes three integers and touches no memory of ours.
+        // SAFETY: the call takes a command, flags and a processor number, all by value, and neither reads nor writes memory of ours.
         unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
     }
 }
@@ -88,4 +102,70 @@ mod barrier {
 #[must_use]
 pub fn asymmetric_is_available() -> bool {
     barrier::is_available()
+}
+
+#[cfg(all(test, not(loom), feature = "std"))]
+mod tests {
+    use super::*;
+    use core::sync::atomic::AtomicU32;
+
+    #[repr(align(128))]
+    struct Word(AtomicU32);
+
+    fn wait_for(word: &Word, value: u32) {
+        let mut looks = 0;
+        while word.0.load(Ordering::Acquire) != value {
+            looks += 1;
+            if looks % 1000 == 0 || cfg!(miri) {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// Store buffering, the very thing the fences are for: of two threads that each store and then load the other's word, not both
+    /// may miss the other's store.
+    #[test]
+    fn two_sides_never_both_miss_the_other() {
+        const ROUNDS: u32 = if cfg!(miri) { 20 } else { 50_000 };
+        for fence in [Fence::Asymmetric.available(), Fence::Symmetric] {
+            let [published, announced, round, seen_there] = [const { Word(AtomicU32::new(0)) }; 4];
+            let mut both_missed = 0;
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    for now in 1..=ROUNDS {
+                        wait_for(&round, now);
+                        published.0.store(now, Ordering::Relaxed);
+                        fence.light();
+                        let seen = announced.0.load(Ordering::Relaxed);
+                        // Also says that this side's round is over.
+                        seen_there.0.store(2 * now + u32::from(seen == now), Ordering::Release);
+                    }
+                });
+                for now in 1..=ROUNDS {
+                    round.0.store(now, Ordering::Release);
+                    // The other side learns of the round some time later: try all the times it may be.
+                    for _ in 0..now % 128 {
+                        core::hint::black_box(now);
+                    }
+                    announced.0.store(now, Ordering::Relaxed);
+                    fence.heavy();
+                    let seen_here = published.0.load(Ordering::Relaxed) == now;
+                    while seen_there.0.load(Ordering::Acquire) / 2 != now {
+                        std::thread::yield_now();
+                    }
+                    let seen_there = seen_there.0.load(Ordering::Relaxed) % 2 == 1;
+                    both_missed += u32::from(!seen_here && !seen_there);
+                }
+            });
+            assert_eq!(both_missed, 0, "{fence:?}: rounds in which each missed the other's store");
+        }
+    }
+
+    #[cfg(all(target_os = "linux", not(miri)))]
+    #[test]
+    fn what_is_available_stays_so() {
+        assert_eq!(asymmetric_is_available(), Fence::Asymmetric.available() == Fence::Asymmetric);
+        assert_eq!(Fence::Asymmetric.available(), Fence::Asymmetric.available().available());
+        assert_eq!(Fence::Symmetric.available(), Fence::Symmetric);
+    }
 }
