@@ -29,7 +29,9 @@ use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 use core::task::{Context, Poll, Waker};
 
-use crate::sync::{AtomicU32, Ordering, UnsafeCell, spin_loop};
+use crate::sync::{AtomicU32, Ordering, UnsafeCell};
+#[cfg(all(feature = "std", not(loom)))]
+use crate::wait::{WaitStrategy, wait_for};
 
 const IDLE: u32 = 0;
 const ARMED: u32 = 1;
@@ -149,19 +151,54 @@ impl<T> ReplySlot<T> {
                         }
                     });
                     // Release: the replier that locks it sees the waker. If the answer came first, look again.
-                    if cell.state.compare_exchange(ARMED, WAKER, Ordering::Release, Ordering::Relaxed).is_ok() {
+                    if cell.state.compare_exchange(ARMED, WAKER, Ordering::Release, Ordering::Relaxed).is_ok()
+                    {
                         return Poll::Pending;
                     }
                 }
-                // Taken back, to be looked at above.
-                WAKER => drop(cell.state.compare_exchange(WAKER, ARMED, Ordering::Acquire, Ordering::Relaxed)),
-                // The replier takes the waker out this moment.
-                LOCKED => spin_loop(),
-                // Idle: nothing was asked. (Answered and dropped were dealt with by `try_take`, or will be.)
+                // Taken back, to be replaced above. Acquire: nobody has written the waker since, but its content is this task's again.
+                WAKER => {
+                    let _ = cell.state.compare_exchange(WAKER, ARMED, Ordering::Acquire, Ordering::Relaxed);
+                }
+                // The replier is between two instructions of its answer, and wakes the task that was here last; this one may be another.
+                // Not waited for, since the replier may just have lost its core.
+                LOCKED => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 IDLE => return Poll::Pending,
+                // Answered or dropped since `try_take` looked.
                 _ => {}
             }
         }
+    }
+
+    /// Waits for the answer on this thread. None when the deadline has passed first: the question is then still open, to be waited for
+    /// again or [abandoned](Self::abandon).
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use dotcompute_ring::reply::{Dropped, ReplySlot};
+    /// use dotcompute_ring::wait::WaitStrategy;
+    ///
+    /// let mut slot = ReplySlot::<u64>::new();
+    /// let replier = slot.arm();
+    /// let soon = Some(Instant::now() + Duration::from_millis(1));
+    /// assert_eq!(slot.wait(WaitStrategy::Adaptive, soon), None);
+    /// std::thread::spawn(move || drop(replier));
+    /// assert_eq!(slot.wait(WaitStrategy::Adaptive, None), Some(Err(Dropped)));
+    /// ```
+    #[cfg(all(feature = "std", not(loom)))]
+    #[inline]
+    pub fn wait(
+        &mut self,
+        strategy: WaitStrategy,
+        deadline: Option<std::time::Instant>,
+    ) -> Option<Result<T, Dropped>> {
+        wait_for(strategy, deadline, |cx| match cx {
+            None => self.try_take().map_or(Poll::Pending, Poll::Ready),
+            Some(cx) => self.poll_take(cx),
+        })
     }
 
     /// Gives up an answer that is still open. The replier finds out when it answers.
@@ -232,7 +269,7 @@ pub struct Replier<T> {
 
 // SAFETY: as for `ReplySlot`.
 unsafe impl<T: Send> Send for Replier<T> {}
-// SAFETY: a shared replier can do nothing at all; every method takes it by value.
+// SAFETY: through a shared replier only the state word, an atomic, can be looked at.
 unsafe impl<T: Send> Sync for Replier<T> {}
 
 impl<T> Replier<T> {
@@ -257,6 +294,16 @@ impl<T> Replier<T> {
         Err(value)
     }
 
+    /// Whether the answer is still wanted, for those who have to compute it first. May change at any moment.
+    #[inline]
+    #[must_use]
+    pub fn asker_is_waiting(&self) -> bool {
+        // SAFETY: alive until concluded, and concluding takes the replier.
+        let cell = unsafe { self.cell.as_ref() };
+        // Relaxed: only a hint.
+        cell.state.load(Ordering::Relaxed) != ABANDONED
+    }
+
     /// Ends the question with `outcome`. False if the asker has gone: the cell is then the caller's. After true it must not be touched.
     #[inline]
     fn conclude(cell: NonNull<Cell<T>>, outcome: u32) -> bool {
@@ -277,7 +324,11 @@ impl<T> Replier<T> {
             match this.state.load(Ordering::Acquire) {
                 ABANDONED => return false,
                 WAKER => {
-                    if this.state.compare_exchange(WAKER, LOCKED, Ordering::Acquire, Ordering::Relaxed).is_err() {
+                    if this
+                        .state
+                        .compare_exchange(WAKER, LOCKED, Ordering::Acquire, Ordering::Relaxed)
+                        .is_err()
+                    {
                         continue;
                     }
                     // SAFETY: in the locked state the waker is the replier's.
@@ -294,7 +345,11 @@ impl<T> Replier<T> {
                 }
                 // The asker took its waker back to look once more.
                 _ => {
-                    if this.state.compare_exchange(ARMED, outcome, Ordering::Release, Ordering::Relaxed).is_ok() {
+                    if this
+                        .state
+                        .compare_exchange(ARMED, outcome, Ordering::Release, Ordering::Relaxed)
+                        .is_ok()
+                    {
                         return true;
                     }
                 }
@@ -362,15 +417,79 @@ mod tests {
     }
 
     #[test]
-    fn a_sleeping_asker_is_woken() {
-        use crate::wait::{WaitStrategy, wait_until};
-        for round in 0..1000 {
-            let mut slot = ReplySlot::new();
-            let replier = slot.arm();
-            let thread = std::thread::spawn(move || if round % 3 == 0 { drop(replier) } else { replier.send(round).unwrap() });
-            let answer = wait_until(WaitStrategy::Park, None, |cx| slot.poll_take(cx)).unwrap();
-            assert_eq!(answer, if round % 3 == 0 { Err(Dropped) } else { Ok(round) });
-            thread.join().unwrap();
+    fn a_replier_can_see_that_its_answer_is_not_wanted_any_more() {
+        let mut slot = ReplySlot::new();
+        let replier = slot.arm();
+        assert!(replier.asker_is_waiting());
+        slot.abandon();
+        assert!(!replier.asker_is_waiting());
+        assert_eq!(replier.send(1), Err(1));
+    }
+
+    #[test]
+    fn an_idle_slot_travels_as_a_pointer_and_a_busy_one_as_none() {
+        assert!(ReplySlot::<u8>::new().into_raw().is_null());
+        let mut slot = ReplySlot::new();
+        slot.arm().send(1).unwrap();
+        assert_eq!(slot.try_take(), Some(Ok(1)));
+        let raw = slot.into_raw();
+        assert!(!raw.is_null());
+        // SAFETY: from `into_raw` of a slot of the same type, and used once.
+        let mut slot = unsafe { ReplySlot::<i32>::from_raw(raw) };
+        let replier = slot.arm();
+        assert!(slot.into_raw().is_null());
+        assert_eq!(replier.send(2), Err(2));
+    }
+
+    #[test]
+    fn a_waker_that_changes_between_polls_is_the_one_woken() {
+        struct Flag(AtomicU32);
+        impl alloc::task::Wake for Flag {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
         }
+        let [first, second] = [(); 2].map(|()| Arc::new(Flag(AtomicU32::new(0))));
+        let mut slot = ReplySlot::new();
+        let replier = slot.arm();
+        for flag in [&first, &second] {
+            let waker = Waker::from(Arc::clone(flag));
+            assert_eq!(slot.poll_take(&mut Context::from_waker(&waker)), Poll::Pending);
+        }
+        replier.send(7).unwrap();
+        assert_eq!((first.0.load(Ordering::Relaxed), second.0.load(Ordering::Relaxed)), (0, 1));
+        assert_eq!(slot.try_take(), Some(Ok(7)));
+        assert_eq!((Arc::strong_count(&first), Arc::strong_count(&second)), (1, 1), "no waker is kept");
+    }
+
+    /// One slot, a replier on another thread that answers, drops, or finds the asker gone: every answer is for its own question.
+    #[test]
+    fn answers_match_their_questions_under_every_strategy() {
+        const ROUNDS: u64 = if cfg!(miri) { 60 } else { 30_000 };
+        let strategies = [WaitStrategy::Adaptive, WaitStrategy::Park, WaitStrategy::Spin];
+        let (questions, inbox) = std::sync::mpsc::channel::<(u64, Replier<Box<u64>>)>();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for (question, replier) in inbox {
+                    if question % 5 == 0 {
+                        drop(replier);
+                    } else if let Err(back) = replier.send(Box::new(question)) {
+                        assert_eq!(*back, question, "an answer that nobody takes comes back whole");
+                    }
+                }
+            });
+            let mut slot = ReplySlot::new();
+            for question in 0..ROUNDS {
+                questions.send((question, slot.arm())).unwrap();
+                if question % 7 == 0 {
+                    slot.abandon();
+                    continue;
+                }
+                let answer = slot.wait(strategies[(question % 3) as usize], None).unwrap();
+                let expected = if question % 5 == 0 { Err(Dropped) } else { Ok(Box::new(question)) };
+                assert_eq!(answer, expected);
+            }
+            drop(questions);
+        });
     }
 }
