@@ -7,17 +7,19 @@ use crate::clock::Clock;
 use crate::figure::{Figure, median};
 use crate::targets::{TARGETS, quotients};
 
-/// Every bench's table and then the targets.
+/// Every bench's table, and the targets that could be judged.
 pub fn render(benches: &[Bench], figures: &[Figure], clock: &Clock) -> String {
     let mut text = String::new();
     for bench in benches {
         let figures: Vec<&Figure> = figures.iter().filter(|figure| figure.bench == bench.name).collect();
         text += &format!("\n{} ({}): {}\n{}\n", bench.name, bench.unit, bench.about, table(&figures, clock));
     }
-    text + &format!(
-        "\nTargets (median of the rounds' quotients, smallest and largest beside it)\n{}\n",
-        targets(figures)
-    )
+    let targets = targets(figures);
+    if !targets.is_empty() {
+        text += "\nTargets (median of the rounds' quotients, smallest and largest beside it)\n";
+        text += &format!("{targets}\n");
+    }
+    text
 }
 
 fn table(figures: &[&Figure], clock: &Clock) -> Table {
@@ -30,7 +32,8 @@ fn table(figures: &[&Figure], clock: &Clock) -> Table {
     } else {
         header.extend(["median", "of the rounds"].map(str::to_owned));
     }
-    header.extend(references.iter().map(|reference| format!("slower than {}", reference.subject)));
+    let worse = if figures.iter().all(|figure| figure.unit == "bytes") { "larger" } else { "slower" };
+    header.extend(references.iter().map(|reference| format!("{worse} than {}", reference.subject)));
 
     let mut table = empty(header);
     for figure in figures {
@@ -47,7 +50,7 @@ fn table(figures: &[&Figure], clock: &Clock) -> Table {
     table
 }
 
-/// How many times slower a subject is than the reference; below 1 it is faster.
+/// How many times slower (or larger) a subject is than the reference; below 1 it is faster.
 fn slower(figure: &Figure, reference: &Figure) -> String {
     if figure.subject == reference.subject {
         return "-".to_owned();
@@ -60,20 +63,15 @@ fn slower(figure: &Figure, reference: &Figure) -> String {
 fn targets(figures: &[Figure]) -> Table {
     let mut table = empty(["target", "measured", "of the rounds", ""].map(str::to_owned).to_vec());
     for target in &TARGETS {
-        let row = match target.judge(figures) {
-            Some(verdict) => {
-                let (low, high) = verdict.spread;
-                let word = match (verdict.met, verdict.out_of_reach) {
-                    (true, _) => "met".to_owned(),
-                    (false, None) => "NOT MET".to_owned(),
-                    (false, Some(floor)) => format!("NOT MET (the floor: {})", target.show(floor)),
-                };
-                let spread = format!("{} - {}", target.show(low), target.show(high));
-                vec![target.to_string(), target.show(verdict.measured), spread, word]
-            }
-            None => vec![target.to_string(), "-".into(), "-".into(), "not measured".into()],
+        let Some(verdict) = target.judge(figures) else { continue };
+        let (low, high) = verdict.spread;
+        let word = match (verdict.met, verdict.out_of_reach) {
+            (true, _) => "met".to_owned(),
+            (false, None) => "NOT MET".to_owned(),
+            (false, Some(floor)) => format!("NOT MET (the floor: {})", target.show(floor)),
         };
-        table.add_row(cells(row));
+        let spread = format!("{} - {}", target.show(low), target.show(high));
+        table.add_row(cells(vec![target.to_string(), target.show(verdict.measured), spread, word]));
     }
     table
 }
