@@ -1,0 +1,323 @@
+//! Models of waiting and replying, run through every order of their steps by `loom`:
+//!
+//! ```text
+//! RUSTFLAGS="--cfg loom" cargo test -p dotcompute-ring --test loom_waiting --release
+//! ```
+//!
+//! A lost wake-up shows as a deadlock, a race for a waker or a value as a concurrent access, a value never dropped as a leak.
+//! Under loom every fence is symmetric; the asymmetric one is tested on real threads, in `fence.rs`.
+#![cfg(loom)]
+
+use std::sync::Arc as StdArc;
+use std::task::{Context, Poll, Wake, Waker};
+
+use loom::alloc::Track;
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicU32, Ordering};
+use loom::thread;
+
+use dotcompute_ring::fence::Fence;
+use dotcompute_ring::reply::{Dropped, ReplySlot};
+use dotcompute_ring::signal::Signal;
+use dotcompute_ring::wait_list::{Ticket, WaitList};
+
+/// Three preemptions find every known mistake here; without a bound the larger models take hours.
+fn model(run: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(run);
+}
+
+struct Unpark(thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: StdArc<Self>) {
+        self.0.unpark();
+    }
+}
+
+fn waker() -> Waker {
+    Waker::from(StdArc::new(Unpark(thread::current())))
+}
+
+/// For a task that does not sleep. Unlike the others it may be woken at any time: in loom, unparking ends a `join` too.
+struct Unheard;
+
+impl Wake for Unheard {
+    fn wake(self: StdArc<Self>) {}
+}
+
+fn unheard() -> Waker {
+    Waker::from(StdArc::new(Unheard))
+}
+
+/// Something to wait for, and where to wait for it. The count is relaxed throughout: what orders it are the fences under test.
+struct Event<L> {
+    count: AtomicU32,
+    place: L,
+}
+
+impl<L> Event<L> {
+    fn new(place: L) -> Arc<Self> {
+        Arc::new(Self { count: AtomicU32::new(0), place })
+    }
+
+    fn has_reached(&self, wanted: u32) -> bool {
+        self.count.load(Ordering::Relaxed) >= wanted
+    }
+}
+
+impl Event<Signal> {
+    fn publish(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.place.notify();
+    }
+
+    fn wait(&self, wanted: u32) {
+        let waker = waker();
+        while !self.has_reached(wanted) {
+            if !self.place.prepare(&waker) {
+                thread::yield_now();
+            } else if self.has_reached(wanted) {
+                return self.place.cancel();
+            } else {
+                thread::park();
+            }
+        }
+    }
+}
+
+impl Event<WaitList> {
+    fn publish(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.place.notify_all();
+    }
+
+    fn wait(&self, wanted: u32) {
+        let (waker, mut ticket) = (waker(), Ticket::default());
+        loop {
+            self.place.prepare(&mut ticket, &waker);
+            if self.has_reached(wanted) {
+                return self.place.cancel(&mut ticket);
+            }
+            thread::park();
+        }
+    }
+}
+
+#[test]
+fn signal_loses_no_wake_up() {
+    model(|| {
+        let event = Event::new(Signal::new(Fence::Symmetric));
+        let notifier = Arc::clone(&event);
+        thread::spawn(move || notifier.publish());
+        event.wait(1);
+    });
+}
+
+#[test]
+fn signal_loses_no_wake_up_from_control() {
+    model(|| {
+        let event = Event::new(Signal::new(Fence::Asymmetric));
+        let notifier = Arc::clone(&event);
+        thread::spawn(move || {
+            notifier.count.fetch_add(1, Ordering::Relaxed);
+            notifier.place.notify_from_control();
+        });
+        event.wait(1);
+    });
+}
+
+#[test]
+fn signal_loses_no_wake_up_of_two_notifiers() {
+    model(|| {
+        let event = Event::new(Signal::new(Fence::Symmetric));
+        for _ in 0..2 {
+            let notifier = Arc::clone(&event);
+            thread::spawn(move || notifier.publish());
+        }
+        event.wait(2);
+    });
+}
+
+#[test]
+fn signal_wakes_the_waker_that_replaced_another() {
+    model(|| {
+        let event = Event::new(Signal::new(Fence::Symmetric));
+        let notifier = Arc::clone(&event);
+        thread::spawn(move || notifier.publish());
+        // The announcement of a poll whose task has moved since; the wake-up may go there only if the next look finds the event.
+        let _ = event.place.prepare(&unheard());
+        event.wait(1);
+    });
+}
+
+#[test]
+fn signal_keeps_working_after_a_cancel() {
+    model(|| {
+        let event = Event::new(Signal::new(Fence::Symmetric));
+        let notifier = Arc::clone(&event);
+        let thread = thread::spawn(move || {
+            notifier.publish();
+            notifier.publish();
+        });
+        if event.place.prepare(&unheard()) {
+            event.place.cancel();
+        }
+        event.wait(2);
+        thread.join().unwrap();
+    });
+}
+
+/// Against the contract, and thus without a promise as to who is woken; but no data race either.
+#[test]
+fn signal_survives_two_waiters() {
+    model(|| {
+        let signal = Arc::new(Signal::new(Fence::Symmetric));
+        let other = Arc::clone(&signal);
+        let waiter = thread::spawn(move || other.prepare(&unheard()));
+        let third = Arc::clone(&signal);
+        let notifier = thread::spawn(move || third.notify());
+        let _ = signal.prepare(&unheard());
+        waiter.join().unwrap();
+        notifier.join().unwrap();
+    });
+}
+
+#[test]
+fn wait_list_wakes_every_waiter() {
+    model(|| {
+        let event = Event::new(WaitList::new(Fence::Symmetric));
+        let other = Arc::clone(&event);
+        let waiter = thread::spawn(move || other.wait(1));
+        let notifier = Arc::clone(&event);
+        thread::spawn(move || notifier.publish());
+        event.wait(1);
+        waiter.join().unwrap();
+        assert!(!event.place.is_waited_on());
+    });
+}
+
+#[test]
+fn wait_list_cancel_takes_no_wake_up_from_another() {
+    model(|| {
+        let event = Event::new(WaitList::new(Fence::Symmetric));
+        let other = Arc::clone(&event);
+        let canceller = thread::spawn(move || {
+            let mut ticket = Ticket::default();
+            other.place.prepare(&mut ticket, &unheard());
+            other.place.cancel(&mut ticket);
+        });
+        let notifier = Arc::clone(&event);
+        thread::spawn(move || notifier.publish());
+        event.wait(1);
+        canceller.join().unwrap();
+        assert!(!event.place.is_waited_on());
+    });
+}
+
+/// Tracked by loom, so that a value lost or dropped twice is noticed.
+type Value = Track<u32>;
+
+/// Polls and sleeps, as an executor does.
+fn wait(slot: &mut ReplySlot<Value>) -> Result<u32, Dropped> {
+    let waker = waker();
+    loop {
+        if let Poll::Ready(answer) = slot.poll_take(&mut Context::from_waker(&waker)) {
+            return answer.map(Track::into_inner);
+        }
+        thread::park();
+        // A poll may ask to be polled again; the other thread has to come to it.
+        thread::yield_now();
+    }
+}
+
+/// Looks and looks, as a spinning asker does.
+fn spin(slot: &mut ReplySlot<Value>) -> Result<u32, Dropped> {
+    loop {
+        if let Some(answer) = slot.try_take() {
+            return answer.map(Track::into_inner);
+        }
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn reply_reaches_a_spinning_and_a_sleeping_asker_and_the_slot_is_used_again() {
+    model(|| {
+        let mut slot = ReplySlot::new();
+        let first = slot.arm();
+        let replier = thread::spawn(move || assert!(first.send(Track::new(1)).is_ok()));
+        assert_eq!(spin(&mut slot), Ok(1));
+        // The first replier may not have returned yet; it must not touch the cell any more.
+        let second = slot.arm();
+        let other = thread::spawn(move || assert!(second.send(Track::new(2)).is_ok()));
+        assert_eq!(wait(&mut slot), Ok(2));
+        replier.join().unwrap();
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn reply_meets_an_asker_that_changes_its_waker() {
+    model(|| {
+        let mut slot = ReplySlot::new();
+        let replier = slot.arm();
+        let thread = thread::spawn(move || assert!(replier.send(Track::new(1)).is_ok()));
+        match slot.poll_take(&mut Context::from_waker(&unheard())) {
+            Poll::Ready(answer) => assert_eq!(answer.map(Track::into_inner), Ok(1)),
+            Poll::Pending => assert_eq!(wait(&mut slot), Ok(1)),
+        }
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn reply_meets_an_asker_that_gives_up() {
+    model(|| {
+        let mut slot = ReplySlot::new();
+        let replier = slot.arm();
+        // Err: abandoned first, and the value comes back. Ok: answered first, and the slot drops it.
+        let thread = thread::spawn(move || drop(replier.send(Track::new(1))));
+        slot.abandon();
+        // With a fresh cell, whatever the old one's replier does.
+        slot.arm().send(Track::new(2)).ok().unwrap();
+        assert_eq!(spin(&mut slot), Ok(2));
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn reply_meets_an_asker_that_gives_up_while_it_is_woken() {
+    model(|| {
+        let mut slot = ReplySlot::new();
+        let replier = slot.arm();
+        let polled = slot.poll_take(&mut Context::from_waker(&unheard()));
+        assert!(polled.is_pending());
+        let thread = thread::spawn(move || drop(replier.send(Track::new(1))));
+        drop(slot);
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn a_dropped_replier_wakes_its_asker() {
+    model(|| {
+        let mut slot = ReplySlot::new();
+        let replier = slot.arm();
+        let thread = thread::spawn(move || drop(replier));
+        assert_eq!(wait(&mut slot), Err(Dropped));
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn a_dropped_replier_meets_an_asker_that_gives_up() {
+    model(|| {
+        let mut slot = ReplySlot::<Value>::new();
+        let replier = slot.arm();
+        let thread = thread::spawn(move || drop(replier));
+        drop(slot);
+        thread.join().unwrap();
+    });
+}
