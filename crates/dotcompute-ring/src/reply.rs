@@ -156,9 +156,9 @@ impl<T> ReplySlot<T> {
                         return Poll::Pending;
                     }
                 }
-                // Taken back, to be replaced above. Acquire: nobody has written the waker since, but its content is this task's again.
+                // Taken back, to be replaced above. Relaxed: only the asker has written the waker so far.
                 WAKER => {
-                    let _ = cell.state.compare_exchange(WAKER, ARMED, Ordering::Acquire, Ordering::Relaxed);
+                    let _ = cell.state.compare_exchange(WAKER, ARMED, Ordering::Relaxed, Ordering::Relaxed);
                 }
                 // The replier is between two instructions of its answer, and wakes the task that was here last; this one may be another.
                 // Not waited for, since the replier may just have lost its core.
