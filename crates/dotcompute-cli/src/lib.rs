@@ -1,5 +1,6 @@
 //! The parts of the `dotcompute` command.
 
+pub mod detector;
 pub mod nab;
 pub mod series;
 pub mod time;

@@ -295,9 +295,10 @@ impl Labels {
                 last,
                 problem,
             };
-            let start = timestamps.partition_point(|&moment| moment < first);
-            // A repeated timestamp ends a window at its first record, as in the published scorer.
-            let end = timestamps.partition_point(|&moment| moment < last);
+            // A repeated timestamp begins or ends a window at its first record, as in the published scorer. A search
+            // by halves would not do: a clock may have been set back within the series.
+            let reaches = |moment| timestamps.iter().position(|&at| at >= moment).unwrap_or(timestamps.len());
+            let (start, end) = (reaches(first), reaches(last));
             let after = if timestamps.get(end) == Some(&last) { end + 1 } else { end };
             if after <= start {
                 return Err(wrong("holds no record"));

@@ -6,15 +6,19 @@ use std::path::{Path, PathBuf};
 
 use crate::time::{self, Timestamp};
 
+/// How far a clock may be set back within a series, in microseconds: by the hour that summer time ends with.
+const SET_BACK: i64 = 3_600_000_000;
+
 /// A recorded series, in the order of its timestamps.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Series {
     /// The file that it was read from.
     pub path: PathBuf,
-    /// When each value was recorded; never decreasing.
+    /// When each value was recorded: ascending, but for repeats and clocks set back by up to an hour.
     pub timestamps: Vec<Timestamp>,
     /// The values, all finite, as many as there are timestamps.
     pub values: Vec<f64>,
+    latest: Option<Timestamp>,
 }
 
 /// Why a file is not a series.
@@ -74,12 +78,14 @@ pub enum RecordProblem {
         "`{0}` is no timestamp; write it as 2014-07-01 00:30:00, 2014-07-01T00:30:00 or seconds since 1970"
     )]
     Timestamp(String),
-    /// The timestamp lies before the one above it.
-    #[error("{found} comes before {previous}, the timestamp above it; sort the file by time")]
+    /// The timestamp lies more than an hour before the latest one above it.
+    #[error(
+        "{found} comes before {previous} further up; sort the file by time (a clock may go back by an hour at most)"
+    )]
     Unsorted {
         /// The timestamp of this record.
         found: Timestamp,
-        /// The timestamp of the record above it.
+        /// The latest timestamp above it.
         previous: Timestamp,
     },
     /// The value is not a number.
@@ -93,8 +99,8 @@ pub enum RecordProblem {
 impl Series {
     /// Reads the CSV file at `path`.
     ///
-    /// The first line must be `timestamp,value`, in any case and with blanks allowed. Equal timestamps are allowed.
-    /// Blank lines are passed over. The file is read as a stream: a large one costs 16 bytes a record.
+    /// The first line must be `timestamp,value`, in any case and with blanks allowed. Equal timestamps are allowed, and so is a
+    /// clock set back by up to an hour, which summer time does to recordings in local time. Blank lines are passed over. The file is read as a stream: a large one costs 16 bytes a record.
     ///
     /// # Errors
     ///
@@ -128,7 +134,8 @@ impl Series {
             .flexible(true)
             .trim(csv::Trim::All)
             .from_reader(text);
-        let mut series = Self { path: path.to_owned(), timestamps: Vec::new(), values: Vec::new() };
+        let mut series =
+            Self { path: path.to_owned(), timestamps: Vec::new(), values: Vec::new(), latest: None };
         let mut record = csv::ByteRecord::new();
         if !series.next(&mut reader, &mut record)? {
             return Err(SeriesError::Empty { path: series.path });
@@ -189,15 +196,15 @@ impl Series {
         let timestamp = std::str::from_utf8(&record[0]).map_err(|_| RecordProblem::NotUtf8)?;
         let value = std::str::from_utf8(&record[1]).map_err(|_| RecordProblem::NotUtf8)?;
         let found = time::parse(timestamp).ok_or_else(|| RecordProblem::Timestamp(abridge(timestamp)))?;
-        if let Some(&previous) = self.timestamps.last()
-            && found < previous
-        {
+        let previous = self.latest.unwrap_or(found);
+        if previous.as_microseconds() - found.as_microseconds() > SET_BACK {
             return Err(RecordProblem::Unsorted { found, previous });
         }
         let number: f64 = value.parse().map_err(|_| RecordProblem::NotANumber(abridge(value)))?;
         if !number.is_finite() {
             return Err(RecordProblem::NotFinite(abridge(value)));
         }
+        self.latest = Some(previous.max(found));
         self.timestamps.push(found);
         self.values.push(number);
         Ok(())
@@ -242,6 +249,13 @@ mod tests {
     }
 
     #[test]
+    fn takes_a_clock_set_back_by_an_hour_but_no_creeping_disorder() {
+        assert!(read("timestamp,value\n3700,1\n100,1\n3700,1\n").is_ok());
+        let creeping = message("timestamp,value\n7200,1\n3700,1\n3500,1\n");
+        assert!(creeping.starts_with("load.csv:4: "), "{creeping}");
+    }
+
+    #[test]
     fn says_that_there_is_nothing() {
         assert!(matches!(read(""), Err(SeriesError::Empty { .. })));
         assert!(matches!(read("timestamp,value\n"), Err(SeriesError::Empty { .. })));
@@ -262,8 +276,8 @@ mod tests {
             ("timestamp,value\nyesterday,1\n", "load.csv:2: `yesterday` is no timestamp"),
             ("timestamp,value\n2014-02-30 00:00:00,1\n", "load.csv:2: `2014-02-30 00:00:00` is no timestamp"),
             (
-                "timestamp,value\n5,1\n4,1\n",
-                "load.csv:3: 1970-01-01 00:00:04 comes before 1970-01-01 00:00:05",
+                "timestamp,value\n3700,1\n99,1\n",
+                "load.csv:3: 1970-01-01 00:01:39 comes before 1970-01-01 01:01:40",
             ),
         ];
         for (text, expected) in cases {
