@@ -289,7 +289,8 @@ pub struct Sender<T> {
 
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
-        let seen_heads = core::array::from_fn(|band| AtomicU64::new(self.seen_heads[band].load(Ordering::Acquire)));
+        let seen_heads =
+            core::array::from_fn(|band| AtomicU64::new(self.seen_heads[band].load(Ordering::Acquire)));
         Self { mailbox: Arc::clone(&self.mailbox), seen_heads }
     }
 }
@@ -323,7 +324,12 @@ impl<T> Sender<T> {
     /// # Errors
     ///
     /// As for `try_push`; `Full` only in a mailbox that does not evict.
-    pub fn push_evicting(&self, band: Band, mut value: T, mut evicted: impl FnMut(T)) -> Result<(), PushError<T>> {
+    pub fn push_evicting(
+        &self,
+        band: Band,
+        mut value: T,
+        mut evicted: impl FnMut(T),
+    ) -> Result<(), PushError<T>> {
         loop {
             match self.try_push(band, value) {
                 Err(PushError::Full(back)) if self.mailbox.evicting => value = back,
@@ -342,7 +348,9 @@ impl<T> Sender<T> {
     /// may be. Give the ticket back with [`cancel_space`](Self::cancel_space).
     pub fn poll_space(&self, band: Band, ticket: &mut Ticket, cx: &mut Context<'_>) -> Poll<()> {
         self.mailbox.senders.prepare(ticket, cx.waker());
-        let full = self.mailbox.bands[band as usize].made().is_some_and(|ring| ring.len() >= ring.capacity() && !ring.is_closed());
+        let full = self.mailbox.bands[band as usize]
+            .made()
+            .is_some_and(|ring| ring.len() >= ring.capacity() && !ring.is_closed());
         if full { Poll::Pending } else { Poll::Ready(()) }
     }
 

@@ -10,7 +10,9 @@ pub enum CapacityError {
     #[error("a ring with room for 0 messages can never pass one on; give it room for at least 1")]
     Zero,
     /// The slots would take more memory than can be addressed or had.
-    #[error("a ring with room for {messages} messages of {slot_bytes} bytes a slot is larger than this machine can provide; ask for fewer")]
+    #[error(
+        "a ring with room for {messages} messages of {slot_bytes} bytes a slot is larger than this machine can provide; ask for fewer"
+    )]
     TooLarge {
         /// The capacity asked for.
         messages: usize,

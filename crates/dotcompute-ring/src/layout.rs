@@ -4,7 +4,7 @@
 //! byte 0     Header     magic, version, capacity, stride, payload size: written once
 //!      128   Producer   tail      what has been claimed, ever         written by producers only
 //!      256   Consumer   head      what has been taken, ever           written by the consumer only
-//!      384   Waiting    words for parked peers                        written rarely
+//!      384   Rare       closed    whether an SPSC consumer is gone    written by the consumer, once
 //!      512   Slot 0     word: ticket + 1 once filled | payload        written by producers only
 //!            Slot 1     ...
 //! ```
@@ -54,17 +54,21 @@ pub struct Header {
 /// The producers' line.
 #[repr(C, align(128))]
 pub(crate) struct ProducerLine {
+    /// With [`CLOSED`] in it, no more is coming. The producer of an SPSC ring writes it only then, and the words say how far it is.
     pub(crate) tail: AtomicU64,
-    /// Not zero once an SPSC producer is gone.
-    pub(crate) closed: AtomicU64,
 }
 
 /// The consumer's line.
 #[repr(C, align(128))]
 pub(crate) struct ConsumerLine {
     pub(crate) head: AtomicU64,
-    /// Not zero once the consumer is gone.
-    pub(crate) closed: AtomicU64,
+}
+
+/// What hardly ever changes, so that looking at it costs nothing.
+#[repr(C, align(128))]
+pub(crate) struct RareLine {
+    /// Not zero while an SPSC ring has no consumer. (Of an MPSC ring, the consumer sets [`CLOSED`].)
+    pub(crate) consumer_closed: AtomicU64,
 }
 
 /// Everything before the slots.
@@ -73,14 +77,7 @@ pub(crate) struct Control {
     pub(crate) header: Header,
     pub(crate) producer: ProducerLine,
     pub(crate) consumer: ConsumerLine,
-    pub(crate) waiting: WaitingLine,
-}
-
-/// Room for the words of parked peers in rings that cross processes.
-#[repr(C, align(128))]
-pub(crate) struct WaitingLine {
-    pub(crate) consumer: AtomicU64,
-    pub(crate) producer: AtomicU64,
+    pub(crate) rare: RareLine,
 }
 
 /// A place for one message.
@@ -90,13 +87,27 @@ pub(crate) struct Slot<T> {
     pub(crate) value: UnsafeCell<MaybeUninit<T>>,
 }
 
+impl Header {
+    /// The header of a ring of `slots` slots for `T`.
+    pub(crate) fn of<T>(slots: usize) -> Self {
+        Self {
+            magic: MAGIC,
+            version: VERSION,
+            stride: size_of::<Slot<T>>() as u32,
+            capacity: slots as u64,
+            payload_size: size_of::<T>() as u32,
+            payload_offset: core::mem::offset_of!(Slot<T>, value) as u32,
+        }
+    }
+}
+
 impl Control {
     pub(crate) fn new(header: Header) -> Self {
         Self {
             header,
-            producer: ProducerLine { tail: AtomicU64::new(0), closed: AtomicU64::new(0) },
-            consumer: ConsumerLine { head: AtomicU64::new(0), closed: AtomicU64::new(0) },
-            waiting: WaitingLine { consumer: AtomicU64::new(0), producer: AtomicU64::new(0) },
+            producer: ProducerLine { tail: AtomicU64::new(0) },
+            consumer: ConsumerLine { head: AtomicU64::new(0) },
+            rare: RareLine { consumer_closed: AtomicU64::new(0) },
         }
     }
 }
@@ -105,7 +116,7 @@ impl Control {
 const _: () = {
     assert!(core::mem::offset_of!(Control, producer) == LINE);
     assert!(core::mem::offset_of!(Control, consumer) == 2 * LINE);
-    assert!(core::mem::offset_of!(Control, waiting) == 3 * LINE);
+    assert!(core::mem::offset_of!(Control, rare) == 3 * LINE);
     assert!(size_of::<Control>() == 4 * LINE);
     assert!(core::mem::offset_of!(Slot<[u8; 48]>, value) == 8);
 };
@@ -123,76 +134,45 @@ pub(crate) fn slots_for<T>(messages: usize) -> Result<usize, CapacityError> {
     if bytes > isize::MAX as usize / 4 { Err(too_large) } else { Ok(slots) }
 }
 
-/// A ring's memory, owned: one zeroed allocation of a control block and slots. Pages that no message has touched cost nothing
-/// where the allocator gets zeroed pages from the operating system.
-pub(crate) struct Memory<T> {
+/// Where a ring of `slots` slots begins its slots, and how it is to be aligned: its whole layout. None if it cannot be addressed.
+pub(crate) fn layout_of<T>(slots: usize) -> Option<(Layout, usize)> {
+    let array = Layout::array::<Slot<T>>(slots).and_then(|array| array.align_to(LINE)).ok()?;
+    Layout::new::<Control>().extend(array).ok()
+}
+
+/// Where a ring is. Whoever has one sees to it that the [`Memory`] it came from stays.
+pub(crate) struct View<T> {
     control: NonNull<Control>,
     slots: NonNull<Slot<T>>,
     mask: u64,
 }
 
-// SAFETY: `Memory` is only the address of a ring: atomics, and slots whose values are handed from one thread to another by the
+impl<T> Clone for View<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for View<T> {}
+
+// SAFETY: a `View` is only the address of a ring: atomics, and slots whose values are handed from one thread to another by the
 // protocol of the ends built on it. A `T: Send` may be so handed; no `&T` is ever shared between threads.
-unsafe impl<T: Send> Send for Memory<T> {}
+unsafe impl<T: Send> Send for View<T> {}
 // SAFETY: as above.
-unsafe impl<T: Send> Sync for Memory<T> {}
+unsafe impl<T: Send> Sync for View<T> {}
 
-impl<T> Memory<T> {
-    /// Memory for `slots` slots (from [`slots_for`]).
-    pub(crate) fn new(slots: usize) -> Result<Self, CapacityError> {
-        let header = Header {
-            magic: MAGIC,
-            version: VERSION,
-            stride: size_of::<Slot<T>>() as u32,
-            capacity: slots as u64,
-            payload_size: size_of::<T>() as u32,
-            payload_offset: (size_of::<Slot<T>>() - size_of::<T>()) as u32,
-        };
-        let (layout, offset) = Self::layout(slots);
-        // SAFETY: the layout is not of size zero: it holds a control block.
-        let Some(base) = NonNull::new(unsafe { alloc_zeroed(layout) }) else {
-            if layout.size() > 1 << 24 {
-                // Too much was asked for; that is the caller's to know.
-                return Err(CapacityError::TooLarge { messages: slots, slot_bytes: size_of::<Slot<T>>() });
-            }
-            handle_alloc_error(layout)
-        };
-        let control = base.cast::<Control>();
-        // SAFETY: `offset` is within the allocation, by `layout`.
-        let first = unsafe { base.add(offset) }.cast::<Slot<T>>();
-        // SAFETY: the block is large enough and aligned for a `Control`, and nobody else has its address yet.
-        unsafe { control.write(Control::new(header)) };
-        // Loom's atomics are not plain zeros; real ones are, and the memory is zeroed already.
-        #[cfg(loom)]
-        for index in 0..slots {
-            // SAFETY: as for the control block; `index` is below the number of slots the layout was made for.
-            unsafe {
-                first.add(index).write(Slot {
-                    word: AtomicU64::new(0),
-                    value: UnsafeCell::new(MaybeUninit::uninit()),
-                });
-            }
-        }
-        Ok(Self { control, slots: first, mask: slots as u64 - 1 })
-    }
-
-    fn layout(slots: usize) -> (Layout, usize) {
-        let array = Layout::array::<Slot<T>>(slots).and_then(|array| array.align_to(LINE));
-        let whole = array.and_then(|array| Layout::new::<Control>().extend(array));
-        whole.expect("`slots_for` has bounded the size")
-    }
-
+impl<T> View<T> {
     #[inline(always)]
     pub(crate) fn control(&self) -> &Control {
-        // SAFETY: written by `new`, freed only by `drop`; all that changes in it is atomic.
+        // SAFETY: initialised before the view was made, and kept by whoever has the view; all that changes in it is atomic.
         unsafe { self.control.as_ref() }
     }
 
     /// The slot of a ticket.
     #[inline(always)]
     pub(crate) fn slot(&self, ticket: u64) -> &Slot<T> {
-        // SAFETY: the masked index is below the number of slots allocated; a slot's fields are an atomic and a cell, for
-        // which zeroed memory is valid.
+        // SAFETY: the masked index is below the number of slots that there is memory for; a slot's fields are an atomic and a cell,
+        // for which zeroed memory is valid.
         unsafe { self.slots.add((ticket & self.mask) as usize).as_ref() }
     }
 
@@ -202,17 +182,75 @@ impl<T> Memory<T> {
     }
 }
 
+/// A ring's memory, owned: one zeroed allocation of a control block and slots. Pages that no message has touched cost nothing
+/// where the allocator gets zeroed pages from the operating system.
+pub(crate) struct Memory<T> {
+    view: View<T>,
+}
+
+impl<T> Memory<T> {
+    /// Memory for `slots` slots (from [`slots_for`]).
+    pub(crate) fn new(slots: usize) -> Result<Self, CapacityError> {
+        let too_large = CapacityError::TooLarge { messages: slots, slot_bytes: size_of::<Slot<T>>() };
+        let (layout, offset) = layout_of::<T>(slots).ok_or(too_large)?;
+        // SAFETY: the layout is not of size zero: it holds a control block.
+        let Some(base) = NonNull::new(unsafe { alloc_zeroed(layout) }) else {
+            if layout.size() > 1 << 24 {
+                // Too much was asked for; that is the caller's to know.
+                return Err(too_large);
+            }
+            handle_alloc_error(layout)
+        };
+        let control = base.cast::<Control>();
+        // SAFETY: the block is large enough and aligned for a `Control`, and nobody else has its address yet.
+        unsafe { control.write(Control::new(Header::of::<T>(slots))) };
+        // SAFETY: `offset` is within the allocation, by `layout_of`.
+        let first = unsafe { base.add(offset) }.cast::<Slot<T>>();
+        // Loom's atomics are not plain zeros; real ones are, and the memory is zeroed already.
+        #[cfg(loom)]
+        for index in 0..slots {
+            let slot = Slot { word: AtomicU64::new(0), value: UnsafeCell::new(MaybeUninit::uninit()) };
+            // SAFETY: as for the control block; `index` is below the number of slots the layout was made for.
+            unsafe { first.add(index).write(slot) };
+        }
+        Ok(Self { view: View { control, slots: first, mask: slots as u64 - 1 } })
+    }
+
+    #[inline(always)]
+    pub(crate) fn view(&self) -> View<T> {
+        self.view
+    }
+
+    #[inline(always)]
+    pub(crate) fn control(&self) -> &Control {
+        self.view.control()
+    }
+
+    /// The slot of a ticket.
+    #[inline(always)]
+    pub(crate) fn slot(&self, ticket: u64) -> &Slot<T> {
+        self.view.slot(ticket)
+    }
+
+    #[inline(always)]
+    pub(crate) fn capacity(&self) -> u64 {
+        self.view.capacity()
+    }
+}
+
 impl<T> Drop for Memory<T> {
     fn drop(&mut self) {
-        let (layout, _) = Self::layout(self.capacity() as usize);
+        let View { control, slots: _slots, .. } = self.view;
+        let (layout, _) =
+            layout_of::<T>(self.capacity() as usize).expect("`new` has made this layout before");
         #[cfg(loom)]
         for index in 0..self.capacity() {
             // SAFETY: written by `new`; nobody else has the ring any more. Loom checks its atomics when they are dropped.
-            unsafe { self.slots.add(index as usize).drop_in_place() };
+            unsafe { _slots.add(index as usize).drop_in_place() };
         }
-        // SAFETY: written by `new`, dropped once. Values still in slots were dropped by the end that went last.
-        unsafe { self.control.drop_in_place() };
+        // SAFETY: written by `new`, dropped once. Values still in slots were dropped by the ring before.
+        unsafe { control.drop_in_place() };
         // SAFETY: allocated by `new` with this very layout.
-        unsafe { dealloc(self.control.as_ptr().cast(), layout) };
+        unsafe { dealloc(control.as_ptr().cast(), layout) };
     }
 }

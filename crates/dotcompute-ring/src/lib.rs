@@ -11,6 +11,7 @@ pub mod layout;
 pub mod mpsc;
 pub mod reply;
 pub mod signal;
+pub mod spsc;
 mod sync;
 pub mod wait;
 #[cfg(feature = "std")]

@@ -194,7 +194,10 @@ pub struct Producer<T> {
 impl<T> Clone for Producer<T> {
     fn clone(&self) -> Self {
         // Acquire: the copy carries on the order that came with the head.
-        Self { ring: Arc::clone(&self.ring), seen_head: AtomicU64::new(self.seen_head.load(Ordering::Acquire)) }
+        Self {
+            ring: Arc::clone(&self.ring),
+            seen_head: AtomicU64::new(self.seen_head.load(Ordering::Acquire)),
+        }
     }
 }
 
