@@ -443,6 +443,8 @@ impl<T: Send> Receiver<T> {
                 return Poll::Ready(None);
             }
             if !self.mailbox.receiver.prepare(cx.waker()) {
+                // A notifier is at work, for a few instructions; should it have lost its core, this one is better given to it.
+                give_way();
                 continue;
             }
             // Looked at again after the announcement: what was pushed in between did not see it.
