@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use dotcompute::error::{HandlerError, LaunchError, LifecycleError};
 
+use crate::nab::LabelError;
 use crate::plot::PlotError;
+use crate::series::SeriesError;
 
 /// Why a command did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +15,12 @@ pub enum CliError {
     /// The input or the way it was asked is at fault.
     #[error("{0}")]
     Input(String),
+    /// A recorded series cannot be used.
+    #[error(transparent)]
+    Series(#[from] SeriesError),
+    /// Labels cannot be used.
+    #[error(transparent)]
+    Labels(#[from] LabelError),
     /// A file could not be written.
     #[error("writing {}: {source}; check that its folder exists and can be written to", .path.display())]
     Write {
@@ -54,7 +62,7 @@ impl CliError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::BrokenPipe => 0,
-            Self::Input(_) | Self::Write { .. } | Self::Plot(_) => 2,
+            Self::Input(_) | Self::Series(_) | Self::Labels(_) | Self::Write { .. } | Self::Plot(_) => 2,
             Self::Launch(_) | Self::Lifecycle(_) | Self::Internal { .. } => 1,
         }
     }

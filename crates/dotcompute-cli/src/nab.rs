@@ -123,17 +123,13 @@ pub fn score(records: usize, windows: &[Window], alerts: &[usize], profile: &Pro
     };
     let mut best: Vec<Option<f64>> = vec![None; windows.len()];
     for &alert in alerts.iter().filter(|&&alert| (probation..records).contains(&alert)) {
-        // The first window that begins after the alert; the alert is in the one before it, or behind it, or first.
-        let next = windows.partition_point(|window| window.first <= alert);
-        let previous = next.checked_sub(1).map(|index| (index, windows[index]));
-        match previous {
-            Some((index, window)) if alert <= window.last => {
-                let worth = profile.detected * in_window(window, alert);
+        match worth(windows, alert, profile) {
+            Worth::Inside(index, worth) => {
                 best[index] = Some(best[index].map_or(worth, |known| known.max(worth)));
             }
-            _ => {
+            Worth::Outside(worth) => {
                 outcome.false_positives += 1;
-                outcome.raw += profile.false_positive * behind(previous.map(|(_, window)| window), alert);
+                outcome.raw += worth;
             }
         }
     }
@@ -151,6 +147,71 @@ pub fn score(records: usize, windows: &[Window], alerts: &[usize], profile: &Pro
         }
     }
     outcome
+}
+
+/// What one detection is worth, by itself.
+enum Worth {
+    /// In the window of this index.
+    Inside(usize, f64),
+    /// Outside all windows.
+    Outside(f64),
+}
+
+fn worth(windows: &[Window], alert: usize, profile: &Profile) -> Worth {
+    // The last window that begins at or before the alert: the alert is in it, or behind it, or before all windows.
+    let previous = windows.partition_point(|window| window.first <= alert).checked_sub(1);
+    match previous {
+        Some(index) if alert <= windows[index].last => {
+            Worth::Inside(index, profile.detected * in_window(windows[index], alert))
+        }
+        _ => Worth::Outside(profile.false_positive * behind(previous.map(|index| windows[index]), alert)),
+    }
+}
+
+/// A series with its labels and a detector's scores, one a record.
+#[derive(Debug, Clone, Copy)]
+pub struct Judged<'a> {
+    /// The labelled windows, in order and apart from one another.
+    pub windows: &'a [Window],
+    /// The detector's scores.
+    pub scores: &'a [f64],
+}
+
+/// The threshold that is best in hindsight for all series together, and the normalised score with it.
+///
+/// The benchmark publishes this figure for each detector. `None` where there is no window to score against.
+#[must_use]
+pub fn best_threshold(corpus: &[Judged<'_>], profile: &Profile) -> Option<(f64, f64)> {
+    let mut sum: Outcome =
+        corpus.iter().map(|series| score(series.scores.len(), series.windows, &[], profile)).sum();
+    sum.normalised()?;
+    let mut records: Vec<(f64, usize, usize)> = Vec::new();
+    for (index, series) in corpus.iter().enumerate() {
+        let scored = probation(series.scores.len())..series.scores.len();
+        records.extend(scored.map(|record| (series.scores[record], index, record)));
+    }
+    records.sort_by(|left, right| right.0.total_cmp(&left.0));
+    // Each window's contribution to the sum so far: that of a missed one until it is hit.
+    let mut parts: Vec<Vec<f64>> =
+        corpus.iter().map(|series| vec![-profile.missed; series.windows.len()]).collect();
+    let mut best = (f64::INFINITY, sum.raw);
+    for (position, &(threshold, index, record)) in records.iter().enumerate() {
+        match worth(corpus[index].windows, record, profile) {
+            Worth::Inside(window, worth) => {
+                let part = &mut parts[index][window];
+                sum.raw += (worth - *part).max(0.0);
+                *part = part.max(worth);
+            }
+            Worth::Outside(worth) => sum.raw += worth,
+        }
+        // Records with one score pass a threshold together.
+        let last_of_equals = records.get(position + 1).is_none_or(|next| next.0 < threshold);
+        if last_of_equals && sum.raw > best.1 {
+            best = (threshold, sum.raw);
+        }
+    }
+    sum.raw = best.1;
+    sum.normalised().map(|normalised| (best.0, normalised))
 }
 
 /// The worth of a detection in a window: 1 at the left edge, just above 0 at the right one.
@@ -276,8 +337,10 @@ impl Labels {
     ///
     /// [`LabelError::Missing`] where no key fits; [`LabelError::Window`] where a window does not fit the timestamps.
     pub fn windows_of(&self, series: &Path, timestamps: &[Timestamp]) -> Result<Vec<Window>, LabelError> {
-        let entry =
-            self.windows.iter().filter(|(key, _)| series.ends_with(key)).max_by_key(|(key, _)| key.len());
+        // A name given from within the folder has the rest of its path only when made absolute.
+        let absolute = series.canonicalize().unwrap_or_default();
+        let fits = |key: &str| series.ends_with(key) || absolute.ends_with(key);
+        let entry = self.windows.iter().filter(|(key, _)| fits(key)).max_by_key(|(key, _)| key.len());
         let Some((key, bounds)) = entry else {
             let name = series.file_name().unwrap_or_default().to_string_lossy().into_owned();
             return Err(LabelError::Missing {

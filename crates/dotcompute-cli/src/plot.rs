@@ -70,8 +70,8 @@ pub fn draw(path: &Path, title: &str, panels: &[Panel<'_>], axis: Axis) -> Resul
 
 fn register_font() -> Result<(), String> {
     static REGISTERED: OnceLock<bool> = OnceLock::new();
-    let registered =
-        *REGISTERED.get_or_init(|| plotters::style::register_font("sans-serif", FontStyle::Normal, FONT).is_ok());
+    let registered = *REGISTERED
+        .get_or_init(|| plotters::style::register_font("sans-serif", FontStyle::Normal, FONT).is_ok());
     if registered { Ok(()) } else { Err(String::from("the built-in font could not be read")) }
 }
 
@@ -95,8 +95,12 @@ fn draw_panel<'b>(
     axis: Axis,
 ) -> Result<(), DrawingAreaErrorKind<<BitMapBackend<'b> as DrawingBackend>::ErrorType>> {
     let (low, high) = range(panel.points.iter().map(|point| point.1));
+    // The scores get a strip of their own below the values.
+    let low = if panel.scores.is_empty() { low } else { low - (high - low) * 0.4 };
     let first = panel.points.first().map_or(0.0, |point| point.0);
-    let last = panel.points.last().map_or(1.0, |point| point.0).max(first + 1e-9);
+    let last = panel.points.last().map_or(1.0, |point| point.0);
+    // One point has no extent; a second on either side keeps the axis sound.
+    let (first, last) = if last > first { (first, last) } else { (first - 1.0, first + 1.0) };
     let mut chart = ChartBuilder::on(area)
         .caption(&panel.title, ("sans-serif", 15))
         .margin_left(8)
@@ -105,13 +109,13 @@ fn draw_panel<'b>(
         .x_label_area_size(22)
         .y_label_area_size(70)
         .build_cartesian_2d(first..last, low..high)?
-        .set_secondary_coord(first..last, 0.0..1.05);
+        .set_secondary_coord(first..last, 0.0..3.5);
     for &(from, to) in panel.windows {
         chart.draw_series([Rectangle::new([(from, low), (to, high)], WINDOW.mix(0.35).filled())])?;
     }
     chart
         .configure_mesh()
-        .light_line_style(WHITE)
+        .light_line_style(TRANSPARENT)
         .x_labels(8)
         .y_labels(4)
         .label_style(("sans-serif", 12))
@@ -131,14 +135,23 @@ mod tests {
     use super::*;
 
     fn panel(points: &[(f64, f64)]) -> Panel<'_> {
-        Panel { title: String::from("t"), points, scores: &[], alerts: vec![(0.0, 1.0)], windows: &[(0.0, 1.0)] }
+        Panel {
+            title: String::from("t"),
+            points,
+            scores: &[],
+            alerts: vec![(0.0, 1.0)],
+            windows: &[(0.0, 1.0)],
+        }
     }
 
     #[test]
     fn draws_a_picture_of_the_announced_size() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("p.png");
-        draw(&path, "title", &[panel(&[(0.0, 1.0), (1.0, 2.0)]), panel(&[])], |at| format!("{at:.1}")).unwrap();
+        draw(&path, "title", &[panel(&[(0.0, 1.0), (1.0, 2.0)]), panel(&[]), panel(&[(1.4e9, 5.0)])], |at| {
+            format!("{at:.1}")
+        })
+        .unwrap();
         let bytes = std::fs::read(&path).unwrap();
         assert_eq!(&bytes[..8], b"\x89PNG\r\n\x1a\n");
         let width = u32::from_be_bytes(bytes[16..20].try_into().unwrap());
@@ -153,7 +166,8 @@ mod tests {
 
     #[test]
     fn a_folder_that_does_not_exist_is_an_error_that_names_the_file() {
-        let error = draw(Path::new("/nonexistent/p.png"), "t", &[panel(&[(0.0, 1.0)])], |_| String::new()).unwrap_err();
+        let error = draw(Path::new("/nonexistent/p.png"), "t", &[panel(&[(0.0, 1.0)])], |_| String::new())
+            .unwrap_err();
         assert!(error.to_string().contains("/nonexistent/p.png"), "{error}");
         assert!(draw(Path::new("p.jpg"), "t", &[], |_| String::new()).is_err());
     }

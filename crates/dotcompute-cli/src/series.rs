@@ -1,7 +1,7 @@
 //! Reading a recorded series: a CSV file with the columns `timestamp` and `value`.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::time::{self, Timestamp};
@@ -114,12 +114,21 @@ impl Series {
     /// assert_eq!(series.values, [10.0, 12.5]);
     /// ```
     pub fn read(path: &Path) -> Result<Self, SeriesError> {
+        Self::read_through(path, |file| file)
+    }
+
+    /// As [`read`](Self::read), through a reader that `wrap` makes of the file: one that shows the progress, say.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`read`](Self::read).
+    pub fn read_through<R: Read>(path: &Path, wrap: impl FnOnce(File) -> R) -> Result<Self, SeriesError> {
         let io_error = |source| SeriesError::Io { path: path.to_owned(), source };
         let metadata = std::fs::metadata(path).map_err(io_error)?;
         if metadata.is_dir() {
             return Err(SeriesError::NotAFile { path: path.to_owned() });
         }
-        Self::from_reader(path, BufReader::new(File::open(path).map_err(io_error)?))
+        Self::from_reader(path, wrap(File::open(path).map_err(io_error)?))
     }
 
     /// Reads CSV text; `path` is only named in errors.

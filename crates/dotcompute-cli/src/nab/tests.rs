@@ -96,7 +96,7 @@ fn agrees_with_a_walk_along_the_series() {
         let mut alerts = Vec::new();
         for index in 0..1000 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            if (state >> 33) % (2 + round) == 0 {
+            if (state >> 33).is_multiple_of(2 + round) {
                 alerts.push(index);
             }
         }
@@ -135,4 +135,28 @@ fn bad_labels_are_named() {
     assert!(matches!(Labels::read(&path), Err(LabelError::Json { .. })));
     std::fs::write(&path, r#"{"x.csv": [["soon", "later"]]}"#).expect("labels written");
     assert!(matches!(Labels::read(&path), Err(LabelError::Timestamp { .. })));
+}
+
+#[test]
+fn the_best_threshold_is_the_best_of_all() {
+    // A fixed sequence of coarse scores, so that many are equal; one window hit well, one by chance.
+    let mut state = 7_u64;
+    let mut scores: Vec<f64> = (0..1000)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ((state >> 33) % 20) as f64 / 40.0
+        })
+        .collect();
+    scores[305] = 0.9;
+    scores[450] = 0.6;
+    let (threshold, best) = best_threshold(&[Judged { windows: &WINDOWS, scores: &scores }], &STANDARD)
+        .expect("there are windows");
+    let with = |threshold: f64| {
+        let alerts: Vec<usize> = (0..1000).filter(|&index| scores[index] >= threshold).collect();
+        score(1000, &WINDOWS, &alerts, &STANDARD).normalised().expect("there are windows")
+    };
+    close(with(threshold), best);
+    let tried = (0..=40).map(|step| with(f64::from(step) / 40.0)).fold(f64::NEG_INFINITY, f64::max);
+    close(tried, best);
+    assert!(best_threshold(&[Judged { windows: &[], scores: &scores }], &STANDARD).is_none());
 }

@@ -118,7 +118,13 @@ impl RingKernel for Sampler {
         let (metrics, busiest) = machine.sample();
         for (series, metric) in (0..).zip(metrics) {
             let name = (!self.named).then(|| format!("{} [{}]", metric.name, metric.unit).into());
-            ctx.send(Sample::Reading { series, name, at: tick.at, value: metric.value, taken: Instant::now() });
+            ctx.send(Sample::Reading {
+                series,
+                name,
+                at: tick.at,
+                value: metric.value,
+                taken: Instant::now(),
+            });
         }
         self.named = true;
         ctx.send(Sample::EndOfTick { busiest });
@@ -169,6 +175,7 @@ pub struct Reporter {
 
 impl Reporter {
     /// A reporter that has seen nothing.
+    #[expect(clippy::missing_panics_doc, reason = "three digits are within what the histogram takes")]
     #[must_use]
     pub fn new() -> Self {
         let mut latency = Histogram::new(3).expect("three significant digits are within the crate's 0 to 5");
@@ -232,7 +239,8 @@ impl RingKernel for Reporter {
                 }
                 // Bounded: the quietest make room.
                 while self.busiest.len() > 64 {
-                    let quietest = self.busiest.values().min_by(|a, b| a.cpu_percent.total_cmp(&b.cpu_percent));
+                    let quietest =
+                        self.busiest.values().min_by(|a, b| a.cpu_percent.total_cmp(&b.cpu_percent));
                     let Some(pid) = quietest.map(|process| process.pid) else { break };
                     self.busiest.remove(&pid);
                 }

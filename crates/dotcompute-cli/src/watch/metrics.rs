@@ -73,13 +73,13 @@ impl Machine {
         let mut metrics = Vec::new();
         let mut add = |name: String, unit, value| metrics.push(Metric { name, unit, value });
         for (core, cpu) in self.system.cpus().iter().enumerate() {
-            add(format!("cpu{core}"), "%", f64::from(cpu.cpu_usage()));
+            add(format!("cpu{core}"), "%", f64::from(cpu.usage()));
         }
         let total = self.system.total_memory().max(1) as f64;
         add(String::from("memory"), "%", 100.0 * self.system.used_memory() as f64 / total);
         let rate = |bytes: u64| bytes as f64 / 1e3 / seconds;
         let (mut read, mut written) = (0, 0);
-        for disk in self.disks.list() {
+        for disk in &self.disks {
             let usage = disk.usage();
             read += usage.read_bytes;
             written += usage.written_bytes;

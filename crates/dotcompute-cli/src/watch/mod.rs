@@ -89,10 +89,13 @@ impl Pipeline {
         self.sampler.terminate(ENDING)?;
         self.detector.terminate(ENDING)?;
         let answer = self.reporter.ask_timeout(Finding::Conclude, ENDING);
-        let report = match answer.map_err(|error| CliError::internal("asking for the report", error.to_string()))? {
-            News::Report(report) => *report,
-            News::Progress { .. } => return Err(CliError::internal("asking for the report", "got progress instead")),
-        };
+        let report =
+            match answer.map_err(|error| CliError::internal("asking for the report", error.to_string()))? {
+                News::Report(report) => *report,
+                News::Progress { .. } => {
+                    return Err(CliError::internal("asking for the report", "got progress instead"));
+                }
+            };
         self.reporter.terminate(ENDING)?;
         let stats = vec![self.sampler.stats(), self.detector.stats(), self.reporter.stats()];
         self.runtime.shutdown(ENDING).map_err(|error| CliError::internal("ending the pipeline", error))?;
@@ -120,7 +123,11 @@ pub fn run(args: &WatchArgs) -> Result<(), CliError> {
     let watched = watch(args, &pipeline, &interrupted)?;
     let (report, stats) = pipeline.conclude()?;
     draw(args, &report, watched)?;
-    if args.json { print_json(args, &report, &stats, watched) } else { print_tables(args, &report, &stats, watched) }
+    if args.json {
+        print_json(args, &report, &stats, watched)
+    } else {
+        print_tables(args, &report, &stats, watched)
+    }
 }
 
 /// Ticks until the time is over or Ctrl-C; shows how it goes. Gives how long it took.
@@ -139,7 +146,12 @@ fn watch(args: &WatchArgs, pipeline: &Pipeline, interrupted: &AtomicBool) -> Res
                 Ok(()) => {}
                 // The operating system is slow to answer; this look is left out and the next one will do.
                 Err(error) if matches!(error.reason, dotcompute::error::Refusal::Full { .. }) => {}
-                Err(error) => return Err(CliError::internal("asking for a sample", why_ended(pipeline, &error.to_string()))),
+                Err(error) => {
+                    return Err(CliError::internal(
+                        "asking for a sample",
+                        why_ended(pipeline, &error.to_string()),
+                    ));
+                }
             }
             next_tick = (next_tick + interval).max(now);
         }
@@ -151,7 +163,9 @@ fn watch(args: &WatchArgs, pipeline: &Pipeline, interrupted: &AtomicBool) -> Res
         bar.set_position(now.duration_since(began).as_millis() as u64);
         // Short, so that Ctrl-C is obeyed at once.
         let left = end.map_or(interval, |end| end.saturating_duration_since(Instant::now()));
-        std::thread::sleep(next_tick.saturating_duration_since(Instant::now()).min(left).min(Duration::from_millis(50)));
+        std::thread::sleep(
+            next_tick.saturating_duration_since(Instant::now()).min(left).min(Duration::from_millis(50)),
+        );
     }
     bar.finish_and_clear();
     Ok(began.elapsed())
@@ -172,7 +186,11 @@ fn progress_bar(args: &WatchArgs) -> ProgressBar {
         Some(seconds) => ProgressBar::with_draw_target(Some((seconds * 1e3) as u64), target),
         None => ProgressBar::with_draw_target(None, target),
     };
-    let template = if args.seconds.is_some() { "watching {bar:30} {elapsed}  {msg}" } else { "watching {spinner} {elapsed}  {msg}" };
+    let template = if args.seconds.is_some() {
+        "watching {bar:30} {elapsed}  {msg}"
+    } else {
+        "watching {spinner} {elapsed}  {msg}"
+    };
     bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
@@ -192,7 +210,12 @@ fn draw(args: &WatchArgs, report: &Report, watched: Duration) -> Result<(), CliE
     Ok(plot::draw(&args.plot, &title, &panels, |at| format!("{at:.1} s"))?)
 }
 
-fn print_json(args: &WatchArgs, report: &Report, stats: &[KernelStats], watched: Duration) -> Result<(), CliError> {
+fn print_json(
+    args: &WatchArgs,
+    report: &Report,
+    stats: &[KernelStats],
+    watched: Duration,
+) -> Result<(), CliError> {
     let micros = |duration: Duration| duration.as_nanos() as f64 / 1e3;
     let kernels: Vec<_> = stats
         .iter()
@@ -226,7 +249,7 @@ fn print_json(args: &WatchArgs, report: &Report, stats: &[KernelStats], watched:
 
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(header.iter().map(|title| Cell::new(title)));
+    table.load_preset(presets::NOTHING).set_header(header.iter().map(Cell::new));
     table
 }
 
@@ -234,10 +257,21 @@ fn right(text: impl ToString) -> Cell {
     Cell::new(text.to_string()).set_alignment(CellAlignment::Right)
 }
 
-fn print_tables(args: &WatchArgs, report: &Report, stats: &[KernelStats], watched: Duration) -> Result<(), CliError> {
+fn print_tables(
+    args: &WatchArgs,
+    report: &Report,
+    stats: &[KernelStats],
+    watched: Duration,
+) -> Result<(), CliError> {
     let mut out = std::io::stdout().lock();
     let seconds = watched.as_secs_f64();
-    writeln!(out, "Watched {seconds:.1} s: {} readings of {} series, {} alerts.\n", report.readings, report.series.len(), report.alerts)?;
+    writeln!(
+        out,
+        "Watched {seconds:.1} s: {} readings of {} series, {} alerts.\n",
+        report.readings,
+        report.series.len(),
+        report.alerts
+    )?;
 
     let mut series_table = table(&["series", "readings", "min", "mean", "max", "alerts"]);
     for series in &report.series {
@@ -254,14 +288,23 @@ fn print_tables(args: &WatchArgs, report: &Report, stats: &[KernelStats], watche
     writeln!(out, "{series_table}\n")?;
     for series in &report.series {
         for alert in series.alerts.iter().take(3) {
-            writeln!(out, "alert: {} was {:.1} at {:.1} s (score {:.3})", series.name, alert.value, alert.at, alert.score)?;
+            writeln!(
+                out,
+                "alert: {} was {:.1} at {:.1} s (score {:.3})",
+                series.name, alert.value, alert.at, alert.score
+            )?;
         }
     }
     if let Some(busiest) = report.busiest.first() {
-        writeln!(out, "busiest process: {} (pid {}), {:.0} % of a core, {:.0} MB\n", busiest.name, busiest.pid, busiest.cpu_percent, busiest.memory_mb)?;
+        writeln!(
+            out,
+            "busiest process: {} (pid {}), {:.0} % of a core, {:.0} MB\n",
+            busiest.name, busiest.pid, busiest.cpu_percent, busiest.memory_mb
+        )?;
     }
 
-    let mut kernel_table = table(&["ring kernel", "messages", "dead", "queued p50", "queued p99", "handled p50", "handled p99"]);
+    let mut kernel_table =
+        table(&["ring kernel", "messages", "dead", "queued p50", "queued p99", "handled p50", "handled p99"]);
     for stats in stats {
         let figure = |duration: Duration| right(format!("{:.1} µs", duration.as_nanos() as f64 / 1e3));
         kernel_table.add_row(vec![
@@ -279,7 +322,10 @@ fn print_tables(args: &WatchArgs, report: &Report, stats: &[KernelStats], watche
     writeln!(
         out,
         "From reading to report, through {} ring kernels: p50 {:.1} µs, p99 {:.1} µs, longest {:.1} µs.",
-        stats.len(), latency.p50_us, latency.p99_us, latency.max_us
+        stats.len(),
+        latency.p50_us,
+        latency.p99_us,
+        latency.max_us
     )?;
     writeln!(out, "Timeline: {}", args.plot.display())?;
     Ok(())
