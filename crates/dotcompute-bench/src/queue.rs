@@ -17,6 +17,7 @@ pub fn benches() -> Vec<Bench> {
             about: "push and pop on one thread, the queue empty before and after; time of one pair",
             turns: 1,
             subjects: vec![
+                Subject::new("dotcompute", dotcompute::same_thread),
                 Subject::new("dotcompute-mpsc", dotcompute::mpsc_same_thread),
                 Subject::new("rtrb", rtrb::same_thread),
                 Subject::new("crossbeam", crossbeam::same_thread),
@@ -30,6 +31,7 @@ pub fn benches() -> Vec<Bench> {
             about: "a stream from one thread to another, one message at a time; tokio awaits, the others spin",
             turns: 1,
             subjects: vec![
+                Subject::new("dotcompute", dotcompute::cross_thread),
                 Subject::new("dotcompute-mpsc", dotcompute::mpsc_cross_thread),
                 Subject::new("rtrb", rtrb::cross_thread),
                 Subject::new("crossbeam", crossbeam::cross_thread),
@@ -43,6 +45,7 @@ pub fn benches() -> Vec<Bench> {
             about: "the same stream by 64 messages at a time, for the queues that can (crossbeam's cannot)",
             turns: 1,
             subjects: vec![
+                Subject::new("dotcompute", dotcompute::cross_thread_batched),
                 Subject::new("dotcompute-mpsc", dotcompute::mpsc_cross_thread_batched),
                 Subject::new("rtrb", rtrb::cross_thread_batched),
                 Subject::new("tokio", tokio::cross_thread_batched),

@@ -3,7 +3,7 @@
 use std::sync::mpsc::channel;
 
 use dotcompute::prelude::*;
-use dotcompute::ring::mpsc;
+use dotcompute::ring::{mpsc, spsc};
 
 use crate::ask as asks;
 use crate::error::BenchError;
@@ -19,6 +19,65 @@ const NAME: &str = "dotcompute";
 const POOL: &str = "dotcompute-pool";
 const MPSC: &str = "dotcompute-mpsc";
 const NO_TELEMETRY: &str = "dotcompute-no-telemetry";
+
+pub fn same_thread(setting: &Setting) -> Result<Sample, BenchError> {
+    let (mut producer, mut consumer) =
+        spsc::channel(CAPACITY).map_err(BenchError::subject(NAME, "making a ring"))?;
+    queue::same_thread(NAME, setting, |payload| {
+        producer.try_push(payload).ok()?;
+        consumer.try_pop()
+    })
+}
+
+pub fn cross_thread(setting: &Setting) -> Result<Sample, BenchError> {
+    let (mut producer, mut consumer) =
+        spsc::channel(CAPACITY).map_err(BenchError::subject(NAME, "making a ring"))?;
+    let produce = move |count| {
+        for sequence in 0..count {
+            let payload = Payload::new(sequence);
+            spin::until(|| producer.try_push(payload).ok())?;
+        }
+        Ok(())
+    };
+    queue::cross_thread(NAME, setting, produce, |count, tally| {
+        for _ in 0..count {
+            tally.add(&spin::until(|| consumer.try_pop())?);
+        }
+        Ok(())
+    })
+}
+
+pub fn cross_thread_batched(setting: &Setting) -> Result<Sample, BenchError> {
+    let (mut producer, mut consumer) =
+        spsc::channel(CAPACITY).map_err(BenchError::subject(NAME, "making a ring"))?;
+    let produce = move |count: u64| {
+        for first in (0..count).step_by(BATCH) {
+            let mut sequences = first..first + BATCH as u64;
+            while !sequences.is_empty() {
+                spin::until(|| {
+                    let missing = (sequences.end - sequences.start) as usize;
+                    let mut claim = producer.claim(missing).ok()?;
+                    claim.fill(sequences.by_ref().map(Payload::new));
+                    Some(claim.commit())
+                })?;
+            }
+        }
+        Ok(())
+    };
+    queue::cross_thread(NAME, setting, produce, |count, tally| {
+        let mut missing = count;
+        while missing > 0 {
+            missing -= spin::until(|| {
+                let claim = consumer.claim(BATCH)?;
+                let claimed = claim.len() as u64;
+                claim.iter().for_each(|payload| tally.add(payload));
+                claim.commit();
+                Some(claimed)
+            })?;
+        }
+        Ok(())
+    })
+}
 
 pub fn mpsc_same_thread(setting: &Setting) -> Result<Sample, BenchError> {
     let (producer, mut consumer) =
