@@ -50,8 +50,8 @@ pub struct Settings {
 
 /// For recorded series: round values near the best of a coarse grid over the benchmark's 24 labelled series, so the
 /// score on the same series, 53.8, flatters them somewhat. With any one of the weights halved or doubled it stays
-/// between 48 and 55; without any one series between 52 and 58; a margin of 1.05 costs it some ten points, a quiet
-/// time half as long again as much.
+/// between 48 and 55; without any one series between 52 and 58. It is sensitive to the margin (41 to 48 for others
+/// from 1.0 to 1.05) and to a longer quiet time (43 for 300): on series that it has not seen, expect the middle 40s.
 pub const RECORDED: Settings = Settings {
     fast: 1.0 / 2.0,
     recent: 1.0 / 32.0,
