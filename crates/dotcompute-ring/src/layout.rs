@@ -182,10 +182,11 @@ impl<T> View<T> {
     }
 }
 
-/// A ring's memory, owned: one zeroed allocation of a control block and slots. Pages that no message has touched cost nothing
-/// where the allocator gets zeroed pages from the operating system.
+/// A ring's memory. Either its own: one zeroed allocation of a control block and slots, of which pages that no message has touched
+/// cost nothing where the allocator gets zeroed pages from the operating system. Or somebody else's.
 pub(crate) struct Memory<T> {
     view: View<T>,
+    owned: bool,
 }
 
 impl<T> Memory<T> {
@@ -213,7 +214,22 @@ impl<T> Memory<T> {
             // SAFETY: as for the control block; `index` is below the number of slots the layout was made for.
             unsafe { first.add(index).write(slot) };
         }
-        Ok(Self { view: View { control, slots: first, mask: slots as u64 - 1 } })
+        Ok(Self { view: View { control, slots: first, mask: slots as u64 - 1 }, owned: true })
+    }
+
+    /// Memory that is somebody else's, with a ring of `slots` slots in it.
+    ///
+    /// # Safety
+    ///
+    /// There is an initialised control block at `base`, aligned to [`LINE`], with the slots after it as [`layout_of`] says; slots are
+    /// zeroed or were written by a ring of the same layout. The memory outlives every view of it, and all who use it meanwhile use it
+    /// as a ring.
+    #[cfg(not(loom))]
+    pub(crate) unsafe fn borrowed(base: NonNull<u8>, slots: usize) -> Self {
+        debug_assert!(slots.is_power_of_two());
+        // SAFETY: within the memory, by the contract above: the slots begin where the control block ends.
+        let first = unsafe { base.add(size_of::<Control>()) }.cast::<Slot<T>>();
+        Self { view: View { control: base.cast(), slots: first, mask: slots as u64 - 1 }, owned: false }
     }
 
     #[inline(always)]
@@ -240,6 +256,9 @@ impl<T> Memory<T> {
 
 impl<T> Drop for Memory<T> {
     fn drop(&mut self) {
+        if !self.owned {
+            return;
+        }
         let View { control, slots: _slots, .. } = self.view;
         let (layout, _) =
             layout_of::<T>(self.capacity() as usize).expect("`new` has made this layout before");

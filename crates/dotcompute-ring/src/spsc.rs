@@ -55,6 +55,23 @@ pub fn channel<T: Send>(capacity: usize) -> Result<(Producer<T>, Consumer<T>), C
     Ok((Producer::new(Arc::clone(&ring)), Consumer::new(ring)))
 }
 
+/// The producer's end of a ring in `memory`, opening it again if an earlier one has closed it.
+#[cfg(not(loom))]
+pub(crate) fn producer_in<T: Send>(memory: Memory<T>) -> Producer<T> {
+    let producer = Producer::new(Arc::new(Ring { memory }));
+    // Relaxed: says only that more may come.
+    producer.view.control().producer.tail.store(producer.tail, Ordering::Relaxed);
+    producer
+}
+
+/// The consumer's end of a ring in `memory`, opening it again if an earlier one has closed it.
+#[cfg(not(loom))]
+pub(crate) fn consumer_in<T: Send>(memory: Memory<T>) -> Consumer<T> {
+    let consumer = Consumer::new(Arc::new(Ring { memory }));
+    consumer.view.control().rare.consumer_closed.store(0, Ordering::Relaxed);
+    consumer
+}
+
 /// The memory that both ends keep; the last to go drops the values still in it.
 struct Ring<T> {
     memory: Memory<T>,

@@ -289,7 +289,21 @@ fn block_on<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
 }
 
 #[test]
-fn banded_wakes_a_receiver_for_a_value_and_for_the_close() {
+fn banded_wakes_a_receiver_for_a_value() {
+    model(|| {
+        let (sender, mut receiver) = mailbox(2, Overflow::Refuse);
+        let receiving = thread::spawn(move || {
+            let first = block_on(|cx| receiver.poll_pop(cx)).map(|value| *value.get_ref());
+            assert_eq!(first, Some(1));
+            receiver
+        });
+        sender.try_push(Band::Normal, value(1)).unwrap();
+        receiving.join().unwrap();
+    });
+}
+
+#[test]
+fn banded_wakes_a_receiver_for_the_close() {
     model(|| {
         let (sender, mut receiver) = mailbox(2, Overflow::Refuse);
         let receiving = thread::spawn(move || {

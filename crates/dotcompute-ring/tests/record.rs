@@ -1,0 +1,383 @@
+//! Rings of plain records in memory that is not theirs: byte for byte as documented, refused when damaged, and going on after an
+//! end, or its whole process, is gone.
+#![cfg(not(loom))]
+
+use std::ptr::NonNull;
+
+use dotcompute_ring::layout::{Header, LINE, MAGIC, VERSION};
+use dotcompute_ring::record::{self, Record, RecordError};
+use dotcompute_ring::{CapacityError, PushError};
+use proptest::prelude::*;
+
+/// Aligned memory of which any part can be offered as a ring.
+struct Ground {
+    lines: Vec<Line>,
+}
+
+#[derive(Clone, Copy)]
+#[repr(align(128))]
+struct Line {
+    _bytes: [u8; LINE],
+}
+
+impl Ground {
+    fn new(bytes: usize) -> Self {
+        Self { lines: vec![Line { _bytes: [0xAB; LINE] }; bytes.div_ceil(LINE)] }
+    }
+
+    fn with_ring<T: Record>(capacity: usize) -> Self {
+        let mut ground = Self::new(record::required_bytes::<T>(capacity).unwrap());
+        let len = ground.len();
+        // SAFETY: all of the ground, which nobody else uses.
+        unsafe { record::create::<T>(ground.start(), len, capacity) }.unwrap();
+        ground
+    }
+
+    fn start(&mut self) -> NonNull<u8> {
+        NonNull::new(self.lines.as_mut_ptr()).unwrap().cast()
+    }
+
+    fn len(&self) -> usize {
+        size_of_val(&self.lines[..])
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        let len = self.len();
+        // SAFETY: the lines are that many bytes, borrowed for as long.
+        unsafe { std::slice::from_raw_parts_mut(self.start().as_ptr(), len) }
+    }
+
+    fn word(&mut self, offset: usize) -> u64 {
+        u64::from_ne_bytes(self.bytes()[offset..][..8].try_into().unwrap())
+    }
+}
+
+fn refusal<T: Record>(ground: &mut Ground, len: usize) -> RecordError {
+    let start = ground.start();
+    // SAFETY: the ground outlives the end, which nobody gets.
+    let (producer, consumer) =
+        unsafe { (record::producer::<T>(start, len), record::consumer::<T>(start, len)) };
+    let error = producer.expect_err("a producer attached");
+    assert_eq!(consumer.expect_err("a consumer attached"), error);
+    error
+}
+
+#[test]
+fn a_ring_lies_in_memory_as_documented() {
+    let mut ground = Ground::with_ring::<[u32; 5]>(3);
+    let (start, len) = (ground.start(), ground.len());
+    // SAFETY: the ground outlives the ends, and is looked at below while they rest.
+    let (mut producer, mut consumer) = unsafe {
+        (record::producer::<[u32; 5]>(start, len).unwrap(), record::consumer::<[u32; 5]>(start, len).unwrap())
+    };
+    for number in 0..4 {
+        producer.try_push([number; 5]).unwrap();
+    }
+    assert_eq!(producer.try_push([9; 5]), Err(PushError::Full([9; 5])));
+    assert_eq!(consumer.try_pop(), Some([0; 5]));
+    producer.try_push([4; 5]).unwrap();
+    drop((producer, consumer));
+
+    // Header: magic, version and stride, capacity, size and offset of the payload.
+    assert_eq!(&ground.bytes()[..8], b"DCRING\0\0");
+    assert_eq!(ground.word(0), MAGIC);
+    assert_eq!(ground.word(8), u64::from(VERSION) | 32 << 32);
+    assert_eq!(ground.word(16), 4);
+    assert_eq!(ground.word(24), 20 | 8 << 32);
+    assert_eq!(size_of::<Header>(), LINE);
+    // The tail, which the producer leaves behind closed; the head; that the consumer has gone.
+    assert_eq!((ground.word(128), ground.word(256), ground.word(384)), (1 << 63 | 5, 1, 1));
+    // Slots of 32 bytes: ticket 4 is in the first, a lap later than ticket 0.
+    let words = [0, 1, 2, 3].map(|slot| ground.word(512 + slot * 32));
+    assert_eq!(words, [5, 2, 3, 4]);
+    assert_eq!(ground.word(512 + 8), 4 | 4 << 32);
+}
+
+#[test]
+fn ends_go_on_where_the_last_ones_were() {
+    let mut ground = Ground::with_ring::<u64>(4);
+    let (start, len) = (ground.start(), ground.len());
+    let (mut pushed, mut popped) = (0, 0);
+    for round in 0..40 {
+        // SAFETY: the ground outlives the ends; one of each kind at a time.
+        let (mut producer, mut consumer) = unsafe {
+            (record::producer::<u64>(start, len).unwrap(), record::consumer::<u64>(start, len).unwrap())
+        };
+        assert_eq!((producer.pushed(), consumer.popped()), (pushed, popped));
+        assert!(!producer.is_closed() && !consumer.is_closed());
+        assert_eq!((producer.len() as u64, consumer.len() as u64), (pushed - popped, pushed - popped));
+        for _ in 0..round % 5 {
+            pushed += u64::from(producer.try_push(pushed).is_ok());
+        }
+        for _ in 0..round % 4 {
+            let expected = (popped < pushed).then_some(popped);
+            assert_eq!(consumer.try_pop(), expected);
+            popped += u64::from(expected.is_some());
+        }
+        drop(producer);
+        assert_eq!(consumer.is_drained(), popped == pushed);
+    }
+    assert!(popped > 40, "several times around the ring");
+}
+
+#[test]
+fn memory_that_holds_no_ring_is_refused() {
+    let mut ground = Ground::new(4096);
+    let (start, len) = (ground.start(), ground.len());
+    assert_eq!(refusal::<u64>(&mut ground, len), RecordError::NoRing { found: 0xABAB_ABAB_ABAB_ABAB });
+    assert_eq!(refusal::<u64>(&mut ground, 511), RecordError::TooShort { len: 511, needed: 512 });
+    // SAFETY: within the ground, and nobody attaches.
+    let create =
+        |offset: usize, len, capacity| unsafe { record::create::<u64>(start.add(offset), len, capacity) };
+    assert_eq!(create(8, 2048, 4), Err(RecordError::Misaligned { offset: 8 }));
+    assert_eq!(create(0, 600, 8), Err(RecordError::TooShort { len: 600, needed: 640 }));
+    assert_eq!(create(0, len, 0), Err(RecordError::Capacity(CapacityError::Zero)));
+    assert!(matches!(create(0, len, usize::MAX), Err(RecordError::Capacity(CapacityError::TooLarge { .. }))));
+    assert_eq!(ground.word(0), 0xABAB_ABAB_ABAB_ABAB, "a refusal writes nothing");
+}
+
+#[test]
+fn a_ring_of_something_else_is_refused_by_name() {
+    let mut ground = Ground::with_ring::<u64>(8);
+    let len = ground.len();
+    let differs = |field, found, expected| RecordError::Differs { field, found, expected };
+    assert_eq!(refusal::<u32>(&mut ground, len), differs("payload_size", 8, 4));
+    #[derive(Clone, Copy)]
+    #[repr(C, align(16))]
+    struct Wide([u64; 2]);
+    // SAFETY: `repr(C)`, sixteen bytes of numbers aligned to sixteen: no padding.
+    unsafe impl Record for Wide {}
+    let mut pairs = Ground::with_ring::<[u64; 2]>(8);
+    let len_of_pairs = pairs.len();
+    assert_eq!(refusal::<Wide>(&mut pairs, len_of_pairs), differs("payload_offset", 8, 16));
+    assert_eq!(refusal::<u64>(&mut ground, len - 1), RecordError::TooShort { len: len - 1, needed: len });
+
+    for (offset, value, expected) in [
+        (0, 0, RecordError::NoRing { found: MAGIC & !0xFF }),
+        (8, 2, differs("version", 2, 1)),
+        (12, 17, differs("stride", 17, 16)),
+        (16, 7, RecordError::Slots { found: 7 }),
+        (16, 0, RecordError::Slots { found: 0 }),
+        (16, 16, RecordError::TooShort { len, needed: len + 8 * 16 }),
+        (256 + 7, 0x40, RecordError::Head { head: 0x40 << 56 }),
+    ] {
+        let sound = std::mem::replace(&mut ground.bytes()[offset], value);
+        assert_eq!(refusal::<u64>(&mut ground, len), expected);
+        ground.bytes()[offset] = sound;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever stands in the control block and the words, attaching and using the ends stays within the memory (which the allocator's
+    /// checks, Miri and the guard bytes behind it watch over), and does not panic.
+    #[test]
+    fn a_hostile_ring_does_no_harm(
+        damage in proptest::collection::vec((0..1024_usize, any::<u8>()), 0..12),
+        huge: Option<u64>,
+    ) {
+        let mut ground = Ground::new(2048);
+        // SAFETY: the ground, half of it.
+        unsafe { record::create::<u64>(ground.start(), 1024, 16) }.unwrap();
+        for (offset, value) in damage {
+            ground.bytes()[offset] = value;
+        }
+        if let Some(capacity) = huge {
+            ground.bytes()[16..24].copy_from_slice(&capacity.to_ne_bytes());
+        }
+        let start = ground.start();
+        // SAFETY: the ground outlives the ends, and only they use it.
+        unsafe {
+            if let Ok(mut producer) = record::producer::<u64>(start, 1024) {
+                prop_assert!(producer.len() <= producer.capacity());
+                while producer.try_push(7).is_ok() {}
+            }
+            if let Ok(mut consumer) = record::consumer::<u64>(start, 1024) {
+                prop_assert!(consumer.len() <= consumer.capacity());
+                for _ in 0..100 {
+                    consumer.try_pop();
+                }
+            }
+        }
+        prop_assert!(ground.bytes()[1024..].iter().all(|&byte| byte == 0xAB));
+    }
+}
+
+/// Between processes; needs memory that two can map.
+#[cfg(all(target_os = "linux", feature = "std", not(miri)))]
+mod processes {
+    use super::*;
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+    use std::process::{Child, Command, Stdio};
+    use std::thread;
+
+    const CAPACITY: usize = 256;
+    const PATH: &str = "DOTCOMPUTE_RING_TEST_MEMORY";
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    #[repr(C)]
+    struct Tick {
+        sequence: u64,
+        values: [f32; 12],
+        check: u64,
+    }
+    // SAFETY: `repr(C)`, 8 + 48 + 8 bytes: no padding, and numbers only.
+    unsafe impl Record for Tick {}
+
+    impl Tick {
+        fn new(sequence: u64) -> Self {
+            Self { sequence, values: [sequence as f32; 12], check: !sequence }
+        }
+    }
+
+    struct Mapping {
+        start: NonNull<u8>,
+        len: usize,
+    }
+
+    impl Mapping {
+        fn of(file: &impl AsRawFd) -> Self {
+            let len = record::required_bytes::<Tick>(CAPACITY).unwrap();
+            // SAFETY: a fresh mapping at a place that the kernel chooses.
+            let start = unsafe {
+                let access = libc::PROT_READ | libc::PROT_WRITE;
+                libc::mmap(std::ptr::null_mut(), len, access, libc::MAP_SHARED, file.as_raw_fd(), 0)
+            };
+            assert_ne!(start, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
+            Self { start: NonNull::new(start).unwrap().cast(), len }
+        }
+    }
+
+    impl Drop for Mapping {
+        fn drop(&mut self) {
+            // SAFETY: mapped by `of`; every end in it is gone, by the order in which the tests declare them.
+            unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
+        }
+    }
+
+    /// Memory that is a file, so that it can be mapped twice, with an empty ring in it.
+    fn shared_ring() -> OwnedFd {
+        // SAFETY: a name that ends in zero; the descriptor is new, and ours.
+        let file = unsafe { OwnedFd::from_raw_fd(libc::memfd_create(c"ring".as_ptr(), 0)) };
+        let len = record::required_bytes::<Tick>(CAPACITY).unwrap();
+        // SAFETY: plain numbers.
+        assert_eq!(unsafe { libc::ftruncate(file.as_raw_fd(), len as libc::off_t) }, 0);
+        let mapping = Mapping::of(&file);
+        // SAFETY: the mapping is as long as it says, and nobody else has it yet.
+        unsafe { record::create::<Tick>(mapping.start, mapping.len, CAPACITY) }.unwrap();
+        file
+    }
+
+    /// One thread sees the ring at one address, one at another.
+    #[test]
+    fn two_mappings_are_one_ring() {
+        const COUNT: u64 = 200_000;
+        let file = shared_ring();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mapping = Mapping::of(&file);
+                // SAFETY: the mapping outlives the end; it is the only producer.
+                let mut producer = unsafe { record::producer::<Tick>(mapping.start, mapping.len) }.unwrap();
+                for sequence in 0..COUNT {
+                    while producer.try_push(Tick::new(sequence)).is_err() {
+                        thread::yield_now();
+                    }
+                }
+            });
+            let mapping = Mapping::of(&file);
+            // SAFETY: as above; the only consumer.
+            let mut consumer = unsafe { record::consumer::<Tick>(mapping.start, mapping.len) }.unwrap();
+            let mut expected = 0;
+            while expected < COUNT {
+                match consumer.try_pop() {
+                    Some(tick) => {
+                        assert_eq!(tick, Tick::new(expected));
+                        expected += 1;
+                    }
+                    None => thread::yield_now(),
+                }
+            }
+        });
+    }
+
+    /// Killed at the latest when the test that started it ends, however it ends.
+    struct Victim(Child);
+
+    impl Victim {
+        fn is_alive(&mut self) -> bool {
+            self.0.try_wait().unwrap().is_none()
+        }
+
+        fn kill(&mut self) {
+            // SIGKILL: nothing of the child's runs any more, no `Drop` either.
+            self.0.kill().and_then(|()| self.0.wait()).unwrap();
+        }
+    }
+
+    impl Drop for Victim {
+        fn drop(&mut self) {
+            self.kill();
+        }
+    }
+
+    #[test]
+    #[ignore = "not a test: what the next one runs as another process"]
+    fn endless_producer() {
+        let path = std::env::var_os(PATH).expect("started by the next test");
+        let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
+        let mapping = Mapping::of(&file);
+        // SAFETY: the mapping outlives the end; the other process starts no producer before this one is dead.
+        let mut producer = unsafe { record::producer::<Tick>(mapping.start, mapping.len) }.unwrap();
+        loop {
+            let next = Tick::new(producer.pushed());
+            if producer.try_push(next).is_err() {
+                thread::yield_now();
+            }
+        }
+    }
+
+    /// A producer's process is killed in the middle of its work, three times; each successor goes on with the next record.
+    #[test]
+    fn a_ring_survives_its_producers_process() {
+        let file = shared_ring();
+        let mapping = Mapping::of(&file);
+        // SAFETY: the mapping outlives the end; the only consumer.
+        let mut consumer = unsafe { record::consumer::<Tick>(mapping.start, mapping.len) }.unwrap();
+        let mut expected = 0;
+        let mut take = |until: u64, more_may_come: &mut dyn FnMut() -> bool| {
+            while expected < until {
+                match consumer.try_pop() {
+                    Some(tick) => {
+                        assert_eq!(tick, Tick::new(expected));
+                        expected += 1;
+                    }
+                    None => {
+                        assert!(
+                            more_may_come(),
+                            "record {expected} is missing, and nobody is there to write it"
+                        );
+                        thread::yield_now();
+                    }
+                }
+            }
+        };
+        for generation in 1..=3 {
+            let child = Command::new(std::env::current_exe().unwrap())
+                .args(["--ignored", "--exact", "processes::endless_producer"])
+                .env(PATH, format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()))
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            let mut victim = Victim(child);
+            take(generation * 20_000, &mut || victim.is_alive());
+            victim.kill();
+        }
+        // SAFETY: the mapping outlives the end; the other producers are dead.
+        let mut producer = unsafe { record::producer::<Tick>(mapping.start, mapping.len) }.unwrap();
+        let published = producer.pushed();
+        take(published, &mut || false);
+        producer.try_push(Tick::new(published)).unwrap();
+        take(published + 1, &mut || false);
+    }
+}
