@@ -1,6 +1,6 @@
 //! Talking to a ring kernel: `tell`, `ask`, `receive`, and its life.
 //!
-//! Every call has up to four forms. The plain one waits as the ring kernel's [`Backpressure`](crate::options::Backpressure) says;
+//! Every call has up to four forms. The plain one waits as the ring kernel's [`Backpressure`] says;
 //! `try_…` never waits; `…_timeout` waits so long; `…_async` gives a future that any executor can run. Dropping such a future gives
 //! up the call.
 

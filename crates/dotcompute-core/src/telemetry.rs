@@ -1,7 +1,7 @@
 //! Counters and latency histograms of a ring kernel: always on, read without stopping anything.
 //!
 //! Counters are exact. Each is written by one thread, or on paths that are rare anyway, so that counting costs a plain store.
-//! Latencies are measured for the messages that [`Telemetry`](crate::options::Telemetry) picks, and kept in
+//! Latencies are measured for the messages that [`Telemetry`] picks, and kept in
 //! [HDR histograms](https://hdrhistogram.github.io/HdrHistogram/) with two significant digits: the time from sending to the
 //! start of handling, and the time in the handler.
 

@@ -95,14 +95,16 @@ fn fan_out_gives_each_a_copy_and_fan_in_takes_from_all() {
         kernel.activate().unwrap();
     }
     let collected = std::thread::scope(|scope| {
-        let reader = scope.spawn(|| (0..2000).map(|_| sink.receive_timeout(PATIENCE).unwrap()).collect::<Vec<_>>());
+        let reader =
+            scope.spawn(|| (0..2000).map(|_| sink.receive_timeout(PATIENCE).unwrap()).collect::<Vec<_>>());
         for message in 0..1000 {
             source.tell(message).unwrap();
         }
         reader.join().unwrap()
     });
     for offset in [1_000_000, 2_000_000] {
-        let from_one: Vec<u64> = collected.iter().copied().filter(|value| value / 1_000_000 * 1_000_000 == offset).collect();
+        let from_one: Vec<u64> =
+            collected.iter().copied().filter(|value| value / 1_000_000 * 1_000_000 == offset).collect();
         assert_eq!(from_one, (offset..offset + 1000).collect::<Vec<_>>(), "each way keeps its order");
     }
     assert_eq!(source.stats().emitted, 2000);
@@ -169,7 +171,9 @@ fn priorities_overtake_and_keep_their_order() {
     let kernel = launch(&runtime, "kernel", &KernelOptions::new(), 0);
     kernel.activate().unwrap();
     kernel.deactivate(PATIENCE).unwrap();
-    for (priority, message) in [(10u8, 1), (128, 2), (200, 3), (255, 4), (10, 5), (128, 6), (200, 7), (255, 8)] {
+    for (priority, message) in
+        [(10u8, 1), (128, 2), (200, 3), (255, 4), (10, 5), (128, 6), (200, 7), (255, 8)]
+    {
         kernel.with_priority(priority).tell(message).unwrap();
     }
     kernel.reactivate().unwrap();

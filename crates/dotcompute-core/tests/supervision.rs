@@ -63,8 +63,14 @@ fn a_panic_reaches_the_asker_and_the_next_message_works_after_a_restart() {
         let sum = launched(&runtime, options.supervision(Supervision::restart(10, PATIENCE)));
         assert_eq!(sum.ask(5).unwrap(), 5);
         let fault = failed(sum.ask(PANIC).unwrap_err());
-        assert_eq!((&*fault.kernel, fault.message_type, fault.reason), ("sum", "u64", Reason::HandlerPanicked));
-        assert_eq!(fault.to_string(), "ring kernel `sum` did not handle a `u64`: its handler panicked: cannot take 1000");
+        assert_eq!(
+            (&*fault.kernel, fault.message_type, fault.reason),
+            ("sum", "u64", Reason::HandlerPanicked)
+        );
+        assert_eq!(
+            fault.to_string(),
+            "ring kernel `sum` did not handle a `u64`: its handler panicked: cannot take 1000"
+        );
         // Fresh state from the factory.
         assert_eq!(sum.ask(7).unwrap(), 7);
         let fault = failed(sum.ask(ERROR).unwrap_err());
@@ -115,7 +121,10 @@ fn never_fails_the_kernel_and_answers_everybody_who_waits() {
         }
         assert_eq!(sum.wait_ended(PATIENCE), State::Failed);
         let error = sum.ask(1).unwrap_err();
-        assert_eq!(error.to_string(), "sending a `u64` to ring kernel `sum`: it is Failed and takes no more messages; launch another");
+        assert_eq!(
+            error.to_string(),
+            "sending a `u64` to ring kernel `sum`: it is Failed and takes no more messages; launch another"
+        );
         let stats = sum.stats();
         assert_eq!((stats.sent, stats.handled, stats.dead_letters), (4, 0, 4));
         // It can still be looked at, and its name taken over.

@@ -112,7 +112,21 @@ impl Backoff {
 fn is_single_core() -> bool {
     use std::sync::OnceLock;
     static SINGLE: OnceLock<bool> = OnceLock::new();
-    *SINGLE.get_or_init(|| std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1))
+    *SINGLE.get_or_init(|| cores_online() == Some(1))
+}
+
+/// The machine's cores, whatever this thread is pinned to: `available_parallelism` says 1 on a pinned thread, and what the first
+/// caller sees is kept for all.
+#[cfg(all(feature = "std", not(loom), unix))]
+fn cores_online() -> Option<usize> {
+    // SAFETY: the call takes one integer and touches no memory of ours.
+    let online = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    usize::try_from(online).ok()
+}
+
+#[cfg(all(feature = "std", not(loom), not(unix)))]
+fn cores_online() -> Option<usize> {
+    std::thread::available_parallelism().ok().map(usize::from)
 }
 
 #[cfg(any(not(feature = "std"), loom))]

@@ -2,8 +2,7 @@
 //!
 //! The runtime owns names, states, supervision, routing and books. A [`Backend`] owns the place: it takes a [`LaunchPlan`], acquires
 //! every resource the plan needs, and gives back a [`Residency`], the runtime's hold on one resident ring kernel. The CPU
-//! backend runs a [`Program::Host`] on a pool or a thread; a device backend runs a [`Program::Device`], made of device code and
-//! record layouts, and moves records through a [`DevicePort`].
+//! backend runs a [`Program::Host`] on a pool or on a thread of its own; it is the only backend so far.
 
 use std::fmt;
 use std::future::Future;
@@ -123,7 +122,7 @@ pub trait Residency: Send + Sync {
 ///
 /// - `launch` takes every resource (threads, device memory, residency on the device) or fails without holding any.
 /// - After a launch, nothing a backend does may fail in a way that leaves somebody waiting: a device backend that loses its
-///   device reports every ring kernel on it through [`DeviceEvents::failed`].
+///   device makes every ring kernel on it `Failed`.
 /// - Commands arrive through [`Residency::control`] and are obeyed at a message boundary.
 pub trait Backend: Send + Sync {
     /// Which kind it is.
