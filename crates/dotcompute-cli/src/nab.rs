@@ -331,6 +331,11 @@ impl Labels {
         Ok(Self { path: path.to_owned(), windows })
     }
 
+    /// The series that there are labels for: the ends of their paths, in alphabetical order.
+    pub fn series(&self) -> impl Iterator<Item = &str> {
+        self.windows.keys().map(String::as_str)
+    }
+
     /// The windows of the series that was read from `series`, whose path must end with one of the keys.
     ///
     /// # Errors

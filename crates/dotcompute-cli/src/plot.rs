@@ -3,16 +3,30 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use plotters::coord::Shift;
 use plotters::prelude::*;
+use scale::Marked;
+
+mod scale;
 
 /// A font of our own: the Latin part of DejaVu Sans (see `assets/DejaVuSans-LICENSE.txt`), so that text is drawn on any machine.
 const FONT: &[u8] = include_bytes!("../assets/DejaVuSans-subset.ttf");
 
 const WIDTH: u32 = 1400;
+const HEADING: u32 = 66;
+/// The strip of scores with the marks of time below it.
+const STRIP: i32 = 64;
+const MARKS_OF_TIME: i32 = 22;
+/// Left of the panels: room for the values.
+const MARKS_OF_VALUE: i32 = 70;
+const MARGIN: i32 = 8;
 const LINE: RGBColor = RGBColor(31, 97, 165);
 const SCORE: RGBColor = RGBColor(120, 120, 120);
+const THRESHOLD: RGBColor = RGBColor(225, 150, 155);
 const ALERT: RGBColor = RGBColor(200, 30, 45);
 const WINDOW: RGBColor = RGBColor(245, 190, 60);
+/// How strongly a window is shaded.
+const SHADE: f64 = 0.35;
 
 /// A picture could not be drawn.
 #[derive(Debug, thiserror::Error)]
@@ -28,14 +42,23 @@ pub struct PlotError {
 pub struct Panel<'a> {
     /// Its title.
     pub title: String,
-    /// The series: positions (ascending) and values.
+    /// The series: positions (seconds, ascending) and values.
     pub points: &'a [(f64, f64)],
-    /// Scores between 0 and 1 at positions, drawn on a scale of their own; may be empty.
-    pub scores: &'a [(f64, f64)],
+    /// The scores, drawn in a strip below the values.
+    pub scores: Option<Scores<'a>>,
     /// Positions and values of alerts.
     pub alerts: Vec<(f64, f64)>,
     /// Labelled windows: from, to.
     pub windows: &'a [(f64, f64)],
+}
+
+/// The scores of a series.
+#[derive(Debug, Clone, Copy)]
+pub struct Scores<'a> {
+    /// Positions and scores between 0 and 1.
+    pub points: &'a [(f64, f64)],
+    /// The score from which there is an alert.
+    pub threshold: f64,
 }
 
 /// How positions are written under a picture.
@@ -53,12 +76,13 @@ pub fn draw(path: &Path, title: &str, panels: &[Panel<'_>], axis: Axis) -> Resul
     if path.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("png")) {
         return Err(error(String::from("a picture's name must end in .png")));
     }
-    let each = if panels.len() > 4 { 130 } else { 260 };
-    let height = 60 + each * panels.len().max(1) as u32;
+    let each = if panels.len() > 4 { 160 } else { 280 };
+    let height = HEADING + each * panels.len().max(1) as u32;
     let root = BitMapBackend::new(path, (WIDTH, height)).into_drawing_area();
     let drawn = (|| -> Result<(), Box<dyn std::error::Error + '_>> {
         root.fill(&WHITE)?;
-        let body = root.titled(title, ("sans-serif", 22))?;
+        let (heading, body) = root.split_vertically(HEADING);
+        draw_heading(&heading, title, panels)?;
         for (area, panel) in body.split_evenly((panels.len().max(1), 1)).iter().zip(panels) {
             draw_panel(area, panel, axis)?;
         }
@@ -75,58 +99,88 @@ fn register_font() -> Result<(), String> {
     if registered { Ok(()) } else { Err(String::from("the built-in font could not be read")) }
 }
 
-/// The least and the greatest, with a margin; something sensible for a constant or empty series.
-fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
-    let (low, high) = values
-        .filter(|value| value.is_finite())
-        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
-    if low > high {
-        return (0.0, 1.0);
+type Area<'b> = DrawingArea<BitMapBackend<'b>, Shift>;
+type Drawn<'b> = Result<(), DrawingAreaErrorKind<<BitMapBackend<'b> as DrawingBackend>::ErrorType>>;
+
+/// The title, and below it what the marks mean: those that there are.
+fn draw_heading<'b>(area: &Area<'b>, title: &str, panels: &[Panel<'_>]) -> Drawn<'b> {
+    area.draw(&Text::new(title, (MARKS_OF_VALUE + MARGIN, 10), ("sans-serif", 22)))?;
+    let (mut x, y) = (MARKS_OF_VALUE + MARGIN, 48);
+    let line = |x: i32, colour: &RGBColor| PathElement::new([(x, y), (x + 20, y)], colour.stroke_width(2));
+    let mut label = |text: &str| -> Result<i32, _> {
+        let style = ("sans-serif", 14).into_text_style(area);
+        let (width, _) = area.estimate_text_size(text, &style)?;
+        area.draw(&Text::new(text, (x + 28, y - 8), style))?;
+        let began = x;
+        x += 28 + width as i32 + 30;
+        Ok(began)
+    };
+    area.draw(&line(label("value")?, &LINE))?;
+    if panels.iter().any(|panel| panel.scores.is_some()) {
+        area.draw(&line(label("score")?, &SCORE))?;
+        area.draw(&line(label("threshold")?, &THRESHOLD))?;
     }
-    let margin = if high > low { (high - low) * 0.06 } else { high.abs().max(1.0) * 0.5 };
-    (low - margin, high + margin)
+    if panels.iter().any(|panel| !panel.alerts.is_empty()) {
+        area.draw(&Circle::new((label("alert")? + 10, y), 4, ALERT.filled()))?;
+    }
+    if panels.iter().any(|panel| !panel.windows.is_empty()) {
+        let x = label("labelled window")?;
+        area.draw(&Rectangle::new([(x, y - 7), (x + 20, y + 7)], WINDOW.mix(SHADE).filled()))?;
+    }
+    Ok(())
 }
 
-type Area<'a, 'b> = DrawingArea<BitMapBackend<'b>, plotters::coord::Shift>;
-
-fn draw_panel<'b>(
-    area: &Area<'_, 'b>,
-    panel: &Panel<'_>,
-    axis: Axis,
-) -> Result<(), DrawingAreaErrorKind<<BitMapBackend<'b> as DrawingBackend>::ErrorType>> {
-    let (low, high) = range(panel.points.iter().map(|point| point.1));
-    // The scores get a strip of their own below the values.
-    let low = if panel.scores.is_empty() { low } else { low - (high - low) * 0.4 };
+fn draw_panel<'b>(area: &Area<'b>, panel: &Panel<'_>, axis: Axis) -> Drawn<'b> {
     let first = panel.points.first().map_or(0.0, |point| point.0);
     let last = panel.points.last().map_or(1.0, |point| point.0);
     // One point has no extent; a second on either side keeps the axis sound.
     let (first, last) = if last > first { (first, last) } else { (first - 1.0, first + 1.0) };
-    let mut chart = ChartBuilder::on(area)
+    let height = area.dim_in_pixel().1 as i32;
+    let (upper, lower) = area.split_vertically(if panel.scores.is_some() { height - STRIP } else { height });
+    let (low, high) = scale::range(panel.points.iter().map(|point| point.1));
+    let mut chart = ChartBuilder::on(&upper)
         .caption(&panel.title, ("sans-serif", 15))
-        .margin_left(8)
-        .margin_right(24)
+        .margin_left(MARGIN)
+        .margin_right(3 * MARGIN)
         .margin_top(2)
-        .x_label_area_size(22)
-        .y_label_area_size(70)
-        .build_cartesian_2d(first..last, low..high)?
-        .set_secondary_coord(first..last, 0.0..3.5);
-    for &(from, to) in panel.windows {
-        chart.draw_series([Rectangle::new([(from, low), (to, high)], WINDOW.mix(0.35).filled())])?;
+        .x_label_area_size(if panel.scores.is_some() { 2 } else { MARKS_OF_TIME })
+        .y_label_area_size(MARKS_OF_VALUE)
+        .build_cartesian_2d(Marked::time(first, last), low..high)?;
+    let shade = |(from, to): (f64, f64), low, high| {
+        Rectangle::new([(from, low), (to, high)], WINDOW.mix(SHADE).filled())
+    };
+    chart.draw_series(panel.windows.iter().map(|&window| shade(window, low, high)))?;
+    let mut mesh = chart.configure_mesh();
+    mesh.light_line_style(TRANSPARENT).bold_line_style(BLACK.mix(0.12)).y_labels(4);
+    mesh.label_style(("sans-serif", 12)).y_label_formatter(&|value| scale::quantity(*value));
+    let position = |position: &f64| axis(*position);
+    if panel.scores.is_none() {
+        mesh.x_label_formatter(&position);
+    } else {
+        mesh.x_label_formatter(&|_| String::new());
     }
-    chart
+    mesh.draw()?;
+    chart.draw_series(LineSeries::new(panel.points.iter().copied(), &LINE))?;
+    chart.draw_series(panel.alerts.iter().map(|&point| Circle::new(point, 4, ALERT.filled())))?;
+    let Some(scores) = panel.scores else { return Ok(()) };
+    let mut strip = ChartBuilder::on(&lower)
+        .margin_left(MARGIN)
+        .margin_right(3 * MARGIN)
+        .x_label_area_size(MARKS_OF_TIME)
+        .y_label_area_size(MARKS_OF_VALUE)
+        .build_cartesian_2d(Marked::time(first, last), Marked::new(0.0..1.0, vec![scores.threshold]))?;
+    strip.draw_series(panel.windows.iter().map(|&window| shade(window, 0.0, 1.0)))?;
+    strip
         .configure_mesh()
         .light_line_style(TRANSPARENT)
-        .x_labels(8)
-        .y_labels(4)
+        .bold_line_style(BLACK.mix(0.12))
         .label_style(("sans-serif", 12))
-        .x_label_formatter(&|position| axis(*position))
+        .x_label_formatter(&position)
+        .y_label_formatter(&|score| scale::quantity(*score))
         .draw()?;
-    if !panel.scores.is_empty() {
-        chart.draw_secondary_series(LineSeries::new(panel.scores.iter().copied(), SCORE.mix(0.55)))?;
-    }
-    chart.draw_series(LineSeries::new(panel.points.iter().copied(), &LINE))?;
-    let marks = panel.alerts.iter().map(|&point| Circle::new(point, 4, ALERT.filled()));
-    chart.draw_series(marks)?;
+    strip.draw_series(LineSeries::new(scores.points.iter().copied(), &SCORE))?;
+    let threshold = [(first, scores.threshold), (last, scores.threshold)];
+    strip.draw_series(LineSeries::new(threshold, &THRESHOLD))?;
     Ok(())
 }
 
@@ -138,7 +192,7 @@ mod tests {
         Panel {
             title: String::from("t"),
             points,
-            scores: &[],
+            scores: Some(Scores { points, threshold: 0.5 }),
             alerts: vec![(0.0, 1.0)],
             windows: &[(0.0, 1.0)],
         }
@@ -154,14 +208,8 @@ mod tests {
         .unwrap();
         let bytes = std::fs::read(&path).unwrap();
         assert_eq!(&bytes[..8], b"\x89PNG\r\n\x1a\n");
-        let width = u32::from_be_bytes(bytes[16..20].try_into().unwrap());
-        assert_eq!(width, WIDTH);
-    }
-
-    #[test]
-    fn a_constant_series_and_one_with_gaps_have_a_range() {
-        assert_eq!(range([5.0, 5.0].into_iter()), (2.5, 7.5));
-        assert_eq!(range([f64::NAN].into_iter()), (0.0, 1.0));
+        let side = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
+        assert_eq!((side(16), side(20)), (WIDTH, HEADING + 3 * 280));
     }
 
     #[test]

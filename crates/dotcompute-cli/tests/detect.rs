@@ -216,6 +216,6 @@ fn scores_well_above_40_on_the_labelled_recordings() {
         .output()
         .expect("the program starts");
     let score = json(&output)["nab"]["score"].as_f64().expect("a score");
-    // It reaches 53.8; this leaves room for rounding on other machines, not for a worse detector.
-    assert!(score > 50.0, "the score is {score}");
+    // It reaches 64.7; this leaves room for rounding on other machines, not for a worse detector.
+    assert!(score > 60.0, "the score is {score}");
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{DetectArgs, Finding, Findings};
 use crate::error::CliError;
 use crate::nab::Outcome;
-use crate::plot::{self, Panel};
+use crate::plot::{self, Panel, Scores};
 use crate::time::Timestamp;
 
 const MICROSECONDS: f64 = 1e6;
@@ -159,7 +159,7 @@ pub(super) fn draw(path: &Path, findings: &Findings) -> Result<(), CliError> {
         .map(|(finding, drawn)| Panel {
             title: title(finding),
             points: &drawn.points,
-            scores: &drawn.scores,
+            scores: Some(Scores { points: &drawn.scores, threshold: findings.threshold }),
             alerts: finding.alerts.iter().map(|&index| drawn.points[index]).collect(),
             windows: &drawn.windows,
         })
@@ -168,7 +168,7 @@ pub(super) fn draw(path: &Path, findings: &Findings) -> Result<(), CliError> {
     let score = findings.outcome.as_ref().and_then(Outcome::normalised);
     let score = score.map_or_else(String::new, |score| format!(", NAB score {score:.1}"));
     let heading = format!("{} records, {alerts} alerts{score}", findings.records());
-    Ok(plot::draw(path, &heading, &panels, day_and_hour)?)
+    Ok(plot::draw(path, &heading, &panels, moment)?)
 }
 
 struct Drawn {
@@ -201,8 +201,9 @@ fn title(finding: &Finding) -> String {
     format!("{name}{score}")
 }
 
-/// `2014-07-01 00:30`.
-fn day_and_hour(seconds: f64) -> String {
-    let text = Timestamp::from_microseconds((seconds * MICROSECONDS) as i64).to_string();
-    text.get(..16).unwrap_or(&text).to_owned()
+/// `2014-07-01`, `2014-07-01 00:30` or `2014-07-01 00:30:15`: as much as a round moment needs.
+fn moment(seconds: f64) -> String {
+    let text = Timestamp::from_microseconds((seconds.round() * MICROSECONDS) as i64).to_string();
+    let short = text.strip_suffix(":00").unwrap_or(&text);
+    short.strip_suffix(" 00:00").unwrap_or(short).to_owned()
 }

@@ -201,7 +201,7 @@ fn draw(args: &WatchArgs, report: &Report, watched: Duration) -> Result<(), CliE
         .map(|series| Panel {
             title: series.name.clone(),
             points: &series.points,
-            scores: &[],
+            scores: None,
             alerts: series.alerts.iter().map(|alert| (alert.at, alert.value)).collect(),
             windows: &[],
         })
