@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use dotcompute_ring::banded::{Band, Sender};
-use dotcompute_ring::wait::{WaitStrategy, wait_until};
+use dotcompute_ring::wait::{WaitStrategy, wait_for, wait_until};
 use dotcompute_ring::wait_list::Ticket;
 use futures_lite::FutureExt;
 use futures_timer::Delay;
@@ -241,7 +241,8 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         };
         let deadline = timeout.map(|time| Instant::now() + time);
         let mut posting = Posting::new(self, envelope);
-        match wait_until(self.wait, deadline, |cx| posting.poll(cx)) {
+        let look = |cx: Option<&mut std::task::Context<'_>>| posting.look(cx);
+        match wait_for(self.wait, deadline, look) {
             Some(outcome) => outcome,
             None => posting.give_up(timeout.unwrap_or_default()),
         }
@@ -487,23 +488,45 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     }
 }
 
+/// At every so many-th look, a spinning sender looks at the ring: each time, the line that the ring kernel counts on has to travel.
+const LOOKS_PER_GLANCE: u32 = 16;
+/// At every so many-th look, it tries even if there is hardly any room: the ring kernel may be at rest.
+const LOOKS_PER_TRY: u32 = 1024;
+
 /// An envelope on its way into a full ring; gives up its place among the waiting when dropped.
 struct Posting<'a, I: Message, O: Message> {
     handle: &'a KernelHandle<I, O>,
     envelope: Option<Envelope<I, O>>,
     ticket: Ticket,
+    looks: u32,
 }
 
 type Posted<I, O> = Result<(), (Refusal, Envelope<I, O>)>;
 
 impl<'a, I: Message, O: Message> Posting<'a, I, O> {
     fn new(handle: &'a KernelHandle<I, O>, envelope: Envelope<I, O>) -> Self {
-        Self { handle, envelope: Some(envelope), ticket: Ticket::default() }
+        Self { handle, envelope: Some(envelope), ticket: Ticket::default(), looks: 0 }
     }
 
     fn poll(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Posted<I, O>> {
+        self.look(Some(cx))
+    }
+
+    /// Tries; with a context, arranges to be woken where there is no room.
+    ///
+    /// Without one, this is a look of a spinning sender, which waits until there is ample room: if it took every slot as it came free,
+    /// the two sides would pass each message on under each other's hands.
+    fn look(&mut self, mut cx: Option<&mut std::task::Context<'_>>) -> std::task::Poll<Posted<I, O>> {
         use std::task::Poll;
         let handle = self.handle;
+        if cx.is_none() {
+            self.looks = self.looks.wrapping_add(1);
+            let glances = self.looks.is_multiple_of(LOOKS_PER_GLANCE);
+            let tries = self.looks.is_multiple_of(LOOKS_PER_TRY) || (glances && self.has_ample_room());
+            if !tries {
+                return Poll::Pending;
+            }
+        }
         while let Some(envelope) = self.envelope.take() {
             let band = Band::of(envelope.header.priority.get());
             match handle.shared.post(&handle.input, envelope) {
@@ -513,6 +536,7 @@ impl<'a, I: Message, O: Message> Posting<'a, I, O> {
                 }
                 Err(Unposted::Full(envelope)) => {
                     self.envelope = Some(envelope);
+                    let Some(cx) = cx.as_deref_mut() else { return Poll::Pending };
                     if handle.input.poll_space(band, &mut self.ticket, cx).is_pending() {
                         return Poll::Pending;
                     }
@@ -520,6 +544,11 @@ impl<'a, I: Message, O: Message> Posting<'a, I, O> {
             }
         }
         unreachable!("a posting is not polled again after it is ready")
+    }
+
+    fn has_ample_room(&self) -> bool {
+        let band = self.envelope.as_ref().map(|envelope| Band::of(envelope.header.priority.get()));
+        band.is_none_or(|band| self.handle.input.has_ample_room(band))
     }
 
     fn give_up(mut self, waited: Duration) -> Posted<I, O> {

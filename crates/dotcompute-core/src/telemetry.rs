@@ -13,7 +13,7 @@ use hdrhistogram::Histogram;
 
 use crate::dead_letter::Reason;
 use crate::lifecycle::State;
-use crate::options::Telemetry;
+use crate::options::{KernelOptions, Placement, Telemetry};
 
 /// What has happened in a ring kernel so far.
 ///
@@ -88,6 +88,9 @@ impl LatencySummary {
     }
 }
 
+/// Latencies beyond are recorded as this.
+const LONGEST: Duration = Duration::from_secs(3600);
+
 /// A counter with one writer at a time, read by anyone.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
@@ -111,7 +114,10 @@ impl Counter {
 }
 
 /// A ring kernel's counters. What the rings themselves count (accepted, taken) is not counted twice.
+///
+/// On lines of their own: the ring kernel writes here with every message, and senders read the state that lies beside.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub(crate) struct Counters {
     pub(crate) handled: Counter,
     pub(crate) emitted: Counter,
@@ -136,7 +142,8 @@ impl Counters {
     }
 }
 
-/// The two latency histograms of a ring kernel; made when the first message is timed, so that idle ones cost nothing.
+/// The two latency histograms of a ring kernel, some 70 KB. One with a thread of its own has them from its launch, so that nothing is
+/// allocated while it handles; one on the pool gets them with its first timed message, so that idle ones cost nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Latencies(OnceLock<Box<Mutex<Timed>>>);
 
@@ -147,14 +154,23 @@ struct Timed {
 }
 
 impl Latencies {
+    pub(crate) fn of(options: &KernelOptions) -> Self {
+        let latencies = Self::default();
+        if options.placement != Placement::Pool && options.telemetry != Telemetry::CountersOnly {
+            latencies.timed();
+        }
+        latencies
+    }
+
+    fn timed(&self) -> &Mutex<Timed> {
+        self.0.get_or_init(|| Box::new(Mutex::new(Timed { queue: histogram(), handle: histogram() })))
+    }
+
     /// Records one timed message. Uncontended but while somebody copies the histograms, which takes microseconds.
     pub(crate) fn record(&self, queue: Duration, handle: Duration) {
-        let timed =
-            self.0.get_or_init(|| Box::new(Mutex::new(Timed { queue: histogram(), handle: histogram() })));
-        let mut timed = timed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        // These histograms grow with what they are given; only running out of counters' width could refuse a value.
-        let _ = timed.queue.record(nanos(queue));
-        let _ = timed.handle.record(nanos(handle));
+        let mut timed = self.timed().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        timed.queue.saturating_record(nanos(queue));
+        timed.handle.saturating_record(nanos(handle));
     }
 
     pub(crate) fn summaries(&self) -> (LatencySummary, LatencySummary) {
@@ -168,10 +184,10 @@ impl Latencies {
     }
 }
 
+/// Of a fixed range: one that grew would allocate while messages are handled.
 fn histogram() -> Histogram<u64> {
-    let mut histogram = Histogram::new(2).expect("two significant digits are within the crate's 0 to 5");
-    histogram.auto(true);
-    histogram
+    Histogram::new_with_bounds(1, LONGEST.as_nanos() as u64, 2)
+        .expect("the bounds are in order, and two significant digits within the crate's 0 to 5")
 }
 
 fn nanos(duration: Duration) -> u64 {
@@ -271,6 +287,17 @@ mod tests {
         // Two significant digits: within 1 %.
         assert!((queue.p50.as_nanos() as f64 - 50_000.0).abs() <= 500.0, "{queue:?}");
         assert_eq!(handle.max, Duration::from_nanos(5));
+        latencies.record(2 * LONGEST, Duration::ZERO);
+        let longest = latencies.summaries().0.max;
+        assert!((LONGEST..LONGEST.mul_f64(1.01)).contains(&longest), "{longest:?}");
+    }
+
+    #[test]
+    fn histograms_are_there_from_the_start_where_a_thread_is() {
+        let made = |options: KernelOptions| Latencies::of(&options).0.get().is_some();
+        assert!(made(KernelOptions::new().dedicated()));
+        assert!(!made(KernelOptions::new()), "on the pool");
+        assert!(!made(KernelOptions::new().dedicated().telemetry(Telemetry::CountersOnly)));
     }
 
     #[test]

@@ -214,14 +214,21 @@ fn a_blocked_sender_waits_times_out_and_is_let_in() {
         let kernel = kernel.clone();
         std::thread::spawn(move || kernel.tell(2))
     };
-    let blocked_async = {
+    std::thread::sleep(Duration::from_millis(20));
+    kernel.reactivate().unwrap();
+    blocked.join().unwrap().unwrap();
+    kernel.deactivate(PATIENCE).unwrap();
+    let mut next = 3;
+    while kernel.try_tell(next).is_ok() {
+        next += 1;
+    }
+    let blocked = {
         let kernel = kernel.clone();
-        std::thread::spawn(move || block_on(kernel.tell_async(3)))
+        std::thread::spawn(move || block_on(kernel.tell_async(next)))
     };
     std::thread::sleep(Duration::from_millis(20));
     kernel.reactivate().unwrap();
     blocked.join().unwrap().unwrap();
-    blocked_async.join().unwrap().unwrap();
     // Ended while somebody waits for room: told so, with the message.
     let other = runtime.launch_with("other", KernelOptions::new().capacity(1), || InOrder(0)).unwrap();
     other.activate().unwrap();

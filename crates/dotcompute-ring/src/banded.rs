@@ -23,6 +23,7 @@ use crate::error::{CapacityError, PushError};
 use crate::fence::Fence;
 use crate::layout::slots_for;
 use crate::mpsc::Ring;
+use crate::prefetch::ReadAhead;
 use crate::signal::Signal;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, spin_loop};
 use crate::wait_list::{Ticket, WaitList};
@@ -110,7 +111,7 @@ pub fn channel<T: Send>(options: Options) -> Result<(Sender<T>, Receiver<T>), Ca
     let normal = Box::into_raw(Box::new(Ring::new(slots)?));
     mailbox.bands[Band::Normal as usize].ring.store(normal, Ordering::Release);
     let mailbox = Arc::new(mailbox);
-    Ok((Sender::new(Arc::clone(&mailbox)), Receiver { mailbox }))
+    Ok((Sender::new(Arc::clone(&mailbox)), Receiver { mailbox, read_ahead: [ReadAhead::default(); BANDS] }))
 }
 
 /// One band: not made yet (null), made, or closed before it was made ([`never`]).
@@ -188,13 +189,13 @@ impl<T> BandCell<T> {
     ///
     /// Only the receiver's owner calls this with `locking` false, and only in a mailbox that does not evict.
     #[inline]
-    unsafe fn try_pop(&self, locking: bool) -> Option<T> {
+    unsafe fn try_pop(&self, locking: bool, read_ahead: &mut ReadAhead) -> Option<T> {
         let ring = self.made()?;
         if locking {
             return self.try_pop_locked(ring);
         }
         // SAFETY: the one receiver is the only one who pops, by the contract above.
-        unsafe { ring.try_pop() }
+        unsafe { ring.try_pop(read_ahead) }
     }
 
     fn try_pop_locked(&self, ring: &Ring<T>) -> Option<T> {
@@ -204,7 +205,7 @@ impl<T> BandCell<T> {
             give_way();
         }
         // SAFETY: the lock is held, and in a mailbox that evicts everybody takes it.
-        let value = unsafe { ring.try_pop() };
+        let value = unsafe { ring.try_pop(&mut ReadAhead::default()) };
         self.popping.store(0, Ordering::Release);
         value
     }
@@ -275,7 +276,7 @@ impl<T> Mailbox<T> {
 
     #[cold]
     fn wake_senders(&self, band: usize) {
-        if self.bands[band].made().is_some_and(|ring| ring.len() <= ring.capacity() / 2) {
+        if self.bands[band].made().is_some_and(Ring::is_half_free) {
             self.senders.notify_all();
         }
     }
@@ -336,12 +337,18 @@ impl<T> Sender<T> {
                 done => return done,
             }
             // SAFETY: `locking` is true.
-            match unsafe { self.mailbox.bands[band as usize].try_pop(true) } {
+            match unsafe { self.mailbox.bands[band as usize].try_pop(true, &mut ReadAhead::default()) } {
                 Some(oldest) => evicted(oldest),
                 // Its oldest value is being written this moment, or the receiver has just made room.
                 None => give_way(),
             }
         }
+    }
+
+    /// Whether half of a band is free, which is when its waiting senders are woken, or the mailbox is closed.
+    #[must_use]
+    pub fn has_ample_room(&self, band: Band) -> bool {
+        self.mailbox.bands[band as usize].made().is_none_or(|ring| ring.is_half_free() || ring.is_closed())
     }
 
     /// Ready when there is room in a band, or the mailbox is closed: pushing again then tells which. Otherwise the task is woken when there
@@ -416,6 +423,7 @@ impl<T> Sender<T> {
 /// The receiver's end. Dropping it closes the mailbox.
 pub struct Receiver<T> {
     mailbox: Arc<Mailbox<T>>,
+    read_ahead: [ReadAhead; BANDS],
 }
 
 impl<T: Send> Receiver<T> {
@@ -423,9 +431,9 @@ impl<T: Send> Receiver<T> {
     #[inline]
     pub fn try_pop(&mut self) -> Option<T> {
         let mailbox = &*self.mailbox;
-        for (index, band) in mailbox.bands.iter().enumerate() {
+        for (index, (band, read_ahead)) in mailbox.bands.iter().zip(&mut self.read_ahead).enumerate() {
             // SAFETY: there is one receiver, not cloneable, and this takes it by `&mut`; evicting mailboxes lock.
-            if let Some(value) = unsafe { band.try_pop(mailbox.evicting) } {
+            if let Some(value) = unsafe { band.try_pop(mailbox.evicting, read_ahead) } {
                 mailbox.after_pop(index);
                 return Some(value);
             }

@@ -18,7 +18,7 @@ use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
 use crate::error::CapacityError;
-use crate::sync::{AtomicU64, UnsafeCell};
+use crate::sync::{AtomicU64, Ordering, UnsafeCell};
 
 /// Bytes between words that different threads write: two 64-byte lines, since processors fetch lines in pairs, and one line of
 /// those that have 128-byte lines.
@@ -179,6 +179,19 @@ impl<T> View<T> {
     #[inline(always)]
     pub(crate) fn capacity(&self) -> u64 {
         self.mask + 1
+    }
+
+    /// Whether the slot of a ticket holds that ticket's value at this moment. Says nothing that a value may be read by.
+    #[inline(always)]
+    pub(crate) fn is_filled(&self, ticket: u64) -> bool {
+        // Relaxed: nothing is read on the strength of it.
+        self.slot(ticket).word.load(Ordering::Relaxed) == ticket + 1
+    }
+
+    /// Where the slot of a ticket is, and its bytes.
+    #[inline(always)]
+    pub(crate) fn slot_bytes(&self, ticket: u64) -> (*const u8, usize) {
+        (core::ptr::from_ref(self.slot(ticket)).cast(), size_of::<Slot<T>>())
     }
 }
 

@@ -83,6 +83,7 @@ mod error;
 pub mod fence;
 pub mod layout;
 pub mod mpsc;
+mod prefetch;
 #[cfg(not(loom))]
 pub mod record;
 pub mod reply;

@@ -28,6 +28,7 @@ use alloc::vec::Vec;
 
 use crate::error::{CapacityError, PushError};
 use crate::layout::{CLOSED, Memory, slots_for};
+use crate::prefetch::{self, ReadAhead};
 use crate::sync::{AtomicU64, Ordering};
 
 /// Makes a ring with room for `capacity` values, rounded up to a power of two.
@@ -37,7 +38,18 @@ use crate::sync::{AtomicU64, Ordering};
 /// [`CapacityError`] if the capacity is zero or cannot be had.
 pub fn channel<T: Send>(capacity: usize) -> Result<(Producer<T>, Consumer<T>), CapacityError> {
     let ring = Arc::new(Ring::new(slots_for::<T>(capacity)?)?);
-    Ok((Producer { ring: Arc::clone(&ring), seen_head: AtomicU64::new(0) }, Consumer { ring }))
+    Ok((
+        Producer { ring: Arc::clone(&ring), seen_head: AtomicU64::new(0) },
+        Consumer { ring, read_ahead: ReadAhead::default() },
+    ))
+}
+
+/// Tickets in a row that one producer may fill.
+struct Claim {
+    first: u64,
+    count: u64,
+    /// The first ticket that there was no room for.
+    limit: u64,
 }
 
 /// The ring itself. Whoever has it may push; popping is for one at a time.
@@ -51,12 +63,12 @@ impl<T> Ring<T> {
         Ok(Self { memory: Memory::new(slots)? })
     }
 
-    /// Claims up to `wanted` tickets in a row: the first of them and how many. None if the ring is full, an error if it is closed.
+    /// Claims up to `wanted` tickets in a row. None if the ring is full, an error if it is closed.
     ///
     /// `seen_head` is the caller's idea of where the consumer is: true once, so never too large. It spares reading the consumer's line
     /// while there is room by it.
     #[inline]
-    fn claim(&self, seen_head: &AtomicU64, wanted: u64) -> Result<Option<(u64, u64)>, ()> {
+    fn claim(&self, seen_head: &AtomicU64, wanted: u64) -> Result<Option<Claim>, ()> {
         let line = &self.memory.control().producer;
         let mut tail = line.tail.load(Ordering::Relaxed);
         loop {
@@ -82,7 +94,7 @@ impl<T> Ring<T> {
             let count = room.min(wanted);
             // Relaxed: a ticket is only a number; what it guards is published by the slot's word.
             match line.tail.compare_exchange_weak(tail, tail + count, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return Ok(Some((tail, count))),
+                Ok(_) => return Ok(Some(Claim { first: tail, count, limit: tail + room })),
                 Err(now) => tail = now,
             }
         }
@@ -94,8 +106,14 @@ impl<T> Ring<T> {
         self.memory.capacity().saturating_sub(tail.saturating_sub(head))
     }
 
+    /// Fills a claimed slot. Asks for the one that this or another producer will fill some slots later, if that is below `limit`, so
+    /// free already.
     #[inline]
-    fn fill(&self, ticket: u64, value: T) {
+    fn fill(&self, ticket: u64, limit: u64, value: T) {
+        let ahead = ticket + prefetch::distance(self.memory.capacity());
+        if ticket < ahead && ahead < limit {
+            prefetch::for_writing(self.memory.view(), ahead);
+        }
         let slot = self.memory.slot(ticket);
         slot.value.with_mut(|place| {
             // SAFETY: the ticket was claimed by this thread, and the consumer has read out the value that was here a lap ago: the claim
@@ -109,8 +127,8 @@ impl<T> Ring<T> {
     #[inline]
     pub(crate) fn try_push(&self, seen_head: &AtomicU64, value: T) -> Result<(), PushError<T>> {
         match self.claim(seen_head, 1) {
-            Ok(Some((ticket, _))) => {
-                self.fill(ticket, value);
+            Ok(Some(Claim { first, limit, .. })) => {
+                self.fill(first, limit, value);
                 Ok(())
             }
             Ok(None) => Err(PushError::Full(value)),
@@ -124,7 +142,7 @@ impl<T> Ring<T> {
     ///
     /// No other thread pops at the same time, and pops of different threads are ordered.
     #[inline]
-    pub(crate) unsafe fn try_pop(&self) -> Option<T> {
+    pub(crate) unsafe fn try_pop(&self, read_ahead: &mut ReadAhead) -> Option<T> {
         let head_word = &self.memory.control().consumer.head;
         // Relaxed: written only by those who pop, one at a time.
         let head = head_word.load(Ordering::Relaxed);
@@ -133,6 +151,7 @@ impl<T> Ring<T> {
         if slot.word.load(Ordering::Acquire) != head + 1 {
             return None;
         }
+        read_ahead.from(self.memory.view(), head);
         // SAFETY: the word says that this ticket's value is there; it is read once, since `head` moves on before the next pop, and
         // overwritten only by a producer that has seen that.
         let value = slot.value.with(|place| unsafe { (*place).assume_init_read() });
@@ -165,6 +184,11 @@ impl<T> Ring<T> {
         self.pushed() - head
     }
 
+    /// Whether half of it is free.
+    pub(crate) fn is_half_free(&self) -> bool {
+        self.len() <= self.capacity() / 2
+    }
+
     /// Whether it is closed and everything accepted has been taken.
     pub(crate) fn is_drained(&self) -> bool {
         let tail = self.memory.control().producer.tail.load(Ordering::Acquire);
@@ -179,7 +203,7 @@ impl<T> Ring<T> {
 impl<T> Drop for Ring<T> {
     fn drop(&mut self) {
         // SAFETY: `&mut self`: nobody else pops. Everything claimed has been published, since no push is under way.
-        while let Some(value) = unsafe { self.try_pop() } {
+        while let Some(value) = unsafe { self.try_pop(&mut ReadAhead::default()) } {
             drop(value);
         }
     }
@@ -222,13 +246,13 @@ impl<T: Send> Producer<T> {
         if values.is_empty() {
             return Ok(0);
         }
-        let Some((first, count)) =
+        let Some(Claim { first, count, limit }) =
             self.ring.claim(&self.seen_head, values.len() as u64).map_err(|()| PushError::Closed(()))?
         else {
             return Ok(0);
         };
         for (ticket, value) in (first..).zip(values.drain(..count as usize)) {
-            self.ring.fill(ticket, value);
+            self.ring.fill(ticket, limit, value);
         }
         Ok(count as usize)
     }
@@ -278,6 +302,7 @@ impl<T: Send> Producer<T> {
 /// The consumer's end. Dropping it closes the ring.
 pub struct Consumer<T> {
     ring: Arc<Ring<T>>,
+    read_ahead: ReadAhead,
 }
 
 impl<T: Send> Consumer<T> {
@@ -285,7 +310,7 @@ impl<T: Send> Consumer<T> {
     #[inline]
     pub fn try_pop(&mut self) -> Option<T> {
         // SAFETY: there is one consumer, not cloneable, and this takes it by `&mut`.
-        unsafe { self.ring.try_pop() }
+        unsafe { self.ring.try_pop(&mut self.read_ahead) }
     }
 
     /// Takes up to `most` values, oldest first, to the end of `into`. Gives how many.

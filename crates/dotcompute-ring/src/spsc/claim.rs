@@ -91,7 +91,9 @@ impl<T> ClaimedWrite<'_, T> {
 
     #[inline]
     fn next_place<R>(&mut self, write: impl FnOnce(&mut MaybeUninit<T>) -> R) -> R {
-        let slot = self.producer.view.slot(self.producer.tail + self.written);
+        let ticket = self.producer.tail + self.written;
+        self.producer.fetch_ahead(ticket);
+        let slot = self.producer.view.slot(ticket);
         slot.value.with_mut(|place| {
             // SAFETY: as in `try_push`: the claim found room for this ticket, and has the one producer by `&mut`.
             write(unsafe { &mut *place })
