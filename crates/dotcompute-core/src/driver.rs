@@ -53,7 +53,7 @@ where
         if self.kernel.is_none() {
             return self.restart(cx);
         }
-        match self.intake.poll_next(cx) {
+        match self.intake.poll_next(self.intake.wait, cx) {
             Poll::Ready(Next::Message(message)) => self.guarded(|kernel, ctx| kernel.handle(message, ctx)),
             Poll::Ready(Next::Activated) => self.guarded(K::on_activate),
             Poll::Ready(Next::Deactivated) => self.guarded(K::on_deactivate),

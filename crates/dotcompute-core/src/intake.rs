@@ -32,6 +32,9 @@ pub(crate) enum Next<I> {
     Aborted,
 }
 
+/// There is more to do than to take a message.
+pub(crate) struct NotNow;
+
 /// A ring kernel's consuming end with its books.
 pub(crate) struct Intake<I: Message, O: Message> {
     pub(crate) shared: Arc<Shared<I, O>>,
@@ -39,8 +42,8 @@ pub(crate) struct Intake<I: Message, O: Message> {
     receiver: Receiver<Envelope<I, O>>,
     /// The command that was last acted upon.
     obeyed: Command,
-    /// How to wait here, within a poll, before the task or thread is given up.
-    wait: WaitStrategy,
+    /// How a driver is to wait within a poll, before the task or thread is given up.
+    pub(crate) wait: WaitStrategy,
     /// Of a timed message in hand: how long it was queued, and when its handling began.
     timing: Option<(Duration, Stamp)>,
     /// Whether it ever was active: only then is there something to terminate.
@@ -70,9 +73,10 @@ impl<I: Message, O: Message> Intake<I, O> {
         }
     }
 
-    /// Looks for what comes next. Pending only after arranging to be woken by whatever may change the answer.
+    /// Looks for what comes next, waiting as `wait` says while there is none. Pending only after arranging to be woken by whatever may
+    /// change the answer.
     #[inline]
-    pub(crate) fn poll_next(&mut self, cx: &mut TaskContext<'_>) -> Poll<Next<I>> {
+    pub(crate) fn poll_next(&mut self, wait: WaitStrategy, cx: &mut TaskContext<'_>) -> Poll<Next<I>> {
         loop {
             let command = self.shared.core.life.command();
             if command != self.obeyed || command != Command::Run {
@@ -94,7 +98,7 @@ impl<I: Message, O: Message> Intake<I, O> {
             if let Some(envelope) = self.receiver.try_pop() {
                 return Poll::Ready(Next::Message(self.begin(envelope)));
             }
-            match self.wait_for_message(cx) {
+            match self.wait_for_message(wait, cx) {
                 Poll::Ready(Some(next)) => return Poll::Ready(next),
                 Poll::Ready(None) => {}
                 Poll::Pending => return Poll::Pending,
@@ -170,10 +174,21 @@ impl<I: Message, O: Message> Intake<I, O> {
         self.activated && !std::mem::replace(&mut self.terminate_hook_ran, true)
     }
 
+    /// The next message, if taking one is all there is to do now: no command to act on, no output to let out first. Otherwise the answer is
+    /// in [`poll_next`](Self::poll_next).
+    #[inline]
+    pub(crate) fn try_next(&mut self) -> Result<Option<I>, NotNow> {
+        let command = self.shared.core.life.command();
+        if command != Command::Run || command != self.obeyed || self.ctx.outlets.is_backed_up() {
+            return Err(NotNow);
+        }
+        Ok(self.receiver.try_pop().map(|envelope| self.begin(envelope)))
+    }
+
     /// The ring was empty: waits as the strategy says. Ready with nothing: look again.
-    fn wait_for_message(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<Next<I>>> {
+    fn wait_for_message(&mut self, wait: WaitStrategy, cx: &mut TaskContext<'_>) -> Poll<Option<Next<I>>> {
         if self.obeyed == Command::Run {
-            let mut backoff = Backoff::new(self.wait);
+            let mut backoff = Backoff::new(wait);
             while backoff.snooze() == Step::Again {
                 if let Some(envelope) = self.receiver.try_pop() {
                     return Poll::Ready(Some(Next::Message(self.begin(envelope))));

@@ -11,13 +11,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
 
-use dotcompute_ring::wait::{WaitStrategy, wait_until};
+use dotcompute_ring::wait::{WaitStrategy, thread_waker, wait_for, wait_until};
 use futures_timer::Delay;
 
 use crate::dead_letter::Reason;
 use crate::driver::TURN;
 use crate::error::{HandlerResult, error_text, panic_text};
-use crate::intake::{Intake, Next};
+use crate::intake::{Intake, Next, NotNow};
 use crate::kernel::ReplyTo;
 use crate::lifecycle::{Command, State};
 use crate::message::{Message, MessageHeader};
@@ -63,11 +63,22 @@ impl<I: Message, O: Message> LoopContext<I, O> {
         self.intake.as_ref().expect("only `drop` takes the intake")
     }
 
-    fn poll_receive(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<I>> {
+    /// A look in passing, or one that arranges to be woken. The message before must have been finished.
+    fn look(&mut self, cx: Option<&mut TaskContext<'_>>) -> Poll<Option<I>> {
+        match (cx, self.intake().try_next()) {
+            (_, Ok(Some(message))) => Poll::Ready(Some(message)),
+            (None, Ok(None)) => Poll::Pending,
+            (None, Err(NotNow)) => {
+                self.poll_receive(WaitStrategy::Park, &mut TaskContext::from_waker(&thread_waker()))
+            }
+            (Some(cx), _) => self.poll_receive(WaitStrategy::Park, cx),
+        }
+    }
+
+    fn poll_receive(&mut self, wait: WaitStrategy, cx: &mut TaskContext<'_>) -> Poll<Option<I>> {
         let intake = self.intake();
-        intake.finish();
         loop {
-            match intake.poll_next(cx) {
+            match intake.poll_next(wait, cx) {
                 Poll::Ready(Next::Message(message)) => return Poll::Ready(Some(message)),
                 Poll::Ready(Next::Activated | Next::Deactivated) => {}
                 Poll::Ready(Next::Drained | Next::Aborted) => return Poll::Ready(None),
@@ -91,8 +102,8 @@ impl<I: Message, O: Message> LoopContext<I, O> {
     ///
     /// Blocks while there is none, and while the ring kernel is paused.
     pub fn receive(&mut self) -> Option<I> {
-        let wait = self.wait;
-        wait_until(wait, None, |cx| self.poll_receive(cx)).flatten()
+        self.intake().finish();
+        wait_for(self.wait, None, |cx| self.look(cx)).flatten()
     }
 
     /// As [`receive`](Self::receive), but not longer than `timeout`.
@@ -101,8 +112,8 @@ impl<I: Message, O: Message> LoopContext<I, O> {
     ///
     /// [`NothingReceived`] when there was no message in time.
     pub fn receive_timeout(&mut self, timeout: Duration) -> Result<Option<I>, NothingReceived> {
-        let wait = self.wait;
-        wait_until(wait, Some(Instant::now() + timeout), |cx| self.poll_receive(cx)).ok_or(NothingReceived)
+        self.intake().finish();
+        wait_for(self.wait, Some(Instant::now() + timeout), |cx| self.look(cx)).ok_or(NothingReceived)
     }
 
     /// As [`receive`](Self::receive), for async code.
@@ -112,7 +123,9 @@ impl<I: Message, O: Message> LoopContext<I, O> {
             futures_lite::future::yield_now().await;
         }
         self.turn += 1;
-        std::future::poll_fn(|cx| self.poll_receive(cx)).await
+        let wait = self.intake().wait;
+        self.intake().finish();
+        std::future::poll_fn(|cx| self.poll_receive(wait, cx)).await
     }
 
     /// Sends an output, as [`Context::send`](crate::kernel::Context::send) does, and waits until there was room for it.

@@ -9,10 +9,11 @@ use dotcompute_core::error::{AskError, HandlerResult};
 use dotcompute_core::handle::KernelHandle;
 use dotcompute_core::kernel::{Context, RingKernel};
 use dotcompute_core::lifecycle::State;
-use dotcompute_core::loops::LoopContext;
+use dotcompute_core::loops::{LoopContext, NothingReceived};
 use dotcompute_core::options::KernelOptions;
 use dotcompute_core::runtime::Runtime;
 use dotcompute_core::supervision::Supervision;
+use dotcompute_ring::wait::WaitStrategy;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const PANIC: u64 = 1000;
@@ -283,22 +284,52 @@ fn a_thread_loop_runs_pauses_and_ends() {
     let runtime = Runtime::new().unwrap();
     let refused = runtime.launch_thread_loop("t", KernelOptions::new(), |_: LoopContext<u64, u64>| Ok(()));
     assert!(refused.unwrap_err().to_string().contains("shared pool"));
-    let kernel = runtime
-        .launch_thread_loop("t", KernelOptions::new().dedicated(), |mut ctx: LoopContext<u64, u64>| {
-            while let Some(message) = ctx.receive() {
-                ctx.send(message + 1);
-            }
-            Ok(())
-        })
-        .unwrap();
-    kernel.activate().unwrap();
-    kernel.tell(1).unwrap();
-    assert_eq!(kernel.receive_timeout(PATIENCE).unwrap(), 2);
-    kernel.deactivate(PATIENCE).unwrap();
-    kernel.tell(2).unwrap();
-    assert!(kernel.receive_timeout(Duration::from_millis(20)).is_err());
-    kernel.reactivate().unwrap();
-    assert_eq!(kernel.receive_timeout(PATIENCE).unwrap(), 3);
-    kernel.terminate(PATIENCE).unwrap();
-    assert_eq!(kernel.stats().handled, 2);
+    for wait in [WaitStrategy::Adaptive, WaitStrategy::Spin, WaitStrategy::Park] {
+        let options = KernelOptions::new().dedicated().wait(wait);
+        let kernel = runtime
+            .launch_thread_loop("t", options, |mut ctx: LoopContext<u64, u64>| {
+                while let Some(message) = ctx.receive() {
+                    ctx.send(message + 1);
+                }
+                Ok(())
+            })
+            .unwrap();
+        kernel.activate().unwrap();
+        kernel.tell(1).unwrap();
+        assert_eq!(kernel.receive_timeout(PATIENCE).unwrap(), 2);
+        kernel.deactivate(PATIENCE).unwrap();
+        kernel.tell(2).unwrap();
+        assert!(kernel.receive_timeout(Duration::from_millis(20)).is_err());
+        kernel.reactivate().unwrap();
+        assert_eq!(kernel.receive_timeout(PATIENCE).unwrap(), 3);
+        kernel.terminate(PATIENCE).unwrap();
+        assert_eq!(kernel.stats().handled, 2);
+    }
+}
+
+#[test]
+fn a_thread_loop_that_waits_only_so_long_gets_its_time_back() {
+    let runtime = Runtime::new().unwrap();
+    for wait in [WaitStrategy::Adaptive, WaitStrategy::Spin, WaitStrategy::Park] {
+        let options = KernelOptions::new().dedicated().wait(wait);
+        let kernel = runtime
+            .launch_thread_loop("t", options, |mut ctx: LoopContext<u64, u64>| {
+                loop {
+                    match ctx.receive_timeout(Duration::from_millis(1)) {
+                        Ok(Some(message)) => ctx.reply(message),
+                        Ok(None) => return Ok(()),
+                        Err(NothingReceived) => ctx.send(0),
+                    }
+                }
+            })
+            .unwrap();
+        kernel.activate().unwrap();
+        assert_eq!(
+            kernel.receive_timeout(PATIENCE).unwrap(),
+            0,
+            "{wait:?}: nothing was told, and the loop says so"
+        );
+        assert_eq!(kernel.ask_timeout(7, PATIENCE).unwrap(), 7);
+        kernel.terminate(PATIENCE).unwrap();
+    }
 }
