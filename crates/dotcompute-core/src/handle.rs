@@ -7,12 +7,12 @@
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use dotcompute_ring::banded::{Band, Sender};
-use dotcompute_ring::wait::{WaitStrategy, wait_for, wait_until};
-use dotcompute_ring::wait_list::Ticket;
+use dotcompute_ring::banded::Sender;
+use dotcompute_ring::wait::{WaitStrategy, wait_for};
 use futures_lite::FutureExt;
 use futures_timer::Delay;
 
+use crate::backend::{Residency, Seat};
 use crate::envelope::Envelope;
 pub use crate::envelope::Received;
 use crate::error::{LifecycleError, ReceiveError, Refusal, TellError};
@@ -20,12 +20,14 @@ use crate::lifecycle::{State, Watch};
 use crate::message::{Message, MessageHeader, Priority};
 use crate::options::Backpressure;
 use crate::outlet::{KernelOutlet, ReaderPlace};
-use crate::shared::{AnyKernel, Shared, Unposted};
+use crate::shared::{AnyKernel, Shared};
 use crate::telemetry::{KernelStats, Sampler};
 
 mod ask;
+mod post;
 
 use ask::SpareSlot;
+use post::Patience;
 
 /// A ring kernel's address: typed, cheap to clone, usable from any thread and any executor.
 ///
@@ -64,6 +66,8 @@ pub struct KernelHandle<I, O> {
     sampler: Sampler,
     /// A reply slot for the next ask, so that asking allocates nothing.
     spare: SpareSlot<O>,
+    /// Where asks through this handle may run the ring kernel themselves, if they are to.
+    seat: Option<Arc<Seat>>,
 }
 
 impl<I, O> Clone for KernelHandle<I, O> {
@@ -75,6 +79,7 @@ impl<I, O> Clone for KernelHandle<I, O> {
             wait: self.wait,
             sampler: self.sampler.clone(),
             spare: SpareSlot::empty(),
+            seat: self.seat.clone(),
         }
     }
 }
@@ -97,20 +102,13 @@ const _: () = {
     is_send_and_sync::<KernelHandle<std::cell::Cell<u8>, std::cell::Cell<u8>>>();
 };
 
-/// How long a sender is prepared to wait for room.
-#[derive(Clone, Copy)]
-enum Patience {
-    None,
-    For(Duration),
-    Endless,
-}
-
 impl<I: Message, O: Message> KernelHandle<I, O> {
     pub(crate) fn new(shared: Arc<Shared<I, O>>) -> Self {
         let input = shared.input.clone();
         let wait = shared.core.options.wait;
         let sampler = Sampler::new(shared.core.options.telemetry);
-        Self { shared, input, priority: Priority::default(), wait, sampler, spare: SpareSlot::empty() }
+        let spare = SpareSlot::empty();
+        Self { shared, input, priority: Priority::default(), wait, sampler, spare, seat: None }
     }
 
     /// The ring kernel's name.
@@ -141,6 +139,41 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     #[must_use]
     pub fn with_wait(&self, wait: WaitStrategy) -> Self {
         Self { wait, ..self.clone() }
+    }
+
+    /// A handle to the same ring kernel whose [`ask`](Self::ask) and [`ask_async`](Self::ask_async) handle the message on the calling
+    /// thread, if the ring kernel is idle at that moment: no other thread is woken, and nothing travels to another core and back.
+    ///
+    /// Messages are still handled one after another and in order, panics and errors still end at the message boundary, and the
+    /// books are kept as ever; only the thread is another. A ring kernel that is busy, or on a thread of its own, is asked as usual.
+    ///
+    /// It is not the default because the caller then waits in the handler itself: one that never returns keeps its asker, which
+    /// [`abort`](Self::abort) would otherwise release. Asks with a timeout never run a handler, since they could not leave it in time.
+    ///
+    /// ```
+    /// # use dotcompute_core::error::HandlerResult;
+    /// # use dotcompute_core::kernel::{Context, RingKernel};
+    /// # use dotcompute_core::runtime::Runtime;
+    /// # struct Double;
+    /// # impl RingKernel for Double {
+    /// #     type Input = u64;
+    /// #     type Output = u64;
+    /// #     fn handle(&mut self, message: u64, ctx: &mut Context<u64>) -> HandlerResult {
+    /// #         ctx.reply(message * 2);
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// let runtime = Runtime::new()?;
+    /// let double = runtime.launch("double", || Double)?;
+    /// double.activate()?;
+    /// let double = double.with_inline_asks();
+    /// assert_eq!(double.ask(21)?, 42);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn with_inline_asks(&self) -> Self {
+        let seat = self.shared.residency().and_then(Residency::seat);
+        Self { seat, ..self.clone() }
     }
 
     // ---- tell ----
@@ -213,73 +246,6 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         }
     }
 
-    #[inline]
-    fn send(&self, envelope: Envelope<I, O>, patience: Patience) -> Result<(), (Refusal, Envelope<I, O>)> {
-        if !self.shared.core.life.get().accepts_messages() {
-            return Err((self.ended_or_not_activated(), envelope));
-        }
-        match self.shared.post(&self.input, envelope) {
-            Ok(()) => Ok(()),
-            Err(Unposted::Closed(envelope)) => Err((self.ended_or_not_activated(), envelope)),
-            Err(Unposted::Full(envelope)) => self.send_into_full(envelope, patience),
-        }
-    }
-
-    #[cold]
-    fn send_into_full(
-        &self,
-        envelope: Envelope<I, O>,
-        patience: Patience,
-    ) -> Result<(), (Refusal, Envelope<I, O>)> {
-        let timeout = match patience {
-            Patience::None => {
-                self.shared.core.counters.rejected.bump();
-                return Err((Refusal::Full { capacity: self.input.capacity() }, envelope));
-            }
-            Patience::For(time) => Some(time),
-            Patience::Endless => None,
-        };
-        let deadline = timeout.map(|time| Instant::now() + time);
-        let mut posting = Posting::new(self, envelope);
-        let look = |cx: Option<&mut std::task::Context<'_>>| posting.look(cx);
-        match wait_for(self.wait, deadline, look) {
-            Some(outcome) => outcome,
-            None => posting.give_up(timeout.unwrap_or_default()),
-        }
-    }
-
-    async fn send_async(
-        &self,
-        envelope: Envelope<I, O>,
-        patience: Patience,
-    ) -> Result<(), (Refusal, Envelope<I, O>)> {
-        let timeout = match patience {
-            Patience::None => return self.send(envelope, patience),
-            Patience::For(time) => Some(time),
-            Patience::Endless => None,
-        };
-        if !self.state().accepts_messages() {
-            return Err((self.ended_or_not_activated(), envelope));
-        }
-        let mut posting = Posting::new(self, envelope);
-        let outcome = within(timeout, std::future::poll_fn(|cx| posting.poll(cx))).await;
-        match outcome {
-            Some(outcome) => outcome,
-            None => posting.give_up(timeout.unwrap_or_default()),
-        }
-    }
-
-    /// Why a ring kernel that does not take messages does not.
-    #[cold]
-    fn ended_or_not_activated(&self) -> Refusal {
-        match self.state() {
-            state @ (State::Created | State::Launched) => Refusal::NotActivated { state },
-            // The input is closed a moment before the state says so.
-            State::Active | State::Deactivated => Refusal::Ended { state: State::Terminating },
-            state => Refusal::Ended { state },
-        }
-    }
-
     // ---- receive ----
 
     /// Waits for the next output of the ring kernel.
@@ -329,7 +295,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     pub fn receive_envelope(&self, timeout: Option<Duration>) -> Result<Received<O>, ReceiveError> {
         let mut place = ReaderPlace::new(&self.shared);
         let deadline = timeout.map(|time| Instant::now() + time);
-        match wait_until(self.wait, deadline, |cx| place.poll(cx)) {
+        match wait_for(self.wait, deadline, |cx| place.look(cx)) {
             Some(Ok(received)) => Ok(received),
             Some(Err(state)) => Err(self.nothing_to_come(state)),
             None => Err(self.nothing_came(timeout.unwrap_or_default())),
@@ -485,86 +451,6 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     async fn state_when(&self, timeout: Option<Duration>, done: impl Fn(State) -> bool) -> Option<State> {
         let mut watch = Watch::new(&self.shared.core.life);
         within(timeout, std::future::poll_fn(|cx| watch.poll(cx, &done))).await
-    }
-}
-
-/// At every so many-th look, a spinning sender looks at the ring: each time, the line that the ring kernel counts on has to travel.
-const LOOKS_PER_GLANCE: u32 = 16;
-/// At every so many-th look, it tries even if there is hardly any room: the ring kernel may be at rest.
-const LOOKS_PER_TRY: u32 = 1024;
-
-/// An envelope on its way into a full ring; gives up its place among the waiting when dropped.
-struct Posting<'a, I: Message, O: Message> {
-    handle: &'a KernelHandle<I, O>,
-    envelope: Option<Envelope<I, O>>,
-    ticket: Ticket,
-    looks: u32,
-}
-
-type Posted<I, O> = Result<(), (Refusal, Envelope<I, O>)>;
-
-impl<'a, I: Message, O: Message> Posting<'a, I, O> {
-    fn new(handle: &'a KernelHandle<I, O>, envelope: Envelope<I, O>) -> Self {
-        Self { handle, envelope: Some(envelope), ticket: Ticket::default(), looks: 0 }
-    }
-
-    fn poll(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Posted<I, O>> {
-        self.look(Some(cx))
-    }
-
-    /// Tries; with a context, arranges to be woken where there is no room.
-    ///
-    /// Without one, this is a look of a spinning sender, which waits until there is ample room: if it took every slot as it came free,
-    /// the two sides would pass each message on under each other's hands.
-    fn look(&mut self, mut cx: Option<&mut std::task::Context<'_>>) -> std::task::Poll<Posted<I, O>> {
-        use std::task::Poll;
-        let handle = self.handle;
-        if cx.is_none() {
-            self.looks = self.looks.wrapping_add(1);
-            let glances = self.looks.is_multiple_of(LOOKS_PER_GLANCE);
-            let tries = self.looks.is_multiple_of(LOOKS_PER_TRY) || (glances && self.has_ample_room());
-            if !tries {
-                return Poll::Pending;
-            }
-        }
-        while let Some(envelope) = self.envelope.take() {
-            let band = Band::of(envelope.header.priority.get());
-            match handle.shared.post(&handle.input, envelope) {
-                Ok(()) => return Poll::Ready(Ok(())),
-                Err(Unposted::Closed(envelope)) => {
-                    return Poll::Ready(Err((handle.ended_or_not_activated(), envelope)));
-                }
-                Err(Unposted::Full(envelope)) => {
-                    self.envelope = Some(envelope);
-                    let Some(cx) = cx.as_deref_mut() else { return Poll::Pending };
-                    if handle.input.poll_space(band, &mut self.ticket, cx).is_pending() {
-                        return Poll::Pending;
-                    }
-                }
-            }
-        }
-        unreachable!("a posting is not polled again after it is ready")
-    }
-
-    fn has_ample_room(&self) -> bool {
-        let band = self.envelope.as_ref().map(|envelope| Band::of(envelope.header.priority.get()));
-        band.is_none_or(|band| self.handle.input.has_ample_room(band))
-    }
-
-    fn give_up(mut self, waited: Duration) -> Posted<I, O> {
-        match self.envelope.take() {
-            Some(envelope) => {
-                self.handle.shared.core.counters.rejected.bump();
-                Err((Refusal::TimedOut { capacity: self.handle.input.capacity(), waited }, envelope))
-            }
-            None => Ok(()),
-        }
-    }
-}
-
-impl<I: Message, O: Message> Drop for Posting<'_, I, O> {
-    fn drop(&mut self) {
-        self.handle.input.cancel_space(&mut self.ticket);
     }
 }
 

@@ -307,6 +307,11 @@ impl<O: Message> Outlets<O> {
     }
 }
 
+/// Whether a ring kernel in this state will put out nothing more, or has not begun to.
+fn nothing_can_come(state: State) -> bool {
+    state.has_ended() || state <= State::Launched
+}
+
 /// Waiting for something to receive; gives up its place when dropped.
 pub(crate) struct ReaderPlace<'a, I, O> {
     shared: &'a Shared<I, O>,
@@ -319,6 +324,19 @@ impl<'a, I: Message, O: Message> ReaderPlace<'a, I, O> {
         Self { shared, ticket: Ticket::default(), watch: Watch::new(&shared.core.life) }
     }
 
+    /// A look in passing, or one that arranges to be woken.
+    pub(crate) fn look(&mut self, cx: Option<&mut Context<'_>>) -> Poll<Result<Received<O>, State>> {
+        if let Some(cx) = cx {
+            return self.poll(cx);
+        }
+        let state = self.shared.core.life.get();
+        match self.shared.output.try_receive() {
+            Some(received) => Poll::Ready(Ok(received)),
+            None if nothing_can_come(state) => Poll::Ready(Err(state)),
+            None => Poll::Pending,
+        }
+    }
+
     /// Ready with an output, or with the state once nothing can come any more.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received<O>, State>> {
         let output = &self.shared.output;
@@ -326,7 +344,7 @@ impl<'a, I: Message, O: Message> ReaderPlace<'a, I, O> {
             return Poll::Ready(Ok(received));
         }
         output.readers.prepare(&mut self.ticket, cx.waker());
-        let over = self.watch.poll(cx, |state| state.has_ended() || state <= State::Launched);
+        let over = self.watch.poll(cx, nothing_can_come);
         // Looked at again after announcing: what was put in between, or just before the end, is found here.
         match (output.try_receive(), over) {
             (Some(received), _) => Poll::Ready(Ok(received)),

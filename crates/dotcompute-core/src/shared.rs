@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
 
+use dotcompute_ring::PushError;
 use dotcompute_ring::banded::{self, Receiver, Sender};
 use dotcompute_ring::reply::Replier;
 use dotcompute_ring::signal::Signal;
@@ -181,10 +182,15 @@ impl<I: Message, O: Message> Shared<I, O> {
         } else {
             sender.try_push(band, envelope)
         };
-        match pushed {
-            Ok(()) => Ok(()),
-            Err(dotcompute_ring::PushError::Full(envelope)) => Err(Unposted::Full(envelope)),
-            Err(dotcompute_ring::PushError::Closed(envelope)) => Err(Unposted::Closed(envelope)),
+        pushed.map_err(Unposted::from)
+    }
+}
+
+impl<E> From<PushError<E>> for Unposted<E> {
+    fn from(error: PushError<E>) -> Self {
+        match error {
+            PushError::Full(envelope) => Self::Full(envelope),
+            PushError::Closed(envelope) => Self::Closed(envelope),
         }
     }
 }

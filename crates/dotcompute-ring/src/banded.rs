@@ -308,15 +308,26 @@ impl<T> Sender<T> {
     /// [`PushError`] with the value in it: the band is full or the mailbox is closed.
     #[inline]
     pub fn try_push(&self, band: Band, value: T) -> Result<(), PushError<T>> {
+        self.try_push_unannounced(band, value)?;
+        self.mailbox.receiver.notify();
+        Ok(())
+    }
+
+    /// As [`try_push`](Self::try_push), but leaves a sleeping receiver asleep: for a caller that sees to it by other means that the
+    /// receiver looks again.
+    ///
+    /// # Errors
+    ///
+    /// As for `try_push`.
+    #[inline]
+    pub fn try_push_unannounced(&self, band: Band, value: T) -> Result<(), PushError<T>> {
         let band = band as usize;
         let ring = match self.mailbox.bands[band].get_or_make(self.mailbox.slots) {
             Ok(Some(ring)) => ring,
             Ok(None) => return Err(PushError::Full(value)),
             Err(()) => return Err(PushError::Closed(value)),
         };
-        ring.try_push(&self.seen_heads[band], value)?;
-        self.mailbox.receiver.notify();
-        Ok(())
+        ring.try_push(&self.seen_heads[band], value)
     }
 
     /// As [`try_push`](Self::try_push), but in a mailbox made with [`Overflow::EvictOldest`] a full band gives up its oldest values, usually

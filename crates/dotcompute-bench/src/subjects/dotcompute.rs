@@ -17,6 +17,7 @@ use crate::tell as tells;
 
 const NAME: &str = "dotcompute";
 const POOL: &str = "dotcompute-pool";
+const INLINE: &str = "dotcompute-inline";
 const MPSC: &str = "dotcompute-mpsc";
 const NO_TELEMETRY: &str = "dotcompute-no-telemetry";
 
@@ -164,15 +165,46 @@ fn ask(setting: &Setting, wait: WaitStrategy) -> Result<Sample, BenchError> {
     asks::drive(NAME, setting, |question| kernel.ask(question).map_err(BenchError::subject(NAME, "asking")))
 }
 
+/// A ring kernel on the pool whose asker handles each question in the worker's place, on its own thread.
+pub fn ask_inline(setting: &Setting) -> Result<Sample, BenchError> {
+    let (_runtime, answerer) = answerer_on_the_pool(INLINE)?;
+    let answerer = answerer.with_inline_asks();
+    asks::drive(INLINE, setting, |question| {
+        answerer.ask(question).map_err(BenchError::subject(INLINE, "asking"))
+    })
+}
+
 /// The asker and the ring kernel on one worker of the pool, as the asynchronous peers' are on one thread: nothing
 /// crosses from core to core.
 pub fn ask_on_the_pool(setting: &Setting) -> Result<Sample, BenchError> {
+    let (runtime, answerer) = answerer_on_the_pool(POOL)?;
+    ask_from_the_pool(POOL, setting, &runtime, answerer)
+}
+
+/// As [`ask_on_the_pool`], with asks that do not wait for the worker to come round to the ring kernel.
+pub fn ask_on_the_pool_inline(setting: &Setting) -> Result<Sample, BenchError> {
+    let (runtime, answerer) = answerer_on_the_pool(INLINE)?;
+    ask_from_the_pool(INLINE, setting, &runtime, answerer.with_inline_asks())
+}
+
+fn answerer_on_the_pool(
+    subject: &'static str,
+) -> Result<(Runtime, KernelHandle<Payload, Payload>), BenchError> {
     let runtime = Runtime::with_options(RuntimeOptions::new().workers(1))
-        .map_err(BenchError::subject(POOL, "making a runtime"))?;
+        .map_err(BenchError::subject(subject, "making a runtime"))?;
     let answerer = runtime
         .launch_with("answerer", KernelOptions::new().capacity(CAPACITY), || Answerer)
-        .map_err(BenchError::subject(POOL, "launching a ring kernel"))?;
-    answerer.activate().map_err(BenchError::subject(POOL, "activating a ring kernel"))?;
+        .map_err(BenchError::subject(subject, "launching a ring kernel"))?;
+    answerer.activate().map_err(BenchError::subject(subject, "activating a ring kernel"))?;
+    Ok((runtime, answerer))
+}
+
+fn ask_from_the_pool(
+    subject: &'static str,
+    setting: &Setting,
+    runtime: &Runtime,
+    answerer: KernelHandle<Payload, Payload>,
+) -> Result<Sample, BenchError> {
     let (done, outcome) = channel();
     let setting = setting.clone();
     let ask_all = move |_: LoopContext<(), ()>| {
@@ -181,18 +213,18 @@ pub fn ask_on_the_pool(setting: &Setting) -> Result<Sample, BenchError> {
             setting.cores.pin_driver();
             let answerer = &answerer;
             let ask = |question| async move {
-                answerer.ask_async(question).await.map_err(BenchError::subject(POOL, "asking"))
+                answerer.ask_async(question).await.map_err(BenchError::subject(subject, "asking"))
             };
             // The receiver waits until the runtime is gone.
-            let _ = done.send(asks::drive_async(POOL, &setting, ask).await);
+            let _ = done.send(asks::drive_async(subject, &setting, ask).await);
             Ok(())
         }
     };
     let asker = runtime
         .launch_loop("asker", KernelOptions::new(), ask_all)
-        .map_err(BenchError::subject(POOL, "launching the asker"))?;
-    asker.activate().map_err(BenchError::subject(POOL, "activating the asker"))?;
-    outcome.recv().unwrap_or(Err(BenchError::Panicked { subject: POOL }))
+        .map_err(BenchError::subject(subject, "launching the asker"))?;
+    asker.activate().map_err(BenchError::subject(subject, "activating the asker"))?;
+    outcome.recv().unwrap_or(Err(BenchError::Panicked { subject }))
 }
 
 /// Counts what it is told and reports what it has counted when asked.

@@ -1,7 +1,5 @@
 //! The CPU backend: ring kernels as tasks, on a pool of workers or on threads of their own.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
@@ -13,11 +11,9 @@ use dotcompute_ring::fence::Fence;
 use dotcompute_ring::wait::{park, thread_waker};
 use dotcompute_ring::wait_list::{Ticket, WaitList};
 
-use super::{Backend, BackendError, BackendKind, LaunchPlan, Program, Residency};
+use super::{Backend, BackendError, BackendKind, HostTask, LaunchPlan, Program, Residency, Seat};
 use crate::lifecycle::Command;
 use crate::options::Placement;
-
-type HostTask = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Threads of this process.
 pub(crate) struct CpuBackend {
@@ -50,8 +46,9 @@ impl Backend for CpuBackend {
         let Program::Host(task) = plan.program;
         match plan.placement {
             Placement::Pool => {
-                self.pool()?.executor.spawn(task).detach();
-                Ok(Box::new(OnPool))
+                let (seat, pool_task) = Seat::new(task);
+                self.pool()?.executor.spawn(pool_task).detach();
+                Ok(Box::new(OnPool(seat)))
             }
             Placement::Dedicated => Ok(Box::new(OnThread::start(&plan.kernel, task, None)?)),
             Placement::Pinned(core) => {
@@ -129,11 +126,15 @@ impl Stop {
 }
 
 /// A ring kernel on the pool: it holds nothing that outlives its task.
-struct OnPool;
+struct OnPool(Arc<Seat>);
 
 impl Residency for OnPool {
     fn control(&self, _command: Command) {
         // The task reads the command word.
+    }
+
+    fn seat(&self) -> Option<Arc<Seat>> {
+        Some(Arc::clone(&self.0))
     }
 
     fn join(&self, _deadline: Instant) -> bool {

@@ -16,8 +16,10 @@ use crate::lifecycle::Command;
 use crate::options::Placement;
 
 mod cpu;
+mod seat;
 
 pub(crate) use cpu::CpuBackend;
+pub use seat::Seat;
 
 /// The kinds of backend there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -103,14 +105,22 @@ pub struct LaunchPlan {
 pub enum Program {
     /// A task for the host: to be polled until it is ready, from the moment of launch on. It waits for activation by itself,
     /// catches the panics of user code, and looks at the command word whenever it is polled.
-    Host(Pin<Box<dyn Future<Output = ()> + Send>>),
+    Host(HostTask),
 }
+
+/// A ring kernel that runs on the host, as a task.
+pub type HostTask = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The runtime's hold on one resident ring kernel.
 pub trait Residency: Send + Sync {
     /// Passes on a command. Never waits. A host program reads the command word itself; a device backend stores the command where
     /// the device looks.
     fn control(&self, command: Command);
+
+    /// Where whoever waits for the ring kernel may run it; none if it runs only in a place of its own.
+    fn seat(&self) -> Option<Arc<Seat>> {
+        None
+    }
 
     /// Waits until the backend has taken its resources back after the end, at most until `deadline`. False if it had not.
     fn join(&self, deadline: Instant) -> bool;

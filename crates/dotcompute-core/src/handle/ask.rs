@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use dotcompute_ring::reply::ReplySlot;
 use dotcompute_ring::wait::{Backoff, Step, wait_until};
 
-use super::{KernelHandle, Patience, within};
+use super::post::Patience;
+use super::{KernelHandle, within};
 use crate::envelope::Answer;
 use crate::error::{AskError, Refusal, TellError};
 use crate::lifecycle::{State, Watch};
@@ -106,8 +107,21 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     pub async fn ask_async(&self, message: I) -> Result<O, AskError<I>> {
         let mut slot = self.spare.take();
         let envelope = self.envelope(message, Some(slot.arm()));
-        if let Err((reason, unsent)) = self.send_async(envelope, self.patience()).await {
-            return Err(self.not_sent(reason, unsent.message));
+        match self.send_inline(envelope) {
+            Ok(()) => {
+                if let Some(answer) = slot.try_take() {
+                    return self.conclude(
+                        slot,
+                        answer.map_or(Outcome::NoReply, Outcome::Answer),
+                        Duration::ZERO,
+                    );
+                }
+            }
+            Err(envelope) => {
+                if let Err((reason, unsent)) = self.send_async(envelope, self.patience()).await {
+                    return Err(self.not_sent(reason, unsent.message));
+                }
+            }
         }
         self.await_answer(slot, None).await
     }
@@ -157,8 +171,13 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     ) -> Result<O, AskError<I>> {
         let deadline = timeout.map(|time| Instant::now() + time);
         let mut slot = self.spare.take();
-        let envelope = self.envelope(message, Some(slot.arm()));
-        if let Err((reason, unsent)) = self.send(envelope, patience) {
+        let mut unsent = Err(self.envelope(message, Some(slot.arm())));
+        if timeout.is_none() {
+            unsent = unsent.or_else(|envelope| self.send_inline(envelope));
+        }
+        if let Err(envelope) = unsent
+            && let Err((reason, unsent)) = self.send(envelope, patience)
+        {
             return Err(self.not_sent(reason, unsent.message));
         }
         let outcome = self.wait_for_answer(&mut slot, deadline);
