@@ -22,7 +22,11 @@ pub fn expand(input: &Input, module: &TokenStream) -> Result<TokenStream> {
     let checks = layout_checks(ident, &fields, &names, module);
     Ok(quote! {
         // SAFETY: the type is `repr(C)`; the checks below compile only if no byte lies outside its fields, and the layout's
-        // constant only if all its fields are `Plain`.
+        // constant only if all its fields are `Plain`, which are records.
+        #[automatically_derived]
+        unsafe impl #record::Record for #ident {}
+
+        // SAFETY: the layout is made from the type itself.
         #[automatically_derived]
         unsafe impl #record::Plain for #ident {
             const TYPE: #record::PlainType = #record::PlainType::Record(&<Self as #record::RecordMessage>::LAYOUT);

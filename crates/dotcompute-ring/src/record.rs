@@ -67,6 +67,28 @@ records!(u8, u16, u32, u64, i8, i16, i32, i64, f32, f64);
 // SAFETY: an array has its elements without gaps, and nothing else.
 unsafe impl<T: Record, const N: usize> Record for [T; N] {}
 
+/// A record's bytes, as they lie in memory.
+///
+/// ```
+/// use dotcompute_ring::record::{bytes_of, from_bytes};
+///
+/// assert_eq!(bytes_of(&0x0403_0201u32.to_le()), [1, 2, 3, 4]);
+/// assert_eq!(from_bytes::<u32>(&[1, 2, 3, 4]).map(u32::from_le), Some(0x0403_0201));
+/// assert_eq!(from_bytes::<u32>(&[1, 2, 3]), None);
+/// ```
+#[must_use]
+pub fn bytes_of<R: Record>(record: &R) -> &[u8] {
+    // SAFETY: a `Record` has no padding, so each of its `size_of` bytes is initialised; the slice lives as long as the borrow.
+    unsafe { core::slice::from_raw_parts(core::ptr::from_ref(record).cast(), size_of::<R>()) }
+}
+
+/// The record that these bytes are, wherever they lie; none if they are fewer or more than it has.
+#[must_use]
+pub fn from_bytes<R: Record>(bytes: &[u8]) -> Option<R> {
+    // SAFETY: the bytes are as many as a `Record` has, of which every pattern is a value; the read needs no alignment.
+    (bytes.len() == size_of::<R>()).then(|| unsafe { bytes.as_ptr().cast::<R>().read_unaligned() })
+}
+
 /// What is wrong with memory that should hold a ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

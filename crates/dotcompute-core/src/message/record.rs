@@ -34,6 +34,8 @@
 
 use std::fmt::Write as _;
 
+pub use dotcompute_ring::record::{Record, bytes_of, from_bytes};
+
 use super::Message;
 
 /// A value whose bytes are all there is to it: it can stand in a record.
@@ -42,14 +44,14 @@ use super::Message;
 ///
 /// # Safety
 ///
-/// The type has no padding bytes, every bit pattern is a valid value, and [`TYPE`](Self::TYPE) describes it.
+/// [`TYPE`](Self::TYPE) describes the type.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a field of a record message",
     label = "not plain old data",
     note = "a record's fields are `u8` to `u64`, `i8` to `i64`, `f32`, `f64`, arrays of these, and other record messages",
     note = "use `u8` for `bool`, `u32` for `char` or an enum, `u64` for `usize`, `[u8; N]` for text"
 )]
-pub unsafe trait Plain: Copy + Send + 'static {
+pub unsafe trait Plain: Record {
     /// What the type is in C.
     const TYPE: PlainType;
 }
@@ -213,7 +215,7 @@ typedef unsigned long long uint64_t;
 
 macro_rules! scalars {
     ($($ty:ty => $c:literal)*) => {$(
-        // SAFETY: a number has no padding, every bit pattern is one, and the C type has the same width and kind.
+        // SAFETY: the C type has the same width and kind.
         unsafe impl Plain for $ty {
             const TYPE: PlainType = PlainType::Scalar($c);
         }
@@ -233,7 +235,7 @@ scalars! {
     f64 => "double"
 }
 
-// SAFETY: an array is its elements, one after another with nothing between, and so is the C array.
+// SAFETY: an array in C too is its elements, one after another with nothing between.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {
     const TYPE: PlainType = PlainType::Array { len: N, element: &T::TYPE };
 }
