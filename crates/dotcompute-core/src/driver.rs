@@ -32,7 +32,7 @@ pub(crate) struct HandlerDriver<K: RingKernel, F> {
 impl<K: RingKernel, F> Unpin for HandlerDriver<K, F> {}
 
 /// What a driver does after a step.
-enum After {
+pub(crate) enum After {
     GoOn,
     Wait,
     End,

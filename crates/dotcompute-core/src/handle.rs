@@ -12,7 +12,7 @@ use dotcompute_ring::wait::{WaitStrategy, wait_for};
 use futures_lite::FutureExt;
 use futures_timer::Delay;
 
-use crate::backend::{Residency, Seat};
+use crate::backend::Seat;
 use crate::envelope::Envelope;
 pub use crate::envelope::Received;
 use crate::error::{LifecycleError, ReceiveError, Refusal, TellError};
@@ -68,6 +68,8 @@ pub struct KernelHandle<I, O> {
     spare: SpareSlot<O>,
     /// Where asks through this handle may run the ring kernel themselves, if they are to.
     seat: Option<Arc<Seat>>,
+    /// Whether what runs there is the attendant of a device: no user code, to be run again until the answer is there.
+    attends: bool,
 }
 
 impl<I, O> Clone for KernelHandle<I, O> {
@@ -80,6 +82,7 @@ impl<I, O> Clone for KernelHandle<I, O> {
             sampler: self.sampler.clone(),
             spare: SpareSlot::empty(),
             seat: self.seat.clone(),
+            attends: self.attends,
         }
     }
 }
@@ -107,8 +110,10 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         let input = shared.input.clone();
         let wait = shared.core.options.wait;
         let sampler = Sampler::new(shared.core.options.telemetry);
+        let attends = shared.is_on_device();
+        let seat = if attends { shared.seat() } else { None };
         let spare = SpareSlot::empty();
-        Self { shared, input, priority: Priority::default(), wait, sampler, spare, seat: None }
+        Self { shared, input, priority: Priority::default(), wait, sampler, spare, seat, attends }
     }
 
     /// The ring kernel's name.
@@ -172,8 +177,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     /// ```
     #[must_use]
     pub fn with_inline_asks(&self) -> Self {
-        let seat = self.shared.residency().and_then(Residency::seat);
-        Self { seat, ..self.clone() }
+        Self { seat: self.shared.seat(), ..self.clone() }
     }
 
     // ---- tell ----

@@ -32,6 +32,15 @@ pub(crate) enum Next<I> {
     Aborted,
 }
 
+/// Of a timed message: how long it was queued, and when its handling began.
+type Timing = Option<(Duration, Stamp)>;
+
+/// A message that has been taken and not finished, without its body.
+pub(crate) struct InHand<O> {
+    pub(crate) current: Current<O>,
+    timing: Timing,
+}
+
 /// There is more to do than to take a message.
 pub(crate) struct NotNow;
 
@@ -45,7 +54,7 @@ pub(crate) struct Intake<I: Message, O: Message> {
     /// How a driver is to wait within a poll, before the task or thread is given up.
     pub(crate) wait: WaitStrategy,
     /// Of a timed message in hand: how long it was queued, and when its handling began.
-    timing: Option<(Duration, Stamp)>,
+    timing: Timing,
     /// Whether it ever was active: only then is there something to terminate.
     activated: bool,
     terminate_hook_ran: bool,
@@ -106,6 +115,19 @@ impl<I: Message, O: Message> Intake<I, O> {
         }
     }
 
+    /// As [`poll_next`](Self::poll_next), but takes no message.
+    pub(crate) fn poll_next_command(&mut self, cx: &mut TaskContext<'_>) -> Poll<Next<I>> {
+        loop {
+            let command = self.shared.core.life.command();
+            match self.poll_command(command, cx) {
+                Poll::Ready(Some(next)) => return Poll::Ready(next),
+                Poll::Ready(None) if self.poll_new_command(cx).is_pending() => return Poll::Pending,
+                Poll::Ready(None) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
     /// Acts on a command. Ready with nothing: go on to the messages.
     #[cold]
     fn poll_command(&mut self, command: Command, cx: &mut TaskContext<'_>) -> Poll<Option<Next<I>>> {
@@ -139,6 +161,11 @@ impl<I: Message, O: Message> Intake<I, O> {
         let core = &self.shared.core;
         let registered = core.control.prepare(cx.waker());
         if !registered || core.life.command() != self.obeyed { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Whether it is to handle what it has accepted and end.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.shared.core.life.command() == Command::Drain
     }
 
     /// Whether it is to end at once.
@@ -219,12 +246,30 @@ impl<I: Message, O: Message> Intake<I, O> {
         message
     }
 
+    /// Puts the message in hand aside: it is being handled elsewhere.
+    pub(crate) fn set_aside(&mut self) -> Option<InHand<O>> {
+        let current = self.ctx.current.take()?;
+        Some(InHand { current, timing: self.timing.take() })
+    }
+
+    /// Takes a message in hand again.
+    pub(crate) fn take_up(&mut self, in_hand: InHand<O>) {
+        self.ctx.current = Some(in_hand.current);
+        self.timing = in_hand.timing;
+    }
+
     /// The message in hand, if any, was handled well.
     #[inline]
     pub(crate) fn finish(&mut self) {
+        self.finish_after(None);
+    }
+
+    /// As [`finish`](Self::finish), where the time that the handler took was measured elsewhere.
+    #[inline]
+    pub(crate) fn finish_after(&mut self, handling: Option<Duration>) {
         if let Some(current) = self.ctx.current.take() {
             self.shared.core.counters.handled.bump_exclusively();
-            self.record_times();
+            self.record_times(handling);
             // Dropped after counting: an asker who gets no answer finds its question counted.
             drop(current);
         }
@@ -233,15 +278,14 @@ impl<I: Message, O: Message> Intake<I, O> {
     /// Handling the message in hand, if any, failed: it becomes a dead letter.
     pub(crate) fn finish_badly(&mut self, reason: Reason, cause: &str) {
         if let Some(Current { header, reply }) = self.ctx.current.take() {
-            self.record_times();
+            self.record_times(None);
             self.shared.core.bury(header, reply, None, reason, cause.to_owned());
         }
     }
 
-    fn record_times(&mut self) {
+    fn record_times(&mut self, handling: Option<Duration>) {
         if let Some((queued, began)) = self.timing.take() {
-            let (handling, _) = began.lap();
-            self.shared.core.latencies.record(queued, handling);
+            self.shared.core.latencies.record(queued, handling.unwrap_or_else(|| began.lap().0));
         }
     }
 

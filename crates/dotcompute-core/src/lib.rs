@@ -20,6 +20,7 @@ extern crate self as dotcompute_core;
 
 pub mod backend;
 pub mod dead_letter;
+pub mod device;
 pub mod error;
 pub mod handle;
 pub mod kernel;
@@ -31,6 +32,7 @@ pub mod runtime;
 pub mod supervision;
 pub mod telemetry;
 
+mod attendant;
 mod driver;
 mod envelope;
 mod intake;

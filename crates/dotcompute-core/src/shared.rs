@@ -11,7 +11,7 @@ use dotcompute_ring::banded::{self, Receiver, Sender};
 use dotcompute_ring::reply::Replier;
 use dotcompute_ring::signal::Signal;
 
-use crate::backend::Residency;
+use crate::backend::{Residency, Seat};
 use crate::dead_letter::{DeadLetters, Reason};
 use crate::envelope::{Answer, Envelope};
 use crate::error::{Fault, LifecycleError};
@@ -144,6 +144,8 @@ pub(crate) struct Shared<I, O> {
     pub(crate) output: OutputRing<O>,
     pub(crate) routes: Arc<Routes<O>>,
     residency: OnceLock<Box<dyn Residency>>,
+    /// Of a ring kernel on a device: the device's part. `residency` is that of its attendant then.
+    on_device: OnceLock<Box<dyn Residency>>,
 }
 
 /// Why an envelope was not accepted.
@@ -165,8 +167,27 @@ impl<I: Message, O: Message> Shared<I, O> {
             output,
             routes: Arc::new(Routes::new()),
             residency: OnceLock::new(),
+            on_device: OnceLock::new(),
         };
         Ok((Arc::new(shared), receiver))
+    }
+
+    /// Called once, by `launch`, before any handle exists.
+    pub(crate) fn set_residency(&self, residency: Box<dyn Residency>, on_device: Option<Box<dyn Residency>>) {
+        let _ = self.residency.set(residency);
+        if let Some(on_device) = on_device {
+            let _ = self.on_device.set(on_device);
+        }
+    }
+
+    /// Where whoever waits for the ring kernel may run it, if it may be run elsewhere than in its place.
+    pub(crate) fn seat(&self) -> Option<Arc<Seat>> {
+        self.residency.get().and_then(|residency| residency.seat())
+    }
+
+    /// Whether it runs on a device, with an attendant here.
+    pub(crate) fn is_on_device(&self) -> bool {
+        self.on_device.get().is_some()
     }
 
     /// Puts an envelope into the input ring through `sender`, one of this ring kernel's. What it evicts becomes a dead letter.
@@ -202,10 +223,10 @@ pub(crate) trait AnyKernel: Send + Sync {
     fn core(&self) -> &Core;
     fn stats(&self) -> KernelStats;
     fn close_input(&self);
-    /// Issues a command: to the driver, which looks at the command word, and to the backend, whose device may not see that word.
+    /// Issues a command to the driver, which looks at the command word; a ring kernel on a device has one on the host.
     fn command(&self, command: Command);
-    fn set_residency(&self, residency: Box<dyn Residency>);
-    fn residency(&self) -> Option<&dyn Residency>;
+    /// Waits until the resources are back, at most until `deadline`. False if they were not.
+    fn join(&self, deadline: Instant) -> bool;
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
@@ -245,18 +266,11 @@ impl<I: Message, O: Message> AnyKernel for Shared<I, O> {
         self.core.life.set_command(command);
         self.core.control.notify_from_control();
         self.input.wake();
-        if let Some(residency) = self.residency.get() {
-            residency.control(command);
-        }
     }
 
-    fn set_residency(&self, residency: Box<dyn Residency>) {
-        // Set once, by `launch`, before any handle exists.
-        let _ = self.residency.set(residency);
-    }
-
-    fn residency(&self) -> Option<&dyn Residency> {
-        self.residency.get().map(|residency| &**residency)
+    fn join(&self, deadline: Instant) -> bool {
+        let parts = [self.residency.get(), self.on_device.get()];
+        parts.into_iter().flatten().all(|part| part.join(deadline))
     }
 
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {

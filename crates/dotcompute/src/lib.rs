@@ -1,7 +1,7 @@
 #![doc = include_str!("../../../README.md")]
 
 pub use dotcompute_core::{
-    Message, backend, dead_letter, error, handle, kernel, lifecycle, loops, message, options, runtime,
+    Message, backend, dead_letter, device, error, handle, kernel, lifecycle, loops, message, options, runtime,
 };
 pub use dotcompute_core::{supervision, telemetry};
 pub use dotcompute_ring as ring;

@@ -11,8 +11,7 @@ use dotcompute_ring::fence::Fence;
 use dotcompute_ring::wait::{park, thread_waker};
 use dotcompute_ring::wait_list::{Ticket, WaitList};
 
-use super::{Backend, BackendError, BackendKind, HostTask, LaunchPlan, Program, Residency, Seat};
-use crate::lifecycle::Command;
+use super::{Backend, BackendError, BackendKind, HostTask, LaunchPlan, Program, Residency, Resident, Seat};
 use crate::options::Placement;
 
 /// Threads of this process.
@@ -42,23 +41,31 @@ impl Backend for CpuBackend {
         BackendKind::Cpu
     }
 
-    fn launch(&self, plan: LaunchPlan) -> Result<Box<dyn Residency>, BackendError> {
-        let Program::Host(task) = plan.program;
-        match plan.placement {
+    fn launch(&self, plan: LaunchPlan) -> Result<Resident, BackendError> {
+        let Program::Host(task) = plan.program else {
+            return Err(BackendError::Unsuitable {
+                backend: BackendKind::Cpu,
+                problem: String::from(
+                    "its handler is code for a device; give the runtime a device's backend",
+                ),
+            });
+        };
+        let residency: Box<dyn Residency> = match plan.placement {
             Placement::Pool => {
                 let (seat, pool_task) = Seat::new(task);
                 self.pool()?.executor.spawn(pool_task).detach();
-                Ok(Box::new(OnPool(seat)))
+                Box::new(OnPool(seat))
             }
-            Placement::Dedicated => Ok(Box::new(OnThread::start(&plan.kernel, task, None)?)),
+            Placement::Dedicated => Box::new(OnThread::start(&plan.kernel, task, None)?),
             Placement::Pinned(core) => {
                 let usable = core_affinity::get_core_ids().unwrap_or_default();
                 let Some(&id) = usable.get(core) else {
                     return Err(BackendError::NoSuchCore { asked: core, usable: usable.len() });
                 };
-                Ok(Box::new(OnThread::start(&plan.kernel, task, Some(id))?))
+                Box::new(OnThread::start(&plan.kernel, task, Some(id))?)
             }
-        }
+        };
+        Ok(Resident { residency, port: None })
     }
 }
 
@@ -129,10 +136,6 @@ impl Stop {
 struct OnPool(Arc<Seat>);
 
 impl Residency for OnPool {
-    fn control(&self, _command: Command) {
-        // The task reads the command word.
-    }
-
     fn seat(&self) -> Option<Arc<Seat>> {
         Some(Arc::clone(&self.0))
     }
@@ -172,10 +175,6 @@ impl OnThread {
 }
 
 impl Residency for OnThread {
-    fn control(&self, _command: Command) {
-        // The task reads the command word.
-    }
-
     fn join(&self, deadline: Instant) -> bool {
         let (gone, changed) = &*self.gone;
         let mut gone = gone.lock().unwrap_or_else(PoisonError::into_inner);

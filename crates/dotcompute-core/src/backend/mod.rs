@@ -1,8 +1,9 @@
 //! Where ring kernels run.
 //!
 //! The runtime owns names, states, supervision, routing and books. A [`Backend`] owns the place: it takes a [`LaunchPlan`], acquires
-//! every resource the plan needs, and gives back a [`Residency`], the runtime's hold on one resident ring kernel. The CPU
-//! backend runs a [`Program::Host`] on a pool or on a thread of its own; it is the only backend so far.
+//! every resource the plan needs, and gives back a [`Resident`], the runtime's hold on one resident ring kernel. The CPU
+//! backend runs a [`Program::Host`] on a pool or on a thread of its own. A device's backend runs a [`Program::Device`]
+//! ([`device`]).
 
 use std::fmt;
 use std::future::Future;
@@ -12,10 +13,11 @@ use std::time::Instant;
 
 use thiserror::Error;
 
-use crate::lifecycle::Command;
 use crate::options::Placement;
+use device::{DevicePort, DeviceProgram};
 
 mod cpu;
+pub mod device;
 mod seat;
 
 pub(crate) use cpu::CpuBackend;
@@ -29,6 +31,8 @@ pub enum BackendKind {
     Cpu,
     /// An NVIDIA GPU.
     Cuda,
+    /// The code of a GPU, on threads of this process.
+    Emulated,
 }
 
 impl fmt::Display for BackendKind {
@@ -36,6 +40,7 @@ impl fmt::Display for BackendKind {
         f.write_str(match self {
             Self::Cpu => "cpu",
             Self::Cuda => "cuda",
+            Self::Emulated => "emulated",
         })
     }
 }
@@ -104,19 +109,25 @@ pub struct LaunchPlan {
 #[non_exhaustive]
 pub enum Program {
     /// A task for the host: to be polled until it is ready, from the moment of launch on. It waits for activation by itself,
-    /// catches the panics of user code, and looks at the command word whenever it is polled.
+    /// catches the panics of user code, and looks for commands whenever it is polled.
     Host(HostTask),
+    /// A handler for a device: it handles nothing before its first command.
+    Device(Box<DeviceProgram>),
 }
 
 /// A ring kernel that runs on the host, as a task.
 pub type HostTask = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// A ring kernel that has been made resident.
+pub struct Resident {
+    /// The runtime's hold on it.
+    pub residency: Box<dyn Residency>,
+    /// The way to a [`Program::Device`]; none for a program of the host, which looks after itself.
+    pub port: Option<Box<dyn DevicePort>>,
+}
+
 /// The runtime's hold on one resident ring kernel.
 pub trait Residency: Send + Sync {
-    /// Passes on a command. Never waits. A host program reads the command word itself; a device backend stores the command where
-    /// the device looks.
-    fn control(&self, command: Command);
-
     /// Where whoever waits for the ring kernel may run it; none if it runs only in a place of its own.
     fn seat(&self) -> Option<Arc<Seat>> {
         None
@@ -131,9 +142,9 @@ pub trait Residency: Send + Sync {
 /// # Contract
 ///
 /// - `launch` takes every resource (threads, device memory, residency on the device) or fails without holding any.
-/// - After a launch, nothing a backend does may fail in a way that leaves somebody waiting: a device backend that loses its
-///   device makes every ring kernel on it `Failed`.
-/// - Commands arrive through [`Residency::control`] and are obeyed at a message boundary.
+/// - After a launch, nothing a backend does may fail in a way that leaves somebody waiting: a backend that loses its device
+///   reports every ring kernel on it as [`Lost`](device::DeviceState::Lost).
+/// - A program of a kind that the backend does not run is refused as [`BackendError::Unsuitable`].
 pub trait Backend: Send + Sync {
     /// Which kind it is.
     fn kind(&self) -> BackendKind;
@@ -143,5 +154,5 @@ pub trait Backend: Send + Sync {
     /// # Errors
     ///
     /// [`BackendError`], with no resource held.
-    fn launch(&self, plan: LaunchPlan) -> Result<Box<dyn Residency>, BackendError>;
+    fn launch(&self, plan: LaunchPlan) -> Result<Resident, BackendError>;
 }

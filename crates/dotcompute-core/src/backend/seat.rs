@@ -15,7 +15,7 @@ use super::HostTask;
 ///
 /// # No call is lost
 ///
-/// A worker that is called to a taken seat goes away again, leaving a note ([`called`](Self::called)); whoever gets up reads
+/// A worker that is called to a taken seat goes away again, leaving a note (`called`); whoever gets up reads
 /// the note and calls the worker once more. Both write, then fence, then read what the other writes (the worker the note, then
 /// the lock; who gets up the lock, then the note), so that at least one of them sees the other.
 pub struct Seat {

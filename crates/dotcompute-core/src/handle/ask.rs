@@ -172,7 +172,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         let deadline = timeout.map(|time| Instant::now() + time);
         let mut slot = self.spare.take();
         let mut unsent = Err(self.envelope(message, Some(slot.arm())));
-        if timeout.is_none() {
+        if timeout.is_none() || self.attends {
             unsent = unsent.or_else(|envelope| self.send_inline(envelope));
         }
         if let Err(envelope) = unsent
@@ -193,6 +193,9 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
             if let Some(answer) = slot.try_take() {
                 return answer.map_or(Outcome::NoReply, Outcome::Answer);
             }
+            if self.attends {
+                self.attend();
+            }
             if backoff.snooze() == Step::Sleep {
                 break;
             }
@@ -210,6 +213,13 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         }
         let mut watch = Watch::new(&self.shared.core.life);
         wait_until(self.wait, deadline, |cx| poll_answer(slot, &mut watch, cx)).unwrap_or(Outcome::TimedOut)
+    }
+
+    /// Looks at the device in place of its attendant, unless somebody else does at this moment.
+    fn attend(&self) {
+        if let Some(turn) = self.seat.as_ref().and_then(|seat| seat.try_sit()) {
+            turn.run();
+        }
     }
 
     #[inline]

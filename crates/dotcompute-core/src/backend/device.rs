@@ -1,0 +1,234 @@
+//! What a ring kernel on a device is, and how the runtime talks to one.
+//!
+//! The runtime keeps everything that does not need the device on the host: the input ring with its bands and backpressure, the
+//! way back to askers, connections, supervision, the books. Towards a device it acts through one task for each ring kernel, its
+//! *attendant*, and that task acts through a [`DevicePort`]. So a port has one user, a device sees one producer and one consumer, and
+//! a backend has nothing to do but to move records and obey four commands.
+
+use std::borrow::Cow;
+use std::task::Waker;
+use std::time::Duration;
+
+use super::BackendError;
+use crate::message::MessageHeader;
+use crate::message::record::RecordLayout;
+
+/// A ring kernel for a device, with all that a backend needs to make it resident.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct DeviceProgram {
+    /// The handler, before it is compiled.
+    pub code: DeviceCode,
+    /// The name of the handler in the code: `extern "C" __device__ int32_t entry(Ctx*, State*, const Input*, Output*)`.
+    pub entry: Cow<'static, str>,
+    /// What the state is made of at launch, and again after each restart.
+    pub state: StateImage,
+    /// The layout of its messages.
+    pub input: RecordLayout,
+    /// The layout of its outputs and answers.
+    pub output: RecordLayout,
+    /// How many threads work on a message.
+    pub shape: Shape,
+    /// Messages that the device's own input ring holds; those beyond wait in the host's, by priority.
+    pub queue: usize,
+    /// What the device does by itself after a message whose handler reported an error.
+    pub after_fault: AfterFault,
+}
+
+/// A handler as text or as an intermediate of some compiler.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeviceCode {
+    /// CUDA C++ text. The C structs of the messages are put in front of it.
+    CudaCpp {
+        /// The file's name, for compile errors.
+        file: Cow<'static, str>,
+        /// The text.
+        text: Cow<'static, str>,
+    },
+}
+
+/// The bytes that a state begins as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateImage {
+    /// The bytes; none for a handler without state.
+    pub bytes: Vec<u8>,
+    /// The alignment that the device is to give them.
+    pub align: usize,
+    /// The struct in C, if it is a record.
+    pub layout: Option<RecordLayout>,
+}
+
+/// How many threads work on a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Shape {
+    /// One block whose threads each take a message of their own: for small messages whose order does not matter beyond a batch.
+    Thread {
+        /// Threads, 1 to 1024.
+        threads: u32,
+    },
+    /// One block whose threads share each message: for micro-batches.
+    Block {
+        /// Threads, 1 to 1024.
+        threads: u32,
+    },
+    /// Several blocks that all share each message, with a barrier across the grid: for algorithms that use the whole device.
+    Grid {
+        /// Blocks, all of which must be resident at once.
+        blocks: u32,
+        /// Threads of each, 1 to 1024.
+        threads: u32,
+    },
+}
+
+impl Default for Shape {
+    /// One block of 32 threads that share each message.
+    fn default() -> Self {
+        Self::Block { threads: 32 }
+    }
+}
+
+impl Shape {
+    /// Blocks in the launch.
+    #[must_use]
+    pub const fn blocks(self) -> u32 {
+        match self {
+            Self::Thread { .. } | Self::Block { .. } => 1,
+            Self::Grid { blocks, .. } => blocks,
+        }
+    }
+
+    /// Threads in each block.
+    #[must_use]
+    pub const fn threads(self) -> u32 {
+        match self {
+            Self::Thread { threads } | Self::Block { threads } | Self::Grid { threads, .. } => threads,
+        }
+    }
+}
+
+/// What a device does by itself after a handler has reported an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AfterFault {
+    /// It goes on with the next message: for ring kernels that are resumed in any case.
+    GoOn,
+    /// It handles nothing until it is commanded to run: the host decides between a restart and an end.
+    Hold,
+}
+
+/// What the runtime wants of a ring kernel on a device, obeyed at the next message boundary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DeviceCommand {
+    /// Handle messages.
+    Run,
+    /// Handle none, stay, and become [`Paused`](DeviceState::Paused), or remain [`Faulted`](DeviceState::Faulted).
+    Pause,
+    /// Leave the device and become [`Stopped`](DeviceState::Stopped). What is still in the device's ring is not handled.
+    Stop,
+}
+
+/// What a ring kernel on a device is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeviceState {
+    /// Waiting for its first command.
+    Launched,
+    /// Handling messages, or waiting for some, on the device or about to return there.
+    Running,
+    /// Commanded to pause, and no handler is running.
+    Paused,
+    /// Holding after a fault ([`AfterFault::Hold`]).
+    Faulted,
+    /// It has left the device, as commanded.
+    Stopped,
+    /// It is lost: the device, its context or its memory is gone, or it stopped beating its heart. The text says what happened.
+    Lost(String),
+}
+
+/// A message on its way to a device.
+#[derive(Debug, Clone, Copy)]
+pub struct DeviceMessage<'a> {
+    /// Its place in the order of posting, counted from 0.
+    pub ticket: u64,
+    /// Its header.
+    pub header: MessageHeader,
+    /// Whether somebody waits for an answer.
+    pub asked: bool,
+    /// Its bytes, as many as the input's layout says.
+    pub payload: &'a [u8],
+}
+
+/// Something that happened on a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeviceEvent<'a> {
+    /// The handler sent an output while it handled the message of this ticket.
+    Sent {
+        /// Of the message being handled.
+        ticket: u64,
+        /// The output's bytes.
+        output: &'a [u8],
+    },
+    /// The handler answered the message of this ticket.
+    Replied {
+        /// Of the message being handled.
+        ticket: u64,
+        /// The answer's bytes.
+        output: &'a [u8],
+    },
+    /// The handler reported an error for the message of this ticket.
+    Failed {
+        /// Of the message.
+        ticket: u64,
+        /// What the handler returned; not 0.
+        code: i32,
+    },
+    /// All messages with tickets below this one are done with, well unless they [`Failed`](Self::Failed).
+    Done {
+        /// The first ticket that is not.
+        below: u64,
+        /// What the device measured for these messages together, if it measures: the time in their handlers.
+        handling: Option<Duration>,
+    },
+}
+
+/// The attendant's end of a ring kernel on a device.
+///
+/// # Contract
+///
+/// - Nothing here waits, and nothing makes a call to the device's driver for each message.
+/// - Messages are handled in the order they were posted ([`Shape::Thread`]: batches in order).
+/// - The events of a message come before the [`Done`](DeviceEvent::Done) that covers it, in the order the handler caused them; a
+///   message's `Done` comes before any state that followed it can be seen.
+/// - When events are not taken the device holds messages back; it loses none.
+/// - Dropping the port makes the ring kernel leave the device, at a message boundary if it still can.
+pub trait DevicePort: Send {
+    /// How many messages can be posted now.
+    fn room(&self) -> usize;
+
+    /// Posts a message. The caller has seen that there is room.
+    fn post(&mut self, message: DeviceMessage<'_>);
+
+    /// Takes the next event.
+    fn next_event(&mut self) -> Option<DeviceEvent<'_>>;
+
+    /// Whether there is an event to take.
+    fn has_event(&self) -> bool;
+
+    /// What the ring kernel is doing.
+    fn state(&self) -> DeviceState;
+
+    /// Gives a command, in place of the one before.
+    fn command(&mut self, command: DeviceCommand);
+
+    /// Makes the state anew from its image. Called while it is [`Faulted`](DeviceState::Faulted).
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError`] if the device refuses: the ring kernel then fails.
+    fn reset_state(&mut self) -> Result<(), BackendError>;
+
+    /// Arranges that `waker` is called once there is an event or another state. The caller looks at both once more after this.
+    fn listen(&mut self, waker: &Waker);
+}

@@ -1,0 +1,114 @@
+//! Describing a ring kernel for a device: its handler, its state, and how many threads work on a message.
+
+use std::borrow::Cow;
+use std::marker::PhantomData;
+
+use crate::backend::device::{AfterFault, DeviceCode, DeviceProgram, StateImage};
+use crate::message::record::{RecordMessage, bytes_of};
+
+pub use crate::backend::device::Shape;
+
+/// The handler's name in the code unless another is given.
+const ENTRY: &str = "handle";
+/// Messages in the device's own ring unless another number is given.
+const QUEUE: usize = 64;
+
+/// A ring kernel that handles `I` and gives `O` on a device; for
+/// [`Runtime::launch_on_device`](crate::runtime::Runtime::launch_on_device).
+///
+/// The handler is one device function, with the C structs of its messages already in front of it:
+///
+/// ```
+/// use dotcompute_core::device::{DeviceKernel, Shape};
+/// use dotcompute_core::message::Message;
+///
+/// #[derive(Message, Clone, Copy)]
+/// #[message(record)]
+/// #[repr(C)]
+/// struct Add { value: u64 }
+///
+/// #[derive(Message, Clone, Copy)]
+/// #[message(record)]
+/// #[repr(C)]
+/// struct Sum { total: u64 }
+///
+/// let kernel = DeviceKernel::<Add, Sum>::cuda_cpp("sum.cu", r#"
+///     extern "C" __device__ int32_t handle(Ctx *ctx, Sum *state, const Add *add, Sum *answer) {
+///         state->total += add->value;
+///         *answer = *state;
+///         ctx->reply(answer);
+///         return 0;
+///     }
+/// "#)
+/// .state(Sum { total: 0 })
+/// .shape(Shape::Thread { threads: 1 });
+/// # let _ = kernel;
+/// ```
+pub struct DeviceKernel<I, O> {
+    program: DeviceProgram,
+    messages: PhantomData<fn(I) -> O>,
+}
+
+impl<I: RecordMessage, O: RecordMessage> DeviceKernel<I, O> {
+    /// A handler in CUDA C++, without state, of the default [`Shape`]. `file` names the text in compile errors.
+    #[must_use]
+    pub fn cuda_cpp(file: impl Into<Cow<'static, str>>, text: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(DeviceCode::CudaCpp { file: file.into(), text: text.into() })
+    }
+
+    /// A handler in this code.
+    #[must_use]
+    pub fn new(code: DeviceCode) -> Self {
+        let program = DeviceProgram {
+            code,
+            entry: Cow::Borrowed(ENTRY),
+            state: StateImage { bytes: Vec::new(), align: 1, layout: None },
+            input: I::LAYOUT,
+            output: O::LAYOUT,
+            shape: Shape::default(),
+            queue: QUEUE,
+            after_fault: AfterFault::Hold,
+        };
+        Self { program, messages: PhantomData }
+    }
+
+    /// Names the handler's function; `handle` by default.
+    #[must_use]
+    pub fn entry(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.program.entry = name.into();
+        self
+    }
+
+    /// Gives the handler a state that begins as this record, at launch and after each restart.
+    #[must_use]
+    pub fn state<S: RecordMessage>(mut self, state: S) -> Self {
+        let bytes = bytes_of(&state).to_vec();
+        self.program.state = StateImage { bytes, align: align_of::<S>(), layout: Some(S::LAYOUT) };
+        self
+    }
+
+    /// Gives the handler a state that begins as these bytes, aligned to `align` (a power of two). Its struct is defined by the code.
+    #[must_use]
+    pub fn state_bytes(mut self, bytes: Vec<u8>, align: usize) -> Self {
+        self.program.state = StateImage { bytes, align, layout: None };
+        self
+    }
+
+    /// Sets how many threads work on a message.
+    #[must_use]
+    pub fn shape(mut self, shape: Shape) -> Self {
+        self.program.shape = shape;
+        self
+    }
+
+    /// Sets how many messages the device's own input ring holds. Those wait in order; the others wait on the host, by priority.
+    #[must_use]
+    pub fn queue(mut self, messages: usize) -> Self {
+        self.program.queue = messages;
+        self
+    }
+
+    pub(crate) fn into_program(self, after_fault: AfterFault) -> DeviceProgram {
+        DeviceProgram { after_fault, ..self.program }
+    }
+}
