@@ -38,6 +38,18 @@ pub struct PlotError {
     pub problem: String,
 }
 
+/// Whether a picture can be written here, found out by opening the file. One that is there already is left as it is.
+///
+/// # Errors
+///
+/// [`PlotError`] with what the operating system says.
+pub fn check_writable(path: &Path) -> Result<(), PlotError> {
+    let wrong = |error: std::io::Error| PlotError { path: path.to_owned(), problem: error.to_string() };
+    let existed = path.exists();
+    std::fs::OpenOptions::new().append(true).create(true).open(path).map_err(wrong)?;
+    if existed { Ok(()) } else { std::fs::remove_file(path).map_err(wrong) }
+}
+
 /// One band of a picture.
 pub struct Panel<'a> {
     /// Its title.

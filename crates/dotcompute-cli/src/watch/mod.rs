@@ -1,7 +1,7 @@
 //! `dotcompute watch`: this machine's live metrics through a pipeline of ring kernels.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -119,15 +119,20 @@ pub fn run(args: &WatchArgs) -> Result<(), CliError> {
     })
     .map_err(|error| CliError::internal("preparing for Ctrl-C", error))?;
 
+    // Tried before the watching, so that a mistyped path does not cost the wait.
+    plot::check_writable(&args.plot)?;
     let pipeline = Pipeline::start(args.threshold)?;
     let watched = watch(args, &pipeline, &interrupted)?;
     let (report, stats) = pipeline.conclude()?;
-    draw(args, &report, watched)?;
+    let drawn = draw(args, &report, watched);
+    // What was seen is told in any case.
+    let plot = drawn.is_ok().then_some(args.plot.as_path());
     if args.json {
-        print_json(args, &report, &stats, watched)
+        print_json(args, &report, &stats, watched, plot)?;
     } else {
-        print_tables(args, &report, &stats, watched)
+        print_tables(&report, &stats, watched, plot)?;
     }
+    drawn
 }
 
 /// Ticks until the time is over or Ctrl-C; shows how it goes. Gives how long it took.
@@ -215,6 +220,7 @@ fn print_json(
     report: &Report,
     stats: &[KernelStats],
     watched: Duration,
+    plot: Option<&Path>,
 ) -> Result<(), CliError> {
     let micros = |duration: Duration| duration.as_nanos() as f64 / 1e3;
     let kernels: Vec<_> = stats
@@ -241,7 +247,7 @@ fn print_json(
         "backend": "cpu",
         "report": report,
         "kernels": kernels,
-        "plot": args.plot,
+        "plot": plot,
     });
     writeln!(std::io::stdout().lock(), "{document:#}")?;
     Ok(())
@@ -258,10 +264,10 @@ fn right(text: impl ToString) -> Cell {
 }
 
 fn print_tables(
-    args: &WatchArgs,
     report: &Report,
     stats: &[KernelStats],
     watched: Duration,
+    plot: Option<&Path>,
 ) -> Result<(), CliError> {
     let mut out = std::io::stdout().lock();
     let seconds = watched.as_secs_f64();
@@ -327,6 +333,8 @@ fn print_tables(
         latency.p99_us,
         latency.max_us
     )?;
-    writeln!(out, "Timeline: {}", args.plot.display())?;
+    if let Some(plot) = plot {
+        writeln!(out, "Timeline: {}", plot.display())?;
+    }
     Ok(())
 }

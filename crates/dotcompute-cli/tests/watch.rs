@@ -1,0 +1,94 @@
+//! `dotcompute watch` as a user meets it.
+
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Starts `dotcompute watch` in a folder of its own.
+fn watch(folder: &Path, arguments: &[&str]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dotcompute"));
+    command.arg("watch").args(arguments).current_dir(folder);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
+}
+
+/// Waits for the end, and kills what does not come to one.
+fn ended(mut child: Child) -> Output {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while child.try_wait().expect("the program can be waited for").is_none() {
+        if Instant::now() > deadline {
+            child.kill().expect("the program can be killed");
+            panic!("it did not end");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.wait_with_output().expect("its output can be read")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("the program writes UTF-8")
+}
+
+#[test]
+fn tells_what_it_saw_and_draws_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = ended(watch(folder.path(), &["--seconds", "1.5", "--interval", "200", "--json"]));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let document: Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
+
+    let readings = document["report"]["readings"].as_u64().unwrap();
+    let series = document["report"]["series"].as_array().unwrap();
+    assert!(readings > 0 && series.len() > 3, "{document}");
+    let counted: u64 = series.iter().map(|one| one["count"].as_u64().unwrap()).sum();
+    assert_eq!(counted, readings, "every reading belongs to a series");
+    let kernels = document["kernels"].as_array().unwrap();
+    assert_eq!(kernels.len(), 3);
+    for kernel in kernels {
+        let count = |what: &str| kernel[what].as_u64().unwrap();
+        assert_eq!(count("sent"), count("handled") + count("dead_letters") + count("queued"), "{kernel}");
+        assert_eq!((count("dead_letters"), count("queued")), (0, 0), "nothing is left behind: {kernel}");
+        assert!(count("handled") > 0, "{kernel}");
+    }
+    let drawn = std::fs::read(folder.path().join(document["plot"].as_str().unwrap())).unwrap();
+    assert!(drawn.starts_with(b"\x89PNG"));
+}
+
+#[test]
+#[cfg(unix)]
+fn ctrl_c_ends_it_with_a_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let child = watch(folder.path(), &["--interval", "200"]);
+    std::thread::sleep(Duration::from_millis(800));
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    let output = ended(child);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let told = text(&output.stdout);
+    for part in ["Watched", "sampler", "detector", "reporter", "p99", "Timeline: timeline.png"] {
+        assert!(told.contains(part), "no `{part}` in {told}");
+    }
+    assert!(folder.path().join("timeline.png").exists());
+}
+
+#[test]
+fn what_cannot_be_done_is_said_before_the_wait() {
+    let folder = tempfile::tempdir().unwrap();
+    let begun = Instant::now();
+    let cases: &[(&[&str], &str)] = &[
+        (&["--seconds", "3000", "--plot", "missing/timeline.png"], "missing/timeline.png"),
+        (&["--seconds", "3000", "--plot", "."], "drawing ."),
+        (&["--seconds", "0"], "greater than 0"),
+        (&["--seconds", "soon"], "--seconds"),
+        (&["--interval", "5"], "--interval"),
+        (&["--threshold", "1.5"], "between 0 and 1"),
+    ];
+    for (arguments, named) in cases {
+        let output = ended(watch(folder.path(), arguments));
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {told}");
+        assert!(told.contains(named), "{arguments:?}: {told}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(60));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
+}
