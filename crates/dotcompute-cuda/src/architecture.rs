@@ -1,0 +1,34 @@
+//! What a device can execute.
+
+use std::fmt;
+
+/// The architecture that a device has and a cubin is made for: its compute capability.
+///
+/// ```
+/// use dotcompute_cuda::Architecture;
+///
+/// let h200 = Architecture { major: 9, minor: 0 };
+/// assert_eq!(h200.to_string(), "sm_90");
+/// assert_eq!(h200.virtual_name(), "compute_90");
+/// assert!(Architecture { major: 10, minor: 0 } > h200);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Architecture {
+    /// The generation: 8 is Ampere, 9 is Hopper, 10 is Blackwell.
+    pub major: u32,
+    /// The member of the generation.
+    pub minor: u32,
+}
+
+impl Architecture {
+    /// The virtual architecture of the same number, as the compiler's front end has it.
+    pub fn virtual_name(self) -> String {
+        format!("compute_{}{}", self.major, self.minor)
+    }
+}
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sm_{}{}", self.major, self.minor)
+    }
+}

@@ -1,0 +1,81 @@
+//! What a function takes of the device, read from what the assembler says under `-Xptxas=-v`.
+
+/// What one function takes of the device.
+///
+/// ```text
+/// ptxas info    : Function properties for k
+/// ptxas         .     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+/// ptxas info    : Used 10 registers, used 1 barriers, 128 bytes smem
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// The function.
+    pub function: String,
+    /// Registers for each thread; none for a function that kernels call, whose registers are theirs.
+    pub registers: Option<u32>,
+    /// Bytes of stack for each thread.
+    pub stack: u32,
+    /// Bytes that each thread stores because registers did not suffice.
+    pub spill_stores: u32,
+    /// Bytes that each thread loads because registers did not suffice.
+    pub spill_loads: u32,
+    /// Bytes of shared memory for each block, without what is asked for at launch.
+    pub shared: u32,
+}
+
+/// The figures of all functions in a log.
+pub(super) fn parse(log: &str) -> Vec<Figures> {
+    let mut found: Vec<Figures> = Vec::new();
+    for line in log.lines().filter(|line| line.starts_with("ptxas ")) {
+        if let Some((_, function)) = line.split_once("Function properties for ") {
+            found.push(Figures { function: function.trim().to_owned(), ..Figures::default() });
+        }
+        let Some(figures) = found.last_mut() else { continue };
+        let number = |unit: &str| number_before(line, unit);
+        if line.contains("bytes stack frame") {
+            figures.stack = number(" bytes stack frame").unwrap_or(0);
+            figures.spill_stores = number(" bytes spill stores").unwrap_or(0);
+            figures.spill_loads = number(" bytes spill loads").unwrap_or(0);
+        } else if line.contains(": Used ") {
+            figures.registers = number(" registers");
+            figures.shared = number(" bytes smem").unwrap_or(0);
+        }
+    }
+    found
+}
+
+/// The number that stands before `unit` in a line.
+fn number_before(line: &str, unit: &str) -> Option<u32> {
+    let before = &line[..line.find(unit)?];
+    before.rsplit(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_assemblers_report_is_read() {
+        let log = "\
+a.cu(3): warning #177-D: variable \"unused\" was declared but never referenced
+ptxas info    : 4000 bytes gmem
+ptxas info    : Function properties for handle
+ptxas         .     8 bytes stack frame, 4 bytes spill stores, 12 bytes spill loads
+ptxas info    : Compile time = 1.403 ms
+ptxas info    : Compiling entry function 'k' for 'sm_90'
+ptxas info    : Function properties for k
+ptxas         .     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 10 registers, used 1 barriers, 128 bytes smem, 400 bytes cmem[0]
+";
+        let handle = Figures {
+            function: "handle".into(),
+            stack: 8,
+            spill_stores: 4,
+            spill_loads: 12,
+            ..Figures::default()
+        };
+        let kernel = Figures { function: "k".into(), registers: Some(10), shared: 128, ..Figures::default() };
+        assert_eq!(parse(log), [handle, kernel]);
+        assert_eq!(parse(""), []);
+    }
+}

@@ -1,0 +1,190 @@
+//! Real text through the real compiler and linker. Without them the tests say so and pass: see `common::toolchain`.
+
+mod common;
+
+use std::ffi::CString;
+
+use common::{ARCHITECTURES, scale, search, toolchain};
+use dotcompute_cuda::Architecture;
+use dotcompute_cuda::compile::{CompileError, Input, LtoIr, NoLinker, Severity, Source, Stage, Toolchain};
+use dotcompute_cuda::library::{Component, Search};
+use dotcompute_cuda::nvrtc::Nvrtc;
+
+const HOPPER: Architecture = ARCHITECTURES[1];
+
+/// The architecture that an ELF file of NVIDIA's is for: byte 1 (newer files) or byte 0 of its flags.
+fn elf_architecture(cubin: &[u8]) -> [u8; 2] {
+    [cubin[48], cubin[49]]
+}
+
+#[test]
+fn a_kernel_compiles_for_every_architecture_linked_and_whole() {
+    let Some(toolchain) = toolchain() else { return };
+    for toolchain in [toolchain.clone(), toolchain.without_linker()] {
+        for architecture in ARCHITECTURES {
+            let kernel = toolchain.compile(&scale(architecture)).unwrap();
+            let number = (architecture.major * 10 + architecture.minor) as u8;
+            assert!(elf_architecture(kernel.cubin.as_bytes()).contains(&number), "{architecture}");
+            assert_eq!(kernel.diagnostics(), [], "{}", kernel.log);
+
+            // The handler is inlined, so the kernel is the only function, and it needs no stack for a call.
+            let figures = kernel.figures();
+            assert_eq!(figures.len(), 1, "{figures:?}");
+            assert_eq!(figures[0].function, "scale");
+            assert_eq!((figures[0].stack, figures[0].spill_stores, figures[0].spill_loads), (0, 0, 0));
+            assert!(
+                figures[0].registers.is_some_and(|registers| (4..64).contains(&registers)),
+                "{figures:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_error_has_the_users_own_file_and_line() {
+    let Some(toolchain) = toolchain() else { return };
+    let input = scale(HOPPER).source(
+        Source::new(
+            "src/detector.rs",
+            "__device__ int broken(int x) {\n    int unused;\n    return x + y;\n}\n",
+        )
+        .line(112),
+    );
+    for toolchain in [toolchain.clone(), toolchain.without_linker()] {
+        let error = toolchain.compile(&input).unwrap_err();
+        let [diagnostic] = error.diagnostics() else { panic!("one error: {error}") };
+        assert_eq!(diagnostic.severity, Severity::Error);
+        assert_eq!(diagnostic.place, Some(("src/detector.rs".into(), 114)));
+        assert_eq!(diagnostic.message, "identifier \"y\" is undefined");
+        assert!(diagnostic.details.contains("return x + y;"), "{diagnostic}");
+        let text = error.to_string();
+        assert!(
+            text.starts_with("compiling kernel `scale` for sm_90 failed:\nsrc/detector.rs:114: error:"),
+            "{text}"
+        );
+        // The warning about line 113 is only in the log.
+        assert!(error.log().contains("src/detector.rs(113): warning"), "{}", error.log());
+    }
+}
+
+#[test]
+fn an_error_in_a_header_has_the_headers_line() {
+    let Some(toolchain) = toolchain() else { return };
+    let input = Input::new("k", HOPPER)
+        .header(Source::new("sub/bad.cuh", "\n\nint f( {\n"))
+        .source(Source::new("k.cu", "#include \"sub/bad.cuh\"\n"));
+    let error = toolchain.compile(&input).unwrap_err();
+    assert!(error.diagnostics().iter().any(|one| one.place == Some(("sub/bad.cuh".into(), 3))), "{error}");
+
+    let error =
+        toolchain.compile(&Input::new("k", HOPPER).source(Source::new("k.cu", "\n#include <stdio.h>\n")));
+    let error = error.unwrap_err();
+    assert_eq!(error.diagnostics()[0].place, Some(("k.cu".into(), 2)), "{error}");
+}
+
+#[test]
+fn a_warning_is_told_with_the_kernel() {
+    let Some(toolchain) = toolchain() else { return };
+    let input = scale(HOPPER).source(Source::new("w.cu", "__device__ void f() { int unused; }\n"));
+    let kernel = toolchain.compile(&input).unwrap();
+    let diagnostics = kernel.diagnostics();
+    assert_eq!(diagnostics.len(), 1, "{}", kernel.log);
+    assert_eq!(diagnostics[0].severity, Severity::Warning);
+    assert_eq!(diagnostics[0].place, Some(("w.cu".into(), 1)));
+    let quiet = toolchain.compile(&input.option("-diag-suppress=177")).unwrap();
+    assert_eq!(quiet.diagnostics(), []);
+}
+
+#[test]
+fn what_is_undefined_and_what_is_no_option_is_named() {
+    let Some(toolchain) = toolchain() else { return };
+    let text =
+        "extern \"C\" __device__ int gone(int);\nextern \"C\" __global__ void k(int* x) { *x = gone(*x); }\n";
+    let input = Input::new("k", HOPPER).source(Source::new("k.cu", text));
+    let error = toolchain.compile(&input).unwrap_err();
+    assert!(error.to_string().contains("Unresolved extern function 'gone'"), "{error}");
+    if toolchain.linker().is_ok() {
+        assert!(matches!(error, CompileError::Rejected { stage: Stage::Linking, .. }), "{error:?}");
+    }
+
+    let error = toolchain.compile(&scale(HOPPER).option("-nonsense")).unwrap_err();
+    assert!(error.to_string().contains("unrecognized option -nonsense"), "{error}");
+
+    let error = toolchain.compile(&scale(Architecture { major: 2, minor: 0 })).unwrap_err();
+    assert!(
+        error.to_string().contains("sm_20") && error.to_string().contains("--gpu-architecture"),
+        "{error}"
+    );
+}
+
+#[test]
+fn parts_of_other_front_ends_are_linked_in() {
+    let Some(toolchain) = toolchain() else { return };
+    if let Err(reason) = toolchain.linker() {
+        println!("skipped: {reason}");
+        return;
+    }
+    let nvrtc = Nvrtc::load(&search()).unwrap();
+    let text = c"extern \"C\" __device__ int gone(int x) { return x + 41; }";
+    let mut program = nvrtc.program(text, c"part.cu", &[]).unwrap();
+    let arch = CString::new(format!("-arch={HOPPER}")).unwrap();
+    program.compile(&[&arch, c"-dlto", c"-rdc=true"]).unwrap();
+    let part = program.lto_ir().unwrap();
+
+    let text =
+        "extern \"C\" __device__ int gone(int);\nextern \"C\" __global__ void k(int* x) { *x = gone(*x); }\n";
+    let input = Input::new("k", HOPPER).source(Source::new("k.cu", text));
+    let whole = toolchain.compile(&input.clone().part(LtoIr::new("part", part.clone()))).unwrap();
+    assert_eq!(whole.figures().len(), 1, "{}", whole.log);
+
+    // Bytes that are no LTO-IR are an error of the linker's, and without a linker there is an error at once.
+    let error = toolchain.compile(&input.clone().part(LtoIr::new("part", vec![7; 100]))).unwrap_err();
+    assert!(matches!(error, CompileError::Rejected { stage: Stage::Linking, .. }), "{error:?}");
+    let error = toolchain.without_linker().compile(&input.part(LtoIr::new("part", part))).unwrap_err();
+    assert!(matches!(error, CompileError::NeedsLinker { reason: NoLinker::LeftOut, .. }), "{error:?}");
+}
+
+#[test]
+fn ptx_can_be_read() {
+    let Some(toolchain) = toolchain() else { return };
+    let ptx = toolchain.ptx(&scale(HOPPER)).unwrap();
+    assert!(ptx.contains(".target sm_90") && ptx.contains(".entry scale"), "{ptx}");
+}
+
+#[test]
+fn a_machine_without_the_compiler_is_told_where_it_was_looked_for() {
+    let error = Toolchain::load(&Search::nowhere().at(Component::Nvrtc, "/no/such/folder")).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.starts_with("NVRTC could not be loaded:\n  /no/such/folder (named by the program):"),
+        "{text}"
+    );
+    assert!(text.contains("No such file"), "{text}");
+    let text = Toolchain::load(&Search::nowhere()).unwrap_err().to_string();
+    assert!(
+        text.contains("pip install nvidia-cuda-nvrtc==13.0.*") && text.contains("DOTCOMPUTE_NVRTC"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_machine_without_the_linker_still_compiles() {
+    let Some(_) = toolchain() else { return };
+    let search = search().at(Component::NvJitLink, "/no/such/folder");
+    let toolchain = Toolchain::load(&search).unwrap();
+    assert!(matches!(toolchain.linker(), Err(NoLinker::Unavailable(_))), "{:?}", toolchain.linker());
+    assert!(toolchain.compile(&scale(HOPPER)).is_ok());
+}
+
+#[test]
+fn threads_compile_beside_one_another() {
+    let Some(toolchain) = toolchain() else { return };
+    let alone = toolchain.compile(&scale(HOPPER)).unwrap().cubin;
+    std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| toolchain.compile(&scale(HOPPER)).unwrap().cubin)).collect();
+        for thread in threads {
+            assert!(thread.join().unwrap() == alone);
+        }
+    });
+}
