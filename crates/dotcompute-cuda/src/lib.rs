@@ -17,6 +17,7 @@
 pub mod architecture;
 pub mod cache;
 pub mod compile;
+pub mod driver;
 pub mod library;
 pub mod nvjitlink;
 pub mod nvrtc;

@@ -1,0 +1,196 @@
+//! The driver's floor, on a driver that only pretends (`fake/libcuda.c`), so that it is tested where there is no GPU.
+//!
+//! The library is found once in a process, and the environment is read once: so each scenario is a process of its own, this program
+//! again. There is no harness, since that would bring threads of its own.
+
+mod common;
+
+use std::env;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::sync::mpsc;
+use std::thread;
+
+use dotcompute_cuda::driver::{Driver, DriverError, Module, request_eager_loading};
+
+/// Names the scenario that a child process is to run.
+const SCENARIO: &str = "DOTCOMPUTE_DRIVER_SCENARIO";
+
+fn main() -> ExitCode {
+    if let Some(scenario) = env::var_os(SCENARIO) {
+        return match run_scenario(&scenario.to_string_lossy()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                println!("{error:?}\n{error}");
+                ExitCode::SUCCESS
+            }
+        };
+    }
+    // Runners ask for a list first; there is one test here.
+    if env::args().any(|argument| argument == "--list") {
+        println!("driver: test");
+    } else if cfg!(target_os = "linux") {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        build_fake(folder.path());
+        devices_are_listed(folder.path());
+        eager_loading_is_asked_for_where_that_is_sound(folder.path());
+        what_is_wrong_with_the_driver_is_told(folder.path());
+        modules_are_loaded_whole(folder.path());
+        a_machine_without_the_driver_gets_advice();
+        println!("test driver ... ok");
+    } else {
+        println!("test driver ... ignored: the driver that pretends is made for Linux");
+    }
+    ExitCode::SUCCESS
+}
+
+/// What a child process does; what it prints is what its parent looks at.
+fn run_scenario(scenario: &str) -> Result<(), DriverError> {
+    match scenario {
+        "open" => {
+            let driver = Driver::open()?;
+            println!("version {}, loading {}", driver.version(), driver.module_loading()?);
+        }
+        "devices" => {
+            let driver = Driver::open()?;
+            for device in driver.devices()? {
+                println!("{device:#?}");
+            }
+            assert_eq!(driver.device(1)?, driver.devices()?[1]);
+            driver.device(2)?;
+        }
+        "threads" => {
+            let (end, ended) = mpsc::channel::<()>();
+            let other = thread::spawn(move || ended.recv().is_err());
+            println!("asked {}", request_eager_loading());
+            println!("loading {}", Driver::open()?.module_loading()?);
+            drop(end);
+            assert!(other.join().expect("the other thread"));
+        }
+        "module" => {
+            let Some(toolchain) = common::toolchain() else { return Ok(()) };
+            let cubin = toolchain.compile(&common::scale(common::ARCHITECTURES[1])).expect("a kernel").cubin;
+            let context = Driver::open()?.device(0)?.context()?;
+            let module = Module::load(&context, &cubin)?;
+            println!("loaded on {}", module.context().ordinal());
+        }
+        other => panic!("no scenario {other}"),
+    }
+    Ok(())
+}
+
+/// Runs this program again, for one scenario, and returns everything that it printed.
+fn child(scenario: &str, fake: Option<&Path>, environment: &[(&str, &str)]) -> String {
+    let program = env::current_exe().expect("this program");
+    let mut command = Command::new(program);
+    command.env_remove("CUDA_MODULE_LOADING").env(SCENARIO, scenario).envs(environment.iter().copied());
+    if let Some(folder) = fake {
+        command.env("LD_LIBRARY_PATH", folder);
+    }
+    let output = command.output().expect("a child process");
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8(text).expect("text");
+    assert!(output.status.success(), "{scenario} {environment:?}: {}\n{text}", output.status);
+    text
+}
+
+fn build_fake(folder: &Path) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake/libcuda.c");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-Wall", "-Werror", "-o"]).arg(folder.join("libcuda.so")).arg(source);
+    let status = compiler.status().expect("a C compiler, `cc`, as CONTRIBUTING.md asks for");
+    assert!(status.success(), "{compiler:?}: {status}");
+}
+
+fn contains(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is not in:\n{text}");
+    }
+}
+
+fn devices_are_listed(fake: &Path) {
+    let text = child("devices", Some(fake), &[]);
+    let first = [
+        "index: 0",
+        "\"Fake 0\"",
+        "major: 9,\n        minor: 0",
+        "pci: \"0000:1a:00.0\"",
+        "memory: 137438953472",
+    ];
+    let second = [
+        "index: 1",
+        "\"Fake 1\"",
+        "major: 9,\n        minor: 1",
+        "pci: \"0000:1b:00.0\"",
+        "memory: 274877906944",
+    ];
+    contains(&text, &first);
+    contains(&text, &second);
+    // Attributes, by the numbers that cuda.h gives them.
+    contains(
+        &text,
+        &["multiprocessors: 16,", "threads_per_multiprocessor: 39,", "blocks_per_multiprocessor: 106,"],
+    );
+    contains(
+        &text,
+        &["registers_per_multiprocessor: 82,", "shared_per_multiprocessor: 81,", "shared_per_block: 97,"],
+    );
+    contains(&text, &["there is no CUDA device 2: this process sees 2"]);
+}
+
+fn eager_loading_is_asked_for_where_that_is_sound(fake: &Path) {
+    let text = child("open", Some(fake), &[]);
+    contains(&text, &["version 13.0, loading eagerly", "CUDA_MODULE_LOADING=EAGER"]);
+    // Somebody's choice is left alone, and so is the environment of a process of several threads.
+    let text = child("open", Some(fake), &[("CUDA_MODULE_LOADING", "LAZY")]);
+    contains(&text, &["loading lazily", "CUDA_MODULE_LOADING=LAZY"]);
+    let text = child("threads", Some(fake), &[]);
+    contains(&text, &["asked false", "loading lazily", "CUDA_MODULE_LOADING=\n"]);
+    let text = child("threads", Some(fake), &[("CUDA_MODULE_LOADING", "EAGER")]);
+    contains(&text, &["asked true", "loading eagerly"]);
+}
+
+fn what_is_wrong_with_the_driver_is_told(fake: &Path) {
+    let text = child("open", Some(fake), &[("FAKE_VERSION", "12020")]);
+    contains(&text, &["TooOld", "the CUDA driver is for CUDA 12.2, and 12.4 is the oldest"]);
+    assert!(!text.contains("cuInit"), "a driver that is too old is left alone: {text}");
+    let text = child("open", Some(fake), &[("FAKE_INIT", "100")]);
+    contains(&text, &["Unavailable", "it finds no device", "CUDA_VISIBLE_DEVICES"]);
+    let text = child("open", Some(fake), &[("FAKE_INIT", "34")]);
+    contains(&text, &["Unavailable", "stub", "LD_LIBRARY_PATH"]);
+    let text = child("open", Some(fake), &[("FAKE_INIT", "803")]);
+    contains(
+        &text,
+        &[
+            "initialising: the fake was told to fail (CUDA_ERROR_OF_THE_FAKE, code 803)",
+            "restart the machine",
+        ],
+    );
+}
+
+fn modules_are_loaded_whole(fake: &Path) {
+    let text = child("module", Some(fake), &[]);
+    if text.contains("skipped: ") {
+        println!("{text}");
+        return;
+    }
+    contains(
+        &text,
+        &["loaded on 0", "cuModuleLoadData 1", "cuFuncLoad 0x50", "cuFuncLoad 0x51", "cuFuncLoad 0x52"],
+    );
+    contains(&text, &["cuModuleUnload 0x50", "release 100"]);
+    let text = child("module", Some(fake), &[("FAKE_LOAD", "209")]);
+    contains(
+        &text,
+        &["bytes of code onto device 0", "code 209", "compile it for this device's architecture"],
+    );
+    contains(&text, &["cuModuleUnload 0x50"]);
+}
+
+/// On a machine with a driver there is nothing to be seen of this.
+fn a_machine_without_the_driver_gets_advice() {
+    let text = child("open", None, &[]);
+    if !text.contains("loading eagerly") {
+        contains(&text, &["Unavailable", "the CUDA driver cannot be used: ", "; "]);
+    }
+}
