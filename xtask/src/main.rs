@@ -10,6 +10,7 @@
 //! A task is a list of [`step::Step`]s; each step is one subject and one or a few commands.
 
 mod command;
+mod cubins;
 mod examples;
 mod smoke;
 mod step;

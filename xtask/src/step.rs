@@ -6,7 +6,7 @@ use clap::ValueEnum;
 
 use crate::command::{Failure, Invocation};
 use crate::workspace::Workspace;
-use crate::{examples, smoke};
+use crate::{cubins, examples, smoke};
 
 /// One step: one subject, one or a few commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -19,6 +19,8 @@ pub enum Step {
     Deny,
     /// Unit, integration and documentation tests of the workspace
     Tests,
+    /// Device code, compiled for every architecture with NVIDIA's compiler from PyPI
+    Cubins,
     /// The ring without the standard library
     NoStd,
     /// The loom models of the rings and of waiting
@@ -35,11 +37,12 @@ pub enum Step {
 
 impl Step {
     pub const LINT: [Step; 3] = [Step::Fmt, Step::Clippy, Step::Deny];
-    pub const TEST: [Step; 10] = [
+    pub const TEST: [Step; 11] = [
         Step::Fmt,
         Step::Clippy,
         Step::Deny,
         Step::Tests,
+        Step::Cubins,
         Step::NoStd,
         Step::Loom,
         Step::Examples,
@@ -60,6 +63,7 @@ impl Step {
                 .run(workspace),
             Step::Deny => deny(workspace),
             Step::Tests => Invocation::cargo(["test", "--workspace"]).run(workspace),
+            Step::Cubins => cubins::run(workspace),
             Step::NoStd => Invocation::cargo(["build", "--package", "dotcompute-ring"])
                 .args(["--profile", "test", "--no-default-features"])
                 .run(workspace),

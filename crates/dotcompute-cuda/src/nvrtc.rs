@@ -19,7 +19,8 @@ use std::ptr::{self, NonNull};
 
 use crate::library::{self, Component, Identity, Search, SharedObject, Unavailable, Version, functions};
 
-/// The text could not be compiled; the log says why.
+/// An option, or the text, is wrong; the log says where.
+const ERROR_INVALID_OPTION: c_int = 5;
 const ERROR_COMPILATION: c_int = 6;
 
 functions! {
@@ -68,9 +69,9 @@ pub struct NvrtcError {
 }
 
 impl NvrtcError {
-    /// Whether it was the text that is wrong: then the log says where.
-    pub fn is_compilation(&self) -> bool {
-        self.code == ERROR_COMPILATION
+    /// Whether it is the text or an option that is wrong: then the log says where.
+    pub fn is_rejection(&self) -> bool {
+        matches!(self.code, ERROR_COMPILATION | ERROR_INVALID_OPTION)
     }
 }
 
@@ -78,7 +79,7 @@ impl NvrtcError {
 fn advice(code: i32) -> &'static str {
     match code {
         1 => "; free some of this machine's memory",
-        5 => "; this NVRTC does not know an option or the architecture: the log names it",
+        ERROR_INVALID_OPTION => "; this NVRTC does not know an option or the architecture: the log names it",
         7 => {
             "; its builtins are missing or of another version: libnvrtc-builtins belongs beside libnvrtc, from the same wheel or toolkit"
         }

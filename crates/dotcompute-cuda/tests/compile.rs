@@ -27,6 +27,7 @@ fn a_kernel_compiles_for_every_architecture_linked_and_whole() {
             assert!(elf_architecture(kernel.cubin.as_bytes()).contains(&number), "{architecture}");
             assert_eq!(kernel.diagnostics(), [], "{}", kernel.log);
 
+            println!("{architecture}: {:?}", kernel.figures());
             // The handler is inlined, so the kernel is the only function, and it needs no stack for a call.
             let figures = kernel.figures();
             assert_eq!(figures.len(), 1, "{figures:?}");

@@ -84,12 +84,14 @@ pub enum CompileError {
         reason: NoLinker,
     },
     /// NVRTC failed for another reason than the text.
-    #[error("compiling kernel `{kernel}`: {source}")]
+    #[error("compiling kernel `{kernel}`: {source}{}{log}", if .log.is_empty() { "" } else { "\n" })]
     Nvrtc {
         /// The kernel.
         kernel: String,
         /// What it says.
         source: NvrtcError,
+        /// What its log says; may be empty.
+        log: String,
     },
     /// What came out is no machine code.
     #[error("compiling kernel `{kernel}`: {compiler} made something that is no cubin; reinstall it")]
@@ -123,7 +125,7 @@ impl CompileError {
     /// Everything that compiler and linker said.
     pub fn log(&self) -> &str {
         match self {
-            Self::Rejected { log, .. } => log,
+            Self::Rejected { log, .. } | Self::Nvrtc { log, .. } => log,
             _ => "",
         }
     }

@@ -108,16 +108,20 @@ impl Toolchain {
         let options = options(input, output)?;
         let options: Vec<&CStr> = options.iter().map(|option| &**option).collect();
 
-        let failed = |source| CompileError::Nvrtc { kernel: input.name.clone(), source };
+        let failed_with = |source, log: &str| {
+            let log = log.trim_end().to_owned();
+            CompileError::Nvrtc { kernel: input.name.clone(), source, log }
+        };
+        let failed = |source| failed_with(source, "");
         let mut program = self.nvrtc.program(&text, &name, &headers).map_err(failed)?;
         let outcome = program.compile(&options);
         let log = program.log().map_err(failed)?;
         match outcome {
             Ok(()) => Ok((output.take(&program).map_err(failed)?, log)),
-            Err(error) if error.is_compilation() || !log.trim().is_empty() => {
+            Err(error) if error.is_rejection() => {
                 Err(CompileError::rejected(&input.name, input.architecture, Stage::Compiling, log))
             }
-            Err(error) => Err(failed(error)),
+            Err(error) => Err(failed_with(error, &log)),
         }
     }
 }

@@ -1,5 +1,8 @@
 //! What the tests of the compiler share.
 
+// Each test program uses some of it.
+#![allow(dead_code)]
+
 use std::env;
 use std::path::PathBuf;
 
@@ -14,12 +17,12 @@ pub const ARCHITECTURES: [Architecture; 3] = [
     Architecture { major: 10, minor: 0 },
 ];
 
-/// Where the compiler is looked for: in the wheels that `cargo xtask test --only cubins` installs, if it runs the test.
+/// Where the compiler is looked for: in the wheels that `cargo xtask test --only cubins` installs and nowhere else, if that runs the
+/// test.
 pub fn search() -> Search {
-    let search = Search::from_environment();
     match env::var_os("DOTCOMPUTE_TEST_WHEELS") {
-        Some(site_packages) => search.site_packages(PathBuf::from(site_packages)),
-        None => search,
+        Some(site_packages) => Search::nowhere().site_packages(PathBuf::from(site_packages)),
+        None => Search::from_environment(),
     }
 }
 
