@@ -19,6 +19,7 @@
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::ptr::{self, NonNull};
 
+use crate::driver::request_eager_loading;
 use crate::library::{self, Component, Identity, Search, SharedObject, Unavailable, Version, functions};
 
 /// The kind of a part: LTO-IR.
@@ -91,12 +92,14 @@ fn name_of(code: i32) -> &'static str {
 }
 
 impl NvJitLink {
-    /// Finds and loads it.
+    /// Finds and loads it. Asks for eager loading before ([`request_eager_loading`]): some versions, 12.4 for one, initialise the driver
+    /// where there is one.
     ///
     /// # Errors
     ///
     /// [`Unavailable`] with every place where it was looked for.
     pub fn load(search: &Search) -> Result<Self, Unavailable> {
+        request_eager_loading();
         library::load(Component::NvJitLink, search, Self::bind)
     }
 

@@ -84,6 +84,32 @@ fn an_error_in_a_header_has_the_headers_line() {
 }
 
 #[test]
+fn headers_include_one_another_and_nothing_from_disk() {
+    let Some(toolchain) = toolchain() else { return };
+    let input = scale(HOPPER)
+        .header(Source::new("a/one.cuh", "#include \"b/two.cuh\"\n__device__ int one() { return two(); }\n"))
+        .header(Source::new("b/two.cuh", "__device__ int two() { return 2; }\n"))
+        .source(Source::new("user.cu", "#include \"a/one.cuh\"\n#include <factor.cuh>\n"));
+    toolchain.compile(&input).unwrap();
+
+    // This very crate's manifest is in the folder that the tests run in.
+    assert!(std::fs::exists("Cargo.toml").unwrap());
+    let input = scale(HOPPER).source(Source::new("user.cu", "#include \"Cargo.toml\"\n"));
+    let error = toolchain.compile(&input).unwrap_err();
+    assert!(error.to_string().contains("could not open source file \"Cargo.toml\""), "{error}");
+
+    // Unless a folder is asked for: then its files may include one another.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("lib")).unwrap();
+    std::fs::write(folder.path().join("lib/outer.cuh"), "#include \"inner.cuh\"\n").unwrap();
+    std::fs::write(folder.path().join("lib/inner.cuh"), "#define INNER 1\n").unwrap();
+    let input = scale(HOPPER)
+        .source(Source::new("user.cu", "#include <lib/outer.cuh>\nstatic_assert(INNER == 1, \"\");\n"))
+        .option(format!("-I{}", folder.path().display()));
+    toolchain.compile(&input).unwrap();
+}
+
+#[test]
 fn a_warning_is_told_with_the_kernel() {
     let Some(toolchain) = toolchain() else { return };
     let input = scale(HOPPER).source(Source::new("w.cu", "__device__ void f() { int unused; }\n"));
@@ -141,6 +167,7 @@ fn parts_of_other_front_ends_are_linked_in() {
     // Bytes that are no LTO-IR are an error of the linker's, and without a linker there is an error at once.
     let error = toolchain.compile(&input.clone().part(LtoIr::new("part", vec![7; 100]))).unwrap_err();
     assert!(matches!(error, CompileError::Rejected { stage: Stage::Linking, .. }), "{error:?}");
+    assert!(error.to_string().contains("nvJitLink, adding a part"), "{error}");
     let error = toolchain.without_linker().compile(&input.part(LtoIr::new("part", part))).unwrap_err();
     assert!(matches!(error, CompileError::NeedsLinker { reason: NoLinker::LeftOut, .. }), "{error:?}");
 }

@@ -62,7 +62,7 @@ pub enum CompileError {
         problem: String,
     },
     /// The text, an option or a part is wrong; the compiler or the linker says where.
-    #[error("{} kernel `{kernel}` for {architecture} failed:{}", .stage.verb(), listed(.diagnostics, .log))]
+    #[error("{} kernel `{kernel}` for {architecture} failed:{}", .stage.verb(), listed(*.stage, .diagnostics, .log))]
     Rejected {
         /// The kernel.
         kernel: String,
@@ -131,12 +131,15 @@ impl CompileError {
     }
 }
 
-/// The messages, or the whole log where none could be told.
-fn listed(diagnostics: &[Diagnostic], log: &str) -> String {
+/// The messages; or the whole log where none could be told, and of the linker, whose log is short and of many forms.
+fn listed(stage: Stage, diagnostics: &[Diagnostic], log: &str) -> String {
+    if stage == Stage::Linking || diagnostics.is_empty() {
+        return format!("\n{}", log.trim_end());
+    }
     let mut text = String::new();
     for diagnostic in diagnostics {
         // Writing to a `String` cannot fail.
         let _ = write!(text, "\n{diagnostic}");
     }
-    if text.is_empty() { format!("\n{}", log.trim_end()) } else { text }
+    text
 }

@@ -24,7 +24,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Nothing is looked for on disk: the text may `#include` the headers that are given and what NVRTC has built in, and nothing else.
+//! Nothing is looked for on disk: the text may `#include` the headers that are given, and nothing else. (NVRTC has none built in.) Two
+//! things lead out of that, an option `-I` and an `#include` of an absolute path; the [cache](crate::cache) does not notice when such a
+//! file changes.
 
 mod cubin;
 mod diagnostic;

@@ -90,6 +90,9 @@ impl Toolchain {
             link.add_lto_ir(&part.bytes, name).map_err(rejected)?;
         }
         let cubin = link.complete().map_err(rejected)?;
+        if !log.is_empty() && !log.ends_with('\n') {
+            log.push('\n');
+        }
         log.push_str(&link.info_log());
         kernel(input, cubin, log, "nvJitLink")
     }
@@ -167,6 +170,12 @@ fn options(input: &Input, output: Output) -> Result<Vec<CString>, CompileError> 
     let mut options = output.options(input.architecture);
     options.insert(0, "-std=c++17".into());
     options.extend(input.options.iter().cloned());
+    // Else `#include "name"` takes a file of that name from the current folder: whatever lies there, unseen by the cache. But what is in
+    // folders that are asked for may include its neighbours, and this option would forbid it.
+    let asks_for_folders = |option: &String| option.starts_with("-I") || option.starts_with("--include-path");
+    if !input.options.iter().any(asks_for_folders) {
+        options.push("-no-source-include".into());
+    }
     options.into_iter().map(|option| input.c_string(option, "an option")).collect()
 }
 

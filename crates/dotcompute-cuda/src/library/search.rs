@@ -56,7 +56,7 @@ impl Search {
         for component in [Component::Nvrtc, Component::NvJitLink] {
             let name = component.variable();
             if let Some(path) = variable(name) {
-                search.named.push((component, Place { path, because: format!("${name}") }));
+                search.named.push((component, Place { path, because: format!("named by {name}") }));
             }
         }
         for name in ["CUDA_HOME", "CUDA_PATH"] {
@@ -130,7 +130,8 @@ pub(crate) fn load<T>(
     let mut attempt = Attempt { component, bind, looked: Vec::new() };
     if let Some(place) = search.named(component) {
         let found = if place.path.is_dir() { attempt.folder(place) } else { attempt.file(place) };
-        let advice = format!("{} names where it is; correct that, or do not name it", place.because);
+        let advice =
+            format!("no other place was looked at, since this one is {}; correct that", place.because);
         return found.ok_or(Unavailable { component, looked: attempt.looked, advice });
     }
     for place in search.folders() {
@@ -267,7 +268,7 @@ mod tests {
         let search = Search::from_variables(variables);
         let error = load(Component::Nvrtc, &search, accept).map(drop).unwrap_err();
         assert_eq!(places(&error), ["/no/such/libnvrtc.so"]);
-        assert!(error.advice.contains("$DOTCOMPUTE_NVRTC"), "{error}");
+        assert!(error.advice.contains("named by DOTCOMPUTE_NVRTC"), "{error}");
 
         // The other library has not been named, and the program's word goes before the environment's.
         let error = load(Component::NvJitLink, &search, |_| Err::<(), _>("unwanted".into())).unwrap_err();
