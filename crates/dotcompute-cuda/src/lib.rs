@@ -1,4 +1,4 @@
-//! DotCompute's CUDA backend. So far its lowest floor: the driver, the compiler, and a cache of what was compiled.
+//! DotCompute's CUDA backend: ring kernels that stay resident on a GPU, or on the emulated device.
 //!
 //! Nothing of CUDA is needed to build this crate, nor to start a program that uses it: libraries are looked for when they are first
 //! asked for, and one that is missing is an [`Unavailable`](library::Unavailable) that says where was looked and what to install.
@@ -11,15 +11,27 @@
 //! | [`compile`] | from sources to a cubin, by one path for every front end |
 //! | [`cache`] | compiled kernels on disk |
 //! | [`driver`] | the driver and its devices |
+//! | [`device_code`] | what runs on the device |
+//! | [`emulated`] | a device made of threads |
 //!
 //! Linux is where this is built and tested; elsewhere the crate builds, and finds nothing unless it is told the libraries' paths.
 
 pub mod architecture;
 pub mod cache;
 pub mod compile;
+pub mod device_code;
 pub mod driver;
+pub mod emulated;
 pub mod library;
 pub mod nvjitlink;
 pub mod nvrtc;
+
+mod account;
+mod exchange;
+mod limits;
+mod memory;
+mod port;
+mod protocol;
+mod watch;
 
 pub use architecture::Architecture;

@@ -289,6 +289,13 @@ impl<T> Producer<T> {
     pub fn pushed(&self) -> u64 {
         self.tail
     }
+
+    /// Values that the consumer has given back, ever. What it wrote elsewhere before giving them back is seen after this.
+    #[must_use]
+    pub fn popped(&self) -> u64 {
+        // Acquire: pairs with the release in `give_back`.
+        self.view.control().consumer.head.load(Ordering::Acquire)
+    }
 }
 
 impl<T> Drop for Producer<T> {

@@ -36,7 +36,7 @@ impl Source {
     }
 
     /// The text with a `#line` before it.
-    fn write(&self, text: &mut String) {
+    pub(crate) fn write(&self, text: &mut String) {
         let name = self.name.replace('\\', "\\\\").replace('"', "\\\"");
         // Writing to a `String` cannot fail.
         let _ = writeln!(text, "#line {} \"{name}\"", self.line);

@@ -1,0 +1,105 @@
+// The GPU's part, played by the host: each of its threads is a thread of the operating system, a block's shared memory is ordinary
+// memory, and its barrier is a counter. Included by access.cuh in place of the PTX.
+#ifndef DOTCOMPUTE_EMULATED_CUH
+#define DOTCOMPUTE_EMULATED_CUH
+
+#include <sched.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+#define DC_DEVICE static inline
+#define __device__
+#define __forceinline__ inline
+#define __global__
+
+namespace dc {
+
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+// What the threads of a block share besides their memory.
+struct EmulatedBlock {
+    u32 arrived;
+    u32 round;
+    unsigned char *shared;
+};
+
+// Who a thread is.
+struct EmulatedThread {
+    u32 thread, threads, block, blocks;
+    EmulatedBlock *home;
+};
+
+static thread_local EmulatedThread emulated_thread;
+
+DC_DEVICE u32 load_relaxed_sys(const u32 *word) { return __atomic_load_n(word, __ATOMIC_RELAXED); }
+DC_DEVICE u64 load_relaxed_sys(const u64 *word) { return __atomic_load_n(word, __ATOMIC_RELAXED); }
+DC_DEVICE void store_relaxed_sys(u64 *word, u64 value) { __atomic_store_n(word, value, __ATOMIC_RELAXED); }
+DC_DEVICE void store_release_sys(u32 *word, u32 value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
+DC_DEVICE void store_release_sys(u64 *word, u64 value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
+// A load and not a fence: ThreadSanitizer does not see fences.
+template <class Word> DC_DEVICE void acquire_sys(const Word *word) { (void)__atomic_load_n(word, __ATOMIC_ACQUIRE); }
+DC_DEVICE void fence_sys() {
+    // As a read-modify-write, for the same reason.
+    static u32 turnstile;
+    (void)__atomic_fetch_add(&turnstile, 0u, __ATOMIC_SEQ_CST);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+DC_DEVICE u32 load_acquire_gpu(const u32 *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
+DC_DEVICE void store_release_gpu(u32 *word, u32 value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
+DC_DEVICE u32 add_acq_rel_gpu(u32 *word, u32 value) { return __atomic_fetch_add(word, value, __ATOMIC_ACQ_REL); }
+DC_DEVICE u64 take_number(u64 *counter) { return __atomic_fetch_add(counter, 1ull, __ATOMIC_RELAXED); }
+DC_DEVICE u64 load_number(const u64 *place) { return __atomic_load_n(place, __ATOMIC_ACQUIRE); }
+DC_DEVICE void store_number(u64 *place, u64 value) { __atomic_store_n(place, value, __ATOMIC_RELEASE); }
+DC_DEVICE void count_one(u32 *counter) { (void)__atomic_fetch_add(counter, 1u, __ATOMIC_RELAXED); }
+DC_DEVICE void keep_least(u32 *place, u32 value) {
+    u32 now = __atomic_load_n(place, __ATOMIC_RELAXED);
+    while (value < now && !__atomic_compare_exchange_n(place, &now, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    }
+}
+DC_DEVICE void keep_first(int *place, int value) {
+    int nothing = 0;
+    __atomic_compare_exchange_n(place, &nothing, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+}
+
+DC_DEVICE u32 thread_index() { return emulated_thread.thread; }
+DC_DEVICE u32 block_threads() { return emulated_thread.threads; }
+DC_DEVICE u32 block_index() { return emulated_thread.block; }
+DC_DEVICE u32 grid_blocks() { return emulated_thread.blocks; }
+
+// The last to arrive opens the next round. Waiters give their core away: there are fewer cores than threads.
+DC_DEVICE void barrier() {
+    EmulatedBlock *home = emulated_thread.home;
+    if (emulated_thread.threads == 1) return;
+    u32 round = __atomic_load_n(&home->round, __ATOMIC_ACQUIRE);
+    if (__atomic_add_fetch(&home->arrived, 1, __ATOMIC_ACQ_REL) == emulated_thread.threads) {
+        __atomic_store_n(&home->arrived, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&home->round, round + 1, __ATOMIC_RELEASE);
+        return;
+    }
+    for (u32 looks = 0; __atomic_load_n(&home->round, __ATOMIC_ACQUIRE) == round; ++looks) {
+        if (looks > 64) sched_yield();
+    }
+}
+
+DC_DEVICE u64 time_ns() {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (u64)now.tv_sec * 1000000000ull + (u64)now.tv_nsec;
+}
+
+DC_DEVICE void pause_ns(u32 duration) {
+    if (duration < 1000) {
+        sched_yield();
+        return;
+    }
+    struct timespec pause = {0, (long)duration};
+    nanosleep(&pause, nullptr);
+}
+
+template <class T> DC_DEVICE T &block_shared() { return *reinterpret_cast<T *>(emulated_thread.home->shared); }
+
+} // namespace dc
+
+#endif

@@ -1,0 +1,133 @@
+// What host and device write to each other. src/protocol.rs has the same, and a test compares sizes, offsets and numbers.
+//
+// Every word has one writer. What the host writes and what the device writes lie on different lines.
+#ifndef DOTCOMPUTE_PROTOCOL_CUH
+#define DOTCOMPUTE_PROTOCOL_CUH
+
+#include "access.cuh"
+
+namespace dc {
+
+// The host's commands. KILL is for a host that is gone: the device waits for nobody any more.
+enum Command : u32 { COMMAND_NONE = 0, COMMAND_RUN = 1, COMMAND_PAUSE = 2, COMMAND_STOP = 3, COMMAND_KILL = 4 };
+
+// What the device is doing. IDLE: it has left by itself, and comes back with the next message.
+enum State : u32 {
+    STATE_LAUNCHED = 0,
+    STATE_RUNNING = 1,
+    STATE_PAUSED = 2,
+    STATE_FAULTED = 3,
+    STATE_STOPPED = 4,
+    STATE_IDLE = 5
+};
+
+enum EventKind : u32 { EVENT_SENT = 1, EVENT_REPLIED = 2, EVENT_FAILED = 3 };
+
+// A ring, as the crate dotcompute-ring lays it out.
+struct alignas(128) RingHeader {
+    u64 magic;
+    u32 version;
+    u32 stride;
+    u64 capacity;
+    u32 payload_size;
+    u32 payload_offset;
+};
+struct alignas(128) ProducerLine {
+    u64 tail;
+};
+struct alignas(128) ConsumerLine {
+    u64 head;
+};
+struct alignas(128) RareLine {
+    u64 consumer_closed;
+};
+struct RingControl {
+    RingHeader header;
+    ProducerLine producer;
+    ConsumerLine consumer;
+    RareLine rare;
+    // Slots follow: a word (the ticket + 1) and a payload each.
+};
+
+// The payload of a slot of the input ring: these eight bytes, then the message.
+struct MessageHead {
+    u32 asked;
+    u32 priority;
+};
+
+// The payload of a slot of the event ring: these sixteen bytes, then the output.
+struct EventHead {
+    u64 ticket;
+    u32 kind;
+    int code;
+};
+
+// Written by the host.
+struct alignas(128) HostLine {
+    u32 command;
+    // Faults that the host has judged, by which the device knows that it may go on.
+    u32 faults_judged;
+};
+
+// Written by the device.
+struct alignas(128) DeviceLine {
+    u32 state;
+    u32 faults;
+    // Grows while the device is alive.
+    u64 heartbeat;
+    // Time in handlers, all together.
+    u64 handling_ns;
+    // The next ticket of the event ring, for whoever continues.
+    u64 event_tail;
+    // The ticket in hand, plus 1; 0 for none.
+    u64 in_hand;
+};
+
+struct Control {
+    HostLine host;
+    DeviceLine device;
+};
+
+// What the blocks of a grid share, in device memory. Zero at launch.
+struct alignas(128) GridLine {
+    // Arrivals at the grid's barrier, and how often it has opened.
+    u32 arrived;
+    u32 round;
+    // What the leader has decided.
+    u32 action;
+    u32 asked;
+    u32 priority;
+    int code;
+    u64 ticket;
+    u64 event_tail;
+    u64 event_limit;
+};
+
+// Where a ring is, with what its header says: the header itself lies on the far side of PCIe.
+struct Ring {
+    RingControl *control;
+    u64 mask;
+    u64 stride;
+};
+
+// A launch's one argument.
+struct Launch {
+    Ring input;
+    Ring events;
+    Control *control;
+    GridLine *grid;
+    // Device memory for the message in hand of a grid.
+    void *grid_message;
+    void *state;
+    // Whether it holds after a fault.
+    u32 holds_after_fault;
+    // Nanoseconds between beats of the heart, without a message before it leaves (0: it stays), and of the longest pause between looks.
+    u32 beat_ns;
+    u64 grace_ns;
+    u32 longest_pause_ns;
+    u32 reserved;
+};
+
+} // namespace dc
+
+#endif

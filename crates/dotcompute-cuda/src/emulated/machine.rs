@@ -1,0 +1,203 @@
+//! The threads of a ring kernel on the emulated device.
+
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use dotcompute_core::backend::device::{AfterFault, DeviceProgram};
+use dotcompute_core::backend::{BackendError, Residency};
+
+use super::compiler::{Code, Home, Thread};
+use crate::account::Share;
+use crate::exchange::{Exchange, Words};
+use crate::memory::HostMemory;
+use crate::port::Machine;
+use crate::protocol::{GridLine, Launch};
+
+/// A heart beats so often.
+const BEAT: Duration = Duration::from_millis(5);
+/// The longest pause between two looks of an idle ring kernel.
+const LONGEST_PAUSE: Duration = Duration::from_micros(200);
+
+/// Everything that the threads of a ring kernel use: whoever is the last of them lets go of it.
+struct Stage {
+    name: String,
+    code: Arc<Code>,
+    launch: Launch,
+    blocks: u32,
+    threads: u32,
+    running: Mutex<u32>,
+    ended: Condvar,
+    image: Vec<u8>,
+    state: HostMemory,
+    grid: HostMemory,
+    _grid_message: HostMemory,
+    _words: Arc<Words>,
+    _share: Share,
+}
+
+/// A ring kernel on the emulated device, for its port.
+pub(super) struct EmulatedMachine(Arc<Stage>);
+
+/// A ring kernel on the emulated device, for the runtime.
+pub(super) struct EmulatedResidency(Arc<Stage>);
+
+impl EmulatedMachine {
+    pub(super) fn launch(
+        kernel: &str,
+        program: &DeviceProgram,
+        exchange: &Exchange,
+        code: Arc<Code>,
+        grace: Duration,
+        share: Share,
+    ) -> Result<(Self, EmulatedResidency), BackendError> {
+        let words = Arc::clone(&exchange.words);
+        let state = HostMemory::of(&program.state.bytes);
+        let grid = HostMemory::zeroed(size_of::<GridLine>());
+        let grid_message = HostMemory::zeroed(program.input.size);
+        let nanos = |duration: Duration| u32::try_from(duration.as_nanos()).unwrap_or(u32::MAX);
+        let launch = Launch {
+            input: words.device_input(),
+            events: words.device_events(),
+            control: words.device_control(),
+            grid: grid.address(),
+            grid_message: grid_message.address(),
+            state: state.address(),
+            holds_after_fault: u32::from(program.after_fault == AfterFault::Hold),
+            beat_ns: nanos(BEAT),
+            grace_ns: u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX),
+            longest_pause_ns: nanos(LONGEST_PAUSE),
+            reserved: 0,
+        };
+        let stage = Arc::new(Stage {
+            name: kernel.chars().filter(|&c| c != '\0').take(15).collect(),
+            code,
+            launch,
+            blocks: program.shape.blocks(),
+            threads: program.shape.threads(),
+            running: Mutex::new(0),
+            ended: Condvar::new(),
+            image: program.state.bytes.clone(),
+            state,
+            grid,
+            _grid_message: grid_message,
+            _words: words,
+            _share: share,
+        });
+        Stage::start(&stage)?;
+        Ok((Self(Arc::clone(&stage)), EmulatedResidency(stage)))
+    }
+}
+
+impl Stage {
+    /// Starts all threads, those of each block with memory of their own.
+    fn start(self: &Arc<Self>) -> Result<(), BackendError> {
+        // Let nobody begin before all have been had: a grid of which a part runs would never end.
+        let gate = Arc::new(Gate::default());
+        for block in 0..self.blocks {
+            let home = Arc::new(BlockHome::new(self.code.block_bytes));
+            for thread in 0..self.threads {
+                let (stage, home, passed) = (Arc::clone(self), Arc::clone(&home), Arc::clone(&gate));
+                *self.running.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+                let run = move || {
+                    if passed.pass() {
+                        stage.run(block, thread, &home);
+                    }
+                    stage.leave();
+                };
+                if let Err(source) = std::thread::Builder::new().name(self.name.clone()).spawn(run) {
+                    self.leave();
+                    gate.open(false);
+                    return Err(BackendError::Thread { source });
+                }
+            }
+        }
+        gate.open(true);
+        Ok(())
+    }
+
+    fn run(&self, block: u32, thread: u32, home: &BlockHome) {
+        let home: *const Home = &raw const home.home;
+        let me = Thread { thread, threads: self.threads, block, blocks: self.blocks, home };
+        // SAFETY: the code was compiled from the text whose structs these are (a test compares them); every address in the launch is
+        // that of memory which `self` keeps, of the size that the code takes it to have. What the user's handler does with its
+        // state and its message is the user's to answer for, as on a GPU.
+        unsafe { (self.code.run)(&raw const self.launch, &raw const me) }
+    }
+
+    fn leave(&self) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        *running -= 1;
+        if *running == 0 {
+            self.ended.notify_all();
+        }
+    }
+
+    /// Waits until no thread runs, at most until `deadline`.
+    fn wait(&self, deadline: Instant) -> bool {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        while *running > 0 {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };
+            running = self.ended.wait_timeout(running, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+}
+
+impl Machine for EmulatedMachine {
+    fn return_to_device(&mut self) -> Result<(), BackendError> {
+        // Its last words are said; what its threads still do is return.
+        self.0.wait(Instant::now() + Duration::from_secs(5));
+        self.0.grid.write(&[0; size_of::<GridLine>()]);
+        Stage::start(&self.0)
+    }
+
+    fn reset_state(&mut self) -> Result<(), BackendError> {
+        // The ring kernel holds, and looks at nothing but its control words.
+        self.0.state.write(&self.0.image);
+        Ok(())
+    }
+}
+
+impl Residency for EmulatedResidency {
+    fn join(&self, deadline: Instant) -> bool {
+        self.0.wait(deadline)
+    }
+}
+
+/// Holds threads back until it is known whether there are all of them.
+#[derive(Default)]
+struct Gate {
+    open: Mutex<Option<bool>>,
+    opened: Condvar,
+}
+
+impl Gate {
+    fn open(&self, complete: bool) {
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(complete);
+        self.opened.notify_all();
+    }
+
+    fn pass(&self) -> bool {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let open =
+            self.opened.wait_while(open, |open| open.is_none()).unwrap_or_else(PoisonError::into_inner);
+        open.unwrap_or(false)
+    }
+}
+
+/// What the threads of a block share, with its memory.
+struct BlockHome {
+    home: Home,
+    _memory: HostMemory,
+}
+
+impl BlockHome {
+    fn new(bytes: usize) -> Self {
+        let memory = HostMemory::zeroed(bytes);
+        Self {
+            home: Home { arrived: AtomicU32::new(0), round: AtomicU32::new(0), shared: memory.address() },
+            _memory: memory,
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! What host and device write to each other: the Rust side of `device/protocol.cuh`.
+//!
+//! Every word has one writer. What the host writes and what the device writes lie on different lines. The rings are those of
+//! [`dotcompute_ring::record`].
+
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+/// Handle messages.
+pub(crate) const COMMAND_RUN: u32 = 1;
+/// Handle none, and stay.
+pub(crate) const COMMAND_PAUSE: u32 = 2;
+/// Leave at the next message boundary.
+pub(crate) const COMMAND_STOP: u32 = 3;
+/// As stop, and wait for nobody: the host is gone.
+pub(crate) const COMMAND_KILL: u32 = 4;
+
+/// Waiting for the first command.
+pub(crate) const STATE_LAUNCHED: u32 = 0;
+/// Handling messages, or waiting for some.
+pub(crate) const STATE_RUNNING: u32 = 1;
+/// Paused.
+pub(crate) const STATE_PAUSED: u32 = 2;
+/// Holding after a fault, until the host has judged it.
+pub(crate) const STATE_FAULTED: u32 = 3;
+/// Gone, as commanded.
+pub(crate) const STATE_STOPPED: u32 = 4;
+/// Gone by itself, for want of messages.
+pub(crate) const STATE_IDLE: u32 = 5;
+
+/// The handler sent an output.
+pub(crate) const EVENT_SENT: u32 = 1;
+/// The handler answered.
+pub(crate) const EVENT_REPLIED: u32 = 2;
+/// The handler reported an error.
+pub(crate) const EVENT_FAILED: u32 = 3;
+
+/// What stands before a message in its slot.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MessageHead {
+    pub(crate) asked: u32,
+    pub(crate) priority: u32,
+}
+
+/// What stands before an output in its slot.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EventHead {
+    pub(crate) ticket: u64,
+    pub(crate) kind: u32,
+    pub(crate) code: i32,
+}
+
+/// Written by the host.
+#[repr(C, align(128))]
+#[derive(Debug, Default)]
+pub(crate) struct HostLine {
+    pub(crate) command: AtomicU32,
+    pub(crate) faults_judged: AtomicU32,
+}
+
+/// Written by the device.
+#[repr(C, align(128))]
+#[derive(Debug, Default)]
+pub(crate) struct DeviceLine {
+    pub(crate) state: AtomicU32,
+    pub(crate) faults: AtomicU32,
+    pub(crate) heartbeat: AtomicU64,
+    pub(crate) handling_ns: AtomicU64,
+    pub(crate) event_tail: AtomicU64,
+    pub(crate) in_hand: AtomicU64,
+}
+
+/// The words by which host and device of one ring kernel steer and watch each other.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(crate) struct Control {
+    pub(crate) host: HostLine,
+    pub(crate) device: DeviceLine,
+}
+
+/// What the blocks of a grid share, in device memory; all zero at launch. The host only makes room for it.
+#[repr(C, align(128))]
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct GridLine {
+    arrived: u32,
+    round: u32,
+    action: u32,
+    asked: u32,
+    priority: u32,
+    code: i32,
+    ticket: u64,
+    event_tail: u64,
+    event_limit: u64,
+}
+
+/// Where a ring is, as the device sees it, with what its header says.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ring {
+    pub(crate) control: u64,
+    pub(crate) mask: u64,
+    pub(crate) stride: u64,
+}
+
+/// A launch's one argument. Addresses are the device's.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Launch {
+    pub(crate) input: Ring,
+    pub(crate) events: Ring,
+    pub(crate) control: u64,
+    pub(crate) grid: u64,
+    pub(crate) grid_message: u64,
+    pub(crate) state: u64,
+    pub(crate) holds_after_fault: u32,
+    pub(crate) beat_ns: u32,
+    pub(crate) grace_ns: u64,
+    pub(crate) longest_pause_ns: u32,
+    pub(crate) reserved: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fmt::Write as _;
+    use std::mem::offset_of;
+    use std::path::Path;
+    use std::process::Command;
+
+    /// What the C++ side has to agree with: an expression in C++, and its value here.
+    fn agreed() -> Vec<(String, usize)> {
+        let mut all = Vec::new();
+        macro_rules! sizes { ($($t:ident)*) => { $(
+            all.push((format!("sizeof(dc::{})", stringify!($t)), size_of::<$t>()));
+            all.push((format!("alignof(dc::{})", stringify!($t)), align_of::<$t>()));
+        )* } }
+        macro_rules! offsets { ($($t:ident: $($f:ident)*;)*) => { $($(
+            all.push((format!("offsetof(dc::{}, {})", stringify!($t), stringify!($f)), offset_of!($t, $f)));
+        )*)* } }
+        macro_rules! numbers { ($($n:ident)*) => { $(
+            all.push((format!("(size_t)dc::{}", stringify!($n)), $n as usize));
+        )* } }
+        sizes! { MessageHead EventHead HostLine DeviceLine Control GridLine Ring Launch }
+        offsets! {
+            MessageHead: asked priority;
+            EventHead: ticket kind code;
+            HostLine: command faults_judged;
+            DeviceLine: state faults heartbeat handling_ns event_tail in_hand;
+            Control: host device;
+            Ring: control mask stride;
+            Launch: input events control grid grid_message state holds_after_fault beat_ns grace_ns longest_pause_ns;
+        }
+        numbers! {
+            COMMAND_RUN COMMAND_PAUSE COMMAND_STOP COMMAND_KILL
+            STATE_LAUNCHED STATE_RUNNING STATE_PAUSED STATE_FAULTED STATE_STOPPED STATE_IDLE
+            EVENT_SENT EVENT_REPLIED EVENT_FAILED
+        }
+        ring(&mut all);
+        all
+    }
+
+    /// The ring's layout, from the crate that defines it and from a ring made by it.
+    fn ring(all: &mut Vec<(String, usize)>) {
+        use dotcompute_ring::layout::{Header, LINE};
+        for (field, offset) in [
+            ("magic", offset_of!(Header, magic)),
+            ("stride", offset_of!(Header, stride)),
+            ("capacity", offset_of!(Header, capacity)),
+            ("payload_offset", offset_of!(Header, payload_offset)),
+        ] {
+            all.push((format!("offsetof(dc::RingHeader, {field})"), offset));
+        }
+        for (line, place) in [("header", 0), ("producer", LINE), ("consumer", 2 * LINE), ("rare", 3 * LINE)] {
+            all.push((format!("offsetof(dc::RingControl, {line})"), place));
+        }
+        let slots = dotcompute_ring::record::required_bytes::<[u64; 7]>(16).unwrap() - 16 * 64;
+        all.push((String::from("sizeof(dc::RingControl)"), slots));
+    }
+
+    #[test]
+    fn the_cpp_compiler_agrees_on_every_place_and_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut text = String::from("#include \"protocol.cuh\"\n");
+        for (expression, value) in agreed() {
+            writeln!(text, "static_assert({expression} == {value}, \"{expression}\");").unwrap();
+        }
+        let source = folder.path().join("agreed.cpp");
+        std::fs::write(&source, &text).unwrap();
+        let headers = Path::new(env!("CARGO_MANIFEST_DIR")).join("device");
+        let compiler = std::env::var("CXX").unwrap_or_else(|_| String::from("c++"));
+        let output = Command::new(compiler)
+            .args(["-std=c++17", "-fsyntax-only", "-DDOTCOMPUTE_EMULATED", "-I"])
+            .arg(headers)
+            .arg(&source)
+            .output()
+            .expect("a C++ compiler");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
