@@ -91,6 +91,8 @@ impl<I: Message, O: Message> Intake<I, O> {
             if command != self.obeyed || command != Command::Run {
                 match self.poll_command(command, cx) {
                     Poll::Ready(Some(next)) => return Poll::Ready(next),
+                    // What has ended the pause, an abort perhaps, goes before the messages.
+                    Poll::Ready(None) if matches!(command, Command::Pause | Command::Hold) => continue,
                     Poll::Ready(None) => {}
                     Poll::Pending => return Poll::Pending,
                 }
@@ -128,7 +130,7 @@ impl<I: Message, O: Message> Intake<I, O> {
         }
     }
 
-    /// Acts on a command. Ready with nothing: go on to the messages.
+    /// Acts on a command. Ready with nothing: go on to the messages; after a pause or before activation, look at the command again.
     #[cold]
     fn poll_command(&mut self, command: Command, cx: &mut TaskContext<'_>) -> Poll<Option<Next<I>>> {
         let changed = command != self.obeyed;
