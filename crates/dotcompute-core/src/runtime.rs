@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::backend::{Backend, CpuBackend};
+use crate::backend::{Backend, BackendError, CpuBackend};
 use crate::dead_letter::{DeadLetter, DeadLetterInfo, DeadLetters};
 use crate::error::{LaunchError, LifecycleError, ShutdownError};
 use crate::handle::KernelHandle;
@@ -213,6 +213,38 @@ impl Runtime {
     #[must_use]
     pub fn take_dead_letters(&self) -> Vec<DeadLetter> {
         self.dead_letters.take()
+    }
+
+    // ---- the device ----
+
+    /// Runs `act` with no ring kernel of this runtime on its device, so that `act` may make any call to the device's driver: one that waits
+    /// for the whole device, or frees memory, would otherwise wait for ring kernels that never end.
+    ///
+    /// Each leaves at its next message boundary, with its state kept, and comes back afterwards. Messages sent meanwhile wait. Ring
+    /// kernels on threads are not concerned.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::NotQuiet`] if some were not at a message boundary within `patience`; `act` was not run then.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use dotcompute_core::runtime::Runtime;
+    /// let runtime = Runtime::new()?;
+    /// let freed = runtime.quiesced(Duration::from_secs(5), || "free device memory here")?;
+    /// # let _ = freed;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn quiesced<T>(&self, patience: Duration, act: impl FnOnce() -> T) -> Result<T, BackendError> {
+        let Some(device) = &self.device else { return Ok(act()) };
+        let (mut act, mut result) = (Some(act), None);
+        device.quiesced(patience, &mut || result = act.take().map(|act| act()))?;
+        result.ok_or_else(|| BackendError::Unsuitable {
+            backend: device.kind(),
+            problem: String::from(
+                "it said that it ran what was to be run with the device quiet, and did not",
+            ),
+        })
     }
 
     // ---- ending ----

@@ -8,10 +8,18 @@
 
 namespace dc {
 
-// The host's commands. KILL is for a host that is gone: the device waits for nobody any more.
-enum Command : u32 { COMMAND_NONE = 0, COMMAND_RUN = 1, COMMAND_PAUSE = 2, COMMAND_STOP = 3, COMMAND_KILL = 4 };
+// The host's commands. KILL is for a host that is gone: the device waits for nobody any more. LEAVE is added to a command: whatever it
+// is, the ring kernel is to leave the device for a while.
+enum Command : u32 {
+    COMMAND_NONE = 0,
+    COMMAND_RUN = 1,
+    COMMAND_PAUSE = 2,
+    COMMAND_STOP = 3,
+    COMMAND_KILL = 4,
+    COMMAND_LEAVE = 256
+};
 
-// What the device is doing. IDLE: it has left by itself, and comes back with the next message.
+// What the device is doing. IDLE: it has left for a while, for want of messages or to make way.
 enum State : u32 {
     STATE_LAUNCHED = 0,
     STATE_RUNNING = 1,

@@ -58,8 +58,13 @@ struct Leader {
             u64 word = load_relaxed_sys(word_of(launch.input, head));
             u64 now = time_ns();
             beat(launch, now);
+            if (command & COMMAND_LEAVE) {
+                set_state(launch, STATE_IDLE);
+                return false;
+            }
             if (command >= COMMAND_STOP) return false;
             if (faulted) {
+                set_state(launch, STATE_FAULTED);
                 faulted = load_relaxed_sys(&launch.control->host.faults_judged) != faults;
                 // The state may have been made anew meanwhile.
                 if (!faulted) acquire_sys(&launch.control->host.faults_judged);
@@ -82,7 +87,7 @@ struct Leader {
         }
     }
 
-    // Says that it is idle, and then looks once more: the host posts, and then looks whether it is idle. One of them sees the other.
+    // Says that it is away, and then looks once more: the host posts, and then looks whether it is away. One of them sees the other.
     __device__ bool leaves_by_itself(const Launch &launch) {
         set_state(launch, STATE_IDLE);
         fence_sys();

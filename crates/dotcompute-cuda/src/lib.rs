@@ -32,6 +32,7 @@ mod limits;
 mod memory;
 mod port;
 mod protocol;
+mod tenant;
 mod watch;
 
 pub use architecture::Architecture;

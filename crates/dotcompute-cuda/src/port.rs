@@ -14,73 +14,69 @@ use crate::protocol::{
     EventHead, MessageHead, STATE_FAULTED, STATE_IDLE, STATE_LAUNCHED, STATE_PAUSED, STATE_RUNNING,
     STATE_STOPPED,
 };
-use crate::watch::{Watched, Watcher};
+use crate::tenant::Tenant;
+use crate::watch::Watcher;
 
-/// What a device can do with a ring kernel that a port cannot do by writing words.
-pub(crate) trait Machine: Send {
-    /// Makes it resident again after it has left by itself. Never waits for the device.
-    fn return_to_device(&mut self) -> Result<(), BackendError>;
-
-    /// Makes the state anew, while the ring kernel holds after a fault.
-    fn reset_state(&mut self) -> Result<(), BackendError>;
-}
-
-/// A port over the exchange of a ring kernel on a `M`.
-pub(crate) struct Port<M: Machine> {
+/// A port over the exchange of a ring kernel.
+pub(crate) struct Port {
     exchange: Exchange,
-    machine: M,
+    tenant: Arc<Tenant>,
     commanded: Option<DeviceCommand>,
     /// Messages done with as of the last `Done`.
     done_seen: u64,
     handling_seen: u64,
     /// The output of the event that was last taken.
     output: Box<[u8]>,
-    watched: Arc<Watched>,
     watcher: Arc<Watcher>,
 }
 
-impl<M: Machine> Port<M> {
+impl Port {
     /// A port to a ring kernel that has just been launched, with outputs of this size.
-    pub(crate) fn new(exchange: Exchange, machine: M, output_size: usize, watcher: Arc<Watcher>) -> Self {
-        let watched = Watched::new(Arc::clone(&exchange.words));
-        watcher.add(&watched);
+    pub(crate) fn new(
+        exchange: Exchange,
+        tenant: Arc<Tenant>,
+        output_size: usize,
+        watcher: Arc<Watcher>,
+    ) -> Self {
+        watcher.add(&tenant.watched);
         let output = vec![0; output_size].into_boxed_slice();
-        Self { exchange, machine, commanded: None, done_seen: 0, handling_seen: 0, output, watched, watcher }
+        Self { exchange, tenant, commanded: None, done_seen: 0, handling_seen: 0, output, watcher }
     }
 
-    fn raw_state(&self) -> u32 {
-        // Acquire: whoever sees a state sees the events that came before it.
-        self.exchange.words.control().device.state.load(Ordering::Acquire)
-    }
-
-    fn set_command(&self, command: u32) {
-        self.exchange.words.control().host.command.store(command, Ordering::Release);
-    }
-
-    /// Has the ring kernel come back if it has left by itself and there is something for it to do.
+    /// Has the ring kernel come back if it is away and there is something for it to do.
     ///
-    /// The device says that it is idle, and then looks for a message once more; the host posts, and then looks whether it is idle.
-    fn wake_if_idle(&mut self) {
+    /// The device says that it is away, and then looks for a message once more; the host posts, and then looks whether it is away.
+    fn return_if_needed(&self) {
         fence(Ordering::SeqCst);
-        if self.raw_state() == STATE_IDLE
+        if self.tenant.state() == STATE_IDLE
             && self.commanded == Some(DeviceCommand::Run)
-            && let Err(error) = self.machine.return_to_device()
+            && self.room() < self.exchange.messages.capacity()
         {
-            self.watched.lose(&format!("it could not return to the device: {error}"));
+            self.tenant.return_if_away();
         }
     }
 
-    /// What an idle ring kernel is doing, from where the host stands: it would do as commanded.
-    fn idle_state(&self) -> DeviceState {
+    /// What a ring kernel that is away is doing, from where the runtime stands: it would do as commanded.
+    fn state_away(&self) -> DeviceState {
+        let control = self.exchange.words.control();
+        let faults = control.device.faults.load(Ordering::Acquire);
+        if control.host.faults_judged.load(Ordering::Relaxed) != faults {
+            return DeviceState::Faulted;
+        }
         match self.commanded {
             Some(DeviceCommand::Stop) => DeviceState::Stopped,
             Some(DeviceCommand::Pause) => DeviceState::Paused,
-            _ => DeviceState::Running,
+            Some(_) => DeviceState::Running,
+            None => DeviceState::Launched,
         }
+    }
+
+    fn lose(&self, why: &str) {
+        self.tenant.watched.lose(why);
     }
 }
 
-impl<M: Machine> DevicePort for Port<M> {
+impl DevicePort for Port {
     fn room(&self) -> usize {
         let messages = &self.exchange.messages;
         messages.capacity() - (messages.pushed() - messages.popped()) as usize
@@ -92,9 +88,9 @@ impl<M: Machine> DevicePort for Port<M> {
             priority: u32::from(message.header.priority.get()),
         };
         if !self.exchange.messages.push(head, message.payload) {
-            self.watched.lose("its ring took no message, though there was room: the device has damaged it");
+            self.lose("its ring took no message, though there was room: the device has damaged it");
         }
-        self.wake_if_idle();
+        self.return_if_needed();
     }
 
     fn next_event(&mut self) -> Option<DeviceEvent<'_>> {
@@ -106,7 +102,7 @@ impl<M: Machine> DevicePort for Port<M> {
                 EVENT_REPLIED => DeviceEvent::Replied { ticket, output: &self.output },
                 EVENT_FAILED => DeviceEvent::Failed { ticket, code },
                 other => {
-                    self.watched.lose(&format!(
+                    self.lose(&format!(
                         "it sent an event of kind {other}, which is none: its ring is damaged"
                     ));
                     return None;
@@ -127,16 +123,16 @@ impl<M: Machine> DevicePort for Port<M> {
     }
 
     fn state(&self) -> DeviceState {
-        if let Some(why) = self.watched.lost() {
+        if let Some(why) = self.tenant.watched.lost() {
             return DeviceState::Lost(why);
         }
-        match self.raw_state() {
+        match self.tenant.state() {
             STATE_LAUNCHED => DeviceState::Launched,
             STATE_RUNNING => DeviceState::Running,
             STATE_PAUSED => DeviceState::Paused,
             STATE_FAULTED => DeviceState::Faulted,
             STATE_STOPPED => DeviceState::Stopped,
-            STATE_IDLE => self.idle_state(),
+            STATE_IDLE => self.state_away(),
             other => {
                 DeviceState::Lost(format!("its state is {other}, which is none: the device has damaged it"))
             }
@@ -145,18 +141,16 @@ impl<M: Machine> DevicePort for Port<M> {
 
     fn command(&mut self, command: DeviceCommand) {
         self.commanded = Some(command);
-        self.set_command(match command {
+        self.tenant.command(match command {
             DeviceCommand::Run => COMMAND_RUN,
             DeviceCommand::Pause => COMMAND_PAUSE,
             _ => COMMAND_STOP,
         });
-        if self.room() < self.exchange.messages.capacity() {
-            self.wake_if_idle();
-        }
+        self.return_if_needed();
     }
 
     fn reset_state(&mut self) -> Result<(), BackendError> {
-        self.machine.reset_state()?;
+        self.tenant.stage.reset_state()?;
         let control = self.exchange.words.control();
         let faults = control.device.faults.load(Ordering::Acquire);
         // Release: the device that sees it sees the state made anew.
@@ -165,13 +159,15 @@ impl<M: Machine> DevicePort for Port<M> {
     }
 
     fn listen(&mut self, waker: &Waker) {
+        // Asked to make way, it may have left with messages in its ring.
+        self.return_if_needed();
         let event = self.exchange.events.popped();
-        self.watcher.listen(&self.watched, waker, self.raw_state(), self.done_seen, event);
+        self.watcher.listen(&self.tenant.watched, waker, self.tenant.state(), self.done_seen, event);
     }
 }
 
-impl<M: Machine> Drop for Port<M> {
+impl Drop for Port {
     fn drop(&mut self) {
-        self.set_command(COMMAND_KILL);
+        self.tenant.command(COMMAND_KILL);
     }
 }

@@ -14,6 +14,9 @@ pub(crate) const COMMAND_STOP: u32 = 3;
 /// As stop, and wait for nobody: the host is gone.
 pub(crate) const COMMAND_KILL: u32 = 4;
 
+/// Added to a command: leave the device for a while, whatever the command.
+pub(crate) const COMMAND_LEAVE: u32 = 256;
+
 /// Waiting for the first command.
 pub(crate) const STATE_LAUNCHED: u32 = 0;
 /// Handling messages, or waiting for some.
@@ -24,7 +27,7 @@ pub(crate) const STATE_PAUSED: u32 = 2;
 pub(crate) const STATE_FAULTED: u32 = 3;
 /// Gone, as commanded.
 pub(crate) const STATE_STOPPED: u32 = 4;
-/// Gone by itself, for want of messages.
+/// Gone for a while: for want of messages, or to make way.
 pub(crate) const STATE_IDLE: u32 = 5;
 
 /// The handler sent an output.
@@ -152,7 +155,7 @@ mod tests {
             Launch: input events control grid grid_message state holds_after_fault beat_ns grace_ns longest_pause_ns;
         }
         numbers! {
-            COMMAND_RUN COMMAND_PAUSE COMMAND_STOP COMMAND_KILL
+            COMMAND_RUN COMMAND_PAUSE COMMAND_STOP COMMAND_KILL COMMAND_LEAVE
             STATE_LAUNCHED STATE_RUNNING STATE_PAUSED STATE_FAULTED STATE_STOPPED STATE_IDLE
             EVENT_SENT EVENT_REPLIED EVENT_FAILED
         }

@@ -301,3 +301,57 @@ fn what_cannot_fit_is_refused_with_what_would() {
     let kernel = launch(&runtime, "refused", text().shape(Shape::Grid { blocks: 3, threads: 1 }));
     assert_eq!(kernel.ask(number(4)).unwrap(), number(4));
 }
+
+#[test]
+fn all_make_way_and_come_back_with_what_was_sent_meanwhile() {
+    let runtime = runtime_with(|options| options.idle_grace = Duration::from_millis(3));
+    let order = DeviceKernel::<Number, Number>::cuda_cpp("order.cu", IN_ORDER).state(number(0));
+    let order = launch(&runtime, "order", order.shape(Shape::Grid { blocks: 2, threads: 1 }));
+    let sum = DeviceKernel::<Number, Number>::cuda_cpp("suite.cu", HANDLERS).entry("sum").state(number(0));
+    let sum = launch(&runtime, "sum", sum);
+    sum.deactivate(PATIENCE).unwrap();
+    let sender = {
+        let order = order.clone();
+        std::thread::spawn(move || (0..20_000).for_each(|value| order.tell(number(value)).unwrap()))
+    };
+    for _ in 0..40 {
+        let handled = runtime
+            .quiesced(PATIENCE, || {
+                let before = order.stats().handled;
+                std::thread::sleep(Duration::from_micros(300));
+                // What was done before it left may still be counted, and no more than a queue of that.
+                order.stats().handled - before
+            })
+            .unwrap();
+        assert!(handled <= 64, "{handled} were handled while the device was quiet");
+        std::thread::sleep(Duration::from_micros(700));
+    }
+    sender.join().unwrap();
+    assert_eq!(order.ask(number(20_000)).unwrap(), number(20_001));
+    assert_eq!(order.stats().dead_letters, 0);
+    sum.reactivate().unwrap();
+    assert_eq!(sum.ask(number(5)).unwrap(), number(5), "paused before, and with its state");
+    runtime.shutdown(PATIENCE).unwrap();
+}
+
+#[test]
+fn who_does_not_make_way_in_time_is_named_and_goes_on() {
+    const SLOW: &str = r#"
+        extern "C" __device__ int32_t handle(Ctx *ctx, void *, const Number *message, Number *answer) {
+            if (ctx->thread != 0) return 0;
+            ctx->send(answer);
+            for (uint64_t begun = ctx->now(); ctx->now() - begun < message->value;) dc::pause_ns(1000);
+            return 0;
+        }
+    "#;
+    let runtime = runtime_with(|_| {});
+    let slow = launch(&runtime, "slow", DeviceKernel::<Number, Number>::cuda_cpp("slow.cu", SLOW));
+    slow.tell(number(400_000_000)).unwrap();
+    slow.receive_timeout(PATIENCE).unwrap();
+    let refused = runtime.quiesced(Duration::from_millis(20), || unreachable!()).unwrap_err().to_string();
+    assert!(refused.contains("slow had not come to a message boundary"), "{refused}");
+    slow.tell(number(0)).unwrap();
+    slow.receive_timeout(PATIENCE).unwrap();
+    assert_eq!(runtime.quiesced(PATIENCE, || 7).unwrap(), 7);
+    runtime.shutdown(PATIENCE).unwrap();
+}

@@ -9,7 +9,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
@@ -83,6 +83,17 @@ pub enum BackendError {
         /// Why not.
         problem: String,
     },
+    /// Ring kernels did not leave the device in time.
+    #[error(
+        "bringing all ring kernels off the device: {} had not come to a message boundary after {waited:?}; wait longer, or abort them",
+        .kernels.join(", ")
+    )]
+    NotQuiet {
+        /// Their names.
+        kernels: Vec<String>,
+        /// How long was waited.
+        waited: Duration,
+    },
     /// The device refused for a reason of its own.
     #[error("the {backend} backend, while {doing}: {problem}")]
     Device {
@@ -155,4 +166,15 @@ pub trait Backend: Send + Sync {
     ///
     /// [`BackendError`], with no resource held.
     fn launch(&self, plan: LaunchPlan) -> Result<Resident, BackendError>;
+
+    /// Runs `act` with no ring kernel on the device: each leaves at its next message boundary, for which `patience` is waited, and comes
+    /// back afterwards. Where leaving means nothing, `act` is just run.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::NotQuiet`]; `act` was not run then.
+    fn quiesced(&self, _patience: Duration, act: &mut dyn FnMut()) -> Result<(), BackendError> {
+        act();
+        Ok(())
+    }
 }

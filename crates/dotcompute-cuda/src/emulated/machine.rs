@@ -1,7 +1,7 @@
 //! The threads of a ring kernel on the emulated device.
 
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use dotcompute_core::backend::device::{AfterFault, DeviceProgram};
@@ -11,8 +11,8 @@ use super::compiler::{Code, Home, Thread};
 use crate::account::Share;
 use crate::exchange::{Exchange, Words};
 use crate::memory::HostMemory;
-use crate::port::Machine;
 use crate::protocol::{GridLine, Launch};
+use crate::tenant::Stage;
 
 /// A heart beats so often.
 const BEAT: Duration = Duration::from_millis(5);
@@ -20,7 +20,9 @@ const BEAT: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_micros(200);
 
 /// Everything that the threads of a ring kernel use: whoever is the last of them lets go of it.
-struct Stage {
+pub(super) struct Threads {
+    /// For threads to keep what they use.
+    this: Weak<Self>,
     name: String,
     code: Arc<Code>,
     launch: Launch,
@@ -36,21 +38,19 @@ struct Stage {
     _share: Share,
 }
 
-/// A ring kernel on the emulated device, for its port.
-pub(super) struct EmulatedMachine(Arc<Stage>);
-
 /// A ring kernel on the emulated device, for the runtime.
-pub(super) struct EmulatedResidency(Arc<Stage>);
+pub(super) struct EmulatedResidency(pub(super) Arc<Threads>);
 
-impl EmulatedMachine {
-    pub(super) fn launch(
+impl Threads {
+    /// Everything that a ring kernel needs, before it is started.
+    pub(super) fn new(
         kernel: &str,
         program: &DeviceProgram,
         exchange: &Exchange,
         code: Arc<Code>,
         grace: Duration,
         share: Share,
-    ) -> Result<(Self, EmulatedResidency), BackendError> {
+    ) -> Arc<Self> {
         let words = Arc::clone(&exchange.words);
         let state = HostMemory::of(&program.state.bytes);
         let grid = HostMemory::zeroed(size_of::<GridLine>());
@@ -69,7 +69,8 @@ impl EmulatedMachine {
             longest_pause_ns: nanos(LONGEST_PAUSE),
             reserved: 0,
         };
-        let stage = Arc::new(Stage {
+        Arc::new_cyclic(|this| Self {
+            this: Weak::clone(this),
             name: kernel.chars().filter(|&c| c != '\0').take(15).collect(),
             code,
             launch,
@@ -83,15 +84,11 @@ impl EmulatedMachine {
             _grid_message: grid_message,
             _words: words,
             _share: share,
-        });
-        Stage::start(&stage)?;
-        Ok((Self(Arc::clone(&stage)), EmulatedResidency(stage)))
+        })
     }
-}
 
-impl Stage {
     /// Starts all threads, those of each block with memory of their own.
-    fn start(self: &Arc<Self>) -> Result<(), BackendError> {
+    fn start_all(self: &Arc<Self>) -> Result<(), BackendError> {
         // Let nobody begin before all have been had: a grid of which a part runs would never end.
         let gate = Arc::new(Gate::default());
         for block in 0..self.blocks {
@@ -144,17 +141,20 @@ impl Stage {
     }
 }
 
-impl Machine for EmulatedMachine {
-    fn return_to_device(&mut self) -> Result<(), BackendError> {
-        // Its last words are said; what its threads still do is return.
-        self.0.wait(Instant::now() + Duration::from_secs(5));
-        self.0.grid.write(&[0; size_of::<GridLine>()]);
-        Stage::start(&self.0)
+impl Stage for Threads {
+    fn start(&self) -> Result<(), BackendError> {
+        self.grid.write(&[0; size_of::<GridLine>()]);
+        // Whoever calls this has it.
+        self.this.upgrade().map_or(Ok(()), |this| this.start_all())
     }
 
-    fn reset_state(&mut self) -> Result<(), BackendError> {
+    fn wait_gone(&self, deadline: Instant) -> bool {
+        self.wait(deadline)
+    }
+
+    fn reset_state(&self) -> Result<(), BackendError> {
         // The ring kernel holds, and looks at nothing but its control words.
-        self.0.state.write(&self.0.image);
+        self.state.write(&self.image);
         Ok(())
     }
 }

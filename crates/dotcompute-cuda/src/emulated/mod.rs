@@ -25,8 +25,9 @@ use crate::account::Account;
 use crate::exchange::{Exchange, Plan};
 use crate::memory::HostMemory;
 use crate::port::Port;
+use crate::tenant::{Stage, Tenant, Tenants};
 use crate::watch::Watcher;
-use machine::EmulatedMachine;
+use machine::{EmulatedResidency, Threads};
 
 pub use compiler::{CompilerError, VARIABLE_FLAGS};
 
@@ -53,6 +54,7 @@ pub struct EmulatedBackend {
     options: EmulatedOptions,
     account: Arc<Account>,
     watcher: Arc<Watcher>,
+    tenants: Tenants,
 }
 
 impl EmulatedBackend {
@@ -73,7 +75,12 @@ impl EmulatedBackend {
     pub fn with_options(options: EmulatedOptions) -> Result<Arc<Self>, BackendError> {
         let watcher = Watcher::start("dc-emulated", options.heart_patience)
             .map_err(|source| BackendError::Thread { source })?;
-        Ok(Arc::new(Self { account: Account::new(options.blocks), options, watcher }))
+        Ok(Arc::new(Self {
+            account: Account::new(options.blocks),
+            options,
+            watcher,
+            tenants: Tenants::default(),
+        }))
     }
 
     fn make_resident(&self, kernel: &str, program: &DeviceProgram) -> Result<Resident, BackendError> {
@@ -91,9 +98,12 @@ impl EmulatedBackend {
             .map_err(|error| refused("compiling its handler", error.to_string()))?;
         let exchange = Exchange::new(Arc::new(HostMemory::zeroed(plan.bytes())), plan);
         let exchange = exchange.map_err(|error| refused("laying out its rings", error.to_string()))?;
-        let (machine, residency) =
-            EmulatedMachine::launch(kernel, program, &exchange, code, self.options.idle_grace, share)?;
-        let port = Port::new(exchange, machine, program.output.size, Arc::clone(&self.watcher));
+        let threads = Threads::new(kernel, program, &exchange, code, self.options.idle_grace, share);
+        threads.start()?;
+        let residency = EmulatedResidency(Arc::clone(&threads));
+        let tenant = Tenant::new(kernel, threads, Arc::clone(&exchange.words));
+        self.tenants.add(&tenant);
+        let port = Port::new(exchange, tenant, program.output.size, Arc::clone(&self.watcher));
         Ok(Resident { residency: Box::new(residency), port: Some(Box::new(port)) })
     }
 }
@@ -111,5 +121,11 @@ impl Backend for EmulatedBackend {
                 problem: String::from("it is a task for the host, not code for a device"),
             }),
         }
+    }
+
+    fn quiesced(&self, patience: Duration, act: &mut dyn FnMut()) -> Result<(), BackendError> {
+        self.tenants
+            .make_way(patience, act)
+            .map_err(|kernels| BackendError::NotQuiet { kernels, waited: patience })
     }
 }

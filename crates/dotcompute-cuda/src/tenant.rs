@@ -1,0 +1,160 @@
+//! A ring kernel's tenancy of a device: it is there, it leaves for a while, it comes back.
+//!
+//! It leaves by itself when there is nothing to do, and when it is asked to make way ([`Tenants::make_way`]): its state stays in device
+//! memory, its messages in the rings, its counts in the control words. While it is away its side of the words is the host's.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use dotcompute_core::backend::BackendError;
+
+use crate::exchange::Words;
+use crate::protocol::{COMMAND_LEAVE, STATE_IDLE, STATE_LAUNCHED, STATE_STOPPED};
+use crate::watch::Watched;
+
+/// How long one that has said that it leaves may take to be gone.
+const LAST_STEPS: Duration = Duration::from_secs(5);
+
+/// What a device can do with a ring kernel that cannot be done by writing words.
+pub(crate) trait Stage: Send + Sync {
+    /// Makes it resident. It is not, at that moment.
+    fn start(&self) -> Result<(), BackendError>;
+
+    /// Waits until nothing of it runs any more, at most until `deadline`.
+    fn wait_gone(&self, deadline: Instant) -> bool;
+
+    /// Makes the state anew, while the ring kernel holds after a fault.
+    fn reset_state(&self) -> Result<(), BackendError>;
+}
+
+/// A ring kernel on a device.
+pub(crate) struct Tenant {
+    pub(crate) name: String,
+    pub(crate) stage: Arc<dyn Stage>,
+    pub(crate) words: Arc<Words>,
+    pub(crate) watched: Arc<Watched>,
+    /// Held while it is brought back: two posts must not bring it back twice.
+    coming: Mutex<()>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Tenant {
+    pub(crate) fn new(name: &str, stage: Arc<dyn Stage>, words: Arc<Words>) -> Arc<Self> {
+        let watched = Watched::new(Arc::clone(&words));
+        Arc::new(Self { name: name.to_owned(), stage, words, watched, coming: Mutex::new(()) })
+    }
+
+    /// What the device says that it is doing.
+    pub(crate) fn state(&self) -> u32 {
+        // Acquire: whoever sees a state sees the events that came before it.
+        self.words.control().device.state.load(Ordering::Acquire)
+    }
+
+    /// Gives a command, and keeps it making way if it is to.
+    pub(crate) fn command(&self, command: u32) {
+        let word = &self.words.control().host.command;
+        // One writer towards the device, several threads here. Release: what the host wrote before comes before it.
+        let _ = word
+            .fetch_update(Ordering::Release, Ordering::Relaxed, |now| Some(now & COMMAND_LEAVE | command));
+    }
+
+    fn is_to_leave(&self) -> bool {
+        self.words.control().host.command.load(Ordering::Relaxed) & COMMAND_LEAVE != 0
+    }
+
+    /// Brings it back if it is away and need not be.
+    pub(crate) fn return_if_away(&self) {
+        if self.state() != STATE_IDLE {
+            return;
+        }
+        let _coming = lock(&self.coming);
+        if self.state() != STATE_IDLE || self.is_to_leave() || self.watched.lost().is_some() {
+            return;
+        }
+        if !self.stage.wait_gone(Instant::now() + LAST_STEPS) {
+            self.watched.lose("it said that it left the device, and did not");
+            return;
+        }
+        // Not the device's word at this moment: it is gone, and is started after this.
+        self.words.control().device.state.store(STATE_LAUNCHED, Ordering::Release);
+        if let Err(error) = self.stage.start() {
+            self.watched.lose(&format!("it could not return to the device: {error}"));
+        }
+    }
+
+    fn is_away(&self) -> bool {
+        matches!(self.state(), STATE_IDLE | STATE_STOPPED) || self.watched.lost().is_some()
+    }
+}
+
+/// All ring kernels of a device.
+#[derive(Default)]
+pub(crate) struct Tenants {
+    all: Mutex<Vec<Weak<Tenant>>>,
+    /// Held by whoever has made them make way.
+    way: Mutex<()>,
+}
+
+impl Tenants {
+    pub(crate) fn add(&self, tenant: &Arc<Tenant>) {
+        let mut all = lock(&self.all);
+        all.retain(|one| one.strong_count() > 0);
+        all.push(Arc::downgrade(tenant));
+    }
+
+    fn present(&self) -> Vec<Arc<Tenant>> {
+        lock(&self.all).iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Has all of them leave at a message boundary, runs `act` with none on the device, and brings them back.
+    ///
+    /// # Errors
+    ///
+    /// The names of those that had not left after `patience`; `act` was not run then.
+    pub(crate) fn make_way<T>(&self, patience: Duration, act: impl FnOnce() -> T) -> Result<T, Vec<String>> {
+        let _way = lock(&self.way);
+        let tenants = self.present();
+        let away = Away(&tenants);
+        for tenant in &tenants {
+            tenant.words.control().host.command.fetch_or(COMMAND_LEAVE, Ordering::Release);
+        }
+        let deadline = Instant::now() + patience;
+        let stays = |tenant: &&Arc<Tenant>| !left(tenant, deadline);
+        let stuck: Vec<String> = tenants.iter().filter(stays).map(|tenant| tenant.name.clone()).collect();
+        if !stuck.is_empty() {
+            return Err(stuck);
+        }
+        let result = act();
+        drop(away);
+        Ok(result)
+    }
+}
+
+fn left(tenant: &Tenant, deadline: Instant) -> bool {
+    let mut pause = Duration::from_micros(2);
+    while !tenant.is_away() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_micros(200));
+    }
+    // One that is lost may be there for ever; whoever needs the device finds that out.
+    tenant.watched.lost().is_some() || tenant.stage.wait_gone(deadline)
+}
+
+/// Ring kernels that have made way; they come back when this is dropped, also by a panic.
+struct Away<'a>(&'a [Arc<Tenant>]);
+
+impl Drop for Away<'_> {
+    fn drop(&mut self) {
+        for tenant in self.0 {
+            tenant.words.control().host.command.fetch_and(!COMMAND_LEAVE, Ordering::Release);
+            tenant.return_if_away();
+        }
+    }
+}
