@@ -150,6 +150,8 @@ fn fill(words: &mut [u64], bytes: &[u8]) {
 pub(crate) trait Events: Send {
     /// Takes the next event; its output's bytes are put into `output`.
     fn pop(&mut self, output: &mut [u8]) -> Option<EventHead>;
+    /// The ticket of the message that the next event belongs to.
+    fn next_ticket(&mut self) -> Option<u64>;
     fn is_empty(&self) -> bool;
     fn popped(&self) -> u64;
 }
@@ -162,6 +164,10 @@ impl<const N: usize> Events for Consumer<[u64; N]> {
         }
         let [kind, code] = [cell[1] as u32, (cell[1] >> 32) as u32];
         Some(EventHead { ticket: cell[0], kind, code: code.cast_signed() })
+    }
+
+    fn next_ticket(&mut self) -> Option<u64> {
+        self.peek().map(|cell| cell[0])
     }
 
     fn is_empty(&self) -> bool {
@@ -223,6 +229,9 @@ impl<E: Messages> Messages for Kept<E> {
 impl<E: Events> Events for Kept<E> {
     fn pop(&mut self, output: &mut [u8]) -> Option<EventHead> {
         self.end.pop(output)
+    }
+    fn next_ticket(&mut self) -> Option<u64> {
+        self.end.next_ticket()
     }
     fn is_empty(&self) -> bool {
         self.end.is_empty()

@@ -6,7 +6,9 @@ use std::task::Waker;
 use std::time::Duration;
 
 use dotcompute_core::backend::BackendError;
-use dotcompute_core::backend::device::{DeviceCommand, DeviceEvent, DeviceMessage, DevicePort, DeviceState};
+use dotcompute_core::backend::device::{
+    DeviceCommand, DeviceEvent, DeviceMessage, DevicePort, DeviceProgram, DeviceState, Shape,
+};
 
 use crate::exchange::Exchange;
 use crate::protocol::{
@@ -22,6 +24,8 @@ pub(crate) struct Port {
     exchange: Exchange,
     tenant: Arc<Tenant>,
     commanded: Option<DeviceCommand>,
+    /// Whether one message is done with before the next is begun.
+    in_order: bool,
     /// Messages done with as of the last `Done`.
     done_seen: u64,
     handling_seen: u64,
@@ -31,16 +35,17 @@ pub(crate) struct Port {
 }
 
 impl Port {
-    /// A port to a ring kernel that has just been launched, with outputs of this size.
+    /// A port to a ring kernel that has just been launched.
     pub(crate) fn new(
         exchange: Exchange,
         tenant: Arc<Tenant>,
-        output_size: usize,
+        program: &DeviceProgram,
         watcher: Arc<Watcher>,
     ) -> Self {
         watcher.add(&tenant.watched);
-        let output = vec![0; output_size].into_boxed_slice();
-        Self { exchange, tenant, commanded: None, done_seen: 0, handling_seen: 0, output, watcher }
+        let output = vec![0; program.output.size].into_boxed_slice();
+        let in_order = !matches!(program.shape, Shape::Thread { .. });
+        Self { exchange, tenant, commanded: None, in_order, done_seen: 0, handling_seen: 0, output, watcher }
     }
 
     /// Has the ring kernel come back if it is away and there is something for it to do.
@@ -71,6 +76,13 @@ impl Port {
         }
     }
 
+    fn done(&mut self, below: u64) -> DeviceEvent<'static> {
+        self.done_seen = below;
+        let total = self.exchange.words.control().device.handling_ns.load(Ordering::Relaxed);
+        let since = total.wrapping_sub(std::mem::replace(&mut self.handling_seen, total));
+        DeviceEvent::Done { below, handling: Some(Duration::from_nanos(since)) }
+    }
+
     fn lose(&self, why: &str) {
         self.tenant.watched.lose(why);
     }
@@ -96,26 +108,27 @@ impl DevicePort for Port {
     fn next_event(&mut self) -> Option<DeviceEvent<'_>> {
         // Read before the events: those of the messages that are done by this have been published.
         let below = self.exchange.messages.popped();
-        if let Some(EventHead { ticket, kind, code }) = self.exchange.events.pop(&mut self.output) {
-            return Some(match kind {
-                EVENT_SENT => DeviceEvent::Sent { ticket, output: &self.output },
-                EVENT_REPLIED => DeviceEvent::Replied { ticket, output: &self.output },
-                EVENT_FAILED => DeviceEvent::Failed { ticket, code },
-                other => {
-                    self.lose(&format!(
-                        "it sent an event of kind {other}, which is none: its ring is damaged"
-                    ));
-                    return None;
-                }
-            });
+        let next = self.exchange.events.next_ticket();
+        let settled = match next {
+            None => below,
+            // Every event of a message before it has been taken.
+            Some(ticket) if self.in_order || ticket >= below => below.min(ticket),
+            Some(_) => self.done_seen,
+        };
+        // Messages are done with before the next one's answer is out: who gets that finds them counted.
+        if settled > self.done_seen {
+            return Some(self.done(settled));
         }
-        if below == self.done_seen {
-            return None;
-        }
-        self.done_seen = below;
-        let total = self.exchange.words.control().device.handling_ns.load(Ordering::Relaxed);
-        let since = total.wrapping_sub(std::mem::replace(&mut self.handling_seen, total));
-        Some(DeviceEvent::Done { below, handling: Some(Duration::from_nanos(since)) })
+        let EventHead { ticket, kind, code } = self.exchange.events.pop(&mut self.output)?;
+        Some(match kind {
+            EVENT_SENT => DeviceEvent::Sent { ticket, output: &self.output },
+            EVENT_REPLIED => DeviceEvent::Replied { ticket, output: &self.output },
+            EVENT_FAILED => DeviceEvent::Failed { ticket, code },
+            other => {
+                self.lose(&format!("it sent an event of kind {other}, which is none: its ring is damaged"));
+                return None;
+            }
+        })
     }
 
     fn has_event(&self) -> bool {

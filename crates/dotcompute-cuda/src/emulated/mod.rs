@@ -103,7 +103,7 @@ impl EmulatedBackend {
         let residency = EmulatedResidency(Arc::clone(&threads));
         let tenant = Tenant::new(kernel, threads, Arc::clone(&exchange.words));
         self.tenants.add(&tenant);
-        let port = Port::new(exchange, tenant, program.output.size, Arc::clone(&self.watcher));
+        let port = Port::new(exchange, tenant, program, Arc::clone(&self.watcher));
         Ok(Resident { residency: Box::new(residency), port: Some(Box::new(port)) })
     }
 }
