@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 
 use dotcompute_core::backend::device::{DeviceCode, DeviceProgram, Shape};
 
-use crate::compile::Source;
+use crate::Architecture;
+use crate::compile::{Input, Source};
 
 /// The framework's headers, by the names they include each other by.
 pub const HEADERS: [(&str, &str); 6] = [
@@ -20,6 +21,15 @@ pub const HEADERS: [(&str, &str); 6] = [
 
 /// The name of the kernel that comes out.
 pub const KERNEL: &str = "dc_ring_kernel";
+
+/// Everything that the GPU's compiler makes a ring kernel from. `name` is what errors call it.
+///
+/// None if its code is of a kind that is no text.
+pub fn compile_input(name: &str, program: &DeviceProgram, architecture: Architecture) -> Option<Input> {
+    let input = Input::new(name, architecture).option("-default-device");
+    let input = HEADERS.iter().fold(input, |input, &(name, text)| input.header(Source::new(name, text)));
+    Some(sources(program)?.into_iter().fold(input, Input::source))
+}
 
 /// The texts of a ring kernel, in order: the framework and the messages' structs, the user's text, the loop.
 ///

@@ -12,6 +12,7 @@
 //! | [`cache`] | compiled kernels on disk |
 //! | [`driver`] | the driver and its devices |
 //! | [`device_code`] | what runs on the device |
+//! | [`cuda`] | the backend: ring kernels on a GPU |
 //! | [`emulated`] | a device made of threads |
 //!
 //! Linux is where this is built and tested; elsewhere the crate builds, and finds nothing unless it is told the libraries' paths.
@@ -19,6 +20,7 @@
 pub mod architecture;
 pub mod cache;
 pub mod compile;
+pub mod cuda;
 pub mod device_code;
 pub mod driver;
 pub mod emulated;

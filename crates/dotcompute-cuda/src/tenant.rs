@@ -26,6 +26,11 @@ pub(crate) trait Stage: Send + Sync {
 
     /// Makes the state anew, while the ring kernel holds after a fault.
     fn reset_state(&self) -> Result<(), BackendError>;
+
+    /// What is wrong with the device, so that the ring kernel cannot go on. Never waits.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
 }
 
 /// A ring kernel on a device.
@@ -44,7 +49,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Tenant {
     pub(crate) fn new(name: &str, stage: Arc<dyn Stage>, words: Arc<Words>) -> Arc<Self> {
-        let watched = Watched::new(Arc::clone(&words));
+        let watched = Watched::new(Arc::clone(&words), Arc::clone(&stage));
         Arc::new(Self { name: name.to_owned(), stage, words, watched, coming: Mutex::new(()) })
     }
 

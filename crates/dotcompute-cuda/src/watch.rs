@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::exchange::Words;
 use crate::protocol::{STATE_IDLE, STATE_STOPPED};
+use crate::tenant::Stage;
 
 /// Between two looks at words that somebody waits for: at first, and after a while without anything.
 const PACE: [Duration; 2] = [Duration::from_micros(10), Duration::from_micros(250)];
@@ -33,6 +34,7 @@ struct Listening {
 /// A ring kernel that is watched.
 pub(crate) struct Watched {
     words: Arc<Words>,
+    stage: Arc<dyn Stage>,
     listening: Mutex<Option<Listening>>,
     /// Set once, with the text beside it.
     lost: AtomicBool,
@@ -47,9 +49,10 @@ struct Heart {
 }
 
 impl Watched {
-    pub(crate) fn new(words: Arc<Words>) -> Arc<Self> {
+    pub(crate) fn new(words: Arc<Words>, stage: Arc<dyn Stage>) -> Arc<Self> {
         Arc::new(Self {
             words,
+            stage,
             listening: Mutex::new(None),
             lost: AtomicBool::new(false),
             why: Mutex::default(),
@@ -101,6 +104,10 @@ impl Watched {
 
     /// Whether its heart still beats, or need not.
     fn mind_heart(&self, patience: Duration) {
+        if let Some(trouble) = self.stage.trouble() {
+            self.lose(&trouble);
+            return;
+        }
         let device = &self.words.control().device;
         let beat = device.heartbeat.load(Ordering::Relaxed);
         let mut heart = lock(&self.heart);

@@ -1,6 +1,7 @@
 //! What can go wrong with the driver.
 
 use std::ffi::CStr;
+use std::time::Duration;
 
 use cudarc::driver::sys::CUresult;
 use thiserror::Error;
@@ -38,6 +39,20 @@ pub enum DriverError {
         index: u32,
         /// How many there are.
         count: u32,
+    },
+    /// There is no memory.
+    #[error("the CUDA driver, {doing}: it gave none; free some, or ask for less")]
+    NoMemory {
+        /// What was being done.
+        doing: String,
+    },
+    /// Something took longer than it may.
+    #[error("the CUDA driver, {doing}: it was not done after {waited:?}; is the device hung?")]
+    TooSlow {
+        /// What was being done.
+        doing: String,
+        /// How long was waited.
+        waited: Duration,
     },
     /// The driver refused a call.
     #[error("the CUDA driver, {doing}: {description} ({name}, code {code}){}", advice(*.code))]
@@ -89,7 +104,7 @@ impl DriverError {
     }
 
     /// Makes an error of a call's result, with what was being done.
-    pub(super) fn while_doing(
+    pub(crate) fn while_doing(
         doing: impl Into<String>,
     ) -> impl FnOnce(cudarc::driver::DriverError) -> DriverError {
         move |error| Self::call(doing.into(), &error)

@@ -1,9 +1,16 @@
-/* A CUDA driver that only pretends: what the driver's floor needs to be tested where there is no GPU.
+/* A CUDA driver that only pretends: what this crate needs to be tested where there is no GPU.
  *
  * It has two devices and prints every call that loads, unloads or initialises to standard error, for the test to read.
  * FAKE_INIT is what cuInit returns, FAKE_VERSION the driver's version; FAKE_LOAD is what loading a function returns.
+ *
+ * A kernel is run by threads, from a library of the host whose path the cubin holds behind the mark FAKE_KERNEL. So that a test sees
+ * what would hang on a GPU, a call that waits for the device is printed as "WAITS" if a kernel is resident.
  */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <pthread.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,12 +63,149 @@ int cuDevicePrimaryCtxRelease_v2(int device) { fprintf(stderr, "release %d\n", d
 int cuCtxGetCurrent(void **context) { *context = current; return 0; }
 int cuCtxSetCurrent(void *context) { current = context; return 0; }
 
-int cuModuleLoadData(void **module, const void *image) {
-    fprintf(stderr, "cuModuleLoadData %d\n", !memcmp(image, "\177ELF", 4));
-    *module = (void *)0x50;
-    return current ? 0 : 201;
+/* Kernels that are resident, and whether the context is lost. */
+static int resident, lost;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* Called by a handler: what an illegal address does. */
+void fake_lose(void) { __atomic_store_n(&lost, 700, __ATOMIC_SEQ_CST); }
+
+static int waits(const char *call) {
+    if (__atomic_load_n(&resident, __ATOMIC_SEQ_CST)) fprintf(stderr, "WAITS %s\n", call);
+    return __atomic_load_n(&lost, __ATOMIC_SEQ_CST);
 }
-int cuModuleUnload(void *module) { fprintf(stderr, "cuModuleUnload %p\n", module); return 0; }
+
+int cuDevicePrimaryCtxReset_v2(int device) {
+    fprintf(stderr, "reset %d\n", device);
+    __atomic_store_n(&lost, 0, __ATOMIC_SEQ_CST);
+    return 0;
+}
+
+int cuModuleLoadData(void **module, const void *image) {
+    static const char mark[] = "FAKE_KERNEL=";
+    const unsigned char *bytes = image;
+    fprintf(stderr, "cuModuleLoadData %d\n", !memcmp(bytes, "\177ELF", 4));
+    if (waits("cuModuleLoadData")) return lost;
+    *module = (void *)0x50;
+    /* An ELF file ends with its section headers. */
+    uint64_t sections = *(const uint64_t *)(bytes + 40) + (uint64_t)*(const uint16_t *)(bytes + 58) * *(const uint16_t *)(bytes + 60);
+    const char *found = memmem(bytes, sections, mark, sizeof mark - 1);
+    if (found) {
+        *module = dlopen(found + sizeof mark - 1, RTLD_NOW | RTLD_LOCAL);
+        if (!*module) fprintf(stderr, "%s\n", dlerror());
+    }
+    return current && *module ? 0 : 201;
+}
+int cuModuleUnload(void *module) {
+    fprintf(stderr, "cuModuleUnload %p\n", module == (void *)0x50 ? module : NULL);
+    return waits("cuModuleUnload");
+}
+int cuModuleGetFunction(void **function, void *module, const char *name) {
+    if (strcmp(name, "dc_ring_kernel")) return 500;
+    *function = module;
+    return 0;
+}
+int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, void *function, int threads, size_t shared) {
+    (void)function, (void)shared;
+    *blocks = 2048 / threads > 16 ? 16 : 2048 / threads;
+    return 0;
+}
+
+int cuMemGetInfo_v2(size_t *free, size_t *total) { *free = *total = (size_t)1 << 37; return lost; }
+int cuMemHostAlloc(void **memory, size_t bytes, unsigned flags) {
+    if (waits("cuMemHostAlloc")) return lost;
+    *memory = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
+    return flags == 3 ? 0 : 1;
+}
+int cuMemHostGetDevicePointer_v2(uint64_t *device, void *memory, unsigned flags) {
+    *device = (uint64_t)memory;
+    return flags;
+}
+int cuMemFreeHost(void *memory) { free(memory); return waits("cuMemFreeHost"); }
+int cuMemAlloc_v2(uint64_t *memory, size_t bytes) {
+    if (waits("cuMemAlloc")) return lost;
+    if (bytes > (size_t)1 << 37) return 2;
+    *memory = (uint64_t)aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
+    return 0;
+}
+int cuMemFree_v2(uint64_t memory) { free((void *)memory); return waits("cuMemFree"); }
+
+/* A stream: how many threads still run in it. */
+struct stream { int running; };
+int cuStreamCreate(struct stream **stream, unsigned flags) {
+    *stream = calloc(1, sizeof **stream);
+    return flags == 1 ? lost : 1;
+}
+int cuStreamDestroy_v2(struct stream *stream) { free(stream); return waits("cuStreamDestroy"); }
+int cuStreamQuery(struct stream *stream) {
+    if (lost) return lost;
+    return __atomic_load_n(&stream->running, __ATOMIC_SEQ_CST) ? 600 : 0;
+}
+int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, struct stream *stream) {
+    (void)stream;
+    memcpy((void *)to, from, bytes);
+    return lost;
+}
+int cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, struct stream *stream) {
+    (void)stream;
+    memset((void *)to, value, bytes);
+    return lost;
+}
+
+/* As device/emulated.cuh has them. */
+struct block { unsigned arrived, round; unsigned char *shared; };
+struct thread { unsigned thread, threads, block, blocks; struct block *home; };
+struct run {
+    void (*kernel)(const void *, const struct thread *);
+    unsigned char launch[256];
+    struct thread who;
+    struct stream *stream;
+};
+
+static void *run(void *argument) {
+    struct run *run = argument;
+    run->kernel(run->launch, &run->who);
+    pthread_mutex_lock(&lock);
+    if (run->stream->running == 1) __atomic_sub_fetch(&resident, 1, __ATOMIC_SEQ_CST);
+    __atomic_sub_fetch(&run->stream->running, 1, __ATOMIC_SEQ_CST);
+    pthread_mutex_unlock(&lock);
+    free(run);
+    return NULL;
+}
+
+int cuLaunchKernel(void *function, unsigned blocks, unsigned by, unsigned bz, unsigned threads, unsigned ty, unsigned tz,
+                   unsigned shared, struct stream *stream, void **arguments, void **extra) {
+    (void)shared, (void)extra;
+    if (lost) return lost;
+    if (!current || by * bz * ty * tz != 1 || __atomic_load_n(&stream->running, __ATOMIC_SEQ_CST)) return 1;
+    size_t (*block_bytes)(void) = (size_t (*)(void))dlsym(function, "dc_block_bytes");
+    size_t (*launch_bytes)(void) = (size_t (*)(void))dlsym(function, "dc_launch_bytes");
+    pthread_mutex_lock(&lock);
+    __atomic_add_fetch(&resident, 1, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&stream->running, (int)(blocks * threads), __ATOMIC_SEQ_CST);
+    for (unsigned block = 0; block < blocks; block++) {
+        /* Kept for ever: the test is short. */
+        struct block *home = calloc(1, sizeof *home);
+        home->shared = aligned_alloc(128, (block_bytes() + 127) / 128 * 128);
+        for (unsigned thread = 0; thread < threads; thread++) {
+            struct run *one = malloc(sizeof *one);
+            one->kernel = (void (*)(const void *, const struct thread *))dlsym(function, "dc_ring_kernel");
+            memcpy(one->launch, arguments[0], launch_bytes());
+            one->who = (struct thread){thread, threads, block, blocks, home};
+            one->stream = stream;
+            pthread_t id;
+            if (pthread_create(&id, NULL, run, one)) abort();
+            pthread_detach(id);
+        }
+    }
+    pthread_mutex_unlock(&lock);
+    return 0;
+}
+int cuLaunchCooperativeKernel(void *function, unsigned blocks, unsigned by, unsigned bz, unsigned threads, unsigned ty, unsigned tz,
+                              unsigned shared, struct stream *stream, void **arguments) {
+    return cuLaunchKernel(function, blocks, by, bz, threads, ty, tz, shared, stream, arguments, NULL);
+}
+
 int cuModuleGetFunctionCount(unsigned *count, void *module) { (void)module; *count = 3; return 0; }
 int cuModuleEnumerateFunctions(void **functions, unsigned count, void *module) {
     for (unsigned i = 0; i < count; i++) functions[i] = (char *)module + i;

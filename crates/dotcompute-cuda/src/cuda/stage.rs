@@ -1,0 +1,236 @@
+//! A ring kernel on a GPU: its code, its memory, its stream, and the launch that makes it resident.
+
+use std::ffi::c_void;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cudarc::driver::{CudaContext, result, sys};
+use dotcompute_core::backend::device::{AfterFault, DeviceProgram, Shape};
+use dotcompute_core::backend::{BackendError, Residency};
+
+use super::ground::{Ground, device_error};
+use super::memory::{DeviceMemory, Graveyard, Pinned};
+use super::stream::Stream;
+
+use crate::account::Share;
+use crate::device_code::KERNEL;
+use crate::driver::{Device, DriverError, Module};
+use crate::exchange::Words;
+use crate::protocol::{GridLine, Launch};
+use crate::tenant::Stage;
+
+/// A heart beats so often.
+const BEAT: Duration = Duration::from_millis(5);
+/// The longest pause between two looks of an idle ring kernel.
+const LONGEST_PAUSE: Duration = Duration::from_micros(4);
+/// How long the copy of a state may take: 100 GB at 25 GB/s.
+const COPYING: Duration = Duration::from_secs(4);
+
+/// A ring kernel on the device.
+pub(super) struct CudaStage {
+    parts: Arc<Parts>,
+}
+
+/// What a ring kernel uses on the device, until it has left.
+pub(super) struct Parts {
+    pub(super) name: String,
+    launch: Launch,
+    shape: Shape,
+    function: Function,
+    context: Arc<CudaContext>,
+    pub(super) running: Stream,
+    copying: Stream,
+    image: Pinned,
+    state: DeviceMemory,
+    grid: DeviceMemory,
+    _grid_message: DeviceMemory,
+    _words: Arc<Words>,
+    _code: Code,
+    _shares: [Share; 2],
+}
+
+/// A module that is unloaded once the device is quiet.
+struct Code {
+    module: Option<Module>,
+    graveyard: Arc<Graveyard>,
+}
+
+impl Drop for Code {
+    fn drop(&mut self) {
+        let module = self.module.take();
+        self.graveyard.bury(move || drop(module));
+    }
+}
+
+/// A function of a module.
+#[derive(Clone, Copy)]
+pub(super) struct Function(sys::CUfunction);
+
+// SAFETY: a function is the context's, as its module is.
+unsafe impl Send for Function {}
+// SAFETY: as above; the driver takes its own locks.
+unsafe impl Sync for Function {}
+
+impl Function {
+    /// The ring kernel in a module.
+    pub(super) fn of(module: &Module) -> Result<Self, DriverError> {
+        let name = std::ffi::CString::new(KERNEL).unwrap_or_default();
+        // SAFETY: the module is loaded.
+        let function = unsafe { result::module::get_function(module.handle(), name) };
+        function.map(Self).map_err(DriverError::while_doing("finding the ring kernel in its module"))
+    }
+
+    /// How many blocks of so many threads a multiprocessor holds at once.
+    pub(super) fn occupancy(self, threads: u32) -> Result<u32, DriverError> {
+        // SAFETY: a function of a module that is loaded.
+        let blocks = unsafe {
+            result::occupancy::max_active_block_per_multiprocessor(self.0, threads.cast_signed(), 0)
+        };
+        let blocks = blocks.map_err(DriverError::while_doing("asking how many blocks fit"))?;
+        Ok(blocks.unsigned_abs())
+    }
+}
+
+/// What a stage is made of, besides memory.
+pub(super) struct Ingredients {
+    pub(super) context: Arc<CudaContext>,
+    pub(super) ground: Arc<Ground>,
+    pub(super) module: Module,
+    pub(super) function: Function,
+    pub(super) words: Arc<Words>,
+    pub(super) grace: Duration,
+    pub(super) shares: [Share; 2],
+}
+
+impl CudaStage {
+    /// Takes everything that the ring kernel needs. The device is quiet.
+    pub(super) fn new(name: &str, program: &DeviceProgram, from: Ingredients) -> Result<Self, DriverError> {
+        let Ingredients { context, ground, module, function, words, grace, shares } = from;
+        let graveyard = Arc::clone(&ground.graveyard);
+        let code = Code { module: Some(module), graveyard: Arc::clone(&graveyard) };
+        let running = Stream::new(&context, &graveyard)?;
+        let copying = Stream::new(&context, &graveyard)?;
+        let image = Pinned::of(&context, &graveyard, &program.state.bytes)?;
+        let state = DeviceMemory::new(&context, &graveyard, image.bytes().len())?;
+        let grid = DeviceMemory::new(&context, &graveyard, size_of::<GridLine>())?;
+        let grid_message = DeviceMemory::new(&context, &graveyard, program.input.size)?;
+        let nanos = |duration: Duration| u32::try_from(duration.as_nanos()).unwrap_or(u32::MAX);
+        let launch = Launch {
+            input: words.device_input(),
+            events: words.device_events(),
+            control: words.device_control(),
+            grid: grid.address(),
+            grid_message: grid_message.address(),
+            state: state.address(),
+            holds_after_fault: u32::from(program.after_fault == AfterFault::Hold),
+            beat_ns: nanos(BEAT),
+            grace_ns: u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX),
+            longest_pause_ns: nanos(LONGEST_PAUSE),
+            reserved: 0,
+        };
+        let parts = Parts {
+            name: name.to_owned(),
+            launch,
+            shape: program.shape,
+            function,
+            context,
+            running,
+            copying,
+            image,
+            state,
+            grid,
+            _grid_message: grid_message,
+            _words: words,
+            _code: code,
+            _shares: shares,
+        };
+        parts.write_state()?;
+        let parts = Arc::new(parts);
+        ground.keep(&parts);
+        Ok(Self { parts })
+    }
+}
+
+impl Parts {
+    /// Copies the image to the state, by the copy engine, beside whatever is resident.
+    fn write_state(&self) -> Result<(), DriverError> {
+        let doing = || format!("writing a state of {} bytes", self.image.bytes().len());
+        self.context.bind_to_thread().map_err(DriverError::while_doing(doing()))?;
+        // SAFETY: both have as many bytes, and `self` keeps both; the image is page-locked and not written to.
+        unsafe { result::memcpy_htod_async(self.state.address(), self.image.bytes(), self.copying.handle()) }
+            .map_err(DriverError::while_doing(doing()))?;
+        if self.copying.wait(Instant::now() + COPYING)? {
+            Ok(())
+        } else {
+            Err(DriverError::TooSlow { doing: doing(), waited: COPYING })
+        }
+    }
+
+    fn launch(&self) -> Result<(), DriverError> {
+        let doing = || DriverError::while_doing("launching a ring kernel");
+        self.context.bind_to_thread().map_err(doing())?;
+        let (grid, stream) = (self.grid.address(), self.running.handle());
+        // SAFETY: the line is as large as that, and the stream orders this before the launch.
+        unsafe { result::memset_d8_async(grid, 0, size_of::<GridLine>(), stream) }.map_err(doing())?;
+        let mut argument = self.launch;
+        let mut arguments: [*mut c_void; 1] = [(&raw mut argument).cast()];
+        let blocks = (self.shape.blocks(), 1, 1);
+        let threads = (self.shape.threads(), 1, 1);
+        // SAFETY: the function takes one `Launch`, which the driver copies before it returns; all addresses in it are of memory that
+        // `self` keeps until the stream is done.
+        let launched = unsafe {
+            if matches!(self.shape, Shape::Grid { .. }) {
+                result::launch_cooperative_kernel(self.function.0, blocks, threads, 0, stream, &mut arguments)
+            } else {
+                result::launch_kernel(self.function.0, blocks, threads, 0, stream, &mut arguments)
+            }
+        };
+        launched.map_err(doing())
+    }
+}
+
+impl Stage for CudaStage {
+    fn start(&self) -> Result<(), BackendError> {
+        self.parts.launch().map_err(|error| device_error("launching it", &error))
+    }
+
+    fn wait_gone(&self, deadline: Instant) -> bool {
+        // An error is no reason to wait longer; the watcher reports it.
+        self.parts.running.wait(deadline).unwrap_or(true)
+    }
+
+    fn reset_state(&self) -> Result<(), BackendError> {
+        self.parts.write_state().map_err(|error| device_error("making its state anew", &error))
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.parts.running.is_done().err().map(|error| error.to_string())
+    }
+}
+
+/// The runtime's hold on a ring kernel on a GPU.
+pub(super) struct CudaResidency(pub(super) Arc<CudaStage>);
+
+impl Residency for CudaResidency {
+    fn join(&self, deadline: Instant) -> bool {
+        self.0.wait_gone(deadline)
+    }
+}
+
+/// How many multiprocessors a ring kernel takes, or why it cannot be resident on this device at all.
+pub(super) fn fits(device: &Device, function: Function, shape: Shape) -> Result<u32, String> {
+    let occupancy = function.occupancy(shape.threads()).map_err(|error| error.to_string())?;
+    let most = occupancy.saturating_mul(device.multiprocessors);
+    if shape.blocks() > most {
+        return Err(format!(
+            "a grid of {} blocks of {} threads cannot be resident at once: {occupancy} fit on each of the {} multiprocessors of {}, \
+             {most} in all",
+            shape.blocks(),
+            shape.threads(),
+            device.multiprocessors,
+            device.name
+        ));
+    }
+    // Blocks are spread over the multiprocessors, so each takes one for itself until there are no more.
+    Ok(shape.blocks().min(device.multiprocessors))
+}

@@ -1,0 +1,307 @@
+//! The suite of all ring kernels on a GPU; and, where there is none, on a driver that pretends (`fake/libcuda.c`) and runs the device code
+//! on threads: then everything is tested but the GPU itself.
+//!
+//! With `DOTCOMPUTE_DEVICE=cuda` a machine without a usable GPU fails these tests; otherwise it skips them and says why.
+
+mod common;
+#[path = "../../dotcompute-core/tests/suite/mod.rs"]
+mod suite;
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dotcompute_core::device::{DeviceKernel, Shape};
+use dotcompute_core::error::AskError;
+use dotcompute_core::handle::KernelHandle;
+use dotcompute_core::lifecycle::State;
+use dotcompute_core::message::record::RecordMessage;
+use dotcompute_core::options::KernelOptions;
+use dotcompute_core::runtime::{Runtime, RuntimeOptions};
+use dotcompute_core::supervision::Supervision;
+use dotcompute_cuda::cuda::{CudaBackend, CudaOptions};
+use dotcompute_cuda::device_code::HEADERS;
+use suite::{Bench, Number, PATIENCE, Place, number};
+
+/// Names the folder of the driver that pretends, in a process that uses it.
+const PRETENDS: &str = "DOTCOMPUTE_TEST_PRETENDS";
+
+/// The ring kernels of these tests. All threads of a shape come here; the first of them does what is to be done once.
+const HANDLERS: &str = r#"
+#ifdef DOTCOMPUTE_EMULATED
+#include <dlfcn.h>
+static void lose() { ((void (*)())dlsym(dlopen("libcuda.so", RTLD_LAZY | RTLD_NOLOAD), "fake_lose"))(); }
+#else
+static __device__ void lose() { asm volatile("trap;"); }
+#endif
+
+static __device__ bool leads(Ctx *ctx) { return ctx->thread == 0 && ctx->block == 0; }
+
+extern "C" __device__ int32_t sum(Ctx *ctx, Number *state, const Number *message, Number *answer) {
+    if (message->value == 666) return 7;
+    if (!leads(ctx)) return 0;
+    if (message->value == 0) {
+        for (uint64_t begun = ctx->now(); ctx->now() - begun < 20000000;) dc::pause_ns(1000);
+    }
+    state->value += message->value;
+    if (message->value < 1000) {
+        *answer = *state;
+        ctx->reply(answer);
+    }
+    return 0;
+}
+
+extern "C" __device__ int32_t count(Ctx *ctx, Number *, const Number *message, Number *answer) {
+    if (!leads(ctx)) return 0;
+    for (answer->value = 0; answer->value < message->value; ++answer->value) ctx->send(answer);
+    return 0;
+}
+
+extern "C" __device__ int32_t faulty(Ctx *ctx, Number *, const Number *message, Number *answer) {
+    if (!leads(ctx)) return 0;
+    if (message->value == 13) {
+        for (volatile uint64_t turns = 13; turns == 13;) dc::pause_ns(2000);
+    }
+    if (message->value == 14) lose();
+    *answer = *message;
+    ctx->reply(answer);
+    return 0;
+}
+"#;
+
+const SHAPES: [(Shape, &str); 3] = [
+    (Shape::Thread { threads: 1 }, "ThreadShape"),
+    (Shape::Block { threads: 3 }, "BlockShape"),
+    (Shape::Grid { blocks: 2, threads: 2 }, "GridShape"),
+];
+
+/// A backend, or why these tests are skipped.
+fn backend(change: impl FnOnce(&mut CudaOptions)) -> Option<Arc<CudaBackend>> {
+    let mut options = CudaOptions::default();
+    options.search = common::search();
+    change(&mut options);
+    match CudaBackend::with_options(options) {
+        Ok(backend) => Some(backend),
+        Err(error)
+            if env::var_os(PRETENDS).is_none() && env::var("DOTCOMPUTE_DEVICE").as_deref() != Ok("cuda") =>
+        {
+            println!("skipped: {error}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// The text, with a mark by which a driver that pretends finds what it is to run in the GPU's place.
+fn text(entry: &str, shape: &str) -> String {
+    let Some(folder) = env::var_os(PRETENDS) else { return HANDLERS.to_owned() };
+    let library = build(&PathBuf::from(folder), entry, shape);
+    let mark = format!("FAKE_KERNEL={}", library.display());
+    format!(
+        "extern \"C\" __device__ const char dc_mark[] = \"{mark}\";\n\
+         extern \"C\" __device__ const volatile char *volatile dc_marked = dc_mark;\n#line 1 \"suite.cu\"\n{HANDLERS}"
+    )
+}
+
+/// Compiles a ring kernel for the host, as the emulated device does.
+fn build(folder: &Path, entry: &str, shape: &str) -> PathBuf {
+    let library = folder.join(format!("{entry}-{shape}.so"));
+    if library.exists() {
+        return library;
+    }
+    let own = tempfile::tempdir_in(folder).unwrap();
+    for (name, header) in HEADERS {
+        std::fs::write(own.path().join(name), header).unwrap();
+    }
+    let text = format!(
+        "#include \"ring_kernel.cuh\"\n{}typedef dc::Context<Number> Ctx;\n{HANDLERS}\n\
+         extern \"C\" size_t dc_launch_bytes() {{ return sizeof(dc::Launch); }}\n\
+         DC_RING_KERNEL({shape}, Number, Number, Number, {entry})\n",
+        Number::c_struct()
+    );
+    let (source, made) = (own.path().join("kernel.cpp"), own.path().join("kernel.so"));
+    std::fs::write(&source, text).unwrap();
+    let mut compiler = Command::new("c++");
+    compiler
+        .args(["-std=c++17", "-O2", "-fPIC", "-shared", "-DDOTCOMPUTE_EMULATED", "-o"])
+        .arg(&made)
+        .arg(source);
+    assert!(compiler.status().unwrap().success(), "{compiler:?}");
+    std::fs::rename(made, &library).unwrap();
+    library
+}
+
+fn kernel(entry: &'static str, shape: usize) -> DeviceKernel<Number, Number> {
+    let (shape, name) = SHAPES[shape];
+    DeviceKernel::cuda_cpp("suite.cu", text(entry, name)).entry(entry).state(number(0)).queue(4).shape(shape)
+}
+
+/// A GPU, with ring kernels of this shape.
+struct Gpu<const SHAPE: usize>(Arc<CudaBackend>);
+
+impl<const SHAPE: usize> Place for Gpu<SHAPE> {
+    fn new() -> Self {
+        Self(backend(|_| {}).expect("looked for before"))
+    }
+
+    fn runtime(&self) -> Runtime {
+        Runtime::with_options(RuntimeOptions::new().workers(2).device(self.0.clone())).unwrap()
+    }
+
+    fn launch(&self, runtime: &Runtime, name: &str, options: KernelOptions) -> KernelHandle<Number, Number> {
+        let entry = if name == "sum" { "sum" } else { "count" };
+        runtime.launch_on_device(name, options, kernel(entry, SHAPE)).unwrap()
+    }
+}
+
+/// Every test of the suite, one after another: each has the device to itself.
+fn run_suite<const SHAPE: usize>() {
+    if backend(|_| {}).is_none() {
+        return;
+    }
+    suite::it_is_asked_told_and_read_as_any_other::<Gpu<SHAPE>>();
+    suite::a_question_without_an_answer_is_an_error::<Gpu<SHAPE>>();
+    suite::a_pause_keeps_state_and_mail_and_lets_urgent_mail_pass::<Gpu<SHAPE>>();
+    suite::an_error_fails_restarts_or_is_passed_over_as_its_supervision_says::<Gpu<SHAPE>>();
+    suite::an_abort_hands_back_what_was_never_handled::<Gpu<SHAPE>>();
+    suite::it_stands_in_pipelines_on_either_side_and_full_outputs_hold_it_up::<Gpu<SHAPE>>();
+    suite::every_message_is_accounted_for_in_every_way_of_ending::<Gpu<SHAPE>>();
+}
+
+#[test]
+fn suite_of_one_thread() {
+    run_suite::<0>();
+}
+
+#[test]
+fn suite_of_one_block() {
+    run_suite::<1>();
+}
+
+#[test]
+fn suite_of_two_blocks() {
+    run_suite::<2>();
+}
+
+#[test]
+fn ring_kernels_make_way_for_launches_and_for_whoever_needs_the_device() {
+    if backend(|_| {}).is_none() {
+        return;
+    }
+    let bench = Bench::<Gpu<1>>::new();
+    let sum = bench.launch("sum", KernelOptions::new());
+    for round in 1..=20 {
+        assert_eq!(sum.ask(number(1)).unwrap(), number(round));
+        let other =
+            bench.runtime.launch_on_device("other", KernelOptions::new(), kernel("count", 2)).unwrap();
+        other.activate().unwrap();
+        other.tell(number(round)).unwrap();
+        (0..round).for_each(|value| assert_eq!(other.receive_timeout(PATIENCE).unwrap(), number(value)));
+        assert_eq!(bench.runtime.quiesced(PATIENCE, || round).unwrap(), round);
+        other.terminate(PATIENCE).unwrap();
+    }
+}
+
+#[test]
+fn an_idle_kernel_leaves_the_device_and_comes_back() {
+    let Some(backend) = backend(|options| options.idle_grace = Duration::from_millis(2)) else { return };
+    let runtime = Runtime::with_options(RuntimeOptions::new().workers(2).device(backend)).unwrap();
+    let sum = runtime.launch_on_device("sum", KernelOptions::new(), kernel("sum", 2)).unwrap();
+    sum.activate().unwrap();
+    for round in 1..=40 {
+        assert_eq!(sum.ask(number(1)).unwrap(), number(round));
+        std::thread::sleep(Duration::from_micros(1000 + 50 * round));
+    }
+    runtime.shutdown(PATIENCE).unwrap();
+}
+
+#[test]
+fn what_cannot_be_resident_is_refused_with_what_could() {
+    let Some(backend) = backend(|_| {}) else { return };
+    let device = backend.device().clone();
+    let runtime = Runtime::with_options(RuntimeOptions::new().workers(1).device(backend)).unwrap();
+    let refusal =
+        |kernel| runtime.launch_on_device("big", KernelOptions::new(), kernel).unwrap_err().to_string();
+    let grid = kernel("sum", 2).shape(Shape::Grid { blocks: 1 << 20, threads: 1024 });
+    let refused = refusal(grid);
+    assert!(refused.contains(&format!("{} multiprocessors", device.multiprocessors)), "{refused}");
+    let refused = refusal(kernel("sum", 1).entry("missing"));
+    assert!(refused.contains("missing"), "{refused}");
+}
+
+/// Launches the faulty one, with short patience.
+fn faulty(runtime: &Runtime) -> KernelHandle<Number, Number> {
+    let options = KernelOptions::new().supervision(Supervision::Resume);
+    let kernel = runtime.launch_on_device("faulty", options, kernel("faulty", 1)).unwrap();
+    kernel.activate().unwrap();
+    assert_eq!(kernel.ask(number(1)).unwrap(), number(1));
+    kernel
+}
+
+#[test]
+fn a_handler_that_never_returns_is_an_error_in_time() {
+    let Some(backend) = backend(|options| options.heart_patience = Duration::from_millis(300)) else {
+        return;
+    };
+    let runtime = Runtime::with_options(RuntimeOptions::new().workers(2).device(backend)).unwrap();
+    let kernel = faulty(&runtime);
+    let AskError::Failed(fault) = kernel.ask(number(13)).unwrap_err() else { panic!() };
+    assert!(fault.cause.contains("has not beaten"), "{fault}");
+    assert_eq!(kernel.wait_ended(PATIENCE), State::Failed);
+}
+
+#[test]
+fn a_lost_context_fails_all_and_a_new_runtime_works() {
+    for _ in 0..2 {
+        let Some(backend) = backend(|_| {}) else { return };
+        let runtime = Runtime::with_options(RuntimeOptions::new().workers(2).device(backend)).unwrap();
+        let bystander = runtime.launch_on_device("sum", KernelOptions::new(), kernel("sum", 1)).unwrap();
+        bystander.activate().unwrap();
+        assert_eq!(bystander.ask(number(1)).unwrap(), number(1));
+        let kernel = faulty(&runtime);
+        kernel.tell(number(14)).unwrap();
+        assert_eq!(kernel.wait_ended(PATIENCE), State::Failed);
+        assert_eq!(bystander.wait_ended(PATIENCE), State::Failed);
+        assert!(matches!(bystander.ask(number(1)), Err(AskError::NotSent(_))));
+    }
+}
+
+/// Runs all of these tests again, each in a process of its own as on a GPU, with a driver that pretends.
+#[test]
+fn on_a_driver_that_pretends() {
+    if env::var_os(PRETENDS).is_some() || common::toolchain().is_none() {
+        return;
+    }
+    if !cfg!(target_os = "linux") {
+        println!("skipped: the driver that pretends is made for Linux");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake/libcuda.c");
+    let mut compiler = Command::new("cc");
+    compiler
+        .args(["-shared", "-fPIC", "-Wall", "-Werror", "-O1", "-o"])
+        .arg(folder.path().join("libcuda.so"));
+    assert!(compiler.arg(source).args(["-lpthread", "-ldl"]).status().unwrap().success());
+    for test in [
+        "suite_of_one_thread",
+        "suite_of_one_block",
+        "suite_of_two_blocks",
+        "ring_kernels_make_way_for_launches_and_for_whoever_needs_the_device",
+        "an_idle_kernel_leaves_the_device_and_comes_back",
+        "what_cannot_be_resident_is_refused_with_what_could",
+        "a_handler_that_never_returns_is_an_error_in_time",
+        "a_lost_context_fails_all_and_a_new_runtime_works",
+    ] {
+        let mut child = Command::new(env::current_exe().unwrap());
+        child.args([test, "--exact", "--nocapture"]).env(PRETENDS, folder.path());
+        child.env("LD_LIBRARY_PATH", folder.path()).env("DOTCOMPUTE_CACHE", folder.path().join("cache"));
+        let output = child.output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(output.status.success() && said.contains("1 passed"), "{test}: {}\n{said}", output.status);
+        assert!(!said.contains("WAITS"), "{test} made a call that waits beside a resident kernel:\n{said}");
+    }
+}
