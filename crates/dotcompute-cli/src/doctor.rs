@@ -5,6 +5,10 @@ use std::path::Path;
 use std::thread;
 
 use clap::Args;
+use dotcompute::cuda::choose;
+use dotcompute::cuda::compile::Toolchain;
+use dotcompute::cuda::driver::{Driver, DriverError};
+use dotcompute::cuda::library::Search;
 use serde::Serialize;
 use sysinfo::System;
 
@@ -40,7 +44,7 @@ pub struct Check {
     /// What it means for ring kernels.
     pub meaning: &'static str,
     /// What to do where it is missing.
-    pub advice: Option<&'static str>,
+    pub advice: Option<String>,
 }
 
 impl Check {
@@ -50,8 +54,8 @@ impl Check {
     }
 
     /// What to do if it is missing.
-    fn or(self, advice: &'static str) -> Self {
-        let advice = (self.status == Status::Missing).then_some(advice);
+    fn or(self, advice: impl Into<String>) -> Self {
+        let advice = (self.status == Status::Missing).then(|| advice.into());
         Self { advice, ..self }
     }
 }
@@ -75,7 +79,7 @@ pub fn run(args: &DoctorArgs) -> Result<(), CliError> {
         };
         writeln!(out, "{status}  {:<18} {}", check.name, check.found)?;
         writeln!(out, "{:28}{}", "", check.meaning)?;
-        if let Some(advice) = check.advice {
+        if let Some(advice) = &check.advice {
             writeln!(out, "{:28}→ {advice}", "")?;
         }
     }
@@ -135,21 +139,7 @@ fn memory() -> Vec<Check> {
 }
 
 fn cuda() -> Vec<Check> {
-    let names: &[&str] = if cfg!(windows) { &["nvcuda.dll"] } else { &["libcuda.so.1", "libcuda.so"] };
-    let library = names.iter().find(|name| {
-        // SAFETY: opening a library runs its initialisers. This is NVIDIA's driver by its own well-known name, found
-        // the way every CUDA program finds it; its initialisers need nothing of the process. Nothing in it is called.
-        unsafe { libloading::Library::new(**name) }.is_ok()
-    });
-    let mut checks = vec![
-        Check::new(
-            "CUDA driver",
-            library.is_some(),
-            library.map_or_else(|| format!("{} cannot be loaded", names[0]), |name| (*name).to_owned()),
-            "the cuda backend talks to the GPU through it; without it ring kernels run on the cpu",
-        )
-        .or("on a machine with an NVIDIA GPU, install its driver; in a container, start it with GPU support"),
-    ];
+    let mut checks = vec![driver()];
     if cfg!(unix) {
         let devices = ["/dev/nvidiactl", "/dev/nvidia-uvm"];
         let absent: Vec<_> = devices.into_iter().filter(|path| !Path::new(path).exists()).collect();
@@ -160,7 +150,68 @@ fn cuda() -> Vec<Check> {
                 .or("load the kernel modules (`nvidia-smi`, `nvidia-modprobe -u`) or pass the GPU to the container"),
         );
     }
+    checks.extend([gpu_compiler(), host_compiler(), device()]);
     checks
+}
+
+fn driver() -> Check {
+    let devices = Driver::open().and_then(|driver| Ok((driver.version(), driver.devices()?)));
+    let meaning = "the cuda backend talks to the GPU through it; without it ring kernels run on the cpu";
+    match devices {
+        Ok((version, devices)) => {
+            let names: Vec<_> = devices
+                .iter()
+                .map(|device| {
+                    format!(
+                        "{} ({}, {} multiprocessors)",
+                        device.name, device.architecture, device.multiprocessors
+                    )
+                })
+                .collect();
+            Check::new("CUDA driver", true, format!("for CUDA {version}: {}", names.join(", ")), meaning)
+        }
+        Err(DriverError::Unavailable { missing, advice }) => {
+            Check::new("CUDA driver", false, missing, meaning).or(advice)
+        }
+        Err(error) => Check::new("CUDA driver", false, error.to_string(), meaning),
+    }
+}
+
+fn gpu_compiler() -> Check {
+    let meaning = "compiles handlers for the GPU; with nvJitLink it also links what other front ends compile";
+    match Toolchain::load(&Search::from_environment()) {
+        Ok(toolchain) => {
+            let linker = match toolchain.linker() {
+                Ok(linker) => format!("nvJitLink {linker}"),
+                Err(_) => String::from("no nvJitLink that suits it"),
+            };
+            Check::new("NVRTC", true, format!("{}; {linker}", toolchain.compiler()), meaning)
+        }
+        Err(error) => {
+            Check::new("NVRTC", false, format!("in none of {} places", error.looked.len()), meaning)
+                .or(error.advice)
+        }
+    }
+}
+
+fn host_compiler() -> Check {
+    let found = dotcompute::cuda::emulated::find_compiler();
+    Check::new(
+        "C++ compiler",
+        found.is_some(),
+        found.unwrap_or_else(|| String::from("none of $CXX, c++, g++, clang++")),
+        "compiles handlers for the emulated device, which runs them on threads",
+    )
+    .or("install g++ or clang++, or name one in CXX")
+}
+
+fn device() -> Check {
+    let meaning = "where ring kernels for a device run; DOTCOMPUTE_DEVICE chooses: cuda, emulated or cpu";
+    match choose::from_environment() {
+        Ok(chosen) => Check::new("device", true, format!("{}: {}", chosen.kind, chosen.why), meaning),
+        Err(error) => Check::new("device", false, error.to_string(), meaning)
+            .or("leave DOTCOMPUTE_DEVICE away, or install what is missing"),
+    }
 }
 
 /// `1.5 GB`, in powers of ten.
@@ -195,6 +246,6 @@ mod tests {
             assert!(!check.found.is_empty() && !check.meaning.is_empty(), "{check:?}");
             assert!(check.status == Status::Missing || check.advice.is_none(), "{check:?}");
         }
-        assert_eq!(Check::new("a", false, "b", "c").or("d").advice, Some("d"));
+        assert_eq!(Check::new("a", false, "b", "c").or("d").advice.as_deref(), Some("d"));
     }
 }

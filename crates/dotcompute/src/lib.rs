@@ -4,11 +4,13 @@ pub use dotcompute_core::{
     Message, backend, dead_letter, device, error, handle, kernel, lifecycle, loops, message, options, runtime,
 };
 pub use dotcompute_core::{supervision, telemetry};
+pub use dotcompute_cuda as cuda;
 pub use dotcompute_ring as ring;
 
 /// What most programs need: `use dotcompute::prelude::*;`.
 pub mod prelude {
     pub use crate::Message;
+    pub use crate::device::{DeviceKernel, Shape};
     pub use crate::error::{
         AskError, HandlerError, HandlerResult, LaunchError, LifecycleError, ReceiveError, TellError,
     };

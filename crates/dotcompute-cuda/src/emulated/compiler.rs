@@ -124,9 +124,23 @@ fn build(kernel: &str, text: &str, flags: &str) -> Result<Code, CompilerError> {
     load(&library)
 }
 
+/// The names under which a compiler is looked for, the first that works first.
+fn names() -> impl Iterator<Item = String> {
+    std::env::var("CXX").into_iter().chain(["c++", "g++", "clang++"].map(String::from))
+}
+
+/// The host's C++ compiler, by the first line that it says of itself; none if there is none.
+pub fn find_compiler() -> Option<String> {
+    names().find_map(|name| {
+        let said = Command::new(&name).arg("--version").output().ok().filter(|said| said.status.success())?;
+        let said = String::from_utf8_lossy(&said.stdout);
+        Some(format!("{name}: {}", said.lines().next().unwrap_or_default()))
+    })
+}
+
 fn run_compiler(kernel: &str, folder: &Path, output: &Path, flags: &str) -> Result<(), CompilerError> {
     let mut looked = Vec::new();
-    for name in std::env::var("CXX").into_iter().chain(["c++", "g++", "clang++"].map(String::from)) {
+    for name in names() {
         let mut command = Command::new(&name);
         command.args([
             "-std=c++17",
