@@ -16,6 +16,7 @@ use futures_timer::Delay;
 use crate::backend::device::{
     AfterFault, DeviceCommand, DeviceEvent, DeviceMessage, DevicePort, DeviceState,
 };
+use crate::checkpoint::StateCall;
 use crate::dead_letter::Reason;
 use crate::driver::{After, TURN};
 use crate::intake::{InHand, Intake, Next};
@@ -45,6 +46,8 @@ enum Phase {
     Attending,
     /// Waiting until the device pauses.
     Pausing,
+    /// Waiting until the device pauses, to read or write the state and go on.
+    Stilling,
     /// Waiting before a restart; none if it is due.
     BackingOff(Option<Delay>),
     /// Waiting until the device has stopped, to end like this.
@@ -104,6 +107,21 @@ impl<I: RecordMessage, O: RecordMessage> Attendant<I, O> {
                 self.phase = Phase::Attending;
                 After::GoOn
             }
+            (DeviceState::Paused | DeviceState::Faulted, Phase::Stilling) => {
+                self.serve_state_calls();
+                self.phase = Phase::Attending;
+                if self.intake.is_activated() {
+                    self.command(DeviceCommand::Run);
+                }
+                After::GoOn
+            }
+            (state, Phase::Stilling) => {
+                if self.intake.is_aborted() || self.intake.poll_abort(cx).is_ready() {
+                    self.phase = Phase::Attending;
+                    return After::GoOn;
+                }
+                self.listen(&state, takes_events, cx)
+            }
             (state, Phase::Attending) => self.attend(state, held_up, cx),
             (state, Phase::Pausing) => {
                 // An end does not wait for the pause.
@@ -119,6 +137,16 @@ impl<I: RecordMessage, O: RecordMessage> Attendant<I, O> {
     }
 
     fn attend(&mut self, state: DeviceState, held_up: bool, cx: &mut TaskContext<'_>) -> After {
+        if self.has_state_calls() && !self.intake.is_aborted() {
+            if self.commanded == Some(DeviceCommand::Run) {
+                self.command(DeviceCommand::Pause);
+                self.phase = Phase::Stilling;
+            } else {
+                // Paused by the runtime, or not begun: there is no message in hand.
+                self.serve_state_calls();
+            }
+            return After::GoOn;
+        }
         if self.intake.is_draining() && !self.posted.is_empty() {
             // What was posted is handled first, also by one that is paused.
             self.ensure_running();
@@ -151,6 +179,24 @@ impl<I: RecordMessage, O: RecordMessage> Attendant<I, O> {
             Poll::Ready(Next::Drained) | Poll::Pending => {}
         }
         self.listen(&state, !held_up, cx)
+    }
+
+    fn has_state_calls(&self) -> bool {
+        self.intake.shared.core.state_calls.are_pending()
+    }
+
+    /// Reads and writes the state as was asked, between two messages.
+    #[cold]
+    fn serve_state_calls(&mut self) {
+        let Some(port) = &mut self.port else { return };
+        for StateCall { write, reply } in self.intake.shared.core.state_calls.take() {
+            let answer = match write {
+                None => port.read_state(),
+                Some(bytes) => port.write_state(&bytes).map(|()| Vec::new()),
+            };
+            // Who has stopped waiting has been told so.
+            let _ = reply.send(answer.map_err(|error| error.to_string()));
+        }
     }
 
     fn post(&mut self, message: I) {
@@ -291,6 +337,7 @@ impl<I: RecordMessage, O: RecordMessage> Attendant<I, O> {
     }
 
     fn end(&mut self, to: State, reason: Reason, cause: &str) -> After {
+        self.intake.shared.core.state_calls.close();
         // The device goes first: who sees the ring kernel ended may rely on its resources being free.
         self.port = None;
         self.bury_posted(reason, cause);
@@ -312,7 +359,9 @@ impl<I: RecordMessage, O: RecordMessage> Attendant<I, O> {
     fn listen(&mut self, known: &DeviceState, takes_events: bool, cx: &mut TaskContext<'_>) -> After {
         let Some(port) = &mut self.port else { return After::End };
         port.listen(cx.waker());
-        if (takes_events && port.has_event()) || port.state() != *known { After::GoOn } else { After::Wait }
+        let changed = (takes_events && port.has_event()) || port.state() != *known;
+        let called = matches!(self.phase, Phase::Attending) && self.has_state_calls();
+        if changed || called { After::GoOn } else { After::Wait }
     }
 }
 
@@ -370,6 +419,7 @@ impl<I: RecordMessage, O: RecordMessage> Future for Attendant<I, O> {
 impl<I: RecordMessage, O: RecordMessage> Drop for Attendant<I, O> {
     /// Reached without an end only when the runtime is dropped with the ring kernel alive.
     fn drop(&mut self) {
+        self.intake.shared.core.state_calls.close();
         self.port = None;
         self.bury_posted(Reason::Aborted, "the runtime was dropped");
     }

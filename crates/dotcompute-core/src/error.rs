@@ -144,6 +144,16 @@ pub enum LifecycleError {
         /// What holds now.
         consequence: &'static str,
     },
+    /// The state of a ring kernel on a device could not be read or written.
+    #[error("calling `{call}` on ring kernel `{kernel}`: {problem}")]
+    DeviceState {
+        /// The name.
+        kernel: Arc<str>,
+        /// The call.
+        call: &'static str,
+        /// What went wrong.
+        problem: String,
+    },
     /// A connection that would feed a ring kernel with its own output.
     #[error(
         "connecting ring kernel `{kernel}` to itself: a full ring would wait for itself for ever; let the handler loop instead"

@@ -25,6 +25,7 @@ use crate::telemetry::{KernelStats, Sampler};
 
 mod ask;
 mod post;
+mod state;
 
 use ask::SpareSlot;
 use post::Patience;

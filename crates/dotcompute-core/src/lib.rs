@@ -33,6 +33,7 @@ pub mod supervision;
 pub mod telemetry;
 
 mod attendant;
+mod checkpoint;
 mod driver;
 mod envelope;
 mod intake;

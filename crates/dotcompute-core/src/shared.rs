@@ -12,6 +12,7 @@ use dotcompute_ring::reply::Replier;
 use dotcompute_ring::signal::Signal;
 
 use crate::backend::{Residency, Seat};
+use crate::checkpoint::StateCalls;
 use crate::dead_letter::{DeadLetters, Reason};
 use crate::envelope::{Answer, Envelope};
 use crate::error::{Fault, LifecycleError};
@@ -34,6 +35,8 @@ pub(crate) struct Core {
     pub(crate) counters: Counters,
     pub(crate) latencies: Latencies,
     pub(crate) dead_letters: Arc<DeadLetters>,
+    /// Calls for the state of a ring kernel on a device.
+    pub(crate) state_calls: StateCalls,
     /// The names of those it is connected to.
     pub(crate) feeds: Mutex<Vec<Arc<str>>>,
     /// Whether `activate` was ever called with success.
@@ -62,6 +65,7 @@ impl Core {
             latencies: Latencies::of(&options),
             options,
             dead_letters,
+            state_calls: StateCalls::default(),
             feeds: Mutex::new(Vec::new()),
             activated: AtomicBool::new(false),
             calls: Mutex::new(()),

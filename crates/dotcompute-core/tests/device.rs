@@ -140,6 +140,15 @@ fn what_does_not_compile_or_has_no_device_is_refused_with_nothing_held() {
 }
 
 #[test]
+fn a_state_is_read_and_put_back_between_messages() {
+    suite::a_state_is_read_and_put_back_between_messages::<Device>();
+    let bench = Bench::<Threads>::new();
+    let refused =
+        bench.launch("sum", KernelOptions::new()).checkpoint_bytes(PATIENCE).unwrap_err().to_string();
+    assert!(refused.contains("Rust value"), "{refused}");
+}
+
+#[test]
 fn a_lost_device_fails_its_kernels_at_once() {
     let bench = Bench::<Device>::new();
     let kernel = bench.launch("sum", KernelOptions::new());

@@ -32,3 +32,8 @@ pub(crate) fn check(program: &DeviceProgram) -> Result<(), String> {
     }
     Ok(())
 }
+
+/// That a state is overwritten by as many bytes as it has.
+pub(crate) fn same_size(has: usize, given: usize) -> Result<(), String> {
+    if has == given { Ok(()) } else { Err(format!("its state has {has} bytes, and {given} were given")) }
+}

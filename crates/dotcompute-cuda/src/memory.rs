@@ -42,6 +42,13 @@ impl HostMemory {
         unsafe { self.base.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
     }
 
+    /// So many bytes from the beginning. Nobody else may be writing them.
+    pub(crate) fn read(&self, bytes: usize) -> Vec<u8> {
+        assert!(bytes <= self.layout.size(), "memory is read within its bounds");
+        // SAFETY: within the bounds, by the line above, and initialised: zeros, or what was written since.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), bytes) }.to_vec()
+    }
+
     /// Its address.
     pub(crate) fn address(&self) -> u64 {
         self.base.expose_provenance().get() as u64

@@ -171,6 +171,16 @@ impl DevicePort for Port {
         Ok(())
     }
 
+    fn read_state(&mut self) -> Result<Vec<u8>, BackendError> {
+        self.tenant.stage.read_state()
+    }
+
+    fn write_state(&mut self, bytes: &[u8]) -> Result<(), BackendError> {
+        self.tenant.stage.write_state(bytes)?;
+        // The command that lets the device go on is stored after this, and published by a release.
+        Ok(())
+    }
+
     fn listen(&mut self, waker: &Waker) {
         // Asked to make way, it may have left with messages in its ring.
         self.return_if_needed();

@@ -27,6 +27,12 @@ pub(crate) trait Stage: Send + Sync {
     /// Makes the state anew, while the ring kernel holds after a fault.
     fn reset_state(&self) -> Result<(), BackendError>;
 
+    /// The state's bytes, while no handler runs.
+    fn read_state(&self) -> Result<Vec<u8>, BackendError>;
+
+    /// Overwrites the state, while no handler runs.
+    fn write_state(&self, bytes: &[u8]) -> Result<(), BackendError>;
+
     /// What is wrong with the device, so that the ring kernel cannot go on. Never waits.
     fn trouble(&self) -> Option<String> {
         None

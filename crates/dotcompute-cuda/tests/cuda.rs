@@ -168,6 +168,7 @@ fn run_suite<const SHAPE: usize>() {
     suite::an_abort_hands_back_what_was_never_handled::<Gpu<SHAPE>>();
     suite::it_stands_in_pipelines_on_either_side_and_full_outputs_hold_it_up::<Gpu<SHAPE>>();
     suite::every_message_is_accounted_for_in_every_way_of_ending::<Gpu<SHAPE>>();
+    suite::a_state_is_read_and_put_back_between_messages::<Gpu<SHAPE>>();
 }
 
 #[test]

@@ -66,6 +66,12 @@ impl<const SHAPE: usize> Place for Emulated<SHAPE> {
     }
 }
 
+#[test]
+fn a_state_is_read_and_put_back_between_messages() {
+    suite::a_state_is_read_and_put_back_between_messages::<Emulated<1>>();
+    suite::a_state_is_read_and_put_back_between_messages::<Emulated<2>>();
+}
+
 /// A runtime on a device with these options.
 fn runtime_with(change: impl FnOnce(&mut EmulatedOptions)) -> Runtime {
     let mut options = EmulatedOptions::default();

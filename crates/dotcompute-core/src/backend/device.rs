@@ -229,6 +229,21 @@ pub trait DevicePort: Send {
     /// [`BackendError`] if the device refuses: the ring kernel then fails.
     fn reset_state(&mut self) -> Result<(), BackendError>;
 
+    /// The state's bytes. Called while it is [`Launched`](DeviceState::Launched), [`Paused`](DeviceState::Paused) or
+    /// [`Faulted`](DeviceState::Faulted).
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError`] if the device refuses.
+    fn read_state(&mut self) -> Result<Vec<u8>, BackendError>;
+
+    /// Overwrites the state. Called as [`read_state`](Self::read_state) is, with as many bytes as that gives.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError`] if the device refuses.
+    fn write_state(&mut self, bytes: &[u8]) -> Result<(), BackendError>;
+
     /// Arranges that `waker` is called once there is an event or another state. The caller looks at both once more after this.
     fn listen(&mut self, waker: &Waker);
 }

@@ -261,6 +261,27 @@ impl DevicePort for LoopbackPort {
         Ok(())
     }
 
+    fn read_state(&mut self) -> Result<Vec<u8>, BackendError> {
+        let inner = self.kernel.lock();
+        assert!(inner.state != DeviceState::Running, "read while a handler may run");
+        Ok(inner.memory.clone())
+    }
+
+    fn write_state(&mut self, bytes: &[u8]) -> Result<(), BackendError> {
+        let mut inner = self.kernel.lock();
+        assert!(inner.state != DeviceState::Running, "written while a handler may run");
+        if bytes.len() != inner.memory.len() {
+            let problem = format!("its state has {} bytes, not {}", inner.memory.len(), bytes.len());
+            return Err(BackendError::Device {
+                backend: BackendKind::Emulated,
+                doing: "writing it".into(),
+                problem,
+            });
+        }
+        inner.memory.copy_from_slice(bytes);
+        Ok(())
+    }
+
     fn listen(&mut self, waker: &Waker) {
         self.kernel.lock().waker = Some(waker.clone());
     }

@@ -66,6 +66,41 @@ impl<P: Place> Bench<P> {
     }
 }
 
+/// For places that are devices.
+#[allow(dead_code)]
+pub fn a_state_is_read_and_put_back_between_messages<P: Place>() {
+    let bench = Bench::<P>::new();
+    let kernel =
+        bench.place.launch(&bench.runtime, "sum", KernelOptions::new().supervision(Supervision::Resume));
+    kernel.restore(&number(40), PATIENCE).unwrap();
+    assert_eq!(kernel.checkpoint::<Number>(PATIENCE).unwrap(), number(40), "before it is activated");
+    kernel.activate().unwrap();
+    assert_eq!(kernel.ask(number(2)).unwrap(), number(42));
+    // While others send: what is read lies between two messages, and nothing is lost.
+    let told = std::thread::spawn({
+        let kernel = kernel.clone();
+        move || (0..2000).for_each(|_| kernel.tell(number(1001)).unwrap())
+    });
+    for _ in 0..20 {
+        let read = kernel.checkpoint::<Number>(PATIENCE).unwrap();
+        assert_eq!((read.value - 42) % 1001, 0);
+    }
+    told.join().unwrap();
+    assert_eq!(kernel.ask(number(1)).unwrap(), number(43 + 2000 * 1001));
+
+    kernel.deactivate(PATIENCE).unwrap();
+    kernel.restore(&number(7), PATIENCE).unwrap();
+    assert_eq!(kernel.state(), State::Deactivated, "and stays so");
+    kernel.reactivate().unwrap();
+    assert_eq!(kernel.ask(number(1)).unwrap(), number(8));
+    let refused = kernel.restore_bytes(&[1, 2, 3], PATIENCE).unwrap_err().to_string();
+    assert!(refused.contains("`restore`") && refused.contains("8 bytes"), "{refused}");
+    assert_eq!(kernel.ask(number(1)).unwrap(), number(9), "as it was");
+    kernel.terminate(PATIENCE).unwrap();
+    let refused = kernel.checkpoint_bytes(PATIENCE).unwrap_err().to_string();
+    assert!(refused.contains("Terminated"), "{refused}");
+}
+
 /// Makes the suite's tests for a place.
 #[macro_export]
 macro_rules! suite {

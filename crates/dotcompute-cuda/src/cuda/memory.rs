@@ -70,22 +70,16 @@ impl Pinned {
         Ok(pinned)
     }
 
-    /// Memory that begins as these bytes.
-    pub(super) fn of(
-        context: &Arc<CudaContext>,
-        graveyard: &Arc<Graveyard>,
-        content: &[u8],
-    ) -> Result<Self, DriverError> {
-        let pinned = Self::zeroed(context, graveyard, content.len())?;
-        // SAFETY: there are at least as many bytes, and nobody else knows of them.
-        unsafe { pinned.base.copy_from_nonoverlapping(NonNull::from(content).cast(), content.len()) };
-        Ok(pinned)
+    /// Its bytes. Only for memory that the device neither reads nor writes at this moment.
+    pub(super) fn bytes(&self) -> &[u8] {
+        // SAFETY: `bytes` initialised bytes; whoever has them borrowed mutably has `self` so.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.bytes) }
     }
 
-    /// Its bytes. Only for memory that the device does not write.
-    pub(super) fn bytes(&self) -> &[u8] {
-        // SAFETY: `bytes` initialised bytes, which nobody writes once `of` has made them.
-        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.bytes) }
+    /// Its bytes, to be written. Only for memory that the device neither reads nor writes at this moment.
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and `&mut self`.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.bytes) }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A ring kernel on a GPU: its code, its memory, its stream, and the launch that makes it resident.
 
 use std::ffi::c_void;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cudarc::driver::{CudaContext, result, sys};
@@ -23,7 +23,9 @@ use crate::tenant::Stage;
 const BEAT: Duration = Duration::from_millis(5);
 /// The longest pause between two looks of an idle ring kernel.
 const LONGEST_PAUSE: Duration = Duration::from_micros(4);
-/// How long the copy of a state may take: 100 GB at 25 GB/s.
+/// States travel in pieces of so many bytes.
+const PIECE: usize = 16 << 20;
+/// How long the copy of a piece may take.
 const COPYING: Duration = Duration::from_secs(4);
 
 /// A ring kernel on the device.
@@ -40,7 +42,10 @@ pub(super) struct Parts {
     context: Arc<CudaContext>,
     pub(super) running: Stream,
     copying: Stream,
-    image: Pinned,
+    /// What the state begins as.
+    image: Vec<u8>,
+    /// Through which states travel, a piece at a time.
+    staging: Mutex<Pinned>,
     state: DeviceMemory,
     grid: DeviceMemory,
     _grid_message: DeviceMemory,
@@ -110,8 +115,9 @@ impl CudaStage {
         let code = Code { module: Some(module), graveyard: Arc::clone(&graveyard) };
         let running = Stream::new(&context, &graveyard)?;
         let copying = Stream::new(&context, &graveyard)?;
-        let image = Pinned::of(&context, &graveyard, &program.state.bytes)?;
-        let state = DeviceMemory::new(&context, &graveyard, image.bytes().len())?;
+        let image = program.state.bytes.clone();
+        let staging = Pinned::zeroed(&context, &graveyard, image.len().min(PIECE))?;
+        let state = DeviceMemory::new(&context, &graveyard, image.len())?;
         let grid = DeviceMemory::new(&context, &graveyard, size_of::<GridLine>())?;
         let grid_message = DeviceMemory::new(&context, &graveyard, program.input.size)?;
         let nanos = |duration: Duration| u32::try_from(duration.as_nanos()).unwrap_or(u32::MAX);
@@ -137,6 +143,7 @@ impl CudaStage {
             running,
             copying,
             image,
+            staging: Mutex::new(staging),
             state,
             grid,
             _grid_message: grid_message,
@@ -144,7 +151,7 @@ impl CudaStage {
             _code: code,
             _shares: shares,
         };
-        parts.write_state()?;
+        parts.write_state(&parts.image)?;
         let parts = Arc::new(parts);
         ground.keep(&parts);
         Ok(Self { parts })
@@ -152,13 +159,42 @@ impl CudaStage {
 }
 
 impl Parts {
-    /// Copies the image to the state, by the copy engine, beside whatever is resident.
-    fn write_state(&self) -> Result<(), DriverError> {
-        let doing = || format!("writing a state of {} bytes", self.image.bytes().len());
+    /// Copies bytes to the state, by the copy engine, beside whatever is resident.
+    fn write_state(&self, bytes: &[u8]) -> Result<(), DriverError> {
+        let doing = || format!("writing a state of {} bytes", bytes.len());
         self.context.bind_to_thread().map_err(DriverError::while_doing(doing()))?;
-        // SAFETY: both have as many bytes, and `self` keeps both; the image is page-locked and not written to.
-        unsafe { result::memcpy_htod_async(self.state.address(), self.image.bytes(), self.copying.handle()) }
-            .map_err(DriverError::while_doing(doing()))?;
+        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        for (index, piece) in bytes.chunks(PIECE).enumerate() {
+            staging.bytes_mut()[..piece.len()].copy_from_slice(piece);
+            let (to, from) = (self.state.address() + (index * PIECE) as u64, &staging.bytes()[..piece.len()]);
+            // SAFETY: the state has as many bytes as the image, and so has what is written: callers see to it. `self` keeps both, and
+            // the piece is page-locked and not written to before the copy is done.
+            unsafe { result::memcpy_htod_async(to, from, self.copying.handle()) }
+                .map_err(DriverError::while_doing(doing()))?;
+            self.copied(doing)?;
+        }
+        Ok(())
+    }
+
+    /// Copies the state to the host, in the same way.
+    fn read_state(&self) -> Result<Vec<u8>, DriverError> {
+        let doing = || format!("reading a state of {} bytes", self.image.len());
+        self.context.bind_to_thread().map_err(DriverError::while_doing(doing()))?;
+        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = Vec::with_capacity(self.image.len());
+        while state.len() < self.image.len() {
+            let length = (self.image.len() - state.len()).min(PIECE);
+            let (to, from) = (&mut staging.bytes_mut()[..length], self.state.address() + state.len() as u64);
+            // SAFETY: as for `write_state`; nobody reads the piece before the copy is done.
+            unsafe { result::memcpy_dtoh_async(to, from, self.copying.handle()) }
+                .map_err(DriverError::while_doing(doing()))?;
+            self.copied(doing)?;
+            state.extend_from_slice(&staging.bytes()[..length]);
+        }
+        Ok(state)
+    }
+
+    fn copied(&self, doing: impl Fn() -> String) -> Result<(), DriverError> {
         if self.copying.wait(Instant::now() + COPYING)? {
             Ok(())
         } else {
@@ -200,7 +236,19 @@ impl Stage for CudaStage {
     }
 
     fn reset_state(&self) -> Result<(), BackendError> {
-        self.parts.write_state().map_err(|error| device_error("making its state anew", &error))
+        let image = &self.parts.image;
+        self.parts.write_state(image).map_err(|error| device_error("making its state anew", &error))
+    }
+
+    fn read_state(&self) -> Result<Vec<u8>, BackendError> {
+        self.parts.read_state().map_err(|error| device_error("reading its state", &error))
+    }
+
+    fn write_state(&self, bytes: &[u8]) -> Result<(), BackendError> {
+        let doing = "writing its state";
+        let fits = crate::limits::same_size(self.parts.image.len(), bytes.len());
+        fits.map_err(|problem| device_error(doing, &problem))?;
+        self.parts.write_state(bytes).map_err(|error| device_error(doing, &error))
     }
 
     fn trouble(&self) -> Option<String> {

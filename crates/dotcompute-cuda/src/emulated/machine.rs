@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use dotcompute_core::backend::device::{AfterFault, DeviceProgram};
-use dotcompute_core::backend::{BackendError, Residency};
+use dotcompute_core::backend::{BackendError, BackendKind, Residency};
 
 use super::compiler::{Code, Home, Thread};
 use crate::account::Share;
@@ -156,6 +156,26 @@ impl Stage for Threads {
         // The ring kernel holds, and looks at nothing but its control words.
         self.state.write(&self.image);
         Ok(())
+    }
+
+    fn read_state(&self) -> Result<Vec<u8>, BackendError> {
+        Ok(self.state.read(self.image.len()))
+    }
+
+    fn write_state(&self, bytes: &[u8]) -> Result<(), BackendError> {
+        self.has_bytes(bytes)?;
+        self.state.write(bytes);
+        Ok(())
+    }
+}
+
+impl Threads {
+    fn has_bytes(&self, bytes: &[u8]) -> Result<(), BackendError> {
+        crate::limits::same_size(self.image.len(), bytes.len()).map_err(|problem| BackendError::Device {
+            backend: BackendKind::Emulated,
+            doing: String::from("writing its state"),
+            problem,
+        })
     }
 }
 

@@ -146,6 +146,11 @@ int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, struct str
     memcpy((void *)to, from, bytes);
     return lost;
 }
+int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, struct stream *stream) {
+    (void)stream;
+    memcpy(to, (const void *)from, bytes);
+    return lost;
+}
 int cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, struct stream *stream) {
     (void)stream;
     memset((void *)to, value, bytes);
