@@ -47,7 +47,8 @@ template <class Output> struct Context {
     __device__ void reply(const Output *output) { events->send(ticket, EVENT_REPLIED, 0, output); }
     __device__ void reply(const Output &output) { reply(&output); }
 
-    // Waits for the threads that share the message: those of the block, or of the whole grid. Not for shape Thread.
+    // Waits for the threads that share the message: those of the block, or of the whole grid. Not for shape Thread. All of them must
+    // come: a handler returns before it in all threads or in none.
     __device__ void wait_for_all() {
         if (grid) {
             grid_barrier(grid);

@@ -129,11 +129,13 @@ struct Launch {
     void *state;
     // Whether it holds after a fault.
     u32 holds_after_fault;
-    // Nanoseconds between beats of the heart, without a message before it leaves (0: it stays), and of the longest pause between looks.
+    // Nanoseconds between beats of the heart, and of the longest pause between looks.
     u32 beat_ns;
-    u64 grace_ns;
     u32 longest_pause_ns;
     u32 reserved;
+    // Nanoseconds without a message before it leaves, and before it leaves in any case; 0: it stays.
+    u64 grace_ns;
+    u64 stay_ns;
 };
 
 } // namespace dc

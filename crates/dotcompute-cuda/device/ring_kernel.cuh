@@ -15,6 +15,7 @@ static const u64 EAGER_NS = 50000;
 // The leader's side of the talk with the host.
 struct Leader {
     u64 head;
+    u64 arrived;
     u64 last_message;
     u64 last_beat;
     u64 handling_ns;
@@ -31,7 +32,7 @@ struct Leader {
         faults = launch.control->device.faults;
         state = launch.control->device.state;
         faulted = load_relaxed_sys(&launch.control->host.faults_judged) != faults;
-        last_message = time_ns();
+        arrived = last_message = time_ns();
         last_beat = 0;
         pause = 32;
     }
@@ -58,7 +59,9 @@ struct Leader {
             u64 word = load_relaxed_sys(word_of(launch.input, head));
             u64 now = time_ns();
             beat(launch, now);
-            if (command & COMMAND_LEAVE) {
+            // Whoever waits for the whole device gets his turn; the host has it come back at once.
+            bool stayed_long = launch.stay_ns && now - arrived > launch.stay_ns;
+            if ((command & COMMAND_LEAVE) || (stayed_long && command < COMMAND_STOP)) {
                 set_state(launch, STATE_IDLE);
                 return false;
             }

@@ -118,9 +118,10 @@ pub(crate) struct Launch {
     pub(crate) state: u64,
     pub(crate) holds_after_fault: u32,
     pub(crate) beat_ns: u32,
-    pub(crate) grace_ns: u64,
     pub(crate) longest_pause_ns: u32,
     pub(crate) reserved: u32,
+    pub(crate) grace_ns: u64,
+    pub(crate) stay_ns: u64,
 }
 
 #[cfg(test)]
@@ -152,7 +153,7 @@ mod tests {
             DeviceLine: state faults heartbeat handling_ns event_tail in_hand;
             Control: host device;
             Ring: control mask stride;
-            Launch: input events control grid grid_message state holds_after_fault beat_ns grace_ns longest_pause_ns;
+            Launch: input events control grid grid_message state holds_after_fault beat_ns longest_pause_ns grace_ns stay_ns;
         }
         numbers! {
             COMMAND_RUN COMMAND_PAUSE COMMAND_STOP COMMAND_KILL COMMAND_LEAVE

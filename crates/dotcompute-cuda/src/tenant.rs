@@ -16,6 +16,25 @@ use crate::watch::Watched;
 /// How long one that has said that it leaves may take to be gone.
 const LAST_STEPS: Duration = Duration::from_secs(5);
 
+/// How long a ring kernel stays on the device.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stays {
+    /// Without a message; zero for as long as it likes.
+    pub(crate) idle: Duration,
+    /// At a stretch; zero for as long as it likes.
+    pub(crate) longest: Duration,
+}
+
+impl Stays {
+    pub(crate) fn grace_ns(self) -> u64 {
+        u64::try_from(self.idle.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    pub(crate) fn stay_ns(self) -> u64 {
+        u64::try_from(self.longest.as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
 /// What a device can do with a ring kernel that cannot be done by writing words.
 pub(crate) trait Stage: Send + Sync {
     /// Makes it resident. It is not, at that moment.

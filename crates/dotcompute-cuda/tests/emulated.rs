@@ -213,6 +213,28 @@ fn an_idle_kernel_leaves_and_comes_back_with_its_state() {
 }
 
 #[test]
+fn a_busy_kernel_gives_others_a_turn_and_misses_nothing() {
+    for idle_grace in [Duration::ZERO, Duration::from_micros(300)] {
+        let runtime = runtime_with(|options| {
+            options.longest_stay = Duration::from_micros(500);
+            options.idle_grace = idle_grace;
+        });
+        let kernel = DeviceKernel::<Number, Number>::cuda_cpp("order.cu", IN_ORDER).state(number(0));
+        let kernel = launch(&runtime, "order", kernel.shape(Shape::Grid { blocks: 2, threads: 1 }));
+        for value in 0..20_000 {
+            if value % 100 == 99 {
+                assert_eq!(kernel.ask(number(value)).unwrap(), number(value + 1));
+            } else {
+                kernel.tell(number(value)).unwrap();
+            }
+        }
+        kernel.terminate(PATIENCE).unwrap();
+        let stats = kernel.stats();
+        assert_eq!((stats.handled, stats.dead_letters), (20_000, 0));
+    }
+}
+
+#[test]
 fn a_handler_that_never_returns_is_an_error_in_time() {
     const TEXT: &str = r#"
         extern "C" __device__ int32_t handle(Ctx *ctx, void *, const Number *message, Number *answer) {

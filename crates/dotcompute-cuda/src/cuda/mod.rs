@@ -14,7 +14,8 @@
 //! - What needs the driver to wait for the device (loading code, taking and giving back memory) is done while no ring kernel is on
 //!   it: a launch has those that are there make way for a moment, at a message boundary.
 //! - All work is on streams of our own that wait for no other.
-//! - A ring kernel leaves by itself when idle, and comes back with the next message.
+//! - A ring kernel leaves by itself when idle, and comes back with the next message. A busy one leaves for a moment after every
+//!   [`longest_stay`](CudaOptions::longest_stay), so that whoever waits for the whole device gets his turn.
 //! - Hearts are watched, and the stream of each ring kernel is looked at: an error of the context fails all that is in it.
 
 mod ground;
@@ -37,7 +38,7 @@ use crate::driver::{Device, Driver, DriverError, Module};
 use crate::exchange::{Exchange, Plan};
 use crate::library::Search;
 use crate::port::Port;
-use crate::tenant::{Stage, Tenant};
+use crate::tenant::{Stage, Stays, Tenant};
 use crate::watch::Watcher;
 use ground::{Ground, device_error};
 use memory::Pinned;
@@ -55,6 +56,10 @@ pub struct CudaOptions {
     pub heart_patience: Duration,
     /// How long a ring kernel stays without a message before it leaves. Default 1 second; zero: it stays.
     pub idle_grace: Duration,
+    /// How long a ring kernel stays at a stretch before it leaves for a moment, at a message boundary: a call of anybody's that waits for the
+    /// whole device waits at most so long, and then gets its turn. Default 2 seconds; zero: it stays, and such a call waits for
+    /// [`quiesced`](dotcompute_core::runtime::Runtime::quiesced) or for an idle time.
+    pub longest_stay: Duration,
     /// How long a launch waits for the ring kernels that are there to make way. Default 5 seconds.
     pub launch_patience: Duration,
     /// Where the compiler and the linker are looked for.
@@ -68,6 +73,7 @@ impl Default for CudaOptions {
             multiprocessors: None,
             heart_patience: Duration::from_secs(10),
             idle_grace: Duration::from_secs(1),
+            longest_stay: Duration::from_secs(2),
             launch_patience: Duration::from_secs(5),
             search: Search::from_environment(),
         }
@@ -186,7 +192,7 @@ impl CudaBackend {
             module,
             function,
             words: Arc::clone(&exchange.words),
-            grace: self.options.idle_grace,
+            stays: Stays { idle: self.options.idle_grace, longest: self.options.longest_stay },
             shares,
         };
         let stage = Arc::new(CudaStage::new(kernel, program, ingredients).map_err(|error| refused(&error))?);

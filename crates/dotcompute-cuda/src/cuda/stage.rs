@@ -17,7 +17,7 @@ use crate::device_code::KERNEL;
 use crate::driver::{Device, DriverError, Module};
 use crate::exchange::Words;
 use crate::protocol::{GridLine, Launch};
-use crate::tenant::Stage;
+use crate::tenant::{Stage, Stays};
 
 /// A heart beats so often.
 const BEAT: Duration = Duration::from_millis(5);
@@ -103,14 +103,14 @@ pub(super) struct Ingredients {
     pub(super) module: Module,
     pub(super) function: Function,
     pub(super) words: Arc<Words>,
-    pub(super) grace: Duration,
+    pub(super) stays: Stays,
     pub(super) shares: [Share; 2],
 }
 
 impl CudaStage {
     /// Takes everything that the ring kernel needs. The device is quiet.
     pub(super) fn new(name: &str, program: &DeviceProgram, from: Ingredients) -> Result<Self, DriverError> {
-        let Ingredients { context, ground, module, function, words, grace, shares } = from;
+        let Ingredients { context, ground, module, function, words, stays, shares } = from;
         let graveyard = Arc::clone(&ground.graveyard);
         let code = Code { module: Some(module), graveyard: Arc::clone(&graveyard) };
         let running = Stream::new(&context, &graveyard)?;
@@ -130,9 +130,10 @@ impl CudaStage {
             state: state.address(),
             holds_after_fault: u32::from(program.after_fault == AfterFault::Hold),
             beat_ns: nanos(BEAT),
-            grace_ns: u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX),
             longest_pause_ns: nanos(LONGEST_PAUSE),
             reserved: 0,
+            grace_ns: stays.grace_ns(),
+            stay_ns: stays.stay_ns(),
         };
         let parts = Parts {
             name: name.to_owned(),

@@ -12,7 +12,7 @@ use crate::account::Share;
 use crate::exchange::{Exchange, Words};
 use crate::memory::HostMemory;
 use crate::protocol::{GridLine, Launch};
-use crate::tenant::Stage;
+use crate::tenant::{Stage, Stays};
 
 /// A heart beats so often.
 const BEAT: Duration = Duration::from_millis(5);
@@ -48,7 +48,7 @@ impl Threads {
         program: &DeviceProgram,
         exchange: &Exchange,
         code: Arc<Code>,
-        grace: Duration,
+        stays: Stays,
         share: Share,
     ) -> Arc<Self> {
         let words = Arc::clone(&exchange.words);
@@ -65,9 +65,10 @@ impl Threads {
             state: state.address(),
             holds_after_fault: u32::from(program.after_fault == AfterFault::Hold),
             beat_ns: nanos(BEAT),
-            grace_ns: u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX),
             longest_pause_ns: nanos(LONGEST_PAUSE),
             reserved: 0,
+            grace_ns: stays.grace_ns(),
+            stay_ns: stays.stay_ns(),
         };
         Arc::new_cyclic(|this| Self {
             this: Weak::clone(this),

@@ -25,7 +25,7 @@ use crate::account::Account;
 use crate::exchange::{Exchange, Plan};
 use crate::memory::HostMemory;
 use crate::port::Port;
-use crate::tenant::{Stage, Tenant, Tenants};
+use crate::tenant::{Stage, Stays, Tenant, Tenants};
 use crate::watch::Watcher;
 use machine::{EmulatedResidency, Threads};
 
@@ -41,11 +41,18 @@ pub struct EmulatedOptions {
     pub heart_patience: Duration,
     /// How long a ring kernel stays without a message before it leaves. Default 100 milliseconds; zero: it stays.
     pub idle_grace: Duration,
+    /// How long a ring kernel stays at a stretch before it leaves for a moment. Default 2 seconds; zero: it stays.
+    pub longest_stay: Duration,
 }
 
 impl Default for EmulatedOptions {
     fn default() -> Self {
-        Self { blocks: 64, heart_patience: Duration::from_secs(10), idle_grace: Duration::from_millis(100) }
+        Self {
+            blocks: 64,
+            heart_patience: Duration::from_secs(10),
+            idle_grace: Duration::from_millis(100),
+            longest_stay: Duration::from_secs(2),
+        }
     }
 }
 
@@ -98,7 +105,8 @@ impl EmulatedBackend {
             .map_err(|error| refused("compiling its handler", error.to_string()))?;
         let exchange = Exchange::new(Arc::new(HostMemory::zeroed(plan.bytes())), plan);
         let exchange = exchange.map_err(|error| refused("laying out its rings", error.to_string()))?;
-        let threads = Threads::new(kernel, program, &exchange, code, self.options.idle_grace, share);
+        let stays = Stays { idle: self.options.idle_grace, longest: self.options.longest_stay };
+        let threads = Threads::new(kernel, program, &exchange, code, stays, share);
         threads.start()?;
         let residency = EmulatedResidency(Arc::clone(&threads));
         let tenant = Tenant::new(kernel, threads, Arc::clone(&exchange.words));
