@@ -3,6 +3,7 @@
 //!
 //! With `DOTCOMPUTE_DEVICE=cuda` a machine without a usable GPU fails these tests; otherwise it skips them and says why.
 
+mod coexistence;
 mod common;
 #[path = "../../dotcompute-core/tests/suite/mod.rs"]
 mod suite;
@@ -11,6 +12,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dotcompute_core::device::{DeviceKernel, Shape};
@@ -232,6 +234,33 @@ fn what_cannot_be_resident_is_refused_with_what_could() {
     assert!(refused.contains("missing"), "{refused}");
 }
 
+#[test]
+fn whoever_waits_for_the_whole_device_gets_a_turn() {
+    let change = |options: &mut CudaOptions| {
+        options.longest_stay = Duration::from_millis(200);
+        options.idle_grace = Duration::ZERO;
+    };
+    let Some(backend) = backend(change) else { return };
+    let things = coexistence::Things::new(backend.device().context().unwrap());
+    let runtime = Runtime::with_options(RuntimeOptions::new().workers(2).device(backend)).unwrap();
+    let sum = runtime.launch_on_device("sum", KernelOptions::new(), kernel("sum", 1)).unwrap();
+    sum.activate().unwrap();
+    let rests = Arc::new(AtomicBool::new(false));
+    let busy = std::thread::spawn({
+        let (sum, rests) = (sum.clone(), Arc::clone(&rests));
+        move || {
+            (1..).take_while(|_| !rests.load(Ordering::Relaxed)).for_each(|round| {
+                assert_eq!(sum.ask(number(1)).unwrap(), number(round));
+            });
+        }
+    });
+    coexistence::make_all(things, PATIENCE);
+    rests.store(true, Ordering::Relaxed);
+    busy.join().unwrap();
+    assert!(sum.stats().is_conserved() && sum.stats().dead_letters == 0);
+    runtime.shutdown(PATIENCE).unwrap();
+}
+
 /// Launches the faulty one, with short patience.
 fn faulty(runtime: &Runtime) -> KernelHandle<Number, Number> {
     let options = KernelOptions::new().supervision(Supervision::Resume);
@@ -292,6 +321,7 @@ fn on_a_driver_that_pretends() {
         "suite_of_two_blocks",
         "ring_kernels_make_way_for_launches_and_for_whoever_needs_the_device",
         "an_idle_kernel_leaves_the_device_and_comes_back",
+        "whoever_waits_for_the_whole_device_gets_a_turn",
         "what_cannot_be_resident_is_refused_with_what_could",
         "a_handler_that_never_returns_is_an_error_in_time",
         "a_lost_context_fails_all_and_a_new_runtime_works",
@@ -303,6 +333,10 @@ fn on_a_driver_that_pretends() {
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said);
         assert!(output.status.success() && said.contains("1 passed"), "{test}: {}\n{said}", output.status);
-        assert!(!said.contains("WAITS"), "{test} made a call that waits beside a resident kernel:\n{said}");
+        let is_to_wait = test == "whoever_waits_for_the_whole_device_gets_a_turn";
+        assert!(
+            is_to_wait == said.contains("WAITS"),
+            "{test}: calls that wait beside a resident kernel:\n{said}"
+        );
     }
 }

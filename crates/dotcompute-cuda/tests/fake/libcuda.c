@@ -4,13 +4,14 @@
  * FAKE_INIT is what cuInit returns, FAKE_VERSION the driver's version; FAKE_LOAD is what loading a function returns.
  *
  * A kernel is run by threads, from a library of the host whose path the cubin holds behind the mark FAKE_KERNEL. So that a test sees
- * what would hang on a GPU, a call that waits for the device is printed as "WAITS" if a kernel is resident.
+ * what would hang on a GPU, a call that waits for the device is printed as "WAITS" if a kernel is resident, and then does wait.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <unistd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,8 +71,14 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 /* Called by a handler: what an illegal address does. */
 void fake_lose(void) { __atomic_store_n(&lost, 700, __ATOMIC_SEQ_CST); }
 
+/* For the kernels that are resident now; not for those that come meanwhile. */
+static int ended;
 static int waits(const char *call) {
-    if (__atomic_load_n(&resident, __ATOMIC_SEQ_CST)) fprintf(stderr, "WAITS %s\n", call);
+    pthread_mutex_lock(&lock);
+    int until = ended + resident;
+    pthread_mutex_unlock(&lock);
+    if (until != __atomic_load_n(&ended, __ATOMIC_SEQ_CST)) fprintf(stderr, "WAITS %s\n", call);
+    while (until - __atomic_load_n(&ended, __ATOMIC_SEQ_CST) > 0) usleep(100);
     return __atomic_load_n(&lost, __ATOMIC_SEQ_CST);
 }
 
@@ -115,7 +122,7 @@ int cuMemGetInfo_v2(size_t *free, size_t *total) { *free = *total = (size_t)1 <<
 int cuMemHostAlloc(void **memory, size_t bytes, unsigned flags) {
     if (waits("cuMemHostAlloc")) return lost;
     *memory = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
-    return flags == 3 ? 0 : 1;
+    return flags == 3 || flags == 0 ? 0 : 1;
 }
 int cuMemHostGetDevicePointer_v2(uint64_t *device, void *memory, unsigned flags) {
     *device = (uint64_t)memory;
@@ -134,11 +141,13 @@ int cuMemFree_v2(uint64_t memory) { free((void *)memory); return waits("cuMemFre
 struct stream { int running; };
 int cuStreamCreate(struct stream **stream, unsigned flags) {
     *stream = calloc(1, sizeof **stream);
-    return flags == 1 ? lost : 1;
+    (void)flags;
+    return lost;
 }
 int cuStreamDestroy_v2(struct stream *stream) { free(stream); return waits("cuStreamDestroy"); }
 int cuStreamQuery(struct stream *stream) {
     if (lost) return lost;
+    if (!stream) return __atomic_load_n(&resident, __ATOMIC_SEQ_CST) ? 600 : 0;
     return __atomic_load_n(&stream->running, __ATOMIC_SEQ_CST) ? 600 : 0;
 }
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, struct stream *stream) {
@@ -146,6 +155,43 @@ int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, struct str
     memcpy((void *)to, from, bytes);
     return lost;
 }
+/* What other code of the process calls. Streams are idle, but for those with a kernel; the legacy stream waits for all. */
+int cuCtxSynchronize(void) { return waits("cuCtxSynchronize"); }
+int cuCtxSetLimit(int limit, size_t value) { (void)limit, (void)value; return waits("cuCtxSetLimit"); }
+int cuStreamSynchronize(struct stream *stream) { return stream ? lost : waits("cuStreamSynchronize"); }
+int cuEventCreate(void **event, unsigned flags) { (void)flags; *event = calloc(1, sizeof(void *)); return lost; }
+int cuEventRecord(void **event, struct stream *stream) { *event = stream; return lost; }
+int cuEventSynchronize(void **event) { return cuStreamSynchronize(*event); }
+int cuEventDestroy_v2(void *event) { free(event); return lost; }
+int cuMemcpyHtoD_v2(uint64_t to, const void *from, size_t bytes) { memcpy((void *)to, from, bytes); return waits("cuMemcpyHtoD"); }
+int cuMemcpyDtoH_v2(void *to, uint64_t from, size_t bytes) { memcpy(to, (void *)from, bytes); return waits("cuMemcpyDtoH"); }
+int cuMemcpyDtoD_v2(uint64_t to, uint64_t from, size_t bytes) {
+    memcpy((void *)to, (void *)from, bytes);
+    return waits("cuMemcpyDtoD");
+}
+int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, struct stream *stream) {
+    memcpy((void *)to, (void *)from, bytes);
+    return cuStreamSynchronize(stream);
+}
+int cuMemsetD8_v2(uint64_t to, unsigned char value, size_t bytes) { memset((void *)to, value, bytes); return waits("cuMemsetD8"); }
+int cuMemAllocAsync(uint64_t *memory, size_t bytes, struct stream *stream) {
+    (void)stream;
+    *memory = (uint64_t)malloc(bytes);
+    return lost;
+}
+int cuMemFreeAsync(uint64_t memory, struct stream *stream) { (void)stream; free((void *)memory); return lost; }
+int cuMemAllocManaged(uint64_t *memory, size_t bytes, unsigned flags) { (void)flags; return cuMemAlloc_v2(memory, bytes); }
+int cuMemHostRegister_v2(void *memory, size_t bytes, unsigned flags) {
+    (void)memory, (void)bytes, (void)flags;
+    return waits("cuMemHostRegister");
+}
+int cuMemHostUnregister(void *memory) { (void)memory; return waits("cuMemHostUnregister"); }
+int cuLaunchHostFunc(struct stream *stream, void (*call)(void *), void *argument) {
+    (void)stream;
+    call(argument);
+    return lost;
+}
+
 int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, struct stream *stream) {
     (void)stream;
     memcpy(to, (const void *)from, bytes);
@@ -171,7 +217,10 @@ static void *run(void *argument) {
     struct run *run = argument;
     run->kernel(run->launch, &run->who);
     pthread_mutex_lock(&lock);
-    if (run->stream->running == 1) __atomic_sub_fetch(&resident, 1, __ATOMIC_SEQ_CST);
+    if (run->stream->running == 1) {
+        __atomic_sub_fetch(&resident, 1, __ATOMIC_SEQ_CST);
+        __atomic_add_fetch(&ended, 1, __ATOMIC_SEQ_CST);
+    }
     __atomic_sub_fetch(&run->stream->running, 1, __ATOMIC_SEQ_CST);
     pthread_mutex_unlock(&lock);
     free(run);
