@@ -283,7 +283,7 @@ impl<I: Message, O: Message> AnyKernel for Shared<I, O> {
 }
 
 /// How long an aborted ring kernel may take to reach a message boundary before it is given up as stuck.
-const ABORT_GRACE: Duration = Duration::from_millis(500);
+const ABORT_GRACE: Duration = Duration::from_secs(2);
 
 /// The lifecycle calls. Each looks at the state and issues its command under one lock, so that two calls cannot undo each other.
 impl dyn AnyKernel + '_ {

@@ -16,7 +16,7 @@ DC_DEVICE void grid_barrier(GridLine *grid) {
             store_release_gpu(&grid->round, round + 1);
         } else {
             for (u32 looks = 0; load_acquire_gpu(&grid->round) == round; ++looks) {
-                if (looks > 256) pause_ns(looks > 4096 ? 2000 : 100);
+                if (looks > 256) pause_ns(looks > 1024 ? 2000 : 100);
             }
         }
     }

@@ -68,21 +68,6 @@ DC_DEVICE u32 block_threads() { return emulated_thread.threads; }
 DC_DEVICE u32 block_index() { return emulated_thread.block; }
 DC_DEVICE u32 grid_blocks() { return emulated_thread.blocks; }
 
-// The last to arrive opens the next round. Waiters give their core away: there are fewer cores than threads.
-DC_DEVICE void barrier() {
-    EmulatedBlock *home = emulated_thread.home;
-    if (emulated_thread.threads == 1) return;
-    u32 round = __atomic_load_n(&home->round, __ATOMIC_ACQUIRE);
-    if (__atomic_add_fetch(&home->arrived, 1, __ATOMIC_ACQ_REL) == emulated_thread.threads) {
-        __atomic_store_n(&home->arrived, 0, __ATOMIC_RELAXED);
-        __atomic_store_n(&home->round, round + 1, __ATOMIC_RELEASE);
-        return;
-    }
-    for (u32 looks = 0; __atomic_load_n(&home->round, __ATOMIC_ACQUIRE) == round; ++looks) {
-        if (looks > 64) sched_yield();
-    }
-}
-
 DC_DEVICE u64 time_ns() {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -96,6 +81,23 @@ DC_DEVICE void pause_ns(u32 duration) {
     }
     struct timespec pause = {0, (long)duration};
     nanosleep(&pause, nullptr);
+}
+
+// The last to arrive opens the next round. Waiters give their core away: there are fewer cores than threads.
+DC_DEVICE void barrier() {
+    EmulatedBlock *home = emulated_thread.home;
+    if (emulated_thread.threads == 1) return;
+    u32 round = __atomic_load_n(&home->round, __ATOMIC_ACQUIRE);
+    if (__atomic_add_fetch(&home->arrived, 1, __ATOMIC_ACQ_REL) == emulated_thread.threads) {
+        __atomic_store_n(&home->arrived, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&home->round, round + 1, __ATOMIC_RELEASE);
+        return;
+    }
+    for (u32 looks = 0; __atomic_load_n(&home->round, __ATOMIC_ACQUIRE) == round; ++looks) {
+        // The leader may be waiting for a message meanwhile, for long.
+        if (looks > 512) pause_ns(50000);
+        else if (looks > 64) sched_yield();
+    }
 }
 
 template <class T> DC_DEVICE T &block_shared() { return *reinterpret_cast<T *>(emulated_thread.home->shared); }

@@ -8,11 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use dotcompute_core::backend::BackendError;
+use dotcompute_core::backend::device::{AfterFault, DeviceProgram};
 
 use crate::exchange::Words;
-use crate::protocol::{COMMAND_LEAVE, STATE_IDLE, STATE_LAUNCHED, STATE_STOPPED};
+use crate::protocol::{COMMAND_LEAVE, Launch, STATE_IDLE, STATE_LAUNCHED, STATE_STOPPED};
 use crate::watch::Watched;
 
+/// A heart beats so often.
+const BEAT: Duration = Duration::from_millis(5);
 /// How long one that has said that it leaves may take to be gone.
 const LAST_STEPS: Duration = Duration::from_secs(5);
 
@@ -25,13 +28,36 @@ pub(crate) struct Stays {
     pub(crate) longest: Duration,
 }
 
-impl Stays {
-    pub(crate) fn grace_ns(self) -> u64 {
-        u64::try_from(self.idle.as_nanos()).unwrap_or(u64::MAX)
-    }
+/// Where a ring kernel's memory on the device is.
+pub(crate) struct Places {
+    pub(crate) grid: u64,
+    pub(crate) grid_message: u64,
+    pub(crate) state: u64,
+}
 
-    pub(crate) fn stay_ns(self) -> u64 {
-        u64::try_from(self.longest.as_nanos()).unwrap_or(u64::MAX)
+/// The argument of a ring kernel's launches.
+pub(crate) fn launch(
+    words: &Words,
+    places: Places,
+    program: &DeviceProgram,
+    stays: Stays,
+    longest_pause: Duration,
+) -> Launch {
+    let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    let short = |duration: Duration| u32::try_from(duration.as_nanos()).unwrap_or(u32::MAX);
+    Launch {
+        input: words.device_input(),
+        events: words.device_events(),
+        control: words.device_control(),
+        grid: places.grid,
+        grid_message: places.grid_message,
+        state: places.state,
+        holds_after_fault: u32::from(program.after_fault == AfterFault::Hold),
+        beat_ns: short(BEAT),
+        longest_pause_ns: short(longest_pause),
+        reserved: 0,
+        grace_ns: nanos(stays.idle),
+        stay_ns: nanos(stays.longest),
     }
 }
 

@@ -30,48 +30,8 @@ use suite::{Bench, Number, PATIENCE, Place, number};
 /// Names the folder of the driver that pretends, in a process that uses it.
 const PRETENDS: &str = "DOTCOMPUTE_TEST_PRETENDS";
 
-/// The ring kernels of these tests. All threads of a shape come here; the first of them does what is to be done once.
-const HANDLERS: &str = r#"
-#ifdef DOTCOMPUTE_EMULATED
-#include <dlfcn.h>
-static void lose() { ((void (*)())dlsym(dlopen("libcuda.so", RTLD_LAZY | RTLD_NOLOAD), "fake_lose"))(); }
-#else
-static __device__ void lose() { asm volatile("trap;"); }
-#endif
-
-static __device__ bool leads(Ctx *ctx) { return ctx->thread == 0 && ctx->block == 0; }
-
-extern "C" __device__ int32_t sum(Ctx *ctx, Number *state, const Number *message, Number *answer) {
-    if (message->value == 666) return 7;
-    if (!leads(ctx)) return 0;
-    if (message->value == 0) {
-        for (uint64_t begun = ctx->now(); ctx->now() - begun < 20000000;) dc::pause_ns(1000);
-    }
-    state->value += message->value;
-    if (message->value < 1000) {
-        *answer = *state;
-        ctx->reply(answer);
-    }
-    return 0;
-}
-
-extern "C" __device__ int32_t count(Ctx *ctx, Number *, const Number *message, Number *answer) {
-    if (!leads(ctx)) return 0;
-    for (answer->value = 0; answer->value < message->value; ++answer->value) ctx->send(answer);
-    return 0;
-}
-
-extern "C" __device__ int32_t faulty(Ctx *ctx, Number *, const Number *message, Number *answer) {
-    if (!leads(ctx)) return 0;
-    if (message->value == 13) {
-        for (volatile uint64_t turns = 13; turns == 13;) dc::pause_ns(2000);
-    }
-    if (message->value == 14) lose();
-    *answer = *message;
-    ctx->reply(answer);
-    return 0;
-}
-"#;
+/// The ring kernels of these tests.
+const HANDLERS: &str = concat!(include_str!("handlers/suite.cu"), include_str!("handlers/faulty.cu"));
 
 const SHAPES: [(Shape, &str); 3] = [
     (Shape::Thread { threads: 1 }, "ThreadShape"),

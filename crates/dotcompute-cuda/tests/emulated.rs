@@ -21,28 +21,8 @@ suite!(of_one_thread, Emulated<0>);
 suite!(of_one_block, Emulated<1>);
 suite!(of_two_blocks, Emulated<2>);
 
-/// The suite's ring kernels. All threads of a shape come here; the first of them does what is to be done once.
-const HANDLERS: &str = r#"
-extern "C" __device__ int32_t sum(Ctx *ctx, Number *state, const Number *message, Number *answer) {
-    if (message->value == 666) return 7;
-    if (ctx->thread != 0 || ctx->block != 0) return 0;
-    if (message->value == 0) {
-        for (uint64_t begun = ctx->now(); ctx->now() - begun < 20000000;) dc::pause_ns(1000);
-    }
-    state->value += message->value;
-    if (message->value < 1000) {
-        *answer = *state;
-        ctx->reply(answer);
-    }
-    return 0;
-}
-
-extern "C" __device__ int32_t count(Ctx *ctx, Number *, const Number *message, Number *answer) {
-    if (ctx->thread != 0 || ctx->block != 0) return 0;
-    for (answer->value = 0; answer->value < message->value; ++answer->value) ctx->send(answer);
-    return 0;
-}
-"#;
+/// The suite's ring kernels.
+const HANDLERS: &str = include_str!("handlers/suite.cu");
 
 /// The emulated device, with ring kernels of this shape.
 struct Emulated<const SHAPE: usize>(Arc<EmulatedBackend>);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cudarc::driver::{CudaContext, result, sys};
-use dotcompute_core::backend::device::{AfterFault, DeviceProgram, Shape};
+use dotcompute_core::backend::device::{DeviceProgram, Shape};
 use dotcompute_core::backend::{BackendError, Residency};
 
 use super::ground::{Ground, device_error};
@@ -17,10 +17,8 @@ use crate::device_code::KERNEL;
 use crate::driver::{Device, DriverError, Module};
 use crate::exchange::Words;
 use crate::protocol::{GridLine, Launch};
-use crate::tenant::{Stage, Stays};
+use crate::tenant::{Places, Stage, Stays, launch};
 
-/// A heart beats so often.
-const BEAT: Duration = Duration::from_millis(5);
 /// The longest pause between two looks of an idle ring kernel.
 const LONGEST_PAUSE: Duration = Duration::from_micros(4);
 /// States travel in pieces of so many bytes.
@@ -120,21 +118,9 @@ impl CudaStage {
         let state = DeviceMemory::new(&context, &graveyard, image.len())?;
         let grid = DeviceMemory::new(&context, &graveyard, size_of::<GridLine>())?;
         let grid_message = DeviceMemory::new(&context, &graveyard, program.input.size)?;
-        let nanos = |duration: Duration| u32::try_from(duration.as_nanos()).unwrap_or(u32::MAX);
-        let launch = Launch {
-            input: words.device_input(),
-            events: words.device_events(),
-            control: words.device_control(),
-            grid: grid.address(),
-            grid_message: grid_message.address(),
-            state: state.address(),
-            holds_after_fault: u32::from(program.after_fault == AfterFault::Hold),
-            beat_ns: nanos(BEAT),
-            longest_pause_ns: nanos(LONGEST_PAUSE),
-            reserved: 0,
-            grace_ns: stays.grace_ns(),
-            stay_ns: stays.stay_ns(),
-        };
+        let places =
+            Places { grid: grid.address(), grid_message: grid_message.address(), state: state.address() };
+        let launch = launch(&words, places, program, stays, LONGEST_PAUSE);
         let parts = Parts {
             name: name.to_owned(),
             launch,

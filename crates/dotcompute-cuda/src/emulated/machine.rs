@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use dotcompute_core::backend::device::{AfterFault, DeviceProgram};
+use dotcompute_core::backend::device::DeviceProgram;
 use dotcompute_core::backend::{BackendError, BackendKind, Residency};
 
 use super::compiler::{Code, Home, Thread};
@@ -12,10 +12,8 @@ use crate::account::Share;
 use crate::exchange::{Exchange, Words};
 use crate::memory::HostMemory;
 use crate::protocol::{GridLine, Launch};
-use crate::tenant::{Stage, Stays};
+use crate::tenant::{Places, Stage, Stays, launch};
 
-/// A heart beats so often.
-const BEAT: Duration = Duration::from_millis(5);
 /// The longest pause between two looks of an idle ring kernel.
 const LONGEST_PAUSE: Duration = Duration::from_micros(200);
 
@@ -55,21 +53,9 @@ impl Threads {
         let state = HostMemory::of(&program.state.bytes);
         let grid = HostMemory::zeroed(size_of::<GridLine>());
         let grid_message = HostMemory::zeroed(program.input.size);
-        let nanos = |duration: Duration| u32::try_from(duration.as_nanos()).unwrap_or(u32::MAX);
-        let launch = Launch {
-            input: words.device_input(),
-            events: words.device_events(),
-            control: words.device_control(),
-            grid: grid.address(),
-            grid_message: grid_message.address(),
-            state: state.address(),
-            holds_after_fault: u32::from(program.after_fault == AfterFault::Hold),
-            beat_ns: nanos(BEAT),
-            longest_pause_ns: nanos(LONGEST_PAUSE),
-            reserved: 0,
-            grace_ns: stays.grace_ns(),
-            stay_ns: stays.stay_ns(),
-        };
+        let places =
+            Places { grid: grid.address(), grid_message: grid_message.address(), state: state.address() };
+        let launch = launch(&words, places, program, stays, LONGEST_PAUSE);
         Arc::new_cyclic(|this| Self {
             this: Weak::clone(this),
             name: kernel.chars().filter(|&c| c != '\0').take(15).collect(),
