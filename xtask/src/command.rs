@@ -23,6 +23,10 @@ pub enum Failure {
     Output { command: String, problem: String },
     #[error("{doing}: {source}")]
     Io { doing: String, source: io::Error },
+    #[error("ThreadSanitizer reported {count} races with device code; all of its reports are in {log}")]
+    Races { count: usize, log: PathBuf },
+    #[error("device code with a seeded fault ({fault}) gave no report: ThreadSanitizer sees nothing here")]
+    Blind { fault: &'static str },
     #[error("the workspace lacks {0}")]
     Missing(String),
 }

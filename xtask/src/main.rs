@@ -12,8 +12,10 @@
 mod command;
 mod cubins;
 mod examples;
+mod races;
 mod smoke;
 mod step;
+mod tsan;
 mod workspace;
 
 use std::process::ExitCode;

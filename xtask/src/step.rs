@@ -6,7 +6,7 @@ use clap::ValueEnum;
 
 use crate::command::{Failure, Invocation};
 use crate::workspace::Workspace;
-use crate::{cubins, examples, smoke};
+use crate::{cubins, examples, smoke, tsan};
 
 /// One step: one subject, one or a few commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -21,6 +21,8 @@ pub enum Step {
     Tests,
     /// Device code, compiled for every architecture with NVIDIA's compiler from PyPI
     Cubins,
+    /// The emulated device's tests under ThreadSanitizer, where it is to be had
+    Tsan,
     /// The ring without the standard library
     NoStd,
     /// The loom models of the rings and of waiting
@@ -37,12 +39,13 @@ pub enum Step {
 
 impl Step {
     pub const LINT: [Step; 3] = [Step::Fmt, Step::Clippy, Step::Deny];
-    pub const TEST: [Step; 11] = [
+    pub const TEST: [Step; 12] = [
         Step::Fmt,
         Step::Clippy,
         Step::Deny,
         Step::Tests,
         Step::Cubins,
+        Step::Tsan,
         Step::NoStd,
         Step::Loom,
         Step::Examples,
@@ -64,6 +67,7 @@ impl Step {
             Step::Deny => deny(workspace),
             Step::Tests => Invocation::cargo(["test", "--workspace"]).run(workspace),
             Step::Cubins => cubins::run(workspace),
+            Step::Tsan => tsan::run(workspace),
             Step::NoStd => Invocation::cargo(["build", "--package", "dotcompute-ring"])
                 .args(["--profile", "test", "--no-default-features"])
                 .run(workspace),

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use dotcompute_core::backend::device::DeviceProgram;
 use libloading::Library;
+use tempfile::TempDir;
 
 use crate::compile::Source;
 use crate::device_code::{HEADERS, sources};
@@ -15,6 +16,9 @@ use crate::protocol::Launch;
 
 /// The environment variable with more flags for the compiler, such as `-fsanitize=thread`, separated by spaces.
 pub const VARIABLE_FLAGS: &str = "DOTCOMPUTE_EMULATED_CXXFLAGS";
+
+/// The environment variable with a folder to keep what was compiled in, for debuggers and sanitizers that look for it while it runs.
+pub const VARIABLE_KEEP: &str = "DOTCOMPUTE_EMULATED_KEEP";
 
 /// Why a handler could not be compiled for the emulated device.
 #[derive(Debug, thiserror::Error)]
@@ -109,7 +113,7 @@ fn text(sources: &[Source]) -> String {
 }
 
 fn build(kernel: &str, text: &str, flags: &str) -> Result<Code, CompilerError> {
-    let folder = tempfile::tempdir().map_err(|error| CompilerError::machine("making a folder", error))?;
+    let folder = folder().map_err(|error| CompilerError::machine("making a folder", error))?;
     let write = |name: &str, text: &str| {
         std::fs::write(folder.path().join(name), text)
             .map_err(|error| CompilerError::machine("writing what is to be compiled", error))
@@ -136,6 +140,14 @@ pub fn find_compiler() -> Option<String> {
         let said = String::from_utf8_lossy(&said.stdout);
         Some(format!("{name}: {}", said.lines().next().unwrap_or_default()))
     })
+}
+
+/// A folder for one ring kernel, which goes when it is dropped unless it is to be kept.
+fn folder() -> std::io::Result<TempDir> {
+    match std::env::var_os(VARIABLE_KEEP) {
+        None => tempfile::tempdir(),
+        Some(kept) => tempfile::Builder::new().prefix("kernel-").disable_cleanup(true).tempdir_in(kept),
+    }
 }
 
 fn run_compiler(kernel: &str, folder: &Path, output: &Path, flags: &str) -> Result<(), CompilerError> {
@@ -166,7 +178,11 @@ fn run_compiler(kernel: &str, folder: &Path, output: &Path, flags: &str) -> Resu
 }
 
 fn load(path: &Path) -> Result<Code, CompilerError> {
-    let wrong = |error: libloading::Error| CompilerError::machine("loading what was compiled", error);
+    // The error itself says only that it failed; its source has the linker's reason.
+    let wrong = |error: libloading::Error| {
+        let reason = std::error::Error::source(&error).map_or(error.to_string(), ToString::to_string);
+        CompilerError::machine("loading what was compiled", reason)
+    };
     // SAFETY: the library was compiled from the framework's text and the user's. It has no initialisers but those that the user wrote;
     // what a device function of the user does when it runs is the user's to answer for, as on a GPU.
     let library = unsafe { Library::new(path) }.map_err(wrong)?;

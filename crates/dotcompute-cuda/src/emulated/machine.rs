@@ -130,6 +130,14 @@ impl Threads {
 
 impl Stage for Threads {
     fn start(&self) -> Result<(), BackendError> {
+        let running = *self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if running > 0 {
+            return Err(BackendError::Device {
+                backend: BackendKind::Emulated,
+                doing: String::from("starting its threads"),
+                problem: format!("{running} of its threads from before have not ended"),
+            });
+        }
         self.grid.write(&[0; size_of::<GridLine>()]);
         // Whoever calls this has it.
         self.this.upgrade().map_or(Ok(()), |this| this.start_all())

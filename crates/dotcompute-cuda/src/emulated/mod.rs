@@ -29,7 +29,7 @@ use crate::tenant::{Stage, Stays, Tenant, Tenants};
 use crate::watch::Watcher;
 use machine::{EmulatedResidency, Threads};
 
-pub use compiler::{CompilerError, VARIABLE_FLAGS, find_compiler};
+pub use compiler::{CompilerError, VARIABLE_FLAGS, VARIABLE_KEEP, find_compiler};
 
 /// How an emulated device is made, where the defaults do not suit.
 #[derive(Debug, Clone)]
