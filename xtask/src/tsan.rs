@@ -27,11 +27,9 @@ const CXXFLAGS: &str = "-fsanitize=thread -fno-exceptions -nodefaultlibs";
 /// What the emulated device calls a ring kernel that it has compiled.
 const LIBRARY: &str = "kernel.so";
 
-/// False reports, each of memory that is freed after its last use by an order that ThreadSanitizer does not see: device memory by
-/// whoever is the last to let go of an `Arc`, which orders that by a fence; a thread's own variables by the C library, once the thread
-/// is gone.
-const SUPPRESSIONS: &str =
-    "race:dotcompute_cuda::memory::HostMemory as core::ops::drop::Drop\nrace:_dl_deallocate_tls\n";
+/// False reports, each of memory that is freed after its last use by an order that ThreadSanitizer does not see: by whoever is the last to
+/// let go of an `Arc`, which orders that by a fence; a thread's own variables by the C library, once the thread is gone.
+const SUPPRESSIONS: &str = "race:alloc::sync::Arc<*>>::drop_slow\nrace:_dl_deallocate_tls\n";
 
 /// Faults for the device code, and how the C++ compiler makes them.
 const SEEDS: [(&str, &str); 2] = [

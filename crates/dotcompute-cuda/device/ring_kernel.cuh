@@ -72,6 +72,8 @@ struct Leader {
                 // The state may have been made anew meanwhile.
                 if (!faulted) acquire_sys(&launch.control->host.faults_judged);
             } else if (command == COMMAND_RUN) {
+                // The state may have been read or written while it was paused.
+                if (state != STATE_RUNNING) acquire_sys(&launch.control->host.command);
                 set_state(launch, STATE_RUNNING);
                 if (word == head + 1) {
                     acquire_sys(word_of(launch.input, head));
