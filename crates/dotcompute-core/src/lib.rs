@@ -14,6 +14,7 @@
 //! | [`dead_letter`] | messages that will never be handled, with the reason |
 //! | [`telemetry`] | counters and latency histograms |
 //! | [`backend`] | where ring kernels run |
+//! | [`memory`] | arrays with a half on the host and a half on a device |
 
 // The derive macro names this crate by its published name, also in this crate's own tests and examples.
 extern crate self as dotcompute_core;
@@ -26,6 +27,7 @@ pub mod handle;
 pub mod kernel;
 pub mod lifecycle;
 pub mod loops;
+pub mod memory;
 pub mod message;
 pub mod options;
 pub mod runtime;
