@@ -14,11 +14,14 @@
 //! | [`dead_letter`] | messages that will never be handled, with the reason |
 //! | [`telemetry`] | counters and latency histograms |
 //! | [`backend`] | where ring kernels run |
+//! | [`accelerator`] | the devices of this machine |
 //! | [`memory`] | arrays with a half on the host and a half on a device |
+//! | [`orchestrator`] | kernels that run once, beside ring kernels |
 
 // The derive macro names this crate by its published name, also in this crate's own tests and examples.
 extern crate self as dotcompute_core;
 
+pub mod accelerator;
 pub mod backend;
 pub mod dead_letter;
 pub mod device;
@@ -30,6 +33,7 @@ pub mod loops;
 pub mod memory;
 pub mod message;
 pub mod options;
+pub mod orchestrator;
 pub mod runtime;
 pub mod supervision;
 pub mod telemetry;

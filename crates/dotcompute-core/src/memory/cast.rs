@@ -15,14 +15,14 @@ pub(super) fn bytes_mut<T: Plain>(elements: &mut [T]) -> &mut [u8] {
 }
 
 /// The elements that these bytes are; none if they lie so that they cannot be any.
-pub(super) fn elements<T: Plain>(bytes: &[u8]) -> Option<&[T]> {
+pub(crate) fn elements<T: Plain>(bytes: &[u8]) -> Option<&[T]> {
     // SAFETY: every pattern of bytes is a value of a plain `T`.
     let (before, elements, after) = unsafe { bytes.align_to::<T>() };
     (before.is_empty() && after.is_empty()).then_some(elements)
 }
 
 /// As [`elements`], to write to.
-pub(super) fn elements_mut<T: Plain>(bytes: &mut [u8]) -> Option<&mut [T]> {
+pub(crate) fn elements_mut<T: Plain>(bytes: &mut [u8]) -> Option<&mut [T]> {
     // SAFETY: as for `elements`; and plain elements have no padding, so what is written to them are initialised bytes.
     let (before, elements, after) = unsafe { bytes.align_to_mut::<T>() };
     (before.is_empty() && after.is_empty()).then_some(elements)

@@ -37,6 +37,8 @@ mod view;
 
 use crate::backend::BackendKind;
 
+pub(crate) use cast::{elements, elements_mut};
+
 pub use buffer::{State, Transfers, UnifiedBuffer};
 pub use cpu::CpuMemory;
 pub use error::MemoryError;

@@ -42,6 +42,11 @@ impl<'a, T: Plain> DeviceSlice<'a, T> {
     pub fn as_slice(&self) -> Option<&'a [T]> {
         cast::elements(self.view?)
     }
+
+    /// Their bytes, as [`as_slice`](Self::as_slice).
+    pub(crate) fn into_bytes(self) -> Option<&'a [u8]> {
+        self.view
+    }
 }
 
 /// Elements on a device, to write. They were marked as newer than the host's when this was borrowed.
@@ -84,5 +89,10 @@ impl<'a, T: Plain> DeviceSliceMut<'a, T> {
     #[must_use]
     pub fn as_mut_slice(&mut self) -> Option<&mut [T]> {
         cast::elements_mut(self.view.as_deref_mut()?)
+    }
+
+    /// Their bytes, as [`as_mut_slice`](Self::as_mut_slice).
+    pub(crate) fn into_bytes(self) -> Option<&'a mut [u8]> {
+        self.view
     }
 }

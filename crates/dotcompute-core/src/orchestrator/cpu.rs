@@ -1,0 +1,94 @@
+//! One-shot kernels on the `cpu` device: closures.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Arguments, Bound, Geometry, LaunchProblem, Launcher, Origin};
+use crate::accelerator::{Properties, cpu_properties};
+use crate::error::{HandlerResult, error_text, panic_text};
+
+type Closure = dyn for<'a> Fn(&mut Arguments<'a>) -> HandlerResult + Send + Sync;
+
+/// A kernel for the `cpu` device: a closure that takes its arguments in their order, all of them.
+#[derive(Clone)]
+pub struct CpuKernel(Arc<Closure>);
+
+impl CpuKernel {
+    /// A kernel that calls this once for each launch.
+    pub fn new(
+        closure: impl for<'a> Fn(&mut Arguments<'a>) -> HandlerResult + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(closure))
+    }
+}
+
+impl fmt::Debug for CpuKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CpuKernel")
+    }
+}
+
+/// Runs closures, each on the thread that launches it.
+#[derive(Debug)]
+pub struct CpuLauncher {
+    properties: Properties,
+}
+
+impl CpuLauncher {
+    /// One for this machine's processor.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { properties: cpu_properties() }
+    }
+}
+
+impl Default for CpuLauncher {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Launcher for CpuLauncher {
+    type Source = CpuKernel;
+    type Kernel = CpuKernel;
+
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    /// The compiler of this program has made it.
+    fn compile(
+        &self,
+        _name: &str,
+        source: &CpuKernel,
+    ) -> Result<(CpuKernel, Origin), Box<dyn std::error::Error + Send + Sync>> {
+        Ok((source.clone(), Origin::Compiled))
+    }
+
+    fn is_made_of(&self, kernel: &CpuKernel, source: &CpuKernel) -> bool {
+        Arc::ptr_eq(&kernel.0, &source.0)
+    }
+
+    fn launch(
+        &self,
+        kernel: &CpuKernel,
+        geometry: Geometry,
+        arguments: Vec<Bound<'_>>,
+    ) -> Result<Duration, LaunchProblem> {
+        let given = arguments.len();
+        let mut arguments = Arguments::new(arguments, geometry);
+        let begun = Instant::now();
+        let outcome = catch_unwind(AssertUnwindSafe(|| (kernel.0)(&mut arguments)));
+        let took = begun.elapsed();
+        match outcome {
+            Ok(Ok(())) if arguments.left() > 0 => {
+                Err(LaunchProblem::ArgumentCount { takes: given - arguments.left(), given })
+            }
+            Ok(Ok(())) => Ok(took),
+            Ok(Err(error)) => Err(LaunchProblem::Failed { cause: error_text(&error) }),
+            Err(payload) => Err(LaunchProblem::Panicked { text: panic_text(&*payload) }),
+        }
+    }
+}
