@@ -14,7 +14,7 @@ use crate::workspace::{Workspace, parse};
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// Every bench that `dotcompute-bench host` must report on.
-const BENCHES: [&str; 7] = [
+const HOST: [&str; 7] = [
     "queue_same_thread",
     "queue_cross_thread",
     "queue_cross_thread_batched",
@@ -24,24 +24,46 @@ const BENCHES: [&str; 7] = [
     "many",
 ];
 
-/// Runs every benchmark for a moment and checks each JSON line. The figures mean nothing (the build is not
-/// optimised, the machine not quiet); that every subject works and keeps its counts does.
+/// Every bench that `dotcompute-bench gpu` must report on, on any device.
+const GPU: [&str; 9] = [
+    "gpu_ask",
+    "gpu_ask_over_floor",
+    "gpu_ask_8",
+    "gpu_resident",
+    "gpu_tell",
+    "gpu_to_gpu",
+    "gpu_pipeline",
+    "gpu_hop",
+    "gpu_wake",
+];
+
+/// Those that are differences, and may be negative where the machine is not quiet.
+const DIFFERENCES: [&str; 2] = ["gpu_ask_over_floor", "gpu_hop"];
+
+/// Runs every benchmark for a moment, those for a GPU on the emulated device, and checks each JSON line. The figures mean nothing (the
+/// build is not optimised, the machine not quiet); that every subject works and keeps its counts does.
 ///
 /// # Errors
 ///
 /// When a bench fails or is missing, or a line is not as documented.
 pub fn bench(workspace: &Workspace) -> Result<(), Failure> {
     let program = workspace.build_executable(&build("dotcompute-bench"), "dotcompute-bench")?;
-    let run = Invocation::new(program).args(["host", "--quick", "--json"]).limit(LIMIT);
+    let command = |place: &str| Invocation::new(&program).args([place, "--quick", "--json"]).limit(LIMIT);
+    check_lines(workspace, &command("host"), &HOST)?;
+    check_lines(workspace, &command("gpu").args(["--device", "emulated"]), &GPU)
+}
+
+/// Runs a benchmark and checks its lines, and that there is one of each of these benches.
+fn check_lines(workspace: &Workspace, run: &Invocation, benches: &[&str]) -> Result<(), Failure> {
     let wrong = |problem: String| Failure::Output { command: run.to_string(), problem };
     let mut seen = Vec::new();
     for line in run.capture(workspace)?.lines() {
-        let figures = parse(&run, line)?;
+        let figures = parse(run, line)?;
         seen.push(check_line(&figures).map_err(|problem| wrong(format!("{problem} in {line}")))?);
     }
-    match BENCHES.iter().find(|bench| !seen.iter().any(|line| line == *bench)) {
+    match benches.iter().find(|bench| !seen.iter().any(|line| line == *bench)) {
         None => {
-            println!("{} lines, {} benches", seen.len(), BENCHES.len());
+            println!("{run}: {} lines, {} benches", seen.len(), benches.len());
             Ok(())
         }
         Some(bench) => Err(wrong(format!("no line of {bench}"))),
@@ -54,16 +76,23 @@ fn check_line(line: &Value) -> Result<String, String> {
         Some(word) if !word.is_empty() => Ok(word.to_owned()),
         _ => Err(format!("no {key}")),
     };
-    let figure = |key: &str| match line[key].as_f64() {
-        Some(figure) if figure.is_finite() && figure >= 0.0 => Ok(figure),
-        _ => Err(format!("no figure {key}")),
-    };
     let bench = word("bench")?;
     word("subject")?;
+    if line.get("skipped").is_some() {
+        return word("skipped").map(|_| bench);
+    }
     word("unit")?;
+    let least = if DIFFERENCES.contains(&bench.as_str()) { f64::NEG_INFINITY } else { 0.0 };
+    let figure = |key: &str| match line[key].as_f64() {
+        Some(figure) if figure.is_finite() && figure >= least => Ok(figure),
+        _ => Err(format!("no figure {key}")),
+    };
     if line.get("median").is_some() {
         figure("median")?;
-    } else if figure("p50")? > figure("p99")? || figure("p99")? > figure("p999")? {
+    } else if figure("p50")? > figure("p99")?
+        || figure("p99")? > figure("p999")?
+        || figure("p999")? > figure("p9999")?
+    {
         return Err("percentiles out of order".into());
     }
     Ok(bench)
@@ -144,15 +173,25 @@ mod tests {
     fn lines_of_figures_are_checked() {
         let median = json!({"bench": "tell", "subject": "floor", "unit": "M/s", "median": 1.5});
         assert_eq!(check_line(&median), Ok("tell".into()));
-        let tail = json!({"bench": "ask", "subject": "floor", "unit": "ns", "p50": 1, "p99": 2, "p999": 3});
-        assert_eq!(check_line(&tail), Ok("ask".into()));
-        let unordered =
-            json!({"bench": "ask", "subject": "floor", "unit": "ns", "p50": 5, "p99": 2, "p999": 3});
-        assert!(check_line(&unordered).is_err());
+        let tail = |p50: u32, p9999: u32| json!({"bench": "ask", "subject": "floor", "unit": "ns", "p50": p50, "p99": 2, "p999": 3, "p9999": p9999});
+        assert_eq!(check_line(&tail(1, 4)), Ok("ask".into()));
+        assert!(check_line(&tail(5, 4)).is_err());
+        assert!(check_line(&tail(1, 2)).is_err());
         let unnamed = json!({"bench": "ask", "subject": "", "unit": "ns", "median": 1});
         assert!(check_line(&unnamed).is_err());
         let missing = json!({"bench": "ask", "subject": "floor", "unit": "ns", "p50": 1, "p99": 2});
         assert!(check_line(&missing).is_err());
+    }
+
+    #[test]
+    fn what_is_skipped_says_why_and_only_differences_are_negative() {
+        let skipped = |why: &str| json!({"bench": "gpu_idle_power", "subject": "empty", "skipped": why});
+        assert_eq!(check_line(&skipped("there is no GPU")), Ok("gpu_idle_power".into()));
+        assert!(check_line(&skipped("")).is_err());
+        let negative =
+            |bench: &str| json!({"bench": bench, "subject": "dotcompute", "unit": "ns", "median": -5.0});
+        assert!(check_line(&negative("gpu_hop")).is_ok());
+        assert!(check_line(&negative("gpu_tell")).is_err());
     }
 
     #[test]

@@ -25,6 +25,10 @@ pub enum BenchError {
     Panicked { subject: &'static str },
     #[error("there is no bench {name}; there are: {known}")]
     UnknownBench { name: String, known: String },
+    #[error(
+        "{variable} is `{value}`, where nothing can be measured; set it to `cuda` or `emulated`, or say so with --device"
+    )]
+    NoPlace { variable: &'static str, value: String },
     #[error("no memory figure: {0}")]
     Memory(&'static str),
 }

@@ -62,10 +62,10 @@ impl Figure {
         }
     }
 
-    /// p50, p99 and p99.9 of all rounds together, in nanoseconds.
-    pub fn percentiles(&self, clock: &Clock) -> Option<[f64; 3]> {
+    /// p50, p99, p99.9 and p99.99 of all rounds together, in nanoseconds.
+    pub fn percentiles(&self, clock: &Clock) -> Option<[f64; 4]> {
         let all = self.latencies.as_ref()?;
-        Some([0.5, 0.99, 0.999].map(|quantile| clock.nanoseconds(all.value_at_quantile(quantile))))
+        Some([0.5, 0.99, 0.999, 0.9999].map(|quantile| clock.nanoseconds(all.value_at_quantile(quantile))))
     }
 
     /// The smallest and the largest round.
@@ -79,7 +79,7 @@ impl Figure {
     pub fn line(&self, clock: &Clock) -> Line {
         let percentiles = self.percentiles(clock);
         let (low, high) = self.spread();
-        let [p50, p99, p999] = [0, 1, 2].map(|index| percentiles.map(|all| rounded(all[index])));
+        let [p50, p99, p999, p9999] = [0, 1, 2, 3].map(|index| percentiles.map(|all| rounded(all[index])));
         Line {
             bench: self.bench,
             subject: self.subject,
@@ -87,6 +87,7 @@ impl Figure {
             p50,
             p99,
             p999,
+            p9999,
             mean: percentiles.map(|_| rounded(median(&self.means))),
             median: percentiles.is_none().then(|| rounded(median(&self.values))),
             min: rounded(low),
@@ -108,6 +109,8 @@ pub struct Line {
     p99: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     p999: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    p9999: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     mean: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -176,7 +179,7 @@ mod tests {
             latencies.record_n(ticks, 10).unwrap();
             figure.add(Sample { value: 0.0, latencies: Some(latencies), mean: Some(1.0) });
         }
-        let [p50, _, p999] = figure.percentiles(&clock).unwrap();
+        let [p50, _, p999, _] = figure.percentiles(&clock).unwrap();
         assert!((p999 / p50 - 3.0).abs() < 0.01, "{p50} {p999}");
     }
 }

@@ -3,6 +3,8 @@
 //! `dotcompute-bench host` moves 64-byte messages through queues and ring kernels and through those of the peers, in
 //! interleaved rounds, and prints a table, or with `--json` one line of figures for each bench and subject. Every
 //! message is counted and checked: a subject that loses one stops the run.
+//!
+//! `dotcompute-bench gpu` does so with ring kernels on a device, beside the floor of that device.
 
 mod ask;
 mod bench;
@@ -10,6 +12,7 @@ mod clock;
 mod cores;
 mod error;
 mod figure;
+mod gpu;
 mod many;
 mod payload;
 mod queue;
@@ -26,7 +29,6 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use bench::Bench;
 use clock::Clock;
 use cores::Cores;
 use error::BenchError;
@@ -43,6 +45,8 @@ struct Cli {
 enum Command {
     /// Measure rings and ring kernels on this machine's CPU, beside their peers
     Host(Host),
+    /// Measure ring kernels on a GPU, or on the emulated device, beside the device's own floor
+    Gpu(gpu::Options),
     #[command(name = many::CHILD, hide = true)]
     ManyChild { subject: String, kernels: u64 },
 }
@@ -66,11 +70,12 @@ struct Host {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Host(options) => host(&options),
+        Command::Gpu(options) => gpu(&options),
         Command::ManyChild { subject, kernels } => many::child(&subject, kernels),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error @ BenchError::UnknownBench { .. }) => {
+        Err(error @ (BenchError::UnknownBench { .. } | BenchError::NoPlace { .. })) => {
             eprintln!("error: {error}");
             ExitCode::from(2)
         }
@@ -82,17 +87,14 @@ fn main() -> ExitCode {
 }
 
 fn host(options: &Host) -> Result<(), BenchError> {
-    let benches = selected(&options.only)?;
+    let benches = bench::selected(bench::all(), &options.only)?;
     let (clock, cores) = (Clock::new(), Cores::choose()?);
     let setting = if options.quick { Setting::quick(clock, cores) } else { Setting::full(clock, cores) };
     let rounds = options.rounds.map_or(if options.quick { 2 } else { 7 }, usize::from);
 
+    let bar = bar("{bar:30} {pos}/{len} {msg}");
     let samples: usize = benches.iter().map(|bench| bench.subjects.len() * bench.turns).sum();
-    // Drawn on the error stream, and only on a terminal.
-    let bar = ProgressBar::new((samples * rounds) as u64);
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}") {
-        bar.set_style(style);
-    }
+    bar.set_length((samples * rounds) as u64);
     let figures = bench::run(&benches, rounds, &setting, |round, bench, subject| {
         bar.set_message(format!("round {}: {bench}, {subject}", round + 1));
         bar.inc(1);
@@ -107,6 +109,27 @@ fn host(options: &Host) -> Result<(), BenchError> {
     print(&text)
 }
 
+fn gpu(options: &gpu::Options) -> Result<(), BenchError> {
+    // Before there is another thread: the driver reads it when it is initialised.
+    dotcompute::cuda::driver::request_eager_loading();
+    let bar = bar("{spinner} {pos} {msg}");
+    let text = gpu::run(options, |round, bench, subject| {
+        bar.set_message(format!("round {}: {bench}, {subject}", round + 1));
+        bar.inc(1);
+    })?;
+    bar.finish_and_clear();
+    print(&text)
+}
+
+/// Drawn on the error stream, and only on a terminal.
+fn bar(template: &str) -> ProgressBar {
+    let bar = ProgressBar::no_length();
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
 /// Writes to the standard output; a reader that has gone away (`| head`) is no error.
 fn print(text: &str) -> Result<(), BenchError> {
     match io::stdout().lock().write_all(text.as_bytes()) {
@@ -115,18 +138,6 @@ fn print(text: &str) -> Result<(), BenchError> {
         }
         _ => Ok(()),
     }
-}
-
-/// The benches asked for, or all.
-fn selected(only: &[String]) -> Result<Vec<Bench>, BenchError> {
-    let mut benches = bench::all();
-    let known = |name: &String| benches.iter().any(|bench| bench.name == *name);
-    if let Some(unknown) = only.iter().find(|name| !known(name)) {
-        let names: Vec<&str> = benches.iter().map(|bench| bench.name).collect();
-        return Err(BenchError::UnknownBench { name: unknown.clone(), known: names.join(", ") });
-    }
-    benches.retain(|bench| only.is_empty() || only.iter().any(|name| name == bench.name));
-    Ok(benches)
 }
 
 /// What a reader must know to compare these figures with others.
@@ -146,16 +157,6 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn benches_are_selected_by_name_and_an_unknown_name_lists_the_known() {
-        let one = selected(&["tell".to_owned()]).unwrap();
-        assert_eq!(one.iter().map(|bench| bench.name).collect::<Vec<_>>(), ["tell"]);
-        match selected(&["tel".to_owned()]) {
-            Err(error) => assert!(error.to_string().contains("queue_same_thread"), "{error}"),
-            Ok(_) => panic!("an unknown bench was accepted"),
-        }
     }
 
     #[test]

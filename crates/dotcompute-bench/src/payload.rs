@@ -7,6 +7,7 @@ use crate::error::BenchError;
 /// One cache line of plain data. Every word is written from the sequence number, and a stream's consumer reads every
 /// word, so that no subject can get away with moving less than the whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Message)]
+#[message(record)]
 #[repr(C)]
 pub struct Payload {
     sequence: u64,
@@ -19,6 +20,12 @@ impl Payload {
     #[inline]
     pub fn new(sequence: u64) -> Self {
         Payload { sequence, words: [sequence; 7] }
+    }
+
+    /// Its number in the stream.
+    #[inline]
+    pub fn sequence(&self) -> u64 {
+        self.sequence
     }
 
     /// What the other side does for an ask: the smallest work that depends on the message.
@@ -36,6 +43,8 @@ impl Payload {
 
 /// Counts the messages of one producer and notices any that is out of order or damaged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Message)]
+#[message(record)]
+#[repr(C)]
 pub struct Tally {
     count: u64,
     sum: u64,
@@ -56,15 +65,31 @@ impl Tally {
     ///
     /// [`BenchError::WrongCount`] says what differs.
     pub fn check(&self, subject: &'static str, expected: u64) -> Result<(), BenchError> {
-        let wrong = |what, expected, found| Err(BenchError::WrongCount { subject, what, expected, found });
-        if self.count != expected {
-            return wrong("messages handled", expected, self.count);
-        }
-        if self.misplaced != 0 {
-            return wrong("messages out of order", 0, self.misplaced);
-        }
+        self.check_places(subject, expected)?;
         let sum = (0..expected).fold(0_u64, u64::wrapping_add).wrapping_mul(7);
-        if self.sum != sum { wrong("sum of the messages", sum, self.sum) } else { Ok(()) }
+        Self::same(subject, "sum of the messages", sum, self.sum)
+    }
+
+    /// As [`Tally::check`], for a consumer that compares every word with the message's place and makes no sum.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Tally::check`].
+    pub fn check_places(&self, subject: &'static str, expected: u64) -> Result<(), BenchError> {
+        Self::same(subject, "messages handled", expected, self.count)?;
+        Self::same(subject, "messages out of order", 0, self.misplaced)
+    }
+
+    fn same(subject: &'static str, what: &'static str, expected: u64, found: u64) -> Result<(), BenchError> {
+        if found == expected {
+            return Ok(());
+        }
+        Err(BenchError::WrongCount { subject, what, expected, found })
+    }
+
+    /// How many were counted.
+    pub fn count(&self) -> u64 {
+        self.count
     }
 }
 

@@ -8,7 +8,7 @@ use crate::figure::{Figure, median};
 use crate::targets::{TARGETS, quotients};
 
 /// Every bench's table, and the targets that could be judged.
-pub fn render(benches: &[Bench], figures: &[Figure], clock: &Clock) -> String {
+pub fn render<S>(benches: &[Bench<S>], figures: &[Figure], clock: &Clock) -> String {
     let mut text = String::new();
     for bench in benches {
         let figures: Vec<&Figure> = figures.iter().filter(|figure| figure.bench == bench.name).collect();
@@ -28,7 +28,7 @@ fn table(figures: &[&Figure], clock: &Clock) -> Table {
     let timed = figures.iter().any(|figure| figure.percentiles(clock).is_some());
     let mut header = vec!["subject".to_owned()];
     if timed {
-        header.extend(["p50", "p99", "p99.9", "p50 of the rounds"].map(str::to_owned));
+        header.extend(["p50", "p99", "p99.9", "p99.99", "p50 of the rounds"].map(str::to_owned));
     } else {
         header.extend(["median", "of the rounds"].map(str::to_owned));
     }

@@ -1,0 +1,148 @@
+//! Where the subjects of `gpu` run: a device, and a runtime on it for each sample.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use dotcompute::backend::Backend;
+use dotcompute::cuda::cuda::{CudaBackend, CudaOptions};
+use dotcompute::cuda::emulated::{EmulatedBackend, EmulatedOptions};
+use dotcompute::message::record::RecordMessage;
+use dotcompute::prelude::*;
+
+use crate::error::BenchError;
+use crate::setting::Setting;
+
+/// Messages in a device's own ring, where there may be many.
+pub const QUEUE: usize = 1024;
+
+/// How long a runtime has to come to its end.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The devices that can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Place {
+    /// The first GPU
+    Cuda,
+    /// Threads in a GPU's place: shows that everything works, and no figure of a GPU
+    Emulated,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Place::Cuda => "cuda",
+            Place::Emulated => "emulated",
+        })
+    }
+}
+
+/// The amounts and the device of one run.
+#[derive(Clone)]
+pub struct GpuSetting {
+    pub common: Setting,
+    pub place: Place,
+    /// How often a ring kernel that has left is woken.
+    pub wakes: u64,
+}
+
+/// When ring kernels leave the device.
+#[derive(Clone, Copy)]
+pub enum Stays {
+    /// As where nobody has said anything.
+    AsUsual,
+    /// After so long without a message.
+    For(Duration),
+    /// They stay until they are terminated.
+    Always,
+}
+
+impl Stays {
+    fn apply(self, idle_grace: &mut Duration, longest_stay: &mut Duration) {
+        match self {
+            Stays::AsUsual => {}
+            Stays::For(grace) => *idle_grace = grace,
+            Stays::Always => (*idle_grace, *longest_stay) = (Duration::ZERO, Duration::ZERO),
+        }
+    }
+}
+
+impl GpuSetting {
+    /// How a thread that has a core to itself waits, and one that may not: the emulated device needs the cores too.
+    pub fn wait(&self) -> WaitStrategy {
+        match self.place {
+            Place::Cuda => WaitStrategy::Spin,
+            Place::Emulated => WaitStrategy::Adaptive,
+        }
+    }
+
+    fn device(&self, stays: Stays) -> Result<Arc<dyn Backend>, BenchError> {
+        let opening = |error| BenchError::Subject {
+            subject: "dotcompute",
+            doing: "opening the device",
+            cause: ToString::to_string(&error),
+        };
+        match self.place {
+            Place::Cuda => {
+                let mut options = CudaOptions::default();
+                stays.apply(&mut options.idle_grace, &mut options.longest_stay);
+                let backend: Result<_, dotcompute::backend::BackendError> =
+                    CudaBackend::with_options(options);
+                Ok(backend.map_err(opening)?)
+            }
+            Place::Emulated => {
+                let mut options = EmulatedOptions::default();
+                stays.apply(&mut options.idle_grace, &mut options.longest_stay);
+                Ok(EmulatedBackend::with_options(options).map_err(opening)?)
+            }
+        }
+    }
+}
+
+/// A runtime on the device.
+pub struct Bed<'a> {
+    subject: &'static str,
+    setting: &'a GpuSetting,
+    runtime: Runtime,
+}
+
+impl<'a> Bed<'a> {
+    /// Opens the device for one sample of `subject`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such device, or no runtime.
+    pub fn new(subject: &'static str, setting: &'a GpuSetting, stays: Stays) -> Result<Self, BenchError> {
+        let options = RuntimeOptions::new().device(setting.device(stays)?);
+        let runtime =
+            Runtime::with_options(options).map_err(BenchError::subject(subject, "making a runtime"))?;
+        Ok(Bed { subject, setting, runtime })
+    }
+
+    /// Launches and activates a ring kernel.
+    ///
+    /// # Errors
+    ///
+    /// What the runtime reports.
+    pub fn launch<I: RecordMessage, O: RecordMessage>(
+        &self,
+        name: &str,
+        kernel: DeviceKernel<I, O>,
+    ) -> Result<KernelHandle<I, O>, BenchError> {
+        let options = KernelOptions::new().supervision(Supervision::Resume).wait(self.setting.wait());
+        let handle = self.runtime.launch_on_device(name, options, kernel);
+        let handle = handle.map_err(BenchError::subject(self.subject, "launching a ring kernel"))?;
+        handle.activate().map_err(BenchError::subject(self.subject, "activating a ring kernel"))?;
+        Ok(handle)
+    }
+
+    /// Ends all ring kernels, so that none is on the device while the next subject is measured.
+    ///
+    /// # Errors
+    ///
+    /// When one does not end.
+    pub fn end(self) -> Result<(), BenchError> {
+        self.runtime.shutdown(PATIENCE).map_err(BenchError::subject(self.subject, "shutting down"))
+    }
+}

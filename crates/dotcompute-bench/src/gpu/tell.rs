@@ -1,0 +1,111 @@
+//! Telling a ring kernel on a device, and one ring kernel telling another.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dotcompute::prelude::*;
+
+use super::bed::{Bed, GpuSetting, QUEUE, Stays};
+use crate::bench::{Bench, Subject};
+use crate::error::BenchError;
+use crate::figure::Sample;
+use crate::payload::{Payload, Tally};
+
+const TALLY: &str = include_str!("../../device/tally.cu");
+const RELAY: &str = include_str!("../../device/relay.cu");
+
+const NAME: &str = "dotcompute";
+const AT_ONCE: &str = "dotcompute-thread-32";
+
+/// How long the last messages may be on their way.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub fn benches() -> [Bench<GpuSetting>; 2] {
+    let tell = Bench {
+        name: "gpu_tell",
+        unit: "M/s",
+        about: "one thread of the host tells; every message is verified by the handler; until all are handled; in shape \
+                thread-32 up to 32 messages are handled at once",
+        turns: 1,
+        subjects: vec![
+            Subject::new(NAME, |setting| {
+                tell(NAME, setting, kernel("tally", Shape::Block { threads: 1 }), true)
+            }),
+            Subject::new(AT_ONCE, |setting| {
+                tell(AT_ONCE, setting, kernel("tally_at_once", Shape::Thread { threads: 32 }), false)
+            }),
+        ],
+    };
+    let between = Bench {
+        name: "gpu_to_gpu",
+        unit: "M/s",
+        about: "one ring kernel sends to another that it is connected to; every message is verified by the other's \
+                handler; until all are handled",
+        turns: 1,
+        subjects: vec![Subject::new(NAME, burst)],
+    };
+    [tell, between]
+}
+
+fn kernel(entry: &'static str, shape: Shape) -> DeviceKernel<Payload, Tally> {
+    DeviceKernel::cuda_cpp("tally.cu", TALLY).entry(entry).state(Tally::default()).shape(shape).queue(QUEUE)
+}
+
+/// Tells, and waits until all are counted. `in_turn`: one after another, and summed up too.
+fn tell(
+    subject: &'static str,
+    setting: &GpuSetting,
+    kernel: DeviceKernel<Payload, Tally>,
+    in_turn: bool,
+) -> Result<Sample, BenchError> {
+    let bed = Bed::new(subject, setting, Stays::AsUsual)?;
+    let kernel = bed.launch("tally", kernel)?;
+    let (clock, tells) = (&setting.common.clock, setting.common.tells);
+    setting.common.cores.pin_driver();
+    let begun = clock.ticks();
+    for sequence in 0..tells {
+        kernel.tell(Payload::new(sequence)).map_err(BenchError::subject(subject, "telling"))?;
+    }
+    let tally = counted(subject, &kernel, tells)?;
+    let seconds = clock.seconds_since(begun);
+    if in_turn {
+        tally.check(subject, tells)?;
+    } else {
+        tally.check_places(subject, tells)?;
+    }
+    bed.end()?;
+    Ok(Sample::plain(tells as f64 / seconds / 1e6))
+}
+
+fn burst(setting: &GpuSetting) -> Result<Sample, BenchError> {
+    let bed = Bed::new(NAME, setting, Stays::AsUsual)?;
+    let relay = DeviceKernel::<Payload, Payload>::cuda_cpp("relay.cu", RELAY).entry("burst");
+    let from = bed.launch("burst", relay.shape(Shape::Block { threads: 1 }))?;
+    let to = bed.launch("tally", kernel("tally", Shape::Block { threads: 1 }))?;
+    from.connect(&to).map_err(BenchError::subject(NAME, "connecting"))?;
+    let (clock, tells) = (&setting.common.clock, setting.common.tells);
+    let begun = clock.ticks();
+    from.tell(Payload::new(tells)).map_err(BenchError::subject(NAME, "telling"))?;
+    let tally = counted(NAME, &to, tells)?;
+    let seconds = clock.seconds_since(begun);
+    tally.check(NAME, tells)?;
+    bed.end()?;
+    Ok(Sample::plain(tells as f64 / seconds / 1e6))
+}
+
+/// Asks until so many are counted: a question that comes on another way, or is handled beside the last messages, may be early.
+fn counted(
+    subject: &'static str,
+    kernel: &KernelHandle<Payload, Tally>,
+    expected: u64,
+) -> Result<Tally, BenchError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let tally =
+            kernel.ask(Payload::new(0)).map_err(BenchError::subject(subject, "asking for the report"))?;
+        if tally.count() >= expected || Instant::now() > deadline {
+            return Ok(tally);
+        }
+        thread::sleep(Duration::from_micros(100));
+    }
+}
