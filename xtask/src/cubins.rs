@@ -32,7 +32,10 @@ pub fn run(workspace: &Workspace) -> Result<(), Failure> {
     for test in TESTS {
         tests = tests.arg("--test").arg(test);
     }
-    tests.args(["--", "--nocapture"]).run(workspace)
+    tests.args(["--", "--nocapture"]).run(workspace)?;
+    Invocation::cargo(["test", "--package", "dotcompute-bench", "compiles", "--", "--nocapture"])
+        .env("DOTCOMPUTE_TEST_WHEELS", site_packages.as_os_str())
+        .run(workspace)
 }
 
 /// Makes the virtual environment and returns its site-packages folder. A note of what is in it is written last: a run that was broken

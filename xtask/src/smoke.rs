@@ -25,7 +25,7 @@ const HOST: [&str; 7] = [
 ];
 
 /// Every bench that `dotcompute-bench gpu` must report on, on any device.
-const GPU: [&str; 9] = [
+const GPU: [&str; 11] = [
     "gpu_ask",
     "gpu_ask_over_floor",
     "gpu_ask_8",
@@ -35,6 +35,8 @@ const GPU: [&str; 9] = [
     "gpu_pipeline",
     "gpu_hop",
     "gpu_wake",
+    "gpu_launch",
+    "gpu_idle_power",
 ];
 
 /// Those that are differences, and may be negative where the machine is not quiet.

@@ -1,5 +1,7 @@
 //! Benches and subjects, and the order in which they are run.
 
+use std::time::Instant;
+
 use crate::error::BenchError;
 use crate::figure::{Figure, Sample};
 use crate::setting::Setting;
@@ -58,7 +60,7 @@ pub fn more_is_better(unit: &str) -> bool {
 }
 
 /// Runs every subject of every bench once in each round, so that a disturbance of the machine meets all alike, and
-/// calls `progress` before each.
+/// calls `progress` before each. After `deadline` no further round is begun.
 ///
 /// # Errors
 ///
@@ -66,6 +68,7 @@ pub fn more_is_better(unit: &str) -> bool {
 pub fn run<S: Sync>(
     benches: &[Bench<S>],
     rounds: usize,
+    deadline: Option<Instant>,
     setting: &S,
     mut progress: impl FnMut(usize, &str, &str),
 ) -> Result<Vec<Figure>, BenchError> {
@@ -74,6 +77,9 @@ pub fn run<S: Sync>(
         .map(|bench| bench.subjects.iter().map(|s| Figure::new(bench.name, s.name, bench.unit)).collect())
         .collect();
     for round in 0..rounds {
+        if round > 0 && deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            break;
+        }
         for (bench, figures) in benches.iter().zip(&mut figures) {
             let count = bench.subjects.len();
             for turn in 0..bench.turns {

@@ -15,6 +15,7 @@ mod figure;
 mod gpu;
 mod many;
 mod payload;
+mod probe;
 mod queue;
 mod setting;
 mod spin;
@@ -47,6 +48,8 @@ enum Command {
     Host(Host),
     /// Measure ring kernels on a GPU, or on the emulated device, beside the device's own floor
     Gpu(gpu::Options),
+    /// Try whether the host can be given the GPU's own memory, where messages could then lie
+    Probe(probe::Options),
     #[command(name = many::CHILD, hide = true)]
     ManyChild { subject: String, kernels: u64 },
 }
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Host(options) => host(&options),
         Command::Gpu(options) => gpu(&options),
+        Command::Probe(options) => probe::run(&options).and_then(|text| print(&text)),
         Command::ManyChild { subject, kernels } => many::child(&subject, kernels),
     };
     match outcome {
@@ -95,7 +99,7 @@ fn host(options: &Host) -> Result<(), BenchError> {
     let bar = bar("{bar:30} {pos}/{len} {msg}");
     let samples: usize = benches.iter().map(|bench| bench.subjects.len() * bench.turns).sum();
     bar.set_length((samples * rounds) as u64);
-    let figures = bench::run(&benches, rounds, &setting, |round, bench, subject| {
+    let figures = bench::run(&benches, rounds, None, &setting, |round, bench, subject| {
         bar.set_message(format!("round {}: {bench}, {subject}", round + 1));
         bar.inc(1);
     })?;

@@ -1,6 +1,7 @@
 //! The 64-byte message that every subject carries, and the tally that catches a lost, repeated or torn one.
 
 use dotcompute::Message;
+use dotcompute::message::record::{bytes_of, from_bytes};
 
 use crate::error::BenchError;
 
@@ -20,6 +21,20 @@ impl Payload {
     #[inline]
     pub fn new(sequence: u64) -> Self {
         Payload { sequence, words: [sequence; 7] }
+    }
+
+    /// Its bytes.
+    #[inline]
+    pub fn to_bytes(self) -> [u8; 64] {
+        let mut bytes = [0; 64];
+        bytes.copy_from_slice(bytes_of(&self));
+        bytes
+    }
+
+    /// The payload of these bytes.
+    #[inline]
+    pub fn from_bytes(bytes: &[u8; 64]) -> Option<Self> {
+        from_bytes(bytes)
     }
 
     /// Its number in the stream.
@@ -120,6 +135,13 @@ mod tests {
         let mut tally = Tally::default();
         tally.add(&Payload { sequence: 0, words: [9; 7] });
         assert!(tally.check("test", 1).is_err());
+    }
+
+    #[test]
+    fn a_message_is_its_bytes() {
+        let message = Payload::new(7).answer();
+        assert_eq!(message.to_bytes()[..16], [7, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(Payload::from_bytes(&message.to_bytes()), Some(message));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use dotcompute::backend::Backend;
-use dotcompute::cuda::cuda::{CudaBackend, CudaOptions};
+use dotcompute::cuda::cuda::{CudaBackend, CudaOptions, plain};
 use dotcompute::cuda::emulated::{EmulatedBackend, EmulatedOptions};
 use dotcompute::message::record::RecordMessage;
 use dotcompute::prelude::*;
@@ -16,6 +16,10 @@ use crate::setting::Setting;
 
 /// Messages in a device's own ring, where there may be many.
 pub const QUEUE: usize = 1024;
+
+/// The kernels that ring kernels are compared with; the entry is to be named.
+pub const PLAIN: plain::Text =
+    plain::Text { file: "plain.cu", text: include_str!("../../device/plain.cu"), entry: "" };
 
 /// How long a runtime has to come to its end.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -45,6 +49,8 @@ pub struct GpuSetting {
     pub place: Place,
     /// How often a ring kernel that has left is woken.
     pub wakes: u64,
+    /// How long the device's power is measured.
+    pub idle: Duration,
 }
 
 /// When ring kernels leave the device.
@@ -77,28 +83,34 @@ impl GpuSetting {
         }
     }
 
-    fn device(&self, stays: Stays) -> Result<Arc<dyn Backend>, BenchError> {
-        let opening = |error| BenchError::Subject {
-            subject: "dotcompute",
-            doing: "opening the device",
-            cause: ToString::to_string(&error),
-        };
+    /// The GPU, for what is compared with ring kernels.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn gpu(&self, subject: &'static str) -> Result<Arc<CudaBackend>, BenchError> {
+        CudaBackend::new().map_err(BenchError::subject(subject, OPENING))
+    }
+
+    fn device(&self, subject: &'static str, stays: Stays) -> Result<Arc<dyn Backend>, BenchError> {
         match self.place {
             Place::Cuda => {
                 let mut options = CudaOptions::default();
                 stays.apply(&mut options.idle_grace, &mut options.longest_stay);
-                let backend: Result<_, dotcompute::backend::BackendError> =
-                    CudaBackend::with_options(options);
-                Ok(backend.map_err(opening)?)
+                let backend = CudaBackend::with_options(options);
+                Ok(backend.map_err(BenchError::subject(subject, OPENING))?)
             }
             Place::Emulated => {
                 let mut options = EmulatedOptions::default();
                 stays.apply(&mut options.idle_grace, &mut options.longest_stay);
-                Ok(EmulatedBackend::with_options(options).map_err(opening)?)
+                let backend = EmulatedBackend::with_options(options);
+                Ok(backend.map_err(BenchError::subject(subject, OPENING))?)
             }
         }
     }
 }
+
+const OPENING: &str = "opening the device";
 
 /// A runtime on the device.
 pub struct Bed<'a> {
@@ -114,7 +126,7 @@ impl<'a> Bed<'a> {
     ///
     /// When there is no such device, or no runtime.
     pub fn new(subject: &'static str, setting: &'a GpuSetting, stays: Stays) -> Result<Self, BenchError> {
-        let options = RuntimeOptions::new().device(setting.device(stays)?);
+        let options = RuntimeOptions::new().device(setting.device(subject, stays)?);
         let runtime =
             Runtime::with_options(options).map_err(BenchError::subject(subject, "making a runtime"))?;
         Ok(Bed { subject, setting, runtime })
@@ -144,5 +156,44 @@ impl<'a> Bed<'a> {
     /// When one does not end.
     pub fn end(self) -> Result<(), BenchError> {
         self.runtime.shutdown(PATIENCE).map_err(BenchError::subject(self.subject, "shutting down"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+    use std::path::PathBuf;
+
+    use dotcompute::cuda::Architecture;
+    use dotcompute::cuda::compile::{Input, Source, Toolchain};
+    use dotcompute::cuda::device_code::HEADERS;
+    use dotcompute::cuda::library::Search;
+
+    use super::PLAIN;
+
+    /// With the compiler of `cargo xtask test --only cubins`, or another that is found; elsewhere it says that there is none.
+    #[test]
+    fn what_ring_kernels_are_compared_with_compiles() {
+        let wheels = env::var_os("DOTCOMPUTE_TEST_WHEELS").map(PathBuf::from);
+        let must_be_there = wheels.is_some();
+        let search =
+            wheels.map_or_else(Search::from_environment, |folder| Search::nowhere().site_packages(folder));
+        let toolchain = match Toolchain::load(&search) {
+            Err(error) if must_be_there => panic!("{error}"),
+            Err(error) => return println!("skipped: {error}"),
+            Ok(toolchain) => toolchain,
+        };
+        for major in [8, 9, 10] {
+            let input = Input::new("plain", Architecture { major, minor: 0 });
+            let input =
+                HEADERS.iter().fold(input, |input, &(name, text)| input.header(Source::new(name, text)));
+            let input = input.source(Source::new(PLAIN.file, PLAIN.text));
+            let kernel = toolchain.compile(&input).unwrap();
+            assert!(kernel.diagnostics().is_empty(), "{}", kernel.log);
+            let code = String::from_utf8_lossy(kernel.cubin.as_bytes());
+            for entry in ["flag", "answer"] {
+                assert!(code.contains(&format!(".text.{entry}\0")), "{entry} is not in it");
+            }
+        }
     }
 }

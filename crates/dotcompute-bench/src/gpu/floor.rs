@@ -5,23 +5,41 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
-use super::bed::{GpuSetting, Place};
+use dotcompute::cuda::cuda::plain::{self, Flag};
+
+use super::bed::{GpuSetting, PLAIN, Place};
 use crate::ask;
 use crate::bench::Subject;
 use crate::error::BenchError;
 use crate::figure::Sample;
+use crate::payload::Payload;
 use crate::spin;
-
-/// What the other side takes for the end.
-const STOP: u32 = u32::MAX;
 
 const NAME: &str = "floor";
 
 pub fn subject() -> Subject<GpuSetting> {
     Subject::new(NAME, |setting| match setting.place {
-        Place::Cuda => between_threads(setting),
+        Place::Cuda => to_the_gpu(setting),
         Place::Emulated => between_threads(setting),
     })
+}
+
+/// To a resident kernel of one thread.
+fn to_the_gpu(setting: &GpuSetting) -> Result<Sample, BenchError> {
+    let backend = setting.gpu(NAME)?;
+    let text = plain::Text { entry: "flag", ..PLAIN };
+    let flag = Flag::new(&backend, text).map_err(BenchError::subject(NAME, "launching a kernel"))?;
+    ask::drive(NAME, &setting.common, |question| {
+        let number = number(question);
+        flag.send(number);
+        spin::until(|| (flag.seen() == number).then_some(()))?;
+        Ok(question.answer())
+    })
+}
+
+/// A number that is not that of the question before: not 0, which is what the flags begin as, nor the one that ends it.
+fn number(question: Payload) -> u32 {
+    question.sequence() as u32 % (plain::STOP - 1) + 1
 }
 
 /// On the emulated device: from thread to thread.
@@ -35,13 +53,12 @@ fn between_threads(setting: &GpuSetting) -> Result<Sample, BenchError> {
         })
     };
     let sample = ask::drive(NAME, &setting.common, |question| {
-        // Never 0, which is what the flags begin as.
-        let number = question.sequence() as u32 % (STOP - 1) + 1;
+        let number = number(question);
         flags[0].0.store(number, Ordering::Release);
         spin::until(|| (flags[1].0.load(Ordering::Acquire) == number).then_some(()))?;
         Ok(question.answer())
     });
-    flags[0].0.store(STOP, Ordering::Release);
+    flags[0].0.store(plain::STOP, Ordering::Release);
     peer.join().map_err(|_| BenchError::Panicked { subject: NAME })?;
     sample
 }
@@ -51,7 +68,7 @@ struct Line(AtomicU32);
 
 fn echo(flags: &[Line; 2]) {
     let mut last = 0;
-    while last != STOP {
+    while last != plain::STOP {
         let seen = flags[0].0.load(Ordering::Acquire);
         if seen == last {
             spin_loop();

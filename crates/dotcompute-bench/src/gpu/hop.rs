@@ -55,7 +55,10 @@ fn drive(
     first: &KernelHandle<Payload, Payload>,
     last: &KernelHandle<Payload, Payload>,
 ) -> Result<Sample, BenchError> {
-    ask::drive(subject, &setting.common, |message| {
+    // Whoever receives sleeps until the runtime wakes it, so that a message takes far longer than an answer.
+    let mut common = setting.common.clone();
+    common.asks = (common.asks / 20).max(100);
+    ask::drive(subject, &common, |message| {
         first.tell(message).map_err(BenchError::subject(subject, "telling"))?;
         last.receive().map_err(BenchError::subject(subject, "receiving"))
     })

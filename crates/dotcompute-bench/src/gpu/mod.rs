@@ -4,15 +4,19 @@ mod ask;
 mod bed;
 mod floor;
 mod hop;
+mod launch;
+mod power;
 mod tell;
 mod wake;
 
 use std::env;
+use std::fmt;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use dotcompute::cuda::choose;
 
-use crate::bench::{self, Bench};
+use crate::bench::{self, Bench, Subject};
 use crate::clock::Clock;
 use crate::cores::Cores;
 use crate::error::BenchError;
@@ -39,6 +43,12 @@ pub struct Options {
     /// How often each subject is measured [default: 5, or 1 with --quick]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: Option<u16>,
+    /// Begin no further round after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    within: Option<u64>,
+    /// Print the names of the benches and measure nothing
+    #[arg(long)]
+    list: bool,
 }
 
 /// Measures, and gives what is to be printed.
@@ -47,22 +57,29 @@ pub struct Options {
 ///
 /// Whatever stops a subject stops the run.
 pub fn run(options: &Options, progress: impl FnMut(usize, &str, &str)) -> Result<String, BenchError> {
+    if options.list {
+        return Ok(benches().iter().map(|bench| format!("{}\n", bench.name)).collect());
+    }
+    let deadline = options.within.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let place = options.device.map_or_else(from_environment, Ok)?;
-    let benches = bench::selected(benches(), &options.only)?;
+    let mut benches = bench::selected(benches(), &options.only)?;
+    let skipped = skip(&mut benches, place);
     let rounds = options.rounds.map_or(if options.quick { 1 } else { 5 }, usize::from);
     let setting = setting(place, options.quick)?;
     let clock = &setting.common.clock;
-    let mut figures = bench::run(&benches, rounds, &setting, progress)?;
+    let mut figures = bench::run(&benches, rounds, deadline, &setting, progress)?;
     figures.extend(differences(&figures));
     if options.json {
-        return Ok(figures.iter().map(|figure| format!("{}\n", figure.line(clock))).collect());
+        let figures = figures.iter().map(|figure| format!("{}\n", figure.line(clock)));
+        return Ok(figures.chain(skipped.iter().map(|skipped| format!("{}\n", skipped.line()))).collect());
     }
     let about = format!(
-        "64-byte messages, {rounds} interleaved rounds, device: {place}.\nReading the clock costs {:.1} ns; that is taken \
+        "64-byte messages, at most {rounds} interleaved rounds, device: {place}.\nReading the clock costs {:.1} ns; that is taken \
          off every latency, for all subjects alike.\n",
         clock.nanoseconds(clock.cost())
     );
-    Ok(about + &table::render(&shown(benches), &figures, clock))
+    let skipped: String = skipped.iter().map(|skipped| format!("\n{skipped}")).collect();
+    Ok(about + &table::render(&shown(benches), &figures, clock) + &skipped)
 }
 
 fn from_environment() -> Result<Place, BenchError> {
@@ -81,8 +98,8 @@ fn setting(place: Place, quick: bool) -> Result<GpuSetting, BenchError> {
         Place::Emulated if quick => common.asks = 1_000,
         _ => {}
     }
-    let wakes = if quick { 10 } else { 200 };
-    Ok(GpuSetting { common, place, wakes })
+    let (wakes, idle) = if quick { (10, Duration::from_millis(100)) } else { (200, Duration::from_secs(1)) };
+    Ok(GpuSetting { common, place, wakes, idle })
 }
 
 /// Every bench, in the order in which they are shown.
@@ -101,7 +118,46 @@ fn benches() -> Vec<Bench<GpuSetting>> {
     benches.extend(tell::benches());
     benches.push(hop::bench());
     benches.push(wake::bench());
+    benches.push(launch::bench());
+    benches.push(power::bench());
     benches
+}
+
+/// A bench that cannot be measured here.
+struct Skipped {
+    bench: &'static str,
+    subject: &'static str,
+    why: String,
+}
+
+impl Skipped {
+    /// The line for programs.
+    fn line(&self) -> serde_json::Value {
+        serde_json::json!({ "bench": self.bench, "subject": self.subject, "skipped": self.why })
+    }
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}, {}: skipped: {}", self.bench, self.subject, self.why)
+    }
+}
+
+/// Takes out what needs a GPU where there is none, and what needs its power where nobody tells it.
+fn skip(benches: &mut Vec<Bench<GpuSetting>>, place: Place) -> Vec<Skipped> {
+    let mut skipped = Vec::new();
+    let mut take_out = |name: &'static str, why: String| {
+        let Some(index) = benches.iter().position(|bench| bench.name == name) else { return };
+        let skip = |subject: Subject<_>| Skipped { bench: name, subject: subject.name, why: why.clone() };
+        skipped.extend(benches.remove(index).subjects.into_iter().map(skip));
+    };
+    if place == Place::Emulated {
+        take_out(launch::BENCH, String::from("the emulated device runs ring kernels only"));
+        take_out(power::BENCH, String::from("the emulated device has no power of its own"));
+    } else if let Err(why) = power::Meter::new() {
+        take_out(power::BENCH, why);
+    }
+    skipped
 }
 
 const ASK: &str = "gpu_ask";

@@ -20,6 +20,8 @@
 
 mod ground;
 mod memory;
+#[doc(hidden)]
+pub mod plain;
 mod stage;
 mod stream;
 

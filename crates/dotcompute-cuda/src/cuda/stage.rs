@@ -53,9 +53,15 @@ pub(super) struct Parts {
 }
 
 /// A module that is unloaded once the device is quiet.
-struct Code {
+pub(super) struct Code {
     module: Option<Module>,
     graveyard: Arc<Graveyard>,
+}
+
+impl Code {
+    pub(super) fn new(module: Module, graveyard: &Arc<Graveyard>) -> Self {
+        Self { module: Some(module), graveyard: Arc::clone(graveyard) }
+    }
 }
 
 impl Drop for Code {
@@ -67,7 +73,7 @@ impl Drop for Code {
 
 /// A function of a module.
 #[derive(Clone, Copy)]
-pub(super) struct Function(sys::CUfunction);
+pub(super) struct Function(pub(super) sys::CUfunction);
 
 // SAFETY: a function is the context's, as its module is.
 unsafe impl Send for Function {}
@@ -77,10 +83,15 @@ unsafe impl Sync for Function {}
 impl Function {
     /// The ring kernel in a module.
     pub(super) fn of(module: &Module) -> Result<Self, DriverError> {
-        let name = std::ffi::CString::new(KERNEL).unwrap_or_default();
+        Self::named(module, KERNEL)
+    }
+
+    /// The kernel of this name in a module.
+    pub(super) fn named(module: &Module, name: &str) -> Result<Self, DriverError> {
+        let symbol = std::ffi::CString::new(name).unwrap_or_default();
         // SAFETY: the module is loaded.
-        let function = unsafe { result::module::get_function(module.handle(), name) };
-        function.map(Self).map_err(DriverError::while_doing("finding the ring kernel in its module"))
+        let function = unsafe { result::module::get_function(module.handle(), symbol) };
+        function.map(Self).map_err(DriverError::while_doing(format!("finding `{name}` in its module")))
     }
 
     /// How many blocks of so many threads a multiprocessor holds at once.
@@ -110,7 +121,7 @@ impl CudaStage {
     pub(super) fn new(name: &str, program: &DeviceProgram, from: Ingredients) -> Result<Self, DriverError> {
         let Ingredients { context, ground, module, function, words, stays, shares } = from;
         let graveyard = Arc::clone(&ground.graveyard);
-        let code = Code { module: Some(module), graveyard: Arc::clone(&graveyard) };
+        let code = Code::new(module, &graveyard);
         let running = Stream::new(&context, &graveyard)?;
         let copying = Stream::new(&context, &graveyard)?;
         let image = program.state.bytes.clone();

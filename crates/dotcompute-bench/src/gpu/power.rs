@@ -1,0 +1,96 @@
+//! What ring kernels that have nothing to do cost in power.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dotcompute::cuda::driver::Driver;
+use dotcompute::prelude::*;
+use nvml_wrapper::Nvml;
+
+use super::bed::{Bed, GpuSetting, Stays};
+use crate::bench::{Bench, Subject};
+use crate::error::BenchError;
+use crate::figure::Sample;
+use crate::payload::Payload;
+
+pub const BENCH: &str = "gpu_idle_power";
+
+const ANSWER: &str = include_str!("../../device/answer.cu");
+
+const EMPTY: &str = "none";
+const ONE: &str = "1-resident";
+const MANY: &str = "64-resident";
+const AWAY: &str = "64-away";
+
+/// Between two readings; the device renews its figure about as often.
+const PACE: Duration = Duration::from_millis(50);
+
+pub fn bench() -> Bench<GpuSetting> {
+    Bench {
+        name: BENCH,
+        unit: "W",
+        about: "the board's power as NVML tells it, with the context open: no ring kernel; so many that are resident and poll; 64 \
+                that have left for want of messages",
+        turns: 1,
+        subjects: vec![
+            Subject::new(EMPTY, |setting| power(EMPTY, setting, 0, Stays::Always)),
+            Subject::new(ONE, |setting| power(ONE, setting, 1, Stays::Always)),
+            Subject::new(MANY, |setting| power(MANY, setting, 64, Stays::Always)),
+            Subject::new(AWAY, |setting| power(AWAY, setting, 64, Stays::For(Duration::from_millis(1)))),
+        ],
+    }
+}
+
+/// Whoever tells the power of the first device.
+pub struct Meter {
+    nvml: Nvml,
+    pci: String,
+}
+
+impl Meter {
+    /// Opens NVML and finds the device.
+    ///
+    /// # Errors
+    ///
+    /// Why the power is not told.
+    pub fn new() -> Result<Self, String> {
+        let device = Driver::open().and_then(|driver| driver.device(0)).map_err(|error| error.to_string())?;
+        let nvml = Nvml::init().map_err(|error| format!("opening NVML: {error}"))?;
+        let meter = Self { nvml, pci: device.pci };
+        meter.watts()?;
+        Ok(meter)
+    }
+
+    fn watts(&self) -> Result<f64, String> {
+        let device = self.nvml.device_by_pci_bus_id(self.pci.as_str());
+        let power = device.and_then(|device| device.power_usage());
+        power
+            .map(|milliwatts| f64::from(milliwatts) / 1e3)
+            .map_err(|error| format!("reading the power of {}: {error}", self.pci))
+    }
+}
+
+/// The mean power over some time, with so many ring kernels that have nothing to do.
+fn power(
+    subject: &'static str,
+    setting: &GpuSetting,
+    kernels: usize,
+    stays: Stays,
+) -> Result<Sample, BenchError> {
+    let meter = Meter::new().map_err(BenchError::subject(subject, "reading the power"))?;
+    let bed = Bed::new(subject, setting, stays)?;
+    for index in 0..kernels {
+        let kernel = DeviceKernel::<Payload, Payload>::cuda_cpp("answer.cu", ANSWER).entry("answer");
+        bed.launch(&format!("answer-{index}"), kernel.shape(Shape::Block { threads: 1 }))?;
+    }
+    // The figure is a mean over the last second or less: what came before must have left it.
+    thread::sleep(setting.idle);
+    let deadline = Instant::now() + setting.idle;
+    let mut readings = Vec::new();
+    while Instant::now() < deadline {
+        readings.push(meter.watts().map_err(BenchError::subject(subject, "reading the power"))?);
+        thread::sleep(PACE);
+    }
+    bed.end()?;
+    Ok(Sample::plain(readings.iter().sum::<f64>() / readings.len() as f64))
+}
