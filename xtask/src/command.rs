@@ -27,6 +27,8 @@ pub enum Failure {
     Races { count: usize, log: PathBuf },
     #[error("device code with a seeded fault ({fault}) gave no report: ThreadSanitizer sees nothing here")]
     Blind { fault: &'static str },
+    #[error("{folder} has {bytes} bytes, and {most} is the most that is sent; leave something out")]
+    TooLarge { folder: PathBuf, bytes: u64, most: u64 },
     #[error("the workspace lacks {0}")]
     Missing(String),
 }

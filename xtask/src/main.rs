@@ -5,10 +5,13 @@
 //! | `test` | everything that must pass before a change lands |
 //! | `lint` | its first steps: formatting, lints, dependencies |
 //! | `bench` | measures this machine, beside the peers |
+//! | `gpu-bundle` | gathers the GPU's tests and benchmarks into a folder, for a machine without Rust |
 //! | `docs` | builds the documentation and says where it is |
 //!
 //! A task is a list of [`step::Step`]s; each step is one subject and one or a few commands.
 
+#[cfg(unix)]
+mod bundle;
 mod command;
 mod cubins;
 mod examples;
@@ -44,6 +47,9 @@ enum Task {
         #[command(subcommand)]
         place: BenchPlace,
     },
+    /// Build the tests and benchmarks that need a GPU, and put them into a folder with a script that runs them
+    #[cfg(unix)]
+    GpuBundle,
     /// Build the documentation of the workspace and print where it is
     Docs,
 }
@@ -66,6 +72,12 @@ enum BenchPlace {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
         arguments: Vec<String>,
     },
+    /// Ring kernels on this machine's GPU, or on the emulated device, beside the device's own floor
+    Gpu {
+        /// What `dotcompute-bench gpu` takes, for example --json, --quick or --device emulated
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -74,8 +86,13 @@ fn main() -> ExitCode {
         Task::Test(selection) => Ok(step::run_all(&workspace, &Step::TEST, &selection.skip, &selection.only)),
         Task::Lint(selection) => Ok(step::run_all(&workspace, &Step::LINT, &selection.skip, &selection.only)),
         Task::Bench { place: BenchPlace::Host { arguments } } => {
-            bench_host(&workspace, &arguments).map(|()| true)
+            bench(&workspace, "host", &arguments).map(|()| true)
         }
+        Task::Bench { place: BenchPlace::Gpu { arguments } } => {
+            bench(&workspace, "gpu", &arguments).map(|()| true)
+        }
+        #[cfg(unix)]
+        Task::GpuBundle => bundle::make(&workspace).map(|_| true),
         Task::Docs => docs(&workspace).map(|()| true),
     });
     match outcome {
@@ -89,10 +106,10 @@ fn main() -> ExitCode {
 }
 
 /// Builds first and then starts the program itself, so that cargo is not awake beside what is measured.
-fn bench_host(workspace: &Workspace, arguments: &[String]) -> Result<(), Failure> {
+fn bench(workspace: &Workspace, place: &str, arguments: &[String]) -> Result<(), Failure> {
     let build = Invocation::cargo(["build", "--release", "--package", "dotcompute-bench"]);
     let program = workspace.build_executable(&build, "dotcompute-bench")?;
-    Invocation::new(program).arg("host").args(arguments).run(workspace)
+    Invocation::new(program).arg(place).args(arguments).run(workspace)
 }
 
 fn docs(workspace: &Workspace) -> Result<(), Failure> {

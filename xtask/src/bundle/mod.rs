@@ -1,0 +1,132 @@
+//! A folder with the tests and benchmarks of the CUDA backend, for a machine with a GPU that has neither Rust nor a network.
+//!
+//! `run.sh` in it runs everything. It can be copied anywhere; nothing in it refers to this workspace.
+
+use std::fmt;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::command::{Failure, Invocation};
+use crate::workspace::Workspace;
+
+/// The script that runs the bundle.
+const SCRIPT: &str = include_str!("run.sh");
+
+/// Tests of `dotcompute-cuda` that a GPU adds nothing to: they bring a driver that pretends, or run on the emulated device.
+const WITHOUT_A_GPU: [&str; 2] = ["driver", "emulated"];
+
+/// Where less than a whole workspace can be sent, this still goes.
+const MOST_BYTES: u64 = 60 << 20;
+
+/// Builds the programs in release mode, strips them, and puts them into `target/gpu-bundle`, with the script. Gives that folder.
+///
+/// # Errors
+///
+/// When something cannot be built or copied, or the whole is too large.
+pub fn make(workspace: &Workspace) -> Result<PathBuf, Failure> {
+    let folder = workspace.target_dir().join("gpu-bundle");
+    if folder.exists() {
+        fs::remove_dir_all(&folder).map_err(Failure::io(format!("clearing {}", folder.display())))?;
+    }
+    let mut programs = Vec::new();
+    for (place, build) in builds(workspace)? {
+        let place = folder.join(place);
+        fs::create_dir_all(&place).map_err(Failure::io(format!("creating {}", place.display())))?;
+        for (name, program) in workspace.build_executables(&build)? {
+            programs.push(put(workspace, &program, &place.join(name))?);
+        }
+    }
+    write_about(workspace, &folder, &programs)?;
+    write_script(&folder.join("run.sh"))?;
+    let bytes: u64 = programs.iter().map(|program| program.bytes).sum();
+    if bytes > MOST_BYTES {
+        return Err(Failure::TooLarge { folder, bytes, most: MOST_BYTES });
+    }
+    println!(
+        "{}: {} programs, {:.1} MiB",
+        folder.display(),
+        programs.len(),
+        bytes as f64 / f64::from(1 << 20)
+    );
+    Ok(folder)
+}
+
+/// What is built, and the folder that it goes to.
+fn builds(workspace: &Workspace) -> Result<Vec<(&'static str, Invocation)>, Failure> {
+    let mut tests = Invocation::cargo(["test", "--release", "--no-run", "--package", "dotcompute-cuda"]);
+    for name in workspace.targets("dotcompute-cuda", "test")? {
+        if !WITHOUT_A_GPU.contains(&name.as_str()) {
+            tests = tests.arg("--test").arg(name);
+        }
+    }
+    let programs = Invocation::cargo(["build", "--release", "--bins"]).args([
+        "--package",
+        "dotcompute-bench",
+        "--package",
+        "dotcompute-cli",
+    ]);
+    let example = Invocation::cargo(["build", "--release", "--package", "dotcompute", "--example", "device"]);
+    Ok(vec![("tests", tests), ("bin", programs), ("examples", example)])
+}
+
+/// A program of the bundle.
+struct Program {
+    name: String,
+    bytes: u64,
+    /// The newest version of the C library that it asks for.
+    glibc: Glibc,
+}
+
+/// Copies a program without what only a debugger needs.
+fn put(workspace: &Workspace, program: &Path, to: &Path) -> Result<Program, Failure> {
+    Invocation::new("strip").arg("-o").arg(to).arg(program).run(workspace)?;
+    let symbols = Invocation::new("objdump").arg("-T").arg(to).capture(workspace)?;
+    let bytes = fs::metadata(to).map_err(Failure::io(format!("looking at {}", to.display())))?.len();
+    let name = to.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(Program { name, bytes, glibc: needed(&symbols) })
+}
+
+/// A version of the GNU C library.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Glibc(u32, u32);
+
+impl fmt::Display for Glibc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+/// The newest version among the symbols that a program asks for.
+fn needed(symbols: &str) -> Glibc {
+    let version = |rest: &str| {
+        let number =
+            |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok();
+        let mut parts = rest.split('.');
+        Some(Glibc(number(parts.next()?)?, number(parts.next()?)?))
+    };
+    symbols.split("GLIBC_").skip(1).filter_map(version).max().unwrap_or_default()
+}
+
+/// What a reader of results must know of the programs; the script prints it.
+fn write_about(workspace: &Workspace, folder: &Path, programs: &[Program]) -> Result<(), Failure> {
+    let commit = Invocation::new("git").args(["describe", "--always", "--dirty"]).capture(workspace);
+    let commit = commit.unwrap_or_else(|_| String::from("unknown"));
+    let newest = programs.iter().map(|program| program.glibc).max().unwrap_or_default();
+    let about = format!("bundle: commit {}, needs glibc {newest} or newer\n", commit.trim_end());
+    print!("{about}");
+    for Program { name, bytes, glibc } in programs {
+        println!("  {name}: {:.1} MiB, glibc {glibc}", *bytes as f64 / f64::from(1 << 20));
+    }
+    let file = folder.join("bundle.txt");
+    fs::write(&file, about).map_err(Failure::io(format!("writing {}", file.display())))
+}
+
+fn write_script(file: &Path) -> Result<(), Failure> {
+    let writing = || Failure::io(format!("writing {}", file.display()));
+    fs::write(file, SCRIPT).map_err(writing())?;
+    fs::set_permissions(file, fs::Permissions::from_mode(0o755)).map_err(writing())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::*;
+
+#[test]
+fn the_newest_version_of_the_c_library_counts() {
+    let symbols = "0000 DF *UND* 0000 (GLIBC_2.2.5) free\n0000 DF *UND* 0000 (GLIBC_2.34) pthread_create\n\
+                   0000 DF *UND* 0000 (GLIBC_2.9) x\n0000 DF *UND* 0000 (GLIBC_PRIVATE) y\n";
+    assert_eq!(needed(symbols), Glibc(2, 34));
+    assert_eq!(needed("no symbols"), Glibc(0, 0));
+}
+
+#[test]
+fn what_is_left_out_is_there() {
+    let tests = Workspace::find().unwrap().targets("dotcompute-cuda", "test").unwrap();
+    assert!(WITHOUT_A_GPU.iter().all(|name| tests.iter().any(|test| test == name)), "{tests:?}");
+    assert!(tests.iter().any(|test| test == "cuda"));
+}
+
+/// A program of shell text.
+fn program(folder: &Path, name: &str, text: &str) {
+    let file = folder.join(name);
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(&file, format!("#!/bin/sh\n{text}\n")).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// A bundle whose tests pass, fail, hang, are skipped, and are not run.
+const TESTS: &str = r#"case "$1" in
+--list) for name in fine broken hangs skips on_a_driver_that_pretends whoever_waits; do echo "$name: test"; done ;;
+fine) echo 'a "quoted" \ word' ;;
+broken) echo "it said	so"; exit 101 ;;
+hangs) trap '' TERM; while :; do sleep 1; done ;;
+skips) echo "skipped: there is no GPU" ;;
+whoever_waits) echo "cuMemFree: 12.500"; echo "a word: not a number" ;;
+*) exit 1 ;;
+esac"#;
+
+fn run(bench: &str) -> (bool, Value) {
+    let folder =
+        std::env::temp_dir().join(format!("dotcompute-bundle-{}-{}", std::process::id(), bench.len()));
+    program(&folder, "tests/suite", TESTS);
+    program(&folder, "tests/wont_start", "exit 127");
+    program(&folder, "examples/device", "true");
+    program(&folder, "bin/dotcompute", "echo '{}'");
+    program(&folder, "bin/dotcompute-bench", bench);
+    write_script(&folder.join("run.sh")).unwrap();
+    let mut script = Command::new(folder.join("run.sh"));
+    script.env("LIMIT_TEST", "2").env("DOTCOMPUTE_DEVICE", "emulated").env_remove("OUT");
+    let output = script.output().unwrap();
+    let results = fs::read_to_string(folder.join("out/results.json")).unwrap();
+    let results = serde_json::from_str(&results).unwrap_or_else(|error| panic!("{error}\n{results}"));
+    fs::remove_dir_all(folder).unwrap();
+    (output.status.success(), results)
+}
+
+/// What became of a test, by its name.
+fn status<'a>(results: &'a Value, name: &str) -> &'a str {
+    let tests = results["tests"].as_array().unwrap();
+    tests.iter().find(|test| test["test"] == name).map_or("", |test| test["status"].as_str().unwrap())
+}
+
+#[test]
+fn the_script_runs_each_test_alone_and_leaves_json() {
+    let (good, results) = run(r#"[ "$1" = gpu ] && echo '{"bench":"gpu_ask","subject":"floor","p50":1}'"#);
+    assert!(!good, "some failed");
+    let expected = [
+        ("fine", "passed"),
+        ("broken", "failed"),
+        ("hangs", "timeout"),
+        ("skips", "skipped"),
+        ("on_a_driver_that_pretends", ""),
+        ("--list", "failed"),
+        ("device", "passed"),
+        ("gpu", "passed"),
+        ("doctor", "passed"),
+    ];
+    for (name, expected) in expected {
+        assert_eq!(status(&results, name), expected, "{name}: {results:#}");
+    }
+    assert_eq!(results["failed"], 3);
+    assert_eq!(results["coexistence"][0]["call"], "cuMemFree");
+    assert_eq!(results["coexistence"][0]["milliseconds"], 12.5);
+    assert!(results["coexistence"][1].is_null());
+    assert_eq!(results["bench"][0]["p50"], 1);
+    let said = |index: usize| results["tests"][index]["tail"].as_str().unwrap();
+    assert_eq!((said(1), said(2)), ("a \"quoted\" \\ word", "it said\tso"));
+}
+
+#[test]
+fn a_bench_that_stops_the_run_leaves_the_others() {
+    let (_, results) = run(r#"case "$*" in
+        *--list*) echo gpu_ask; echo gpu_launch ;;
+        *"--only gpu_ask"*) echo '{"bench":"gpu_ask"}' ;;
+        *) exit 1 ;;
+        esac"#);
+    assert_eq!(
+        ["gpu", "gpu_ask", "gpu_launch"].map(|name| status(&results, name)),
+        ["failed", "passed", "failed"]
+    );
+    assert_eq!(results["bench"].as_array().unwrap().len(), 1);
+}
