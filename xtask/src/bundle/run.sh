@@ -68,10 +68,13 @@ limited() {
     TOOK="$(since "$begun")"
 }
 
+# What a test says first stands on the line that its harness has begun.
+SKIPPED='(^|^test .* \.\.\. )skipped: '
+
 # record PROGRAM NAME LOG: after `limited`.
 record() {
     local program="$1" name="$2" log="$3"
-    if [ "$STATUS" = passed ] && grep -q '^skipped:' "$log"; then STATUS=skipped; fi
+    if [ "$STATUS" = passed ] && grep -qE "$SKIPPED" "$log"; then STATUS=skipped; fi
     case "$STATUS" in
         passed | skipped) ;;
         *) FAILED=$((FAILED + 1)) ;;
@@ -80,7 +83,10 @@ record() {
         "$(printf '%s' "$program" | json)" "$(printf '%s' "$name" | json)" "$STATUS" "$TOOK" \
         "$(tail -n 20 "$log" | tail -c 4000 | json)" >> "$RESULTS"
     say "$(printf '%-8s %8s s  %s %s' "$STATUS" "$TOOK" "$program" "$name")"
-    if [ "$STATUS" = skipped ]; then say "                     $(grep -m1 '^skipped:' "$log" | cut -c1-160)"; fi
+    case "$STATUS" in
+        failed | timeout | stuck) say "$(grep -vE '^ *$|^failures:|^test result:|RUST_BACKTRACE|^ +[0-9]+: |^ +at ' "$log" | tail -n 4 | cut -c1-300 | sed 's/^/    /')" ;;
+    esac
+    if [ "$STATUS" = skipped ]; then say "                     $(grep -m1 -E "$SKIPPED" "$log" | sed 's/.*skipped: //' | cut -c1-160)"; fi
 }
 
 # What is missing from here on counts as failed.
@@ -164,7 +170,7 @@ run_tests() {
 
 # What each call of the driver took beside a ring kernel that never rests, from the test that makes them.
 coexistence() {
-    sed -nE 's/^([a-zA-Z][^:]*): ([0-9]+\.[0-9]{3})$/{"call":"\1","milliseconds":\2}/p' "$OUT"/logs/*whoever_waits*.txt 2>/dev/null \
+    sed -nE 's/^(test .* \.\.\. )?([a-zA-Z][^:]*): ([0-9]+\.[0-9]{3})$/{"call":"\2","milliseconds":\3}/p' "$OUT"/logs/*whoever_waits*.txt 2>/dev/null \
         > "$OUT/coexistence.jsonl"
     [ -s "$OUT/coexistence.jsonl" ] || return
     say ""

@@ -33,8 +33,8 @@ const TESTS: &str = r#"case "$1" in
 fine) echo 'a "quoted" \ word' ;;
 broken) echo "it said	so"; exit 101 ;;
 hangs) trap '' TERM; while :; do sleep 1; done ;;
-skips) echo "skipped: there is no GPU" ;;
-whoever_waits) echo "cuMemFree: 12.500"; echo "a word: not a number" ;;
+skips) echo "test skips ... skipped: there is no GPU" ;;
+whoever_waits) echo "test whoever_waits ... cuMemFree: 12.500"; echo "cuMemAlloc: 0.250"; echo "a word: not a number" ;;
 *) exit 1 ;;
 esac"#;
 
@@ -83,7 +83,8 @@ fn the_script_runs_each_test_alone_and_leaves_json() {
     assert_eq!(results["failed"], 3);
     assert_eq!(results["coexistence"][0]["call"], "cuMemFree");
     assert_eq!(results["coexistence"][0]["milliseconds"], 12.5);
-    assert!(results["coexistence"][1].is_null());
+    assert_eq!(results["coexistence"][1]["milliseconds"], 0.25);
+    assert!(results["coexistence"][2].is_null());
     assert_eq!(results["bench"][0]["p50"], 1);
     let said = |index: usize| results["tests"][index]["tail"].as_str().unwrap();
     assert_eq!((said(1), said(2)), ("a \"quoted\" \\ word", "it said\tso"));

@@ -107,9 +107,20 @@ int cuModuleUnload(void *module) {
     fprintf(stderr, "cuModuleUnload %p\n", module == (void *)0x50 ? module : NULL);
     return waits("cuModuleUnload");
 }
+/* The functions of plain kernels, which take two addresses. */
+static void *plain[16];
+static int is_plain(void *function) {
+    int at = 0;
+    while (at < 16 && plain[at] && plain[at] != function) at++;
+    return at < 16 && plain[at];
+}
 int cuModuleGetFunction(void **function, void *module, const char *name) {
-    if (strcmp(name, "dc_ring_kernel")) return 500;
     *function = module;
+    if (!strcmp(name, "dc_ring_kernel")) return 0;
+    if (module == (void *)0x50 || !(*function = dlsym(module, name))) return 500;
+    int at = 0;
+    while (at < 15 && plain[at]) at++;
+    plain[at] = *function;
     return 0;
 }
 int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, void *function, int threads, size_t shared) {
@@ -137,8 +148,21 @@ int cuMemAlloc_v2(uint64_t *memory, size_t bytes) {
 }
 int cuMemFree_v2(uint64_t memory) { free((void *)memory); return waits("cuMemFree"); }
 
-/* A stream: how many threads still run in it. */
-struct stream { int running; };
+/* What a graph consists of: copies, and launches of plain kernels. */
+struct op { void (*kernel)(void *, void *); void *to; const void *from; size_t bytes; };
+struct graph { int count; struct op ops[8]; };
+
+/* A stream: how many threads still run in it, and the graph that is recorded. */
+struct stream { int running; struct graph *recorded; };
+static int records(struct stream *stream, struct op op) {
+    if (!stream || !stream->recorded) return 0;
+    stream->recorded->ops[stream->recorded->count++] = op;
+    return 1;
+}
+/* Until what was put into a stream is done. */
+static void drain(struct stream *stream) {
+    while (stream && __atomic_load_n(&stream->running, __ATOMIC_SEQ_CST)) usleep(10);
+}
 int cuStreamCreate(struct stream **stream, unsigned flags) {
     *stream = calloc(1, sizeof **stream);
     (void)flags;
@@ -151,14 +175,18 @@ int cuStreamQuery(struct stream *stream) {
     return __atomic_load_n(&stream->running, __ATOMIC_SEQ_CST) ? 600 : 0;
 }
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, struct stream *stream) {
-    (void)stream;
+    if (records(stream, (struct op){NULL, (void *)to, from, bytes})) return 0;
+    drain(stream);
     memcpy((void *)to, from, bytes);
     return lost;
 }
-/* What other code of the process calls. Streams are idle, but for those with a kernel; the legacy stream waits for all. */
+/* What other code of the process calls. The legacy stream waits for all. */
 int cuCtxSynchronize(void) { return waits("cuCtxSynchronize"); }
 int cuCtxSetLimit(int limit, size_t value) { (void)limit, (void)value; return waits("cuCtxSetLimit"); }
-int cuStreamSynchronize(struct stream *stream) { return stream ? lost : waits("cuStreamSynchronize"); }
+int cuStreamSynchronize(struct stream *stream) {
+    drain(stream);
+    return stream ? lost : waits("cuStreamSynchronize");
+}
 int cuEventCreate(void **event, unsigned flags) { (void)flags; *event = calloc(1, sizeof(void *)); return lost; }
 int cuEventRecord(void **event, struct stream *stream) { *event = stream; return lost; }
 int cuEventSynchronize(void **event) { return cuStreamSynchronize(*event); }
@@ -193,7 +221,8 @@ int cuLaunchHostFunc(struct stream *stream, void (*call)(void *), void *argument
 }
 
 int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, struct stream *stream) {
-    (void)stream;
+    if (records(stream, (struct op){NULL, to, (const void *)from, bytes})) return 0;
+    drain(stream);
     memcpy(to, (const void *)from, bytes);
     return lost;
 }
@@ -227,10 +256,73 @@ static void *run(void *argument) {
     return NULL;
 }
 
+/* A plain kernel, in a thread of its own: it may stay. */
+struct plain_run { struct op op; struct stream *stream; };
+static void *run_plain(void *argument) {
+    struct plain_run *run = argument;
+    run->op.kernel(run->op.to, (void *)run->op.from);
+    pthread_mutex_lock(&lock);
+    __atomic_sub_fetch(&resident, 1, __ATOMIC_SEQ_CST);
+    __atomic_add_fetch(&ended, 1, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&run->stream->running, 0, __ATOMIC_SEQ_CST);
+    pthread_mutex_unlock(&lock);
+    free(run);
+    return NULL;
+}
+static int launch_plain(struct op op, struct stream *stream) {
+    struct plain_run *run = malloc(sizeof *run);
+    *run = (struct plain_run){op, stream};
+    pthread_mutex_lock(&lock);
+    __atomic_add_fetch(&resident, 1, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&stream->running, 1, __ATOMIC_SEQ_CST);
+    pthread_mutex_unlock(&lock);
+    pthread_t id;
+    if (pthread_create(&id, NULL, run_plain, run)) abort();
+    pthread_detach(id);
+    return 0;
+}
+
+int cuStreamBeginCapture_v2(struct stream *stream, int mode) {
+    (void)mode;
+    stream->recorded = calloc(1, sizeof *stream->recorded);
+    return lost;
+}
+int cuStreamEndCapture(struct stream *stream, struct graph **graph) {
+    *graph = stream->recorded;
+    stream->recorded = NULL;
+    return lost;
+}
+int cuGraphInstantiateWithFlags(struct graph **executable, struct graph *graph, uint64_t flags) {
+    *executable = malloc(sizeof **executable);
+    **executable = *graph;
+    return flags ? 1 : lost;
+}
+int cuGraphDestroy(struct graph *graph) { free(graph); return lost; }
+int cuGraphExecDestroy(struct graph *executable) { free(executable); return waits("cuGraphExecDestroy"); }
+int cuGraphLaunch(struct graph *executable, struct stream *stream) {
+    for (int at = 0; at < executable->count; at++) {
+        struct op op = executable->ops[at];
+        drain(stream);
+        if (op.kernel) launch_plain(op, stream);
+        else memcpy(op.to, op.from, op.bytes);
+    }
+    return lost;
+}
+int cuMemGetHandleForAddressRange(void *handle, uint64_t memory, size_t bytes, int type, uint64_t flags) {
+    (void)handle, (void)memory, (void)bytes, (void)type, (void)flags;
+    return 801;
+}
+
 int cuLaunchKernel(void *function, unsigned blocks, unsigned by, unsigned bz, unsigned threads, unsigned ty, unsigned tz,
                    unsigned shared, struct stream *stream, void **arguments, void **extra) {
     (void)shared, (void)extra;
     if (lost) return lost;
+    if (is_plain(function)) {
+        struct op op = {(void (*)(void *, void *))function, *(void **)arguments[0], *(void **)arguments[1], 0};
+        if (records(stream, op)) return 0;
+        drain(stream);
+        return launch_plain(op, stream);
+    }
     if (!current || by * bz * ty * tz != 1 || __atomic_load_n(&stream->running, __ATOMIC_SEQ_CST)) return 1;
     size_t (*block_bytes)(void) = (size_t (*)(void))dlsym(function, "dc_block_bytes");
     size_t (*launch_bytes)(void) = (size_t (*)(void))dlsym(function, "dc_launch_bytes");
