@@ -34,6 +34,7 @@ use clock::Clock;
 use cores::Cores;
 use error::BenchError;
 use setting::Setting;
+use targets::TARGETS;
 
 #[derive(Parser)]
 #[command(about = "Benchmarks of DotCompute against its peers, in one run", version)]
@@ -108,7 +109,7 @@ fn host(options: &Host) -> Result<(), BenchError> {
     let text = if options.json {
         figures.iter().map(|figure| format!("{}\n", figure.line(&setting.clock))).collect()
     } else {
-        about(&setting, rounds) + &table::render(&benches, &figures, &setting.clock)
+        about(&setting, rounds) + &table::render(&benches, &figures, &TARGETS, &setting.clock)
     };
     print(&text)
 }

@@ -5,16 +5,16 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use crate::bench::{Bench, more_is_better};
 use crate::clock::Clock;
 use crate::figure::{Figure, median};
-use crate::targets::{TARGETS, quotients};
+use crate::targets::{Target, quotients};
 
 /// Every bench's table, and the targets that could be judged.
-pub fn render<S>(benches: &[Bench<S>], figures: &[Figure], clock: &Clock) -> String {
+pub fn render<S>(benches: &[Bench<S>], figures: &[Figure], goals: &[Target], clock: &Clock) -> String {
     let mut text = String::new();
     for bench in benches {
         let figures: Vec<&Figure> = figures.iter().filter(|figure| figure.bench == bench.name).collect();
         text += &format!("\n{} ({}): {}\n{}\n", bench.name, bench.unit, bench.about, table(&figures, clock));
     }
-    let targets = targets(figures);
+    let targets = targets(goals, figures);
     if !targets.is_empty() {
         text += "\nTargets (median of the rounds' quotients, smallest and largest beside it)\n";
         text += &format!("{targets}\n");
@@ -60,9 +60,9 @@ fn slower(figure: &Figure, reference: &Figure) -> String {
     format!("{:.2} x", median(&quotients))
 }
 
-fn targets(figures: &[Figure]) -> Table {
+fn targets(goals: &[Target], figures: &[Figure]) -> Table {
     let mut table = empty(["target", "measured", "of the rounds", ""].map(str::to_owned).to_vec());
-    for target in &TARGETS {
+    for target in goals {
         let Some(verdict) = target.judge(figures) else { continue };
         let (low, high) = verdict.spread;
         let word = match (verdict.met, verdict.out_of_reach) {

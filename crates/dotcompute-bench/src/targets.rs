@@ -38,6 +38,8 @@ enum Shown {
     /// The part above 1, in percent.
     Percent,
     Bytes,
+    Nanoseconds,
+    MillionsPerSecond,
 }
 
 /// What came of a target.
@@ -143,6 +145,26 @@ pub const TARGETS: [Target; 11] = [
     },
 ];
 
+/// The goals for a GPU.
+pub const GPU_TARGETS: [Target; 2] = [
+    Target {
+        text: "gpu_ask: the median at most 150 ns over the floor's",
+        of: ("gpu_ask_over_floor", "dotcompute"),
+        over: None,
+        bound: Bound::AtMost(150.0),
+        shown_as: Shown::Nanoseconds,
+        best: None,
+    },
+    Target {
+        text: "gpu_tell: at least 20 million a second, each verified on the GPU",
+        of: ("gpu_tell", "dotcompute"),
+        over: None,
+        bound: Bound::AtLeast(20.0),
+        shown_as: Shown::MillionsPerSecond,
+        best: None,
+    },
+];
+
 impl Target {
     /// The quotient of each round, compared by its median; nothing if a side was not measured.
     pub fn judge(&self, figures: &[Figure]) -> Option<Verdict> {
@@ -166,6 +188,8 @@ impl Target {
             Shown::Times => format!("{value:.2} x"),
             Shown::Percent => format!("{:.1} %", (value - 1.0) * 100.0),
             Shown::Bytes => format!("{value:.0} bytes"),
+            Shown::Nanoseconds => format!("{value:.0} ns"),
+            Shown::MillionsPerSecond => format!("{value:.1} M/s"),
         }
     }
 }
@@ -236,6 +260,15 @@ mod tests {
     #[test]
     fn what_was_not_measured_is_not_judged() {
         assert!(TARGETS[0].judge(&[figure("ask_spin", "dotcompute", &[1.0])]).is_none());
+    }
+
+    #[test]
+    fn a_gpu_is_judged_by_figures_that_stand_alone() {
+        let over = |nanoseconds| [figure("gpu_ask_over_floor", "dotcompute", &[nanoseconds])];
+        assert!(GPU_TARGETS[0].judge(&over(149.0)).unwrap().met);
+        let missed = GPU_TARGETS[0].judge(&over(2151.0)).unwrap();
+        assert!(!missed.met);
+        assert_eq!(GPU_TARGETS[0].show(missed.measured), "2151 ns");
     }
 
     #[test]

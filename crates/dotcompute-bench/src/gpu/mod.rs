@@ -23,6 +23,7 @@ use crate::error::BenchError;
 use crate::figure::{Figure, Sample};
 use crate::setting::Setting;
 use crate::table;
+use crate::targets::GPU_TARGETS;
 use bed::{GpuSetting, Place};
 
 /// What `gpu` can be told.
@@ -78,8 +79,10 @@ pub fn run(options: &Options, progress: impl FnMut(usize, &str, &str)) -> Result
          off every latency, for all subjects alike.\n",
         clock.nanoseconds(clock.cost())
     );
+    // The emulated device is no GPU.
+    let goals = if place == Place::Cuda { &GPU_TARGETS[..] } else { &[] };
     let skipped: String = skipped.iter().map(|skipped| format!("\n{skipped}")).collect();
-    Ok(about + &table::render(&shown(benches), &figures, clock) + &skipped)
+    Ok(about + &table::render(&shown(benches), &figures, goals, clock) + &skipped)
 }
 
 fn from_environment() -> Result<Place, BenchError> {
