@@ -201,7 +201,9 @@ fn whoever_waits_for_the_whole_device_gets_a_turn() {
         options.idle_grace = Duration::ZERO;
     };
     let Some(backend) = backend(change) else { return };
-    let things = coexistence::Things::new(backend.device().context().unwrap());
+    let device = backend.device();
+    let module = common::toolchain().unwrap().compile(&common::scale(device.architecture)).unwrap();
+    let things = coexistence::Things::new(device.context().unwrap(), module.cubin.as_bytes().to_vec());
     let runtime = Runtime::with_options(RuntimeOptions::new().workers(2).device(backend)).unwrap();
     let sum = runtime.launch_on_device("sum", KernelOptions::new(), kernel("sum", 1)).unwrap();
     sum.activate().unwrap();

@@ -27,7 +27,8 @@ GRACE=5
 
 mkdir -p "$OUT/logs" || exit 1
 OUT="$(cd "$OUT" && pwd)"
-export DOTCOMPUTE_CACHE="${DOTCOMPUTE_CACHE:-$OUT/cache}"
+# Nothing that was compiled before is trusted, and none of it is a result.
+export DOTCOMPUTE_CACHE="${DOTCOMPUTE_CACHE:-$(mktemp -d)}"
 rm -f "$OUT"/*.json "$OUT"/*.jsonl "$OUT"/*.txt "$OUT"/logs/*
 RESULTS="$OUT/results.jsonl.part"
 : > "$RESULTS"
@@ -193,7 +194,8 @@ run_benches() {
         return
     fi
     # What is on the error stream belongs to the log only.
-    limited "$left" "$OUT/logs/bench.txt" "$bench" gpu --json --within $((left * 6 / 10)) "${quick[@]}"
+    # Some time is kept for the benches one by one, should one of them stop the run.
+    limited $((left * 3 / 4)) "$OUT/logs/bench.txt" "$bench" gpu --json --within $((left / 2)) "${quick[@]}"
     record dotcompute-bench gpu "$OUT/logs/bench.txt"
     grep '^{' "$OUT/logs/bench.txt" > "$OUT/bench.jsonl"
     [ "$STATUS" = passed ] || benches_one_by_one "$bench" "${quick[@]}"

@@ -3,11 +3,14 @@
 //! Each is made from a thread of its own and must return: at once, or when the ring kernel has left the device for a moment
 //! (`CudaOptions::longest_stay`). How long each took is printed, as `call: milliseconds`.
 
+mod cublas;
+
 use std::ffi::c_void;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
+use cublas::Cublas;
 use cudarc::driver::sys::{self, CUresult};
 use cudarc::driver::{CudaContext, result};
 
@@ -20,23 +23,39 @@ pub struct Things {
     stream: usize,
     /// Pages that a call may lock.
     pages: usize,
+    /// A module that a call may load.
+    cubin: Vec<u8>,
+    /// A graph of two copies, to be launched in the stream.
+    graph: usize,
+    cublas: Option<Cublas>,
 }
 
 const BYTES: usize = 1 << 16;
 
 impl Things {
-    pub fn new(context: Arc<CudaContext>) -> Self {
+    pub fn new(context: Arc<CudaContext>, cubin: Vec<u8>) -> Self {
         context.bind_to_thread().unwrap();
         // SAFETY: a context is current; all of it stays to the end of the process.
         unsafe {
             let pinned = result::malloc_host(BYTES, 0).unwrap().expose_provenance();
             let stream = result::stream::create(result::stream::StreamKind::NonBlocking).unwrap();
             let layout = std::alloc::Layout::from_size_align(BYTES, 4096).unwrap();
+            let (device, other) = (result::malloc_sync(BYTES).unwrap(), result::malloc_sync(BYTES).unwrap());
+            // What it takes at first use it takes now, as a program should.
+            let cublas = Cublas::open();
+            if let Some(cublas) = &cublas {
+                cublas.multiply(stream, [device, device, other]).unwrap();
+                result::stream::synchronize(stream).unwrap();
+            }
             Self {
-                device: result::malloc_sync(BYTES).unwrap(),
-                other: result::malloc_sync(BYTES).unwrap(),
+                device,
+                other,
                 pinned,
                 stream: stream.expose_provenance(),
+                graph: graph(stream, device, std::ptr::with_exposed_provenance_mut(pinned))
+                    .expose_provenance(),
+                cubin,
+                cublas,
                 pages: std::alloc::alloc_zeroed(layout).expose_provenance(),
                 context,
             }
@@ -53,6 +72,23 @@ impl Things {
 
     fn pages(&self) -> *mut c_void {
         std::ptr::with_exposed_provenance_mut(self.pages)
+    }
+}
+
+/// Records a copy to the device and one back.
+///
+/// # Safety
+///
+/// The stream exists, and both addresses are of so many bytes for as long as the graph is used.
+unsafe fn graph(stream: sys::CUstream, device: u64, pinned: *mut c_void) -> sys::CUgraphExec {
+    // SAFETY: as the caller says; a context is current.
+    unsafe {
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        result::stream::begin_capture(stream, mode).unwrap();
+        sys::cuMemcpyHtoDAsync_v2(device, pinned, BYTES, stream).result().unwrap();
+        sys::cuMemcpyDtoHAsync_v2(pinned, device, BYTES, stream).result().unwrap();
+        let graph = result::stream::end_capture(stream).unwrap();
+        result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0)).unwrap()
     }
 }
 
@@ -75,7 +111,7 @@ macro_rules! calls {
 const LEGACY: sys::CUstream = std::ptr::null_mut();
 
 /// The calls, by name. What torch, CuPy and cuBLAS do comes down to these.
-const CALLS: [(&str, Call); 27] = [
+const CALLS: [(&str, Call); 30] = [
     ("cuMemGetInfo", |_| calls!(sys::cuMemGetInfo_v2(&mut 0, &mut 0))),
     ("cuCtxSynchronize", |_| calls!(sys::cuCtxSynchronize())),
     ("cuStreamSynchronize, own stream", |t| calls!(sys::cuStreamSynchronize(t.stream()))),
@@ -174,6 +210,27 @@ const CALLS: [(&str, Call); 27] = [
             sys::cuLaunchHostFunc(t.stream(), Some(nothing), std::ptr::null_mut()),
             sys::cuStreamSynchronize(t.stream())
         )
+    }),
+    ("cuModuleLoadData and cuModuleUnload", |t| {
+        let mut module = std::ptr::null_mut();
+        calls!(sys::cuModuleLoadData(&raw mut module, t.cubin.as_ptr().cast()), sys::cuModuleUnload(module))
+    }),
+    ("cuGraphLaunch, own stream", |t| {
+        let graph = std::ptr::with_exposed_provenance_mut(t.graph);
+        calls!(sys::cuGraphLaunch(graph, t.stream()), sys::cuStreamSynchronize(t.stream()))
+    }),
+    ("cublasCreate, cublasSgemm and cublasDestroy, own stream", |t| {
+        let Some(cublas) = &t.cublas else {
+            println!("cuBLAS is not on this machine");
+            return CUresult::CUDA_SUCCESS;
+        };
+        match cublas.multiply(t.stream(), [t.device, t.device, t.other]) {
+            Ok(()) => calls!(sys::cuStreamSynchronize(t.stream())),
+            Err(status) => {
+                println!("cuBLAS gave status {status}");
+                CUresult::CUDA_ERROR_UNKNOWN
+            }
+        }
     }),
 ];
 
