@@ -3,6 +3,8 @@
 //! It runs no user code, so that askers may run it in a worker's place at any time ([`Seat`](crate::backend::Seat)): whoever waits for an
 //! answer polls the device himself, and no hop lies between.
 
+mod links;
+
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::future::Future;
@@ -22,6 +24,7 @@ use crate::driver::{After, TURN};
 use crate::intake::{InHand, Intake, Next};
 use crate::lifecycle::State;
 use crate::message::record::{RecordMessage, bytes_of, from_bytes};
+use crate::message::{MessageHeader, Priority};
 use crate::supervision::{Supervision, Supervisor, Verdict};
 
 /// What a device has to do by itself after a fault, for this supervision to come out as it does on the host.
@@ -65,6 +68,8 @@ pub(crate) struct Attendant<I: RecordMessage, O: RecordMessage> {
     commanded: Option<DeviceCommand>,
     phase: Phase,
     supervisor: Supervisor,
+    /// Until the next look at what wakes nobody.
+    again: Option<Delay>,
 }
 
 // Nothing in an attendant is pinned.
@@ -81,6 +86,7 @@ impl<I: RecordMessage, O: RecordMessage> Attendant<I, O> {
             commanded: None,
             phase: Phase::Attending,
             supervisor,
+            again: None,
         }
     }
 
@@ -100,7 +106,7 @@ impl<I: RecordMessage, O: RecordMessage> Attendant<I, O> {
         }
         match (state, &self.phase) {
             (DeviceState::Lost(problem), _) => self.lose(&problem),
-            (DeviceState::Stopped, Phase::Stopping { .. }) => self.stopped(),
+            (DeviceState::Stopped, Phase::Stopping { .. }) => self.stopped(cx),
             (DeviceState::Stopped, _) => self.lose("it left the device without a command"),
             // One that held after a fault has had its state made anew by now, and need not run to pause.
             (DeviceState::Paused | DeviceState::Faulted, Phase::Pausing) => {
@@ -147,9 +153,17 @@ impl<I: RecordMessage, O: RecordMessage> Attendant<I, O> {
             }
             return After::GoOn;
         }
-        if self.intake.is_draining() && !self.posted.is_empty() {
-            // What was posted is handled first, also by one that is paused.
-            self.ensure_running();
+        let mut links_are_done = false;
+        let drains = self.intake.is_draining();
+        if drains {
+            links_are_done = self.close_links() == Some(0);
+            // What was posted or linked is handled first, also by one that is paused.
+            if !self.posted.is_empty() || !links_are_done {
+                self.ensure_running();
+            }
+            if !links_are_done && self.look_again_soon(cx) {
+                return After::GoOn;
+            }
         }
         let has_room = self.port.as_ref().is_some_and(|port| port.room() > 0);
         let next = if has_room && !held_up {
@@ -172,7 +186,9 @@ impl<I: RecordMessage, O: RecordMessage> Attendant<I, O> {
                 return After::GoOn;
             }
             Poll::Ready(Next::Aborted) => return self.stop(State::Terminated, Reason::Aborted, ""),
-            Poll::Ready(Next::Drained) if self.posted.is_empty() && !held_up => {
+            // Told to since the look above: its links come first.
+            Poll::Ready(Next::Drained) if !drains => return After::GoOn,
+            Poll::Ready(Next::Drained) if self.posted.is_empty() && !held_up && links_are_done => {
                 return self.stop(State::Terminated, Reason::Aborted, "");
             }
             Poll::Ready(Next::Drained) if self.intake.poll_new_command(cx).is_ready() => return After::GoOn,
@@ -228,9 +244,22 @@ impl<I: RecordMessage, O: RecordMessage> Attendant<I, O> {
     fn take_event(&mut self) -> Result<bool, String> {
         let Some(event) = self.port.as_mut().and_then(|port| port.next_event()) else { return Ok(false) };
         match event {
-            DeviceEvent::Sent { ticket, output } => {
+            DeviceEvent::Sent { ticket, output, linked } => {
                 let (output, posted) = find(&mut self.posted, self.first, ticket, output)?;
-                with_in_hand(&mut self.intake, posted, |intake| intake.ctx.send(output));
+                with_in_hand(&mut self.intake, posted, |intake| intake.ctx.send_beside(output, linked));
+            }
+            DeviceEvent::LinkedSent { priority, output, linked } => {
+                let header = MessageHeader::new().with_priority(Priority::new(priority));
+                let (output, ctx) = (record::<O>(output)?, &mut self.intake.ctx);
+                ctx.outlets.send_beside(&ctx.core, header, output, linked);
+            }
+            DeviceEvent::LinkedFailed { priority, code, message } => {
+                let header = MessageHeader::new().with_priority(Priority::new(priority));
+                let message = record::<I>(message)?;
+                let core = &self.intake.shared.core;
+                core.links.failed.bump();
+                core.bury::<O>(header, None, Some(Box::new(message)), Reason::HandlerErrored, returned(code));
+                self.judge(&returned(code));
             }
             DeviceEvent::Replied { ticket, output } => {
                 let (output, posted) = find(&mut self.posted, self.first, ticket, output)?;
@@ -240,7 +269,8 @@ impl<I: RecordMessage, O: RecordMessage> Attendant<I, O> {
                 let posted = index(&self.posted, self.first, ticket)?;
                 if let Some(in_hand) = self.posted[posted].in_hand.take() {
                     self.intake.take_up(in_hand);
-                    self.fault(code);
+                    self.intake.finish_badly(Reason::HandlerErrored, &returned(code));
+                    self.judge(&returned(code));
                 }
             }
             DeviceEvent::Done { below, handling } => self.settle(below, handling)?,
@@ -266,18 +296,16 @@ impl<I: RecordMessage, O: RecordMessage> Attendant<I, O> {
         Ok(())
     }
 
-    /// The handler reported an error for the message in hand.
+    /// The handler has reported an error: decides how to go on.
     #[cold]
-    fn fault(&mut self, code: i32) {
-        let cause = format!("the device's handler returned {code}");
-        self.intake.finish_badly(Reason::HandlerErrored, &cause);
+    fn judge(&mut self, cause: &str) {
         if matches!(self.phase, Phase::Stopping { .. }) {
             return;
         }
         match self.supervisor.judge(Instant::now()) {
             Verdict::Resume => {}
             Verdict::Fail => {
-                self.stop(State::Failed, Reason::KernelFailed, &cause);
+                self.stop(State::Failed, Reason::KernelFailed, cause);
             }
             Verdict::RestartAfter(pause) => {
                 self.intake.shared.core.counters.restarts.bump_exclusively();
@@ -319,11 +347,16 @@ impl<I: RecordMessage, O: RecordMessage> Attendant<I, O> {
     /// Has the device stop, to end like this.
     fn stop(&mut self, to: State, reason: Reason, cause: &str) -> After {
         self.command(DeviceCommand::Stop);
+        self.close_links();
         self.phase = Phase::Stopping { to, reason, cause: Cow::Owned(cause.to_owned()) };
         After::GoOn
     }
 
-    fn stopped(&mut self) -> After {
+    fn stopped(&mut self, cx: &mut TaskContext<'_>) -> After {
+        // Nobody may send to one that has ended.
+        if self.close_links().is_none() {
+            return if self.look_again_soon(cx) { After::GoOn } else { After::Wait };
+        }
         let Phase::Stopping { to, reason, cause } = std::mem::replace(&mut self.phase, Phase::Attending)
         else {
             return After::GoOn;
@@ -338,6 +371,7 @@ impl<I: RecordMessage, O: RecordMessage> Attendant<I, O> {
 
     fn end(&mut self, to: State, reason: Reason, cause: &str) -> After {
         self.intake.shared.core.state_calls.close();
+        self.close_link_books(reason, cause);
         // The device goes first: who sees the ring kernel ended may rely on its resources being free.
         self.port = None;
         self.bury_posted(reason, cause);
@@ -373,6 +407,16 @@ fn index<I, O>(posted: &VecDeque<Posted<I, O>>, first: u64, ticket: u64) -> Resu
         .ok_or_else(|| format!("it reported on message {ticket}, of {} from number {first} on", posted.len()))
 }
 
+fn returned(code: i32) -> String {
+    format!("the device's handler returned {code}")
+}
+
+fn record<T: RecordMessage>(bytes: &[u8]) -> Result<T, String> {
+    from_bytes(bytes).ok_or_else(|| {
+        format!("it gave {} bytes as a `{}`, which has {}", bytes.len(), T::TYPE_NAME, size_of::<T>())
+    })
+}
+
 /// An output, and the message that caused it.
 fn find<'a, I, O: RecordMessage>(
     posted: &'a mut VecDeque<Posted<I, O>>,
@@ -381,10 +425,7 @@ fn find<'a, I, O: RecordMessage>(
     bytes: &[u8],
 ) -> Result<(O, &'a mut Posted<I, O>), String> {
     let index = index(posted, first, ticket)?;
-    let output = from_bytes(bytes).ok_or_else(|| {
-        format!("it sent {} bytes as a `{}`, which has {}", bytes.len(), O::TYPE_NAME, size_of::<O>())
-    })?;
-    Ok((output, &mut posted[index]))
+    Ok((record(bytes)?, &mut posted[index]))
 }
 
 fn with_in_hand<I: RecordMessage, O: RecordMessage>(
@@ -420,6 +461,7 @@ impl<I: RecordMessage, O: RecordMessage> Drop for Attendant<I, O> {
     /// Reached without an end only when the runtime is dropped with the ring kernel alive.
     fn drop(&mut self) {
         self.intake.shared.core.state_calls.close();
+        self.close_link_books(Reason::Aborted, "the runtime was dropped");
         self.port = None;
         self.bury_posted(Reason::Aborted, "the runtime was dropped");
     }

@@ -154,6 +154,18 @@ pub enum LifecycleError {
         /// What went wrong.
         problem: String,
     },
+    /// Two ring kernels of a device could not be connected there.
+    #[error(
+        "connecting ring kernel `{kernel}` to `{to}` on their device: {problem}; they are not connected, and it can be tried again"
+    )]
+    Link {
+        /// The name.
+        kernel: Arc<str>,
+        /// The other's name.
+        to: Arc<str>,
+        /// What went wrong.
+        problem: String,
+    },
     /// A connection that would feed a ring kernel with its own output.
     #[error(
         "connecting ring kernel `{kernel}` to itself: a full ring would wait for itself for ever; let the handler loop instead"

@@ -341,9 +341,13 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     /// the priority of the message that caused it. A full `to` holds this ring kernel up, unless `to` rejects or drops.
     /// What was sent before is still in the output ring.
     ///
+    /// Two ring kernels on one device are connected there: outputs reach `to` through the device's memory, and the host sees neither
+    /// them nor their headers (up to eight such connections each way in a ring kernel's life; further ones, and those to a `to` that
+    /// rejects or drops, go by way of the host). For that both are brought to a message boundary once.
+    ///
     /// # Errors
     ///
-    /// [`LifecycleError`] if either has ended, or both are the same.
+    /// [`LifecycleError`] if either has ended, if both are the same, or if their device cannot connect them now.
     pub fn connect<P: Message>(&self, to: &KernelHandle<O, P>) -> Result<(), LifecycleError>
     where
         O: Clone,
@@ -364,9 +368,29 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
                 });
             }
         }
+        let link = self.link(to)?;
         here.feeds.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&there.name));
-        self.shared.routes.add(Box::new(KernelOutlet::new(Arc::clone(&to.shared))));
+        self.shared.routes.add(Box::new(KernelOutlet::new(Arc::clone(&to.shared))), link);
         Ok(())
+    }
+
+    /// Connects the two on their device, if they are on one and can be.
+    fn link<P: Message>(&self, to: &KernelHandle<O, P>) -> Result<Option<u8>, LifecycleError> {
+        let (here, there) = (&self.shared.core, &to.shared.core);
+        let Some(peer) = here.links.peer() else { return Ok(None) };
+        let link = match there.links.peer() {
+            Some(other) if there.options.backpressure == Backpressure::Block => peer.link(&*other),
+            _ => Ok(None),
+        };
+        let link = link.map_err(|error| LifecycleError::Link {
+            kernel: Arc::clone(&here.name),
+            to: Arc::clone(&there.name),
+            problem: error.to_string(),
+        })?;
+        if link.is_none() {
+            peer.also_to_host();
+        }
+        Ok(link)
     }
 
     // ---- life ----

@@ -171,11 +171,22 @@ impl<O: Message> Context<O> {
     /// The output has a new id and the priority of the message being handled, whose id becomes its `correlation_id`.
     #[inline]
     pub fn send(&mut self, output: O) {
-        let header = match &self.current {
+        let header = self.output_header();
+        self.outlets.send(&self.core, header, output);
+    }
+
+    /// As [`send`](Self::send), for an output that some links have taken already.
+    pub(crate) fn send_beside(&mut self, output: O, linked: u8) {
+        let header = self.output_header();
+        self.outlets.send_beside(&self.core, header, output, linked);
+    }
+
+    #[inline]
+    fn output_header(&self) -> MessageHeader {
+        match &self.current {
             Some(current) => MessageHeader::new().reply_to(&current.header),
             None => MessageHeader::new(),
-        };
-        self.outlets.send(&self.core, header, output);
+        }
     }
 
     /// Whether the ring kernel is to end soon: a handler that works long may stop early.

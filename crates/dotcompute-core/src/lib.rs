@@ -29,6 +29,7 @@ pub mod error;
 pub mod handle;
 pub mod kernel;
 pub mod lifecycle;
+mod links;
 pub mod loops;
 pub mod memory;
 pub mod message;

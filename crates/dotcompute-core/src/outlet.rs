@@ -169,11 +169,14 @@ impl<O, P> Drop for KernelOutlet<O, P> {
     }
 }
 
+/// A connection, and the link that its device has for it.
+type Route<O> = (Box<dyn Outlet<O>>, Option<u8>);
+
 /// Connections made with `connect`, on their way to the driver, which takes them at a message boundary.
 pub(crate) struct Routes<O> {
     /// How many there are; the driver compares it with how many it has.
     made: AtomicUsize,
-    new: Mutex<Vec<Box<dyn Outlet<O>>>>,
+    new: Mutex<Vec<Route<O>>>,
     clone: OnceLock<fn(&O) -> O>,
 }
 
@@ -182,12 +185,12 @@ impl<O> Routes<O> {
         Self { made: AtomicUsize::new(0), new: Mutex::new(Vec::new()), clone: OnceLock::new() }
     }
 
-    pub(crate) fn add(&self, outlet: Box<dyn Outlet<O>>)
+    pub(crate) fn add(&self, outlet: Box<dyn Outlet<O>>, link: Option<u8>)
     where
         O: Clone,
     {
         self.clone.get_or_init(|| O::clone);
-        self.new.lock().unwrap_or_else(PoisonError::into_inner).push(outlet);
+        self.new.lock().unwrap_or_else(PoisonError::into_inner).push((outlet, link));
         // Release: a driver that sees the count finds the outlet and the clone function.
         self.made.fetch_add(1, Ordering::Release);
     }
@@ -196,12 +199,14 @@ impl<O> Routes<O> {
 /// One outlet with the outputs that wait for room in it.
 struct Lane<O> {
     outlet: Box<dyn Outlet<O>>,
+    /// The link that takes most outputs by another way.
+    link: Option<u8>,
     waiting: VecDeque<(MessageHeader, O)>,
 }
 
 impl<O: Message> Lane<O> {
-    fn new(outlet: Box<dyn Outlet<O>>) -> Self {
-        Self { outlet, waiting: VecDeque::new() }
+    fn new((outlet, link): Route<O>) -> Self {
+        Self { outlet, link, waiting: VecDeque::new() }
     }
 
     /// Passes an output on, or queues it behind those that wait.
@@ -244,7 +249,7 @@ pub(crate) struct Outlets<O> {
 
 impl<O: Message> Outlets<O> {
     pub(crate) fn new(routes: Arc<Routes<O>>, ring: Box<dyn Outlet<O>>) -> Self {
-        Self { routes, ring: Lane::new(ring), connected: Vec::new(), backlog: false }
+        Self { routes, ring: Lane::new((ring, None)), connected: Vec::new(), backlog: false }
     }
 
     /// Whether outputs wait for room.
@@ -273,6 +278,22 @@ impl<O: Message> Outlets<O> {
                 last.pass(core, header, output);
                 self.backlog |= !last.waiting.is_empty();
             }
+        }
+    }
+
+    /// As [`send`](Self::send), for an output that some links (a bit each) have taken already: it goes to all others.
+    pub(crate) fn send_beside(&mut self, core: &Core, header: MessageHeader, output: O, linked: u8) {
+        if linked == 0 {
+            return self.send(core, header, output);
+        }
+        if self.routes.made.load(Ordering::Acquire) != self.connected.len() {
+            self.take_new_routes();
+        }
+        let Some(clone) = self.routes.clone.get() else { return };
+        let has_it = |lane: &Lane<O>| lane.link.is_some_and(|link| linked >> link & 1 != 0);
+        for lane in self.connected.iter_mut().filter(|lane| !has_it(lane)) {
+            lane.pass(core, header, clone(&output));
+            self.backlog |= !lane.waiting.is_empty();
         }
     }
 

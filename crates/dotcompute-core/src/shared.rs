@@ -17,6 +17,7 @@ use crate::dead_letter::{DeadLetters, Reason};
 use crate::envelope::{Answer, Envelope};
 use crate::error::{Fault, LifecycleError};
 use crate::lifecycle::{Command, State, StateCell};
+use crate::links::LinkBooks;
 use crate::message::{Message, MessageHeader};
 use crate::options::KernelOptions;
 use crate::outlet::{OutputRing, Routes};
@@ -37,6 +38,8 @@ pub(crate) struct Core {
     pub(crate) dead_letters: Arc<DeadLetters>,
     /// Calls for the state of a ring kernel on a device.
     pub(crate) state_calls: StateCalls,
+    /// What a ring kernel on a device sends and takes without the host.
+    pub(crate) links: LinkBooks,
     /// The names of those it is connected to.
     pub(crate) feeds: Mutex<Vec<Arc<str>>>,
     /// Whether `activate` was ever called with success.
@@ -66,6 +69,7 @@ impl Core {
             options,
             dead_letters,
             state_calls: StateCalls::default(),
+            links: LinkBooks::default(),
             feeds: Mutex::new(Vec::new()),
             activated: AtomicBool::new(false),
             calls: Mutex::new(()),
@@ -243,17 +247,20 @@ impl<I: Message, O: Message> AnyKernel for Shared<I, O> {
         let core = &self.core;
         let counters = &core.counters;
         let (queue_time, handle_time) = core.latencies.summaries();
+        let linked = core.links.counts();
+        let linked_done = linked.handled + core.links.failed.get() + core.links.left.get();
         let dead_letters_by_reason = counters.dead_by_reason();
         KernelStats {
             kernel: core.name.to_string(),
             state: core.life.get(),
-            sent: self.input.pushed(),
-            handled: counters.handled.get(),
-            queued: self.input.len() as u64,
+            sent: self.input.pushed() + linked.received,
+            linked: linked.received,
+            handled: counters.handled.get() + linked.handled,
+            queued: self.input.len() as u64 + linked.received.saturating_sub(linked_done),
             dead_letters: dead_letters_by_reason.iter().map(|&(_, count)| count).sum(),
             dead_letters_by_reason,
             rejected: counters.rejected.get(),
-            emitted: counters.emitted.get(),
+            emitted: counters.emitted.get() + linked.sent,
             undelivered: counters.undelivered(),
             replied: counters.replied.get(),
             restarts: counters.restarts.get(),

@@ -28,6 +28,8 @@ pub struct KernelStats {
     pub state: State,
     /// Messages accepted by its input ring.
     pub sent: u64,
+    /// Those of them that came from another ring kernel in the memory of their device, without the host.
+    pub linked: u64,
     /// Messages whose handler returned well.
     pub handled: u64,
     /// Messages in its input ring.
@@ -105,7 +107,12 @@ impl Counter {
 
     /// Adds one, from any thread.
     pub(crate) fn bump(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.add(1);
+    }
+
+    /// Adds as many, from any thread.
+    pub(crate) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
     }
 
     pub(crate) fn get(&self) -> u64 {

@@ -82,6 +82,9 @@ DC_DEVICE void store_number(u64 *place, u64 value) {
     asm volatile("st.release.gpu.u64 [%0], %1;" : : "l"(place), "l"(value) : "memory");
 }
 
+// Makes it `to` if it is `from`; says what it was. In device memory; orders nothing.
+DC_DEVICE u64 exchange_if_equal(u64 *place, u64 from, u64 to) { return atomicCAS(place, from, to); }
+
 DC_DEVICE void count_one(u32 *counter) { atomicAdd(counter, 1u); }
 
 // Makes a number smaller, if this one is.

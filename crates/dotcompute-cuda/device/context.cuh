@@ -2,7 +2,7 @@
 #ifndef DOTCOMPUTE_CONTEXT_CUH
 #define DOTCOMPUTE_CONTEXT_CUH
 
-#include "ring.cuh"
+#include "links.cuh"
 
 namespace dc {
 
@@ -38,13 +38,27 @@ template <class Output> struct Context {
     // The framework's.
     const EventSender *events;
     GridLine *grid;
+    const Links *links;
+    // What events say of the message: its ticket, if the host sent it.
+    u64 tag;
 
     // Sends an output, to whoever reads or is connected. Each call of each thread sends one.
-    __device__ void send(const Output *output) { events->send(ticket, EVENT_SENT, 0, output); }
+    __device__ void send(const Output *output) {
+        u32 taken = links->open ? send_over_links(*links, priority, output) : 0;
+        if (taken && taken == links->open && !links->also_to_host) return;
+        u32 kind = tag & LINKED_TICKET ? EVENT_LINKED_SENT | priority << 8 : EVENT_SENT;
+        events->send(tag, kind, (int)taken, output);
+    }
     __device__ void send(const Output &output) { send(&output); }
 
     // Answers the message: to its asker, or as an output where nobody asked. The first answer counts; later ones are outputs.
-    __device__ void reply(const Output *output) { events->send(ticket, EVENT_REPLIED, 0, output); }
+    __device__ void reply(const Output *output) {
+        if (asked) {
+            events->send(tag, EVENT_REPLIED, 0, output);
+        } else {
+            send(output);
+        }
+    }
     __device__ void reply(const Output &output) { reply(&output); }
 
     // Waits for the threads that share the message: those of the block, or of the whole grid. Not for shape Thread. All of them must

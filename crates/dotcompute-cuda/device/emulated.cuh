@@ -52,6 +52,10 @@ DC_DEVICE u32 add_acq_rel_gpu(u32 *word, u32 value) { return __atomic_fetch_add(
 DC_DEVICE u64 take_number(u64 *counter) { return __atomic_fetch_add(counter, 1ull, __ATOMIC_RELAXED); }
 DC_DEVICE u64 load_number(const u64 *place) { return __atomic_load_n(place, __ATOMIC_ACQUIRE); }
 DC_DEVICE void store_number(u64 *place, u64 value) { __atomic_store_n(place, value, __ATOMIC_RELEASE); }
+DC_DEVICE u64 exchange_if_equal(u64 *place, u64 from, u64 to) {
+    __atomic_compare_exchange_n(place, &from, to, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+    return from;
+}
 DC_DEVICE void count_one(u32 *counter) { (void)__atomic_fetch_add(counter, 1u, __ATOMIC_RELAXED); }
 DC_DEVICE void keep_least(u32 *place, u32 value) {
     u32 now = __atomic_load_n(place, __ATOMIC_RELAXED);

@@ -54,7 +54,7 @@ struct EventSender {
                 store_number(limit, head + ring.mask + 1);
                 return true;
             }
-            if ((load_relaxed_sys(&control->host.command) & ~COMMAND_LEAVE) == COMMAND_KILL) return false;
+            if ((load_relaxed_sys(&control->host.command) & COMMAND_MASK) == COMMAND_KILL) return false;
             // Waiting for the host is no sign of death.
             store_relaxed_sys(&control->device.heartbeat, time_ns());
             pause_ns(pause);

@@ -10,12 +10,14 @@ use crate::Architecture;
 use crate::compile::{Input, Source};
 
 /// The framework's headers, by the names they include each other by.
-pub const HEADERS: [(&str, &str); 6] = [
+pub const HEADERS: [(&str, &str); 8] = [
     ("access.cuh", include_str!("../device/access.cuh")),
     ("emulated.cuh", include_str!("../device/emulated.cuh")),
     ("protocol.cuh", include_str!("../device/protocol.cuh")),
     ("ring.cuh", include_str!("../device/ring.cuh")),
+    ("links.cuh", include_str!("../device/links.cuh")),
     ("context.cuh", include_str!("../device/context.cuh")),
+    ("leader.cuh", include_str!("../device/leader.cuh")),
     ("ring_kernel.cuh", include_str!("../device/ring_kernel.cuh")),
 ];
 

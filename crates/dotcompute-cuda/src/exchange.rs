@@ -13,6 +13,8 @@ use crate::protocol::{Control, EventHead, MessageHead, Ring};
 /// Events that fit on their way to the host.
 pub(crate) const EVENTS: usize = 256;
 
+/// Bytes before a ring's slots: its control lines.
+const SLOTS: usize = 4 * LINE;
 /// Bytes before a slot's payload: its word.
 const WORD: usize = size_of::<u64>();
 
@@ -45,6 +47,13 @@ struct Part {
     bytes: usize,
     /// 64-bit words of a payload.
     words: usize,
+}
+
+impl Part {
+    /// Bytes from one slot to the next.
+    fn stride(self) -> usize {
+        WORD + 8 * self.words
+    }
 }
 
 /// Words of a payload, for slots that fill whole lines. A slot is a payload and its word.
@@ -88,13 +97,12 @@ impl Plan {
             let bytes = by_class!(words, ring_bytes(slots))?;
             Ok::<_, ExchangeError>(Part { offset, bytes, words })
         };
+        // An event brings an output, or a message back that came over a link.
+        let head = size_of::<EventHead>();
+        let words = class("message", head, input_size)?.max(class("output", head, output_size)?);
         let input =
             part(size_of::<Control>(), class("message", size_of::<MessageHead>(), input_size)?, queue)?;
-        let events = part(
-            (input.offset + input.bytes).next_multiple_of(LINE),
-            class("output", size_of::<EventHead>(), output_size)?,
-            EVENTS,
-        )?;
+        let events = part((input.offset + input.bytes).next_multiple_of(LINE), words, EVENTS)?;
         Ok(Self { input, events, queue, bytes: events.offset + events.bytes })
     }
 
@@ -276,6 +284,12 @@ impl Words {
         unsafe { self.at(0).cast::<Control>().as_ref() }
     }
 
+    /// Of the messages that came over links, those whose handler failed.
+    pub(crate) fn linked_failed(&self) -> u64 {
+        // Relaxed: written before they count as done, which whoever asks has acquired.
+        self.control().device.linked_failed.load(Ordering::Relaxed)
+    }
+
     /// How many messages the device is done with.
     pub(crate) fn done(&self) -> u64 {
         // SAFETY: the consumer's index of the ring of messages, at the beginning of its line: an aligned word, only used as an atomic.
@@ -285,10 +299,10 @@ impl Words {
 
     /// The word of an event's slot.
     pub(crate) fn event_word(&self, ticket: u64) -> &AtomicU64 {
-        let Part { offset, words, .. } = self.plan.events;
+        let part @ Part { offset, .. } = self.plan.events;
         let index = (ticket as usize) & (EVENTS.next_power_of_two() - 1);
         // SAFETY: within the ring's slots, by the layout that `create` has given it; an aligned word that is only used as an atomic.
-        unsafe { self.at(offset + 4 * LINE + index * (WORD + 8 * words)).cast().as_ref() }
+        unsafe { self.at(offset + SLOTS + index * part.stride()).cast().as_ref() }
     }
 
     /// The device's address of the control words.
@@ -307,9 +321,26 @@ impl Words {
     }
 
     fn device_ring(&self, part: Part, slots: usize) -> Ring {
-        let stride = (WORD + 8 * part.words) as u64;
-        let mask = slots.next_power_of_two() as u64 - 1;
-        Ring { control: self.memory.device_base() + part.offset as u64, mask, stride }
+        Self::ring_at(self.memory.device_base() + part.offset as u64, part, slots)
+    }
+
+    fn ring_at(control: u64, part: Part, slots: usize) -> Ring {
+        Ring { control, mask: slots.next_power_of_two() as u64 - 1, stride: part.stride() as u64 }
+    }
+
+    /// How much memory a link to this ring kernel takes, of so many messages (a power of two).
+    pub(crate) fn link_bytes(&self, slots: usize) -> usize {
+        SLOTS + slots * self.plan.input.stride()
+    }
+
+    /// The ring of a link to this ring kernel, in memory that begins at this address and is zero.
+    pub(crate) fn link_ring(&self, address: u64, slots: usize) -> Ring {
+        Self::ring_at(address, self.plan.input, slots)
+    }
+
+    /// Where in its memory the slot of this ticket is.
+    pub(crate) fn link_slot(ring: Ring, ticket: u64) -> usize {
+        SLOTS + ((ticket & ring.mask) * ring.stride) as usize
     }
 }
 
@@ -328,8 +359,8 @@ mod tests {
         for (bytes, words) in [(1, 7), (48, 7), (49, 15), (112, 15), (4080, 511)] {
             assert_eq!(class("message", 8, bytes).unwrap(), words);
         }
-        let error = Plan::new(4081, 8, 8).unwrap_err().to_string();
-        assert!(error.contains("message has 4081 bytes") && error.contains("at most 4080"), "{error}");
+        let error = Plan::new(4073, 8, 8).unwrap_err().to_string();
+        assert!(error.contains("message has 4073 bytes") && error.contains("at most 4072"), "{error}");
         assert!(Plan::new(8, 4073, 8).unwrap_err().to_string().contains("at most 4072"));
         assert!(Plan::new(8, 8, 0).is_err());
     }

@@ -33,6 +33,7 @@ pub mod nvrtc;
 mod account;
 mod exchange;
 mod limits;
+mod links;
 mod memory;
 mod port;
 mod protocol;

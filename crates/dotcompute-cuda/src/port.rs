@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use dotcompute_core::backend::BackendError;
 use dotcompute_core::backend::device::{
-    DeviceCommand, DeviceEvent, DeviceMessage, DevicePort, DeviceProgram, DeviceState, Shape,
+    DeviceCommand, DeviceEvent, DeviceMessage, DevicePeer, DevicePort, DeviceProgram, DeviceState, Shape,
 };
 
 use crate::exchange::Exchange;
+use crate::links::Peer;
 use crate::protocol::{
-    COMMAND_KILL, COMMAND_PAUSE, COMMAND_RUN, COMMAND_STOP, EVENT_FAILED, EVENT_REPLIED, EVENT_SENT,
-    EventHead, MessageHead, STATE_FAULTED, STATE_IDLE, STATE_LAUNCHED, STATE_PAUSED, STATE_RUNNING,
-    STATE_STOPPED,
+    COMMAND_KILL, COMMAND_PAUSE, COMMAND_RUN, COMMAND_STOP, EVENT_FAILED, EVENT_KIND_MASK,
+    EVENT_LINKED_FAILED, EVENT_LINKED_SENT, EVENT_REPLIED, EVENT_SENT, EventHead, LINKED_TICKET, MessageHead,
+    STATE_FAULTED, STATE_IDLE, STATE_LAUNCHED, STATE_PAUSED, STATE_RUNNING, STATE_STOPPED,
 };
 use crate::tenant::Tenant;
 use crate::watch::Watcher;
@@ -29,7 +30,9 @@ pub(crate) struct Port {
     /// Messages done with as of the last `Done`.
     done_seen: u64,
     handling_seen: u64,
-    /// The output of the event that was last taken.
+    /// Of a message and of an output.
+    sizes: (usize, usize),
+    /// The output of the event that was last taken, or its message.
     output: Box<[u8]>,
     watcher: Arc<Watcher>,
 }
@@ -43,9 +46,20 @@ impl Port {
         watcher: Arc<Watcher>,
     ) -> Self {
         watcher.add(&tenant.watched);
-        let output = vec![0; program.output.size].into_boxed_slice();
+        let sizes = (program.input.size, program.output.size);
+        let output = vec![0; sizes.0.max(sizes.1)].into_boxed_slice();
         let in_order = !matches!(program.shape, Shape::Thread { .. });
-        Self { exchange, tenant, commanded: None, in_order, done_seen: 0, handling_seen: 0, output, watcher }
+        Self {
+            exchange,
+            tenant,
+            commanded: None,
+            in_order,
+            done_seen: 0,
+            handling_seen: 0,
+            sizes,
+            output,
+            watcher,
+        }
     }
 
     /// Has the ring kernel come back if it is away and there is something for it to do.
@@ -111,6 +125,8 @@ impl DevicePort for Port {
         let next = self.exchange.events.next_ticket();
         let settled = match next {
             None => below,
+            // Every message of the host's before it has been done with, and its events lie before this one.
+            Some(ticket) if ticket & LINKED_TICKET != 0 => below.min(ticket & !LINKED_TICKET),
             // Every event of a message before it has been taken.
             Some(ticket) if self.in_order || ticket >= below => below.min(ticket),
             Some(_) => self.done_seen,
@@ -120,10 +136,15 @@ impl DevicePort for Port {
             return Some(self.done(settled));
         }
         let EventHead { ticket, kind, code } = self.exchange.events.pop(&mut self.output)?;
-        Some(match kind {
-            EVENT_SENT => DeviceEvent::Sent { ticket, output: &self.output },
-            EVENT_REPLIED => DeviceEvent::Replied { ticket, output: &self.output },
+        let (message, output) = (&self.output[..self.sizes.0], &self.output[..self.sizes.1]);
+        let [_, priority, ..] = kind.to_le_bytes();
+        let linked = code.to_le_bytes()[0];
+        Some(match kind & EVENT_KIND_MASK {
+            EVENT_SENT => DeviceEvent::Sent { ticket, output, linked },
+            EVENT_REPLIED => DeviceEvent::Replied { ticket, output },
             EVENT_FAILED => DeviceEvent::Failed { ticket, code },
+            EVENT_LINKED_SENT => DeviceEvent::LinkedSent { priority, output, linked },
+            EVENT_LINKED_FAILED => DeviceEvent::LinkedFailed { priority, code, message },
             other => {
                 self.lose(&format!("it sent an event of kind {other}, which is none: its ring is damaged"));
                 return None;
@@ -181,11 +202,26 @@ impl DevicePort for Port {
         Ok(())
     }
 
+    fn peer(&self) -> Option<Arc<dyn DevicePeer>> {
+        Some(Arc::new(Peer(Arc::clone(&self.tenant))))
+    }
+
+    fn close_links(&mut self) -> Option<u64> {
+        self.tenant.links.close()
+    }
+
+    fn take_linked(&mut self, each: &mut dyn FnMut(&[u8])) -> Result<(), BackendError> {
+        self.tenant.links.take(self.sizes.0, each)
+    }
+
     fn listen(&mut self, waker: &Waker) {
+        // Read before the looks below: one that leaves after them is in another state than this, which wakes.
+        let state = self.tenant.state();
         // Asked to make way, it may have left with messages in its ring.
         self.return_if_needed();
+        self.tenant.return_for_links();
         let event = self.exchange.events.popped();
-        self.watcher.listen(&self.tenant.watched, waker, self.tenant.state(), self.done_seen, event);
+        self.watcher.listen(&self.tenant.watched, waker, state, self.done_seen, event);
     }
 }
 

@@ -3,7 +3,7 @@
 //! Every word has one writer. What the host writes and what the device writes lie on different lines. The rings are those of
 //! [`dotcompute_ring::record`].
 
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Handle messages.
 pub(crate) const COMMAND_RUN: u32 = 1;
@@ -14,8 +14,14 @@ pub(crate) const COMMAND_STOP: u32 = 3;
 /// As stop, and wait for nobody: the host is gone.
 pub(crate) const COMMAND_KILL: u32 = 4;
 
+/// The command in the word of that name.
+pub(crate) const COMMAND_MASK: u32 = 255;
 /// Added to a command: leave the device for a while, whatever the command.
 pub(crate) const COMMAND_LEAVE: u32 = 256;
+/// Added to a command: send outputs to the host even if links take them.
+pub(crate) const COMMAND_ALSO_TO_HOST: u32 = 512;
+/// Added to a command: a bit for each outgoing link that is closed, from this one on.
+pub(crate) const COMMAND_CLOSED_SHIFT: u32 = 16;
 
 /// Waiting for the first command.
 pub(crate) const STATE_LAUNCHED: u32 = 0;
@@ -36,6 +42,18 @@ pub(crate) const EVENT_SENT: u32 = 1;
 pub(crate) const EVENT_REPLIED: u32 = 2;
 /// The handler reported an error.
 pub(crate) const EVENT_FAILED: u32 = 3;
+/// As sent, for a message that came over a link. Its priority is added from the second byte on.
+pub(crate) const EVENT_LINKED_SENT: u32 = 4;
+/// As failed, for a message that came over a link: the message follows in place of an output.
+pub(crate) const EVENT_LINKED_FAILED: u32 = 5;
+/// The kind without the priority.
+pub(crate) const EVENT_KIND_MASK: u32 = 255;
+
+/// Added to the ticket of a linked event, which is that of the next message from the host.
+pub(crate) const LINKED_TICKET: u64 = 1 << 63;
+
+/// Links in and links out that a ring kernel has at most.
+pub(crate) const MOST_LINKS: usize = 8;
 
 /// What stands before a message in its slot.
 #[repr(C)]
@@ -72,6 +90,44 @@ pub(crate) struct DeviceLine {
     pub(crate) handling_ns: AtomicU64,
     pub(crate) event_tail: AtomicU64,
     pub(crate) in_hand: AtomicU64,
+    pub(crate) closed_links: AtomicU64,
+    pub(crate) linked_failed: AtomicU64,
+}
+
+/// Written by the device: outputs that each link has taken, messages that have come over each and are done with.
+#[repr(C, align(128))]
+#[derive(Debug, Default)]
+pub(crate) struct LinkLine {
+    pub(crate) sent: [AtomicU64; MOST_LINKS],
+    pub(crate) handled: [AtomicU64; MOST_LINKS],
+}
+
+/// A [`Ring`] in words that the device reads.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(crate) struct RingWords {
+    control: AtomicU64,
+    mask: AtomicU64,
+    stride: AtomicU64,
+}
+
+impl RingWords {
+    pub(crate) fn set(&self, ring: Ring) {
+        // Relaxed: the device is started after this.
+        self.control.store(ring.control, Ordering::Relaxed);
+        self.mask.store(ring.mask, Ordering::Relaxed);
+        self.stride.store(ring.stride, Ordering::Relaxed);
+    }
+}
+
+/// A ring kernel's links. Written by the host while the ring kernel is away.
+#[repr(C, align(128))]
+#[derive(Debug, Default)]
+pub(crate) struct LinkTable {
+    pub(crate) incoming: AtomicU64,
+    pub(crate) outgoing: AtomicU64,
+    pub(crate) into: [RingWords; MOST_LINKS],
+    pub(crate) out: [RingWords; MOST_LINKS],
 }
 
 /// The words by which host and device of one ring kernel steer and watch each other.
@@ -80,6 +136,8 @@ pub(crate) struct DeviceLine {
 pub(crate) struct Control {
     pub(crate) host: HostLine,
     pub(crate) device: DeviceLine,
+    pub(crate) links: LinkLine,
+    pub(crate) table: LinkTable,
 }
 
 /// What the blocks of a grid share, in device memory; all zero at launch. The host only makes room for it.
@@ -95,6 +153,9 @@ pub(crate) struct GridLine {
     ticket: u64,
     event_tail: u64,
     event_limit: u64,
+    tag: u64,
+    open: u32,
+    also_to_host: u32,
 }
 
 /// Where a ring is, as the device sees it, with what its header says.
@@ -145,20 +206,24 @@ mod tests {
         macro_rules! numbers { ($($n:ident)*) => { $(
             all.push((format!("(size_t)dc::{}", stringify!($n)), $n as usize));
         )* } }
-        sizes! { MessageHead EventHead HostLine DeviceLine Control GridLine Ring Launch }
+        sizes! { MessageHead EventHead HostLine DeviceLine LinkLine LinkTable Control GridLine Ring Launch }
         offsets! {
             MessageHead: asked priority;
             EventHead: ticket kind code;
             HostLine: command faults_judged;
-            DeviceLine: state faults heartbeat handling_ns event_tail in_hand;
-            Control: host device;
+            DeviceLine: state faults heartbeat handling_ns event_tail in_hand closed_links linked_failed;
+            LinkLine: sent handled;
+            LinkTable: incoming outgoing out;
+            Control: host device links table;
             Ring: control mask stride;
             Launch: input events control grid grid_message state holds_after_fault beat_ns longest_pause_ns grace_ns stay_ns;
         }
         numbers! {
-            COMMAND_RUN COMMAND_PAUSE COMMAND_STOP COMMAND_KILL COMMAND_LEAVE
+            COMMAND_RUN COMMAND_PAUSE COMMAND_STOP COMMAND_KILL COMMAND_MASK COMMAND_LEAVE COMMAND_ALSO_TO_HOST
+            COMMAND_CLOSED_SHIFT
             STATE_LAUNCHED STATE_RUNNING STATE_PAUSED STATE_FAULTED STATE_STOPPED STATE_IDLE
-            EVENT_SENT EVENT_REPLIED EVENT_FAILED
+            EVENT_SENT EVENT_REPLIED EVENT_FAILED EVENT_LINKED_SENT EVENT_LINKED_FAILED EVENT_KIND_MASK
+            LINKED_TICKET MOST_LINKS
         }
         ring(&mut all);
         all

@@ -11,7 +11,10 @@ use dotcompute_core::backend::BackendError;
 use dotcompute_core::backend::device::{AfterFault, DeviceProgram};
 
 use crate::exchange::Words;
-use crate::protocol::{COMMAND_LEAVE, Launch, STATE_IDLE, STATE_LAUNCHED, STATE_STOPPED};
+use crate::links::{LinkMemory, Links};
+use crate::protocol::{
+    COMMAND_LEAVE, COMMAND_MASK, COMMAND_RUN, Launch, STATE_IDLE, STATE_LAUNCHED, STATE_STOPPED,
+};
 use crate::watch::Watched;
 
 /// A heart beats so often.
@@ -78,6 +81,18 @@ pub(crate) trait Stage: Send + Sync {
     /// Overwrites the state, while no handler runs.
     fn write_state(&self, bytes: &[u8]) -> Result<(), BackendError>;
 
+    /// Runs `act` with no ring kernel on the device.
+    fn quiesced(&self, act: &mut dyn FnMut()) -> Result<(), BackendError>;
+
+    /// Zeroed memory of the device, for a link. The device is quiet.
+    fn link_memory(&self, bytes: usize) -> Result<Arc<dyn LinkMemory>, BackendError>;
+
+    /// Keeps the memory of a link until nothing of the ring kernel runs any more.
+    fn keep(&self, memory: Arc<dyn LinkMemory>);
+
+    /// What all ring kernels of its device have in common, and no other.
+    fn ground(&self) -> usize;
+
     /// What is wrong with the device, so that the ring kernel cannot go on. Never waits.
     fn trouble(&self) -> Option<String> {
         None
@@ -90,6 +105,7 @@ pub(crate) struct Tenant {
     pub(crate) stage: Arc<dyn Stage>,
     pub(crate) words: Arc<Words>,
     pub(crate) watched: Arc<Watched>,
+    pub(crate) links: Links,
     /// Held while it is brought back: two posts must not bring it back twice.
     coming: Mutex<()>,
 }
@@ -101,7 +117,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Tenant {
     pub(crate) fn new(name: &str, stage: Arc<dyn Stage>, words: Arc<Words>) -> Arc<Self> {
         let watched = Watched::new(Arc::clone(&words), Arc::clone(&stage));
-        Arc::new(Self { name: name.to_owned(), stage, words, watched, coming: Mutex::new(()) })
+        Arc::new_cyclic(|this| {
+            watched.set_tenant(Weak::clone(this));
+            let (links, coming) = (Links::default(), Mutex::default());
+            Self { name: name.to_owned(), stage, words, watched, links, coming }
+        })
     }
 
     /// What the device says that it is doing.
@@ -110,12 +130,12 @@ impl Tenant {
         self.words.control().device.state.load(Ordering::Acquire)
     }
 
-    /// Gives a command, and keeps it making way if it is to.
+    /// Gives a command; what was added to the one before stays.
     pub(crate) fn command(&self, command: u32) {
         let word = &self.words.control().host.command;
         // One writer towards the device, several threads here. Release: what the host wrote before comes before it.
         let _ = word
-            .fetch_update(Ordering::Release, Ordering::Relaxed, |now| Some(now & COMMAND_LEAVE | command));
+            .fetch_update(Ordering::Release, Ordering::Relaxed, |now| Some(now & !COMMAND_MASK | command));
     }
 
     fn is_to_leave(&self) -> bool {
@@ -139,6 +159,14 @@ impl Tenant {
         self.words.control().device.state.store(STATE_LAUNCHED, Ordering::Release);
         if let Err(error) = self.stage.start() {
             self.watched.lose(&format!("it could not return to the device: {error}"));
+        }
+    }
+
+    /// Brings it back if it is away and messages wait that came over a link: their sender could not.
+    pub(crate) fn return_for_links(&self) {
+        let command = self.words.control().host.command.load(Ordering::Relaxed) & COMMAND_MASK;
+        if self.state() == STATE_IDLE && command == COMMAND_RUN && self.links.have_messages() {
+            self.return_if_away();
         }
     }
 

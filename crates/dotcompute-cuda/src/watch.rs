@@ -5,13 +5,13 @@
 //! has stopped beating its heart is reported as lost.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::exchange::Words;
 use crate::protocol::{STATE_IDLE, STATE_STOPPED};
-use crate::tenant::Stage;
+use crate::tenant::{Stage, Tenant};
 
 /// Between two looks at words that somebody waits for: at first, and after a while without anything.
 const PACE: [Duration; 2] = [Duration::from_micros(10), Duration::from_micros(250)];
@@ -40,6 +40,7 @@ pub(crate) struct Watched {
     lost: AtomicBool,
     why: Mutex<String>,
     heart: Mutex<Heart>,
+    tenant: OnceLock<Weak<Tenant>>,
 }
 
 /// The last beat that was seen, and when it was new.
@@ -57,7 +58,20 @@ impl Watched {
             lost: AtomicBool::new(false),
             why: Mutex::default(),
             heart: Mutex::new(Heart { beat: 0, seen: Instant::now() }),
+            tenant: OnceLock::new(),
         })
+    }
+
+    /// Called once, when there is one.
+    pub(crate) fn set_tenant(&self, tenant: Weak<Tenant>) {
+        let _ = self.tenant.set(tenant);
+    }
+
+    /// Brings it back from where it is away, for messages that nobody on the host has posted.
+    fn bring_back(&self) {
+        if let Some(tenant) = self.tenant.get().and_then(Weak::upgrade) {
+            tenant.return_for_links();
+        }
     }
 
     /// Why it is lost, if it is.
@@ -197,6 +211,7 @@ impl Shared {
                 watched.retain(|one| one.strong_count() > 0);
                 watched.iter().filter_map(Weak::upgrade).collect()
             };
+            watched.iter().for_each(|one| one.bring_back());
             let waiting = watched.iter().filter(|one| one.look()).count();
             if Instant::now() >= next_hearts {
                 watched.iter().for_each(|one| one.mind_heart(patience));

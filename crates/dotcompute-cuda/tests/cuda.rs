@@ -5,6 +5,7 @@
 
 mod coexistence;
 mod common;
+mod links;
 #[path = "../../dotcompute-core/tests/suite/mod.rs"]
 mod suite;
 
@@ -113,7 +114,7 @@ impl<const SHAPE: usize> Place for Gpu<SHAPE> {
     }
 
     fn launch(&self, runtime: &Runtime, name: &str, options: KernelOptions) -> KernelHandle<Number, Number> {
-        let entry = if name == "sum" { "sum" } else { "count" };
+        let entry = if name.starts_with("sum") { "sum" } else { "count" };
         runtime.launch_on_device(name, options, kernel(entry, SHAPE)).unwrap()
     }
 }
@@ -146,6 +147,35 @@ fn suite_of_one_block() {
 #[test]
 fn suite_of_two_blocks() {
     run_suite::<2>();
+}
+
+/// Every test of connections on the device.
+fn run_links<const SHAPE: usize>() {
+    if backend(|_| {}).is_none() {
+        return;
+    }
+    links::outputs_reach_the_next_in_order_without_the_host::<Gpu<SHAPE>>();
+    links::several_feed_one_and_one_feeds_device_and_host::<Gpu<SHAPE>>();
+    links::a_failure_comes_back_with_its_message_and_supervision_decides::<Gpu<SHAPE>>();
+    links::a_pause_holds_those_before_and_keeps_nobody_from_the_device::<Gpu<SHAPE>>();
+    links::whoever_ends_leaves_nothing_unaccounted_for::<Gpu<SHAPE>>();
+    links::one_that_is_away_comes_back_for_what_a_link_brings::<Gpu<SHAPE>>();
+    links::more_than_there_are_links_go_by_the_host::<Gpu<SHAPE>>();
+}
+
+#[test]
+fn links_of_one_thread() {
+    run_links::<0>();
+}
+
+#[test]
+fn links_of_one_block() {
+    run_links::<1>();
+}
+
+#[test]
+fn links_of_two_blocks() {
+    run_links::<2>();
 }
 
 #[test]
@@ -283,6 +313,9 @@ fn on_a_driver_that_pretends() {
         "suite_of_one_thread",
         "suite_of_one_block",
         "suite_of_two_blocks",
+        "links_of_one_thread",
+        "links_of_one_block",
+        "links_of_two_blocks",
         "ring_kernels_make_way_for_launches_and_for_whoever_needs_the_device",
         "an_idle_kernel_leaves_the_device_and_comes_back",
         "whoever_waits_for_the_whole_device_gets_a_turn",

@@ -1,5 +1,6 @@
 //! The suite of all ring kernels on the emulated device, in every shape, and what only a device has.
 
+mod links;
 #[path = "../../dotcompute-core/tests/suite/mod.rs"]
 mod suite;
 
@@ -20,9 +21,17 @@ use suite::{Number, PATIENCE, Place, number};
 suite!(of_one_thread, Emulated<0>);
 suite!(of_one_block, Emulated<1>);
 suite!(of_two_blocks, Emulated<2>);
+links!(linked_threads, Emulated<0>);
+links!(linked_blocks, Emulated<1>);
+links!(linked_grids, Emulated<2>);
 
 /// The suite's ring kernels.
 const HANDLERS: &str = include_str!("handlers/suite.cu");
+
+/// That of a ring kernel of this name.
+fn entry(name: &str) -> &'static str {
+    if name.starts_with("sum") { "sum" } else { "count" }
+}
 
 /// The emulated device, with ring kernels of this shape.
 struct Emulated<const SHAPE: usize>(Arc<EmulatedBackend>);
@@ -40,7 +49,7 @@ impl<const SHAPE: usize> Place for Emulated<SHAPE> {
     }
 
     fn launch(&self, runtime: &Runtime, name: &str, options: KernelOptions) -> KernelHandle<Number, Number> {
-        let kernel = DeviceKernel::cuda_cpp("suite.cu", HANDLERS).entry(name.to_owned());
+        let kernel = DeviceKernel::cuda_cpp("suite.cu", HANDLERS).entry(entry(name));
         let kernel = kernel.state(number(0)).queue(4).shape(SHAPES[SHAPE]);
         runtime.launch_on_device(name, options, kernel).unwrap()
     }
@@ -215,6 +224,21 @@ fn a_busy_kernel_gives_others_a_turn_and_misses_nothing() {
 }
 
 #[test]
+fn many_that_are_told_to_end_at_once_all_end() {
+    for _ in 0..10 {
+        let runtime = runtime_with(|_| {});
+        let text = || DeviceKernel::cuda_cpp("suite.cu", HANDLERS).entry("sum").state(number(0));
+        let kernels: Vec<KernelHandle<Number, Number>> = (0..40)
+            .map(|index| launch(&runtime, &format!("sum-{index}"), text().shape(Shape::Block { threads: 1 })))
+            .collect();
+        for kernel in &kernels {
+            assert_eq!(kernel.ask(number(3)).unwrap(), number(3));
+        }
+        runtime.shutdown(PATIENCE).unwrap();
+    }
+}
+
+#[test]
 fn a_handler_that_never_returns_is_an_error_in_time() {
     const TEXT: &str = r#"
         extern "C" __device__ int32_t handle(Ctx *ctx, void *, const Number *message, Number *answer) {
@@ -306,7 +330,7 @@ fn what_cannot_fit_is_refused_with_what_would() {
     }
     let large = DeviceKernel::<Large, Number>::cuda_cpp("suite.cu", "");
     let refused = runtime.launch_on_device("large", KernelOptions::new(), large).unwrap_err().to_string();
-    assert!(refused.contains("message has 4800 bytes") && refused.contains("at most 4080"), "{refused}");
+    assert!(refused.contains("message has 4800 bytes") && refused.contains("at most 4072"), "{refused}");
     // Nothing of all that is held.
     let kernel = launch(&runtime, "refused", text().shape(Shape::Grid { blocks: 3, threads: 1 }));
     assert_eq!(kernel.ask(number(4)).unwrap(), number(4));

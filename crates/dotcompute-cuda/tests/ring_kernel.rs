@@ -5,6 +5,7 @@ mod common;
 mod ptx;
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use common::{ARCHITECTURES, toolchain};
@@ -17,7 +18,7 @@ use dotcompute_core::runtime::{Runtime, RuntimeOptions};
 use dotcompute_cuda::Architecture;
 use dotcompute_cuda::compile::Input;
 use dotcompute_cuda::device_code::{KERNEL, compile_input};
-use ptx::{Access, Place, Root};
+use ptx::{Access, Place, Root, Table};
 
 #[derive(Message, Clone, Copy)]
 #[message(record)]
@@ -159,29 +160,42 @@ const EVENTS: Root = Root::Parameter(24);
 const CONTROL: Root = Root::Parameter(48);
 const POINTERS: [u64; 6] = [0, 24, 48, 56, 64, 72];
 
-/// What the host sees too: the memory, the offset in it, whether that is in one of many slots, and what the device may do there.
+/// Where it says which links there are, where their rings are, and what the device may do in these: they are in its own memory.
+const LINK_COUNTS: Range<i64> = 384..400;
+const LINKS: Table = Table { root: CONTROL, offsets: 400..784, stride: 24 };
+/// A thread that takes one of several messages looks at its word as the host's, whichever ring it is in: that scope holds the device's.
+const LINKED: [&str; 6] = ["ld", "st", "ld.acquire.gpu", "st.release.gpu", "atom", "ld.relaxed.sys"];
+
+/// What the host sees too: the memory, the offsets in it, whether that is one of many, and what the device may do there.
 ///
 /// What the host writes is polled relaxed, with a fence behind what was found. What it reads comes after a release if something else is to
 /// be seen with it. A weak load is of the device's own word, before its first turn.
-const SHARED: [(Root, i64, bool, &[&str]); 12] = [
+const SHARED: [(Root, Range<i64>, bool, &[&str]); 18] = [
     // The word of a slot with a message.
-    (INPUT, 512, true, &["ld.relaxed.sys"]),
+    (INPUT, 512..513, true, &["ld.relaxed.sys"]),
     // Messages handled.
-    (INPUT, 256, false, &["ld", "st.release.sys"]),
+    (INPUT, 256..257, false, &["ld", "st.release.sys"]),
     // The word of a slot for an event, and how many events the host has taken.
-    (EVENTS, 512, true, &["st.release.sys"]),
-    (EVENTS, 256, false, &["ld.relaxed.sys"]),
+    (EVENTS, 512..513, true, &["st.release.sys"]),
+    (EVENTS, 256..257, false, &["ld.relaxed.sys"]),
     // The command, and the faults that were judged.
-    (CONTROL, 0, false, &["ld.relaxed.sys"]),
-    (CONTROL, 4, false, &["ld.relaxed.sys"]),
+    (CONTROL, 0..1, false, &["ld.relaxed.sys"]),
+    (CONTROL, 4..5, false, &["ld.relaxed.sys"]),
     // State and faults.
-    (CONTROL, 128, false, &["ld", "st.release.sys"]),
-    (CONTROL, 132, false, &["ld", "st.release.sys"]),
+    (CONTROL, 128..129, false, &["ld", "st.release.sys"]),
+    (CONTROL, 132..133, false, &["ld", "st.release.sys"]),
     // The heartbeat, the time in handlers, the next event, the message in hand.
-    (CONTROL, 136, false, &["st.relaxed.sys"]),
-    (CONTROL, 144, false, &["ld", "st.relaxed.sys"]),
-    (CONTROL, 152, false, &["ld", "st.relaxed.sys"]),
-    (CONTROL, 160, false, &["st.relaxed.sys"]),
+    (CONTROL, 136..137, false, &["st.relaxed.sys"]),
+    (CONTROL, 144..145, false, &["ld", "st.relaxed.sys"]),
+    (CONTROL, 152..153, false, &["ld", "st.relaxed.sys"]),
+    (CONTROL, 160..161, false, &["st.relaxed.sys"]),
+    // The links that are closed; of their messages, those that failed; what was sent and handled over each; and where they are.
+    (CONTROL, 168..169, false, &["st.release.sys"]),
+    (CONTROL, 176..177, false, &["ld", "st.relaxed.sys"]),
+    (CONTROL, 256..320, true, &["st.relaxed.sys", "st.release.sys"]),
+    (CONTROL, 320..384, true, &["st.release.sys"]),
+    (CONTROL, LINK_COUNTS, false, &["ld"]),
+    (CONTROL, LINKS.offsets, true, &["ld"]),
 ];
 
 /// Whether the device may do this. The payload of a slot is read or written between the accesses to its word.
@@ -191,11 +205,14 @@ fn is_allowed(access: &Access) -> bool {
         INPUT | EVENTS if place.varies && place.offset >= 520 => {
             instruction == if place.root == INPUT { "ld" } else { "st" }
         }
-        INPUT | EVENTS | CONTROL => SHARED.iter().any(|&(root, offset, varies, instructions)| {
-            // Two words that are loaded at once begin at the first.
-            (root, offset, varies) == (place.root, place.offset, place.varies)
+        INPUT | EVENTS | CONTROL => SHARED.iter().any(|(root, offsets, varies, instructions)| {
+            // Words that are loaded at once begin at the first.
+            *root == place.root
+                && offsets.contains(&place.offset)
+                && (*varies || !place.varies)
                 && instructions.contains(&instruction.as_str())
         }),
+        Root::Table => LINKED.contains(&instruction.as_str()),
         // The device's own memory: the host's scope would be for nothing.
         Root::Parameter(_) | Root::Variable => !instruction.ends_with(".sys"),
     };
@@ -204,29 +221,34 @@ fn is_allowed(access: &Access) -> bool {
 
 /// What a kernel's text does that it may not, or does not do that it must.
 fn wrongs(text: &str, shape: Shape, sends: bool) -> Vec<String> {
-    let accesses = ptx::accesses(text, &POINTERS);
+    let accesses = ptx::accesses(text, &POINTERS, LINKS);
     let mut wrongs: Vec<String> =
         accesses.iter().filter(|access| !is_allowed(access)).map(ToString::to_string).collect();
-    let at = |root, offset, instruction: &str| {
-        let there = |place: &Place| (place.root, place.offset) == (root, offset);
+    let at = |root, offsets: &Range<i64>, instruction: &str| {
+        let there = |place: &Place| place.root == root && offsets.contains(&place.offset);
         let found = |one: &&Access| one.instruction == instruction && one.places.iter().any(there);
         accesses.iter().filter(found).count()
     };
-    for (root, offset, _, instructions) in SHARED {
+    for (root, offsets, _, instructions) in SHARED {
         // The compiler sees that it sends nothing and never fails, and leaves out what would do that.
-        if root == EVENTS && !sends {
+        let fails_or_sends = root == EVENTS || (root == CONTROL && [176, 256].contains(&offsets.start));
+        if fails_or_sends && !sends {
             continue;
         }
         wrongs.extend(
             instructions
                 .iter()
-                .filter(|instruction| at(root, offset, instruction) == 0 && **instruction != "ld")
-                .map(|instruction| format!("no {instruction} at {root:?}+{offset}")),
+                .filter(|instruction| at(root, &offsets, instruction) == 0 && **instruction != "ld")
+                .map(|instruction| format!("no {instruction} at {root:?}+{offsets:?}")),
         );
     }
-    // A fence behind what was found: the judged faults, the message (in every thread that takes one of its own), room for an event.
+    let linked: &[&str] =
+        if sends { &["ld.acquire.gpu", "st.release.gpu", "atom"] } else { &["ld.acquire.gpu"] };
+    let missing = |instruction: &&&str| at(Root::Table, &(0..i64::MAX), instruction) == 0;
+    wrongs.extend(linked.iter().filter(missing).map(|instruction| format!("no {instruction} in links")));
+    // A fence behind what was found: the judged faults, the command, the message (in every thread that takes one of its own), room for an event.
     let takers = if matches!(shape, Shape::Thread { .. }) { 2 } else { 1 };
-    let wanted = 1 + takers + at(EVENTS, 256, "ld.relaxed.sys");
+    let wanted = 2 + takers + at(EVENTS, &(256..257), "ld.relaxed.sys");
     let fences = text.matches("fence.acq_rel.sys;").count();
     if fences < wanted {
         wrongs.push(format!("{fences} fences where {wanted} are wanted"));
@@ -264,6 +286,8 @@ fn a_wrong_scope_or_order_is_noticed() {
         ("st.release.sys.u32", "st.release.cta.u32"),
         ("st.relaxed.sys.u64", "st.volatile.u64"),
         ("fence.acq_rel.sys", "fence.acq_rel.gpu"),
+        ("ld.acquire.gpu.u64", "ld.relaxed.gpu.u64"),
+        ("st.release.gpu.u64", "st.relaxed.gpu.u64"),
     ];
     let found: BTreeSet<&str> = changes
         .into_iter()

@@ -21,7 +21,8 @@ pub fn bench() -> Bench<GpuSetting> {
     Bench {
         name: BENCH,
         unit: "ns",
-        about: "the host tells the first and receives from the last; of two, the first is connected to the second",
+        about: "the host tells the first and receives from the last; of two, the first is connected to the second through the \
+                device's memory",
         turns: 1,
         subjects: vec![Subject::new(OF_ONE, of_one), Subject::new(OF_TWO, of_two)],
     }

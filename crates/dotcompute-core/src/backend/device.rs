@@ -5,7 +5,9 @@
 //! *attendant*, and that task acts through a [`DevicePort`]. So a port has one user, a device sees one producer and one consumer, and
 //! a backend has nothing to do but to move records and obey four commands.
 
+use std::any::Any;
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -169,6 +171,8 @@ pub enum DeviceEvent<'a> {
         ticket: u64,
         /// The output's bytes.
         output: &'a [u8],
+        /// The links that have taken it already, a bit each.
+        linked: u8,
     },
     /// The handler answered the message of this ticket.
     Replied {
@@ -183,6 +187,24 @@ pub enum DeviceEvent<'a> {
         ticket: u64,
         /// What the handler returned; not 0.
         code: i32,
+    },
+    /// As [`Sent`](Self::Sent), for a message that came over a link.
+    LinkedSent {
+        /// The message's priority.
+        priority: u8,
+        /// The output's bytes.
+        output: &'a [u8],
+        /// The links that have taken it already, a bit each.
+        linked: u8,
+    },
+    /// As [`Failed`](Self::Failed), for a message that came over a link.
+    LinkedFailed {
+        /// The message's priority.
+        priority: u8,
+        /// What the handler returned; not 0.
+        code: i32,
+        /// The message's bytes.
+        message: &'a [u8],
     },
     /// All messages with tickets below this one are done with, well unless they [`Failed`](Self::Failed).
     Done {
@@ -244,6 +266,59 @@ pub trait DevicePort: Send {
     /// [`BackendError`] if the device refuses.
     fn write_state(&mut self, bytes: &[u8]) -> Result<(), BackendError>;
 
+    /// The ring kernel as others of its device see it. None where a device links no ring kernels.
+    fn peer(&self) -> Option<Arc<dyn DevicePeer>> {
+        None
+    }
+
+    /// Closes the links that lead here, without waiting. None while somebody may still send over one; then how many messages wait in them.
+    fn close_links(&mut self) -> Option<u64> {
+        Some(0)
+    }
+
+    /// Gives `each` the bytes of the messages that wait in links that are closed, oldest first. Called once it is stopped or lost.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError`] if they cannot be read.
+    fn take_linked(&mut self, _each: &mut dyn FnMut(&[u8])) -> Result<(), BackendError> {
+        Ok(())
+    }
+
     /// Arranges that `waker` is called once there is an event or another state. The caller looks at both once more after this.
     fn listen(&mut self, waker: &Waker);
+}
+
+/// What a ring kernel has sent and taken over links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LinkCounts {
+    /// Messages that others have sent to it.
+    pub received: u64,
+    /// Those whose handler returned well.
+    pub handled: u64,
+    /// Outputs that its links have taken; one that goes to two counts twice.
+    pub sent: u64,
+}
+
+/// A ring kernel on a device, as others of that device see it.
+///
+/// A *link* leads from one ring kernel to another without the host: outputs become messages in memory of the device. The runtime makes
+/// one for a connection where it can, and sees of its messages only counts. What a link does not take (it is closed, or full
+/// while its sender has to leave) comes to the host as any output, which knows all connections.
+pub trait DevicePeer: Any + Send + Sync {
+    /// Makes a link to another ring kernel whose messages are this one's outputs. None if there can be none: it is on another device, it is
+    /// about to end, or one of the two has as many as it can have.
+    ///
+    /// Waits until both are at a message boundary.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError`] if the device could not be had quiet, or has no memory.
+    fn link(&self, to: &dyn DevicePeer) -> Result<Option<u8>, BackendError>;
+
+    /// From its next message on, has outputs come to the host even if links take them: it is connected elsewhere too.
+    fn also_to_host(&self);
+
+    /// What was counted until now.
+    fn link_counts(&self) -> LinkCounts;
 }

@@ -231,6 +231,7 @@ impl Runtime {
         let device = self.device.as_ref().ok_or_else(no_device);
         match device.and_then(|device| reside_on(&**device, &shared.core, program)) {
             Ok((device, port)) => {
+                shared.core.links.open(port.peer());
                 let task = Program::Host(Box::pin(Attendant::new(intake, port)));
                 self.make_resident(shared, task, Some(device))
             }

@@ -231,7 +231,9 @@ impl DevicePort for LoopbackPort {
             drop(inner);
             kernel.changed.notify_all();
             return Some(match self.taken.insert(event) {
-                Event::Out(ticket, Out::Sent(output)) => DeviceEvent::Sent { ticket: *ticket, output },
+                Event::Out(ticket, Out::Sent(output)) => {
+                    DeviceEvent::Sent { ticket: *ticket, output, linked: 0 }
+                }
                 Event::Out(ticket, Out::Replied(output)) => DeviceEvent::Replied { ticket: *ticket, output },
                 Event::Failed(ticket, code) => DeviceEvent::Failed { ticket: *ticket, code: *code },
             });

@@ -37,7 +37,7 @@ pub trait Place {
     /// A runtime with two workers.
     fn runtime(&self) -> Runtime;
 
-    /// Launches `sum` or `count`, with a short queue on a device.
+    /// Launches `sum` or `count`, or one whose name begins so, with a short queue on a device.
     fn launch(&self, runtime: &Runtime, name: &str, options: KernelOptions) -> KernelHandle<Number, Number>;
 
     /// Loses the device, if this place has one that can be lost.
@@ -107,7 +107,7 @@ macro_rules! suite {
     ($module:ident, $place:ty) => {
         mod $module {
             use super::*;
-            $crate::suite! { @tests $place:
+            $crate::suite! { @tests_of suite, $place:
                 it_is_asked_told_and_read_as_any_other
                 a_question_without_an_answer_is_an_error
                 a_pause_keeps_state_and_mail_and_lets_urgent_mail_pass
@@ -118,11 +118,11 @@ macro_rules! suite {
             }
         }
     };
-    (@tests $place:ty: $($test:ident)*) => {
+    (@tests_of $tests:ident, $place:ty: $($test:ident)*) => {
         $(
             #[test]
             fn $test() {
-                suite::$test::<$place>();
+                $tests::$test::<$place>();
             }
         )*
     };

@@ -194,6 +194,7 @@ impl CudaBackend {
             module,
             function,
             words: Arc::clone(&exchange.words),
+            patience: self.options.launch_patience,
             stays: Stays { idle: self.options.idle_grace, longest: self.options.longest_stay },
             shares,
         };

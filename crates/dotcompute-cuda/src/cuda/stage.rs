@@ -16,6 +16,7 @@ use crate::account::Share;
 use crate::device_code::KERNEL;
 use crate::driver::{Device, DriverError, Module};
 use crate::exchange::Words;
+use crate::links::LinkMemory;
 use crate::protocol::{GridLine, Launch};
 use crate::tenant::{Places, Stage, Stays, launch};
 
@@ -50,6 +51,9 @@ pub(super) struct Parts {
     _words: Arc<Words>,
     _code: Code,
     _shares: [Share; 2],
+    ground: Arc<Ground>,
+    patience: Duration,
+    links: Mutex<Vec<Arc<dyn LinkMemory>>>,
 }
 
 /// A module that is unloaded once the device is quiet.
@@ -113,13 +117,15 @@ pub(super) struct Ingredients {
     pub(super) function: Function,
     pub(super) words: Arc<Words>,
     pub(super) stays: Stays,
+    /// How long ring kernels may take to make way.
+    pub(super) patience: Duration,
     pub(super) shares: [Share; 2],
 }
 
 impl CudaStage {
     /// Takes everything that the ring kernel needs. The device is quiet.
     pub(super) fn new(name: &str, program: &DeviceProgram, from: Ingredients) -> Result<Self, DriverError> {
-        let Ingredients { context, ground, module, function, words, stays, shares } = from;
+        let Ingredients { context, ground, module, function, words, stays, patience, shares } = from;
         let graveyard = Arc::clone(&ground.graveyard);
         let code = Code::new(module, &graveyard);
         let running = Stream::new(&context, &graveyard)?;
@@ -148,6 +154,9 @@ impl CudaStage {
             _words: words,
             _code: code,
             _shares: shares,
+            ground: Arc::clone(&ground),
+            patience,
+            links: Mutex::default(),
         };
         parts.write_state(&parts.image)?;
         let parts = Arc::new(parts);
@@ -190,6 +199,20 @@ impl Parts {
             state.extend_from_slice(&staging.bytes()[..length]);
         }
         Ok(state)
+    }
+
+    /// Memory for a link, and what is needed to read it. The device is quiet.
+    fn link_memory(&self, bytes: usize) -> Result<CudaLink, DriverError> {
+        let graveyard = &self.ground.graveyard;
+        let memory = DeviceMemory::new(&self.context, graveyard, bytes)?;
+        let staging = Mutex::new(Pinned::zeroed(&self.context, graveyard, bytes)?);
+        let stream = Stream::new(&self.context, graveyard)?;
+        let link = CudaLink { context: Arc::clone(&self.context), memory, bytes, staging, stream };
+        // SAFETY: so many bytes of memory that nobody else knows of yet.
+        unsafe { result::memset_d8_async(link.memory.address(), 0, bytes, link.stream.handle()) }
+            .map_err(DriverError::while_doing(format!("clearing {bytes} bytes for a link")))?;
+        link.wait()?;
+        Ok(link)
     }
 
     fn copied(&self, doing: impl Fn() -> String) -> Result<(), DriverError> {
@@ -249,8 +272,65 @@ impl Stage for CudaStage {
         self.parts.write_state(bytes).map_err(|error| device_error(doing, &error))
     }
 
+    fn quiesced(&self, act: &mut dyn FnMut()) -> Result<(), BackendError> {
+        self.parts.ground.quiesced(self.parts.patience, act)
+    }
+
+    fn link_memory(&self, bytes: usize) -> Result<Arc<dyn LinkMemory>, BackendError> {
+        let memory = self.parts.link_memory(bytes);
+        Ok(Arc::new(memory.map_err(|error| device_error("taking memory for a link", &error))?))
+    }
+
+    fn keep(&self, memory: Arc<dyn LinkMemory>) {
+        self.parts.links.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
+    }
+
+    fn ground(&self) -> usize {
+        Arc::as_ptr(&self.parts.ground).addr()
+    }
+
     fn trouble(&self) -> Option<String> {
         self.parts.running.is_done().err().map(|error| error.to_string())
+    }
+}
+
+/// The memory of a link.
+struct CudaLink {
+    context: Arc<CudaContext>,
+    memory: DeviceMemory,
+    bytes: usize,
+    staging: Mutex<Pinned>,
+    stream: Stream,
+}
+
+impl CudaLink {
+    fn wait(&self) -> Result<(), DriverError> {
+        if self.stream.wait(Instant::now() + COPYING)? {
+            return Ok(());
+        }
+        Err(DriverError::TooSlow { doing: format!("moving {} bytes of a link", self.bytes), waited: COPYING })
+    }
+
+    fn copy(&self) -> Result<Vec<u8>, DriverError> {
+        let doing = || DriverError::while_doing(format!("reading {} bytes of a link", self.bytes));
+        self.context.bind_to_thread().map_err(doing())?;
+        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        let to = &mut staging.bytes_mut()[..self.bytes];
+        // SAFETY: both have as many bytes and live as long as `self`; nobody reads the page-locked ones before the copy is done.
+        unsafe { result::memcpy_dtoh_async(to, self.memory.address(), self.stream.handle()) }
+            .map_err(doing())?;
+        self.wait()?;
+        Ok(staging.bytes()[..self.bytes].to_vec())
+    }
+}
+
+impl LinkMemory for CudaLink {
+    fn address(&self) -> u64 {
+        self.memory.address()
+    }
+
+    fn read(&self) -> Result<Vec<u8>, BackendError> {
+        self.copy().map_err(|error| device_error("reading what waits in a link", &error))
     }
 }
 

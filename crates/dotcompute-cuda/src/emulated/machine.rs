@@ -1,6 +1,6 @@
 //! The threads of a ring kernel on the emulated device.
 
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,14 @@ use dotcompute_core::backend::{BackendError, BackendKind, Residency};
 
 use super::compiler::{Code, Home, Thread};
 use crate::account::Share;
-use crate::exchange::{Exchange, Words};
+use crate::exchange::{Exchange, SharedMemory as _, Words};
+use crate::links::LinkMemory;
 use crate::memory::HostMemory;
 use crate::protocol::{GridLine, Launch};
-use crate::tenant::{Places, Stage, Stays, launch};
+use crate::tenant::{Places, Stage, Stays, Tenants, launch};
 
+/// How long ring kernels may take to make way for a link.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest pause between two looks of an idle ring kernel.
 const LONGEST_PAUSE: Duration = Duration::from_micros(200);
 
@@ -26,7 +29,9 @@ pub(super) struct Threads {
     launch: Launch,
     blocks: u32,
     threads: u32,
-    running: Mutex<u32>,
+    /// Threads that have not left.
+    running: AtomicU32,
+    ending: Mutex<()>,
     ended: Condvar,
     image: Vec<u8>,
     state: HostMemory,
@@ -34,6 +39,8 @@ pub(super) struct Threads {
     _grid_message: HostMemory,
     _words: Arc<Words>,
     _share: Share,
+    tenants: Arc<Tenants>,
+    links: Mutex<Vec<Arc<dyn LinkMemory>>>,
 }
 
 /// A ring kernel on the emulated device, for the runtime.
@@ -48,6 +55,7 @@ impl Threads {
         code: Arc<Code>,
         stays: Stays,
         share: Share,
+        tenants: Arc<Tenants>,
     ) -> Arc<Self> {
         let words = Arc::clone(&exchange.words);
         let state = HostMemory::of(&program.state.bytes);
@@ -63,7 +71,8 @@ impl Threads {
             launch,
             blocks: program.shape.blocks(),
             threads: program.shape.threads(),
-            running: Mutex::new(0),
+            running: AtomicU32::new(0),
+            ending: Mutex::default(),
             ended: Condvar::new(),
             image: program.state.bytes.clone(),
             state,
@@ -71,6 +80,8 @@ impl Threads {
             _grid_message: grid_message,
             _words: words,
             _share: share,
+            tenants,
+            links: Mutex::default(),
         })
     }
 
@@ -82,7 +93,7 @@ impl Threads {
             let home = Arc::new(BlockHome::new(self.code.block_bytes));
             for thread in 0..self.threads {
                 let (stage, home, passed) = (Arc::clone(self), Arc::clone(&home), Arc::clone(&gate));
-                *self.running.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+                self.running.fetch_add(1, Ordering::Relaxed);
                 let run = move || {
                     if passed.pass() {
                         stage.run(block, thread, &home);
@@ -110,19 +121,20 @@ impl Threads {
     }
 
     fn leave(&self) {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        *running -= 1;
-        if *running == 0 {
+        let _ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        // Release: whoever sees that none runs may touch what they have used. The lock alone would do; this a race detector sees too.
+        if self.running.fetch_sub(1, Ordering::Release) == 1 {
             self.ended.notify_all();
         }
     }
 
     /// Waits until no thread runs, at most until `deadline`.
     fn wait(&self, deadline: Instant) -> bool {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        while *running > 0 {
+        let mut ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        // Acquire: pairs with the release of each that has left.
+        while self.running.load(Ordering::Acquire) > 0 {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };
-            running = self.ended.wait_timeout(running, left).unwrap_or_else(PoisonError::into_inner).0;
+            ending = self.ended.wait_timeout(ending, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
     }
@@ -130,7 +142,7 @@ impl Threads {
 
 impl Stage for Threads {
     fn start(&self) -> Result<(), BackendError> {
-        let running = *self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = self.running.load(Ordering::Acquire);
         if running > 0 {
             return Err(BackendError::Device {
                 backend: BackendKind::Emulated,
@@ -161,6 +173,33 @@ impl Stage for Threads {
         self.has_bytes(bytes)?;
         self.state.write(bytes);
         Ok(())
+    }
+
+    fn quiesced(&self, act: &mut dyn FnMut()) -> Result<(), BackendError> {
+        let not_quiet = |kernels| BackendError::NotQuiet { kernels, waited: PATIENCE };
+        self.tenants.make_way(PATIENCE, act).map_err(not_quiet)
+    }
+
+    fn link_memory(&self, bytes: usize) -> Result<Arc<dyn LinkMemory>, BackendError> {
+        Ok(Arc::new(HostMemory::zeroed(bytes)))
+    }
+
+    fn keep(&self, memory: Arc<dyn LinkMemory>) {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
+    }
+
+    fn ground(&self) -> usize {
+        Arc::as_ptr(&self.tenants).addr()
+    }
+}
+
+impl LinkMemory for HostMemory {
+    fn address(&self) -> u64 {
+        Self::address(self)
+    }
+
+    fn read(&self) -> Result<Vec<u8>, BackendError> {
+        Ok(Self::read(self, self.len()))
     }
 }
 

@@ -2,16 +2,19 @@
 //!
 //! A register that holds a parameter, or what is reckoned from one, points into that parameter's memory, at a known distance or, once a
 //! number that is not known has been added, at a distance and something. What a thread puts into shared memory and takes out again is
-//! followed too, where both name the place.
+//! followed too: where both name the place, or else as what may be anywhere there. So is a pointer that is read from a table.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 
 /// The memory that an address is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Root {
     /// What the parameter at this offset of the kernel's argument points to.
     Parameter(u64),
+    /// What the pointers in the table of pointers point to.
+    Table,
     /// A variable of the kernel's own.
     Variable,
 }
@@ -85,7 +88,9 @@ impl<'a> Instruction<'a> {
             "ld", "st", "atom", "red", "volatile", "relaxed", "acquire", "release", "acq_rel", "sys", "gpu",
             "cta",
         ];
-        let parts: Vec<&str> = self.name.iter().copied().filter(|part| kept.contains(part)).collect();
+        // An atom that says nothing is relaxed.
+        let says = |part: &&str| kept.contains(part) && !(*part == "relaxed" && self.is("atom"));
+        let parts: Vec<&str> = self.name.iter().copied().filter(says).collect();
         parts.join(".")
     }
 }
@@ -114,11 +119,30 @@ fn registers(operand: &str) -> Vec<&str> {
     operand.trim_matches(['{', '}']).split(',').map(str::trim).collect()
 }
 
+/// Where pointers are in memory: the first of each so many bytes.
+#[derive(Debug, Clone)]
+pub struct Table {
+    pub root: Root,
+    pub offsets: Range<i64>,
+    pub stride: usize,
+}
+
+impl Table {
+    fn is_pointer(&self, places: &Places) -> bool {
+        let offset = places.get(&self.root).map(|&(offset, _)| offset);
+        offset
+            .is_some_and(|offset| self.offsets.clone().step_by(self.stride).any(|pointer| pointer == offset))
+    }
+}
+
 /// What is known of a kernel's registers and of its shared memory.
 struct Known<'a> {
     pointers: &'a [u64],
+    table: Table,
     registers: BTreeMap<String, Places>,
     shared: BTreeMap<i64, Places>,
+    /// What was put into shared memory at a place that is not known.
+    anywhere: Places,
 }
 
 impl Known<'_> {
@@ -166,7 +190,15 @@ impl Known<'_> {
 
     fn load(&mut self, instruction: &Instruction<'_>, target: &str, sources: &[&str]) {
         let places = self.address(sources[0]);
-        let Some(&(offset, false)) = places.get(&Root::Variable) else { return };
+        if self.table.is_pointer(&places) {
+            self.set(registers(target)[0], &Places::from([(Root::Table, (0, true))]));
+        }
+        let Some(&(offset, varies)) = places.get(&Root::Variable) else { return };
+        if varies {
+            let anywhere = self.anywhere.clone();
+            registers(target).into_iter().for_each(|register| self.set(register, &anywhere));
+            return;
+        }
         for (index, register) in registers(target).into_iter().enumerate() {
             let kept = self.shared.get(&(offset + instruction.width() * index as i64)).cloned();
             self.set(register, &kept.unwrap_or_default());
@@ -178,7 +210,10 @@ impl Known<'_> {
         let Some(&(offset, varies)) = places.get(&Root::Variable) else { return };
         for (index, register) in registers(sources[0]).into_iter().enumerate() {
             let value = self.of(register);
-            assert!(!varies || value.is_empty(), "a pointer is put where it cannot be followed: {target}");
+            if varies {
+                join(&mut self.anywhere, &value);
+                continue;
+            }
             join(self.shared.entry(offset + instruction.width() * index as i64).or_default(), &value);
         }
     }
@@ -203,12 +238,14 @@ impl Known<'_> {
     }
 }
 
-/// The accesses of the one kernel in a text, but for those to its parameters. `pointers`: the parameters that are pointers, by their offsets.
-pub fn accesses(ptx: &str, pointers: &[u64]) -> Vec<Access> {
+/// The accesses of the one kernel in a text, but for those to its parameters. `pointers`: the parameters that are pointers, by their
+/// offsets; `table`: where more pointers are.
+pub fn accesses(ptx: &str, pointers: &[u64], table: Table) -> Vec<Access> {
     let instructions: Vec<Instruction<'_>> = ptx.lines().filter_map(Instruction::parse).collect();
-    let mut known = Known { pointers, registers: BTreeMap::new(), shared: BTreeMap::new() };
-    // Registers are written before they are read but in loops, which a second round closes; a third finds nothing new.
-    for _ in 0..3 {
+    let (registers, shared) = (BTreeMap::new(), BTreeMap::new());
+    let mut known = Known { pointers, table, registers, shared, anywhere: Places::new() };
+    // Registers are written before they are read but in loops, which a second round closes; what is put anywhere takes one more.
+    for _ in 0..4 {
         for instruction in &instructions {
             known.learn(instruction);
         }
