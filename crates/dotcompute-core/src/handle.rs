@@ -5,6 +5,7 @@
 //! up the call.
 
 use std::sync::{Arc, PoisonError};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use dotcompute_ring::banded::Sender;
@@ -300,7 +301,18 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     pub fn receive_envelope(&self, timeout: Option<Duration>) -> Result<Received<O>, ReceiveError> {
         let mut place = ReaderPlace::new(&self.shared);
         let deadline = timeout.map(|time| Instant::now() + time);
-        match wait_for(self.wait, deadline, |cx| place.look(cx)) {
+        let look = |cx: Option<&mut Context<'_>>| {
+            let spins = cx.is_none();
+            match place.look(cx) {
+                // On a device it comes as soon as somebody fetches it.
+                Poll::Pending if spins && self.attends => {
+                    self.attend();
+                    place.look(None)
+                }
+                looked => looked,
+            }
+        };
+        match wait_for(self.wait, deadline, look) {
             Some(Ok(received)) => Ok(received),
             Some(Err(state)) => Err(self.nothing_to_come(state)),
             None => Err(self.nothing_came(timeout.unwrap_or_default())),

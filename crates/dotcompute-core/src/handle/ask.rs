@@ -216,7 +216,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     }
 
     /// Looks at the device in place of its attendant, unless somebody else does at this moment.
-    fn attend(&self) {
+    pub(super) fn attend(&self) {
         if let Some(turn) = self.seat.as_ref().and_then(|seat| seat.try_sit()) {
             turn.run();
         }
