@@ -93,10 +93,12 @@ impl<I: RecordMessage, O: RecordMessage> Attendant<I, O> {
     fn step(&mut self, cx: &mut TaskContext<'_>) -> After {
         let outlets = &mut self.intake.ctx.outlets;
         let held_up = outlets.is_backed_up() && outlets.poll_flush(&self.intake.ctx.core, cx).is_pending();
-        // Held up by its outputs, it leaves the events where they are, and the device holds its messages back.
-        let takes_events = !held_up || matches!(self.phase, Phase::Stopping { .. });
+        let Some(port) = &self.port else { return After::End };
         // Looked at before the events: those that led to the state are taken before it is acted upon.
-        let Some(state) = self.port.as_ref().map(|port| port.state()) else { return After::End };
+        let state = port.state();
+        // Held up by its outputs, it leaves the events where they are, and the device holds its messages back: unless the device is to
+        // come to a message boundary, which it does not while a handler waits for room.
+        let takes_events = !held_up || !matches!(self.phase, Phase::Attending) || port.makes_way();
         if takes_events {
             match self.take_event() {
                 Ok(true) => return After::GoOn,
@@ -128,7 +130,7 @@ impl<I: RecordMessage, O: RecordMessage> Attendant<I, O> {
                 }
                 self.listen(&state, takes_events, cx)
             }
-            (state, Phase::Attending) => self.attend(state, held_up, cx),
+            (state, Phase::Attending) => self.attend(state, held_up, takes_events, cx),
             (state, Phase::Pausing) => {
                 // An end does not wait for the pause.
                 if self.intake.poll_new_command(cx).is_ready() {
@@ -142,7 +144,13 @@ impl<I: RecordMessage, O: RecordMessage> Attendant<I, O> {
         }
     }
 
-    fn attend(&mut self, state: DeviceState, held_up: bool, cx: &mut TaskContext<'_>) -> After {
+    fn attend(
+        &mut self,
+        state: DeviceState,
+        held_up: bool,
+        takes_events: bool,
+        cx: &mut TaskContext<'_>,
+    ) -> After {
         if self.has_state_calls() && !self.intake.is_aborted() {
             if self.commanded == Some(DeviceCommand::Run) {
                 self.command(DeviceCommand::Pause);
@@ -194,7 +202,7 @@ impl<I: RecordMessage, O: RecordMessage> Attendant<I, O> {
             Poll::Ready(Next::Drained) if self.intake.poll_new_command(cx).is_ready() => return After::GoOn,
             Poll::Ready(Next::Drained) | Poll::Pending => {}
         }
-        self.listen(&state, !held_up, cx)
+        self.listen(&state, takes_events, cx)
     }
 
     fn has_state_calls(&self) -> bool {
@@ -392,7 +400,8 @@ impl<I: RecordMessage, O: RecordMessage> Attendant<I, O> {
     /// Waits for the device, unless it has something to say already.
     fn listen(&mut self, known: &DeviceState, takes_events: bool, cx: &mut TaskContext<'_>) -> After {
         let Some(port) = &mut self.port else { return After::End };
-        port.listen(cx.waker());
+        port.listen(cx.waker(), takes_events);
+        let takes_events = takes_events || port.makes_way();
         let changed = (takes_events && port.has_event()) || port.state() != *known;
         let called = matches!(self.phase, Phase::Attending) && self.has_state_calls();
         if changed || called { After::GoOn } else { After::Wait }

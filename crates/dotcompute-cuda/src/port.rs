@@ -18,7 +18,7 @@ use crate::protocol::{
     STATE_FAULTED, STATE_IDLE, STATE_LAUNCHED, STATE_PAUSED, STATE_RUNNING, STATE_STOPPED,
 };
 use crate::tenant::Tenant;
-use crate::watch::Watcher;
+use crate::watch::{Progress, Watcher};
 
 /// A port over the exchange of a ring kernel.
 pub(crate) struct Port {
@@ -214,14 +214,19 @@ impl DevicePort for Port {
         self.tenant.links.take(self.sizes.0, each)
     }
 
-    fn listen(&mut self, waker: &Waker) {
+    fn makes_way(&self) -> bool {
+        self.tenant.is_to_leave()
+    }
+
+    fn listen(&mut self, waker: &Waker, takes_events: bool) {
         // Read before the looks below: one that leaves after them is in another state than this, which wakes.
         let state = self.tenant.state();
         // Asked to make way, it may have left with messages in its ring.
         self.return_if_needed();
         self.tenant.return_for_links();
-        let event = self.exchange.events.popped();
-        self.watcher.listen(&self.tenant.watched, waker, state, self.done_seen, event);
+        let progress =
+            takes_events.then(|| Progress { done: self.done_seen, event: self.exchange.events.popped() });
+        self.watcher.listen(&self.tenant.watched, waker, state, progress);
     }
 }
 

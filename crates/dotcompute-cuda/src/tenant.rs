@@ -138,7 +138,8 @@ impl Tenant {
             .fetch_update(Ordering::Release, Ordering::Relaxed, |now| Some(now & !COMMAND_MASK | command));
     }
 
-    fn is_to_leave(&self) -> bool {
+    /// Whether it has been asked to make way.
+    pub(crate) fn is_to_leave(&self) -> bool {
         self.words.control().host.command.load(Ordering::Relaxed) & COMMAND_LEAVE != 0
     }
 
@@ -205,6 +206,8 @@ impl Tenants {
         let away = Away(&tenants);
         for tenant in &tenants {
             tenant.words.control().host.command.fetch_or(COMMAND_LEAVE, Ordering::Release);
+            // Whoever attends to it takes its events now.
+            tenant.watched.wake();
         }
         let deadline = Instant::now() + patience;
         let stays = |tenant: &&Arc<Tenant>| !left(tenant, deadline);

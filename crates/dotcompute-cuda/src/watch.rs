@@ -26,9 +26,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Listening {
     waker: Waker,
     state: u32,
-    done: u64,
+    /// None if he waits for the state alone.
+    progress: Option<Progress>,
+}
+
+/// How far a ring kernel had come when somebody looked last.
+#[derive(Clone, Copy)]
+pub(crate) struct Progress {
+    /// Messages that it was done with.
+    pub(crate) done: u64,
     /// The ticket of the next event.
-    event: u64,
+    pub(crate) event: u64,
 }
 
 /// A ring kernel that is watched.
@@ -93,7 +101,8 @@ impl Watched {
         self.wake();
     }
 
-    fn wake(&self) {
+    /// Wakes whoever waits.
+    pub(crate) fn wake(&self) {
         let listening = lock(&self.listening).take();
         if let Some(Listening { waker, .. }) = listening {
             waker.wake();
@@ -104,16 +113,19 @@ impl Watched {
     fn look(&self) -> bool {
         let changed = match &*lock(&self.listening) {
             None => return false,
-            Some(Listening { state, done, event, .. }) => {
+            Some(Listening { state, progress, .. }) => {
                 self.words.control().device.state.load(Ordering::Relaxed) != *state
-                    || self.words.done() != *done
-                    || self.words.event_word(*event).load(Ordering::Relaxed) == *event + 1
+                    || progress.is_some_and(|progress| self.has_come_further(progress))
             }
         };
         if changed {
             self.wake();
         }
         !changed
+    }
+
+    fn has_come_further(&self, Progress { done, event }: Progress) -> bool {
+        self.words.done() != done || self.words.event_word(event).load(Ordering::Relaxed) == event + 1
     }
 
     /// Whether its heart still beats, or need not.
@@ -174,17 +186,17 @@ impl Watcher {
         lock(&self.shared.watched).push(Arc::downgrade(watched));
     }
 
-    /// Has `waker` called once the device's state is another, more messages are done, or the event of this ticket is there.
-    pub(crate) fn listen(&self, watched: &Watched, waker: &Waker, state: u32, done: u64, event: u64) {
+    /// Has `waker` called once the device's state is another, or it has come further.
+    pub(crate) fn listen(&self, watched: &Watched, waker: &Waker, state: u32, progress: Option<Progress>) {
         {
             let mut listening = lock(&watched.listening);
             match &mut *listening {
                 // Nothing new: the same task looks again and again while it spins.
                 Some(same) if same.waker.will_wake(waker) => {
-                    (same.state, same.done, same.event) = (state, done, event);
+                    (same.state, same.progress) = (state, progress);
                     return;
                 }
-                other => *other = Some(Listening { waker: waker.clone(), state, done, event }),
+                other => *other = Some(Listening { waker: waker.clone(), state, progress }),
             }
         }
         let mut called = lock(&self.shared.called);

@@ -223,6 +223,33 @@ fn a_busy_kernel_gives_others_a_turn_and_misses_nothing() {
     }
 }
 
+/// Its events fill up in the handler, which waits for room; it comes to a message boundary all the same.
+#[test]
+fn one_whose_outputs_nobody_reads_makes_way_and_pauses() {
+    const COUNT: u64 = 2_000;
+    let runtime = runtime_with(|_| {});
+    let text = DeviceKernel::cuda_cpp("suite.cu", HANDLERS).entry("count").state(number(0));
+    let options = KernelOptions::new().output_capacity(4);
+    let unread: KernelHandle<Number, Number> = runtime.launch_on_device("unread", options, text).unwrap();
+    unread.activate().unwrap();
+    (0..4).for_each(|_| unread.tell(number(COUNT)).unwrap());
+    let another = || DeviceKernel::cuda_cpp("suite.cu", HANDLERS).entry("sum").state(number(0));
+    for turn in 0..3 {
+        // A launch has the others make way.
+        let kernel: KernelHandle<Number, Number> = launch(&runtime, &format!("sum-{turn}"), another());
+        assert_eq!(kernel.ask(number(4)).unwrap(), number(4));
+        runtime.quiesced(PATIENCE, || ()).unwrap();
+    }
+    assert_eq!(unread.checkpoint::<Number>(PATIENCE).unwrap(), number(0));
+    unread.deactivate(PATIENCE).unwrap();
+    unread.reactivate().unwrap();
+    for turn in 0..4 * COUNT {
+        assert_eq!(unread.receive_timeout(PATIENCE).unwrap(), number(turn % COUNT));
+    }
+    unread.terminate(PATIENCE).unwrap();
+    assert!(unread.stats().is_conserved());
+}
+
 #[test]
 fn many_that_are_told_to_end_at_once_all_end() {
     for _ in 0..10 {

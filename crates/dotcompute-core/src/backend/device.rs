@@ -285,8 +285,15 @@ pub trait DevicePort: Send {
         Ok(())
     }
 
-    /// Arranges that `waker` is called once there is an event or another state. The caller looks at both once more after this.
-    fn listen(&mut self, waker: &Waker);
+    /// Whether it has been asked to leave the device for a moment. Its events are taken then, though its outputs be held up: a handler
+    /// that waits for room would keep it from leaving.
+    fn makes_way(&self) -> bool {
+        false
+    }
+
+    /// Arranges that `waker` is called once there is another state, or is asked to make way, and, if it `takes_events`, once there is
+    /// an event. The caller looks at these once more after this.
+    fn listen(&mut self, waker: &Waker, takes_events: bool);
 }
 
 /// What a ring kernel has sent and taken over links.

@@ -284,7 +284,7 @@ impl DevicePort for LoopbackPort {
         Ok(())
     }
 
-    fn listen(&mut self, waker: &Waker) {
+    fn listen(&mut self, waker: &Waker, _takes_events: bool) {
         self.kernel.lock().waker = Some(waker.clone());
     }
 }
