@@ -1,178 +1,27 @@
 //! `UnifiedBuffer` against a plain vector, with memory that fails when it is told to.
 
+mod buffers;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use buffers::{LEN, Model, Side, act, agrees, follow, ops};
 use dotcompute_core::memory::{
-    CpuMemory, DeviceBlock, DeviceId, HostBlock, MOST_RANGES, Memory, MemoryError, MemoryPool, PoolOptions,
-    State, Transfers, UnifiedBuffer,
+    CpuMemory, DeviceBlock, DeviceId, DeviceSlice, DeviceSliceMut, HostBlock, Memory, MemoryError, State,
+    UnifiedBuffer,
 };
 use proptest::prelude::*;
 
-const LEN: usize = 150;
+/// That of the `cpu` device.
+struct Cpu;
 
-/// What the model knows: the content, which halves there are, and which elements each side lacks.
-struct Model {
-    content: Vec<u16>,
-    host: bool,
-    device: bool,
-    newer_on_host: [bool; LEN],
-    newer_on_device: [bool; LEN],
-    /// The most ranges that were newer at once.
-    ranges: usize,
-}
-
-impl Model {
-    fn new() -> Self {
-        let none = [false; LEN];
-        Self {
-            content: vec![0; LEN],
-            host: false,
-            device: false,
-            newer_on_host: none,
-            newer_on_device: none,
-            ranges: 0,
-        }
+impl Side for Cpu {
+    fn fill(mut slice: DeviceSliceMut<'_, u16>, value: u16) {
+        slice.as_mut_slice().expect("the cpu device").fill(value);
     }
 
-    /// The host looks: how many elements have to be copied there.
-    fn host_looks(&mut self) -> usize {
-        let missing = if self.host {
-            count(&self.newer_on_device)
-        } else if self.device {
-            LEN
-        } else {
-            0
-        };
-        self.host = true;
-        self.newer_on_device.fill(false);
-        missing
-    }
-
-    fn device_looks(&mut self) -> usize {
-        let missing = if self.device {
-            count(&self.newer_on_host)
-        } else if self.host {
-            LEN
-        } else {
-            0
-        };
-        self.device = true;
-        self.newer_on_host.fill(false);
-        missing
-    }
-
-    fn set(&mut self, range: std::ops::Range<usize>, value: u16, on_host: bool) {
-        self.content[range.clone()].fill(value);
-        if self.host && self.device {
-            let newer = if on_host { &mut self.newer_on_host } else { &mut self.newer_on_device };
-            newer[range].fill(true);
-            let runs = newer.chunk_by(|a, b| a == b).filter(|run| run[0]).count();
-            self.ranges = self.ranges.max(runs);
-        }
-    }
-
-    fn state(&self) -> State {
-        match (self.host, self.device, count(&self.newer_on_host), count(&self.newer_on_device)) {
-            (false, false, ..) => State::Uninitialized,
-            (true, false, ..) => State::HostOnly,
-            (false, true, ..) => State::DeviceOnly,
-            (true, true, 0, 0) => State::Synchronized,
-            (true, true, _, 0) => State::HostDirty,
-            (true, true, ..) => State::DeviceDirty,
-        }
-    }
-}
-
-fn count(flags: &[bool]) -> usize {
-    flags.iter().filter(|flag| **flag).count()
-}
-
-#[derive(Debug, Clone)]
-enum Op {
-    HostWrite(usize, usize, u16),
-    Overwrite(usize, usize, u16),
-    DeviceWrite(usize, usize, u16),
-    HostRead,
-    DeviceRead,
-    Synchronize,
-    ReleaseHost,
-    ReleaseDevice,
-}
-
-fn ops() -> impl Strategy<Value = Vec<(Op, bool)>> {
-    let range = || (0..LEN, 0..8_usize, 1..u16::MAX);
-    let op = prop_oneof![
-        8 => range().prop_map(|(at, len, value)| Op::HostWrite(at, len, value)),
-        4 => range().prop_map(|(at, len, value)| Op::Overwrite(at, len, value)),
-        8 => range().prop_map(|(at, len, value)| Op::DeviceWrite(at, len, value)),
-        2 => Just(Op::HostRead),
-        2 => Just(Op::DeviceRead),
-        1 => Just(Op::Synchronize),
-        1 => Just(Op::ReleaseHost),
-        1 => Just(Op::ReleaseDevice),
-    ];
-    // With each, whether the memory fails.
-    prop::collection::vec((op, prop::bool::weighted(0.2)), 0..80)
-}
-
-/// Does it to the buffer.
-fn act(buffer: &mut UnifiedBuffer<u16>, op: &Op, expected: &[u16]) -> Result<(), MemoryError> {
-    match *op {
-        Op::HostWrite(at, len, value) => buffer.host_range_mut(at..(at + len).min(LEN))?.fill(value),
-        Op::Overwrite(at, len, value) => buffer.write(at, &vec![value; len.min(LEN - at)])?,
-        Op::DeviceWrite(at, len, value) => {
-            let mut range = buffer.device_range_mut(at..(at + len).min(LEN))?;
-            range.as_mut_slice().expect("the cpu device").fill(value);
-        }
-        Op::HostRead => assert_eq!(buffer.host()?, expected),
-        Op::DeviceRead => assert_eq!(buffer.device()?.as_slice().expect("the cpu device"), expected),
-        Op::Synchronize => buffer.synchronize()?,
-        Op::ReleaseHost => buffer.release_host()?,
-        Op::ReleaseDevice => buffer.release_device()?,
-    }
-    Ok(())
-}
-
-/// Does it to the model; returns how many elements are copied to the host and to the device.
-fn follow(model: &mut Model, op: &Op) -> (usize, usize) {
-    match *op {
-        Op::HostWrite(at, len, value) => {
-            let copied = model.host_looks();
-            model.set(at..(at + len).min(LEN), value, true);
-            (copied, 0)
-        }
-        Op::Overwrite(at, len, value) => {
-            let range = at..(at + len).min(LEN);
-            let all = !model.host && model.device;
-            let spared = if all { range.len() } else { count(&model.newer_on_device[range.clone()]) };
-            let copied = model.host_looks() - spared;
-            model.set(range, value, true);
-            (copied, 0)
-        }
-        Op::DeviceWrite(at, len, value) => {
-            let copied = model.device_looks();
-            model.set(at..(at + len).min(LEN), value, false);
-            (0, copied)
-        }
-        Op::HostRead => (model.host_looks(), 0),
-        Op::DeviceRead => (0, model.device_looks()),
-        Op::Synchronize => match model.state() {
-            State::HostDirty => (0, model.device_looks()),
-            State::DeviceDirty => (model.host_looks(), 0),
-            _ => (0, 0),
-        },
-        Op::ReleaseHost if model.host => {
-            let copied = model.device_looks();
-            model.host = false;
-            (0, copied)
-        }
-        Op::ReleaseDevice if model.device => {
-            let copied = model.host_looks();
-            model.device = false;
-            (copied, 0)
-        }
-        Op::ReleaseHost | Op::ReleaseDevice => (0, 0),
+    fn read(slice: DeviceSlice<'_, u16>) -> Vec<u16> {
+        slice.as_slice().expect("the cpu device").to_vec()
     }
 }
 
@@ -181,30 +30,7 @@ proptest! {
 
     #[test]
     fn both_sides_see_what_either_wrote_and_only_changes_are_copied(ops in ops(), locked: bool) {
-        let pool = MemoryPool::new(CpuMemory::new(), PoolOptions::new());
-        dirty_the_pool(&pool);
-        let make = if locked { UnifiedBuffer::page_locked } else { UnifiedBuffer::new };
-        let mut buffer = make(pool, LEN).unwrap();
-        let mut model = Model::new();
-        let (mut to_host, mut to_device) = (0, 0);
-        for (op, _) in ops {
-            let expected = model.content.clone();
-            act(&mut buffer, &op, &expected).unwrap();
-            let (down, up) = follow(&mut model, &op);
-            to_host += 2 * down as u64;
-            to_device += 2 * up as u64;
-            let Transfers { to_host_bytes, to_device_bytes, .. } = buffer.transfers();
-            if model.ranges <= MOST_RANGES {
-                prop_assert_eq!((to_host_bytes, to_device_bytes), (to_host, to_device), "{:?}", op);
-                prop_assert_eq!(buffer.state(), model.state());
-            } else {
-                prop_assert!(to_host_bytes >= to_host && to_device_bytes >= to_device);
-            }
-            if let Some(seen) = buffer.peek_host() {
-                prop_assert_eq!(seen, &model.content[..]);
-            }
-        }
-        prop_assert_eq!(buffer.host().unwrap(), &model.content[..]);
+        agrees::<Cpu>(CpuMemory::new(), ops, locked)?;
     }
 
     #[test]
@@ -214,7 +40,7 @@ proptest! {
         let mut model = Model::new();
         for (op, fails) in ops {
             memory.fails.store(fails, Ordering::Relaxed);
-            match act(&mut buffer, &op, &model.content) {
+            match act::<Cpu>(&mut buffer, &op, &model.content) {
                 Ok(()) => {
                     follow(&mut model, &op);
                 }
@@ -227,15 +53,6 @@ proptest! {
         prop_assert_eq!(buffer.host().unwrap(), &model.content[..]);
         prop_assert_eq!(buffer.device().unwrap().as_slice().unwrap(), &model.content[..]);
     }
-}
-
-/// Leaves blocks in the pool whose bytes are not zeros.
-fn dirty_the_pool(pool: &Arc<MemoryPool>) {
-    let mut before = UnifiedBuffer::<u16>::page_locked(pool.clone(), LEN).unwrap();
-    before.host_mut().unwrap().fill(u16::MAX);
-    before.device().unwrap();
-    drop(before);
-    assert!(pool.stats().blocks_cached == 1 && pool.page_locked_stats().blocks_cached == 1);
 }
 
 /// Memory of the `cpu` device that fails when it is told to.

@@ -6,30 +6,28 @@
 mod coexistence;
 mod common;
 mod links;
+mod pretend;
 #[path = "../../dotcompute-core/tests/suite/mod.rs"]
 mod suite;
 
-use std::env;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dotcompute_core::device::{DeviceKernel, Shape};
 use dotcompute_core::error::AskError;
 use dotcompute_core::handle::KernelHandle;
 use dotcompute_core::lifecycle::State;
+use dotcompute_core::memory::{Memory as _, UnifiedBuffer};
 use dotcompute_core::message::record::RecordMessage;
 use dotcompute_core::options::KernelOptions;
+use dotcompute_core::orchestrator::{Argument, Geometry, Orchestrator};
 use dotcompute_core::runtime::{Runtime, RuntimeOptions};
 use dotcompute_core::supervision::Supervision;
-use dotcompute_cuda::cuda::{CudaBackend, CudaOptions};
-use dotcompute_cuda::device_code::HEADERS;
+use dotcompute_cuda::cuda::{CudaBackend, CudaKernel, CudaLauncher, CudaMemory, CudaOptions};
 use suite::{Bench, Number, PATIENCE, Place, number};
-
-/// Names the folder of the driver that pretends, in a process that uses it.
-const PRETENDS: &str = "DOTCOMPUTE_TEST_PRETENDS";
 
 /// The ring kernels of these tests.
 const HANDLERS: &str = concat!(include_str!("handlers/suite.cu"), include_str!("handlers/faulty.cu"));
@@ -40,60 +38,22 @@ const SHAPES: [(Shape, &str); 3] = [
     (Shape::Grid { blocks: 2, threads: 2 }, "GridShape"),
 ];
 
-/// A backend, or why these tests are skipped.
-fn backend(change: impl FnOnce(&mut CudaOptions)) -> Option<Arc<CudaBackend>> {
-    let mut options = CudaOptions::default();
-    options.search = common::search();
-    change(&mut options);
-    match CudaBackend::with_options(options) {
-        Ok(backend) => Some(backend),
-        Err(error)
-            if env::var_os(PRETENDS).is_none() && env::var("DOTCOMPUTE_DEVICE").as_deref() != Ok("cuda") =>
-        {
-            println!("skipped: {error}");
-            None
-        }
-        Err(error) => panic!("{error}"),
-    }
-}
-
-/// The text, with a mark by which a driver that pretends finds what it is to run in the GPU's place.
+/// The text, and for a driver that pretends what it is to run in the GPU's place.
 fn text(entry: &str, shape: &str) -> String {
-    let Some(folder) = env::var_os(PRETENDS) else { return HANDLERS.to_owned() };
-    let library = build(&PathBuf::from(folder), entry, shape);
-    let mark = format!("FAKE_KERNEL={}", library.display());
-    format!(
-        "extern \"C\" __device__ const char dc_mark[] = \"{mark}\";\n\
-         extern \"C\" __device__ const volatile char *volatile dc_marked = dc_mark;\n#line 1 \"suite.cu\"\n{HANDLERS}"
-    )
-}
-
-/// Compiles a ring kernel for the host, as the emulated device does.
-fn build(folder: &Path, entry: &str, shape: &str) -> PathBuf {
-    let library = folder.join(format!("{entry}-{shape}.so"));
-    if library.exists() {
-        return library;
-    }
-    let own = tempfile::tempdir_in(folder).unwrap();
-    for (name, header) in HEADERS {
-        std::fs::write(own.path().join(name), header).unwrap();
-    }
-    let text = format!(
-        "#include \"ring_kernel.cuh\"\n{}typedef dc::Context<Number> Ctx;\n{HANDLERS}\n\
-         extern \"C\" size_t dc_launch_bytes() {{ return sizeof(dc::Launch); }}\n\
-         DC_RING_KERNEL({shape}, Number, Number, Number, {entry})\n",
-        Number::c_struct()
-    );
-    let (source, made) = (own.path().join("kernel.cpp"), own.path().join("kernel.so"));
-    std::fs::write(&source, text).unwrap();
-    let mut compiler = Command::new("c++");
-    compiler
-        .args(["-std=c++17", "-O2", "-fPIC", "-shared", "-DDOTCOMPUTE_EMULATED", "-o"])
-        .arg(&made)
-        .arg(source);
-    assert!(compiler.status().unwrap().success(), "{compiler:?}");
-    std::fs::rename(made, &library).unwrap();
-    library
+    let Some(folder) = pretend::folder() else { return HANDLERS.to_owned() };
+    // Once for each: the same text is taken from the cache.
+    static MADE: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut made = MADE.lock().unwrap();
+    let library = made.entry(format!("{entry}-{shape}")).or_insert_with(|| {
+        let kernel = format!(
+            "#include \"ring_kernel.cuh\"\n{}typedef dc::Context<Number> Ctx;\n{HANDLERS}\n\
+             extern \"C\" size_t dc_launch_bytes() {{ return sizeof(dc::Launch); }}\n\
+             DC_RING_KERNEL({shape}, Number, Number, Number, {entry})\n",
+            Number::c_struct()
+        );
+        pretend::host_library(&folder, &kernel)
+    });
+    pretend::marked(&format!("#line 1 \"suite.cu\"\n{HANDLERS}"), library)
 }
 
 fn kernel(entry: &'static str, shape: usize) -> DeviceKernel<Number, Number> {
@@ -106,7 +66,7 @@ struct Gpu<const SHAPE: usize>(Arc<CudaBackend>);
 
 impl<const SHAPE: usize> Place for Gpu<SHAPE> {
     fn new() -> Self {
-        Self(backend(|_| {}).expect("looked for before"))
+        Self(pretend::backend(|_| {}).expect("looked for before"))
     }
 
     fn runtime(&self) -> Runtime {
@@ -121,7 +81,7 @@ impl<const SHAPE: usize> Place for Gpu<SHAPE> {
 
 /// Every test of the suite, one after another: each has the device to itself.
 fn run_suite<const SHAPE: usize>() {
-    if backend(|_| {}).is_none() {
+    if pretend::backend(|_| {}).is_none() {
         return;
     }
     suite::it_is_asked_told_and_read_as_any_other::<Gpu<SHAPE>>();
@@ -151,7 +111,7 @@ fn suite_of_two_blocks() {
 
 /// Every test of connections on the device.
 fn run_links<const SHAPE: usize>() {
-    if backend(|_| {}).is_none() {
+    if pretend::backend(|_| {}).is_none() {
         return;
     }
     links::outputs_reach_the_next_in_order_without_the_host::<Gpu<SHAPE>>();
@@ -180,7 +140,7 @@ fn links_of_two_blocks() {
 
 #[test]
 fn ring_kernels_make_way_for_launches_and_for_whoever_needs_the_device() {
-    if backend(|_| {}).is_none() {
+    if pretend::backend(|_| {}).is_none() {
         return;
     }
     let bench = Bench::<Gpu<1>>::new();
@@ -197,9 +157,37 @@ fn ring_kernels_make_way_for_launches_and_for_whoever_needs_the_device() {
     }
 }
 
+/// What waits for the device has ring kernels make way.
+#[test]
+fn memory_is_had_and_one_shot_kernels_are_loaded_beside_ring_kernels() {
+    const STORE: &str = "extern \"C\" __global__ void kernel(unsigned long long *x, unsigned long long value) { x[threadIdx.x] = value; }";
+    if pretend::backend(|_| {}).is_none() {
+        return;
+    }
+    let bench = Bench::<Gpu<1>>::new();
+    let ring_kernel = bench.launch("sum", KernelOptions::new());
+    let memory = CudaMemory::open(0).unwrap();
+    let orchestrator = Orchestrator::new(CudaLauncher::with_options(pretend::options()).unwrap());
+    for round in 1..=3_u64 {
+        let mut buffer = UnifiedBuffer::<u64>::page_locked(memory.clone(), 64).unwrap();
+        assert_eq!(ring_kernel.ask(number(1)).unwrap(), number(2 * round - 1));
+        let text = pretend::one_shot(STORE, "kernel", &["unsigned long long *", "unsigned long long"]);
+        let name = format!("store-{round}");
+        orchestrator.compile(&name, CudaKernel::cuda_cpp("store.cu", text)).unwrap();
+        let arguments = [Argument::write(&mut buffer), Argument::value(round)];
+        orchestrator.launch(&name, Geometry::linear(64, 64), arguments).unwrap();
+        assert_eq!(buffer.host().unwrap(), [round; 64]);
+        drop(buffer);
+        memory.trim().unwrap();
+        assert_eq!(ring_kernel.ask(number(1)).unwrap(), number(2 * round));
+    }
+}
+
 #[test]
 fn an_idle_kernel_leaves_the_device_and_comes_back() {
-    let Some(backend) = backend(|options| options.idle_grace = Duration::from_millis(2)) else { return };
+    let Some(backend) = pretend::backend(|options| options.idle_grace = Duration::from_millis(2)) else {
+        return;
+    };
     let runtime = Runtime::with_options(RuntimeOptions::new().workers(2).device(backend)).unwrap();
     let sum = runtime.launch_on_device("sum", KernelOptions::new(), kernel("sum", 2)).unwrap();
     sum.activate().unwrap();
@@ -212,7 +200,7 @@ fn an_idle_kernel_leaves_the_device_and_comes_back() {
 
 #[test]
 fn what_cannot_be_resident_is_refused_with_what_could() {
-    let Some(backend) = backend(|_| {}) else { return };
+    let Some(backend) = pretend::backend(|_| {}) else { return };
     let device = backend.device().clone();
     let runtime = Runtime::with_options(RuntimeOptions::new().workers(1).device(backend)).unwrap();
     let refusal =
@@ -230,7 +218,7 @@ fn whoever_waits_for_the_whole_device_gets_a_turn() {
         options.longest_stay = Duration::from_millis(200);
         options.idle_grace = Duration::ZERO;
     };
-    let Some(backend) = backend(change) else { return };
+    let Some(backend) = pretend::backend(change) else { return };
     let device = backend.device();
     let module = common::toolchain().unwrap().compile(&common::scale(device.architecture)).unwrap();
     let things = coexistence::Things::new(device.context().unwrap(), module.cubin.as_bytes().to_vec());
@@ -266,7 +254,8 @@ fn faulty(runtime: &Runtime) -> KernelHandle<Number, Number> {
 
 #[test]
 fn a_handler_that_never_returns_is_an_error_in_time() {
-    let Some(backend) = backend(|options| options.heart_patience = Duration::from_millis(300)) else {
+    let Some(backend) = pretend::backend(|options| options.heart_patience = Duration::from_millis(300))
+    else {
         return;
     };
     let runtime = Runtime::with_options(RuntimeOptions::new().workers(2).device(backend)).unwrap();
@@ -279,7 +268,7 @@ fn a_handler_that_never_returns_is_an_error_in_time() {
 #[test]
 fn a_lost_context_fails_all_and_a_new_runtime_works() {
     for _ in 0..2 {
-        let Some(backend) = backend(|_| {}) else { return };
+        let Some(backend) = pretend::backend(|_| {}) else { return };
         let runtime = Runtime::with_options(RuntimeOptions::new().workers(2).device(backend)).unwrap();
         let bystander = runtime.launch_on_device("sum", KernelOptions::new(), kernel("sum", 1)).unwrap();
         bystander.activate().unwrap();
@@ -295,21 +284,7 @@ fn a_lost_context_fails_all_and_a_new_runtime_works() {
 /// Runs all of these tests again, each in a process of its own as on a GPU, with a driver that pretends.
 #[test]
 fn on_a_driver_that_pretends() {
-    if env::var_os(PRETENDS).is_some() || common::toolchain().is_none() {
-        return;
-    }
-    if !cfg!(target_os = "linux") {
-        println!("skipped: the driver that pretends is made for Linux");
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake/libcuda.c");
-    let mut compiler = Command::new("cc");
-    compiler
-        .args(["-shared", "-fPIC", "-Wall", "-Werror", "-O1", "-o"])
-        .arg(folder.path().join("libcuda.so"));
-    assert!(compiler.arg(source).args(["-lpthread", "-ldl"]).status().unwrap().success());
-    for test in [
+    let tests = [
         "suite_of_one_thread",
         "suite_of_one_block",
         "suite_of_two_blocks",
@@ -317,23 +292,12 @@ fn on_a_driver_that_pretends() {
         "links_of_one_block",
         "links_of_two_blocks",
         "ring_kernels_make_way_for_launches_and_for_whoever_needs_the_device",
+        "memory_is_had_and_one_shot_kernels_are_loaded_beside_ring_kernels",
         "an_idle_kernel_leaves_the_device_and_comes_back",
         "whoever_waits_for_the_whole_device_gets_a_turn",
         "what_cannot_be_resident_is_refused_with_what_could",
         "a_handler_that_never_returns_is_an_error_in_time",
         "a_lost_context_fails_all_and_a_new_runtime_works",
-    ] {
-        let mut child = Command::new(env::current_exe().unwrap());
-        child.args([test, "--exact", "--nocapture"]).env(PRETENDS, folder.path());
-        child.env("LD_LIBRARY_PATH", folder.path()).env("DOTCOMPUTE_CACHE", folder.path().join("cache"));
-        let output = child.output().unwrap();
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said);
-        assert!(output.status.success() && said.contains("1 passed"), "{test}: {}\n{said}", output.status);
-        let is_to_wait = test == "whoever_waits_for_the_whole_device_gets_a_turn";
-        assert!(
-            is_to_wait == said.contains("WAITS"),
-            "{test}: calls that wait beside a resident kernel:\n{said}"
-        );
-    }
+    ];
+    pretend::run(&tests, &["whoever_waits_for_the_whole_device_gets_a_turn"]);
 }

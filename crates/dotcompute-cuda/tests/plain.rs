@@ -2,65 +2,27 @@
 //! (`fake/libcuda.c`), which runs the same text on threads.
 
 mod common;
+mod pretend;
 
-use std::env;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dotcompute_cuda::cuda::CudaBackend;
 use dotcompute_cuda::cuda::plain::{BYTES, Flag, Launches, Text, Way, probe};
-use dotcompute_cuda::cuda::{CudaBackend, CudaOptions};
-use dotcompute_cuda::device_code::HEADERS;
-
-/// Names the folder of the driver that pretends, in a process that uses it.
-const PRETENDS: &str = "DOTCOMPUTE_TEST_PRETENDS";
 
 /// The kernels of the benchmark.
 const PLAIN: &str = include_str!("../../dotcompute-bench/device/plain.cu");
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A backend, or why these tests are skipped.
 fn backend() -> Option<Arc<CudaBackend>> {
-    let mut options = CudaOptions::default();
-    options.search = common::search();
-    let must_be_there =
-        env::var_os(PRETENDS).is_some() || env::var("DOTCOMPUTE_DEVICE").as_deref() == Ok("cuda");
-    match CudaBackend::with_options(options) {
-        Ok(backend) => Some(backend),
-        Err(error) if must_be_there => panic!("{error}"),
-        Err(error) => {
-            println!("skipped: {error}");
-            None
-        }
-    }
+    pretend::backend(|_| {})
 }
 
-/// The text, with a mark by which a driver that pretends finds what it is to run in the GPU's place.
 fn text(entry: &'static str) -> Text {
-    let Some(folder) = env::var_os(PRETENDS) else { return Text { file: "plain.cu", text: PLAIN, entry } };
-    let library = build(&PathBuf::from(folder));
-    let marked = format!(
-        "extern \"C\" __device__ const char dc_mark[] = \"FAKE_KERNEL={}\";\n\
-         extern \"C\" __device__ const volatile char *volatile dc_marked = dc_mark;\n{PLAIN}",
-        library.display()
-    );
-    Text { file: "plain.cu", text: marked.leak(), entry }
-}
-
-/// Compiles the kernels for the host, as the emulated device does.
-fn build(folder: &Path) -> PathBuf {
-    let own = tempfile::tempdir_in(folder).unwrap().keep();
-    for (name, header) in HEADERS {
-        std::fs::write(own.join(name), header).unwrap();
-    }
-    let (source, library) = (own.join("plain.cpp"), own.join("plain.so"));
-    std::fs::write(&source, PLAIN).unwrap();
-    let mut compiler = Command::new("c++");
-    compiler.args(["-std=c++17", "-O2", "-fPIC", "-shared", "-DDOTCOMPUTE_EMULATED", "-o"]);
-    assert!(compiler.arg(&library).arg(source).status().unwrap().success(), "{compiler:?}");
-    library
+    let Some(folder) = pretend::folder() else { return Text { file: "plain.cu", text: PLAIN, entry } };
+    let text = pretend::marked(PLAIN, &pretend::host_library(&folder, PLAIN));
+    Text { file: "plain.cu", text: text.leak(), entry }
 }
 
 #[test]
@@ -117,41 +79,18 @@ fn every_way_to_map_device_memory_has_an_outcome() {
     for finding in &findings {
         println!("{finding:?}");
         assert!(!finding.outcome.is_empty());
-        let refuses = env::var_os(PRETENDS).is_some() && finding.what.starts_with("dma_buf_mmap");
+        let refuses = pretend::folder().is_some() && finding.what.starts_with("dma_buf_mmap");
         assert!(!refuses || finding.outcome.contains("asking for a dma-buf"), "{finding:?}");
     }
 }
 
-/// Runs all of these tests again, each in a process of its own, with a driver that pretends.
 #[test]
 fn on_a_driver_that_pretends() {
-    if env::var_os(PRETENDS).is_some() || common::toolchain().is_none() {
-        return;
-    }
-    if !cfg!(target_os = "linux") {
-        println!("skipped: the driver that pretends is made for Linux");
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake/libcuda.c");
-    let mut compiler = Command::new("cc");
-    compiler
-        .args(["-shared", "-fPIC", "-Wall", "-Werror", "-O1", "-o"])
-        .arg(folder.path().join("libcuda.so"));
-    assert!(compiler.arg(source).args(["-lpthread", "-ldl"]).status().unwrap().success());
-    for test in [
+    let tests = [
         "a_flag_comes_back_and_its_kernel_ends_with_it",
         "a_message_is_answered_in_every_way",
         "what_does_not_compile_or_is_not_there_is_told",
         "every_way_to_map_device_memory_has_an_outcome",
-    ] {
-        let mut child = Command::new(env::current_exe().unwrap());
-        child.args([test, "--exact", "--nocapture"]).env(PRETENDS, folder.path());
-        child.env("LD_LIBRARY_PATH", folder.path()).env("DOTCOMPUTE_CACHE", folder.path().join("cache"));
-        let output = child.output().unwrap();
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said);
-        assert!(output.status.success() && said.contains("1 passed"), "{test}: {}\n{said}", output.status);
-        assert!(!said.contains("WAITS"), "{test}: calls that wait beside a resident kernel:\n{said}");
-    }
+    ];
+    pretend::run(&tests, &[]);
 }

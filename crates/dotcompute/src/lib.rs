@@ -1,11 +1,26 @@
 #![doc = include_str!("../../../README.md")]
 
+use accelerator::Accelerator;
+
 pub use dotcompute_core::{
-    Message, backend, dead_letter, device, error, handle, kernel, lifecycle, loops, message, options, runtime,
+    Message, accelerator, backend, dead_letter, device, error, handle, kernel, lifecycle, loops, memory,
 };
-pub use dotcompute_core::{supervision, telemetry};
+pub use dotcompute_core::{message, options, orchestrator, runtime, supervision, telemetry};
 pub use dotcompute_cuda as cuda;
 pub use dotcompute_ring as ring;
+
+/// The devices of this machine: its processor, and the GPUs that can be used. Why there are none of these,
+/// [`cuda::cuda::accelerators`] says.
+///
+/// ```
+/// for accelerator in dotcompute::accelerators() {
+///     println!("{}: {}", accelerator.device(), accelerator.properties().name);
+/// }
+/// ```
+pub fn accelerators() -> Vec<Accelerator> {
+    let gpus = cuda::cuda::accelerators().unwrap_or_default();
+    std::iter::once(Accelerator::cpu()).chain(gpus).collect()
+}
 
 /// What most programs need: `use dotcompute::prelude::*;`.
 pub mod prelude {

@@ -18,8 +18,11 @@
 //!   [`longest_stay`](CudaOptions::longest_stay), so that whoever waits for the whole device gets his turn.
 //! - Hearts are watched, and the stream of each ring kernel is looked at: an error of the context fails all that is in it.
 
+mod accelerators;
+mod buffers;
 mod ground;
 mod memory;
+mod one_shot;
 #[doc(hidden)]
 pub mod plain;
 mod stage;
@@ -45,6 +48,10 @@ use crate::watch::Watcher;
 use ground::{Ground, device_error};
 use memory::Pinned;
 use stage::{CudaResidency, CudaStage, Function, Ingredients, fits};
+
+pub use accelerators::accelerators;
+pub use buffers::CudaMemory;
+pub use one_shot::{CudaKernel, CudaLauncher, LoadedKernel};
 
 /// How the CUDA backend is made, where the defaults do not suit.
 #[derive(Debug, Clone)]
@@ -106,6 +113,14 @@ fn unavailable(error: &DriverError) -> BackendError {
     }
 }
 
+fn toolchain(search: &Search) -> Result<Toolchain, BackendError> {
+    Toolchain::load(search).map_err(|missing| BackendError::Unavailable {
+        backend: BackendKind::Cuda,
+        missing: missing.to_string(),
+        advice: String::from("install what it names"),
+    })
+}
+
 impl CudaBackend {
     /// The first device, with default options.
     ///
@@ -131,11 +146,7 @@ impl CudaBackend {
                 advice: String::from("use another device"),
             });
         }
-        let toolchain = Toolchain::load(&options.search).map_err(|missing| BackendError::Unavailable {
-            backend: BackendKind::Cuda,
-            missing: missing.to_string(),
-            advice: String::from("install what it names"),
-        })?;
+        let toolchain = toolchain(&options.search)?;
         let context = live_context(&device).map_err(|error| unavailable(&error))?;
         let watcher = Watcher::start("dc-cuda", options.heart_patience)
             .map_err(|source| BackendError::Thread { source })?;

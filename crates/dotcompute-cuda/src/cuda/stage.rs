@@ -98,6 +98,17 @@ impl Function {
         function.map(Self).map_err(DriverError::while_doing(format!("finding `{name}` in its module")))
     }
 
+    /// The sizes of its parameters, in bytes.
+    pub(super) fn parameters(self) -> Vec<usize> {
+        let size = |index| {
+            let (mut offset, mut size) = (0, 0);
+            // SAFETY: a function of a module that is loaded; both may be written to. The driver refuses an index that there is not.
+            let told = unsafe { sys::cuFuncGetParamInfo(self.0, index, &raw mut offset, &raw mut size) };
+            (told == sys::CUresult::CUDA_SUCCESS).then_some(size)
+        };
+        (0..).map_while(size).collect()
+    }
+
     /// How many blocks of so many threads a multiprocessor holds at once.
     pub(super) fn occupancy(self, threads: u32) -> Result<u32, DriverError> {
         // SAFETY: a function of a module that is loaded.

@@ -35,6 +35,14 @@ pub struct Device {
     pub shared_per_multiprocessor: u32,
     /// Bytes of shared memory that one block can ask for.
     pub shared_per_block: u32,
+    /// How many threads of a block go in step.
+    pub warp: u32,
+    /// The most threads of a block.
+    pub threads_per_block: u32,
+    /// The most threads of a block in each dimension.
+    pub block_dimensions: [u32; 3],
+    /// The most blocks of a grid in each dimension.
+    pub grid_dimensions: [u32; 3],
     /// Whether it can read and write page-locked memory of the host: ring kernels need that.
     pub maps_host_memory: bool,
     /// Whether a grid can be launched that is sure to be resident as a whole.
@@ -69,6 +77,18 @@ impl Device {
             shared_per_multiprocessor: ask
                 .number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR)?,
             shared_per_block: ask.number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+            warp: ask.number(Attribute::CU_DEVICE_ATTRIBUTE_WARP_SIZE)?,
+            threads_per_block: ask.number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK)?,
+            block_dimensions: ask.numbers([
+                Attribute::CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X,
+                Attribute::CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Y,
+                Attribute::CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Z,
+            ])?,
+            grid_dimensions: ask.numbers([
+                Attribute::CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_X,
+                Attribute::CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Y,
+                Attribute::CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Z,
+            ])?,
             maps_host_memory: ask.number(Attribute::CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY)? != 0,
             cooperative_launch: ask.number(Attribute::CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH)? != 0,
             memory_pools: ask.number(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED)? != 0,
@@ -110,6 +130,11 @@ impl Ask {
         let value = unsafe { result::device::get_attribute(self.device, attribute) };
         let value = value.map_err(|error| self.failed(&format!("{attribute:?}"))(error))?;
         Ok(value.unsigned_abs())
+    }
+
+    fn numbers(&self, attributes: [Attribute; 3]) -> Result<[u32; 3], DriverError> {
+        let [x, y, z] = attributes;
+        Ok([self.number(x)?, self.number(y)?, self.number(z)?])
     }
 
     fn memory(&self) -> Result<u64, DriverError> {

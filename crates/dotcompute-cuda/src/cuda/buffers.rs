@@ -1,0 +1,344 @@
+//! Memory of a GPU for buffers: a pool in the order of a stream of our own, and page-locked memory of the host.
+//!
+//! To take memory from the pool, to copy, and to give memory back are put into a stream that waits for no other, so that none of
+//! them waits for a ring kernel. What does wait for the device, and so has ring kernels make way for a moment, is to open the memory, to
+//! page-lock and to trim. A [`MemoryPool`](dotcompute_core::memory::MemoryPool) keeps page-locked blocks, so that it is rare.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cudarc::driver::{CudaContext, result, sys};
+use dotcompute_core::backend::{BackendError, BackendKind};
+use dotcompute_core::memory::{DeviceBlock, DeviceId, HostBlock, Memory, MemoryError};
+
+use super::ground::{Ground, device_error};
+use super::memory::{Graveyard, Pinned};
+use super::stream::Stream;
+use super::{live_context, unavailable};
+use crate::driver::{Device, Driver, DriverError};
+
+/// How long ring kernels may take to make way.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The driver's number for want of memory.
+const OUT_OF_MEMORY: u32 = 2;
+
+/// The memory of a GPU.
+///
+/// ```no_run
+/// use dotcompute_core::memory::UnifiedBuffer;
+/// use dotcompute_cuda::cuda::CudaMemory;
+///
+/// let mut prices = UnifiedBuffer::from_slice(CudaMemory::open(0)?, &[1.0_f32, 2.0])?;
+/// println!("on the device at {:#x}", prices.device()?.address());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct CudaMemory(Arc<Inner>);
+
+struct Inner {
+    device: DeviceId,
+    pool: Pool,
+    stream: Stream,
+    context: Arc<CudaContext>,
+    ground: Arc<Ground>,
+}
+
+impl CudaMemory {
+    /// That of the device of this number.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::Unavailable`] without a driver, without such a device, or if it has no memory pools; [`BackendError::NotQuiet`] if
+    /// ring kernels did not make way; [`BackendError::Device`] with the driver's own word.
+    pub fn open(index: u32) -> Result<Arc<Self>, BackendError> {
+        let driver = Driver::open().map_err(|error| unavailable(&error))?;
+        Self::of(&driver.device(index).map_err(|error| unavailable(&error))?)
+    }
+
+    /// That of this device.
+    pub(super) fn of(device: &Device) -> Result<Arc<Self>, BackendError> {
+        if !device.memory_pools {
+            return Err(BackendError::Unavailable {
+                backend: BackendKind::Cuda,
+                missing: format!("{} has no memory pools", device.name),
+                advice: String::from("use another device"),
+            });
+        }
+        let context = live_context(device).map_err(|error| unavailable(&error))?;
+        let ground = Ground::of(device);
+        let made = ground.quiesced(PATIENCE, || {
+            let pool = Pool::new(device.index, &context, &ground.graveyard)?;
+            Ok((pool, Stream::new(&context, &ground.graveyard)?))
+        })?;
+        let (pool, stream) =
+            made.map_err(|error: DriverError| device_error("opening the memory of the device", &error))?;
+        let device = DeviceId { backend: BackendKind::Cuda, index: device.index };
+        Ok(Arc::new(Self(Arc::new(Inner { device, pool, stream, context, ground }))))
+    }
+}
+
+impl fmt::Debug for CudaMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "memory of {}", self.0.device)
+    }
+}
+
+impl Inner {
+    fn failed(&self, doing: impl Into<String>, problem: &dyn fmt::Display) -> MemoryError {
+        MemoryError::Device { device: self.device, doing: doing.into(), problem: problem.to_string() }
+    }
+
+    /// Puts work into the stream, and waits for all that is in it.
+    ///
+    /// # Safety
+    ///
+    /// As for the calls that `enqueue` makes; what they work on need not live longer than this call.
+    unsafe fn complete(
+        &self,
+        doing: impl Fn() -> String,
+        enqueue: impl FnOnce(sys::CUstream) -> sys::CUresult,
+    ) -> Result<(), DriverError> {
+        self.context.bind_to_thread().map_err(DriverError::while_doing(doing()))?;
+        enqueue(self.stream.handle()).result().map_err(DriverError::while_doing(doing()))?;
+        // SAFETY: the stream is that of `self`. It waits for no other, so that this does not either.
+        unsafe { result::stream::synchronize(self.stream.handle()) }
+            .map_err(DriverError::while_doing(doing()))
+    }
+
+    fn quiesced<T>(
+        &self,
+        doing: &str,
+        act: impl FnOnce() -> Result<T, DriverError>,
+    ) -> Result<T, MemoryError> {
+        let acted = self.ground.quiesced(PATIENCE, act).map_err(|error| self.failed(doing, &error))?;
+        acted.map_err(|error| self.failed(doing, &error))
+    }
+}
+
+fn is_out_of_memory(error: &DriverError) -> bool {
+    matches!(error, DriverError::Call { code: OUT_OF_MEMORY, .. } | DriverError::NoMemory { .. })
+}
+
+impl Memory for CudaMemory {
+    fn device(&self) -> DeviceId {
+        self.0.device
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<Box<dyn DeviceBlock>, MemoryError> {
+        let inner = &self.0;
+        let doing = || format!("allocating {bytes} bytes");
+        let (mut address, pool) = (0, inner.pool.handle);
+        // SAFETY: pool and stream are those of `self`; `address` may be written to. The block is whoever's has its address.
+        let allocated = unsafe {
+            inner.complete(doing, |stream| {
+                sys::cuMemAllocFromPoolAsync(&raw mut address, bytes.max(1), pool, stream)
+            })
+        };
+        match allocated {
+            Ok(()) => Ok(Box::new(Block { address, len: bytes, memory: Arc::clone(inner) })),
+            Err(error) if is_out_of_memory(&error) => {
+                let free = result::mem_get_info().ok().map(|(free, _)| free as u64);
+                Err(MemoryError::NoDeviceMemory { device: inner.device, asked: bytes, free })
+            }
+            Err(error) => Err(inner.failed(doing(), &error)),
+        }
+    }
+
+    fn locks_pages(&self) -> bool {
+        true
+    }
+
+    fn page_locked(&self, bytes: usize) -> Result<Box<dyn HostBlock>, MemoryError> {
+        let inner = &self.0;
+        let made = inner
+            .ground
+            .quiesced(PATIENCE, || Pinned::zeroed(&inner.context, &inner.ground.graveyard, bytes));
+        let doing = || format!("page-locking {bytes} bytes of the host");
+        match made.map_err(|error| inner.failed(doing(), &error))? {
+            Ok(pinned) => Ok(Box::new(Locked { pinned, len: bytes })),
+            Err(error) if is_out_of_memory(&error) => Err(MemoryError::NoHostMemory { asked: bytes }),
+            Err(error) => Err(inner.failed(doing(), &error)),
+        }
+    }
+
+    fn trim(&self) -> Result<(), MemoryError> {
+        let inner = &self.0;
+        inner.quiesced("giving back what is not used", || {
+            let doing = || String::from("trimming a memory pool");
+            // SAFETY: nothing is put into the stream; the pool is that of `self`.
+            unsafe { inner.complete(doing, |_| sys::cuMemPoolTrimTo(inner.pool.handle, 0)) }
+        })
+    }
+}
+
+/// A pool of the driver's, which keeps what is given back until it is trimmed.
+struct Pool {
+    handle: sys::CUmemoryPool,
+    context: Arc<CudaContext>,
+    graveyard: Arc<Graveyard>,
+}
+
+// SAFETY: a pool is the context's, not a thread's, and the driver takes its own locks.
+unsafe impl Send for Pool {}
+// SAFETY: as above.
+unsafe impl Sync for Pool {}
+
+impl Pool {
+    fn new(index: u32, context: &Arc<CudaContext>, graveyard: &Arc<Graveyard>) -> Result<Self, DriverError> {
+        let doing = || DriverError::while_doing("making a memory pool");
+        context.bind_to_thread().map_err(doing())?;
+        // SAFETY: a plain struct, of which the driver says that what is not used is to be zero.
+        let mut properties: sys::CUmemPoolProps = unsafe { std::mem::zeroed() };
+        properties.allocType = sys::CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED;
+        properties.location.type_ = sys::CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE;
+        properties.location.id = index.cast_signed();
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: both are good for the call.
+        unsafe { sys::cuMemPoolCreate(&raw mut handle, &raw const properties) }.result().map_err(doing())?;
+        let pool = Self { handle, context: Arc::clone(context), graveyard: Arc::clone(graveyard) };
+        // By default it gives memory back at every synchronisation, which may wait for the device.
+        let mut keeps = u64::MAX;
+        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        // SAFETY: the attribute is a `u64`.
+        unsafe { sys::cuMemPoolSetAttribute(handle, attribute, (&raw mut keeps).cast()) }
+            .result()
+            .map_err(doing())?;
+        Ok(pool)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        struct Handle(sys::CUmemoryPool);
+        // SAFETY: as for `Pool`, whose handle it is.
+        unsafe impl Send for Handle {}
+        let (handle, context) = (Handle(self.handle), Arc::clone(&self.context));
+        self.graveyard.bury(move || {
+            let Handle(handle) = { handle };
+            if context.bind_to_thread().is_ok() {
+                // SAFETY: made by `new` and destroyed once; its blocks were given back before, as each has kept it.
+                let _ = unsafe { sys::cuMemPoolDestroy(handle) };
+            }
+        });
+    }
+}
+
+/// A block of the device's memory.
+struct Block {
+    address: u64,
+    len: usize,
+    memory: Arc<Inner>,
+}
+
+impl Block {
+    fn range(&self, at: usize, count: usize) -> Result<Range<usize>, MemoryError> {
+        let range = at..at.saturating_add(count);
+        if range.end <= self.len { Ok(range) } else { Err(MemoryError::OutOfRange { range, len: self.len }) }
+    }
+
+    fn told(&self, doing: String, done: Result<(), DriverError>) -> Result<(), MemoryError> {
+        done.map_err(|error| self.memory.failed(doing, &error))
+    }
+}
+
+impl fmt::Debug for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes of {} at {:#x}", self.len, self.memory.device, self.address)
+    }
+}
+
+impl DeviceBlock for Block {
+    fn address(&self) -> u64 {
+        self.address
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn write(&mut self, at: usize, from: &[u8]) -> Result<(), MemoryError> {
+        let range = self.range(at, from.len())?;
+        if range.is_empty() {
+            return Ok(());
+        }
+        let to = self.address + at as u64;
+        let doing = || format!("copying {} bytes to it", from.len());
+        // SAFETY: the range is within the block, which is borrowed mutably; `from` is read until this returns.
+        let done = unsafe {
+            self.memory.complete(doing, |stream| {
+                sys::cuMemcpyHtoDAsync_v2(to, from.as_ptr().cast(), from.len(), stream)
+            })
+        };
+        self.told(doing(), done)
+    }
+
+    fn read(&self, at: usize, to: &mut [u8]) -> Result<(), MemoryError> {
+        let range = self.range(at, to.len())?;
+        if range.is_empty() {
+            return Ok(());
+        }
+        let from = self.address + at as u64;
+        let (into, count) = (to.as_mut_ptr(), to.len());
+        let doing = || format!("copying {count} bytes from it");
+        // SAFETY: the range is within the block; `to` is written until this returns, and borrowed mutably.
+        let done = unsafe {
+            self.memory.complete(doing, |stream| sys::cuMemcpyDtoHAsync_v2(into.cast(), from, count, stream))
+        };
+        self.told(doing(), done)
+    }
+
+    fn zero(&mut self) -> Result<(), MemoryError> {
+        if self.len == 0 {
+            return Ok(());
+        }
+        let doing = || format!("making {} bytes of it zero", self.len);
+        // SAFETY: all of the block, which is borrowed mutably.
+        let done = unsafe {
+            self.memory.complete(doing, |stream| sys::cuMemsetD8Async(self.address, 0, self.len, stream))
+        };
+        self.told(doing(), done)
+    }
+
+    /// None: it is not the host's.
+    fn host_view(&self) -> Option<&[u8]> {
+        None
+    }
+
+    /// None, as for `host_view`.
+    fn host_view_mut(&mut self) -> Option<&mut [u8]> {
+        None
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        if self.memory.context.bind_to_thread().is_ok() {
+            // SAFETY: allocated from the pool and given back once. Whoever worked with it has waited for that to end.
+            let _ = unsafe { sys::cuMemFreeAsync(self.address, self.memory.stream.handle()) };
+        }
+    }
+}
+
+/// Page-locked memory of the host.
+struct Locked {
+    pinned: Pinned,
+    len: usize,
+}
+
+impl fmt::Debug for Locked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} page-locked bytes at {:p}", self.len, self.pinned.bytes())
+    }
+}
+
+impl HostBlock for Locked {
+    // No kernel is given its address, and each copy is waited for while the block is borrowed.
+    fn bytes(&self) -> &[u8] {
+        &self.pinned.bytes()[..self.len]
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.pinned.bytes_mut()[..self.len]
+    }
+}

@@ -1,0 +1,256 @@
+//! Buffers and one-shot kernels on a GPU; where there is none, on a driver that pretends.
+
+#[path = "../../dotcompute-core/tests/buffers/mod.rs"]
+mod buffers;
+mod common;
+mod pretend;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use buffers::{Side, agrees, ops};
+use cudarc::driver::result;
+use dotcompute_core::memory::{
+    DeviceSlice, DeviceSliceMut, Memory, MemoryError, MemoryPool, PoolOptions, UnifiedBuffer,
+};
+use dotcompute_core::orchestrator::{
+    Argument, Geometry, LaunchProblem, Orchestrator, OrchestratorError, Origin,
+};
+use dotcompute_cuda::cuda::plain::{Flag, Text};
+use dotcompute_cuda::cuda::{CudaKernel, CudaLauncher, CudaMemory, accelerators};
+use proptest::test_runner::{Config, TestRunner};
+
+const AXPY: &str = "\
+extern \"C\" __global__ void axpy(float factor, const float *x, float *y, unsigned long long count) {
+    unsigned long long i = blockIdx.x * (unsigned long long)blockDim.x + threadIdx.x;
+    if (i < count) y[i] += factor * x[i];
+}
+";
+const TYPES: [&str; 4] = ["float", "const float *", "float *", "unsigned long long"];
+
+fn memory() -> Option<Arc<CudaMemory>> {
+    pretend::opened(CudaMemory::open(0))
+}
+
+fn orchestrator() -> Option<Orchestrator<CudaLauncher>> {
+    pretend::opened(CudaLauncher::with_options(pretend::options())).map(Orchestrator::new)
+}
+
+fn axpy() -> CudaKernel {
+    CudaKernel::cuda_cpp("axpy.cu", pretend::one_shot(AXPY, "axpy", &TYPES)).entry("axpy")
+}
+
+/// The side of a GPU, by calls of the driver that no code of ours makes.
+struct Gpu;
+
+impl Side for Gpu {
+    fn fill(slice: DeviceSliceMut<'_, u16>, value: u16) {
+        let values = vec![value; slice.len()];
+        if !values.is_empty() {
+            // SAFETY: the slice is borrowed mutably, and is as long as this.
+            unsafe { result::memcpy_htod_sync(slice.address(), &values) }.unwrap();
+        }
+    }
+
+    fn read(slice: DeviceSlice<'_, u16>) -> Vec<u16> {
+        assert!(slice.as_slice().is_none(), "it is not the host's");
+        let mut values = vec![0; slice.len()];
+        // SAFETY: the slice is borrowed, and is as long as this.
+        unsafe { result::memcpy_dtoh_sync(&mut values, slice.address()) }.unwrap();
+        values
+    }
+}
+
+#[test]
+fn both_sides_see_what_either_wrote_and_only_changes_are_copied() {
+    let Some(memory) = memory() else { return };
+    let mut runner = TestRunner::new(Config { failure_persistence: None, cases: 60, ..Config::default() });
+    runner
+        .run(&(ops(), proptest::bool::ANY), |(ops, locked)| agrees::<Gpu>(memory.clone(), ops, locked))
+        .unwrap();
+}
+
+#[test]
+fn blocks_are_pooled_and_what_is_too_much_is_told() {
+    let Some(memory) = memory() else { return };
+    let pool = MemoryPool::new(memory.clone(), PoolOptions::new().limit(1 << 20));
+    let first = pool.allocate(5000).unwrap();
+    let (address, text) = (first.address(), format!("{first:?}"));
+    assert!(address % 256 == 0 && text.contains("5000"), "{text}");
+    drop(first);
+    assert_eq!(pool.allocate(5100).unwrap().address(), address);
+    assert!(matches!(pool.allocate(1 << 21), Err(MemoryError::Limit { .. })));
+    let error = memory.allocate(1 << 45).unwrap_err();
+    let MemoryError::NoDeviceMemory { free: Some(free), .. } = error else { panic!("{error}") };
+    assert!(free > 0 && error.to_string().contains("cuda 0"), "{error}");
+
+    let mut block = memory.allocate(100).unwrap();
+    block.zero().unwrap();
+    block.write(10, &[1, 2, 3]).unwrap();
+    let mut read = [9; 5];
+    block.read(9, &mut read).unwrap();
+    assert_eq!(read, [0, 1, 2, 3, 0]);
+    assert!(matches!(block.write(98, &[0; 3]), Err(MemoryError::OutOfRange { .. })));
+    assert!(matches!(block.read(usize::MAX, &mut read), Err(MemoryError::OutOfRange { .. })));
+    block.read(100, &mut []).unwrap();
+    memory.trim().unwrap();
+    let error = CudaMemory::open(77).unwrap_err().to_string();
+    assert!(error.contains("there is no CUDA device 77"), "{error}");
+}
+
+#[test]
+fn page_locked_buffers_are_as_long_as_was_asked_for() {
+    let Some(memory) = memory() else { return };
+    let mut buffer = UnifiedBuffer::<u32>::page_locked(memory, 7).unwrap();
+    assert_eq!(buffer.host_mut().unwrap().len(), 7);
+    assert!(buffer.is_page_locked());
+    buffer.host_mut().unwrap()[6] = 5;
+    buffer.device().unwrap();
+    buffer.release_host().unwrap();
+    assert_eq!(buffer.host().unwrap(), [0, 0, 0, 0, 0, 0, 5]);
+}
+
+#[test]
+fn a_one_shot_kernel_runs_on_buffers_and_is_timed() {
+    let (Some(memory), Some(orchestrator)) = (memory(), orchestrator()) else { return };
+    let text = axpy();
+    orchestrator.compile("axpy", text.clone()).unwrap();
+    assert_eq!(orchestrator.compile("axpy", text).unwrap().origin, Origin::Kept);
+    for count in [1_usize, 1000, 100_000] {
+        let ramp: Vec<f32> = (0..count).map(|i| i as f32).collect();
+        let mut x = UnifiedBuffer::from_slice(memory.clone(), &ramp).unwrap();
+        let mut y = UnifiedBuffer::from_slice(memory.clone(), &vec![1.0_f32; count]).unwrap();
+        let arguments = [
+            Argument::value(2.0_f32),
+            Argument::read(&mut x),
+            Argument::write(&mut y),
+            Argument::value(count as u64),
+        ];
+        let launch = orchestrator.launch("axpy", Geometry::linear(count, 256), arguments).unwrap();
+        assert!(launch.running > Duration::ZERO && launch.running <= launch.total, "{launch:?}");
+        assert_eq!(launch.copied_bytes, 8 * count as u64);
+        assert!(y.host().unwrap().iter().zip(&ramp).all(|(y, x)| *y == 2.0 * x + 1.0));
+    }
+}
+
+#[test]
+fn many_threads_launch_at_once() {
+    let (Some(memory), Some(orchestrator)) = (memory(), orchestrator()) else { return };
+    if pretend::folder().is_some() {
+        println!("skipped: the driver that pretends has one set of threads for all kernels");
+        return;
+    }
+    orchestrator.compile("axpy", axpy()).unwrap();
+    std::thread::scope(|scope| {
+        for factor in 1..=8_u8 {
+            let (memory, orchestrator) = (&memory, &orchestrator);
+            scope.spawn(move || {
+                let mut x = UnifiedBuffer::from_slice(memory.clone(), &[1.0_f32; 1000]).unwrap();
+                let mut y = UnifiedBuffer::<f32>::new(memory.clone(), 1000).unwrap();
+                for _ in 0..100 {
+                    let factor = Argument::value(f32::from(factor));
+                    let (x, y) = (Argument::read(&mut x), Argument::write(&mut y));
+                    let arguments = [factor, x, y, Argument::value(1000_u64)];
+                    orchestrator.launch("axpy", Geometry::linear(1000, 128), arguments).unwrap();
+                }
+                assert_eq!(y.host().unwrap(), [100.0 * f32::from(factor); 1000]);
+            });
+        }
+    });
+}
+
+#[test]
+fn what_cannot_be_compiled_or_launched_is_told() {
+    let (Some(memory), Some(orchestrator)) = (memory(), orchestrator()) else { return };
+    let broken =
+        CudaKernel::cuda_cpp("broken.cu", "extern \"C\" __global__ void kernel() {\n  nothing;\n}").line(40);
+    let error = orchestrator.compile("broken", broken).unwrap_err().to_string();
+    assert!(error.starts_with("compiling `broken`") && error.contains("broken.cu:41"), "{error}");
+    let error = orchestrator.compile("missing", axpy().entry("axpi")).unwrap_err().to_string();
+    assert!(error.contains("is `axpi` an `extern \"C\" __global__` function?"), "{error}");
+
+    orchestrator.compile("axpy", axpy()).unwrap();
+    let mut x = UnifiedBuffer::from_slice(memory.clone(), &[1.0_f32]).unwrap();
+    let launch = |geometry, arguments: Vec<Argument<'_>>| {
+        let error = orchestrator.launch("axpy", geometry, arguments).unwrap_err();
+        let OrchestratorError::Launch { source, .. } = error else { panic!("{error}") };
+        source
+    };
+    let problem = launch(Geometry::linear(1, 1), vec![Argument::read(&mut x)]);
+    assert!(matches!(problem, LaunchProblem::ArgumentCount { takes: 4, given: 1 }), "{problem}");
+    let mut y = UnifiedBuffer::from_slice(memory.clone(), &[1.0_f32]).unwrap();
+    let arguments = vec![
+        Argument::value(1.0_f64),
+        Argument::read(&mut x),
+        Argument::write(&mut y),
+        Argument::value(1_u64),
+    ];
+    let problem = launch(Geometry::linear(1, 1), arguments).to_string();
+    assert_eq!(
+        problem,
+        "argument 0: the kernel takes a parameter of 4 bytes, and was given a value of f64, which takes 8"
+    );
+    let problem = launch(Geometry::linear(1, 4096), vec![]).to_string();
+    assert!(problem.contains("a block of [4096, 1, 1]"), "{problem}");
+    let problem = launch(Geometry::new([1, 1 << 20, 1], [1; 3]), vec![]).to_string();
+    assert!(problem.contains("a grid of [1, 1048576, 1]"), "{problem}");
+    assert_eq!(orchestrator.history().len(), 4);
+}
+
+/// Nothing of what is done while programs run waits for a kernel that stays.
+#[test]
+fn buffers_move_and_kernels_run_beside_one_that_stays() {
+    const FLAG: &str = include_str!("../../dotcompute-bench/device/plain.cu");
+    let (Some(memory), Some(orchestrator), Some(backend)) =
+        (memory(), orchestrator(), pretend::backend(|_| {}))
+    else {
+        return;
+    };
+    orchestrator.compile("axpy", axpy()).unwrap();
+    let pool = MemoryPool::new(memory.clone(), PoolOptions::new());
+    let run = |memory: Arc<dyn Memory>| {
+        let mut x = UnifiedBuffer::from_slice(memory.clone(), &[3.0_f32; 64]).unwrap();
+        let mut y = UnifiedBuffer::<f32>::new(memory, 64).unwrap();
+        let (x, y_is) = (Argument::read(&mut x), Argument::write(&mut y));
+        let arguments = [Argument::value(2.0_f32), x, y_is, Argument::value(64_u64)];
+        orchestrator.launch("axpy", Geometry::linear(64, 64), arguments).unwrap();
+        assert_eq!(y.host().unwrap(), [6.0; 64]);
+    };
+    run(pool.clone());
+    let text = match pretend::folder() {
+        None => FLAG,
+        Some(folder) => pretend::marked(FLAG, &pretend::host_library(&folder, FLAG)).leak(),
+    };
+    let flag = Flag::new(&backend, Text { file: "plain.cu", text, entry: "flag" }).unwrap();
+    (0..20).for_each(|_| run(pool.clone()));
+    (0..20).for_each(|_| run(memory.clone()));
+    drop(flag);
+}
+
+#[test]
+fn all_gpus_are_accelerators() {
+    let Some(gpus) = pretend::opened(accelerators()) else { return };
+    for (index, gpu) in gpus.iter().enumerate() {
+        let properties = gpu.properties();
+        assert_eq!(gpu.device().to_string(), format!("cuda {index}"));
+        assert!(properties.units > 0 && properties.most_threads_per_block >= 1024, "{properties:?}");
+        assert!(properties.memory > Some(1 << 30) && properties.compute_capability >= Some((7, 5)));
+    }
+    let gpu = gpus.first().expect("a driver without devices cannot be opened");
+    let mut buffer = UnifiedBuffer::<u32>::new(gpu.memory().unwrap(), 1000).unwrap();
+    assert_eq!(buffer.device().unwrap().len(), 1000);
+}
+
+#[test]
+fn on_a_driver_that_pretends() {
+    let tests = [
+        "both_sides_see_what_either_wrote_and_only_changes_are_copied",
+        "blocks_are_pooled_and_what_is_too_much_is_told",
+        "page_locked_buffers_are_as_long_as_was_asked_for",
+        "a_one_shot_kernel_runs_on_buffers_and_is_timed",
+        "what_cannot_be_compiled_or_launched_is_told",
+        "buffers_move_and_kernels_run_beside_one_that_stays",
+        "all_gpus_are_accelerators",
+    ];
+    pretend::run(&tests, &[]);
+}
