@@ -33,9 +33,18 @@ pub fn run(workspace: &Workspace) -> Result<(), Failure> {
         tests = tests.arg("--test").arg(test);
     }
     tests.args(["--", "--nocapture"]).run(workspace)?;
-    Invocation::cargo(["test", "--package", "dotcompute-bench", "compiles", "--", "--nocapture"])
-        .env("DOTCOMPUTE_TEST_WHEELS", site_packages.as_os_str())
-        .run(workspace)
+    Invocation::cargo([
+        "test",
+        "--package",
+        "dotcompute-bench",
+        "--package",
+        "dotcompute-cli",
+        "--lib",
+        "--bins",
+    ])
+    .args(["compiles", "--", "--nocapture"])
+    .env("DOTCOMPUTE_TEST_WHEELS", site_packages.as_os_str())
+    .run(workspace)
 }
 
 /// Makes the virtual environment and returns its site-packages folder. A note of what is in it is written last: a run that was broken

@@ -28,6 +28,8 @@
 //! [likelihood]: https://doi.org/10.1016/j.neucom.2017.04.070
 //! [spot]: https://doi.org/10.1145/3097983.3098144
 
+use dotcompute::Message;
+
 /// The score from which a reading of a recorded series is an alert: a record broken.
 pub const THRESHOLD: f64 = 0.5;
 /// The score from which a live reading is an alert: half as much again, since a live series is young and breaks many records.
@@ -129,7 +131,63 @@ pub struct Detector {
     block_records: [f64; STATISTICS],
 }
 
+/// A detector as a device keeps it, field by field.
+#[derive(Debug, Clone, Copy, PartialEq, Message)]
+#[message(record)]
+#[repr(C)]
+pub struct Follower {
+    fast: f64,
+    recent: f64,
+    long_run: f64,
+    forgetting: f64,
+    margin: f64,
+    block: u64,
+    settling: u64,
+    warm_up: u64,
+    quiet: u64,
+    threshold: f64,
+    seen: u64,
+    quiet_for: u64,
+    left_in_block: u64,
+    fast_mean: f64,
+    recent_mean: f64,
+    recent_spread: f64,
+    long_run_mean: f64,
+    usual: [f64; STATISTICS],
+    records: [f64; STATISTICS],
+    block_records: [f64; STATISTICS],
+}
+
 impl Detector {
+    /// As it is now, for a device to go on with.
+    #[must_use]
+    pub fn follower(&self) -> Follower {
+        let Settings { fast, recent, long_run, forgetting, margin, block, settling, warm_up, quiet } =
+            self.settings;
+        Follower {
+            fast,
+            recent,
+            long_run,
+            forgetting,
+            margin,
+            block,
+            settling,
+            warm_up,
+            quiet,
+            threshold: self.threshold,
+            seen: self.seen,
+            quiet_for: self.quiet_for,
+            left_in_block: self.left_in_block,
+            fast_mean: self.fast_mean,
+            recent_mean: self.recent_mean,
+            recent_spread: self.recent_spread,
+            long_run_mean: self.long_run_mean,
+            usual: self.usual,
+            records: self.records,
+            block_records: self.block_records,
+        }
+    }
+
     /// A detector for a recorded series that is quiet for a while after a score of `threshold` or more.
     #[must_use]
     pub fn new(threshold: f64) -> Self {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use dotcompute::cuda::choose::ChooseError;
 use dotcompute::error::{HandlerError, LaunchError, LifecycleError};
 
 use crate::nab::LabelError;
@@ -35,6 +36,9 @@ pub enum CliError {
     /// Standard output was closed by its reader, who has seen enough.
     #[error("standard output was closed")]
     BrokenPipe,
+    /// This machine has no such device, or it cannot be used.
+    #[error(transparent)]
+    Device(#[from] ChooseError),
     /// A ring kernel could not be launched.
     #[error(transparent)]
     Launch(#[from] LaunchError),
@@ -62,7 +66,12 @@ impl CliError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::BrokenPipe => 0,
-            Self::Input(_) | Self::Series(_) | Self::Labels(_) | Self::Write { .. } | Self::Plot(_) => 2,
+            Self::Input(_)
+            | Self::Series(_)
+            | Self::Labels(_)
+            | Self::Write { .. }
+            | Self::Plot(_)
+            | Self::Device(_) => 2,
             Self::Launch(_) | Self::Lifecycle(_) | Self::Internal { .. } => 1,
         }
     }

@@ -2,6 +2,7 @@
 
 pub mod detect;
 pub mod detector;
+pub mod device_detector;
 pub mod doctor;
 pub mod error;
 pub mod nab;

@@ -187,6 +187,48 @@ fn doctor_looks_at_processor_memory_and_gpu() {
     assert_eq!(text(&plain.stdout).matches("CUDA driver").count(), 1);
 }
 
+/// Scores on the emulated device are those of the processor, to the last digit.
+fn same_scores(folder: &Folder, files: &[impl AsRef<std::ffi::OsStr>]) {
+    let written = ["cpu", "emulated"].map(|backend| {
+        let out = folder.path(backend);
+        let mut command = dotcompute(&["detect", "--json", "--backend", backend, "--output", &out]);
+        let document = json(&command.args(files).output().expect("the program starts"));
+        assert_eq!(document["backend"], backend);
+        fs::read_to_string(out).expect("the scores are there")
+    });
+    assert!(written[0].lines().count() > 1000 && written[0] == written[1]);
+}
+
+#[test]
+fn a_device_finds_what_the_processor_finds() {
+    let folder = Folder::new();
+    let files =
+        [folder.saw("a.csv"), folder.file("b.csv", "timestamp,value\n0,1\n60,5\n"), folder.saw("c.csv")];
+    same_scores(&folder, &files);
+    match recordings() {
+        None => eprintln!(
+            "skipped: no labelled recordings; set DOTCOMPUTE_DATA to the folder that has nab/ in it"
+        ),
+        Some(recordings) => same_scores(&folder, &files_of(&recordings)),
+    }
+}
+
+#[test]
+fn a_device_that_is_not_there_is_told_with_what_to_install() {
+    let folder = Folder::new();
+    let saw = folder.saw("saw.csv");
+    let output = run(&["detect", "--backend", "cuda", &saw]);
+    if output.status.success() {
+        println!("skipped: this machine has a GPU");
+        return;
+    }
+    let said = text(&output.stderr);
+    assert!(said.contains("the cuda backend is not available") && said.contains("install"), "{said}");
+    assert_eq!(output.status.code(), Some(2));
+    let output = run(&["detect", "--backend", "abacus", &saw]);
+    assert!(text(&output.stderr).contains("cpu, cuda, emulated") && output.status.code() == Some(2));
+}
+
 /// The labelled recordings, where they are beside the checkout.
 fn recordings() -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
@@ -195,13 +237,8 @@ fn recordings() -> Option<PathBuf> {
     recordings.is_dir().then_some(recordings)
 }
 
-#[test]
-fn scores_well_above_40_on_the_labelled_recordings() {
-    let Some(folder) = recordings() else {
-        eprintln!("skipped: no labelled recordings; set DOTCOMPUTE_DATA to the folder that has nab/ in it");
-        return;
-    };
-    let mut files: Vec<PathBuf> = fs::read_dir(&folder)
+fn files_of(recordings: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(recordings)
         .expect("the folder can be listed")
         .map(|entry| entry.expect("an entry").path())
         .filter(|path| path.is_dir())
@@ -209,6 +246,16 @@ fn scores_well_above_40_on_the_labelled_recordings() {
         .map(|entry| entry.expect("an entry").path())
         .collect();
     files.sort();
+    files
+}
+
+#[test]
+fn scores_well_above_40_on_the_labelled_recordings() {
+    let Some(folder) = recordings() else {
+        eprintln!("skipped: no labelled recordings; set DOTCOMPUTE_DATA to the folder that has nab/ in it");
+        return;
+    };
+    let files = files_of(&folder);
     assert_eq!(files.len(), 24);
     let output = dotcompute(&["detect", "--json", "--labels"])
         .arg(folder.join("windows.json"))

@@ -55,6 +55,21 @@ fn tells_what_it_saw_and_draws_it() {
 }
 
 #[test]
+fn a_device_may_detect() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["--seconds", "1.5", "--interval", "200", "--json", "--backend", "emulated"];
+    let output = ended(watch(folder.path(), &arguments));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let document: Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
+    assert_eq!(document["backend"], "emulated");
+    let ticks = document["kernels"][0]["handled"].as_u64().unwrap();
+    let on_device = &document["kernels"][3];
+    assert_eq!(on_device["kernel"], "on-device");
+    assert!(ticks > 0 && on_device["handled"].as_u64().unwrap() >= ticks, "{document}");
+    assert!(document["report"]["readings"].as_u64().unwrap() > ticks);
+}
+
+#[test]
 #[cfg(unix)]
 fn ctrl_c_ends_it_with_a_report() {
     let folder = tempfile::tempdir().unwrap();

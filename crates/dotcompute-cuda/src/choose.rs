@@ -38,7 +38,7 @@ pub enum ChooseError {
         value: String,
     },
     /// What was asked for cannot be had.
-    #[error("opening the device that {VARIABLE} names: {0}")]
+    #[error("opening the device that was asked for: {0}")]
     Backend(#[from] BackendError),
 }
 

@@ -169,6 +169,24 @@ run_tests() {
     done
 }
 
+# The detector on this device finds what it finds on the processor, to the last bit.
+detect() {
+    local log="$OUT/logs/detect.txt" series="$OUT/logs/series.csv"
+    awk 'BEGIN {
+        print "timestamp,value"
+        for (i = 0; i < 200000; ++i) printf "%d,%.6f\n", i * 60, sin(i / 50) * 10 + (i * 7919 % 1000) / 100 + (i % 30011 == 30010 ? 90 : 0)
+    }' > "$series"
+    # shellcheck disable=SC2016
+    limited "$LIMIT_TEST" "$log" bash -c '
+        for backend in cpu "$DOTCOMPUTE_DEVICE"; do
+            bin/dotcompute detect "$1" --backend "$backend" --output "$1.$backend" | tail -n 1 || exit 1
+        done
+        cmp "$1.cpu" "$1.$DOTCOMPUTE_DEVICE" && echo "equal scores"' detect "$series"
+    record dotcompute detect "$log"
+    cat "$log" | tee -a "$OUT/summary.txt"
+    rm -f "$series"*
+}
+
 # What each call of the driver took beside a ring kernel that never rests, from the test that makes them.
 coexistence() {
     sed -nE 's/^(test .* \.\.\. )?([a-zA-Z][^:]*): ([0-9]+\.[0-9]{3})$/{"call":"\2","milliseconds":\3}/p' "$OUT"/logs/*whoever_waits*.txt 2>/dev/null \
@@ -243,6 +261,7 @@ cat "$OUT/machine.txt"
 limited 30 "$OUT/doctor.json" bin/dotcompute doctor --json
 record dotcompute doctor "$OUT/doctor.json"
 run_tests
+detect
 run_benches
 coexistence
 write_results

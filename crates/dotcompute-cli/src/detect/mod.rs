@@ -4,11 +4,12 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use dotcompute::prelude::*;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::detector::{self, Detector};
+use crate::device_detector::{Backend, score_all};
 use crate::error::CliError;
 use crate::nab::{self, Judged, Labels, Outcome, Window};
 use crate::series::Series;
@@ -46,16 +47,9 @@ pub struct DetectArgs {
     /// Print the result as one JSON document.
     #[arg(long)]
     pub json: bool,
-    /// Where the ring kernels run.
+    /// Where the detectors run; their scores are the same everywhere.
     #[arg(long, value_enum, default_value_t = Backend::Cpu)]
     pub backend: Backend,
-}
-
-/// Where ring kernels run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Backend {
-    /// On threads of this machine.
-    Cpu,
 }
 
 /// A series with what was found in it.
@@ -160,11 +154,14 @@ fn outcomes(each: &[Finding]) -> impl Iterator<Item = Outcome> {
     each.iter().filter_map(|finding| finding.labelled.as_ref()).map(|&(_, outcome)| outcome)
 }
 
-/// Sends every series through a ring kernel of its own, which keeps the detector's state.
+/// Sends every series through a ring kernel, which keeps the detector's state: on threads one for each series, on a device one for many.
 fn judge_all(args: &DetectArgs, all: &[Series]) -> Result<Vec<Vec<f64>>, CliError> {
-    let Backend::Cpu = args.backend;
-    let runtime = Runtime::new()?;
     let threshold = args.threshold;
+    if args.backend != Backend::Cpu {
+        let values: Vec<&[f64]> = all.iter().map(|series| &series.values[..]).collect();
+        return score_all(args.backend, &values, &Detector::new(threshold));
+    }
+    let runtime = Runtime::new()?;
     let mut scores = Vec::with_capacity(all.len());
     for (number, series) in all.iter().enumerate() {
         let kernel =

@@ -36,9 +36,10 @@ pub(super) fn print(args: &DetectArgs, findings: &Findings) -> Result<(), CliErr
     let seconds = findings.took.as_secs_f64();
     writeln!(
         out,
-        "\n{records} records of {} series in {:.1} ms on ring kernels (cpu): {:.1} million a second.",
+        "\n{records} records of {} series in {:.1} ms on ring kernels ({}): {:.1} million a second.",
         findings.each.len(),
         seconds * 1e3,
+        args.backend.name(),
         records as f64 / seconds / 1e6
     )?;
     if let Some(outcome) = &findings.outcome {
@@ -74,7 +75,7 @@ fn score_text(outcome: &Outcome) -> String {
 pub(super) fn print_json(args: &DetectArgs, findings: &Findings) -> Result<(), CliError> {
     let series: Vec<Value> = findings.each.iter().map(series_json).collect();
     let mut document = json!({
-        "backend": "cpu",
+        "backend": args.backend.name(),
         "threshold": findings.threshold,
         "records": findings.records(),
         "seconds": findings.took.as_secs_f64(),

@@ -1,6 +1,7 @@
 //! The pipeline: sampler → detector → reporter, each a ring kernel.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dotcompute::prelude::*;
@@ -9,6 +10,7 @@ use hdrhistogram::Histogram;
 use super::metrics::{BusyProcess, Machine};
 use super::report::{Alert, Latency, Report, Series};
 use crate::detector::Detector;
+use crate::device_detector::{COLUMNS, DeviceDetector};
 
 /// Points that one series keeps for the timeline; when they are reached, every other point is dropped and every other one from
 /// then on skipped, so that memory stays bounded however long a watch lasts.
@@ -160,6 +162,54 @@ impl RingKernel for Detection {
             Sample::EndOfTick { busiest } => Finding::EndOfTick { busiest },
         };
         ctx.send(finding);
+        Ok(())
+    }
+}
+
+/// As [`Detection`], with the detectors on a device: the readings of a tick go there together, and are passed on with their scores.
+pub struct DeviceDetection {
+    threshold: f64,
+    device: Arc<DeviceDetector>,
+    readings: Vec<Sample>,
+}
+
+impl DeviceDetection {
+    /// Alerts at scores of `threshold` and more.
+    #[must_use]
+    pub fn new(threshold: f64, device: Arc<DeviceDetector>) -> Self {
+        Self { threshold, device, readings: Vec::new() }
+    }
+}
+
+impl RingKernel for DeviceDetection {
+    type Input = Sample;
+    type Output = Finding;
+
+    fn handle(&mut self, sample: Sample, ctx: &mut Context<Finding>) -> HandlerResult {
+        let busiest = match sample {
+            Sample::Reading { .. } => {
+                self.readings.push(sample);
+                return Ok(());
+            }
+            Sample::EndOfTick { busiest } => busiest,
+        };
+        let readings = std::mem::take(&mut self.readings);
+        let known: Vec<(usize, f64)> = readings
+            .iter()
+            .filter_map(|sample| match sample {
+                Sample::Reading { series, value, .. } => Some((*series as usize, *value)),
+                Sample::EndOfTick { .. } => None,
+            })
+            .collect();
+        let mut scores = Vec::with_capacity(known.len());
+        for columns in known.chunks(COLUMNS) {
+            let series: Vec<usize> = columns.iter().map(|&(series, _)| series).collect();
+            scores.extend(self.device.score(&series, 1, |_, column| columns[column].1)?);
+        }
+        for (sample, score) in readings.into_iter().zip(scores) {
+            ctx.send(Finding::Scored { sample, score, alert: score >= self.threshold });
+        }
+        ctx.send(Finding::EndOfTick { busiest });
         Ok(())
     }
 }

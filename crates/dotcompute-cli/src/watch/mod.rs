@@ -13,9 +13,10 @@ use dotcompute::telemetry::KernelStats;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::detector::Detector;
+use crate::device_detector::{Backend, DeviceDetector};
 use crate::error::CliError;
 use crate::plot::{self, Panel};
-use kernels::{Detection, Finding, News, Reporter, Sample, Sampler, Tick};
+use kernels::{Detection, DeviceDetection, Finding, News, Reporter, Sample, Sampler, Tick};
 use report::Report;
 
 pub mod kernels;
@@ -42,6 +43,9 @@ pub struct WatchArgs {
     /// Print the result as one JSON document.
     #[arg(long)]
     pub json: bool,
+    /// Where the detectors run; their scores are the same everywhere.
+    #[arg(long, value_enum, default_value_t = Backend::Cpu)]
+    pub backend: Backend,
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -65,23 +69,38 @@ struct Pipeline {
     sampler: KernelHandle<Tick, Sample>,
     detector: KernelHandle<Sample, Finding>,
     reporter: KernelHandle<Finding, News>,
+    /// Whom the detector asks, if it is not its own.
+    device: Option<Arc<DeviceDetector>>,
 }
 
 impl Pipeline {
-    fn start(threshold: f64) -> Result<Self, CliError> {
-        let runtime = Runtime::new()?;
+    fn start(threshold: f64, backend: Backend) -> Result<Self, CliError> {
+        let runtime = backend.runtime()?;
         // A few hundred messages a second: each may as well be timed.
         let options = KernelOptions::new().telemetry(Telemetry::EVERY);
         let sampler = runtime.launch_with("sampler", options.clone(), Sampler::new)?;
-        let make = move || Detection::new(threshold, Detector::live);
-        let detector = runtime.launch_with("detector", options.clone(), make)?;
+        let device = match backend {
+            Backend::Cpu => None,
+            _ => Some(Arc::new(DeviceDetector::launch(&runtime, backend, "on-device", &Detector::live())?)),
+        };
+        let detector = match device.clone() {
+            None => {
+                let make = move || Detection::new(threshold, Detector::live);
+                runtime.launch_with("detector", options.clone(), make)?
+            }
+            Some(device) => {
+                let make = move || DeviceDetection::new(threshold, Arc::clone(&device));
+                // It waits for the device in its handler, which a worker of the pool should not.
+                runtime.launch_with("detector", options.clone().dedicated(), make)?
+            }
+        };
         let reporter = runtime.launch_with("reporter", options, Reporter::new)?;
         sampler.connect(&detector)?;
         detector.connect(&reporter)?;
         reporter.activate()?;
         detector.activate()?;
         sampler.activate()?;
-        Ok(Self { runtime, sampler, detector, reporter })
+        Ok(Self { runtime, sampler, detector, reporter, device })
     }
 
     /// Ends the ring kernels from the top down, so that everything sampled is in the report.
@@ -97,7 +116,11 @@ impl Pipeline {
                 }
             };
         self.reporter.terminate(ENDING)?;
-        let stats = vec![self.sampler.stats(), self.detector.stats(), self.reporter.stats()];
+        let mut stats = vec![self.sampler.stats(), self.detector.stats(), self.reporter.stats()];
+        if let Some(device) = self.device {
+            device.end()?;
+            stats.push(device.stats());
+        }
         self.runtime.shutdown(ENDING).map_err(|error| CliError::internal("ending the pipeline", error))?;
         Ok((report, stats))
     }
@@ -121,7 +144,7 @@ pub fn run(args: &WatchArgs) -> Result<(), CliError> {
 
     // Tried before the watching, so that a mistyped path does not cost the wait.
     plot::check_writable(&args.plot)?;
-    let pipeline = Pipeline::start(args.threshold)?;
+    let pipeline = Pipeline::start(args.threshold, args.backend)?;
     let watched = watch(args, &pipeline, &interrupted)?;
     let (report, stats) = pipeline.conclude()?;
     let drawn = draw(args, &report, watched);
@@ -244,7 +267,7 @@ fn print_json(
         "seconds": watched.as_secs_f64(),
         "interval_ms": args.interval,
         "threshold": args.threshold,
-        "backend": "cpu",
+        "backend": args.backend.name(),
         "report": report,
         "kernels": kernels,
         "plot": plot,

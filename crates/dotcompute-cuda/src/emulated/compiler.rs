@@ -162,6 +162,8 @@ fn run_compiler(kernel: &str, folder: &Path, output: &Path, flags: &str) -> Resu
             "-shared",
             "-Wall",
             "-Wextra",
+            // As the text says: whoever wants products fused with sums writes that.
+            "-ffp-contract=off",
             "-DDOTCOMPUTE_EMULATED",
         ]);
         command.args(flags.split_whitespace()).arg("-I").arg(folder).arg("-o").arg(output);

@@ -1,0 +1,109 @@
+// The detector of src/detector.rs, for many series at once: a thread takes every so-manieth column of a message. The structs of the
+// message (Readings), of the answer (Scores) and of the state (Followers) are put in front of this text.
+//
+// Every operation is that of the Rust code, in its order, so that the scores are equal to the last bit. Products are never fused
+// with sums: on the GPU by the intrinsic, elsewhere by the option that the emulated device is compiled with.
+
+#define STATISTICS 4
+#define SPREAD 3
+
+#ifdef DOTCOMPUTE_EMULATED
+DC_DEVICE double product(double a, double b) { return a * b; }
+DC_DEVICE double magnitude(double value) { return __builtin_fabs(value); }
+#else
+DC_DEVICE double product(double a, double b) { return __dmul_rn(a, b); }
+DC_DEVICE double magnitude(double value) { return fabs(value); }
+#endif
+
+DC_DEVICE double greater(double left, double right) { return left > right ? left : right; }
+
+DC_DEVICE double weight(double settled, uint64_t seen) {
+    return product(settled, (double)seen) >= 1.0 ? settled : 1.0 / (double)seen;
+}
+
+// Moves the means on; gives the four statistics in the units of the series.
+DC_DEVICE void follow(Follower &one, double value, double *deviations) {
+    if (one.seen == 1) one.fast_mean = one.recent_mean = one.long_run_mean = value;
+    double recent = weight(one.recent, one.seen);
+    double level = value - one.long_run_mean;
+    double error = value - one.fast_mean;
+    one.fast_mean += product(weight(one.fast, one.seen), error);
+    one.recent_mean += product(recent, value - one.recent_mean);
+    one.recent_spread += product(recent, magnitude(value - one.recent_mean) - one.recent_spread);
+    double shift = one.recent_mean - one.long_run_mean;
+    one.long_run_mean += product(weight(one.long_run, one.seen), level);
+    deviations[0] = magnitude(level);
+    deviations[1] = magnitude(error);
+    deviations[2] = magnitude(shift);
+    deviations[SPREAD] = one.recent_spread;
+}
+
+// Compares the statistics with their records; gives the greatest ratio.
+DC_DEVICE double against_records(Follower &one, const double *deviations) {
+    double rounding = product(1e-9, 1.0 + magnitude(one.long_run_mean));
+    double moved = weight(one.long_run, one.seen - one.settling);
+    double kept = 1.0 - one.forgetting;
+    double statistics[STATISTICS];
+    for (int index = 0; index < STATISTICS; ++index) {
+        statistics[index] = (deviations[index] + rounding) / (one.usual[index] + rounding);
+        one.usual[index] += product(moved, deviations[index] - one.usual[index]);
+    }
+    statistics[SPREAD] = greater(statistics[SPREAD], 1.0 / statistics[SPREAD]);
+    double ratio = 0.0;
+    for (int index = 0; index < STATISTICS; ++index) {
+        double statistic = statistics[index] < 50.0 ? statistics[index] : 50.0;
+        ratio = greater(ratio, statistic / greater(one.records[index], 1.0));
+        one.records[index] = product(one.records[index], kept);
+        one.block_records[index] = greater(one.block_records[index], statistic);
+    }
+    if (one.left_in_block) --one.left_in_block;
+    if (!one.left_in_block) {
+        one.left_in_block = one.block;
+        for (int index = 0; index < STATISTICS; ++index) {
+            one.records[index] = greater(one.records[index], one.block_records[index]);
+            one.block_records[index] = 0.0;
+        }
+    }
+    double young = 1.0 + (double)one.warm_up / (double)one.seen;
+    return ratio / product(one.margin, young);
+}
+
+// Takes the next value; gives how unusual it is, from 0 to 1.
+DC_DEVICE double update(Follower &one, double value) {
+    if (!(value - value == 0.0)) return 0.0;
+    ++one.seen;
+    double deviations[STATISTICS];
+    follow(one, value < -1e300 ? -1e300 : value > 1e300 ? 1e300 : value, deviations);
+    if (one.seen <= one.settling) return 0.0;
+    double ratio = against_records(one, deviations);
+    if (one.seen <= 2 * one.settling) {
+        for (int index = 0; index < STATISTICS; ++index) one.block_records[index] = 0.0;
+        return 0.0;
+    }
+    if (one.seen <= one.warm_up) return 0.0;
+    double score = ratio / (1.0 + ratio);
+    if (one.quiet_for > 0) {
+        --one.quiet_for;
+        return score / 2.0;
+    }
+    if (score >= one.threshold) one.quiet_for = one.quiet;
+    return score;
+}
+
+extern "C" __device__ int32_t detect(Ctx *ctx, Followers *state, const Readings *readings, Scores *scores) {
+    for (uint32_t column = ctx->thread; column < readings->columns; column += ctx->threads) {
+        Follower one = state->of[readings->series[column]];
+        for (uint32_t row = 0; row < readings->rows; ++row) {
+            uint32_t at = row * readings->columns + column;
+            state->scores[at] = update(one, readings->values[at]);
+        }
+        state->of[readings->series[column]] = one;
+    }
+    ctx->wait_for_all();
+    if (ctx->thread == 0) {
+        uint32_t count = readings->rows * readings->columns;
+        for (uint32_t at = 0; at < 480; ++at) scores->values[at] = at < count ? state->scores[at] : 0.0;
+        ctx->reply(scores);
+    }
+    return 0;
+}
