@@ -62,7 +62,7 @@ impl<I: RecordMessage, O: RecordMessage> DeviceKernel<I, O> {
         let program = DeviceProgram {
             code,
             entry: Cow::Borrowed(ENTRY),
-            state: StateImage { bytes: Vec::new(), align: 1, layout: None },
+            state: StateImage { bytes: Vec::new(), size: 0, align: 1, layout: None },
             input: I::LAYOUT,
             output: O::LAYOUT,
             shape: Shape::default(),
@@ -83,14 +83,38 @@ impl<I: RecordMessage, O: RecordMessage> DeviceKernel<I, O> {
     #[must_use]
     pub fn state<S: RecordMessage>(mut self, state: S) -> Self {
         let bytes = bytes_of(&state).to_vec();
-        self.program.state = StateImage { bytes, align: align_of::<S>(), layout: Some(S::LAYOUT) };
+        let (size, align) = (bytes.len(), align_of::<S>());
+        self.program.state = StateImage { bytes, size, align, layout: Some(S::LAYOUT) };
         self
     }
 
     /// Gives the handler a state that begins as these bytes, aligned to `align` (a power of two). Its struct is defined by the code.
     #[must_use]
     pub fn state_bytes(mut self, bytes: Vec<u8>, align: usize) -> Self {
-        self.program.state = StateImage { bytes, align, layout: None };
+        let size = bytes.len();
+        self.program.state = StateImage { bytes, size, align, layout: None };
+        self
+    }
+
+    /// Gives the handler a state of so many bytes, of which those that no image was given for begin as zeros: for states that are too large
+    /// to be sent from the host. Its struct, `State`, is defined by the code. What the device has no room for is refused at launch.
+    ///
+    /// ```
+    /// # use dotcompute_core::device::DeviceKernel;
+    /// // A table of 1 GiB, behind a head of 16 bytes that begins as told.
+    /// let kernel = DeviceKernel::<u64, u64>::cuda_cpp("table.cu", "struct State { unsigned long long head[2], table[1 << 27]; };")
+    ///     .state_bytes(vec![1; 16], 8)
+    ///     .state_size(16 + (1 << 30));
+    /// # let _ = kernel;
+    /// ```
+    #[must_use]
+    pub fn state_size(mut self, bytes: usize) -> Self {
+        let state = &mut self.program.state;
+        state.size = bytes.max(state.bytes.len());
+        // Of a record there is one; this is something larger.
+        if state.size > state.bytes.len() {
+            state.layout = None;
+        }
         self
     }
 

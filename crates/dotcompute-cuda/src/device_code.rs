@@ -60,7 +60,7 @@ fn kernel(program: &DeviceProgram) -> String {
     };
     let state = match program.state.layout {
         Some(layout) => layout.name,
-        None if program.state.bytes.is_empty() => "void",
+        None if program.state.size == 0 => "void",
         None => "State",
     };
     let (input, output, entry) = (program.input.name, program.output.name, &program.entry);

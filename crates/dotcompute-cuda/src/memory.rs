@@ -21,18 +21,16 @@ unsafe impl Sync for HostMemory {}
 impl HostMemory {
     /// So many zeros; at least one line of them.
     pub(crate) fn zeroed(bytes: usize) -> Self {
-        let size = bytes.max(1).next_multiple_of(LINE);
-        let layout = Layout::from_size_align(size, LINE).unwrap_or(Layout::new::<u128>());
-        // SAFETY: the layout's size is not zero.
-        let Some(base) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
-        Self { base, layout }
+        Self::try_zeroed(bytes).unwrap_or_else(|| handle_alloc_error(Layout::new::<u8>()))
     }
 
-    /// Memory that begins as these bytes.
-    pub(crate) fn of(bytes: &[u8]) -> Self {
-        let memory = Self::zeroed(bytes.len());
-        memory.write(bytes);
-        memory
+    /// As [`zeroed`](Self::zeroed); none if there is no such memory.
+    pub(crate) fn try_zeroed(bytes: usize) -> Option<Self> {
+        let size = bytes.max(1).checked_next_multiple_of(LINE)?;
+        let layout = Layout::from_size_align(size, LINE).ok()?;
+        // SAFETY: the layout's size is not zero.
+        let base = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        Some(Self { base, layout })
     }
 
     /// Overwrites the beginning. Nobody else may be using it.
@@ -40,6 +38,13 @@ impl HostMemory {
         assert!(bytes.len() <= self.layout.size(), "memory is written within its bounds");
         // SAFETY: within the bounds, by the line above.
         unsafe { self.base.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
+    }
+
+    /// Makes all from this byte on zeros. Nobody else may be using it.
+    pub(crate) fn clear(&self, from: usize) {
+        assert!(from <= self.layout.size(), "memory is written within its bounds");
+        // SAFETY: within the bounds, by the line above.
+        unsafe { self.base.add(from).write_bytes(0, self.layout.size() - from) };
     }
 
     /// So many bytes from the beginning. Nobody else may be writing them.

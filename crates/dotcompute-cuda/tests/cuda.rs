@@ -208,6 +208,10 @@ fn what_cannot_be_resident_is_refused_with_what_could() {
     let grid = kernel("sum", 2).shape(Shape::Grid { blocks: 1 << 20, threads: 1024 });
     let refused = refusal(grid);
     assert!(refused.contains(&format!("{} multiprocessors", device.multiprocessors)), "{refused}");
+    const HUGE: &str = "struct State {}; extern \"C\" __device__ int32_t handle(Ctx *, State *, const Number *, Number *) { return 0; }";
+    let huge = DeviceKernel::cuda_cpp("huge.cu", HUGE).state_bytes(vec![1; 8], 8).state_size(1 << 45);
+    let refused = refusal(huge);
+    assert!(refused.contains("35184372088832 bytes of device memory, of which"), "{refused}");
     let refused = refusal(kernel("sum", 1).entry("missing"));
     assert!(refused.contains("missing"), "{refused}");
 }

@@ -251,6 +251,39 @@ fn one_whose_outputs_nobody_reads_makes_way_and_pauses() {
 }
 
 #[test]
+fn a_state_may_be_larger_than_its_image() {
+    const TEXT: &str = r#"
+        struct State { unsigned long long first, table[1 << 17]; };
+        extern "C" __device__ int32_t handle(Ctx *ctx, State *state, const Number *message, Number *answer) {
+            if (message->value == 13) return 1;
+            answer->value = state->first + state->table[message->value]++;
+            ctx->reply(answer);
+            return 0;
+        }
+    "#;
+    let runtime = runtime_with(|_| {});
+    let kernel = DeviceKernel::<Number, Number>::cuda_cpp("table.cu", TEXT);
+    let kernel = kernel
+        .state_bytes(vec![7, 0, 0, 0, 0, 0, 0, 0], 8)
+        .state_size(8 + (8 << 17))
+        .shape(Shape::Block { threads: 1 });
+    let restart = Supervision::Restart { max: 1, within: Duration::from_secs(60), backoff: Duration::ZERO };
+    let options = KernelOptions::new().supervision(restart);
+    let kernel = runtime.launch_on_device("table", options, kernel).unwrap();
+    kernel.activate().unwrap();
+    for _ in 0..2 {
+        for place in [0, 1, (1 << 17) - 1] {
+            assert_eq!(kernel.ask(number(place)).unwrap(), number(7));
+            assert_eq!(kernel.ask(number(place)).unwrap(), number(8));
+        }
+        let state = kernel.checkpoint_bytes(PATIENCE).unwrap();
+        assert_eq!((state.len(), state[0], state[8], state[state.len() - 8]), (8 + (8 << 17), 7, 2, 2));
+        // Made anew, all of it.
+        let _ = kernel.ask(number(13));
+    }
+}
+
+#[test]
 fn many_that_are_told_to_end_at_once_all_end() {
     for _ in 0..10 {
         let runtime = runtime_with(|_| {});
@@ -340,6 +373,8 @@ fn what_cannot_fit_is_refused_with_what_would() {
     let refusal = |kernel: DeviceKernel<Number, Number>| {
         runtime.launch_on_device("refused", KernelOptions::new(), kernel).unwrap_err().to_string()
     };
+    let huge = "struct State {}; extern \"C\" __device__ int32_t handle(Ctx *, State *, const Number *, Number *) { return 0; }";
+    let huge = DeviceKernel::<Number, Number>::cuda_cpp("huge.cu", huge).state_bytes(vec![], 8);
     let cases = [
         (text().shape(Shape::Block { threads: 0 }), "1 to 1024"),
         (text().shape(Shape::Block { threads: 2000 }), "2000 threads"),
@@ -348,6 +383,7 @@ fn what_cannot_fit_is_refused_with_what_would() {
         (text().shape(Shape::Thread { threads: 32 }).queue(8), "queue of 8"),
         (text().queue(0), "rings"),
         (text().state_bytes(vec![0; 8], 3), "aligned to 3"),
+        (huge.state_size(1 << 55), "its state has 36028797018963968 bytes, more than this machine gives"),
         (text().entry("no name"), "`no name`"),
         (text().entry("missing"), "missing"),
     ];

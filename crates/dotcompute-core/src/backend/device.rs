@@ -50,11 +50,13 @@ pub enum DeviceCode {
     },
 }
 
-/// The bytes that a state begins as.
+/// What a state begins as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateImage {
-    /// The bytes; none for a handler without state.
+    /// Its first bytes.
     pub bytes: Vec<u8>,
+    /// How many bytes it has in all; those that are not in `bytes` begin as zeros. None for a handler without state.
+    pub size: usize,
     /// The alignment that the device is to give them.
     pub align: usize,
     /// The struct in C, if it is a record.

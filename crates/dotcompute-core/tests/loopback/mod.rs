@@ -9,7 +9,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use dotcompute_core::backend::device::{
-    AfterFault, DeviceCommand, DeviceEvent, DeviceMessage, DevicePort, DeviceProgram, DeviceState,
+    AfterFault, DeviceCommand, DeviceEvent, DeviceMessage, DevicePort, DeviceProgram, DeviceState, StateImage,
 };
 use dotcompute_core::backend::{
     Backend, BackendError, BackendKind, LaunchPlan, Program, Residency, Resident,
@@ -103,7 +103,7 @@ impl Kernel {
             done_seen: 0,
             command: None,
             state: DeviceState::Launched,
-            memory: program.state.bytes.clone(),
+            memory: image(&program.state),
             waker: None,
             gone: false,
         };
@@ -259,7 +259,7 @@ impl DevicePort for LoopbackPort {
     fn reset_state(&mut self) -> Result<(), BackendError> {
         let mut inner = self.kernel.lock();
         assert_eq!(inner.state, DeviceState::Faulted, "reset while a handler may run");
-        inner.memory.clone_from(&self.kernel.program.state.bytes);
+        inner.memory = image(&self.kernel.program.state);
         Ok(())
     }
 
@@ -306,4 +306,11 @@ impl Residency for OnLoopback {
         }
         true
     }
+}
+
+/// A state as it begins.
+fn image(state: &StateImage) -> Vec<u8> {
+    let mut memory = state.bytes.clone();
+    memory.resize(state.size, 0);
+    memory
 }

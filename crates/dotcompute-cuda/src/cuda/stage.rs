@@ -43,6 +43,8 @@ pub(super) struct Parts {
     copying: Stream,
     /// What the state begins as.
     image: Vec<u8>,
+    /// How many bytes the state has; those behind the image begin as zeros.
+    size: usize,
     /// Through which states travel, a piece at a time.
     staging: Mutex<Pinned>,
     state: DeviceMemory,
@@ -141,9 +143,9 @@ impl CudaStage {
         let code = Code::new(module, &graveyard);
         let running = Stream::new(&context, &graveyard)?;
         let copying = Stream::new(&context, &graveyard)?;
-        let image = program.state.bytes.clone();
-        let staging = Pinned::zeroed(&context, &graveyard, image.len().min(PIECE))?;
-        let state = DeviceMemory::new(&context, &graveyard, image.len())?;
+        let (image, size) = (program.state.bytes.clone(), program.state.size);
+        let staging = Pinned::zeroed(&context, &graveyard, size.min(PIECE))?;
+        let state = DeviceMemory::new(&context, &graveyard, size)?;
         let grid = DeviceMemory::new(&context, &graveyard, size_of::<GridLine>())?;
         let grid_message = DeviceMemory::new(&context, &graveyard, program.input.size)?;
         let places =
@@ -158,6 +160,7 @@ impl CudaStage {
             running,
             copying,
             image,
+            size,
             staging: Mutex::new(staging),
             state,
             grid,
@@ -169,7 +172,7 @@ impl CudaStage {
             patience,
             links: Mutex::default(),
         };
-        parts.write_state(&parts.image)?;
+        parts.make_state()?;
         let parts = Arc::new(parts);
         ground.keep(&parts);
         Ok(Self { parts })
@@ -177,6 +180,20 @@ impl CudaStage {
 }
 
 impl Parts {
+    /// Makes the state what it begins as.
+    fn make_state(&self) -> Result<(), DriverError> {
+        self.write_state(&self.image)?;
+        let (at, rest) = (self.image.len(), self.size - self.image.len());
+        if rest == 0 {
+            return Ok(());
+        }
+        let doing = || format!("clearing a state of {} bytes", self.size);
+        // SAFETY: within the state, which `self` keeps.
+        unsafe { result::memset_d8_async(self.state.address() + at as u64, 0, rest, self.copying.handle()) }
+            .map_err(DriverError::while_doing(doing()))?;
+        self.copied(doing)
+    }
+
     /// Copies bytes to the state, by the copy engine, beside whatever is resident.
     fn write_state(&self, bytes: &[u8]) -> Result<(), DriverError> {
         let doing = || format!("writing a state of {} bytes", bytes.len());
@@ -185,7 +202,7 @@ impl Parts {
         for (index, piece) in bytes.chunks(PIECE).enumerate() {
             staging.bytes_mut()[..piece.len()].copy_from_slice(piece);
             let (to, from) = (self.state.address() + (index * PIECE) as u64, &staging.bytes()[..piece.len()]);
-            // SAFETY: the state has as many bytes as the image, and so has what is written: callers see to it. `self` keeps both, and
+            // SAFETY: the state has at least as many bytes as what is written: callers see to it. `self` keeps both, and
             // the piece is page-locked and not written to before the copy is done.
             unsafe { result::memcpy_htod_async(to, from, self.copying.handle()) }
                 .map_err(DriverError::while_doing(doing()))?;
@@ -196,12 +213,13 @@ impl Parts {
 
     /// Copies the state to the host, in the same way.
     fn read_state(&self) -> Result<Vec<u8>, DriverError> {
-        let doing = || format!("reading a state of {} bytes", self.image.len());
+        let doing = || format!("reading a state of {} bytes", self.size);
         self.context.bind_to_thread().map_err(DriverError::while_doing(doing()))?;
         let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut state = Vec::with_capacity(self.image.len());
-        while state.len() < self.image.len() {
-            let length = (self.image.len() - state.len()).min(PIECE);
+        let mut state = Vec::new();
+        state.try_reserve_exact(self.size).map_err(|_| DriverError::NoMemory { doing: doing() })?;
+        while state.len() < self.size {
+            let length = (self.size - state.len()).min(PIECE);
             let (to, from) = (&mut staging.bytes_mut()[..length], self.state.address() + state.len() as u64);
             // SAFETY: as for `write_state`; nobody reads the piece before the copy is done.
             unsafe { result::memcpy_dtoh_async(to, from, self.copying.handle()) }
@@ -268,8 +286,7 @@ impl Stage for CudaStage {
     }
 
     fn reset_state(&self) -> Result<(), BackendError> {
-        let image = &self.parts.image;
-        self.parts.write_state(image).map_err(|error| device_error("making its state anew", &error))
+        self.parts.make_state().map_err(|error| device_error("making its state anew", &error))
     }
 
     fn read_state(&self) -> Result<Vec<u8>, BackendError> {
@@ -278,7 +295,7 @@ impl Stage for CudaStage {
 
     fn write_state(&self, bytes: &[u8]) -> Result<(), BackendError> {
         let doing = "writing its state";
-        let fits = crate::limits::same_size(self.parts.image.len(), bytes.len());
+        let fits = crate::limits::same_size(self.parts.size, bytes.len());
         fits.map_err(|problem| device_error(doing, &problem))?;
         self.parts.write_state(bytes).map_err(|error| device_error(doing, &error))
     }

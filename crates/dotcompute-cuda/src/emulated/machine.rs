@@ -34,6 +34,7 @@ pub(super) struct Threads {
     ending: Mutex<()>,
     ended: Condvar,
     image: Vec<u8>,
+    size: usize,
     state: HostMemory,
     grid: HostMemory,
     _grid_message: HostMemory,
@@ -56,15 +57,21 @@ impl Threads {
         stays: Stays,
         share: Share,
         tenants: Arc<Tenants>,
-    ) -> Arc<Self> {
+    ) -> Result<Arc<Self>, BackendError> {
         let words = Arc::clone(&exchange.words);
-        let state = HostMemory::of(&program.state.bytes);
+        let (bytes, size) = (&program.state.bytes, program.state.size);
+        let state = HostMemory::try_zeroed(size).ok_or_else(|| BackendError::Device {
+            backend: BackendKind::Emulated,
+            doing: String::from("making room for it"),
+            problem: format!("its state has {size} bytes, more than this machine gives; make it smaller"),
+        })?;
+        state.write(bytes);
         let grid = HostMemory::zeroed(size_of::<GridLine>());
         let grid_message = HostMemory::zeroed(program.input.size);
         let places =
             Places { grid: grid.address(), grid_message: grid_message.address(), state: state.address() };
         let launch = launch(&words, places, program, stays, LONGEST_PAUSE);
-        Arc::new_cyclic(|this| Self {
+        Ok(Arc::new_cyclic(|this| Self {
             this: Weak::clone(this),
             name: kernel.chars().filter(|&c| c != '\0').take(15).collect(),
             code,
@@ -74,7 +81,8 @@ impl Threads {
             running: AtomicU32::new(0),
             ending: Mutex::default(),
             ended: Condvar::new(),
-            image: program.state.bytes.clone(),
+            image: bytes.clone(),
+            size,
             state,
             grid,
             _grid_message: grid_message,
@@ -82,7 +90,7 @@ impl Threads {
             _share: share,
             tenants,
             links: Mutex::default(),
-        })
+        }))
     }
 
     /// Starts all threads, those of each block with memory of their own.
@@ -162,11 +170,12 @@ impl Stage for Threads {
     fn reset_state(&self) -> Result<(), BackendError> {
         // The ring kernel holds, and looks at nothing but its control words.
         self.state.write(&self.image);
+        self.state.clear(self.image.len());
         Ok(())
     }
 
     fn read_state(&self) -> Result<Vec<u8>, BackendError> {
-        Ok(self.state.read(self.image.len()))
+        Ok(self.state.read(self.size))
     }
 
     fn write_state(&self, bytes: &[u8]) -> Result<(), BackendError> {
@@ -205,7 +214,7 @@ impl LinkMemory for HostMemory {
 
 impl Threads {
     fn has_bytes(&self, bytes: &[u8]) -> Result<(), BackendError> {
-        crate::limits::same_size(self.image.len(), bytes.len()).map_err(|problem| BackendError::Device {
+        crate::limits::same_size(self.size, bytes.len()).map_err(|problem| BackendError::Device {
             backend: BackendKind::Emulated,
             doing: String::from("writing its state"),
             problem,

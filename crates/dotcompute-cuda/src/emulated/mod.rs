@@ -106,7 +106,8 @@ impl EmulatedBackend {
         let exchange = Exchange::new(Arc::new(HostMemory::zeroed(plan.bytes())), plan);
         let exchange = exchange.map_err(|error| refused("laying out its rings", error.to_string()))?;
         let stays = Stays { idle: self.options.idle_grace, longest: self.options.longest_stay };
-        let threads = Threads::new(kernel, program, &exchange, code, stays, share, Arc::clone(&self.tenants));
+        let threads =
+            Threads::new(kernel, program, &exchange, code, stays, share, Arc::clone(&self.tenants))?;
         threads.start()?;
         let residency = EmulatedResidency(Arc::clone(&threads));
         let tenant = Tenant::new(kernel, threads, Arc::clone(&exchange.words));
