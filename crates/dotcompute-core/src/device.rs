@@ -100,9 +100,14 @@ impl<I: RecordMessage, O: RecordMessage> DeviceKernel<I, O> {
     /// to be sent from the host. Its struct, `State`, is defined by the code. What the device has no room for is refused at launch.
     ///
     /// ```
-    /// # use dotcompute_core::device::DeviceKernel;
+    /// # use dotcompute_core::{Message, device::DeviceKernel};
+    /// # #[derive(Message, Clone, Copy)]
+    /// # #[message(record)]
+    /// # #[repr(C)]
+    /// # struct Number { value: u64 }
     /// // A table of 1 GiB, behind a head of 16 bytes that begins as told.
-    /// let kernel = DeviceKernel::<u64, u64>::cuda_cpp("table.cu", "struct State { unsigned long long head[2], table[1 << 27]; };")
+    /// let text = "struct State { unsigned long long head[2], table[1 << 27]; }; // ...";
+    /// let kernel = DeviceKernel::<Number, Number>::cuda_cpp("table.cu", text)
     ///     .state_bytes(vec![1; 16], 8)
     ///     .state_size(16 + (1 << 30));
     /// # let _ = kernel;

@@ -210,16 +210,9 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        struct Handle(sys::CUmemoryPool);
-        // SAFETY: as for `Pool`, whose handle it is.
-        unsafe impl Send for Handle {}
-        let (handle, context) = (Handle(self.handle), Arc::clone(&self.context));
-        self.graveyard.bury(move || {
-            let Handle(handle) = { handle };
-            if context.bind_to_thread().is_ok() {
-                // SAFETY: made by `new` and destroyed once; its blocks were given back before, as each has kept it.
-                let _ = unsafe { sys::cuMemPoolDestroy(handle) };
-            }
+        self.graveyard.bury_handle(&self.context, self.handle, |handle| {
+            // SAFETY: made by `new` and destroyed once; its blocks were given back before, as each has kept it.
+            let _ = unsafe { sys::cuMemPoolDestroy(handle) };
         });
     }
 }

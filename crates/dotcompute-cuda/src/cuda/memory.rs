@@ -23,6 +23,25 @@ impl Graveyard {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(funeral));
     }
 
+    /// Has a handle of the driver's destroyed later, in its context: a stream, an event, a pool.
+    pub(super) fn bury_handle<H: 'static>(
+        &self,
+        context: &Arc<CudaContext>,
+        handle: *mut H,
+        destroy: impl FnOnce(*mut H) + Send + 'static,
+    ) {
+        struct Handle<H>(*mut H);
+        // SAFETY: such a handle is the context's, not a thread's, and its owner is gone.
+        unsafe impl<H> Send for Handle<H> {}
+        let (handle, context) = (Handle(handle), Arc::clone(context));
+        self.bury(move || {
+            let Handle(handle) = { handle };
+            if context.bind_to_thread().is_ok() {
+                destroy(handle);
+            }
+        });
+    }
+
     /// Does all that was put off. No ring kernel is on the device.
     pub(super) fn clear(&self) {
         let all = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));

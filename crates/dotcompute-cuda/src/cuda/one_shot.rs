@@ -360,16 +360,9 @@ impl Event {
 
 impl Drop for Event {
     fn drop(&mut self) {
-        struct Handle(sys::CUevent);
-        // SAFETY: as for `Event`, whose handle it is.
-        unsafe impl Send for Handle {}
-        let (handle, context) = (Handle(self.handle), Arc::clone(&self.context));
-        self.graveyard.bury(move || {
-            let Handle(handle) = { handle };
-            if context.bind_to_thread().is_ok() {
-                // SAFETY: made by `new` and destroyed once; its owner is gone.
-                let _ = unsafe { sys::cuEventDestroy_v2(handle) };
-            }
+        self.graveyard.bury_handle(&self.context, self.handle, |handle| {
+            // SAFETY: made by `new` and destroyed once; its owner is gone.
+            let _ = unsafe { sys::cuEventDestroy_v2(handle) };
         });
     }
 }

@@ -61,16 +61,9 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        struct Handle(sys::CUstream);
-        // SAFETY: as for `Stream`, whose handle it is.
-        unsafe impl Send for Handle {}
-        let (handle, context) = (Handle(self.handle), Arc::clone(&self.context));
-        self.graveyard.bury(move || {
-            let Handle(handle) = { handle };
-            if context.bind_to_thread().is_ok() {
-                // SAFETY: made by `new` and destroyed once; its owner is gone.
-                let _ = unsafe { result::stream::destroy(handle) };
-            }
+        self.graveyard.bury_handle(&self.context, self.handle, |handle| {
+            // SAFETY: made by `new` and destroyed once; its owner is gone.
+            let _ = unsafe { result::stream::destroy(handle) };
         });
     }
 }

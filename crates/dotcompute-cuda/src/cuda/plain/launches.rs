@@ -152,16 +152,9 @@ impl Graph {
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        struct Executable(sys::CUgraphExec);
-        // SAFETY: a graph is the context's, not a thread's, and this one has no other owner.
-        unsafe impl Send for Executable {}
-        let (executable, context) = (Executable(self.executable), Arc::clone(&self.context));
-        self.graveyard.bury(move || {
-            let Executable(executable) = { executable };
-            if context.bind_to_thread().is_ok() {
-                // SAFETY: made by `record` and destroyed once; its owner is gone.
-                let _ = unsafe { result::graph::exec_destroy(executable) };
-            }
+        self.graveyard.bury_handle(&self.context, self.executable, |handle| {
+            // SAFETY: made by `record` and destroyed once; its owner is gone.
+            let _ = unsafe { result::graph::exec_destroy(handle) };
         });
     }
 }
