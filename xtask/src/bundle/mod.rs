@@ -66,8 +66,9 @@ fn builds(workspace: &Workspace) -> Result<Vec<(&'static str, Invocation)>, Fail
         "--package",
         "dotcompute-cli",
     ]);
-    let example = Invocation::cargo(["build", "--release", "--package", "dotcompute", "--example", "device"]);
-    Ok(vec![("tests", tests), ("bin", programs), ("examples", example)])
+    let examples = ["--example", "device", "--example", "memory"];
+    let examples = Invocation::cargo(["build", "--release", "--package", "dotcompute"]).args(examples);
+    Ok(vec![("tests", tests), ("bin", programs), ("examples", examples)])
 }
 
 /// A program of the bundle.
