@@ -143,7 +143,7 @@ impl<I: Message, O: Message> Intake<I, O> {
             Command::Pause if changed => Poll::Ready(Some(Next::Deactivated)),
             Command::Pause => {
                 // Not if it is being terminated meanwhile: then the state stays `Terminating`.
-                let _ = self.shared.core.life.change(State::Deactivated, |state| state == State::Active);
+                self.shared.core.has_paused();
                 self.receiver.announce_room();
                 self.poll_new_command(cx).map(|()| None)
             }

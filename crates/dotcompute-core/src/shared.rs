@@ -81,6 +81,19 @@ impl Core {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The driver has come to its pause, and the state says so; unless it has been told something else by now.
+    #[cold]
+    pub(crate) fn has_paused(&self) {
+        if self.life.get() != State::Active {
+            return;
+        }
+        // Those who give commands hold this while they change command and state: a pause that is over is not taken for one.
+        let _guard = self.calls();
+        if self.life.command() == Command::Pause {
+            let _ = self.life.change(State::Deactivated, |state| state == State::Active);
+        }
+    }
+
     pub(crate) fn was_activated(&self) -> bool {
         self.activated.load(Ordering::Acquire)
     }

@@ -148,6 +148,28 @@ fn a_paused_kernel_keeps_its_asker_waiting_and_an_ended_one_does_not() {
     assert!(matches!(asker.join().unwrap(), Err(AskError::Failed(_))));
 }
 
+/// Its asker runs it at any moment of a pause: what it was told last counts.
+#[test]
+fn a_kernel_that_is_asked_pauses_and_goes_on_again_and_again() {
+    let setup = Setup::new(KernelOptions::new());
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (inline, over) = (setup.handle.with_inline_asks(), &over);
+        scope.spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                inline.ask(2).unwrap();
+            }
+        });
+        for _ in 0..2_000 {
+            setup.handle.deactivate(PATIENCE).unwrap();
+            assert_eq!(setup.handle.state(), State::Deactivated);
+            setup.handle.reactivate().unwrap();
+            assert_eq!(setup.handle.state(), State::Active);
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+}
+
 /// Askers on many threads, in line and not, beside tellers: each message is handled once, and those of one sender in order.
 #[test]
 fn askers_and_workers_take_turns() {
