@@ -1,0 +1,45 @@
+"""The exceptions carry what they are about, and cross processes."""
+
+import pickle
+
+import pytest
+
+from pydotcompute import exceptions
+from pydotcompute.exceptions import (
+    BackendNotAvailableError,
+    BufferNotAllocatedError,
+    KernelNotFoundError,
+    KernelStateError,
+    MessageDeserializationError,
+    PyDotComputeError,
+    QueueTimeoutError,
+    TypeValidationError,
+)
+
+
+@pytest.mark.parametrize("name", exceptions.__all__)
+def test_everything_derives_from_the_base(name: str) -> None:
+    assert issubclass(getattr(exceptions, name), PyDotComputeError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        KernelNotFoundError("k", ["a", "b"]),
+        KernelStateError("k", "CREATED", "send"),
+        QueueTimeoutError("k", 0.5, "receive"),
+        MessageDeserializationError(int, ValueError("no")),
+        BackendNotAvailableError("cuda", "no driver"),
+        BufferNotAllocatedError(),
+        TypeValidationError(int, str, "field x"),
+    ],
+)
+def test_pickling_keeps_text_and_attributes(error: PyDotComputeError) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert {k: repr(v) for k, v in vars(again).items()} == {k: repr(v) for k, v in vars(error).items()}
+
+
+def test_a_wrong_state_says_what_to_do() -> None:
+    assert "activate()" in str(KernelStateError("k", "LAUNCHED", "send message"))
