@@ -2,11 +2,14 @@
 //!
 //! Each module adds its types to the one extension module; the Python package re-exports them where users look for them.
 
+mod message;
+
 use pyo3::prelude::*;
 
 /// The extension module. Each part adds its own names.
 #[pymodule(gil_used = false)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    message::register(module)?;
     Ok(())
 }

@@ -1,0 +1,272 @@
+//! MessagePack to Python values.
+//!
+//! Reads what pydotcompute 0.2 wrote, ids in the form of texts (`{"__uuid__": ...}`) among it. Everything is checked against the bytes
+//! that there are before memory is taken for it, so that a length that lies costs nothing.
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+use pyo3::{IntoPyObjectExt, intern};
+use rmp::Marker;
+
+use super::python;
+
+/// How deep values may be nested.
+const DEPTH: usize = 511;
+
+/// What is left to be read, and where that began.
+#[derive(Clone, Copy)]
+pub(super) struct Reader<'a> {
+    rest: &'a [u8],
+    total: usize,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Reader { rest: bytes, total: bytes.len() }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn at(&self) -> usize {
+        self.total - self.rest.len()
+    }
+
+    /// An error that says where in the bytes it arose.
+    pub(super) fn error(&self, what: impl std::fmt::Display) -> PyErr {
+        PyValueError::new_err(format!("{what} at byte {} of {}", self.at(), self.total))
+    }
+
+    pub(super) fn take(&mut self, count: usize) -> PyResult<&'a [u8]> {
+        match self.rest.split_at_checked(count) {
+            Some((taken, rest)) => {
+                self.rest = rest;
+                Ok(taken)
+            }
+            None => Err(self.error(format_args!(
+                "the bytes end: {count} more were announced than the {} left,",
+                self.rest.len()
+            ))),
+        }
+    }
+
+    fn array<const N: usize>(&mut self) -> PyResult<[u8; N]> {
+        Ok(self.take(N)?.try_into().expect("take gives as many as were asked for"))
+    }
+
+    fn marker(&mut self) -> PyResult<Marker> {
+        Ok(Marker::from_u8(self.array::<1>()?[0]))
+    }
+
+    /// A big-endian length of `N` bytes.
+    fn length<const N: usize>(&mut self) -> PyResult<usize> {
+        Ok(self.array::<N>()?.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)))
+    }
+
+    /// How many entries the map has that begins here.
+    pub(super) fn map_len(&mut self) -> PyResult<usize> {
+        let here = *self;
+        match self.marker()? {
+            Marker::FixMap(len) => Ok(usize::from(len)),
+            Marker::Map16 => self.length::<2>(),
+            Marker::Map32 => self.length::<4>(),
+            other => Err(here.error(format_args!("a message is a map, and this is {other:?}"))),
+        }
+    }
+
+    /// The text that begins here, or nothing (and nothing read) when it is something else.
+    pub(super) fn text(&mut self) -> PyResult<Option<&'a str>> {
+        let here = *self;
+        let len = match self.marker()? {
+            Marker::FixStr(len) => usize::from(len),
+            Marker::Str8 => self.length::<1>()?,
+            Marker::Str16 => self.length::<2>()?,
+            Marker::Str32 => self.length::<4>()?,
+            _ => {
+                *self = here;
+                return Ok(None);
+            }
+        };
+        let bytes = self.take(len)?;
+        std::str::from_utf8(bytes).map(Some).map_err(|_| here.error("a text is not UTF-8"))
+    }
+
+    /// An id in the form that messages have it, if that is what comes next.
+    pub(super) fn uuid(&mut self) -> Option<[u8; 16]> {
+        // One entry: the text of 12 bytes, then 16 bytes.
+        const HEAD: &[u8] = b"\x81\xac__uuid_bin__\xc4\x10";
+        let id = self.rest.strip_prefix(HEAD)?.first_chunk::<16>()?;
+        self.rest = &self.rest[HEAD.len() + 16..];
+        Some(*id)
+    }
+}
+
+/// Reads one value.
+///
+/// # Errors
+///
+/// `ValueError` for bytes that are not MessagePack, end too soon, or are nested too deep.
+pub(super) fn value<'py>(
+    py: Python<'py>,
+    reader: &mut Reader<'_>,
+    depth: usize,
+) -> PyResult<Bound<'py, PyAny>> {
+    let here = *reader;
+    if let Some(text) = peek_text(reader)? {
+        return Ok(PyString::new(py, text).into_any());
+    }
+    match reader.marker()? {
+        Marker::Null => Ok(py.None().into_bound(py)),
+        Marker::True => Ok(PyBool::new(py, true).to_owned().into_any()),
+        Marker::False => Ok(PyBool::new(py, false).to_owned().into_any()),
+        Marker::FixPos(number) => number.into_bound_py_any(py),
+        Marker::FixNeg(number) => number.into_bound_py_any(py),
+        Marker::U8 => u8::from_be_bytes(reader.array()?).into_bound_py_any(py),
+        Marker::U16 => u16::from_be_bytes(reader.array()?).into_bound_py_any(py),
+        Marker::U32 => u32::from_be_bytes(reader.array()?).into_bound_py_any(py),
+        Marker::U64 => u64::from_be_bytes(reader.array()?).into_bound_py_any(py),
+        Marker::I8 => i8::from_be_bytes(reader.array()?).into_bound_py_any(py),
+        Marker::I16 => i16::from_be_bytes(reader.array()?).into_bound_py_any(py),
+        Marker::I32 => i32::from_be_bytes(reader.array()?).into_bound_py_any(py),
+        Marker::I64 => i64::from_be_bytes(reader.array()?).into_bound_py_any(py),
+        Marker::F32 => f64::from(f32::from_be_bytes(reader.array()?)).into_bound_py_any(py),
+        Marker::F64 => Ok(PyFloat::new(py, f64::from_be_bytes(reader.array()?)).into_any()),
+        Marker::Bin8 => binary::<1>(py, reader),
+        Marker::Bin16 => binary::<2>(py, reader),
+        Marker::Bin32 => binary::<4>(py, reader),
+        Marker::FixArray(len) => list(py, reader, usize::from(len), depth),
+        Marker::Array16 => reader.length::<2>().and_then(|len| list(py, reader, len, depth)),
+        Marker::Array32 => reader.length::<4>().and_then(|len| list(py, reader, len, depth)),
+        Marker::FixMap(len) => map(py, reader, usize::from(len), depth),
+        Marker::Map16 => reader.length::<2>().and_then(|len| map(py, reader, len, depth)),
+        Marker::Map32 => reader.length::<4>().and_then(|len| map(py, reader, len, depth)),
+        Marker::Reserved => Err(here.error("0xc1, which MessagePack does not use,")),
+        _ => extension(py, reader, here),
+    }
+}
+
+fn peek_text<'a>(reader: &mut Reader<'a>) -> PyResult<Option<&'a str>> {
+    match reader.rest.first() {
+        Some(0xa0..=0xbf | 0xd9..=0xdb) => reader.text(),
+        _ => Ok(None),
+    }
+}
+
+fn binary<'py, const N: usize>(py: Python<'py>, reader: &mut Reader<'_>) -> PyResult<Bound<'py, PyAny>> {
+    let len = reader.length::<N>()?;
+    Ok(PyBytes::new(py, reader.take(len)?).into_any())
+}
+
+fn nested(reader: &Reader<'_>, len: usize, depth: usize) -> PyResult<()> {
+    if depth >= DEPTH {
+        return Err(reader.error(format_args!("values are nested more than {DEPTH} deep,")));
+    }
+    // Each item is a byte at least.
+    if len > reader.rest.len() {
+        return Err(reader
+            .error(format_args!("{len} items are announced, of which there is no room in the bytes left,")));
+    }
+    Ok(())
+}
+
+fn list<'py>(
+    py: Python<'py>,
+    reader: &mut Reader<'_>,
+    len: usize,
+    depth: usize,
+) -> PyResult<Bound<'py, PyAny>> {
+    nested(reader, len, depth)?;
+    let items = PyList::empty(py);
+    for _ in 0..len {
+        items.append(value(py, reader, depth + 1)?)?;
+    }
+    Ok(items.into_any())
+}
+
+fn map<'py>(
+    py: Python<'py>,
+    reader: &mut Reader<'_>,
+    len: usize,
+    depth: usize,
+) -> PyResult<Bound<'py, PyAny>> {
+    nested(reader, len, depth)?;
+    let entries = PyDict::new(py);
+    for _ in 0..len {
+        let here = *reader;
+        let key = value(py, reader, depth + 1)?;
+        if !key.is_exact_instance_of::<PyString>()
+            && !key.is_exact_instance_of::<PyBytes>()
+            && !key.is_exact_instance_of::<PyInt>()
+        {
+            return Err(here.error("a key that is neither text nor bytes nor a whole number"));
+        }
+        entries.set_item(key, value(py, reader, depth + 1)?)?;
+    }
+    object(entries)
+}
+
+/// What a map stands for: an id, an array, or itself.
+fn object(entries: Bound<'_, PyDict>) -> PyResult<Bound<'_, PyAny>> {
+    let py = entries.py();
+    if let Some(id) = entries.get_item(intern!(py, "__uuid_bin__"))? {
+        let bytes: [u8; 16] =
+            id.extract::<&[u8]>()?.try_into().map_err(|_| PyValueError::new_err("an id has 16 bytes"))?;
+        return python::uuid_from_bytes(py, &bytes);
+    }
+    if let Some(id) = entries.get_item(intern!(py, "__uuid__"))? {
+        return python::uuid_class(py)?.call1((id,));
+    }
+    match entries.get_item(intern!(py, "__ndarray__"))? {
+        Some(data) => array(&entries, &data),
+        None => Ok(entries.into_any()),
+    }
+}
+
+/// An array that owns its data and can be written to.
+fn array<'py>(entries: &Bound<'py, PyDict>, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    static FROM_BUFFER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = entries.py();
+    let part = |name: &Bound<'py, PyString>| {
+        entries.get_item(name)?.ok_or_else(|| PyValueError::new_err(format!("an array without its {name}")))
+    };
+    let (dtype, shape) = (part(intern!(py, "dtype"))?, part(intern!(py, "shape"))?);
+    let shape = PyTuple::new(py, shape.extract::<Vec<i64>>()?)?;
+    let flat = FROM_BUFFER.import(py, "numpy", "frombuffer")?.call1((data, dtype))?;
+    flat.call_method1(intern!(py, "reshape"), (shape,))?.call_method0(intern!(py, "copy"))
+}
+
+/// An extension type, as the package `msgpack` reads it.
+fn extension<'py>(
+    py: Python<'py>,
+    reader: &mut Reader<'_>,
+    start: Reader<'_>,
+) -> PyResult<Bound<'py, PyAny>> {
+    static UNPACK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    *reader = Reader { rest: reader.rest, total: start.total };
+    let marker = start.rest[0];
+    let len = match marker {
+        0xc7 => reader.length::<1>()?,
+        0xc8 => reader.length::<2>()?,
+        0xc9 => reader.length::<4>()?,
+        // Fixed lengths of 1, 2, 4, 8 and 16 bytes.
+        fixed => 1 << (fixed - 0xd4),
+    };
+    reader.take(len + 1)?;
+    let whole = &start.rest[..start.rest.len() - reader.rest.len()];
+    UNPACK.import(py, "pydotcompute.ring_kernels._rare", "unpack")?.call1((PyBytes::new(py, whole),))
+}
+
+/// Any one value of MessagePack, with ids and arrays made of the maps that stand for them.
+///
+/// # Errors
+///
+/// `ValueError` for bytes that are not one value.
+#[pyfunction]
+pub(super) fn unpack<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    let mut reader = Reader::new(data);
+    let unpacked = value(py, &mut reader, 0)?;
+    if reader.is_empty() { Ok(unpacked) } else { Err(reader.error("bytes follow the message")) }
+}

@@ -1,0 +1,290 @@
+"""Messages: fields, ids, and bytes that 0.2 and the package msgpack can read."""
+
+import contextlib
+import copy
+import dataclasses
+import os
+import pickle
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pydotcompute import _core
+from pydotcompute.exceptions import MessageDeserializationError, MessageSerializationError
+from pydotcompute.ring_kernels.message import RingKernelMessage, deserialize_message, get_message_type, message
+
+
+@message
+class Sample:
+    sensor: int
+    celsius: float
+    tags: list[Any]
+
+
+@message
+class Frame:
+    data: np.ndarray
+
+
+@message
+class Reading(RingKernelMessage):
+    sensor: int
+    celsius: float
+    name: str = "?"
+    extra: list[int] = field(default_factory=list)
+
+
+@message
+class Anything:
+    value: Any = None
+
+
+# Written by pydotcompute 0.2.0.
+SAMPLE_020 = bytes.fromhex(
+    "87a673656e736f7207a763656c73697573cb4035800000000000a47461677392a16181a16bffaa6d6573736167655f696481ac5f5f757569645f62"
+    "696e5f5fc41000000000000000000000000000000001a87072696f72697479ccc8ae636f7272656c6174696f6e5f696481ac5f5f757569645f6269"
+    "6e5f5fc41000000000000000000000000000000002a85f5f747970655f5fa653616d706c65"
+)
+FRAME_020 = bytes.fromhex(
+    "85a46461746183ab5f5f6e6461727261795f5fc40c000001000200030004000500a56474797065a5696e743136a57368617065920203aa6d657373"
+    "6167655f696481ac5f5f757569645f62696e5f5fc41000000000000000000000000000000003a87072696f72697479cc80ae636f7272656c617469"
+    "6f6e5f6964c0a85f5f747970655f5fa54672616d65"
+)
+BASE_020 = bytes.fromhex(
+    "84aa6d6573736167655f696481ac5f5f757569645f62696e5f5fc41000000000000000000000000000000004a87072696f72697479cc80ae636f72"
+    "72656c6174696f6e5f6964c0a85f5f747970655f5fb152696e674b65726e656c4d657373616765"
+)
+
+
+class TestBytesOf020:
+    def test_a_message_is_written_to_the_same_bytes(self) -> None:
+        sample = Sample(7, 21.5, ["a", {"k": -1}], message_id=UUID(int=1), priority=200, correlation_id=UUID(int=2))
+        assert sample.serialize() == SAMPLE_020
+        assert Sample.deserialize(SAMPLE_020) == sample
+
+    def test_an_array_is_written_to_the_same_bytes_and_can_be_written_to(self) -> None:
+        data = np.arange(6, dtype=np.int16).reshape(2, 3)
+        assert Frame(data, message_id=UUID(int=3)).serialize() == FRAME_020
+        read = Frame.deserialize(FRAME_020)
+        np.testing.assert_array_equal(read.data, data)
+        assert read.data.dtype == np.int16
+        read.data[0, 0] = 9
+
+    def test_the_base_class(self) -> None:
+        assert RingKernelMessage(message_id=UUID(int=4)).serialize() == BASE_020
+        assert RingKernelMessage.deserialize(BASE_020).message_id == UUID(int=4)
+
+    def test_ids_as_texts_are_read(self) -> None:
+        old = msgpack.packb({"message_id": {"__uuid__": str(UUID(int=5))}, "correlation_id": str(UUID(int=6))})
+        read = RingKernelMessage.deserialize(old)
+        assert (read.message_id, read.correlation_id) == (UUID(int=5), UUID(int=6))
+
+
+class TestFields:
+    def test_a_decorated_class_has_its_own_fields_first(self) -> None:
+        assert [f.name for f in dataclasses.fields(Sample)] == [
+            "sensor",
+            "celsius",
+            "tags",
+            "message_id",
+            "priority",
+            "correlation_id",
+        ]
+
+    def test_a_subclass_takes_its_fields_by_position_and_the_header_by_name(self) -> None:
+        reading = Reading(7, 21.5, priority=3)
+        assert (reading.sensor, reading.celsius, reading.name, reading.extra, reading.priority) == (7, 21.5, "?", [], 3)
+        assert isinstance(reading, RingKernelMessage)
+
+    def test_a_plain_dataclass_may_derive_from_the_base(self) -> None:
+        @dataclass
+        class Old(RingKernelMessage):
+            value: float = 0.0
+
+        old = Old(value=4.0)
+        assert Old.deserialize(old.serialize()) == old
+
+    def test_the_header_by_position_as_in_020(self) -> None:
+        assert RingKernelMessage(UUID(int=1), 5).priority == 5
+
+    @pytest.mark.parametrize("priority", [-1, 256])
+    def test_a_priority_out_of_range_is_refused(self, priority: int) -> None:
+        with pytest.raises(ValueError, match="0-255"):
+            Reading(1, 2.0, priority=priority)
+        with pytest.raises(ValueError, match="0-255"):
+            Sample(1, 2.0, [], priority=priority)
+
+    def test_the_registry(self) -> None:
+        assert get_message_type("Reading") is Reading
+        assert get_message_type("nobody") is None
+
+    def test_a_post_init_of_the_users_runs(self) -> None:
+        @message
+        class Checked(RingKernelMessage):
+            value: int
+
+            def __post_init__(self) -> None:
+                super().__post_init__()
+                if self.value < 0:
+                    raise ValueError("negative")
+
+        data = Checked(1).serialize()
+        assert Checked.deserialize(data).value == 1
+        with pytest.raises(MessageDeserializationError, match="negative"):
+            Checked.deserialize(msgpack.packb({"value": -1}))
+
+    def test_with_correlation_and_reply(self) -> None:
+        question = Reading(1, 2.0)
+        answer = question.reply(sensor=1, celsius=3.0)
+        assert answer.correlation_id == question.message_id
+        assert answer.message_id != question.message_id
+        same = question.with_correlation(UUID(int=9))
+        assert (same.message_id, same.correlation_id) == (question.message_id, UUID(int=9))
+        assert question.reply(response_class=Anything, value=1).correlation_id == question.message_id  # type: ignore[attr-defined]
+
+
+class TestIds:
+    def test_an_id_stays_once_it_was_read_and_no_two_are_equal(self) -> None:
+        readings = [Reading(i, 0.0) for i in range(1000)]
+        ids = [r.message_id for r in readings]
+        assert ids == [r.message_id for r in readings]
+        assert len(set(ids)) == 1000
+        assert {i.version for i in ids} == {4}
+
+    def test_writing_a_message_gives_it_the_id_that_is_written(self) -> None:
+        reading = Reading(1, 2.0)
+        assert Reading.deserialize(reading.serialize()).message_id == reading.message_id
+
+    @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m)), dataclasses.replace])
+    @pytest.mark.parametrize("made", [lambda: Reading(1, 2.0), lambda: Sample(1, 2.0, [])])
+    def test_copies_have_the_same_id(self, again: Any, made: Any) -> None:
+        original = made()
+        assert again(original).message_id == original.message_id
+
+    def test_ids_that_are_made_are_equal_to_uuids_made_otherwise(self) -> None:
+        made = Reading(1, 2.0).message_id
+        assert made == UUID(str(made)) and hash(made) == hash(UUID(str(made))) and pickle.loads(pickle.dumps(made)) == made
+        assert made.is_safe == UUID(str(made)).is_safe
+
+    def test_the_class_has_no_id(self) -> None:
+        assert not hasattr(Reading, "message_id")
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+    @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+    def test_a_forked_child_has_ids_of_its_own(self) -> None:
+        _ = Reading(1, 2.0).message_id
+        there, here = os.pipe()
+        if (child := os.fork()) == 0:
+            os.write(here, Reading(1, 2.0).message_id.bytes)
+            os._exit(0)
+        os.waitpid(child, 0)
+        theirs = UUID(bytes=os.read(there, 16))
+        os.close(there)
+        os.close(here)
+        assert theirs not in [Reading(1, 2.0).message_id for _ in range(300)]
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text() | st.binary() | st.uuids(),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(), inner, max_size=5),
+    max_leaves=20,
+)
+
+
+class TestValues:
+    @given(VALUES)
+    def test_what_is_written_is_read(self, value: Any) -> None:
+        assert Anything.deserialize(Anything(value).serialize()).value == value
+
+    @given(VALUES)
+    def test_the_bytes_are_those_of_the_package_msgpack(self, value: Any) -> None:
+        def old(item: Any) -> Any:
+            return {"__uuid_bin__": item.bytes}
+
+        unpacked = msgpack.unpackb(Anything(value).serialize(), raw=False)
+        assert unpacked["value"] == msgpack.unpackb(msgpack.packb(value, default=old), raw=False)
+
+    @given(st.binary(max_size=60))
+    def test_any_bytes_are_read_or_refused(self, data: bytes) -> None:
+        try:
+            Sample.deserialize(data)
+        except MessageDeserializationError as error:
+            assert error.message_type is Sample
+
+    @given(st.integers(0, len(SAMPLE_020) - 1), st.integers(0, 255))
+    def test_bytes_with_one_changed_are_read_or_refused(self, index: int, byte: int) -> None:
+        data = bytearray(SAMPLE_020)
+        data[index] = byte
+        with contextlib.suppress(MessageDeserializationError):
+            Sample.deserialize(data)
+
+    @pytest.mark.parametrize("length", range(len(SAMPLE_020)))
+    def test_bytes_that_end_too_soon_are_refused(self, length: int) -> None:
+        with pytest.raises(MessageDeserializationError):
+            Sample.deserialize(SAMPLE_020[:length])
+
+    @pytest.mark.parametrize(
+        ("value", "read"),
+        [
+            (np.float32(1.5), 1.5),
+            (np.int64(-3), -3),
+            (np.bool_(True), True),
+            ((1, 2), [1, 2]),
+            (bytearray(b"ab"), b"ab"),
+            (memoryview(b"ab"), b"ab"),
+            (msgpack.ExtType(5, b"xyz"), msgpack.ExtType(5, b"xyz")),
+            (msgpack.Timestamp(5, 7), msgpack.Timestamp(5, 7)),
+        ],
+    )
+    def test_other_values(self, value: Any, read: Any) -> None:
+        assert Anything.deserialize(Anything(value).serialize()).value == read
+
+    @pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3)])
+    @pytest.mark.parametrize("dtype", ["<f8", "i4", "?", "c16"])
+    def test_arrays(self, shape: tuple[int, ...], dtype: str) -> None:
+        data = np.ones(shape, dtype)
+        read = Frame.deserialize(Frame(data).serialize()).data
+        assert read.dtype == data.dtype and read.shape == data.shape and (read == data).all()
+
+    @pytest.mark.parametrize("value", [object(), 2**64, {1, 2}, np.array([object()]), lambda: 0])
+    def test_a_value_without_bytes_names_its_field(self, value: Any) -> None:
+        with pytest.raises(MessageSerializationError, match="field 'value'") as caught:
+            Anything(value).serialize()
+        assert caught.value.message_type is Anything
+        assert caught.value.__cause__ is caught.value.cause
+
+    def test_a_list_that_contains_itself(self) -> None:
+        loop: list[Any] = []
+        loop.append(loop)
+        with pytest.raises(MessageSerializationError, match="deep"):
+            Anything(loop).serialize()
+
+    def test_a_field_that_is_missing_is_named(self) -> None:
+        with pytest.raises(MessageDeserializationError, match="celsius"):
+            Reading.deserialize(msgpack.packb({"sensor": 1}))
+
+    def test_a_field_that_is_unknown_is_passed_over_and_defaults_are_made(self) -> None:
+        read = Reading.deserialize(msgpack.packb({"sensor": 1, "celsius": 2.0, "unknown": [1, {"a": 2}]}))
+        assert (read.sensor, read.celsius, read.name, read.extra, read.priority) == (1, 2.0, "?", [], 128)
+
+    @pytest.mark.parametrize("data", [b"", b"\x93\x01\x02\x03", b"\xc1", b"\x81\x01\x02", b"\x80\x00", b"\xdf\xff\xff\xff\xff"])
+    def test_what_is_not_a_message(self, data: bytes) -> None:
+        for read in (RingKernelMessage.deserialize, deserialize_message):
+            with pytest.raises(MessageDeserializationError):
+                read(data)
+
+    def test_what_has_no_bytes(self) -> None:
+        with pytest.raises(MessageDeserializationError):
+            Sample.deserialize(5)  # type: ignore[arg-type]
+
+    def test_a_message_of_unknown_class(self) -> None:
+        assert deserialize_message(SAMPLE_020) == Sample.deserialize(SAMPLE_020)
+        other = msgpack.packb({"__type__": "Nobody", "priority": 9})
+        assert deserialize_message(other).priority == 9
+        assert _core.unpack(other) == {"__type__": "Nobody", "priority": 9}
