@@ -297,7 +297,7 @@ class TypeValidationError(ValidationError):
     """A value has another type than was declared.
 
     Attributes:
-        expected: The declared type.
+        expected: The declared type, or a union of types.
         actual: The type of the value.
         context: Where.
     """
@@ -306,4 +306,6 @@ class TypeValidationError(ValidationError):
         self.expected = expected
         self.actual = actual
         self.context = context
-        super().__init__(f"Type mismatch in {context}: expected {expected.__name__}, got {actual.__name__}")
+        # A union of types has no name.
+        names = [getattr(one, "__name__", None) or str(one) for one in (expected, actual)]
+        super().__init__(f"Type mismatch in {context}: expected {names[0]}, got {names[1]}")

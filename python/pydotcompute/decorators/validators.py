@@ -1,0 +1,342 @@
+"""Checks of message classes, settings and arguments, with errors that say what can be instead."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import operator
+import types
+import typing
+import warnings
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
+
+from pydotcompute.exceptions import InvalidConfigurationError, TypeValidationError
+
+__all__ = [
+    "RuntimeValidator",
+    "get_validator",
+    "validate_backpressure_strategy",
+    "validate_block_size",
+    "validate_config",
+    "validate_grid_size",
+    "validate_message",
+    "validate_priority",
+    "validate_queue_size",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+C = TypeVar("C", bound=type)
+
+_MAX_QUEUE_SIZE = 1_000_000
+_MAX_DIMENSIONS = 3
+_STRATEGIES = ("block", "reject", "drop_oldest")
+
+
+def validate_message(cls: C) -> C:
+    """Checks that a class can be a message, as a decorator.
+
+    Args:
+        cls: The class.
+
+    Returns:
+        The class, as it is.
+
+    Raises:
+        TypeValidationError: If it is no dataclass.
+
+    Warns:
+        UserWarning: If it has no ``serialize`` method, as ``@message`` gives it.
+
+    Example:
+        >>> @validate_message
+        ... @message
+        ... @dataclass
+        ... class Reading:
+        ...     celsius: float = 0.0
+    """
+    if not is_dataclass(cls):
+        raise TypeValidationError(expected=type, actual=cls, context="Message must be a dataclass")
+    if not hasattr(cls, "serialize"):
+        text = f"Message class '{cls.__name__}' has no serialize method and cannot leave this process; decorate it with @message"
+        warnings.warn(text, stacklevel=2)
+    return cls
+
+
+def validate_config(config_cls: type) -> Callable[[F], F]:
+    """Checks a function's arguments against the fields of the same names of a class, at each call.
+
+    Args:
+        config_cls: A class with annotated fields, for example ``RingKernelConfig``. Arguments that it has no field for are not checked.
+
+    Returns:
+        The decorator. The functions that it makes raise ``TypeValidationError`` for an argument of another type than its field's.
+
+    Example:
+        >>> @validate_config(RingKernelConfig)
+        ... def launch(kernel_id: str, grid_size: int = 1) -> None: ...
+    """
+
+    def decorate(func: F) -> F:
+        signature = inspect.signature(func)
+        # Read at the first call, when all that annotations name has been defined.
+        fields = functools.cache(lambda: typing.get_type_hints(config_cls))
+
+        @functools.wraps(func)
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            for name, value in bound.arguments.items():
+                expected = fields().get(name, Any)
+                if not _has_type(value, expected):
+                    raise TypeValidationError(expected=expected, actual=type(value), context=f"parameter '{name}'")
+            return func(*args, **kwargs)
+
+        return cast(F, checked)
+
+    return decorate
+
+
+def _has_type(value: Any, expected: Any) -> bool:
+    """Whether a value is what an annotation says. What cannot be seen in a value, such as the parameters of a callable, counts as right."""
+    if expected is Any or isinstance(expected, TypeVar):
+        return True
+    if expected is None:
+        return value is None
+    if expected is float:
+        return isinstance(value, (int, float))  # As for a type checker.
+    origin, args = get_origin(expected), get_args(expected)
+    if origin is None:
+        return isinstance(value, expected) if isinstance(expected, type) else True
+    if origin in (Union, types.UnionType):
+        return any(_has_type(value, arg) for arg in args)
+    if origin is Literal:
+        return value in args
+    if not isinstance(value, origin):
+        return False
+    return _has_items(value, origin, args)
+
+
+def _has_items(value: Any, origin: Any, args: tuple[Any, ...]) -> bool:
+    """Whether what a collection holds is what its annotation says."""
+    if origin in (list, set, frozenset):
+        return all(_has_type(item, args[0]) for item in value)
+    if origin is dict:
+        return all(_has_type(key, args[0]) and _has_type(item, args[1]) for key, item in value.items())
+    if origin is tuple:
+        if len(args) == 2 and args[1] is Ellipsis:
+            return all(_has_type(item, args[0]) for item in value)
+        return len(value) == len(args) and all(map(_has_type, value, args))
+    return True
+
+
+def _integer(value: Any) -> int | None:
+    """A whole number of any kind, NumPy's too, as an ``int``; ``None`` for anything else, and for a truth value."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def validate_queue_size(size: int, name: str = "queue_size") -> int:
+    """Checks how many messages a queue is to hold.
+
+    Args:
+        size: The number, 1 to 1,000,000.
+        name: What the error calls it.
+
+    Returns:
+        The number.
+
+    Raises:
+        InvalidConfigurationError: If it is no whole number, or out of range.
+    """
+    number = _integer(size)
+    if number is None:
+        raise InvalidConfigurationError(name, size, "must be an integer")
+    if number < 1:
+        raise InvalidConfigurationError(name, size, "must be >= 1")
+    if number > _MAX_QUEUE_SIZE:
+        raise InvalidConfigurationError(name, size, f"must be <= {_MAX_QUEUE_SIZE:,}")
+    return number
+
+
+def _dimensions(size: Any, name: str) -> tuple[int, ...]:
+    """One to three positive numbers, as a tuple."""
+    sizes = size if isinstance(size, tuple) else (size,)
+    numbers = [number for number in map(_integer, sizes) if number is not None]
+    if not isinstance(size, tuple) and not numbers:
+        raise InvalidConfigurationError(name, size, "must be int or tuple of ints")
+    if len(numbers) != len(sizes) or any(number < 1 for number in numbers):
+        raise InvalidConfigurationError(name, size, "all dimensions must be positive integers")
+    if not 1 <= len(numbers) <= _MAX_DIMENSIONS:
+        raise InvalidConfigurationError(name, size, f"must have 1 to {_MAX_DIMENSIONS} dimensions (maximum {_MAX_DIMENSIONS} dimensions)")
+    return tuple(numbers)
+
+
+def validate_grid_size(size: int | tuple[int, ...], name: str = "grid_size") -> tuple[int, ...]:
+    """Checks how many blocks a grid is to have.
+
+    Args:
+        size: A number, or one for each of one to three dimensions.
+        name: What the error calls it.
+
+    Returns:
+        The numbers, as a tuple.
+
+    Raises:
+        InvalidConfigurationError: If one is no positive whole number, or there are none or more than three.
+    """
+    return _dimensions(size, name)
+
+
+def validate_block_size(size: int | tuple[int, ...], name: str = "block_size", max_threads: int = 1024) -> tuple[int, ...]:
+    """Checks how many threads a block is to have.
+
+    Args:
+        size: A number, or one for each of one to three dimensions.
+        name: What the error calls it.
+        max_threads: How many threads a block can have, in all dimensions together.
+
+    Returns:
+        The numbers, as a tuple.
+
+    Raises:
+        InvalidConfigurationError: If one is no positive whole number, there are none or more than three, or they are too many threads.
+    """
+    dimensions = _dimensions(size, name)
+    threads = 1
+    for dimension in dimensions:
+        threads *= dimension
+    if threads > max_threads:
+        raise InvalidConfigurationError(name, size, f"total threads ({threads}) exceeds max ({max_threads})")
+    return dimensions
+
+
+def validate_priority(priority: int) -> int:
+    """Checks a message's priority.
+
+    Args:
+        priority: 0 to 255; higher goes first.
+
+    Returns:
+        The number.
+
+    Raises:
+        InvalidConfigurationError: If it is no whole number, or out of range.
+    """
+    number = _integer(priority)
+    if number is None:
+        raise InvalidConfigurationError("priority", priority, "must be an integer")
+    if not 0 <= number <= 255:
+        raise InvalidConfigurationError("priority", priority, "must be 0-255")
+    return number
+
+
+def validate_backpressure_strategy(strategy: str) -> str:
+    """Checks what is to happen when a queue is full.
+
+    Args:
+        strategy: ``"block"``, ``"reject"`` or ``"drop_oldest"``.
+
+    Returns:
+        The name.
+
+    Raises:
+        InvalidConfigurationError: If it is another.
+    """
+    if strategy not in _STRATEGIES:
+        raise InvalidConfigurationError("backpressure_strategy", strategy, f"must be one of {', '.join(_STRATEGIES)}")
+    return strategy
+
+
+_SETTINGS: dict[str, Callable[[Any], Any]] = {
+    "queue_size": validate_queue_size,
+    "input_queue_size": functools.partial(validate_queue_size, name="input_queue_size"),
+    "output_queue_size": functools.partial(validate_queue_size, name="output_queue_size"),
+    "grid_size": validate_grid_size,
+    "block_size": validate_block_size,
+    "backpressure_strategy": validate_backpressure_strategy,
+}
+
+
+class RuntimeValidator:
+    """Checks message classes and settings, and either raises or collects what it finds.
+
+    Example:
+        >>> validator = RuntimeValidator(strict=False)
+        >>> validator.validate_message_type(int)
+        False
+        >>> validator.warnings
+        ["Message type 'int' should be a dataclass"]
+    """
+
+    def __init__(self, strict: bool = True) -> None:
+        """Makes a validator.
+
+        Args:
+            strict: Whether a wrong message class is an error rather than a warning.
+        """
+        self._strict = strict
+        self._warnings: list[str] = []
+
+    @property
+    def strict(self) -> bool:
+        """Whether a wrong message class is an error."""
+        return self._strict
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was found wrong so far, as a list of its own."""
+        return self._warnings.copy()
+
+    def validate_message_type(self, cls: type) -> bool:
+        """Checks that a class can be a message.
+
+        Args:
+            cls: The class.
+
+        Returns:
+            Whether it can.
+
+        Raises:
+            TypeValidationError: If it cannot and the validator is strict.
+        """
+        if is_dataclass(cls):
+            return True
+        text = f"Message type '{cls.__name__}' should be a dataclass"
+        if self._strict:
+            raise TypeValidationError(type, cls, text)
+        self._warnings.append(text)
+        return False
+
+    def validate_kernel_config(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Checks the settings of a ring kernel.
+
+        Args:
+            config: Settings by name.
+
+        Returns:
+            The same, with sizes of grids and blocks as tuples. A setting that this does not know is passed on as it is.
+
+        Raises:
+            InvalidConfigurationError: If one has a value that it cannot have, strict or not: there is nothing to go on with.
+        """
+        return {name: _SETTINGS[name](value) if name in _SETTINGS else value for name, value in config.items()}
+
+    def clear_warnings(self) -> None:
+        """Forgets what was found wrong."""
+        self._warnings.clear()
+
+
+@functools.cache
+def _validator(strict: bool) -> RuntimeValidator:
+    return RuntimeValidator(strict)
+
+
+def get_validator(strict: bool = True) -> RuntimeValidator:
+    """The validator of this process, of which there are a strict one and a lenient one."""
+    return _validator(bool(strict))
