@@ -2,6 +2,7 @@
 //!
 //! Each module adds its types to the one extension module; the Python package re-exports them where users look for them.
 
+mod memory;
 mod message;
 
 use pyo3::prelude::*;
@@ -10,6 +11,7 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    memory::register(module)?;
     message::register(module)?;
     Ok(())
 }

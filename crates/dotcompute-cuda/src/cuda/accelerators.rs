@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use cudarc::driver::result;
 use dotcompute_core::accelerator::{Accelerator, Properties};
-use dotcompute_core::backend::BackendKind;
+use dotcompute_core::backend::{BackendError, BackendKind};
 use dotcompute_core::memory::{DeviceId, Memory};
 
 use super::buffers::CudaMemory;
+use super::ground::device_error;
+use super::{live_context, unavailable};
 use crate::driver::{Device, Driver, DriverError};
 
 /// All GPUs that this process may use. None of them is opened for this.
@@ -28,6 +31,22 @@ pub fn accelerators() -> Result<Vec<Accelerator>, DriverError> {
         })
     };
     Ok(Driver::open()?.devices()?.into_iter().map(accelerator).collect())
+}
+
+/// Bytes of a GPU's memory: those that are free, and all. This opens the GPU; it does not wait for ring kernels on it.
+///
+/// # Errors
+///
+/// [`BackendError::Unavailable`] without a driver or such a device, or [`BackendError::Device`] with the driver's own word.
+pub fn memory_info(index: u32) -> Result<(u64, u64), BackendError> {
+    let driver = Driver::open().map_err(|error| unavailable(&error))?;
+    let device = driver.device(index).map_err(|error| unavailable(&error))?;
+    let context = live_context(&device).map_err(|error| unavailable(&error))?;
+    let doing = || DriverError::while_doing("asking how much memory is free");
+    let told =
+        context.bind_to_thread().map_err(doing()).and_then(|()| result::mem_get_info().map_err(doing()));
+    let (free, total) = told.map_err(|error| device_error("asking how much memory is free", &error))?;
+    Ok((free as u64, total as u64))
 }
 
 /// What the driver tells of a device.

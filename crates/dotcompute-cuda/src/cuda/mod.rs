@@ -49,7 +49,7 @@ use ground::{Ground, device_error};
 use memory::Pinned;
 use stage::{CudaResidency, CudaStage, Function, Ingredients, fits};
 
-pub use accelerators::accelerators;
+pub use accelerators::{accelerators, memory_info};
 pub use buffers::CudaMemory;
 pub use one_shot::{CudaKernel, CudaLauncher, LoadedKernel};
 

@@ -1,0 +1,301 @@
+//! The two halves of a buffer: which is newer, and copying.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dotcompute_core::memory::{Memory, MemoryError};
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::{PyBufferError, PyValueError};
+use pyo3::prelude::*;
+
+use super::block::{DeviceBytes, DeviceMemory, HostBytes, HostMemory};
+use super::device::Device;
+use super::errors::memory_error;
+use super::pool::DevicePool;
+
+/// What was said of the halves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Level {
+    /// Nothing, so that it is as the halves are.
+    Unsaid,
+    /// They are equal.
+    Even,
+    HostDirty,
+    DeviceDirty,
+}
+
+/// How often and how much was copied.
+#[derive(Clone, Copy, Default)]
+struct Transfers {
+    to_device: u64,
+    to_host: u64,
+}
+
+struct Halves {
+    host: Option<Arc<HostBytes>>,
+    device: Option<Arc<DeviceBytes>>,
+    level: Level,
+    transfers: Transfers,
+}
+
+impl Halves {
+    fn state(&self) -> &'static str {
+        match (self.level, &self.host, &self.device) {
+            (_, None, None) => "UNINITIALIZED",
+            (Level::HostDirty, ..) => "HOST_DIRTY",
+            (Level::DeviceDirty, ..) => "DEVICE_DIRTY",
+            (Level::Even, ..) | (_, Some(_), Some(_)) => "SYNCHRONIZED",
+            (_, Some(_), None) => "HOST_ONLY",
+            (_, None, Some(_)) => "DEVICE_ONLY",
+        }
+    }
+}
+
+/// The memory of one buffer: bytes on the host, on a device, or on both.
+///
+/// Where the device's memory is the host's, as on the `cpu` device, there is one half only; states go on as if there were two, so that a
+/// program that forgets to mark what it wrote can be found out there.
+#[pyclass(frozen, module = "pydotcompute._core")]
+pub struct BufferHalves {
+    bytes: usize,
+    pinned: bool,
+    pooled: bool,
+    /// Whether the device's memory is the host's.
+    shared: bool,
+    memory: Arc<dyn Memory>,
+    halves: Mutex<Halves>,
+}
+
+impl BufferHalves {
+    fn lock(&self) -> MutexGuard<'_, Halves> {
+        self.halves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn new_host(&self) -> Result<Arc<HostBytes>, MemoryError> {
+        let (memory, len) = (&*self.memory, self.bytes);
+        if self.pinned {
+            return HostBytes::locked(memory, len, self.pooled).map(Arc::new);
+        }
+        if self.shared
+            && let Some(bytes) = HostBytes::of_device(memory, len, self.pooled)?
+        {
+            return Ok(Arc::new(bytes));
+        }
+        HostBytes::ordinary(len).map(Arc::new)
+    }
+
+    /// The host's half, which is made if there is none.
+    fn host_of(&self, halves: &mut Halves) -> Result<Arc<HostBytes>, MemoryError> {
+        if let Some(host) = &halves.host {
+            return Ok(Arc::clone(host));
+        }
+        let host = self.new_host()?;
+        halves.host = Some(Arc::clone(&host));
+        if halves.device.is_some() {
+            halves.level = Level::DeviceDirty;
+        }
+        Ok(host)
+    }
+
+    /// The host's half, up to date.
+    fn current_host(&self, halves: &mut Halves) -> Result<(), MemoryError> {
+        let host = self.host_of(halves)?;
+        if halves.level != Level::DeviceDirty {
+            return Ok(());
+        }
+        if let Some(device) = &halves.device {
+            if !host.is_writable() {
+                return Err(self.refused(
+                    "the host's half is read-only memory of another library; copy_to() an array of yours",
+                ));
+            }
+            // SAFETY: it is writable; who writes to or reads a buffer while it is brought up to date races with that, as is documented.
+            device.with(|block| block.read(0, unsafe { host.as_mut_slice() }))?;
+            halves.transfers.to_host += 1;
+            halves.level = Level::Even;
+        } else {
+            halves.level = if self.shared { Level::Even } else { Level::Unsaid };
+        }
+        Ok(())
+    }
+
+    /// The device's half, up to date. Nothing to do where it is the host's.
+    fn current_device(&self, halves: &mut Halves) -> Result<(), MemoryError> {
+        if self.shared {
+            if halves.level == Level::HostDirty {
+                halves.level = Level::Even;
+            }
+            return Ok(());
+        }
+        if halves.device.is_none() {
+            let device = DeviceBytes::new(&*self.memory, self.bytes)?;
+            if halves.host.is_none() {
+                device.with(|block| block.zero())?;
+            } else {
+                halves.level = Level::HostDirty;
+            }
+            halves.device = Some(Arc::new(device));
+        }
+        if halves.level == Level::HostDirty {
+            halves.level = Level::Unsaid;
+            if let (Some(host), Some(device)) = (&halves.host, &halves.device) {
+                // SAFETY: who writes to a buffer while it is brought up to date races with that, as is documented.
+                let written = device.with(|block| block.write(0, unsafe { host.as_slice() }));
+                halves.level = if written.is_ok() { Level::Even } else { Level::HostDirty };
+                written?;
+                halves.transfers.to_device += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn refused(&self, problem: &str) -> MemoryError {
+        let doing = format!("copying {} bytes to the host", self.bytes);
+        MemoryError::Device { device: self.memory.device(), doing, problem: problem.to_owned() }
+    }
+}
+
+#[pymethods]
+impl BufferHalves {
+    /// Halves of so many bytes, which take no memory yet; from `pool`, or from `device` itself.
+    #[new]
+    #[pyo3(signature = (device, bytes, pinned, pool))]
+    fn new(
+        py: Python<'_>,
+        device: &Device,
+        bytes: usize,
+        pinned: bool,
+        pool: Option<&DevicePool>,
+    ) -> PyResult<Self> {
+        let memory = match pool {
+            Some(pool) => pool.memory(),
+            None => device.memory(py)?,
+        };
+        let halves =
+            Halves { host: None, device: None, level: Level::Unsaid, transfers: Transfers::default() };
+        let (pooled, shared) = (pool.is_some(), device.is_host());
+        Ok(Self { bytes, pinned, pooled, shared, memory, halves: Mutex::new(halves) })
+    }
+
+    /// The name of the state.
+    #[getter]
+    fn state(&self, py: Python<'_>) -> &'static str {
+        py.detach(|| self.lock().state())
+    }
+
+    /// Whether the device's memory is the host's, so that there is one half only.
+    #[getter]
+    fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    /// Whether there is a half on a device that is not the host's.
+    #[getter]
+    fn has_device(&self, py: Python<'_>) -> bool {
+        py.detach(|| self.lock().device.is_some())
+    }
+
+    /// How often it was copied: to the device, and to the host.
+    #[getter]
+    fn transfers(&self, py: Python<'_>) -> (u64, u64) {
+        let Transfers { to_device, to_host } = py.detach(|| self.lock().transfers);
+        (to_device, to_host)
+    }
+
+    /// Makes the halves that are asked for and are not there. New ones are zeros; one that joins another gets its bytes.
+    fn allocate(&self, py: Python<'_>, host: bool, device: bool) -> PyResult<()> {
+        let allocate = || {
+            let mut halves = self.lock();
+            if device && !self.shared {
+                self.current_device(&mut halves)?;
+            }
+            if host || self.shared {
+                self.current_host(&mut halves)?;
+            }
+            Ok(())
+        };
+        py.detach(allocate).map_err(memory_error)
+    }
+
+    /// Takes the bytes of another library as the host's half, without copying them.
+    fn adopt(&self, py: Python<'_>, buffer: PyBuffer<u8>) -> PyResult<()> {
+        let Some(bytes) = HostBytes::foreign(buffer) else {
+            return Err(PyBufferError::new_err("its bytes are not in one piece; copy it first"));
+        };
+        if bytes.len() != self.bytes {
+            let problem = format!("{} bytes were given for a buffer of {}", bytes.len(), self.bytes);
+            return Err(PyValueError::new_err(problem));
+        }
+        let bytes = Arc::new(bytes);
+        let before = py.detach(|| {
+            let mut halves = self.lock();
+            halves.level = Level::Unsaid;
+            (halves.device.take(), halves.host.replace(bytes))
+        });
+        drop(before);
+        Ok(())
+    }
+
+    /// The host's half, up to date.
+    fn host(&self, py: Python<'_>) -> PyResult<HostMemory> {
+        let current = || {
+            let mut halves = self.lock();
+            self.current_host(&mut halves)?;
+            self.host_of(&mut halves)
+        };
+        py.detach(current).map(HostMemory).map_err(memory_error)
+    }
+
+    /// The host's half as it is, to be overwritten: all of it counts as newer than the device's.
+    fn overwrite_host(&self, py: Python<'_>) -> PyResult<HostMemory> {
+        let current = || {
+            let mut halves = self.lock();
+            let host = self.host_of(&mut halves)?;
+            halves.level = Level::HostDirty;
+            Ok(host)
+        };
+        py.detach(current).map(HostMemory).map_err(memory_error)
+    }
+
+    /// The device's half, up to date; none where that is the host's.
+    fn device(&self, py: Python<'_>) -> PyResult<Option<DeviceMemory>> {
+        let current = || {
+            let mut halves = self.lock();
+            self.current_device(&mut halves)?;
+            Ok(halves.device.clone())
+        };
+        Ok(py.detach(current).map_err(memory_error)?.map(DeviceMemory))
+    }
+
+    /// Notes that the host's half is newer.
+    fn mark_host_dirty(&self, py: Python<'_>) {
+        py.detach(|| self.lock().level = Level::HostDirty);
+    }
+
+    /// Notes that the device's half is newer.
+    fn mark_device_dirty(&self, py: Python<'_>) {
+        py.detach(|| self.lock().level = Level::DeviceDirty);
+    }
+
+    /// Brings the half that is behind up to date.
+    fn synchronize(&self, py: Python<'_>) -> PyResult<()> {
+        let synchronize = || {
+            let mut halves = self.lock();
+            match halves.level {
+                Level::HostDirty => self.current_device(&mut halves),
+                Level::DeviceDirty => self.current_host(&mut halves),
+                Level::Even | Level::Unsaid => Ok(()),
+            }
+        };
+        py.detach(synchronize).map_err(memory_error)
+    }
+
+    /// Lets go of both halves. What others still look at lives as long as they do.
+    fn free(&self, py: Python<'_>) {
+        let halves = py.detach(|| {
+            let mut halves = self.lock();
+            halves.level = Level::Unsaid;
+            (halves.host.take(), halves.device.take())
+        });
+        drop(halves);
+    }
+}

@@ -1,0 +1,29 @@
+//! Devices, pools and buffers for Python: what `pydotcompute.core` is a face of.
+//!
+//! | module | subject |
+//! | --- | --- |
+//! | `device` | the devices of this machine |
+//! | `pool` | memory that is kept for later |
+//! | `block` | memory that Python looks at: by the buffer protocol, or by its address on a device |
+//! | `halves` | which half of a buffer is newer, and copying |
+//! | `errors` | errors as exceptions |
+
+mod block;
+mod device;
+mod errors;
+mod halves;
+mod pool;
+
+use pyo3::prelude::*;
+
+/// Adds the names of this module to the extension module.
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<device::Device>()?;
+    module.add_class::<pool::DevicePool>()?;
+    module.add_class::<block::HostMemory>()?;
+    module.add_class::<block::DeviceMemory>()?;
+    module.add_class::<halves::BufferHalves>()?;
+    module.add_function(wrap_pyfunction!(device::cpu_device, module)?)?;
+    module.add_function(wrap_pyfunction!(device::cuda_devices, module)?)?;
+    Ok(())
+}
