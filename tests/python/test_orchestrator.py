@@ -1,0 +1,117 @@
+"""Kernels that run once."""
+
+import asyncio
+from uuid import UUID
+
+import numpy as np
+import pytest
+
+from pydotcompute.core.orchestrator import ComputeOrchestrator, KernelExecution, KernelLaunchConfig
+from pydotcompute.exceptions import InvalidConfigurationError
+
+CONFIG = KernelLaunchConfig()
+
+
+def test_configurations() -> None:
+    assert (CONFIG.grid_size, CONFIG.block_size, CONFIG.shared_memory_bytes, CONFIG.stream) == ((1,), (256,), 0, None)
+    numbers = KernelLaunchConfig(grid_size=128, block_size=64)  # type: ignore[arg-type]
+    assert (numbers.grid_size, numbers.block_size) == ((128,), (64,))
+    for wrong in ({"grid_size": (0,)}, {"grid_size": ()}, {"block_size": (1, 2, 3, 4)}, {"block_size": -1}, {"shared_memory_bytes": -1}):
+        with pytest.raises(InvalidConfigurationError, match=next(iter(wrong))):
+            KernelLaunchConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_records() -> None:
+    record = KernelExecution(start_time=1.0, end_time=1.5)
+    assert record.duration_ms == 500.0 and isinstance(record.execution_id, UUID) and not record.success and record.error is None
+    assert record.execution_id != KernelExecution().execution_id
+
+
+async def test_its_life() -> None:
+    orchestrator = ComputeOrchestrator()
+    assert not orchestrator.is_active and orchestrator.accelerator is None and orchestrator.memory_pool is None
+    assert orchestrator.create_stream() is None
+    async with orchestrator as entered:
+        assert entered is orchestrator and orchestrator.is_active and orchestrator.accelerator is not None
+        assert orchestrator.memory_pool is not None and orchestrator.memory_pool.enabled
+        await orchestrator.initialize()
+        orchestrator.synchronize()
+        async with orchestrator.stream_context() as stream:
+            assert (stream is None) is not orchestrator.accelerator.cuda_available
+    assert not orchestrator.is_active
+    await orchestrator.shutdown()
+
+
+async def test_kernels_of_all_kinds() -> None:
+    def double(array: np.ndarray, *, by: int = 2) -> None:
+        array *= by
+
+    async def later(array: np.ndarray) -> None:
+        await asyncio.sleep(0)
+        array += 1
+
+    array = np.arange(3)
+    async with ComputeOrchestrator() as orchestrator:
+        orchestrator.register_kernel("twice", double)
+        assert orchestrator.get_kernel("twice") is double and orchestrator.get_kernel("thrice") is None
+        named = await orchestrator.launch_kernel("twice", CONFIG, array)
+        await orchestrator.launch_kernel(double, CONFIG, array, by=10)
+        awaited = await orchestrator.launch_kernel(later, CONFIG, array)
+        assert array.tolist() == [1, 21, 41]
+        assert named.success and named.kernel_name == "twice" and named.config is CONFIG and named.duration_ms >= 0
+        assert awaited.kernel_name == "later"
+        assert [record.kernel_name for record in orchestrator.get_execution_history()] == ["twice", "double", "later"]
+        assert orchestrator.get_execution_history(kernel_name="twice") == [named]
+        assert orchestrator.get_execution_history(limit=1) == [awaited]
+        assert orchestrator.get_execution_history(limit=0) == []
+        with pytest.raises(InvalidConfigurationError):
+            orchestrator.get_execution_history(limit=-1)
+        assert repr(orchestrator) == "ComputeOrchestrator(active=True, kernels=1, executions=3)"
+        orchestrator.clear_execution_history()
+        assert orchestrator.get_execution_history() == []
+
+
+async def test_a_failure_is_raised_and_recorded() -> None:
+    failure = RuntimeError("it broke")
+
+    def broken() -> None:
+        raise failure
+
+    async with ComputeOrchestrator() as orchestrator:
+        with pytest.raises(RuntimeError, match="it broke"):
+            await orchestrator.launch_kernel(broken, CONFIG)
+        (record,) = orchestrator.get_execution_history()
+        assert record.error is failure and not record.success and record.end_time >= record.start_time
+
+
+async def test_what_is_no_kernel() -> None:
+    async with ComputeOrchestrator() as orchestrator:
+        orchestrator.register_kernel("known", len)
+        with pytest.raises(ValueError, match=r"'unknown' not registered; there are: 'known'"):
+            await orchestrator.launch_kernel("unknown", CONFIG)
+        assert orchestrator.get_execution_history() == []
+        with pytest.raises(InvalidConfigurationError, match="'nothing'"):
+            orchestrator.register_kernel("nothing", 3)  # type: ignore[arg-type]
+
+
+async def test_its_history_is_bounded() -> None:
+    async with ComputeOrchestrator() as orchestrator:
+        for number in range(1100):
+            await orchestrator.launch_kernel(abs, CONFIG, number)
+        assert len(orchestrator.get_execution_history()) == 1000
+
+
+async def test_a_cancelled_kernel_is_recorded_as_no_success() -> None:
+    started = asyncio.Event()
+
+    async def endless() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    async with ComputeOrchestrator() as orchestrator:
+        task = asyncio.create_task(orchestrator.launch_kernel(endless, CONFIG))
+        await started.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert [record.success for record in orchestrator.get_execution_history()] == [False]
