@@ -267,4 +267,4 @@ def deserialize_message(data: bytes) -> RingKernelMessage:
     except Exception as error:
         raise MessageDeserializationError(RingKernelMessage, error) from error
     cls: type[RingKernelMessage] = _message_registry.get(name or "", RingKernelMessage)
-    return _core.decode_message(cls, data)
+    return cls.deserialize(data)

@@ -1,0 +1,247 @@
+"""Arrays that are passed by handle: the array stays where it is, and a message says which one is meant.
+
+Example:
+    >>> import numpy as np
+    >>> registry = BufferRegistry()
+    >>> array = np.arange(4)
+    >>> handle = registry.register(array)
+    >>> registry.get(handle.buffer_id) is array
+    True
+    >>> registry.release(handle.buffer_id)
+    True
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any, ClassVar
+from uuid import UUID, uuid4
+
+__all__ = ["BufferHandle", "BufferRegistry", "get_buffer", "get_buffer_registry", "register_buffer", "release_buffer"]
+
+
+@dataclass
+class BufferHandle:
+    """What is known of a registered array.
+
+    Attributes:
+        buffer_id: Identifies it in this process.
+        shape: Its shape.
+        dtype: The name of the type of its elements.
+        device: Where it is: ``"cpu"``, ``"cuda:0"``, ``"metal"``.
+        size_bytes: How many bytes it has.
+        ref_count: How many hold it; with the last it leaves the registry.
+    """
+
+    buffer_id: UUID
+    shape: tuple[int, ...]
+    dtype: str
+    device: str
+    size_bytes: int
+    ref_count: int = 1
+
+    def __repr__(self) -> str:
+        return f"BufferHandle(id={self.buffer_id.hex[:8]}, shape={self.shape}, dtype={self.dtype}, device={self.device})"
+
+
+def _device_of(array: Any) -> str:
+    """Where an array is, by what it says of itself; no library is imported for that."""
+    if hasattr(array, "__cuda_array_interface__"):
+        device = getattr(array, "device", None)
+        index = getattr(device, "id", getattr(device, "index", getattr(array, "device_id", None)))
+        return f"cuda:{index or 0}"
+    return "metal" if type(array).__module__.partition(".")[0] == "mlx" else "cpu"
+
+
+class BufferRegistry:
+    """The arrays that messages of this process refer to. There is one object of this class; any number of threads may use it.
+
+    An array that is registered is kept until it is released, or its references have been given up: :meth:`register` counts one,
+    :meth:`increment_ref` another.
+    """
+
+    _instance: ClassVar[BufferRegistry | None] = None
+    _lock: ClassVar[threading.RLock] = threading.RLock()
+
+    def __new__(cls) -> BufferRegistry:
+        """The one object."""
+        with cls._lock:
+            if cls._instance is None:
+                cls._instance = super().__new__(cls)
+                cls._instance._initialized = False
+            return cls._instance
+
+    def __init__(self) -> None:
+        with self._lock:
+            if self._initialized:
+                return
+            self._entries: dict[UUID, tuple[Any, BufferHandle]] = {}
+            # An array's end may run code that comes back here.
+            self._registry_lock = threading.RLock()
+            self._registered = self._retrieved = self._released = self._bytes = 0
+            self._initialized: bool = True
+
+    def register(self, array: Any) -> BufferHandle:
+        """Keeps an array. It is not copied: whoever gets it gets the same object.
+
+        Args:
+            array: An array of NumPy's, CuPy's or MLX's, a tensor, or a :class:`~pydotcompute.UnifiedBuffer`: what has a ``shape``, a
+                ``dtype`` and ``nbytes``.
+
+        Returns:
+            Its handle.
+
+        Raises:
+            TypeError: It is no array.
+        """
+        missing = [name for name in ("shape", "dtype", "nbytes") if not hasattr(array, name)]
+        if missing:
+            raise TypeError(
+                f"Cannot register {type(array).__name__} as a buffer: it has no {' and no '.join(missing)}; convert it to an array"
+            )
+        handle = BufferHandle(uuid4(), tuple(array.shape), str(array.dtype), _device_of(array), int(array.nbytes))
+        with self._registry_lock:
+            self._entries[handle.buffer_id] = (array, handle)
+            self._registered += 1
+            self._bytes += handle.size_bytes
+        return handle
+
+    def get(self, buffer_id: UUID) -> Any | None:
+        """The array of a handle.
+
+        Args:
+            buffer_id: The handle's id.
+
+        Returns:
+            The array; None if there is none.
+        """
+        with self._registry_lock:
+            entry = self._entries.get(buffer_id)
+            if entry is None:
+                return None
+            self._retrieved += 1
+            return entry[0]
+
+    def get_handle(self, buffer_id: UUID) -> BufferHandle | None:
+        """The handle of an array.
+
+        Args:
+            buffer_id: The handle's id.
+
+        Returns:
+            The handle; None if there is none.
+        """
+        with self._registry_lock:
+            entry = self._entries.get(buffer_id)
+        return entry[1] if entry else None
+
+    def release(self, buffer_id: UUID) -> bool:
+        """Lets go of an array, whoever else holds it.
+
+        Args:
+            buffer_id: The handle's id.
+
+        Returns:
+            Whether there was one.
+        """
+        with self._registry_lock:
+            entry = self._entries.pop(buffer_id, None)
+            if entry is None:
+                return False
+            self._released += 1
+            self._bytes -= entry[1].size_bytes
+        return True
+
+    def increment_ref(self, buffer_id: UUID) -> bool:
+        """Counts one more that holds an array.
+
+        Args:
+            buffer_id: The handle's id.
+
+        Returns:
+            Whether there is such an array.
+        """
+        with self._registry_lock:
+            entry = self._entries.get(buffer_id)
+            if entry is None:
+                return False
+            entry[1].ref_count += 1
+        return True
+
+    def decrement_ref(self, buffer_id: UUID) -> int:
+        """Counts one less that holds an array, and lets go of it with the last.
+
+        Args:
+            buffer_id: The handle's id.
+
+        Returns:
+            How many are left; -1 if there is no such array.
+        """
+        with self._registry_lock:
+            entry = self._entries.get(buffer_id)
+            if entry is None:
+                return -1
+            entry[1].ref_count -= 1
+            if entry[1].ref_count <= 0:
+                self.release(buffer_id)
+                return 0
+            return entry[1].ref_count
+
+    def clear(self) -> int:
+        """Lets go of all arrays.
+
+        Returns:
+            How many there were.
+        """
+        with self._registry_lock:
+            entries, self._entries = self._entries, {}
+            self._bytes = 0
+            self._released += len(entries)
+        return len(entries)
+
+    def get_stats(self) -> dict[str, int]:
+        """What was done so far.
+
+        Returns:
+            ``registered``, ``retrieved`` and ``released``, counted since the start; ``bytes_registered`` and ``active_buffers``, of those
+            that are there now.
+        """
+        with self._registry_lock:
+            return {
+                "registered": self._registered,
+                "retrieved": self._retrieved,
+                "released": self._released,
+                "bytes_registered": self._bytes,
+                "active_buffers": len(self._entries),
+            }
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, buffer_id: object) -> bool:
+        return buffer_id in self._entries
+
+
+def get_buffer_registry() -> BufferRegistry:
+    """The registry.
+
+    Returns:
+        The one :class:`BufferRegistry`.
+    """
+    return BufferRegistry()
+
+
+def register_buffer(array: Any) -> BufferHandle:
+    """Keeps an array: as :meth:`BufferRegistry.register`."""
+    return get_buffer_registry().register(array)
+
+
+def get_buffer(buffer_id: UUID) -> Any | None:
+    """The array of a handle: as :meth:`BufferRegistry.get`."""
+    return get_buffer_registry().get(buffer_id)
+
+
+def release_buffer(buffer_id: UUID) -> bool:
+    """Lets go of an array: as :meth:`BufferRegistry.release`."""
+    return get_buffer_registry().release(buffer_id)
