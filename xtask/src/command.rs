@@ -29,6 +29,8 @@ pub enum Failure {
     Blind { fault: &'static str },
     #[error("{folder} has {bytes} bytes, and {most} is the most that is sent; leave something out")]
     TooLarge { folder: PathBuf, bytes: u64, most: u64 },
+    #[error("the wheel {wheel} is not one to publish: {problem}")]
+    Wheel { wheel: PathBuf, problem: String },
     #[error("the workspace lacks {0}")]
     Missing(String),
 }

@@ -15,6 +15,7 @@ mod bundle;
 mod command;
 mod cubins;
 mod examples;
+mod python;
 mod races;
 mod smoke;
 mod step;

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 
 use crate::command::{Failure, Invocation};
 use crate::workspace::Workspace;
-use crate::{cubins, examples, smoke, tsan};
+use crate::{cubins, examples, python, smoke, tsan};
 
 /// One step: one subject, one or a few commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -35,11 +35,15 @@ pub enum Step {
     Bench,
     /// A short run of each command of the command line program
     Cli,
+    /// pydotcompute in an environment of its own: ruff, mypy, pytest
+    Python,
+    /// The wheel: built, looked into, and tried in a fresh environment
+    Wheel,
 }
 
 impl Step {
     pub const LINT: [Step; 3] = [Step::Fmt, Step::Clippy, Step::Deny];
-    pub const TEST: [Step; 12] = [
+    pub const TEST: [Step; 14] = [
         Step::Fmt,
         Step::Clippy,
         Step::Deny,
@@ -52,6 +56,8 @@ impl Step {
         Step::Docs,
         Step::Bench,
         Step::Cli,
+        Step::Python,
+        Step::Wheel,
     ];
 
     fn name(self) -> String {
@@ -76,6 +82,8 @@ impl Step {
             Step::Docs => build_docs(workspace),
             Step::Bench => smoke::bench(workspace),
             Step::Cli => smoke::cli(workspace),
+            Step::Python => python::check(workspace),
+            Step::Wheel => python::wheel(workspace),
         }
     }
 }

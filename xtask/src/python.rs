@@ -1,0 +1,202 @@
+//! pydotcompute: the checks of its sources, its tests, and the wheel as a user gets it.
+//!
+//! Everything runs in a virtual environment of its own under `target/`, into which the package is installed as a developer would, by
+//! `pip install -e ".[dev,metal]"` (MLX runs on Linux too). The extension is built once, in release mode: the wheel finds it built.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use crate::command::{Failure, Invocation};
+use crate::workspace::Workspace;
+
+/// What a wheel may have at the most.
+const MOST_BYTES: u64 = 8_000_000;
+
+/// What a wheel must hold, as the ends of names: `py.typed` and the stubs, for type checkers; one extension for every Python from 3.11 on.
+const IN_A_WHEEL: [&str; 5] = [
+    "pydotcompute/py.typed",
+    "pydotcompute/_core.pyi",
+    "pydotcompute/_core.abi3.so",
+    "LICENSE-MIT",
+    "LICENSE-APACHE",
+];
+
+/// What shows that an installed wheel works, with nothing beside it but what it asks for.
+const SMOKE: &str = "tests/python/wheel_smoke.py";
+
+/// Formatting, lints, types and tests of the Python package, by the plain commands that a developer uses.
+///
+/// # Errors
+///
+/// When the package cannot be installed, or one of the commands fails.
+pub fn check(workspace: &Workspace) -> Result<(), Failure> {
+    let environment = Environment::developers(workspace)?;
+    let checks: [(&str, &[&str]); 4] = [
+        ("ruff", &["format", "--check"]),
+        ("ruff", &["check"]),
+        ("mypy", &[]),
+        ("pytest", &["--quiet", "-rfEs"]),
+    ];
+    for (program, arguments) in checks {
+        environment.program(program).args(arguments).run(workspace)?;
+    }
+    Ok(())
+}
+
+/// Builds the wheel, looks at what is in it, and installs it alone into a fresh environment, where it must work.
+///
+/// # Errors
+///
+/// When it cannot be built, is too large, lacks something, or does not work.
+pub fn wheel(workspace: &Workspace) -> Result<(), Failure> {
+    let wheel = build_wheel(workspace)?;
+    look_into(workspace, &wheel)?;
+    let fresh = Environment::fresh(workspace, "wheel-venv")?;
+    fresh.pip(workspace, &["install", "--quiet"], &[&wheel])?;
+    // From another folder: the sources must not be what is imported.
+    fresh
+        .program("python")
+        .args(["-W", "error", "-I"])
+        .arg(workspace.root().join(SMOKE))
+        .in_directory(&fresh.folder)
+        .run(workspace)
+}
+
+/// Builds the wheel into `target/wheel` and gives its path.
+///
+/// # Errors
+///
+/// When it cannot be built, or the folder cannot be read.
+pub fn build_wheel(workspace: &Workspace) -> Result<PathBuf, Failure> {
+    let environment = Environment::developers(workspace)?;
+    let folder = workspace.target_dir().join("wheel");
+    if folder.exists() {
+        fs::remove_dir_all(&folder).map_err(Failure::io(format!("clearing {}", folder.display())))?;
+    }
+    environment.pip(workspace, &["wheel", ".", "--no-deps", "--quiet", "--wheel-dir"], &[&folder])?;
+    let reading = || Failure::io(format!("reading {}", folder.display()));
+    for entry in fs::read_dir(&folder).map_err(reading())? {
+        let path = entry.map_err(reading())?.path();
+        if path.extension().is_some_and(|extension| extension == "whl") {
+            return Ok(path);
+        }
+    }
+    Err(Failure::Missing(format!("a wheel in {}", folder.display())))
+}
+
+/// Checks a wheel's size, name and content.
+fn look_into(workspace: &Workspace, wheel: &Path) -> Result<(), Failure> {
+    let bytes = fs::metadata(wheel).map_err(Failure::io(format!("looking at {}", wheel.display())))?.len();
+    let list = Invocation::new("python3").args(["-m", "zipfile", "-l"]).arg(wheel).capture(workspace)?;
+    println!(
+        "{}: {:.2} MB, {} files",
+        wheel.display(),
+        bytes as f64 / 1e6,
+        list.lines().count().saturating_sub(1)
+    );
+    judge(&wheel.to_string_lossy(), bytes, &list)
+        .map_err(|problem| Failure::Wheel { wheel: wheel.to_owned(), problem })
+}
+
+/// What is wrong with a wheel of this name and size, whose content `python -m zipfile -l` lists.
+fn judge(name: &str, bytes: u64, list: &str) -> Result<(), String> {
+    if bytes > MOST_BYTES {
+        return Err(format!("it has {bytes} bytes, and {MOST_BYTES} is the most that users are to download"));
+    }
+    if !name.contains("-cp311-abi3-") {
+        return Err("it is not for every Python from 3.11 on: its name lacks cp311-abi3".into());
+    }
+    let names: Vec<_> = list.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    match IN_A_WHEEL.iter().find(|end| !names.iter().any(|name| name.ends_with(*end))) {
+        Some(lacking) => Err(format!("it lacks {lacking}")),
+        None => Ok(()),
+    }
+}
+
+/// A virtual environment.
+#[derive(Clone)]
+pub struct Environment {
+    folder: PathBuf,
+}
+
+impl Environment {
+    /// The one that developers' commands run in, with the package installed from its sources; made, or brought up to date, once in a
+    /// run of this program.
+    ///
+    /// # Errors
+    ///
+    /// When Python or pip are missing or fail.
+    pub fn developers(workspace: &Workspace) -> Result<Self, Failure> {
+        static READY: OnceLock<Environment> = OnceLock::new();
+        if let Some(ready) = READY.get() {
+            return Ok(ready.clone());
+        }
+        let environment = Environment { folder: workspace.target_dir().join("python-venv") };
+        if !environment.python().is_file() {
+            environment.create(workspace)?;
+        }
+        println!("installing pydotcompute and its tools from PyPI into {}", environment.folder.display());
+        environment.pip(workspace, &["install", "--quiet", "--editable", ".[dev,metal]"], &[])?;
+        Ok(READY.get_or_init(|| environment).clone())
+    }
+
+    /// An empty one in `target/`; what was there before is removed.
+    fn fresh(workspace: &Workspace, name: &str) -> Result<Self, Failure> {
+        let environment = Environment { folder: workspace.target_dir().join(name) };
+        environment.create(workspace)?;
+        Ok(environment)
+    }
+
+    fn create(&self, workspace: &Workspace) -> Result<(), Failure> {
+        Invocation::new("python3").args(["-m", "venv", "--clear"]).arg(&self.folder).run(workspace)
+    }
+
+    fn python(&self) -> PathBuf {
+        self.folder.join("bin/python")
+    }
+
+    /// A program of this environment.
+    pub fn program(&self, name: &str) -> Invocation {
+        Invocation::new(self.folder.join("bin").join(name))
+    }
+
+    /// Runs pip.
+    ///
+    /// # Errors
+    ///
+    /// When it fails.
+    pub fn pip(&self, workspace: &Workspace, arguments: &[&str], paths: &[&Path]) -> Result<(), Failure> {
+        Invocation::new(self.python())
+            .args(["-m", "pip", "--disable-pip-version-check"])
+            .args(arguments)
+            .args(paths)
+            .run(workspace)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: &str = "pydotcompute-0.3.0-cp311-abi3-linux_x86_64.whl";
+
+    fn list(leave_out: &str) -> String {
+        let row = |name: &&str| format!("{name}   1980-01-01 00:00:00   1\n");
+        IN_A_WHEEL.iter().filter(|name| **name != leave_out).map(row).collect()
+    }
+
+    #[test]
+    fn a_wheel_is_judged_by_size_name_and_content() {
+        assert_eq!(judge(NAME, MOST_BYTES, &list("")), Ok(()));
+        assert!(judge(NAME, MOST_BYTES + 1, &list("")).unwrap_err().contains("8000001 bytes"));
+        assert!(
+            judge("pydotcompute-0.3.0-cp312-cp312-linux_x86_64.whl", 1, &list(""))
+                .unwrap_err()
+                .contains("abi3")
+        );
+        for name in IN_A_WHEEL {
+            assert_eq!(judge(NAME, 1, &list(name)), Err(format!("it lacks {name}")));
+        }
+    }
+}
