@@ -4,6 +4,7 @@
 
 mod memory;
 mod message;
+mod threads;
 
 use pyo3::prelude::*;
 
@@ -13,5 +14,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     memory::register(module)?;
     message::register(module)?;
+    threads::register(module)?;
     Ok(())
 }

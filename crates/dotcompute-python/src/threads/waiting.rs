@@ -1,0 +1,110 @@
+//! Waiting for another thread: detached from the interpreter, woken by the ring, and interruptible by Ctrl-C.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use dotcompute_ring::wait::{WaitStrategy, wait_for};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+/// How long the main thread sleeps before it sees to signals: Python runs their handlers on that thread only, and sleeping threads are
+/// not woken by them. Other threads sleep until they are woken.
+const SIGNALS: Duration = Duration::from_millis(50);
+
+/// How long a thread that has seen its message spins for the interpreter to become free, before it queues for it.
+const HAND_OVER: Duration = Duration::from_micros(5);
+
+/// How often a thread has let go of the interpreter in order to wait here.
+static DETACHED: AtomicU64 = AtomicU64::new(0);
+
+/// What [`DETACHED`] is at this moment: to be read by a thread that publishes a message, while it is attached.
+pub(crate) fn detached() -> u64 {
+    // Relaxed: a hint for the pace of a wait, which nothing is read on the strength of.
+    DETACHED.load(Ordering::Relaxed)
+}
+
+/// The moment at which a wait of `timeout` seconds is over. None is never.
+///
+/// # Errors
+///
+/// `ValueError` if the timeout is not a number.
+pub(crate) fn deadline(timeout: Option<f64>) -> PyResult<Option<Instant>> {
+    let Some(seconds) = timeout else { return Ok(None) };
+    if seconds.is_nan() {
+        return Err(PyValueError::new_err(
+            "Cannot wait for nan seconds; give a timeout of 0 or more seconds, or None to wait without one",
+        ));
+    }
+    // Later than can be said is never.
+    Ok(Duration::try_from_secs_f64(seconds.max(0.0)).ok().and_then(|left| Instant::now().checked_add(left)))
+}
+
+/// Whether Python's handlers of signals run on this thread.
+fn handles_signals() -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: neither call takes an argument or touches memory of ours.
+        unsafe { libc::gettid() == libc::getpid() }
+    }
+    #[cfg(not(target_os = "linux"))]
+    true
+}
+
+/// Waits, detached, until `look` is ready. False if the deadline has passed.
+///
+/// `look` is as in [`wait_for`], and called without the interpreter: it must not touch Python objects. `published` has what
+/// [`detached`] was when the message that was found was published.
+///
+/// # Errors
+///
+/// What a handler of a signal raised, as `KeyboardInterrupt`.
+pub(crate) fn wait_detached(
+    py: Python<'_>,
+    deadline: Option<Instant>,
+    mut look: impl FnMut(Option<&mut Context<'_>>) -> Poll<()> + Send,
+    published: &AtomicU64,
+) -> PyResult<bool> {
+    let sliced = handles_signals();
+    let mut strategy = WaitStrategy::Adaptive;
+    loop {
+        let found = py.detach(|| {
+            DETACHED.fetch_add(1, Ordering::Relaxed);
+            let until = if sliced {
+                let slice = Instant::now() + SIGNALS;
+                Some(deadline.map_or(slice, |deadline| deadline.min(slice)))
+            } else {
+                deadline
+            };
+            let found = wait_for(strategy, until, &mut look).is_some();
+            if found {
+                wait_for_hand_over(published);
+            }
+            found
+        });
+        if found {
+            return Ok(true);
+        }
+        py.check_signals()?;
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Ok(false);
+        }
+        // What does not come while spinning is not worth spinning for again.
+        strategy = WaitStrategy::Park;
+    }
+}
+
+/// Spins until the thread that published has let go of the interpreter, or for a moment.
+///
+/// It is about to: it waits for the answer. Queueing for the interpreter meanwhile would have the operating system put this thread to
+/// sleep and wake it again, which takes longer than all the rest of a round trip.
+fn wait_for_hand_over(published: &AtomicU64) {
+    let held = || published.load(Ordering::Relaxed) == detached();
+    if cfg!(Py_GIL_DISABLED) || !held() {
+        return;
+    }
+    let until = Instant::now() + HAND_OVER;
+    while held() && Instant::now() < until {
+        std::hint::spin_loop();
+    }
+}
