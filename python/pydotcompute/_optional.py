@@ -6,12 +6,14 @@ To import them takes long, and CuPy asks for a GPU: ``import pydotcompute`` does
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
+from pydotcompute import _core
 from pydotcompute.exceptions import BackendNotAvailableError
 
-__all__ = ["busy_streams", "import_cupy", "import_mlx", "import_numba_cuda", "wait_for_device_work"]
+__all__ = ["busy_streams", "cuda_devices", "import_cupy", "import_mlx", "import_numba_cuda", "wait_for_device_work"]
 
 
 def _import(name: str, backend: str, extra: str) -> Any:
@@ -20,6 +22,23 @@ def _import(name: str, backend: str, extra: str) -> Any:
     except ImportError as error:
         advice = f"install it with: pip install 'pydotcompute[{extra}]'"
         raise BackendNotAvailableError(backend, f"'{name}' cannot be imported ({error}); {advice}") from error
+
+
+def cuda_devices() -> list[_core.Device]:
+    """The GPUs of this machine, by the driver, which this initialises.
+
+    Before, the driver is asked to load the code of everybody in this process at once rather than at first use, as that waits for the whole
+    device, on which a ring kernel may be resident; unless ``CUDA_MODULE_LOADING`` says otherwise already.
+
+    Returns:
+        The devices, of which none is opened.
+
+    Raises:
+        BackendNotAvailableError: There is no driver or no GPU; the error says which, and what to do.
+        CUDAError: The driver refused.
+    """
+    os.environ.setdefault("CUDA_MODULE_LOADING", "EAGER")
+    return _core.cuda_devices()
 
 
 def import_cupy() -> Any:

@@ -105,6 +105,11 @@ def test_compiling(backend: MetalBackend) -> None:
     kernel = backend.compile_kernel(lambda a, b=None: a * 2 if b is None else a + b)
     assert backend.copy_to_host(kernel(np.float32([1, 2]))).tolist() == [2, 4]
     assert backend.copy_to_host(kernel(np.float32([1, 2]), b=np.float32([5, 5]))).tolist() == [6, 7]
+
+
+@pytest.mark.metal
+def test_a_kernel_is_made_once(backend: MetalBackend, mx: Any) -> None:
+    assert backend.compile_kernel(mx.square) is backend.compile_kernel(mx.square)
     with pytest.raises(MSLCompilationError, match="metal_kernel") as caught:
         backend.compile_kernel("kernel void twice() {}", "twice")  # type: ignore[arg-type]
     assert caught.value.shader_name == "twice"

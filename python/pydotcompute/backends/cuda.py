@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
-from pydotcompute import _core
-from pydotcompute._optional import import_cupy, import_numba_cuda, wait_for_device_work
+from pydotcompute._optional import cuda_devices, import_cupy, import_numba_cuda, wait_for_device_work
 from pydotcompute.backends.base import Backend, BackendType, KernelExecutionResult, timed
 from pydotcompute.exceptions import BackendNotAvailableError, CUDAError, KernelCompilationError
 
@@ -37,7 +36,7 @@ class CUDABackend(Backend):
 
     def __init__(self, device_id: int = 0) -> None:
         # Asked first: it says what is missing, which CuPy does not.
-        self._count = len(_core.cuda_devices())
+        self._count = len(cuda_devices())
         self._cupy = import_cupy()
         self._pools: dict[int, Any] = {}
         self._streams: dict[int, Any] = {}
@@ -228,7 +227,7 @@ class CUDABackend(Backend):
         Raises:
             CUDAError: The driver did not tell.
         """
-        free, total = _core.cuda_devices()[self._device_id].memory_info()
+        free, total = cuda_devices()[self._device_id].memory_info()
         return {"free": free, "total": total, "used": total - free}
 
     def create_stream(self) -> Any:
@@ -248,7 +247,7 @@ class CUDABackend(Backend):
 def _numba_cuda() -> Any | None:
     """Numba's compiler for GPUs; None where it or a GPU is missing."""
     try:
-        _core.cuda_devices()
+        cuda_devices()
         return import_numba_cuda()
     except BackendNotAvailableError:
         return None

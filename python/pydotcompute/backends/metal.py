@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -100,6 +101,8 @@ class MetalBackend(Backend):
         # The garbage collector may end an array, and so take this lock, while this thread has it.
         self._lock = threading.RLock()
         self._buffer_registry: dict[int, MetalBufferInfo] = {}
+        # A kernel that is asked for again is the same one.
+        self._kernel_of = lru_cache(maxsize=128)(self._make_kernel)
 
     @property
     def backend_type(self) -> BackendType:
@@ -270,6 +273,9 @@ class MetalBackend(Backend):
         if not callable(func):
             raise MetalError(f"Cannot make a kernel of {func!r}: give a function over arrays of MLX's")
 
+        return self._kernel_of(func)
+
+    def _make_kernel(self, func: Callable[..., Any]) -> Callable[..., Any]:
         def metal_kernel(*args: Any, **kwargs: Any) -> Any:
             result = func(*map(self._taken, args), **{name: self._taken(value) for name, value in kwargs.items()})
             self._mlx.eval(result)

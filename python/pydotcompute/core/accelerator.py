@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pydotcompute import _core
-from pydotcompute._optional import import_cupy, import_mlx, wait_for_device_work
+from pydotcompute._optional import cuda_devices, import_cupy, import_mlx, wait_for_device_work
 from pydotcompute.exceptions import BackendNotAvailableError, CUDAError
 
 __all__ = ["Accelerator", "DeviceProperties", "DeviceType", "cuda_available", "get_accelerator", "metal_available"]
@@ -149,7 +149,7 @@ class Accelerator:
 
     def _discover(self) -> None:
         try:
-            self._handles.extend(_core.cuda_devices())
+            self._handles.extend(cuda_devices())
         except BackendNotAvailableError as error:
             self._cuda_missing = error.reason
         except CUDAError as error:

@@ -205,6 +205,12 @@ impl BufferHalves {
     fn allocate(&self, py: Python<'_>, host: bool, device: bool) -> PyResult<()> {
         let allocate = || {
             let mut halves = self.lock();
+            if host && device && !self.shared && halves.host.is_none() && halves.device.is_none() {
+                // Zeros on both sides: there is nothing to copy.
+                self.current_device(&mut halves)?;
+                self.host_of(&mut halves)?;
+                halves.level = Level::Even;
+            }
             if device && !self.shared {
                 self.current_device(&mut halves)?;
             }

@@ -1,0 +1,213 @@
+"""Buffers with a half on a GPU, on the driver that pretends (crates/dotcompute-cuda/tests/fake): its device memory is the host's.
+
+Each test runs in a process of its own, since a driver is chosen once in a process.
+"""
+
+import functools
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from shutil import which
+from tempfile import TemporaryDirectory
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "crates/dotcompute-cuda/tests/fake/libcuda.c"
+
+HEAD = """
+import ctypes, gc, sys
+import numpy as np
+sys.modules["cupy"] = None  # Without CuPy.
+from pydotcompute.core.accelerator import Accelerator, DeviceType
+from pydotcompute.core.memory_pool import configure_memory_pool, get_memory_pool
+from pydotcompute.core.unified_buffer import BufferState, UnifiedBuffer
+from pydotcompute.exceptions import BackendNotAvailableError, BufferSyncError
+
+def on_device(array):
+    interface = array.__cuda_array_interface__
+    size = int(np.prod(interface["shape"])) * np.dtype(interface["typestr"]).itemsize
+    memory = (ctypes.c_char * size).from_address(interface["data"][0])
+    return np.frombuffer(memory, interface["typestr"]).reshape(interface["shape"])
+"""
+
+
+@functools.cache
+def library() -> TemporaryDirectory[str]:
+    folder = TemporaryDirectory()
+    compiler = ["cc", "-shared", "-fPIC", "-O1", "-o", f"{folder.name}/libcuda.so", str(SOURCE), "-lpthread", "-ldl"]
+    subprocess.run(compiler, check=True)
+    return folder
+
+
+@pytest.fixture
+def driver() -> Iterator[dict[str, str]]:
+    if sys.platform != "linux" or which("cc") is None or not SOURCE.exists():
+        pytest.skip("the driver that pretends is made with a C compiler, on Linux, from a checkout")
+    found = os.environ.get("LD_LIBRARY_PATH", "")
+    yield {**os.environ, "LD_LIBRARY_PATH": f"{library().name}:{found}"}
+
+
+def run(driver: dict[str, str], text: str, **environment: str) -> str:
+    """Runs text after HEAD, and returns what it wrote to standard error: what the driver was asked to do."""
+    command = [sys.executable, "-W", "error", "-c", HEAD + textwrap.dedent(text)]
+    done = subprocess.run(command, env={**driver, **environment}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def test_devices(driver: dict[str, str]) -> None:
+    said = run(
+        driver,
+        """
+        accelerator = Accelerator()
+        assert accelerator.cuda_available and accelerator.cuda_missing == ""
+        assert [(d.device_id, d.device_type, d.name, d.compute_capability) for d in accelerator.devices] == [
+            (0, DeviceType.CUDA, "Fake 0", (9, 0)), (1, DeviceType.CUDA, "Fake 1", (9, 1))]
+        assert accelerator.devices[1].max_block_dims == (1024, 1024, 64)
+        assert accelerator.get_memory_info() == {"free": 1 << 37, "total": 1 << 37, "used": 0}
+        accelerator.set_device(1)
+        accelerator.synchronize()
+        assert UnifiedBuffer(3).allocate().device.device_id == 1
+        """,
+    )
+    assert "cuInit 0, CUDA_MODULE_LOADING=EAGER" in said, "before the driver is initialised"
+
+
+def test_states_and_copies(driver: dict[str, str]) -> None:
+    run(
+        driver,
+        """
+        buffer = UnifiedBuffer((2, 3)).allocate()
+        assert buffer.state is BufferState.SYNCHRONIZED and buffer._halves.transfers == (0, 0)
+        assert not buffer.host.any() and not on_device(buffer).any()
+        buffer.fill(4)
+        assert buffer.state is BufferState.HOST_DIRTY and not isinstance(buffer.device, np.ndarray)
+        assert buffer.state is BufferState.SYNCHRONIZED and buffer._halves.transfers == (1, 0)
+        assert buffer.device is buffer.device and on_device(buffer).tolist() == [[4, 4, 4], [4, 4, 4]]
+        on_device(buffer)[0, 1] = 7
+        assert buffer.host[0, 1] == 4, "nobody has said so"
+        buffer.mark_device_dirty()
+        assert buffer.state is BufferState.DEVICE_DIRTY and buffer.__dlpack_device__() == (2, 0)
+        assert buffer.host[0, 1] == 7 and buffer.state is BufferState.SYNCHRONIZED and buffer.__dlpack_device__() == (1, 0)
+        assert buffer._halves.transfers == (1, 1)
+        on_device(buffer)[:] = 1
+        buffer.mark_device_dirty()
+        buffer.copy_from(np.full((2, 3), 5, np.float32))
+        assert buffer._halves.transfers == (1, 1), "what is overwritten is not copied before"
+        buffer.synchronize()
+        assert on_device(buffer).tolist() == [[5, 5, 5], [5, 5, 5]]
+        """,
+    )
+
+
+def test_one_half_at_a_time(driver: dict[str, str]) -> None:
+    run(
+        driver,
+        """
+        host = UnifiedBuffer(3).allocate(device=False)
+        assert host.state is BufferState.HOST_ONLY and not hasattr(host, "__cuda_array_interface__")
+        host.host[:] = [1, 2, 3]
+        host.device
+        assert host.state is BufferState.SYNCHRONIZED and on_device(host).tolist() == [1, 2, 3]
+
+        device = UnifiedBuffer(3).allocate(host=False)
+        assert device.state is BufferState.DEVICE_ONLY and device._halves.transfers == (0, 0)
+        on_device(device)[:] = [4, 5, 6]
+        device.mark_host_dirty()  # There is no host's half that could be newer.
+        assert device.host.tolist() == [4, 5, 6]
+
+        for mark in ("mark_device_dirty", "mark_host_dirty"):
+            buffer = UnifiedBuffer(3).allocate(device=False)
+            buffer.host[:] = 8
+            getattr(buffer, mark)()
+            assert buffer.host.tolist() == [8, 8, 8] and buffer.device and on_device(buffer).tolist() == [8, 8, 8]
+
+        array = np.arange(3.0)
+        adopted = UnifiedBuffer.from_dlpack(array)
+        adopted.device
+        on_device(adopted)[0] = 9
+        adopted.mark_device_dirty()
+        assert adopted.host[0] == array[0] == 9
+
+        locked = np.arange(3.0)
+        locked.flags.writeable = False
+        adopted = UnifiedBuffer(3, float)
+        adopted._halves = adopted._new_halves()
+        adopted._halves.adopt(locked.view(np.uint8))
+        adopted.device
+        adopted.mark_device_dirty()
+        try:
+            adopted.host
+        except BufferSyncError as error:
+            assert error.direction == "device->host" and "read-only" in str(error)
+        else:
+            raise AssertionError("it was written to")
+        assert adopted.state is BufferState.DEVICE_DIRTY
+        """,
+    )
+
+
+def test_memory_outlives_the_buffer_on_both_sides(driver: dict[str, str]) -> None:
+    run(
+        driver,
+        """
+        pool = configure_memory_pool(max_size_mb=1)
+        buffer = UnifiedBuffer(1000, np.int64, pinned=True).fill(3)
+        device, host = buffer.device, buffer.host
+        assert buffer._halves.host().page_locked
+        assert pool.get_stats().used_bytes == pool.get_pinned_stats().used_bytes == 8192
+        buffer.free()
+        del buffer
+        gc.collect()
+        others = [UnifiedBuffer(1000, np.int64, pinned=True).fill(5) for _ in range(4)]
+        [other.device for other in others]
+        assert on_device(device).sum() == 3000
+        assert host.sum() == 3000 and pool.get_stats().used_bytes == 5 * 8192
+        del device, host, others
+        gc.collect()
+        assert pool.get_stats().used_bytes == pool.get_pinned_stats().used_bytes == 0
+        assert pool.get_stats().total_bytes > 0
+        pool.free_all_blocks()
+        assert pool.get_stats().total_bytes == pool.get_pinned_stats().total_bytes == 0
+        try:
+            UnifiedBuffer(1 << 20).allocate()
+        except MemoryError as error:
+            assert "raise the limit" in str(error)
+        else:
+            raise AssertionError("there is a limit")
+        """,
+    )
+
+
+def test_what_only_cupy_can_do_says_so(driver: dict[str, str]) -> None:
+    run(
+        driver,
+        """
+        import asyncio
+        buffer = UnifiedBuffer(3).fill(1)
+        asyncio.run(buffer.ensure_on_device())
+        assert buffer.state is BufferState.SYNCHRONIZED
+        assert np.from_dlpack(buffer).tolist() == [1, 1, 1]
+        try:
+            buffer.__dlpack__(dl_device=(2, 0))
+        except BackendNotAvailableError as error:
+            assert "pip install 'pydotcompute[cuda]'" in str(error)
+        else:
+            raise AssertionError("who made it?")
+        """,
+    )
+
+
+def test_a_driver_that_does_not_start(driver: dict[str, str]) -> None:
+    run(
+        driver,
+        """
+        accelerator = Accelerator()
+        assert not accelerator.cuda_available and accelerator.cuda_missing and accelerator.device_count == 1
+        assert UnifiedBuffer(3).fill(2).device.tolist() == [2, 2, 2]
+        """,
+        FAKE_INIT="100",
+    )
