@@ -21,13 +21,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from pydotcompute import _core
 from pydotcompute._optional import busy_streams, import_cupy, wait_for_device_work
-from pydotcompute.core._device_array import device_array
-from pydotcompute.core._metal_array import MetalHalf
-from pydotcompute.core.accelerator import get_accelerator
-from pydotcompute.core.memory_pool import get_memory_pool
-from pydotcompute.exceptions import BufferNotAllocatedError, BufferSyncError, CUDAError, InvalidConfigurationError
+from pydotcompute.core._buffer_memory import BufferMemory
+from pydotcompute.exceptions import BufferNotAllocatedError, InvalidConfigurationError
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
@@ -86,11 +82,7 @@ class UnifiedBuffer(Generic[T]):
         if self.nbytes > sys.maxsize:
             raise InvalidConfigurationError("shape", shape, f"{self.nbytes} bytes cannot be addressed; ask for less")
         self._pinned = pinned
-        self._halves: _core.BufferHalves | None = None
-        self._device_id = 0
-        self._host: NDArray[T] | None = None
-        self._device: Any | None = None
-        self._metal = MetalHalf(self._shape, self._dtype)
+        self._memory: BufferMemory | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -115,17 +107,12 @@ class UnifiedBuffer(Generic[T]):
     @property
     def state(self) -> BufferState:
         """Which halves there are, and which is newer."""
-        if self._halves is None:
-            return BufferState.UNINITIALIZED
-        if self._metal.is_newer:
-            return BufferState.DEVICE_DIRTY
-        state = BufferState[self._halves.state]
-        return BufferState.SYNCHRONIZED if state is BufferState.HOST_ONLY and self._metal.is_current else state
+        return BufferState.UNINITIALIZED if self._memory is None else BufferState[self._memory.state]
 
     @property
     def is_allocated(self) -> bool:
         """Whether it has memory."""
-        return self._halves is not None
+        return self._memory is not None
 
     def allocate(self, *, host: bool = True, device: bool = True) -> UnifiedBuffer[T]:
         """Takes memory, for the halves that are asked for and not there yet. It is zeros, or what the other half holds.
@@ -141,29 +128,24 @@ class UnifiedBuffer(Generic[T]):
             MemoryError: There is not so much, or the pool's limit would be passed.
             CUDAError: The device refused.
         """
-        halves = self._halves or self._new_halves()
-        with _Copying("host->device"):
-            halves.allocate(host or not device, device)
-        self._halves = halves
+        memory = self._memory or self._new_memory()
+        memory.allocate(host=host or not device, device=device)
+        self._memory = memory
         return self
 
-    def _new_halves(self) -> _core.BufferHalves:
-        handle = get_accelerator()._handle()
-        self._device_id = handle.index
-        return _core.BufferHalves(handle, self.nbytes, self._pinned, get_memory_pool()._pool_of(handle))
+    def _new_memory(self) -> BufferMemory:
+        return BufferMemory(self._shape, self._dtype, self.nbytes, pinned=self._pinned)
 
-    def _allocated(self) -> _core.BufferHalves:
-        if self._halves is None:
+    def _allocated(self) -> BufferMemory:
+        if self._memory is None:
             raise BufferNotAllocatedError
-        return self._halves
+        return self._memory
 
     def free(self) -> None:
         """Lets go of all memory. Arrays that were taken from this buffer stay good; the memory is given back when they are gone too."""
-        halves, self._halves = self._halves, None
-        self._host = self._device = None
-        self._metal = MetalHalf(self._shape, self._dtype)
-        if halves is not None:
-            halves.free()
+        memory, self._memory = self._memory, None
+        if memory is not None:
+            memory.halves.free()
 
     @property
     def host(self) -> NDArray[T]:
@@ -173,28 +155,7 @@ class UnifiedBuffer(Generic[T]):
             BufferNotAllocatedError: It has no memory.
             BufferSyncError: What is newer on the device could not be copied; it is still there.
         """
-        halves = self._allocated()
-        if self._metal.is_newer:
-            self._metal.write_to(self._overwritten_host())
-            if halves.is_shared:
-                halves.synchronize()
-        if self._host is not None and halves.state != "DEVICE_DIRTY":
-            return self._host
-        if halves.has_device:
-            wait_for_device_work()
-        with _Copying("device->host"):
-            return self._view_host(halves.host())
-
-    def _view_host(self, memory: _core.HostMemory) -> NDArray[T]:
-        if self._host is None:
-            self._host = np.ndarray(self._shape, self._dtype, buffer=memoryview(memory))
-        return self._host
-
-    def _overwritten_host(self) -> NDArray[T]:
-        """The host's array, all of which is about to be written: nothing is copied to it before."""
-        halves = self._allocated()
-        self._metal.forget()
-        return self._view_host(halves.overwrite_host())
+        return self._allocated().host()
 
     @property
     def device(self) -> object:
@@ -208,16 +169,8 @@ class UnifiedBuffer(Generic[T]):
             BufferSyncError: What is newer on the host could not be copied.
             MemoryError: The device has not so much memory.
         """
-        halves = self._allocated()
-        if self._metal.is_newer:
-            _ = self.host
-        with _Copying("host->device"):
-            memory = halves.device()
-        if memory is None:
-            return self.host if self._host is None else self._host
-        if self._device is None:
-            self._device = device_array(memory, self._shape, self._dtype, self._device_id)
-        return self._device
+        device: object = self._allocated().device()
+        return device
 
     @property
     def metal(self) -> object:
@@ -230,17 +183,12 @@ class UnifiedBuffer(Generic[T]):
             MetalError: There is no MLX, or it has no such type.
             BufferSyncError: What is newer elsewhere could not be copied.
         """
-        halves = self._allocated()
-        if self._metal.is_behind:
-            self._metal.read_from(self.host)
-            if halves.is_shared:
-                halves.synchronize()
-        return self._metal.array
+        array: object = self._allocated().metal_array()
+        return array
 
     @metal.setter
     def metal(self, array: object) -> None:
-        self._allocated()
-        self._metal.replace(array)
+        self._allocated().metal.replace(array)
 
     def mark_host_dirty(self) -> None:
         """Says that ``host`` was written to.
@@ -248,8 +196,9 @@ class UnifiedBuffer(Generic[T]):
         Raises:
             BufferNotAllocatedError: It has no memory.
         """
-        self._allocated().mark_host_dirty()
-        self._metal.forget()
+        memory = self._allocated()
+        memory.halves.mark_host_dirty()
+        memory.metal.forget()
 
     def mark_device_dirty(self) -> None:
         """Says that ``device`` was written to.
@@ -257,8 +206,9 @@ class UnifiedBuffer(Generic[T]):
         Raises:
             BufferNotAllocatedError: It has no memory.
         """
-        self._allocated().mark_device_dirty()
-        self._metal.forget()
+        memory = self._allocated()
+        memory.halves.mark_device_dirty()
+        memory.metal.forget()
 
     def mark_metal_dirty(self) -> None:
         """Says that ``metal`` was written to.
@@ -266,8 +216,7 @@ class UnifiedBuffer(Generic[T]):
         Raises:
             BufferNotAllocatedError: It has no memory.
         """
-        self._allocated()
-        self._metal.mark_newer()
+        self._allocated().metal.mark_newer()
 
     def synchronize(self) -> None:
         """Brings the half that is behind up to date.
@@ -275,12 +224,8 @@ class UnifiedBuffer(Generic[T]):
         Raises:
             BufferSyncError: It could not be copied.
         """
-        if self._halves is None:
-            return
-        if self._metal.is_newer or self._halves.state == "DEVICE_DIRTY":
-            _ = self.host
-        with _Copying("host->device"):
-            self._halves.synchronize()
+        if self._memory is not None:
+            self._memory.synchronize()
 
     async def ensure_on_device(self) -> None:
         """Brings the device's half up to date, while the event loop goes on.
@@ -301,7 +246,7 @@ class UnifiedBuffer(Generic[T]):
         await self._looked_at("host")
 
     async def _looked_at(self, side: str) -> None:
-        if self._allocated().is_shared:
+        if self._allocated().halves.is_shared:
             # There is nothing to copy that would be worth a thread.
             getattr(self, side)
         else:
@@ -329,9 +274,9 @@ class UnifiedBuffer(Generic[T]):
             raise ValueError(f"An array of shape {array.shape} does not fit a buffer of shape {self._shape}; reshape it")
         if not np.can_cast(array.dtype, self._dtype, casting="same_kind"):
             raise TypeError(f"Elements of {array.dtype} do not become {self._dtype}; convert the array with astype({self._dtype.name!r})")
-        if self._halves is None:
+        if self._memory is None:
             self.allocate()
-        np.copyto(self._overwritten_host(), array)
+        np.copyto(self._allocated().overwritten_host(), array)
 
     def copy_to(self, data: NDArray[T]) -> None:
         """Copies the elements to an array.
@@ -373,9 +318,9 @@ class UnifiedBuffer(Generic[T]):
         # Before anything is marked, so that a value that does not fit changes nothing.
         element = np.empty((), self._dtype)
         element.fill(value)
-        if self._halves is None:
+        if self._memory is None:
             self.allocate()
-        self._overwritten_host()[...] = element
+        self._allocated().overwritten_host()[...] = element
         return self
 
     @classmethod
@@ -410,9 +355,9 @@ class UnifiedBuffer(Generic[T]):
                 raise _cannot_share("its elements are not contiguous in C order")
             buffer.copy_from(array)
             return buffer
-        halves = buffer._new_halves()
-        halves.adopt(array.reshape(-1).view(np.uint8))
-        buffer._halves = halves
+        memory = buffer._new_memory()
+        memory.halves.adopt(array.reshape(-1).view(np.uint8))
+        buffer._memory = memory
         return buffer
 
     @classmethod
@@ -427,12 +372,10 @@ class UnifiedBuffer(Generic[T]):
         buffer.mark_device_dirty()
         return buffer
 
-    def _is_newest_on_device(self) -> bool:
-        return self._halves is not None and self._halves.has_device and self._halves.state in ("DEVICE_ONLY", "DEVICE_DIRTY")
-
     def __dlpack_device__(self) -> tuple[int, int]:
         """Where ``__dlpack__`` offers the elements: on the device if they are newest there, else on the host."""
-        return (_DL_CUDA[0], self._device_id) if self._is_newest_on_device() else (_DL_CPU, 0)
+        memory = self._memory
+        return (_DL_CPU, 0) if memory is None or not memory.is_newest_on_device else (_DL_CUDA[0], memory.device_id)
 
     def __dlpack__(
         self,
@@ -455,8 +398,7 @@ class UnifiedBuffer(Generic[T]):
             asked = {"max_version": max_version, "copy": copy}
             host: Any = self.host
             return host.__dlpack__(**{name: value for name, value in asked.items() if value is not None})
-        self._allocated()
-        if kind not in _DL_CUDA or self._halves is None or self._halves.is_shared:
+        if kind not in _DL_CUDA or self._allocated().halves.is_shared:
             raise _cannot_share(f"it has no half on a device of DLPack's kind {kind}")
         array: Any = self.device
         if not hasattr(array, "__dlpack__"):
@@ -476,7 +418,7 @@ class UnifiedBuffer(Generic[T]):
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         """The CUDA array interface of the device's half, up to date; there is none without a half on a GPU."""
-        if self._halves is None or not self._halves.has_device:
+        if self._memory is None or not self._memory.halves.has_device:
             raise AttributeError("a UnifiedBuffer has a __cuda_array_interface__ once it has memory on a GPU; use its .host")
         interface: dict[str, Any] = self.device.__cuda_array_interface__  # type: ignore[attr-defined]
         return interface
@@ -495,20 +437,6 @@ class UnifiedBuffer(Generic[T]):
     def __setitem__(self, key: Any, value: Any) -> None:
         self.host[key] = value
         self.mark_host_dirty()
-
-
-class _Copying:
-    """Turns the device's refusal to copy into a :class:`BufferSyncError`."""
-
-    def __init__(self, direction: str) -> None:
-        self._direction = direction
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, CUDAError):
-            raise BufferSyncError(self._direction, error) from error
 
 
 def _cannot_share(reason: str) -> BufferError:

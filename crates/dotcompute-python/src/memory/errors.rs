@@ -7,6 +7,7 @@ use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 
 pyo3::import_exception!(pydotcompute.exceptions, BackendNotAvailableError);
+pyo3::import_exception!(pydotcompute.exceptions, BufferNotAllocatedError);
 pyo3::import_exception!(pydotcompute.exceptions, CUDAError);
 
 /// Want of memory is a `MemoryError`, as for NumPy and CuPy; the rest is what the device said.

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 
 use super::block::{DeviceBytes, DeviceMemory, HostBytes, HostMemory};
 use super::device::Device;
-use super::errors::memory_error;
+use super::errors::{BufferNotAllocatedError, memory_error};
 use super::pool::DevicePool;
 
 /// What was said of the halves.
@@ -35,6 +35,7 @@ struct Halves {
     device: Option<Arc<DeviceBytes>>,
     level: Level,
     transfers: Transfers,
+    freed: bool,
 }
 
 impl Halves {
@@ -68,6 +69,19 @@ pub struct BufferHalves {
 impl BufferHalves {
     fn lock(&self) -> MutexGuard<'_, Halves> {
         self.halves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something with the halves, while other threads of Python go on.
+    fn act<T: Send>(
+        &self,
+        py: Python<'_>,
+        act: impl FnOnce(&mut Halves) -> Result<T, MemoryError> + Send,
+    ) -> PyResult<T> {
+        let acted = py.detach(|| {
+            let mut halves = self.lock();
+            if halves.freed { None } else { Some(act(&mut halves)) }
+        });
+        acted.ok_or_else(|| BufferNotAllocatedError::new_err(()))?.map_err(memory_error)
     }
 
     fn new_host(&self) -> Result<Arc<HostBytes>, MemoryError> {
@@ -170,8 +184,8 @@ impl BufferHalves {
             Some(pool) => pool.memory(),
             None => device.memory(py)?,
         };
-        let halves =
-            Halves { host: None, device: None, level: Level::Unsaid, transfers: Transfers::default() };
+        let (level, transfers) = (Level::Unsaid, Transfers::default());
+        let halves = Halves { host: None, device: None, level, transfers, freed: false };
         let (pooled, shared) = (pool.is_some(), device.is_host());
         Ok(Self { bytes, pinned, pooled, shared, memory, halves: Mutex::new(halves) })
     }
@@ -203,23 +217,21 @@ impl BufferHalves {
 
     /// Makes the halves that are asked for and are not there. New ones are zeros; one that joins another gets its bytes.
     fn allocate(&self, py: Python<'_>, host: bool, device: bool) -> PyResult<()> {
-        let allocate = || {
-            let mut halves = self.lock();
+        self.act(py, |halves| {
             if host && device && !self.shared && halves.host.is_none() && halves.device.is_none() {
                 // Zeros on both sides: there is nothing to copy.
-                self.current_device(&mut halves)?;
-                self.host_of(&mut halves)?;
+                self.current_device(halves)?;
+                self.host_of(halves)?;
                 halves.level = Level::Even;
             }
             if device && !self.shared {
-                self.current_device(&mut halves)?;
+                self.current_device(halves)?;
             }
             if host || self.shared {
-                self.current_host(&mut halves)?;
+                self.current_host(halves)?;
             }
             Ok(())
-        };
-        py.detach(allocate).map_err(memory_error)
+        })
     }
 
     /// Takes the bytes of another library as the host's half, without copying them.
@@ -243,33 +255,30 @@ impl BufferHalves {
 
     /// The host's half, up to date.
     fn host(&self, py: Python<'_>) -> PyResult<HostMemory> {
-        let current = || {
-            let mut halves = self.lock();
-            self.current_host(&mut halves)?;
-            self.host_of(&mut halves)
+        let current = |halves: &mut Halves| {
+            self.current_host(halves)?;
+            self.host_of(halves)
         };
-        py.detach(current).map(HostMemory).map_err(memory_error)
+        self.act(py, current).map(HostMemory)
     }
 
     /// The host's half as it is, to be overwritten: all of it counts as newer than the device's.
     fn overwrite_host(&self, py: Python<'_>) -> PyResult<HostMemory> {
-        let current = || {
-            let mut halves = self.lock();
-            let host = self.host_of(&mut halves)?;
+        let overwritten = |halves: &mut Halves| {
+            let host = self.host_of(halves)?;
             halves.level = Level::HostDirty;
             Ok(host)
         };
-        py.detach(current).map(HostMemory).map_err(memory_error)
+        self.act(py, overwritten).map(HostMemory)
     }
 
     /// The device's half, up to date; none where that is the host's.
     fn device(&self, py: Python<'_>) -> PyResult<Option<DeviceMemory>> {
-        let current = || {
-            let mut halves = self.lock();
-            self.current_device(&mut halves)?;
+        let current = |halves: &mut Halves| {
+            self.current_device(halves)?;
             Ok(halves.device.clone())
         };
-        Ok(py.detach(current).map_err(memory_error)?.map(DeviceMemory))
+        Ok(self.act(py, current)?.map(DeviceMemory))
     }
 
     /// Notes that the host's half is newer.
@@ -284,22 +293,18 @@ impl BufferHalves {
 
     /// Brings the half that is behind up to date.
     fn synchronize(&self, py: Python<'_>) -> PyResult<()> {
-        let synchronize = || {
-            let mut halves = self.lock();
-            match halves.level {
-                Level::HostDirty => self.current_device(&mut halves),
-                Level::DeviceDirty => self.current_host(&mut halves),
-                Level::Even | Level::Unsaid => Ok(()),
-            }
-        };
-        py.detach(synchronize).map_err(memory_error)
+        self.act(py, |halves| match halves.level {
+            Level::HostDirty => self.current_device(halves),
+            Level::DeviceDirty => self.current_host(halves),
+            Level::Even | Level::Unsaid => Ok(()),
+        })
     }
 
-    /// Lets go of both halves. What others still look at lives as long as they do.
+    /// Lets go of both halves, for good: whoever asks for one after this is refused. What others still look at lives as long as they do.
     fn free(&self, py: Python<'_>) {
         let halves = py.detach(|| {
             let mut halves = self.lock();
-            halves.level = Level::Unsaid;
+            halves.freed = true;
             (halves.host.take(), halves.device.take())
         });
         drop(halves);
