@@ -1,6 +1,9 @@
-//! A folder with the tests and benchmarks of the CUDA backend, for a machine with a GPU that has neither Rust nor a network.
+//! A folder with the tests and benchmarks of the CUDA backend and of the Python package, for a machine with a GPU that has neither Rust nor
+//! a network.
 //!
 //! `run.sh` in it runs everything. It can be copied anywhere; nothing in it refers to this workspace.
+
+mod python;
 
 use std::fmt;
 use std::fs;
@@ -37,9 +40,10 @@ pub fn make(workspace: &Workspace) -> Result<PathBuf, Failure> {
             programs.push(put(workspace, &program, &place.join(name))?);
         }
     }
+    programs.push(python::put(workspace, &folder)?);
     write_about(workspace, &folder, &programs)?;
     write_script(&folder.join("run.sh"))?;
-    let bytes: u64 = programs.iter().map(|program| program.bytes).sum();
+    let bytes = bytes_in(&folder)?;
     if bytes > MOST_BYTES {
         return Err(Failure::TooLarge { folder, bytes, most: MOST_BYTES });
     }
@@ -50,6 +54,18 @@ pub fn make(workspace: &Workspace) -> Result<PathBuf, Failure> {
         bytes as f64 / f64::from(1 << 20)
     );
     Ok(folder)
+}
+
+/// What all files in a folder and below have.
+fn bytes_in(folder: &Path) -> Result<u64, Failure> {
+    let reading = || Failure::io(format!("reading {}", folder.display()));
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder).map_err(reading())? {
+        let entry = entry.map_err(reading())?;
+        let about = entry.metadata().map_err(reading())?;
+        bytes += if about.is_dir() { bytes_in(&entry.path())? } else { about.len() };
+    }
+    Ok(bytes)
 }
 
 /// What is built, and the folder that it goes to.

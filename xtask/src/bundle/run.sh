@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the tests and benchmarks of this folder on a machine with a GPU. It needs neither Rust nor a network: a driver, and NVRTC and
-# nvJitLink of a CUDA toolkit or of the wheels that come with PyTorch.
+# nvJitLink of a CUDA toolkit or of the wheels that come with PyTorch; for the Python package's tests, Python 3.11 with pip, NumPy and msgpack.
 #
 #   ./run.sh                      everything, in less than nine minutes
 #   OUT=folder ./run.sh           where results go; ./out by default
@@ -18,9 +18,10 @@ export DOTCOMPUTE_DEVICE="${DOTCOMPUTE_DEVICE:-cuda}"
 export CUDA_MODULE_LOADING="${CUDA_MODULE_LOADING:-EAGER}"
 export RUST_BACKTRACE="${RUST_BACKTRACE:-1}"
 OUT="${OUT:-out}"
-# Seconds: for one test, for all of them, for everything.
+# Seconds: for one test, for all of them, for those in Python, for everything.
 LIMIT_TEST="${LIMIT_TEST:-60}"
 LIMIT_TESTS="${LIMIT_TESTS:-280}"
+LIMIT_PYTHON="${LIMIT_PYTHON:-90}"
 LIMIT_ALL="${LIMIT_ALL:-520}"
 # What a process is given to die of a TERM, and then of a KILL.
 GRACE=5
@@ -169,6 +170,31 @@ run_tests() {
     done
 }
 
+# The tests of the Python package that need a GPU, in one process, as users have them. Only files with such tests are read: others may
+# import what this machine lacks.
+run_python() {
+    local log="$OUT/logs/python.txt" site files
+    [ -d python ] || return
+    if ! python3 -c 'import pip, msgpack, numpy, sys; sys.exit(sys.version_info < (3, 11))' > /dev/null 2>&1; then
+        STATUS=passed TOOK=0
+        echo "skipped: there is no Python 3.11 with pip, NumPy and msgpack" > "$log"
+        record python 'pytest -m cuda' "$log"
+        return
+    fi
+    site="$(mktemp -d)"
+    limited 60 "$log" python3 -m pip install --quiet --no-index --no-deps --no-cache-dir --target "$site" python/wheels/*.whl
+    if [ "$STATUS" != passed ]; then
+        record python 'pip install' "$log"
+        return
+    fi
+    mapfile -t files < <(cd python && grep -rlE 'mark\.cuda' tests/python --include='test_*.py')
+    limited "$LIMIT_PYTHON" "$log" env -C python PYTHONPATH="$site" PYTHONDONTWRITEBYTECODE=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 \
+        python3 -m pytest --quiet -rfEs -m cuda -p pytest_asyncio.plugin -p pytest_timeout -p no:cacheprovider "${files[@]}"
+    record python 'pytest -m cuda' "$log"
+    say "                     $(tail -n 1 "$log")"
+    rm -rf "$site"
+}
+
 # The detector on this device finds what it finds on the processor, to the last bit.
 detect() {
     local log="$OUT/logs/detect.txt" series="$OUT/logs/series.csv"
@@ -261,6 +287,7 @@ cat "$OUT/machine.txt"
 limited 30 "$OUT/doctor.json" bin/dotcompute doctor --json
 record dotcompute doctor "$OUT/doctor.json"
 run_tests
+run_python
 detect
 run_benches
 coexistence

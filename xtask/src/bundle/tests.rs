@@ -38,6 +38,13 @@ whoever_waits) echo "test whoever_waits ... cuMemFree: 12.500"; echo "cuMemAlloc
 *) exit 1 ;;
 esac"#;
 
+/// An interpreter that has everything and says what it was asked for.
+const PYTHON: &str = r#"case "$1 $2" in
+"-m pip") [ "$3" = install ] ;;
+"-m pytest") echo "$PYTHONPATH" | grep -q . && echo "$@" ;;
+*) true ;;
+esac"#;
+
 fn run(bench: &str) -> (bool, Value) {
     let folder =
         std::env::temp_dir().join(format!("dotcompute-bundle-{}-{}", std::process::id(), bench.len()));
@@ -51,8 +58,14 @@ fn run(bench: &str) -> (bool, Value) {
         r#"if [ "$1" = detect ]; then wc -l "$2" > "$6"; echo "$4"; else echo '{}'; fi"#,
     );
     program(&folder, "bin/dotcompute-bench", bench);
+    program(&folder, "path/python3", PYTHON);
+    for (name, text) in [("gpu", "@pytest.mark.cuda"), ("host", "import something_that_this_machine_lacks")] {
+        program(&folder, &format!("python/tests/python/test_{name}.py"), text);
+    }
     write_script(&folder.join("run.sh")).unwrap();
     let mut script = Command::new(folder.join("run.sh"));
+    let path = std::env::var("PATH").unwrap();
+    script.env("PATH", format!("{}:{path}", folder.join("path").display()));
     script.env("LIMIT_TEST", "2").env("DOTCOMPUTE_DEVICE", "emulated").env_remove("OUT");
     let output = script.output().unwrap();
     let results = fs::read_to_string(folder.join("out/results.json")).unwrap();
@@ -82,11 +95,18 @@ fn the_script_runs_each_test_alone_and_leaves_json() {
         ("gpu", "passed"),
         ("doctor", "passed"),
         ("detect", "passed"),
+        ("pytest -m cuda", "passed"),
     ];
     for (name, expected) in expected {
         assert_eq!(status(&results, name), expected, "{name}: {results:#}");
     }
     assert_eq!(results["failed"], 3);
+    let tests = results["tests"].as_array().unwrap();
+    let asked = tests.iter().find(|test| test["program"] == "python").unwrap()["tail"].as_str().unwrap();
+    assert!(
+        asked.contains("-m cuda") && asked.contains("test_gpu.py") && !asked.contains("test_host.py"),
+        "{asked}"
+    );
     assert_eq!(results["coexistence"][0]["call"], "cuMemFree");
     assert_eq!(results["coexistence"][0]["milliseconds"], 12.5);
     assert_eq!(results["coexistence"][1]["milliseconds"], 0.25);

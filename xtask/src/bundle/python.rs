@@ -1,0 +1,65 @@
+//! pydotcompute in the bundle: its wheel, what runs its tests, the tests, the benchmarks.
+//!
+//! NumPy and msgpack are not taken along, nor are Numba and CuPy: their wheels are for one version of Python each, and large. A machine
+//! with a GPU has them beside PyTorch, or the tests that need them are skipped.
+
+use std::fs;
+use std::path::Path;
+
+use super::{Glibc, Program, needed};
+use crate::command::{Failure, Invocation};
+use crate::python::{self, Environment};
+use crate::workspace::Workspace;
+
+/// What runs the tests, with what it needs itself; pure Python, so for any version.
+const TOOLS: [&str; 3] = ["pytest>=8.4", "pytest-asyncio>=1.2", "pytest-timeout>=2.4"];
+
+/// What is copied, as it is in the sources: the tests find their settings in `pyproject.toml`.
+const SOURCES: [&str; 4] = ["pyproject.toml", "tests/python", "benchmarks", "examples"];
+
+/// Puts everything into `folder/python` and gives the extension, as one of the bundle's programs.
+///
+/// # Errors
+///
+/// When the wheel cannot be built, the tools cannot be fetched, or something cannot be copied.
+pub fn put(workspace: &Workspace, folder: &Path) -> Result<Program, Failure> {
+    let python = folder.join("python");
+    let wheels = python.join("wheels");
+    fs::create_dir_all(&wheels).map_err(Failure::io(format!("creating {}", wheels.display())))?;
+    let wheel = python::build_wheel(workspace)?;
+    copy(&wheel, &wheels.join(wheel.file_name().unwrap_or_default()))?;
+    let download =
+        ["download", "--quiet", "--only-binary=:all:", "--implementation=py", "--abi=none", "--platform=any"];
+    let arguments: Vec<_> = download.into_iter().chain(TOOLS).chain(["--dest"]).collect();
+    Environment::developers(workspace)?.pip(workspace, &arguments, &[&wheels])?;
+    for file in tracked(workspace)? {
+        copy(&workspace.root().join(&file), &python.join(&file))?;
+    }
+    Ok(Program { name: "pydotcompute".into(), bytes: size(&wheel)?, glibc: extensions_glibc(workspace)? })
+}
+
+/// The files of [`SOURCES`] that git knows: no caches.
+fn tracked(workspace: &Workspace) -> Result<Vec<String>, Failure> {
+    let listed = Invocation::new("git").args(["ls-files", "--"]).args(SOURCES).capture(workspace)?;
+    Ok(listed.lines().map(str::to_owned).collect())
+}
+
+/// The newest version of the C library that the extension asks for. Installing the package has left it in the sources.
+fn extensions_glibc(workspace: &Workspace) -> Result<Glibc, Failure> {
+    let extension = workspace.root().join("python/pydotcompute/_core.abi3.so");
+    let symbols = Invocation::new("objdump").arg("-T").arg(extension).capture(workspace)?;
+    Ok(needed(&symbols))
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
+    let copying = || Failure::io(format!("copying {} to {}", from.display(), to.display()));
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent).map_err(copying())?;
+    }
+    fs::copy(from, to).map_err(copying())?;
+    Ok(())
+}
+
+fn size(file: &Path) -> Result<u64, Failure> {
+    Ok(fs::metadata(file).map_err(Failure::io(format!("looking at {}", file.display())))?.len())
+}
