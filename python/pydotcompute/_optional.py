@@ -11,9 +11,9 @@ import sys
 from typing import Any
 
 from pydotcompute import _core
-from pydotcompute.exceptions import BackendNotAvailableError
+from pydotcompute.exceptions import BackendNotAvailableError, CUDAError
 
-__all__ = ["busy_streams", "cuda_devices", "import_cupy", "import_mlx", "import_numba_cuda", "wait_for_device_work"]
+__all__ = ["busy_streams", "cuda_devices", "import_cupy", "import_mlx", "import_numba_cuda", "stream_ordered_pool", "wait_for_device_work"]
 
 
 def _import(name: str, backend: str, extra: str) -> Any:
@@ -77,6 +77,23 @@ def import_mlx() -> Any:
     return _import("mlx.core", "Metal", "metal")
 
 
+def stream_ordered_pool(cupy: Any) -> Any:
+    """A pool for CuPy that neither waits for the device when it takes memory nor when it gives some back.
+
+    Args:
+        cupy: The module ``cupy``.
+
+    Returns:
+        A ``MemoryAsyncPool`` over the devices' own pools, which keep what is given back until ``free_all_blocks()``.
+    """
+    runtime = cupy.cuda.runtime
+    for device in range(runtime.getDeviceCount()):
+        # By default they give memory back at every synchronisation, and that may wait for the device.
+        threshold = runtime.cudaMemPoolAttrReleaseThreshold
+        runtime.memPoolSetAttribute(runtime.deviceGetMemPool(device), threshold, 2**64 - 1)
+    return cupy.cuda.MemoryAsyncPool()
+
+
 def busy_streams() -> list[Any]:
     """The current streams of CuPy and PyTorch in this thread that have work left, where these are in use at all.
 
@@ -98,6 +115,14 @@ def busy_streams() -> list[Any]:
 
 
 def wait_for_device_work() -> None:
-    """Waits for what CuPy and PyTorch have started on their current streams in this thread."""
-    for stream in busy_streams():
-        stream.synchronize()
+    """Waits for what CuPy and PyTorch have started on their current streams in this thread.
+
+    Raises:
+        CUDAError: It failed.
+    """
+    try:
+        for stream in busy_streams():
+            stream.synchronize()
+    except RuntimeError as error:
+        # Both libraries' errors are.
+        raise CUDAError(f"What was started on the device before failed: {error}") from error

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
-from pydotcompute._optional import cuda_devices, import_cupy, import_numba_cuda, wait_for_device_work
+from pydotcompute._optional import cuda_devices, import_cupy, import_numba_cuda, stream_ordered_pool, wait_for_device_work
 from pydotcompute.backends.base import Backend, BackendType, KernelExecutionResult, timed
 from pydotcompute.exceptions import BackendNotAvailableError, CUDAError, KernelCompilationError
 
@@ -38,7 +38,7 @@ class CUDABackend(Backend):
         # Asked first: it says what is missing, which CuPy does not.
         self._count = len(cuda_devices())
         self._cupy = import_cupy()
-        self._pools: dict[int, Any] = {}
+        self._pool = stream_ordered_pool(self._cupy)
         self._streams: dict[int, Any] = {}
         self.set_device(device_id)
 
@@ -77,7 +77,6 @@ class CUDABackend(Backend):
         if device_id not in self._streams:
             with self._cupy.cuda.Device(device_id):
                 self._streams[device_id] = self._cupy.cuda.Stream(non_blocking=True)
-                self._pools[device_id] = self._cupy.cuda.MemoryAsyncPool()
 
     @property
     def _stream(self) -> Any:
@@ -90,7 +89,7 @@ class CUDABackend(Backend):
         wait_for_device_work()
         cuda = self._cupy.cuda
         try:
-            with cuda.Device(self._device_id), cuda.using_allocator(self._pools[self._device_id].malloc), self._stream:
+            with cuda.Device(self._device_id), cuda.using_allocator(self._pool.malloc), self._stream:
                 yield
                 self._stream.synchronize()
         except (cuda.runtime.CUDARuntimeError, cuda.memory.OutOfMemoryError) as error:

@@ -74,9 +74,9 @@ class BufferMemory:
         array = self._host
         if array is not None and self.halves.state not in ("DEVICE_DIRTY", "UNINITIALIZED"):
             return array
-        if self.halves.has_device:
-            wait_for_device_work()
         with _Copying("device->host"):
+            if self.halves.has_device:
+                wait_for_device_work()
             return self._view(self.halves.host())
 
     def overwritten_host(self) -> NDArray[Any]:

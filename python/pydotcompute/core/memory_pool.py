@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pydotcompute import _core
-from pydotcompute._optional import import_cupy
+from pydotcompute._optional import import_cupy, stream_ordered_pool
 from pydotcompute.core.accelerator import get_accelerator
 from pydotcompute.exceptions import BackendNotAvailableError, InvalidConfigurationError
 
@@ -109,7 +109,7 @@ class MemoryPool:
                     cupy = import_cupy()
                 except BackendNotAvailableError:
                     return  # Buffers do without it.
-                self._cupy_pool = cupy.cuda.MemoryAsyncPool()
+                self._cupy_pool = stream_ordered_pool(cupy)
                 cupy.cuda.set_allocator(self._cupy_pool.malloc)
 
     def disable(self) -> None:
@@ -156,6 +156,8 @@ class MemoryPool:
         with self._lock:
             for pool in self._pools.values():
                 pool.trim()
+            if self._cupy_pool is not None:
+                self._cupy_pool.free_all_blocks()
 
     def free_all_free(self) -> None:
         """Gives back what is kept of device memory, and leaves what is kept for buffers with ``pinned=True``."""
