@@ -94,22 +94,22 @@ def test_states_and_copies(driver: dict[str, str]) -> None:
         driver,
         """
         buffer = UnifiedBuffer((2, 3)).allocate()
-        assert buffer.state is BufferState.SYNCHRONIZED and buffer._memory.halves.transfers == (0, 0)
+        assert buffer.state is BufferState.SYNCHRONIZED and buffer._memory.halves.transfers == ((0, 0), (0, 0))
         assert not buffer.host.any() and not on_device(buffer).any()
         buffer.fill(4)
         assert buffer.state is BufferState.HOST_DIRTY and not isinstance(buffer.device, np.ndarray)
-        assert buffer.state is BufferState.SYNCHRONIZED and buffer._memory.halves.transfers == (1, 0)
+        assert buffer.state is BufferState.SYNCHRONIZED and buffer._memory.halves.transfers == ((1, 24), (0, 0))
         assert buffer.device is buffer.device and on_device(buffer).tolist() == [[4, 4, 4], [4, 4, 4]]
         on_device(buffer)[0, 1] = 7
         assert buffer.host[0, 1] == 4, "nobody has said so"
         buffer.mark_device_dirty()
         assert buffer.state is BufferState.DEVICE_DIRTY and buffer.__dlpack_device__() == (2, 0)
         assert buffer.host[0, 1] == 7 and buffer.state is BufferState.SYNCHRONIZED and buffer.__dlpack_device__() == (1, 0)
-        assert buffer._memory.halves.transfers == (1, 1)
+        assert buffer._memory.halves.transfers == ((1, 24), (1, 24))
         on_device(buffer)[:] = 1
         buffer.mark_device_dirty()
         buffer.copy_from(np.full((2, 3), 5, np.float32))
-        assert buffer._memory.halves.transfers == (1, 1), "what is overwritten is not copied before"
+        assert buffer._memory.halves.transfers == ((1, 24), (1, 24)), "what is overwritten is not copied before"
         buffer.synchronize()
         assert on_device(buffer).tolist() == [[5, 5, 5], [5, 5, 5]]
         """,
@@ -127,7 +127,7 @@ def test_one_half_at_a_time(driver: dict[str, str]) -> None:
         assert host.state is BufferState.SYNCHRONIZED and on_device(host).tolist() == [1, 2, 3]
 
         device = UnifiedBuffer(3).allocate(host=False)
-        assert device.state is BufferState.DEVICE_ONLY and device._memory.halves.transfers == (0, 0)
+        assert device.state is BufferState.DEVICE_ONLY and device._memory.halves.transfers == ((0, 0), (0, 0))
         on_device(device)[:] = [4, 5, 6]
         device.mark_host_dirty()  # There is no host's half that could be newer.
         assert device.host.tolist() == [4, 5, 6]
@@ -371,4 +371,51 @@ def test_the_orchestrator_with_cupy(driver: dict[str, str]) -> None:
         asyncio.run(main())
         """,
         cupy=True,
+    )
+
+
+def test_only_what_was_written_is_copied(driver: dict[str, str]) -> None:
+    run(
+        driver,
+        """
+        def copied(buffer):
+            (_, to_device), (_, to_host) = buffer._memory.halves.transfers
+            return to_device, to_host
+
+        buffer = UnifiedBuffer((1000, 10), np.int32).allocate()
+        parts = [(slice(3, 4), 1), (slice(-1, None), 1), (slice(10, 20), 10), (slice(20, 10, -5), 6), (slice(9, 2), 0), (None, 1000)]
+        for rows, count in parts:
+            before = copied(buffer)[0]
+            buffer.host[rows] = count
+            buffer.mark_host_dirty(rows)
+            buffer.synchronize()
+            assert copied(buffer)[0] - before == count * 40, rows
+            assert (on_device(buffer) == buffer.host).all()
+        buffer.host[500] = 3  # Nobody says so.
+        buffer[0] = 4
+        buffer.device
+        assert (on_device(buffer) == buffer.host).all()
+
+        before = copied(buffer)
+        on_device(buffer)[100:110] = 8
+        on_device(buffer)[300] = 9
+        buffer.mark_device_dirty(slice(100, 110))
+        buffer.mark_device_dirty(slice(300, 301))
+        assert buffer.host[105, 0] == 8 and buffer.host[300, 9] == 9
+        assert copied(buffer) == (before[0], before[1] + 440)
+
+        # The last word counts, and counts for everything.
+        buffer.mark_device_dirty(slice(0, 1))
+        buffer.mark_host_dirty(slice(5, 6))
+        before = copied(buffer)
+        buffer.device
+        assert copied(buffer)[0] - before[0] == 40_000 and buffer.state is BufferState.SYNCHRONIZED
+
+        # A half that is made later gets everything.
+        late = UnifiedBuffer((10,)).allocate(device=False)
+        late.host[:] = 3
+        late.mark_host_dirty(slice(0, 1))
+        late.device
+        assert on_device(late).tolist() == late.host.tolist()
+        """,
     )

@@ -67,8 +67,8 @@ class UnifiedBuffer(Generic[T]):
     Args:
         shape: Its shape, or its length.
         dtype: The type of its elements; none that refers to Python objects.
-        pinned: Whether the host's half is page-locked, where there is a GPU: copied about twice as fast, slow to get. Use a
-            :class:`~pydotcompute.core.memory_pool.MemoryPool` for many.
+        pinned: Whether the host's half is page-locked, where there is a GPU: the GPU copies it by itself then, but it takes long to get.
+            Use a :class:`~pydotcompute.core.memory_pool.MemoryPool` for many.
 
     Raises:
         InvalidConfigurationError: The shape or the type is not one that a buffer can have.
@@ -190,25 +190,41 @@ class UnifiedBuffer(Generic[T]):
     def metal(self, array: object) -> None:
         self._allocated().metal.replace(array)
 
-    def mark_host_dirty(self) -> None:
-        """Says that ``host`` was written to.
+    def mark_host_dirty(self, rows: slice | None = None) -> None:
+        """Says that ``host`` was written to. If another half was newer, that is given up for all of this one.
+
+        Args:
+            rows: Which part of the first axis; only that is copied then. None: all of it.
 
         Raises:
             BufferNotAllocatedError: It has no memory.
         """
         memory = self._allocated()
-        memory.halves.mark_host_dirty()
+        memory.halves.mark_host_dirty(*self._bytes_of(rows))
         memory.metal.forget()
 
-    def mark_device_dirty(self) -> None:
-        """Says that ``device`` was written to.
+    def mark_device_dirty(self, rows: slice | None = None) -> None:
+        """Says that ``device`` was written to. If another half was newer, that is given up for all of this one.
+
+        Args:
+            rows: Which part of the first axis; only that is copied then. None: all of it.
 
         Raises:
             BufferNotAllocatedError: It has no memory.
         """
         memory = self._allocated()
-        memory.halves.mark_device_dirty()
+        memory.halves.mark_device_dirty(*self._bytes_of(rows))
         memory.metal.forget()
+
+    def _bytes_of(self, rows: slice | None) -> tuple[int, int]:
+        """From which byte to before which a part of the first axis is, with what lies between its rows."""
+        if rows is None or not self._shape or not self.nbytes:
+            return (0, self.nbytes)
+        wanted = range(self._shape[0])[rows]
+        if not wanted:
+            return (0, 0)
+        row = self.nbytes // self._shape[0]
+        return (min(wanted) * row, (max(wanted) + 1) * row)
 
     def mark_metal_dirty(self) -> None:
         """Says that ``metal`` was written to.
@@ -436,6 +452,7 @@ class UnifiedBuffer(Generic[T]):
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self.host[key] = value
+        # All of it: who has written through `host` before and not said so finds that on the device too.
         self.mark_host_dirty()
 
 

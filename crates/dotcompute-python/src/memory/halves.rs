@@ -1,8 +1,9 @@
 //! The two halves of a buffer: which is newer, and copying.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dotcompute_core::memory::{Memory, MemoryError};
+use dotcompute_core::memory::{DirtyRanges, Memory, MemoryError};
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyBufferError, PyValueError};
 use pyo3::prelude::*;
@@ -26,19 +27,48 @@ enum Level {
 /// How often and how much was copied.
 #[derive(Clone, Copy, Default)]
 struct Transfers {
-    to_device: u64,
-    to_host: u64,
+    times: u64,
+    bytes: u64,
+}
+
+impl Transfers {
+    fn count(&mut self, bytes: usize) {
+        self.times += 1;
+        self.bytes += bytes as u64;
+    }
 }
 
 struct Halves {
     host: Option<Arc<HostBytes>>,
     device: Option<Arc<DeviceBytes>>,
     level: Level,
-    transfers: Transfers,
+    /// The bytes that are newer on the side that `level` says.
+    dirty: DirtyRanges,
+    to_device: Transfers,
+    to_host: Transfers,
     freed: bool,
 }
 
 impl Halves {
+    /// Notes that these bytes are newer on one side.
+    fn mark(&mut self, level: Level, bytes: Range<usize>, all: usize) {
+        let both = self.host.is_some() && self.device.is_some();
+        // A half that is made later gets everything. Of two sides that are both said to be newer, the last one is, as a whole.
+        let alone =
+            both && (self.level == level || !matches!(self.level, Level::HostDirty | Level::DeviceDirty));
+        if self.level != level {
+            self.dirty = DirtyRanges::default();
+        }
+        self.dirty.insert(if alone { bytes } else { 0..all });
+        self.level = level;
+    }
+
+    /// Notes that there is nothing to copy.
+    fn settle(&mut self, level: Level) {
+        self.dirty = DirtyRanges::default();
+        self.level = level;
+    }
+
     fn state(&self) -> &'static str {
         match (self.level, &self.host, &self.device) {
             (_, None, None) => "UNINITIALIZED",
@@ -105,7 +135,8 @@ impl BufferHalves {
         let host = self.new_host()?;
         halves.host = Some(Arc::clone(&host));
         if halves.device.is_some() {
-            halves.level = Level::DeviceDirty;
+            halves.settle(Level::Unsaid);
+            halves.mark(Level::DeviceDirty, 0..self.bytes, self.bytes);
         }
         Ok(host)
     }
@@ -116,19 +147,23 @@ impl BufferHalves {
         if halves.level != Level::DeviceDirty {
             return Ok(());
         }
-        if let Some(device) = &halves.device {
-            if !host.is_writable() {
-                return Err(self.refused(
-                    "the host's half is read-only memory of another library; copy_to() an array of yours",
-                ));
-            }
-            // SAFETY: it is writable; who writes to or reads a buffer while it is brought up to date races with that, as is documented.
-            device.with(|block| block.read(0, unsafe { host.as_mut_slice() }))?;
-            halves.transfers.to_host += 1;
-            halves.level = Level::Even;
-        } else {
-            halves.level = if self.shared { Level::Even } else { Level::Unsaid };
+        let Some(device) = &halves.device else {
+            halves.settle(if self.shared { Level::Even } else { Level::Unsaid });
+            return Ok(());
+        };
+        if !host.is_writable() {
+            return Err(self.refused(
+                "the host's half is read-only memory of another library; make the buffer with from_dlpack(array, copy=True)",
+            ));
         }
+        // SAFETY: it is writable; who writes to or reads a buffer while it is brought up to date races with that, as is documented.
+        let bytes = unsafe { host.as_mut_slice() };
+        while let Some(range) = halves.dirty.as_slice().last().cloned() {
+            device.with(|block| block.read(range.start, &mut bytes[range.clone()]))?;
+            halves.to_host.count(range.len());
+            halves.dirty.remove(range);
+        }
+        halves.settle(Level::Even);
         Ok(())
     }
 
@@ -136,7 +171,7 @@ impl BufferHalves {
     fn current_device(&self, halves: &mut Halves) -> Result<(), MemoryError> {
         if self.shared {
             if halves.level == Level::HostDirty {
-                halves.level = Level::Even;
+                halves.settle(Level::Even);
             }
             return Ok(());
         }
@@ -144,21 +179,28 @@ impl BufferHalves {
             let device = DeviceBytes::new(&*self.memory, self.bytes)?;
             if halves.host.is_none() {
                 device.with(|block| block.zero())?;
-            } else {
-                halves.level = Level::HostDirty;
             }
             halves.device = Some(Arc::new(device));
-        }
-        if halves.level == Level::HostDirty {
-            halves.level = Level::Unsaid;
-            if let (Some(host), Some(device)) = (&halves.host, &halves.device) {
-                // SAFETY: who writes to a buffer while it is brought up to date races with that, as is documented.
-                let written = device.with(|block| block.write(0, unsafe { host.as_slice() }));
-                halves.level = if written.is_ok() { Level::Even } else { Level::HostDirty };
-                written?;
-                halves.transfers.to_device += 1;
+            if halves.host.is_some() {
+                halves.settle(Level::Unsaid);
+                halves.mark(Level::HostDirty, 0..self.bytes, self.bytes);
             }
         }
+        if halves.level != Level::HostDirty {
+            return Ok(());
+        }
+        let (Some(host), Some(device)) = (&halves.host, &halves.device) else {
+            halves.settle(Level::Unsaid);
+            return Ok(());
+        };
+        // SAFETY: who writes to a buffer while it is brought up to date races with that, as is documented.
+        let bytes = unsafe { host.as_slice() };
+        while let Some(range) = halves.dirty.as_slice().last().cloned() {
+            device.with(|block| block.write(range.start, &bytes[range.clone()]))?;
+            halves.to_device.count(range.len());
+            halves.dirty.remove(range);
+        }
+        halves.settle(Level::Even);
         Ok(())
     }
 
@@ -184,8 +226,15 @@ impl BufferHalves {
             Some(pool) => pool.memory(),
             None => device.memory(py)?,
         };
-        let (level, transfers) = (Level::Unsaid, Transfers::default());
-        let halves = Halves { host: None, device: None, level, transfers, freed: false };
+        let halves = Halves {
+            host: None,
+            device: None,
+            level: Level::Unsaid,
+            dirty: DirtyRanges::default(),
+            to_device: Transfers::default(),
+            to_host: Transfers::default(),
+            freed: false,
+        };
         let (pooled, shared) = (pool.is_some(), device.is_host());
         Ok(Self { bytes, pinned, pooled, shared, memory, halves: Mutex::new(halves) })
     }
@@ -208,11 +257,14 @@ impl BufferHalves {
         py.detach(|| self.lock().device.is_some())
     }
 
-    /// How often it was copied: to the device, and to the host.
+    /// What was copied to the device, and to the host: how often, and how many bytes.
     #[getter]
-    fn transfers(&self, py: Python<'_>) -> (u64, u64) {
-        let Transfers { to_device, to_host } = py.detach(|| self.lock().transfers);
-        (to_device, to_host)
+    fn transfers(&self, py: Python<'_>) -> ((u64, u64), (u64, u64)) {
+        let (device, host) = py.detach(|| {
+            let halves = self.lock();
+            (halves.to_device, halves.to_host)
+        });
+        ((device.times, device.bytes), (host.times, host.bytes))
     }
 
     /// Makes the halves that are asked for and are not there. New ones are zeros; one that joins another gets its bytes.
@@ -222,7 +274,7 @@ impl BufferHalves {
                 // Zeros on both sides: there is nothing to copy.
                 self.current_device(halves)?;
                 self.host_of(halves)?;
-                halves.level = Level::Even;
+                halves.settle(Level::Even);
             }
             if device && !self.shared {
                 self.current_device(halves)?;
@@ -246,7 +298,7 @@ impl BufferHalves {
         let bytes = Arc::new(bytes);
         let before = py.detach(|| {
             let mut halves = self.lock();
-            halves.level = Level::Unsaid;
+            halves.settle(Level::Unsaid);
             (halves.device.take(), halves.host.replace(bytes))
         });
         drop(before);
@@ -266,7 +318,7 @@ impl BufferHalves {
     fn overwrite_host(&self, py: Python<'_>) -> PyResult<HostMemory> {
         let overwritten = |halves: &mut Halves| {
             let host = self.host_of(halves)?;
-            halves.level = Level::HostDirty;
+            halves.mark(Level::HostDirty, 0..self.bytes, self.bytes);
             Ok(host)
         };
         self.act(py, overwritten).map(HostMemory)
@@ -281,14 +333,14 @@ impl BufferHalves {
         Ok(self.act(py, current)?.map(DeviceMemory))
     }
 
-    /// Notes that the host's half is newer.
-    fn mark_host_dirty(&self, py: Python<'_>) {
-        py.detach(|| self.lock().level = Level::HostDirty);
+    /// Notes that the host's half is newer, from byte `start` to before byte `stop`.
+    fn mark_host_dirty(&self, py: Python<'_>, start: usize, stop: usize) {
+        py.detach(|| self.lock().mark(Level::HostDirty, start..stop.min(self.bytes), self.bytes));
     }
 
-    /// Notes that the device's half is newer.
-    fn mark_device_dirty(&self, py: Python<'_>) {
-        py.detach(|| self.lock().level = Level::DeviceDirty);
+    /// Notes that the device's half is newer, from byte `start` to before byte `stop`.
+    fn mark_device_dirty(&self, py: Python<'_>, start: usize, stop: usize) {
+        py.detach(|| self.lock().mark(Level::DeviceDirty, start..stop.min(self.bytes), self.bytes));
     }
 
     /// Brings the half that is behind up to date.
