@@ -34,7 +34,9 @@ __all__ = [
     "MessageError",
     "MessageSerializationError",
     "MetalError",
+    "PeerDiedError",
     "PyDotComputeError",
+    "QueueClosedError",
     "QueueError",
     "QueueFullError",
     "QueueTimeoutError",
@@ -188,6 +190,29 @@ class QueueTimeoutError(QueueError):
         self.timeout = timeout
         self.operation = operation
         super().__init__(f"Timeout ({timeout}s) waiting to {operation} message for kernel '{kernel_id}'")
+
+
+class QueueClosedError(QueueError):
+    """A queue between processes has been closed, here or by the other side, and there is nothing left to take."""
+
+
+class PeerDiedError(QueueError):
+    """The process at the other end of a queue has ended without closing it. All that it had put in has been received before this is raised.
+
+    Attributes:
+        queue: The queue's name.
+        pid: The process that ended.
+        side: Which end it had: ``"producer"`` or ``"consumer"``.
+    """
+
+    def __init__(self, queue: str, pid: int, side: str) -> None:
+        self.queue = queue
+        self.pid = pid
+        self.side = side
+        super().__init__(
+            f"Process {pid}, the {side} of queue '{queue}', has ended without closing it; "
+            f"start another {side}, which goes on where this one was, or close the queue"
+        )
 
 
 class BufferError(PyDotComputeError):

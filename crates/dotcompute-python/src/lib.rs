@@ -4,6 +4,8 @@
 
 mod memory;
 mod message;
+#[cfg(unix)]
+mod shared_memory;
 mod threads;
 
 use pyo3::prelude::*;
@@ -14,6 +16,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     memory::register(module)?;
     message::register(module)?;
+    #[cfg(unix)]
+    shared_memory::register(module)?;
     threads::register(module)?;
     Ok(())
 }

@@ -7,11 +7,11 @@
 //! | [`spsc_queue`] | `SPSCQueue`, which waits, and `FastSPSCQueue`, which mostly does not |
 //! | [`sync_queue`] | `SyncQueue`, for any number of threads on both sides |
 
-mod errors;
+pub(crate) mod errors;
 mod object_ring;
 mod spsc_queue;
 mod sync_queue;
-mod waiting;
+pub(crate) mod waiting;
 
 use pyo3::prelude::*;
 

@@ -1,0 +1,23 @@
+//! Queues between processes: a ring in POSIX shared memory.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`segment`] | the file, its mapping, and what lies before the ring |
+//! | [`frame`] | messages as records of a few fixed sizes |
+//! | [`process`] | who has an end, and whether that process still runs |
+//! | [`parking`] | sleeping on a word that another process wakes |
+//! | [`ring`] | what Python sees |
+
+mod frame;
+mod parking;
+mod process;
+mod ring;
+mod segment;
+
+use pyo3::prelude::*;
+
+/// Adds the queue to the extension module.
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<ring::SharedRing>()?;
+    Ok(())
+}
