@@ -37,7 +37,7 @@ import numpy as np
 from pydotcompute.core.accelerator import Accelerator, DeviceType
 from pydotcompute.core.memory_pool import configure_memory_pool, get_memory_pool
 from pydotcompute.core.unified_buffer import BufferState, UnifiedBuffer
-from pydotcompute.exceptions import BackendNotAvailableError, BufferSyncError
+from pydotcompute.exceptions import BufferSyncError
 
 def on_device(array):
     interface = array.__cuda_array_interface__
@@ -195,21 +195,54 @@ def test_memory_outlives_the_buffer_on_both_sides(driver: dict[str, str]) -> Non
     )
 
 
-def test_what_only_cupy_can_do_says_so(driver: dict[str, str]) -> None:
+def test_dlpack_without_cupy(driver: dict[str, str]) -> None:
     run(
         driver,
         """
         import asyncio
-        buffer = UnifiedBuffer(3).fill(1)
+        buffer = UnifiedBuffer((2, 3), np.int16).fill(7)
         asyncio.run(buffer.ensure_on_device())
-        assert buffer.state is BufferState.SYNCHRONIZED
-        assert np.from_dlpack(buffer).tolist() == [1, 1, 1]
-        try:
-            buffer.__dlpack__(dl_device=(2, 0))
-        except BackendNotAvailableError as error:
-            assert "pip install 'pydotcompute[cuda]'" in str(error)
-        else:
-            raise AssertionError("who made it?")
+        assert buffer.state is BufferState.SYNCHRONIZED and np.from_dlpack(buffer).tolist() == [[7, 7, 7], [7, 7, 7]]
+
+        class Tensor(ctypes.Structure):
+            _fields_ = [("data", ctypes.c_void_p), ("kind", ctypes.c_int32), ("index", ctypes.c_int32), ("ndim", ctypes.c_int32),
+                        ("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16),
+                        ("shape", ctypes.POINTER(ctypes.c_int64)), ("strides", ctypes.POINTER(ctypes.c_int64)),
+                        ("offset", ctypes.c_uint64), ("context", ctypes.c_void_p),
+                        ("delete", ctypes.CFUNCTYPE(None, ctypes.c_void_p))]
+
+        pointer = ctypes.pythonapi.PyCapsule_GetPointer
+        pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+        rename = ctypes.pythonapi.PyCapsule_SetName
+        rename.argtypes = [ctypes.py_object, ctypes.c_char_p]
+        taken = b"used_dltensor"
+        pool = configure_memory_pool()
+        buffer = UnifiedBuffer((2, 3), np.int16).fill(7)
+        address = buffer.__cuda_array_interface__["data"][0]
+        untaken = buffer.__dlpack__(dl_device=(2, 0))
+        capsule = buffer.__dlpack__(dl_device=(2, 0), stream=1, max_version=(1, 0))
+        tensor = Tensor.from_address(pointer(capsule, b"dltensor"))
+        assert (tensor.data, tensor.kind, tensor.index, tensor.ndim) == (address, 2, 0, 2)
+        assert (tensor.code, tensor.bits, tensor.lanes, tensor.offset) == (0, 16, 1, 0)
+        assert tensor.shape[:2] == [2, 3] and tensor.strides[:2] == [3, 1]
+
+        # The memory lives as long as a consumer has it, and is given back then.
+        rename(capsule, taken)
+        buffer.free()
+        del buffer, capsule, untaken
+        gc.collect()
+        assert pool.get_stats().used_bytes == 256
+        assert (ctypes.c_int16 * 6).from_address(address)[:] == [7] * 6
+        tensor.delete(ctypes.addressof(tensor))
+        assert pool.get_stats().used_bytes == 0
+
+        device = UnifiedBuffer(3, "M8[s]").allocate().device
+        for wrong in ({}, {"copy": True}, {"dl_device": (1, 0)}):
+            try:
+                device.__dlpack__(**wrong)
+            except BufferError:
+                continue
+            raise AssertionError(wrong)
         """,
     )
 

@@ -15,6 +15,11 @@ from pydotcompute.exceptions import BackendNotAvailableError
 __all__ = ["DeviceArray", "device_array"]
 
 
+# DLPack's number of CUDA, and its numbers of kinds of elements.
+_DL_CUDA = 2
+_DL_CODES = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
+
+
 class _Lease:
     """Keeps device memory until nobody looks at it, and until what was started with it has ended."""
 
@@ -28,7 +33,7 @@ class _Lease:
 
 
 class DeviceArray:
-    """An array on a GPU, for any library that knows ``__cuda_array_interface__``: Numba, PyTorch, CuPy.
+    """An array on a GPU, for any library that knows ``__cuda_array_interface__`` or DLPack: Numba, PyTorch, JAX, CuPy.
 
     It is what ``UnifiedBuffer.device`` gives where CuPy is not installed. It is contiguous, in C order.
 
@@ -71,6 +76,31 @@ class DeviceArray:
             "stream": None,
             "version": 3,
         }
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """DLPack's number of CUDA, and that of the GPU."""
+        return (_DL_CUDA, self.device_id)
+
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """The array for another library, without a copy. Its bytes are there already: no stream has to wait for them.
+
+        Raises:
+            BufferError: It is wanted elsewhere or as a copy, or DLPack has no such type; this is Python's own exception.
+        """
+        if copy or dl_device not in (None, self.__dlpack_device__()):
+            raise BufferError(f"An array on GPU {self.device_id} is offered there and without a copy only; copy it afterwards")
+        code = _DL_CODES.get(self.dtype.kind)
+        if code is None or not self.dtype.isnative:
+            raise BufferError(f"DLPack has no type for elements of {self.dtype.str!r}; use __cuda_array_interface__")
+        bits = self.dtype.itemsize * 8
+        return _core.device_capsule(self._lease.memory, self._lease, list(self.shape), code, bits, self.device_id)
 
     def __repr__(self) -> str:
         return f"DeviceArray(shape={self.shape}, dtype={self.dtype}, device_id={self.device_id})"

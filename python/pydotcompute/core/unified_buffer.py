@@ -405,8 +405,7 @@ class UnifiedBuffer(Generic[T]):
 
         Raises:
             BufferNotAllocatedError: It has no memory.
-            BufferError: There is no such half; this is Python's own exception.
-            BackendNotAvailableError: The device's half is wanted, and there is no CuPy to offer it.
+            BufferError: There is no such half, or DLPack has no such type; this is Python's own exception.
         """
         kind = (dl_device or self.__dlpack_device__())[0]
         if kind == _DL_CPU:
@@ -417,8 +416,6 @@ class UnifiedBuffer(Generic[T]):
         if kind not in _DL_CUDA or self._allocated().halves.is_shared:
             raise _cannot_share(f"it has no half on a device of DLPack's kind {kind}")
         array: Any = self.device
-        if not hasattr(array, "__dlpack__"):
-            import_cupy()
         return array.__dlpack__(stream=stream)
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:

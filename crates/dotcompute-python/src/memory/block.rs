@@ -160,6 +160,14 @@ impl DeviceBytes {
         Ok(Self { address: block.address(), block: Mutex::new(block) })
     }
 
+    pub(super) fn address(&self) -> u64 {
+        self.address
+    }
+
+    pub(super) fn len(&self, py: Python<'_>) -> usize {
+        py.detach(|| self.with(|block| block.len()))
+    }
+
     /// Does something with the block, alone.
     pub(super) fn with<T>(&self, act: impl FnOnce(&mut dyn DeviceBlock) -> T) -> T {
         act(&mut **self.block.lock().unwrap_or_else(PoisonError::into_inner))
@@ -179,6 +187,6 @@ impl DeviceMemory {
     }
 
     fn __len__(&self, py: Python<'_>) -> usize {
-        py.detach(|| self.0.with(|block| block.len()))
+        self.0.len(py)
     }
 }

@@ -6,10 +6,12 @@
 //! | `pool` | memory that is kept for later |
 //! | `block` | memory that Python looks at: by the buffer protocol, or by its address on a device |
 //! | `halves` | which half of a buffer is newer, and copying |
+//! | `dlpack` | memory of a GPU for other libraries |
 //! | `errors` | errors as exceptions |
 
 mod block;
 mod device;
+mod dlpack;
 mod errors;
 mod halves;
 mod pool;
@@ -23,6 +25,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<block::HostMemory>()?;
     module.add_class::<block::DeviceMemory>()?;
     module.add_class::<halves::BufferHalves>()?;
+    module.add_function(wrap_pyfunction!(dlpack::device_capsule, module)?)?;
     module.add_function(wrap_pyfunction!(device::cpu_device, module)?)?;
     module.add_function(wrap_pyfunction!(device::cuda_devices, module)?)?;
     Ok(())
