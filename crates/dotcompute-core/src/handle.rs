@@ -28,6 +28,7 @@ mod ask;
 mod post;
 mod state;
 
+pub use ask::PendingAsk;
 use ask::SpareSlot;
 use post::Patience;
 

@@ -4,6 +4,7 @@
 
 mod memory;
 mod message;
+mod native;
 #[cfg(unix)]
 mod shared_memory;
 mod threads;
@@ -16,6 +17,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     memory::register(module)?;
     message::register(module)?;
+    native::register(module)?;
     #[cfg(unix)]
     shared_memory::register(module)?;
     threads::register(module)?;

@@ -79,6 +79,7 @@
 #[doc(hidden)]
 pub mod array;
 mod builtin;
+mod bytes;
 mod decode;
 mod encode;
 mod error;

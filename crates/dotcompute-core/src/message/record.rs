@@ -36,6 +36,8 @@ use std::fmt::Write as _;
 
 pub use dotcompute_ring::record::{Record, bytes_of, from_bytes};
 
+pub use super::bytes::RecordBytes;
+
 use super::Message;
 
 /// A value whose bytes are all there is to it: it can stand in a record.

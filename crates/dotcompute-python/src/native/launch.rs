@@ -1,0 +1,146 @@
+//! `NativeRuntime`: launches native ring kernels, keeps their dead letters, ends them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dotcompute_core::message::record::RecordBytes;
+use dotcompute_core::options::{Backpressure, KernelOptions, Telemetry};
+use dotcompute_core::runtime::{Runtime, RuntimeOptions};
+use dotcompute_core::supervision::Supervision;
+use dotcompute_ring::wait::WaitStrategy;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::codec::{RecordCodec, bytes_of};
+use super::error;
+use super::handler::{Handler, Program};
+use super::kernel::{NativeKernel, Place};
+
+/// Owns native ring kernels.
+#[pyclass(frozen, module = "pydotcompute._core")]
+pub(crate) struct NativeRuntime {
+    /// None once it is shut down.
+    runtime: Mutex<Option<Runtime>>,
+}
+
+impl NativeRuntime {
+    /// Does something with the runtime, unless it is shut down.
+    fn with<T>(&self, py: Python<'_>, act: impl FnOnce(&Runtime) -> PyResult<T>) -> PyResult<T> {
+        let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*runtime {
+            Some(runtime) => act(runtime),
+            None => Err(error::kernel_error(py, "the runtime of native ring kernels has been shut down")),
+        }
+    }
+}
+
+#[pymethods]
+impl NativeRuntime {
+    /// A runtime with so many threads for ring kernels that have none of their own; by default, as many as there are cores.
+    #[new]
+    #[pyo3(signature = (workers = None))]
+    fn new(py: Python<'_>, workers: Option<usize>) -> PyResult<Self> {
+        let options = workers.into_iter().fold(RuntimeOptions::new(), RuntimeOptions::workers);
+        let runtime = Runtime::with_options(options).map_err(|error| error::not_launched(py, &error))?;
+        Ok(Self { runtime: Mutex::new(Some(runtime)) })
+    }
+
+    /// Launches a ring kernel whose handler was compiled for this processor.
+    ///
+    /// `entry` is the handler's address and `free` that of Numba's deallocator; `code` keeps both. `options` are those of `kernel_options`.
+    #[allow(clippy::too_many_arguments, reason = "named by the one caller, in Python")]
+    fn launch_cpu(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        input: Py<RecordCodec>,
+        output: Option<Py<RecordCodec>>,
+        state: &Bound<'_, PyAny>,
+        entry: usize,
+        free: usize,
+        code: Py<PyAny>,
+        options: &Bound<'_, PyDict>,
+    ) -> PyResult<NativeKernel> {
+        let options = kernel_options(options)?;
+        let output_size = output.as_ref().map_or(0, |output| output.get().size());
+        let initial = RecordBytes::from_slice(&bytes_of(state)?);
+        // SAFETY: `pydotcompute.native` passes addresses of the functions that `code` keeps, compiled for the layouts of these codecs and this
+        // state.
+        let program = Arc::new(unsafe { Program::new(entry, free, output_size, initial, code) });
+        let shared = Arc::clone(&program);
+        let handle = self.with(py, |runtime| {
+            py.detach(|| runtime.launch_with(name, options, move || Handler::new(&shared)))
+                .map_err(|error| error::not_launched(py, &error))
+        })?;
+        Ok(NativeKernel::new(handle, input, output, Place::Host(program)))
+    }
+
+    /// How many messages have become dead letters.
+    #[getter]
+    fn dead_letter_count(&self, py: Python<'_>) -> PyResult<u64> {
+        self.with(py, |runtime| Ok(runtime.dead_letter_count()))
+    }
+
+    /// The latest dead letters, oldest first, as `(kernel, reason)`.
+    fn dead_letters(&self, py: Python<'_>) -> PyResult<Vec<(String, String)>> {
+        self.with(py, |runtime| {
+            let letters = runtime.dead_letters().into_iter();
+            Ok(letters
+                .map(|letter| (letter.fault.kernel.to_string(), letter.fault.reason.to_string()))
+                .collect())
+        })
+    }
+
+    /// Ends every ring kernel once it has handled what it has accepted.
+    fn shutdown(&self, py: Python<'_>, timeout: f64) -> PyResult<()> {
+        let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(runtime) = runtime else { return Ok(()) };
+        let timeout = Duration::from_secs_f64(timeout);
+        py.detach(|| runtime.shutdown(timeout)).map_err(|stuck| error::kernel_error(py, &stuck.to_string()))
+    }
+}
+
+/// The options of a ring kernel: `queue_size`, `output_queue_size`, `backpressure`, `dedicated`, `spin`, `supervision`, `telemetry_every`.
+fn kernel_options(options: &Bound<'_, PyDict>) -> PyResult<KernelOptions> {
+    let py = options.py();
+    let get = |name: &str| {
+        options.get_item(name)?.ok_or_else(|| pyo3::exceptions::PyKeyError::new_err(name.to_owned()))
+    };
+    let backpressure: String = get("backpressure")?.extract()?;
+    let backpressure = match &*backpressure {
+        "block" => Backpressure::Block,
+        "reject" => Backpressure::Reject,
+        "drop_oldest" => Backpressure::DropOldest,
+        other => {
+            return Err(error::invalid(
+                py,
+                "backpressure",
+                other,
+                "choose 'block', 'reject' or 'drop_oldest'",
+            ));
+        }
+    };
+    let on_error: String = get("on_error")?.extract()?;
+    let supervision = match &*on_error {
+        "fail" => Supervision::Never,
+        "resume" => Supervision::Resume,
+        "restart" => Supervision::restart(u32::MAX, Duration::from_secs(1)),
+        other => return Err(error::invalid(py, "on_error", other, "choose 'fail', 'resume' or 'restart'")),
+    };
+    let mut made = KernelOptions::new()
+        .capacity(get("queue_size")?.extract()?)
+        .output_capacity(get("output_queue_size")?.extract()?)
+        .backpressure(backpressure)
+        .supervision(supervision)
+        .telemetry(match get("time_one_in")?.extract()? {
+            0 => Telemetry::CountersOnly,
+            every => Telemetry::OneIn(every),
+        });
+    if get("dedicated")?.extract()? {
+        made = made.dedicated();
+    }
+    if get("spin")?.extract()? {
+        made = made.wait(WaitStrategy::Spin);
+    }
+    Ok(made)
+}

@@ -1,0 +1,29 @@
+//! Native ring kernels: handlers written in Python and compiled to machine code, run by the core runtime without the interpreter.
+//!
+//! | module | subject |
+//! | --- | --- |
+//! | [`codec`] | messages of Python to records and back, by a layout computed beforehand |
+//! | [`handler`] | a compiled handler as a ring kernel of the core runtime |
+//! | [`raised`] | the exceptions that compiled handlers raise |
+//! | [`kernel`] | `NativeKernel`: tell, ask, receive |
+//! | [`launch`] | `NativeRuntime`: launching, dead letters, the end |
+//! | [`wait`] | waiting with the interpreter free and Ctrl-C at work |
+//! | [`error`] | errors of the core as exceptions of the package |
+
+mod codec;
+mod error;
+mod handler;
+mod kernel;
+mod launch;
+mod raised;
+mod wait;
+
+use pyo3::prelude::*;
+
+/// Adds the names of this module to the extension.
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<codec::RecordCodec>()?;
+    module.add_class::<kernel::NativeKernel>()?;
+    module.add_class::<launch::NativeRuntime>()?;
+    Ok(())
+}

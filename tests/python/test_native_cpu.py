@@ -1,0 +1,607 @@
+"""Native ring kernels on the processor."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import inspect
+import math
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import native_handlers as handlers
+import numpy as np
+import pytest
+from native_handlers import Best, Count, Hottest, Reading, Sequence, Smooth, Spectrum, Window
+from numpy.typing import NDArray
+
+from pydotcompute.exceptions import (
+    InvalidConfigurationError,
+    KernelAlreadyExistsError,
+    KernelCompilationError,
+    KernelError,
+    KernelStateError,
+    MessageSerializationError,
+    QueueFullError,
+    QueueTimeoutError,
+    TypeValidationError,
+)
+from pydotcompute.native import HandlerContext, NativeKernel, NativeRuntime, state, uint16
+from pydotcompute.ring_kernels.message import message
+
+pytest.importorskip("numba")
+
+MILLION = 1_000_000
+
+
+# What it computes
+
+
+def test_answers_are_messages_and_the_state_is_kept() -> None:
+    with NativeKernel(handlers.hottest, state=Best) as kernel:
+        first = kernel.ask(Reading(7, 21.5))
+        assert (type(first), first.sensor, first.celsius, first.seen) == (Hottest, 7, 21.5, 1)
+        second = kernel.ask(Reading(8, 20.0))
+        assert (second.sensor, second.celsius, second.seen) == (7, 21.5, 2)
+        assert first.message_id != second.message_id
+        assert pickle.loads(pickle.dumps(second)) == second
+        assert Hottest.deserialize(second.serialize()) == second
+        assert (kernel.state.sensor, kernel.state.seen, kernel.state.celsius) == (7, 2, 21.5)
+        assert kernel.state == Best(sensor=7, seen=2, celsius=21.5)
+
+
+def test_an_ask_with_a_timeout_gives_the_same() -> None:
+    with NativeKernel(handlers.hottest, state=Best) as kernel:
+        assert kernel.ask(Reading(1, 5.0), timeout=30.0).celsius == 5.0
+        assert kernel.ask(Reading(2, 6.0), timeout=30.0).sensor == 2
+
+
+def test_a_state_begins_as_it_is_given() -> None:
+    for given in (Best(sensor=3, seen=5, celsius=99.0), np.array((3, 5, 99.0), [("sensor", "i8"), ("seen", "i8"), ("celsius", "f4")])[()]):
+        with NativeKernel(handlers.hottest, state=given) as kernel:
+            answer = kernel.ask(Reading(1, 1.0))
+            assert (answer.sensor, answer.seen, answer.celsius) == (3, 6, 99.0)
+            state = kernel.state
+            assert (state.seen if isinstance(state, Best) else state["seen"]) == 6
+
+
+def test_told_messages_become_outputs_in_order() -> None:
+    with NativeKernel(handlers.picky, state=Sequence) as kernel:
+        for value in range(10):
+            kernel.tell(Count(value))
+        assert [kernel.receive(timeout=30.0).value for _ in range(5)] == [0, 1, 2, 3, 4]
+        with pytest.raises(QueueTimeoutError):
+            kernel.receive(timeout=0.0)
+
+
+def test_arrays_and_narrow_numbers_come_and_go() -> None:
+    samples = np.linspace(-1, 1, 8, dtype=np.float32)
+    expected = np.zeros((2, 4), np.float32)
+    with NativeKernel(handlers.spectrum, state=Smooth) as kernel:
+        for number in range(3):
+            answer = kernel.ask(Window(samples, gain=2.0, flags=200, loud=number == 1))
+            expected += np.float32(0.5) * (2 * samples.reshape(2, 4) - expected)
+            assert isinstance(answer, Spectrum)
+            assert answer.bins.dtype == np.float32
+            np.testing.assert_allclose(answer.bins, expected, rtol=1e-6)
+            assert answer.loud is (number == 1)
+            assert answer.rms == pytest.approx(math.sqrt(np.mean((2 * samples) ** 2)), rel=1e-6)
+        np.testing.assert_array_equal(kernel.state.mean, answer.bins)
+        # A list is as good as an array.
+        assert kernel.ask(Window([0.0] * 8, 1.0)).rms == 0.0  # type: ignore[arg-type]
+
+
+def test_literals_are_float32_where_the_fields_are() -> None:
+    @message
+    class Value:
+        x: Annotated[float, np.float32]
+
+    def third(ctx: HandlerContext, state: None, msg: Value) -> Value:
+        return Value(msg.x * 0.1 - msg.x * 0.1)
+
+    def tenth(ctx: HandlerContext, state: None, msg: Value) -> Value:
+        return Value((msg.x + 0.1) - msg.x)
+
+    with NativeKernel(third, input_type=Value, output_type=Value) as kernel:
+        assert kernel.ask(Value(3.0)).x == 0.0
+    with NativeKernel(tenth, input_type=Value, output_type=Value) as kernel:
+        assert kernel.ask(Value(1.0)).x == float(np.float32(np.float32(1.0) + np.float32(0.1)) - np.float32(1.0))
+
+
+def test_division_by_zero_follows_numpy_and_does_not_hang() -> None:
+    with NativeKernel(handlers.ratio) as kernel:
+        answer = kernel.ask(Hottest(0, celsius=1.0, seen=5), timeout=30.0)
+        assert (answer.sensor, answer.celsius) == (0, math.inf)
+        assert math.isnan(kernel.ask(Hottest(0, celsius=0.0, seen=5), timeout=30.0).celsius)
+        assert kernel.ask(Hottest(2, celsius=3.0, seen=5)).sensor == 2
+
+
+def test_the_context_tells_of_the_message() -> None:
+    @message
+    class Told:
+        asked: int
+        priority: int
+        ticket: int
+
+    def tell_me(ctx: HandlerContext, state: None, msg: Count) -> Told:
+        return Told(ctx.asked, ctx.priority, ctx.ticket)
+
+    # `priority` is the header's here, which no record has.
+    with pytest.raises(KernelCompilationError), NativeKernel(tell_me, output_type=Told):
+        pass
+
+    @message
+    class Heard:
+        asked: int
+        urgency: int
+        ticket: int
+
+    def hear(ctx: HandlerContext, state: None, msg: Count) -> Heard:
+        return Heard(ctx.asked, ctx.priority, ctx.ticket)
+
+    with NativeKernel(hear, output_type=Heard) as kernel:
+        answer = kernel.ask(Count(1, priority=200))
+        assert (answer.asked, answer.urgency, answer.ticket) == (1, 200, 0)
+        kernel.tell(Count(1))
+        output = kernel.receive(timeout=30.0)
+        assert (output.asked, output.urgency, output.ticket) == (0, 128, 1)
+
+
+def test_urgent_messages_overtake() -> None:
+    with NativeKernel(handlers.in_sequence, state=Sequence) as kernel:
+        kernel.deactivate()
+        kernel.tell(Count(1, priority=10))
+        kernel.tell(Count(0, priority=250))
+        kernel.reactivate()
+        assert [kernel.receive(timeout=30.0).value for _ in range(2)] == [0, 0]
+
+
+# What goes wrong in a handler
+
+
+def test_an_exception_reaches_the_asker_with_its_line() -> None:
+    with NativeKernel(handlers.picky, state=Sequence, on_error="resume") as kernel:
+        with pytest.raises(KernelError, match="ValueError: negative") as caught:
+            kernel.ask(Count(-1))
+        line = _line_of(handlers.picky, 'raise ValueError("negative")')
+        assert f"native_handlers.py:{line}" in str(caught.value)
+        assert isinstance(caught.value.__cause__, ValueError)
+        assert caught.value.__cause__.args == ("negative",)
+        # One whose arguments are known only when it is raised.
+        with pytest.raises(KernelError, match="KeyError") as caught:
+            kernel.ask(Count(-7), timeout=30.0)
+        assert caught.value.__cause__ is not None
+        assert caught.value.__cause__.args == ("far below", -7)
+        assert kernel.ask(Count(8)).value == 4
+        stats = kernel.stats
+        assert (stats.sent, stats.handled, stats.dead_letters) == (3, 1, 2)
+        assert kernel.state.next == 3
+
+
+def test_without_resume_an_exception_is_the_end() -> None:
+    kernel = NativeKernel(handlers.picky, state=Sequence)
+    kernel.activate()
+    kernel.tell(Count(-1))
+    assert kernel._core.wait_ended(30.0)
+    assert kernel.lifecycle_state == "FAILED"
+    with pytest.raises(KernelStateError) as caught:
+        kernel.ask(Count(2))
+    assert (caught.value.current_state, caught.value.operation) == ("FAILED", "ask")
+
+
+def test_restart_makes_the_state_anew() -> None:
+    with NativeKernel(handlers.picky, state=Sequence(next=10, broken=0), on_error="restart") as kernel:
+        kernel.ask(Count(2))
+        assert kernel.state.next == 11
+        with pytest.raises(KernelError):
+            kernel.ask(Count(-1))
+        assert kernel.ask(Count(2), timeout=30.0).value == 1
+        assert (kernel.state.next, kernel.stats.restarts) == (11, 1)
+
+
+def test_many_exceptions_that_nobody_asked_about_leave_nothing_behind() -> None:
+    with NativeKernel(handlers.picky, state=Sequence, on_error="resume", queue_size=4096) as kernel:
+        records = np.zeros(50_000, kernel.input_dtype)
+        records["value"] = -5
+        kernel.tell_many(records)
+        with pytest.raises(KernelError, match="far below"):
+            kernel.ask(Count(-6))
+        assert kernel.stats.dead_letters == 50_001
+
+
+def test_an_index_beyond_an_array_is_an_exception() -> None:
+    def reach(ctx: HandlerContext, state: Smooth, msg: Count) -> Count:
+        return Count(int(state.mean[0, msg.value]))
+
+    with NativeKernel(reach, state=Smooth, on_error="resume") as kernel:
+        assert kernel.ask(Count(3)).value == 0
+        with pytest.raises(KernelError) as caught:
+            kernel.ask(Count(4))
+        assert isinstance(caught.value.__cause__, IndexError)
+
+
+def test_a_question_without_answer_is_an_error_to_ask() -> None:
+    with NativeKernel(handlers.picky, state=Sequence) as kernel:
+        with pytest.raises(KernelError, match="no reply to a Count"):
+            kernel.ask(Count(3))
+        assert kernel.ask(Count(4)).value == 2
+
+
+def test_a_handler_without_output_gives_none() -> None:
+    def swallow(ctx: HandlerContext, state: Sequence, msg: Count) -> None:
+        state.next += msg.value
+
+    with NativeKernel(swallow, state=Sequence) as kernel:
+        for _ in range(100):
+            kernel.tell(Count(2))
+        kernel.terminate()
+        assert kernel.state.next == 200
+        with pytest.raises(KernelError, match="gives no answers"):
+            kernel.ask_many(np.zeros(1, kernel.input_dtype))
+
+
+# What does not compile
+
+
+def _line_of(func: Callable[..., Any], text: str) -> int:
+    lines, first = inspect.getsourcelines(func)
+    return first + next(number for number, line in enumerate(lines) if text in line)
+
+
+def _unknown_field(ctx: HandlerContext, state: Sequence, msg: Count) -> Count:
+    state.next += 1
+    state.nxet += 1  # type: ignore[attr-defined]
+    return Count(1)
+
+
+def _wrong_call(ctx: HandlerContext, state: Sequence, msg: Count) -> Count:
+    state.next += 1
+    return Count("seven")  # type: ignore[arg-type]
+
+
+def _wrong_class(ctx: HandlerContext, state: Sequence, msg: Reading) -> Count:
+    return msg  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("handler", "text"), [(_unknown_field, "state.nxet"), (_wrong_call, 'Count("seven")'), (_wrong_class, "_wrong_class")]
+)
+def test_compile_errors_name_the_line(handler: Callable[..., Any], text: str) -> None:
+    with pytest.raises(KernelCompilationError) as caught:
+        NativeKernel(handler, state=Sequence)
+    assert f"{Path(__file__).name}:{_line_of(handler, text)}" in str(caught.value)
+    assert caught.value.__cause__ is not None
+
+
+def test_handlers_that_are_none_are_refused() -> None:
+    async def waits(ctx: Any, state: Any, msg: Count) -> None: ...
+
+    def two(ctx: Any, msg: Count) -> None: ...
+
+    def untold(ctx: Any, state: Any, msg): ...  # type: ignore[no-untyped-def]
+
+    def number(ctx: Any, state: Any, msg: int) -> None: ...
+
+    for handler in (waits, two, untold, number):
+        with pytest.raises(TypeValidationError):
+            NativeKernel(handler)
+
+
+def test_fields_that_no_record_has_are_named() -> None:
+    @message
+    class Named:
+        name: str
+
+    def handler(ctx: HandlerContext, state: None, msg: Named) -> None: ...
+
+    with pytest.raises(TypeValidationError, match=r"Named\.name"):
+        NativeKernel(handler, input_type=Named)
+    with pytest.raises(TypeValidationError, match=r"sizes"):
+
+        @state
+        class Bad:
+            sizes: list[int]
+
+    @dataclasses.dataclass
+    class Open:
+        samples: NDArray[np.float32]
+
+    with pytest.raises(TypeValidationError, match=r"Open\.samples"):
+        NativeKernel(handler, input_type=Open)
+
+
+# Bad messages and bad times
+
+
+def test_bad_messages_are_refused_and_nothing_is_sent() -> None:
+    with NativeKernel(handlers.spectrum, state=Smooth) as kernel:
+        with pytest.raises(TypeValidationError):
+            kernel.ask(Count(1))
+        good = np.zeros(8, np.float32)
+        for field, window in {
+            "samples": Window(np.zeros(7, np.float32), 1.0),
+            "gain": Window(good, "loud"),  # type: ignore[arg-type]
+            "flags": Window(good, 1.0, flags=256),
+            "loud": Window(good, 1.0, loud=[]),  # type: ignore[arg-type]
+        }.items():
+            with pytest.raises(MessageSerializationError, match=f"field '{field}'"):
+                kernel.tell(window)
+        with pytest.raises(TypeValidationError):
+            kernel.tell_many(np.zeros(3))
+        assert kernel.stats.sent == 0
+
+
+def test_narrow_integers_are_checked() -> None:
+    @message
+    class Small:
+        value: uint16
+
+    def echo(ctx: HandlerContext, state: None, msg: Small) -> Small:
+        return msg
+
+    with NativeKernel(echo, input_type=Small, output_type=Small) as kernel:
+        assert [kernel.ask(Small(value)).value for value in (0, 65535)] == [0, 65535]
+        for value in (-1, 65536, 1 << 70, 1.5):
+            with pytest.raises(MessageSerializationError):
+                kernel.ask(Small(value))  # type: ignore[arg-type]
+
+
+def test_calls_in_the_wrong_state_say_so() -> None:
+    kernel = NativeKernel(handlers.picky, state=Sequence)
+    assert kernel.lifecycle_state == "LAUNCHED"
+    for call in (lambda: kernel.tell(Count(1)), lambda: kernel.ask(Count(1)), kernel.reactivate, lambda: kernel.receive(0.01)):
+        with pytest.raises(KernelStateError) as caught:
+            call()
+        assert caught.value.current_state == "LAUNCHED"
+    kernel.activate()
+    kernel.terminate()
+    kernel.terminate()
+    for call in (lambda: kernel.tell(Count(1)), lambda: kernel.ask(Count(1), timeout=1.0), kernel.activate, kernel.receive):
+        with pytest.raises(KernelStateError) as caught:
+            call()
+        assert caught.value.current_state == "TERMINATED"
+
+
+def test_names_are_unique_in_a_runtime() -> None:
+    with NativeRuntime(workers=1) as runtime:
+        one = NativeKernel(handlers.picky, "one", state=Sequence, runtime=runtime)
+        with pytest.raises(KernelAlreadyExistsError):
+            NativeKernel(handlers.picky, "one", state=Sequence, runtime=runtime)
+        one.activate()
+        one.terminate()
+        NativeKernel(handlers.picky, "one", state=Sequence, runtime=runtime)
+
+
+def test_settings_are_checked() -> None:
+    for settings in ({"backpressure": "wait"}, {"on_error": "retry"}, {"queue_size": 0}, {"device": "tpu"}):
+        with pytest.raises(InvalidConfigurationError):
+            NativeKernel(handlers.picky, state=Sequence, **settings)  # type: ignore[arg-type]
+    with NativeKernel(handlers.picky, state=Sequence) as kernel, pytest.raises(InvalidConfigurationError):
+        kernel.ask(Count(1), timeout=-1.0)
+
+
+def test_a_full_queue_rejects_or_times_out_or_drops() -> None:
+    with NativeKernel(handlers.picky, state=Sequence, queue_size=4, backpressure="reject") as kernel:
+        kernel.deactivate()
+        for value in range(4):
+            kernel.tell(Count(value))
+        with pytest.raises(QueueFullError):
+            kernel.tell(Count(4))
+        kernel.reactivate()
+    with NativeKernel(handlers.picky, state=Sequence, queue_size=4) as kernel:
+        kernel.deactivate()
+        with pytest.raises(QueueTimeoutError) as caught:
+            kernel.tell_many(np.zeros(9, kernel.input_dtype), timeout=0.05)
+        assert caught.value.sent == 4  # type: ignore[attr-defined]
+        with pytest.raises(QueueTimeoutError):
+            kernel.ask(Count(4), timeout=0.05)
+        kernel.reactivate()
+    with NativeRuntime(workers=1) as runtime:
+        kernel = NativeKernel(handlers.picky, state=Sequence, queue_size=4, backpressure="drop_oldest", runtime=runtime)
+        kernel.activate()
+        kernel.deactivate()
+        for value in range(6):
+            kernel.tell(Count(value * 2))
+        kernel.reactivate()
+        assert [kernel.receive(timeout=30.0).value for _ in range(4)] == [2, 3, 4, 5]
+        assert runtime.dead_letter_count == 2
+        assert [name for name, _ in runtime.dead_letters()] == [kernel.name] * 2
+
+
+def test_an_ask_that_is_not_answered_in_time_says_so() -> None:
+    with NativeKernel(handlers.picky, state=Sequence) as kernel:
+        kernel.deactivate()
+        with pytest.raises(QueueTimeoutError) as caught:
+            kernel.ask(Count(2), timeout=0.05)
+        assert caught.value.timeout == 0.05
+        kernel.reactivate()
+        # The question was handled all the same.
+        assert kernel.ask(Count(2)).value == 1
+        assert kernel.state.next == 2
+
+
+# Many
+
+
+@pytest.mark.parametrize("settings", [{}, {"dedicated": True}], ids=["pool", "dedicated"])
+def test_a_million_messages_arrive_in_order(settings: dict[str, Any]) -> None:
+    with NativeKernel(handlers.in_sequence, state=Sequence, **settings) as kernel:
+        records = np.zeros(MILLION, kernel.input_dtype)
+        records["value"] = np.arange(MILLION)
+        received = 0
+
+        def drain() -> None:
+            nonlocal received
+            for _ in range(MILLION):
+                assert kernel.receive(timeout=60.0).value == 0
+                received += 1
+
+        reader = threading.Thread(target=drain)
+        reader.start()
+        assert kernel.tell_many(records) == MILLION
+        reader.join()
+        assert received == MILLION
+        assert (kernel.state.next, kernel.state.broken) == (MILLION, 0)
+        stats = kernel.stats
+        assert (stats.sent, stats.handled, stats.emitted, stats.dead_letters) == (MILLION, MILLION, MILLION, 0)
+
+
+def test_a_million_asks_in_one_call() -> None:
+    with NativeKernel(handlers.in_sequence, state=Sequence) as kernel:
+        records = np.zeros(MILLION, kernel.input_dtype)
+        records["value"] = np.arange(MILLION)
+        answers = kernel.ask_many(records)
+        assert answers.dtype == kernel.output_dtype
+        assert len(answers) == MILLION
+        assert not answers["value"].any()
+        assert kernel.state.next == MILLION
+
+
+def test_ask_many_gives_the_answers_before_an_error() -> None:
+    with NativeKernel(handlers.picky, state=Sequence, on_error="resume") as kernel:
+        records = np.zeros(5, kernel.input_dtype)
+        records["value"] = [2, 4, -1, 6, 8]
+        with pytest.raises(KernelError, match="negative") as caught:
+            kernel.ask_many(records)
+        np.testing.assert_array_equal(caught.value.answers["value"], [1, 2])  # type: ignore[attr-defined]
+
+
+def test_askers_on_many_threads_are_all_answered() -> None:
+    def double(ctx: HandlerContext, state: Sequence, msg: Count) -> Count:
+        state.next += 1
+        return Count(msg.value * 2)
+
+    with NativeKernel(double, state=Sequence) as kernel:
+        wrong: list[int] = []
+
+        def ask(start: int) -> None:
+            wrong.extend(value for value in range(start, start + 5_000) if kernel.ask(Count(value)).value != value * 2)
+
+        threads = [threading.Thread(target=ask, args=(number * 10_000,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert wrong == []
+        assert kernel.state.next == 20_000
+
+
+def test_thousands_of_kernels_share_a_compiled_handler() -> None:
+    from pydotcompute.native.handler import declare
+
+    declared = declare(handlers.in_sequence, state=Sequence)
+    with NativeRuntime() as runtime:
+        kernels = [NativeKernel(declared, f"sequence-{number}", runtime=runtime, queue_size=8) for number in range(2_000)]
+        for kernel in kernels:
+            kernel.activate()
+        assert sum(kernel.ask(Count(number)).value for number, kernel in enumerate(kernels)) == len(kernels) - 1
+
+
+# Without the interpreter
+
+
+def test_messages_are_handled_while_python_is_busy_elsewhere() -> None:
+    """One call into C that keeps the interpreter from switching threads; what was told before is handled meanwhile."""
+    sizes = [(7 * number) % 1_000_003 for number in range(3_000_000)]
+    with NativeKernel(handlers.in_sequence, state=Sequence, queue_size=1 << 18, output_queue_size=1 << 18, dedicated=True) as kernel:
+        records = np.zeros(200_000, kernel.input_dtype)
+        records["value"] = np.arange(200_000)
+        kernel.deactivate()
+        kernel.tell_many(records)
+        switched = threading.Event()
+        other = threading.Thread(target=switched.wait)
+        other.start()
+        kernel.reactivate()
+        sizes.sort()
+        handled = kernel.stats.handled
+        switched.set()
+        other.join()
+        assert handled == 200_000
+
+
+def test_a_pipeline_of_asks_does_not_stop_other_threads() -> None:
+    def slow(ctx: HandlerContext, state: Sequence, msg: Count) -> Count:
+        total = 0
+        for number in range(msg.value):
+            total = (total * 31 + number) % 1_000_003
+        return Count(total)
+
+    with NativeKernel(slow, state=Sequence) as kernel:
+        done = threading.Event()
+
+        def ask() -> None:
+            kernel.ask(Count(100_000_000))
+            done.set()
+
+        asker = threading.Thread(target=ask)
+        asker.start()
+        turns = 0
+        while not done.is_set():
+            turns += 1
+        asker.join()
+        assert turns > 100
+
+
+# The end
+
+
+_PROGRAM = """
+import sys
+sys.path.insert(0, {folder!r})
+import native_handlers as handlers
+from native_handlers import Count, Sequence
+from pydotcompute.native import NativeKernel
+kernels = [NativeKernel(handlers.in_sequence, state=Sequence, dedicated=number % 2 == 0) for number in range(6)]
+for kernel in kernels:
+    kernel.activate()
+    kernel.tell(Count(1))
+{end}
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "status"), [("", 0), ("raise RuntimeError('end')", 1), ("import os, signal; os.kill(os.getpid(), signal.SIGINT)", -2)]
+)
+def test_programs_end_with_kernels_active(end: str, status: int) -> None:
+    program = _PROGRAM.format(folder=str(Path(__file__).parent), end=end)
+    ended = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=100)
+    assert ended.returncode == status, ended.stderr
+    assert "panicked" not in ended.stderr
+
+
+def test_ctrl_c_ends_a_wait() -> None:
+    end = """
+import _thread, threading
+threading.Timer(0.3, _thread.interrupt_main).start()
+for wait in (kernels[0].receive, kernels[0].receive):
+    try:
+        kernels[0].receive() and wait()
+    except KeyboardInterrupt:
+        print("interrupted")
+        break
+"""
+    program = _PROGRAM.format(folder=str(Path(__file__).parent), end=end)
+    ended = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=100)
+    assert (ended.returncode, ended.stdout) == (0, "interrupted\n"), ended.stderr
+
+
+def test_a_kernel_that_nobody_holds_handles_what_it_has() -> None:
+    with NativeRuntime(workers=1) as runtime:
+        kernel = NativeKernel(handlers.in_sequence, "dropped", state=Sequence, runtime=runtime)
+        kernel.activate()
+        kernel.tell(Count(0))
+        del kernel
+        other = NativeKernel(handlers.in_sequence, "other", state=Sequence, runtime=runtime)
+        other.activate()
+        assert other.ask(Count(0), timeout=30.0).value == 0
+
+
+async def test_asks_work_beside_an_event_loop() -> None:
+    with NativeKernel(handlers.picky, state=Sequence) as kernel:
+        answers = await asyncio.gather(*(asyncio.to_thread(kernel.ask, Count(2 * number)) for number in range(20)))
+        assert [answer.value for answer in answers] == list(range(20))
