@@ -281,8 +281,8 @@ class NativeKernel:
     def stats(self) -> NativeStats:
         """What has happened in it so far."""
         counted = self._core.stats()
-        times = {key: Latency(*counted.pop(key)) for key in ("queue_time", "handle_time")}
-        return NativeStats(**counted, **times)
+        queue_time, handle_time = Latency(*counted.pop("queue_time")), Latency(*counted.pop("handle_time"))
+        return NativeStats(**counted, queue_time=queue_time, handle_time=handle_time)
 
     def tell(self, message: Any, timeout: float | None = None) -> None:
         """Sends a message and does not wait for it to be handled.
