@@ -452,3 +452,65 @@ def test_only_what_was_written_is_copied(driver: dict[str, str]) -> None:
         assert on_device(late).tolist() == late.host.tolist()
         """,
     )
+
+
+def test_any_order_of_looks_and_writes(driver: dict[str, str]) -> None:
+    """Against a model: whoever looks finds what was written last, on whichever side."""
+    run(
+        driver,
+        """
+        import random
+
+        def write_host(buffer, model, rows):
+            buffer.host[rows] = model[rows] = value()
+            buffer.mark_host_dirty(rows)
+
+        def write_device(buffer, model, rows):
+            buffer.device
+            on_device(buffer)[rows] = model[rows] = value()
+            buffer.mark_device_dirty(rows)
+
+        def fill(buffer, model, rows):
+            model[:] = value()
+            buffer.fill(model[0])
+
+        def set_rows(buffer, model, rows):
+            buffer[rows] = model[rows] = value()
+
+        def look_at_host(buffer, model, rows):
+            assert buffer.host.tolist() == model.tolist()
+
+        def look_at_device(buffer, model, rows):
+            if hasattr(buffer, "__cuda_array_interface__"):
+                assert on_device(buffer).tolist() == model.tolist()
+
+        def synchronize(buffer, model, rows):
+            buffer.synchronize()
+
+        def allocate(buffer, model, rows):
+            buffer.allocate()
+
+        def free(buffer, model, rows):
+            buffer.free()
+            buffer.allocate(host=random.random() < 0.5, device=random.random() < 0.5)
+            model[:] = 0
+
+        steps = [write_host, write_device, fill, set_rows, look_at_host, look_at_device, synchronize, allocate, free]
+        value = lambda: random.randrange(1000)
+        for seed in range(300):
+            random.seed(seed)
+            if seed == 150:
+                configure_memory_pool()
+            buffer, model, done = UnifiedBuffer(12, np.int32, pinned=seed % 2 == 0).allocate(), np.zeros(12, np.int32), []
+            for _ in range(30):
+                step, rows = random.choice(steps), slice(*sorted(random.choices(range(13), k=2)))
+                done.append((step.__name__, rows))
+                try:
+                    step(buffer, model, rows)
+                except AssertionError:
+                    raise AssertionError((seed, done)) from None
+            look_at_host(buffer, model, None)
+            buffer.device
+            look_at_device(buffer, model, None)
+        """,
+    )

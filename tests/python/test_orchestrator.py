@@ -1,13 +1,17 @@
 """Kernels that run once."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from uuid import UUID
 
 import numpy as np
 import pytest
 
 from pydotcompute.core.orchestrator import ComputeOrchestrator, KernelExecution, KernelLaunchConfig
-from pydotcompute.exceptions import InvalidConfigurationError
+from pydotcompute.decorators import kernel
+from pydotcompute.exceptions import InvalidConfigurationError, KernelCompilationError
 
 CONFIG = KernelLaunchConfig()
 
@@ -69,6 +73,71 @@ async def test_kernels_of_all_kinds() -> None:
         assert repr(orchestrator) == "ComputeOrchestrator(active=True, kernels=1, executions=3)"
         orchestrator.clear_execution_history()
         assert orchestrator.get_execution_history() == []
+
+
+async def test_kernels_of_the_decorators() -> None:
+    pytest.importorskip("numba", reason="Numba is not installed")
+
+    @kernel(device="cpu", cache=False)
+    def double(array):  # type: ignore[no-untyped-def]
+        for at in range(array.size):
+            array[at] *= 2
+
+    @kernel(device="cpu", cache=False)
+    def wrong(array):  # type: ignore[no-untyped-def]
+        return array.no_such_thing
+
+    array = np.arange(3)
+    async with ComputeOrchestrator() as orchestrator:
+        execution = await orchestrator.launch_kernel(double, CONFIG, array)
+        assert execution.success and execution.kernel_name == "double" and array.tolist() == [0, 2, 4]
+        with pytest.raises(KernelCompilationError):
+            await orchestrator.launch_kernel(wrong, CONFIG, array)
+        assert isinstance(orchestrator.get_execution_history()[-1].error, KernelCompilationError)
+
+
+SIMULATED = """
+import asyncio
+import os
+import subprocess
+import sys
+import numpy as np
+from numba import cuda
+from pydotcompute.core.orchestrator import ComputeOrchestrator, KernelLaunchConfig
+from pydotcompute.decorators import gpu_kernel
+
+@cuda.jit
+def plain(out):
+    at = cuda.grid(1)
+    if at < out.size:
+        out[at] = cuda.blockDim.x
+
+@gpu_kernel(cache=False)
+def decorated(out):
+    at = cuda.grid(1)
+    if at < out.size:
+        out[at] = cuda.gridDim.x
+
+async def main():
+    out = np.zeros(8)
+    async with ComputeOrchestrator() as orchestrator:
+        assert (await orchestrator.launch_kernel(plain, KernelLaunchConfig(2, 4), out)).success
+        assert out.tolist() == [4] * 8, out
+        orchestrator.register_kernel("decorated", decorated)
+        assert (await orchestrator.launch_kernel("decorated", KernelLaunchConfig(4, 2), out)).success
+        assert out.tolist() == [4] * 8, out
+        assert (await orchestrator.launch_kernel("decorated", KernelLaunchConfig((2,), (4,)), out)).success
+        assert out.tolist() == [2] * 8, out
+
+asyncio.run(main())
+"""
+
+
+def test_kernels_over_a_grid_in_the_simulator() -> None:
+    pytest.importorskip("numba", reason="Numba is not installed")
+    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
+    done = subprocess.run([sys.executable, "-c", SIMULATED], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 async def test_a_failure_is_raised_and_recorded() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from pydotcompute._optional import cuda_devices, import_cupy, import_numba_cuda, stream_ordered_pool, wait_for_device_work
 from pydotcompute.backends.base import Backend, BackendType, KernelExecutionResult, timed
+from pydotcompute.core._launch import launch, launchable
 from pydotcompute.exceptions import BackendNotAvailableError, CUDAError, KernelCompilationError
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ class CUDABackend(Backend):
         """Runs a kernel, and waits for its end.
 
         Args:
-            kernel: A kernel of Numba's, a ``RawKernel`` of CuPy's, or a function over arrays of CuPy's.
+            kernel: A kernel of Numba's or of ``@gpu_kernel``, a ``RawKernel`` of CuPy's, or a function over arrays of CuPy's.
             grid_size: Blocks in each dimension.
             block_size: Threads of a block in each dimension.
             *args: Its arguments.
@@ -187,9 +188,9 @@ class CUDABackend(Backend):
 
         def run() -> None:
             with self._on_device("Running a kernel"):
-                if hasattr(kernel, "__cuda_kernel__") or hasattr(kernel, "forall"):
-                    stream = import_numba_cuda().external_stream(self._stream.ptr)
-                    kernel[grid_size, block_size, stream](*args, **kwargs)  # type: ignore[index]
+                target = launchable(kernel)
+                if target is not None:
+                    launch(target, grid_size, block_size, self._stream, 0, *args, **kwargs)
                 elif isinstance(kernel, self._cupy.RawKernel):
                     kernel(grid_size, block_size, args, **kwargs)
                 else:

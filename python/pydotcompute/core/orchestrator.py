@@ -19,13 +19,14 @@ import asyncio
 import inspect
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 from uuid import UUID, uuid4
 
-from pydotcompute._optional import import_cupy, import_numba_cuda
+from pydotcompute._optional import import_cupy
+from pydotcompute.core._launch import launch, launchable
 from pydotcompute.core.accelerator import Accelerator, get_accelerator
 from pydotcompute.core.memory_pool import MemoryPool, get_memory_pool
 from pydotcompute.exceptions import BackendNotAvailableError, InvalidConfigurationError
@@ -166,7 +167,7 @@ class ComputeOrchestrator:
         Raises:
             InvalidConfigurationError: It cannot be called or launched.
         """
-        if not callable(kernel_func) and not _is_gpu_kernel(kernel_func):
+        if not callable(kernel_func) and not hasattr(type(kernel_func), "__getitem__"):
             raise InvalidConfigurationError("kernel_func", kernel_func, f"kernel '{name}' has to be a function")
         self._registered_kernels[name] = kernel_func
 
@@ -202,8 +203,9 @@ class ComputeOrchestrator:
         name, kernel_func = self._resolve(kernel)
         execution = KernelExecution(kernel_name=name, config=config, start_time=time.perf_counter())
         try:
-            if _is_gpu_kernel(kernel_func):
-                await self._launch_on_gpu(kernel_func, config, *args, **kwargs)
+            target = launchable(kernel_func)
+            if target is not None:
+                await self._launch(target, config, *args, **kwargs)
             else:
                 result = kernel_func(*args, **kwargs)
                 if inspect.isawaitable(result):
@@ -227,18 +229,12 @@ class ComputeOrchestrator:
             raise ValueError(f"Kernel '{kernel}' not registered; there are: {there_are}. Register it with register_kernel() first")
         return kernel, kernel_func
 
-    async def _launch_on_gpu(self, kernel: Any, config: KernelLaunchConfig, *args: Any, **kwargs: Any) -> None:
-        stream: Any = config.stream or self.create_stream()
-        if stream is None:
-            # Numba says itself what is missing.
-            kernel[config.grid_size, config.block_size](*args, **kwargs)
-            return
-        # CuPy's streams have a number that Numba takes; streams of Numba's own do as they are.
-        own = import_numba_cuda().external_stream(stream.ptr) if hasattr(stream, "ptr") else stream
-        kernel[config.grid_size, config.block_size, own, config.shared_memory_bytes](*args, **kwargs)
-        await asyncio.to_thread(stream.synchronize)
-        if config.stream is None:
-            self._streams.remove(stream)
+    async def _launch(self, target: Any, config: KernelLaunchConfig, *args: Any, **kwargs: Any) -> None:
+        given: Any = config.stream
+        async with self.stream_context() if given is None else nullcontext(given) as stream:
+            launch(target, config.grid_size, config.block_size, stream, config.shared_memory_bytes, *args, **kwargs)
+            if stream is not None:
+                await asyncio.to_thread(stream.synchronize)
 
     def create_stream(self) -> object | None:
         """Makes a stream of CuPy's that waits for no other, and which :meth:`shutdown` waits for.
@@ -287,7 +283,7 @@ class ComputeOrchestrator:
         self._execution_history.clear()
 
     @asynccontextmanager
-    async def stream_context(self) -> AsyncIterator[object | None]:
+    async def stream_context(self) -> AsyncIterator[Any | None]:
         """A stream for the time of an ``async with``, which waits for the stream at its end.
 
         It is not made CuPy's current stream, as other tasks run in this thread too: give it to :class:`KernelLaunchConfig`, or write
@@ -311,8 +307,3 @@ class ComputeOrchestrator:
             f"ComputeOrchestrator(active={self._active}, kernels={len(self._registered_kernels)}, "
             f"executions={len(self._execution_history)})"
         )
-
-
-def _is_gpu_kernel(kernel: Any) -> bool:
-    """Whether it is a kernel of Numba's for a GPU, which is launched by ``kernel[grid, block](...)``."""
-    return hasattr(kernel, "__cuda_kernel__") or hasattr(kernel, "forall")
