@@ -269,6 +269,22 @@ def test_code_that_cannot_be_unpickled_is_compiled_again(own_cache: KernelCache)
     assert own_cache.get_stats()["entries"] == 1
 
 
+def test_a_damaged_file_of_numbas_own_costs_a_compilation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numba keeps CUDA kernels; its files for the CPU are of the same kind."""
+    import numba
+
+    from pydotcompute.compilation import numba_kernels
+
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    for expected_hits, damage in ((0, b""), (0, b"not an index"), (0, None), (1, None)):
+        dispatcher = numba.njit(lambda value: value + 1)
+        numba_kernels._cache_beside_the_source(dispatcher, "increment")
+        assert dispatcher(1) == 2
+        assert sum(dispatcher.stats.cache_hits.values()) == expected_hits
+        for index in tmp_path.rglob("*.nbi") if damage is not None else ():
+            index.write_bytes(damage)
+
+
 def test_warmup_compiles_everything_and_raises_the_first_error() -> None:
     declared = kernel(signature="float64(float64[:])", device="cpu")(total)
     broken = kernel(signature="(float64[:],)", device="cpu")(unknown_attribute)

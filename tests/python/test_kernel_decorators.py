@@ -116,7 +116,7 @@ def test_a_gpu_kernel_can_be_declared_anywhere_and_says_where_it_cannot_run() ->
 
 @pytest.mark.cuda
 def test_a_grid_runs_on_the_gpu() -> None:
-    from numba import cuda
+    cuda = pytest.importorskip("numba.cuda")
 
     @gpu_kernel(signature="void(float32[:], float32[:])")
     def double(values: Any, out: Any) -> None:

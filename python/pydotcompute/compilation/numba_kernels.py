@@ -29,21 +29,20 @@ class KeptOverloads:
     never an error of the program.
     """
 
-    def __init__(self, store: KernelCache, name: str, fingerprint: Fingerprint, form: Any, target: str) -> None:
+    def __init__(self, store: KernelCache, name: str, fingerprint: Fingerprint) -> None:
         """Serves one dispatcher.
 
         Args:
             store: Where the code is kept.
             name: The kernel's name.
             fingerprint: The function's hash.
-            form: Numba's class that turns compiled code into a picklable value and back.
-            target: What Numba calls where the code runs, ``"cpu"`` or ``"cuda"``.
         """
+        from numba.core.caching import CompileResultCacheImpl
+
         self._store = store
         self._name = name
         self._digest = fingerprint.digest
-        self._form = form
-        self._target = target
+        self._form = CompileResultCacheImpl
 
     @property
     def cache_path(self) -> str:
@@ -72,12 +71,6 @@ class KeptOverloads:
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
         """Brings back the code for some types, or ``None``."""
-        from numba.core.target_extension import target_override
-
-        with target_override(self._target):
-            return self._load(signature, target_context)
-
-    def _load(self, signature: Any, target_context: Any) -> Any:
         target_context.refresh()
         data = self._store.load(self._name, self._key(signature, target_context.codegen()))
         if data is None:
@@ -134,16 +127,13 @@ class CpuKernel:
             KernelCompilationError: If it does not compile.
         """
         from numba import njit
-        from numba.core.caching import CompileResultCacheImpl
-        from numba.core.errors import NumbaError
 
         self._func = func
         self._name = name
-        self._error = NumbaError
         self.dispatcher = njit(fastmath=options.fastmath, debug=options.debug, boundscheck=options.debug or None)(func)
         self._kept: KeptOverloads | None = None
         if options.cache and print_.lasting:
-            self._kept = KeptOverloads(get_kernel_cache(), name, print_, CompileResultCacheImpl, "cpu")
+            self._kept = KeptOverloads(get_kernel_cache(), name, print_)
             self.dispatcher._cache = self._kept
         if signature is not None:
             self.compile(signature)
@@ -174,7 +164,9 @@ class CpuKernel:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return self.dispatcher(*args, **kwargs)
-        except self._error as error:
+        except Exception as error:
+            if not _is_numbas(error):
+                raise
             raise compilation_error(self._name, self._func, error) from error
 
 
@@ -195,33 +187,23 @@ class CudaKernel:
             KernelCompilationError: If it does not compile.
         """
         from numba import cuda
-        from numba.core.errors import NumbaError
 
         self._func = func
         self._name = name
-        self._error = NumbaError
         self.ptx: str | None = None
         settings = {"fastmath": options.fastmath, "debug": options.debug, "opt": options.opt_level > 0 and not options.debug}
         if options.lineinfo:
             settings["lineinfo"] = True
         try:
             self.dispatcher = cuda.jit(**settings)(func)
-            # Numba's simulator compiles nothing, and has none of these.
-            if options.cache and print_.lasting and hasattr(self.dispatcher, "_cache"):
-                from numba.cuda.dispatcher import CUDACacheImpl
-
-                self.dispatcher._cache = KeptOverloads(get_kernel_cache(), name, print_, CUDACacheImpl, "cuda")
+            # Numba's simulator compiles nothing, and has neither of these.
+            if options.cache and print_.lasting and hasattr(self.dispatcher, "enable_caching"):
+                _cache_beside_the_source(self.dispatcher, name)
             if signature is not None and hasattr(self.dispatcher, "compile"):
-                self._compile(signature)
+                self.dispatcher.compile(signature)
+                self.ptx = next(iter(self.dispatcher.inspect_asm().values()))
         except Exception as error:
             raise compilation_error(name, func, error) from error
-
-    def _compile(self, signature: str) -> None:
-        from numba.core import sigutils
-
-        types, _ = sigutils.normalize_signature(signature)
-        self.dispatcher.compile(types)
-        self.ptx = str(self.dispatcher.inspect_asm(types))
 
     def __getitem__(self, shape: Any) -> Callable[..., None]:
         configured = self.dispatcher[shape]
@@ -229,7 +211,44 @@ class CudaKernel:
         def launch(*args: Any) -> None:
             try:
                 configured(*args)
-            except self._error as error:
+            except Exception as error:
+                if not _is_numbas(error):
+                    raise
                 raise compilation_error(self._name, self._func, error) from error
 
         return launch
+
+
+def _cache_beside_the_source(dispatcher: Any, name: str) -> None:
+    """Has Numba keep a CUDA kernel in its own files, and makes a damaged one cost a compilation, not the program.
+
+    They are not :class:`KeptOverloads`, since which kernels may be kept, and under which key, differs between Numba's own CUDA target and
+    NVIDIA's.
+    """
+    try:
+        dispatcher.enable_caching()
+    except RuntimeError as error:
+        _log.info("kernel %r is not kept: %s", name, error)  # It was typed into an interpreter: there is no source to keep it beside.
+        return
+    cache = dispatcher._cache
+    cache.load_overload = _forgiving(cache.load_overload, cache, name)
+    cache.save_overload = _forgiving(cache.save_overload, cache, name)
+
+
+def _forgiving(method: Callable[..., Any], cache: Any, name: str) -> Callable[..., Any]:
+    """A method of a cache of Numba's, after whose failure the cache is empty."""
+
+    def attempt(*args: Any) -> Any:
+        try:
+            return method(*args)
+        except Exception as error:
+            _log.warning("the kept code of kernel %r cannot be used: %r; compiling again", name, error)
+            cache.flush()
+            return None
+
+    return attempt
+
+
+def _is_numbas(error: Exception) -> bool:
+    """Whether an exception is the compiler's, and not the kernel's own. By name: NVIDIA's CUDA target has classes of its own."""
+    return any(cls.__name__ == "NumbaError" for cls in type(error).__mro__)
