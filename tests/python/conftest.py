@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from pydotcompute import _core
+from pydotcompute.core.accelerator import Accelerator
+from pydotcompute.exceptions import BackendNotAvailableError
+
 
 def lacks_gpu() -> str | None:
     """Why tests marked ``cuda`` cannot run, or ``None``. The driver itself is left alone: whoever starts it first decides how it runs."""
@@ -27,3 +31,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             for item in items:
                 if item.get_closest_marker(marker) is not None:
                     item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has pydotcompute find no NVIDIA GPU, so that what a test says of memory is the same on every machine."""
+
+    def none() -> list[_core.Device]:
+        raise BackendNotAvailableError("CUDA", "this test does without")
+
+    monkeypatch.setattr(_core, "cuda_devices", none)
+    monkeypatch.setattr(Accelerator, "_instance", None)

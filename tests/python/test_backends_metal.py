@@ -14,6 +14,8 @@ from pydotcompute.backends.metal import MetalBufferState, get_elementwise_kernel
 from pydotcompute.core.unified_buffer import BufferState, UnifiedBuffer
 from pydotcompute.exceptions import BackendNotAvailableError, MetalError, MSLCompilationError
 
+pytestmark = pytest.mark.usefixtures("without_gpu")
+
 
 def test_without_mlx_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlx.core", None)

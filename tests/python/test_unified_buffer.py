@@ -10,6 +10,8 @@ from pydotcompute.core.memory_pool import MemoryPool, configure_memory_pool
 from pydotcompute.core.unified_buffer import BufferState, UnifiedBuffer
 from pydotcompute.exceptions import BufferNotAllocatedError, InvalidConfigurationError
 
+pytestmark = pytest.mark.usefixtures("without_gpu")
+
 TYPES = ["bool", "int8", "int64", "uint16", "float16", "float32", "float64", "complex64", "complex128", ">i4", "M8[ns]", "S3"]
 
 

@@ -32,10 +32,6 @@ class CPUBackend(Backend):
         array([1., 1., 1., 1.], dtype=float32)
     """
 
-    def __init__(self) -> None:
-        # Nothing to open.
-        super().__init__()
-
     @property
     def backend_type(self) -> BackendType:
         """``BackendType.CPU``."""
