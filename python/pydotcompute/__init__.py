@@ -1,5 +1,44 @@
-"""Ring kernels: actors that stay resident on a GPU or a CPU thread and exchange typed messages in microseconds."""
+"""Ring kernels: actors that stay resident on a GPU or a CPU thread and exchange typed messages in microseconds.
+
+Importing this installs uvloop where it is there; ``PYDOTCOMPUTE_NO_UVLOOP=1`` in the environment keeps asyncio's own loop.
+
+Example:
+    >>> import asyncio
+    >>> from pydotcompute import RingKernelRuntime, ring_kernel
+    >>> @ring_kernel(kernel_id="double")
+    ... async def double(ctx):
+    ...     while not ctx.should_terminate:
+    ...         await ctx.send(2 * await ctx.receive())
+    >>> async def main():
+    ...     async with RingKernelRuntime() as runtime:
+    ...         await runtime.launch("double")
+    ...         await runtime.activate("double")
+    ...         return await runtime.send_and_receive("double", 21)
+    >>> asyncio.run(main())
+    42
+"""
 
 from pydotcompute._core import __version__
+from pydotcompute.core.accelerator import Accelerator
+from pydotcompute.core.memory_pool import MemoryPool
+from pydotcompute.core.orchestrator import ComputeOrchestrator
+from pydotcompute.core.unified_buffer import BufferState, UnifiedBuffer
+from pydotcompute.decorators.kernel import gpu_kernel, kernel
+from pydotcompute.decorators.ring_kernel import ring_kernel
+from pydotcompute.ring_kernels.message import RingKernelMessage, message
+from pydotcompute.ring_kernels.runtime import RingKernelRuntime
 
-__all__ = ["__version__"]
+__all__ = [
+    "Accelerator",
+    "BufferState",
+    "ComputeOrchestrator",
+    "MemoryPool",
+    "RingKernelMessage",
+    "RingKernelRuntime",
+    "UnifiedBuffer",
+    "__version__",
+    "gpu_kernel",
+    "kernel",
+    "message",
+    "ring_kernel",
+]

@@ -2,6 +2,7 @@
 //!
 //! Each module adds its types to the one extension module; the Python package re-exports them where users look for them.
 
+mod asyncio;
 mod memory;
 mod message;
 mod native;
@@ -16,6 +17,7 @@ use pyo3::prelude::*;
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     memory::register(module)?;
+    asyncio::register(module)?;
     message::register(module)?;
     native::register(module)?;
     #[cfg(unix)]

@@ -44,6 +44,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_core.forget_spare_ids)
 
 
+def _check_priority(priority: int) -> None:
+    if not 0 <= priority <= 255:
+        raise ValueError(f"Priority must be 0-255, got {priority}")
+
+
 @dataclass
 class RingKernelMessage:
     """What all messages have.
@@ -71,8 +76,7 @@ class RingKernelMessage:
         correlation_id: UUID | None = field(default=None)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.priority <= 255:
-            raise ValueError(f"Priority must be 0-255, got {self.priority}")
+        _check_priority(self.priority)
 
     def serialize(self) -> bytes:
         """The message as bytes.
@@ -187,6 +191,44 @@ def _add_header(cls: type[Any]) -> bool:
     return lazy
 
 
+def _write_init(cls: type[Any]) -> None:
+    """Replaces the constructor by one that does the same in half the time.
+
+    The one that ``dataclass`` writes calls a function for the id, to be told that there is none yet, and one that looks at the priority.
+    """
+    fields = dataclasses.fields(cls)
+    # `InitVar`s are not among the fields.
+    if not all(f.init for f in fields) or "InitVar" in str(inspect.get_annotations(cls).values()):
+        return
+    known: dict[str, Any] = {"_lazy": _core.lazy_message_id(), "_check": _check_priority}
+    by_position: list[str] = []
+    by_name: list[str] = []
+    body: list[str] = []
+    for f in fields:
+        parameter = f.name
+        if f.name == "message_id":
+            parameter += "=_lazy"
+            body.append(" if message_id is not _lazy: self.message_id = message_id")
+        elif f.default_factory is not dataclasses.MISSING:
+            known[f"_make_{f.name}"] = f.default_factory
+            parameter += "=_lazy"
+            body.append(f" self.{f.name} = _make_{f.name}() if {f.name} is _lazy else {f.name}")
+        else:
+            if f.default is not dataclasses.MISSING:
+                known[f"_default_{f.name}"] = f.default
+                parameter += f"=_default_{f.name}"
+            body.append(f" self.{f.name} = {f.name}")
+        (by_name if f.kw_only else by_position).append(parameter)
+    body.append(" if priority is not _default_priority: _check(priority)")
+    parameters = ", ".join(["self", *by_position, *(["*", *by_name] if by_name else [])])
+    written = "\n".join([f"def __init__({parameters}):", *body])
+    exec(written, known)
+    init = known["__init__"]
+    init.__qualname__, init.__module__ = f"{cls.__qualname__}.__init__", cls.__module__
+    init.__annotations__ = cls.__init__.__annotations__
+    cls.__init__ = init
+
+
 def _decorate(cls: type[_C]) -> type[_C]:
     lazy = False
     if "__dataclass_fields__" not in cls.__dict__:
@@ -196,6 +238,8 @@ def _decorate(cls: type[_C]) -> type[_C]:
             # Before `dataclass` looks for it: the constructor calls what there is.
             cls.__post_init__ = RingKernelMessage.__post_init__  # type: ignore[attr-defined]
         cls = dataclass(cls)
+        if lazy and not own_post_init:
+            _write_init(cls)
     if lazy:
         _keep_ids_lazily(cls)
     if not issubclass(cls, RingKernelMessage):

@@ -1,0 +1,194 @@
+"""``@ring_kernel``: declares a function as a ring kernel that can be launched by its name."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
+
+from pydotcompute.ring_kernels.lifecycle import Supervision
+from pydotcompute.ring_kernels.message import RingKernelMessage
+from pydotcompute.ring_kernels.runtime import register_ring_kernel
+
+__all__ = ["RingKernelBuilder", "get_ring_kernel_meta", "is_ring_kernel", "ring_kernel"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@overload
+def ring_kernel(func: F) -> F: ...
+@overload
+def ring_kernel(
+    func: None = None,
+    *,
+    kernel_id: str | None = None,
+    input_type: type[Any] | None = None,
+    output_type: type[Any] | None = None,
+    queue_size: int = 4096,
+    input_queue_size: int | None = None,
+    output_queue_size: int | None = None,
+    grid_size: int = 1,
+    block_size: int = 256,
+    backpressure: str = "block",
+    auto_register: bool = True,
+    supervision: Supervision | None = None,
+) -> Callable[[F], F]: ...
+
+
+def ring_kernel(
+    func: F | None = None,
+    *,
+    kernel_id: str | None = None,
+    input_type: type[RingKernelMessage] | type[Any] | None = None,
+    output_type: type[RingKernelMessage] | type[Any] | None = None,
+    queue_size: int = 4096,
+    input_queue_size: int | None = None,
+    output_queue_size: int | None = None,
+    grid_size: int = 1,
+    block_size: int = 256,
+    backpressure: str = "block",
+    auto_register: bool = True,
+    supervision: Supervision | None = None,
+) -> F | Callable[[F], F]:
+    """Declares a function as a ring kernel.
+
+    The function can still be called, as in tests.
+
+    Args:
+        func: A function of a context, mostly ``async``.
+        kernel_id: The name; the function's by default.
+        input_type: The class of its messages; others are refused.
+        output_type: The class of what it sends.
+        queue_size: How many messages wait at the most, for input and output each.
+        input_queue_size: The same for the input alone.
+        output_queue_size: The same for the output alone.
+        grid_size: Blocks, on a GPU.
+        block_size: Threads of a block, on a GPU.
+        backpressure: What happens to a message for which there is no room: ``"block"``, ``"reject"`` or ``"drop_oldest"``.
+        auto_register: Whether ``runtime.launch(kernel_id)`` finds it without being given the function.
+        supervision: What happens after an exception; by default it is not started again.
+
+    Returns:
+        The function.
+
+    Example:
+        >>> @ring_kernel(kernel_id="double", queue_size=64)
+        ... async def double(ctx):
+        ...     while not ctx.should_terminate:
+        ...         await ctx.send(2 * await ctx.receive())
+        >>> get_ring_kernel_meta(double)["kernel_id"]
+        'double'
+    """
+
+    def decorate(function: F) -> F:
+        config: dict[str, Any] = {
+            "input_queue_size": input_queue_size or queue_size,
+            "output_queue_size": output_queue_size or queue_size,
+            "grid_size": grid_size,
+            "block_size": block_size,
+            "backpressure_strategy": backpressure,
+        }
+        if supervision is not None:
+            config["supervision"] = supervision
+        name = kernel_id or function.__name__
+        meta = {"kernel_id": name, "input_type": input_type, "output_type": output_type, "config": config}
+
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+        decorated: Any = wrapper
+        decorated._ring_kernel_meta = vars(function)["_ring_kernel_meta"] = meta
+        decorated._original_func = function
+        if auto_register:
+            register_ring_kernel(name, function, input_type, output_type, **config)
+        return decorated  # type: ignore[no-any-return]
+
+    return decorate if func is None else decorate(func)
+
+
+def get_ring_kernel_meta(func: Callable[..., Any]) -> dict[str, Any] | None:
+    """What ``@ring_kernel`` knows of a function: ``kernel_id``, ``input_type``, ``output_type``, ``config``; or ``None``."""
+    meta: dict[str, Any] | None = getattr(func, "_ring_kernel_meta", None)
+    return meta
+
+
+def is_ring_kernel(func: Callable[..., Any]) -> bool:
+    """Whether a function is decorated with ``@ring_kernel``."""
+    return get_ring_kernel_meta(func) is not None
+
+
+class RingKernelBuilder:
+    """Declares a ring kernel step by step; each step returns the builder.
+
+    Args:
+        kernel_id: The name.
+
+    Example:
+        >>> async def handler(ctx): ...
+        >>> kernel = RingKernelBuilder("mine").with_queue_size(2000).with_handler(handler).build()
+        >>> is_ring_kernel(kernel)
+        True
+    """
+
+    def __init__(self, kernel_id: str) -> None:
+        self._settings: dict[str, Any] = {"kernel_id": kernel_id}
+        self._handler: Callable[..., Any] | None = None
+
+    def _with(self, **settings: Any) -> RingKernelBuilder:
+        self._settings.update(settings)
+        return self
+
+    def with_input_type(self, input_type: type) -> RingKernelBuilder:
+        """The class of its messages."""
+        return self._with(input_type=input_type)
+
+    def with_output_type(self, output_type: type) -> RingKernelBuilder:
+        """The class of what it sends."""
+        return self._with(output_type=output_type)
+
+    def with_queue_size(self, size: int) -> RingKernelBuilder:
+        """How many messages wait at the most, for input and output each."""
+        return self._with(input_queue_size=size, output_queue_size=size)
+
+    def with_input_queue_size(self, size: int) -> RingKernelBuilder:
+        """How many messages wait for it at the most."""
+        return self._with(input_queue_size=size)
+
+    def with_output_queue_size(self, size: int) -> RingKernelBuilder:
+        """How many of its outputs wait at the most."""
+        return self._with(output_queue_size=size)
+
+    def with_grid_size(self, size: int) -> RingKernelBuilder:
+        """Blocks, on a GPU."""
+        return self._with(grid_size=size)
+
+    def with_block_size(self, size: int) -> RingKernelBuilder:
+        """Threads of a block, on a GPU."""
+        return self._with(block_size=size)
+
+    def with_backpressure(self, strategy: str) -> RingKernelBuilder:
+        """What happens to a message for which there is no room: ``"block"``, ``"reject"`` or ``"drop_oldest"``."""
+        return self._with(backpressure=strategy)
+
+    def with_handler(self, handler: Callable[..., Any]) -> RingKernelBuilder:
+        """Its function."""
+        self._handler = handler
+        return self
+
+    def build(self) -> Callable[..., Any]:
+        """Declares it.
+
+        Returns:
+            The function, decorated.
+
+        Raises:
+            ValueError: It has no function; call :meth:`with_handler` first.
+        """
+        if self._handler is None:
+            raise ValueError("Handler function is required: call with_handler() before build()")
+        decorated: Callable[..., Any] = ring_kernel(**self._settings)(self._handler)
+        return decorated
+
+    def __repr__(self) -> str:
+        return f"RingKernelBuilder({', '.join(f'{name}={value!r}' for name, value in self._settings.items())})"

@@ -1,0 +1,326 @@
+"""What ring kernels have done, and how the GPUs are."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pydotcompute import _core
+from pydotcompute.exceptions import BackendNotAvailableError
+
+__all__ = ["GPUInfo", "GPUMonitor", "RingKernelTelemetry", "TelemetryCollector"]
+
+
+@dataclass(init=False, eq=False, repr=False)
+class RingKernelTelemetry(_core.Counters):
+    """Counters of one ring kernel.
+
+    The runtime keeps them up to date by itself; they can be read at any time.
+
+    Attributes:
+        kernel_id: The ring kernel.
+        messages_processed: Messages that it has handled.
+        messages_dropped: Messages that will never be handled.
+        queue_depth: Messages that wait.
+        total_latency_ns: The sum of all latencies. A message's latency is the time from when it was accepted to when the ring kernel
+            asked for the next.
+        max_latency_ns: The longest.
+        min_latency_ns: The shortest; 0 before the first.
+        error_count: How often it failed.
+        last_error: The last error's text.
+        uptime_seconds: How long it has been active.
+    """
+
+    if TYPE_CHECKING:
+        kernel_id: str = ""
+        messages_processed: int = 0
+        messages_dropped: int = 0
+        queue_depth: int = 0
+        total_latency_ns: int = 0
+        max_latency_ns: int = 0
+        min_latency_ns: int = 0
+        error_count: int = 0
+        last_error: str | None = None
+        uptime_seconds: float = 0.0
+    else:
+        # The others are the base class's; these are for `dataclasses.fields`.
+        kernel_id: str
+        messages_processed: int
+        messages_dropped: int
+        queue_depth: int
+        total_latency_ns: int
+        max_latency_ns: int
+        min_latency_ns: int
+        error_count: int
+        last_error: str | None
+        uptime_seconds: float
+
+    def __init__(
+        self,
+        kernel_id: str = "",
+        messages_processed: int = 0,
+        messages_dropped: int = 0,
+        queue_depth: int = 0,
+        total_latency_ns: int = 0,
+        max_latency_ns: int = 0,
+        min_latency_ns: int = 0,
+        error_count: int = 0,
+        last_error: str | None = None,
+        uptime_seconds: float = 0.0,
+    ) -> None:
+        self._queue: _core.Mailbox | None = None
+        self._queue_depth = queue_depth
+        self._uptime = uptime_seconds
+        self.kernel_id = kernel_id
+        self.messages_processed = messages_processed
+        self.messages_dropped = messages_dropped
+        self.total_latency_ns = total_latency_ns
+        self.max_latency_ns = max_latency_ns
+        self.min_latency_ns = min_latency_ns
+        self.error_count = error_count
+        self.last_error = last_error
+
+    if not TYPE_CHECKING:
+
+        @property
+        def queue_depth(self) -> int:
+            return self._queue_depth if self._queue is None else self._queue.qsize
+
+        @queue_depth.setter
+        def queue_depth(self, value: int) -> None:
+            self._queue_depth = value
+
+        @property
+        def uptime_seconds(self) -> float:
+            return self._uptime + self.seconds_since_start()
+
+        @uptime_seconds.setter
+        def uptime_seconds(self, value: float) -> None:
+            self._uptime = value - self.seconds_since_start()
+
+    @property
+    def avg_latency_ns(self) -> float:
+        """The mean latency in nanoseconds; 0 before the first message."""
+        return self.total_latency_ns / self.messages_processed if self.messages_processed else 0.0
+
+    @property
+    def avg_latency_ms(self) -> float:
+        """The mean latency in milliseconds."""
+        return self.avg_latency_ns / 1e6
+
+    @property
+    def throughput(self) -> float:
+        """Messages per second of uptime."""
+        uptime = self.uptime_seconds
+        return self.messages_processed / uptime if uptime else 0.0
+
+    def reset(self) -> None:
+        """Begins anew, with the same ring kernel."""
+        self.messages_processed = self.messages_dropped = self.queue_depth = 0
+        self.total_latency_ns = self.max_latency_ns = self.min_latency_ns = 0
+        self.error_count = 0
+        self.last_error = None
+        self.uptime_seconds = 0.0
+
+    def to_dict(self) -> dict[str, object]:
+        """All of it by name, with the mean latency and the throughput."""
+        return {
+            "kernel_id": self.kernel_id,
+            "messages_processed": self.messages_processed,
+            "messages_dropped": self.messages_dropped,
+            "queue_depth": self.queue_depth,
+            "avg_latency_ms": self.avg_latency_ms,
+            "max_latency_ns": self.max_latency_ns,
+            "min_latency_ns": self.min_latency_ns,
+            "throughput": self.throughput,
+            "error_count": self.error_count,
+            "last_error": self.last_error,
+            "uptime_seconds": self.uptime_seconds,
+        }
+
+    def _watch(self, queue: _core.Mailbox) -> None:
+        """Counts what goes through a ring kernel's input."""
+        self._queue = queue
+        queue._count(self)
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={value!r}" for name, value in self.to_dict().items())
+        return f"RingKernelTelemetry({values})"
+
+
+@dataclass
+class GPUInfo:
+    """How a GPU is.
+
+    Attributes:
+        index: Its number.
+        name: Its model.
+        uuid: Its serial identity.
+        memory_total: Bytes of memory.
+        memory_used: Bytes in use.
+        memory_free: Bytes free.
+        utilization_gpu: The share of time in which something ran on it, 0 to 1.
+        utilization_memory: The share of time in which its memory was read or written, 0 to 1.
+        temperature: Degrees Celsius.
+        power_usage: Watts.
+        power_limit: Watts.
+    """
+
+    index: int
+    name: str
+    uuid: str
+    memory_total: int
+    memory_used: int
+    memory_free: int
+    utilization_gpu: float
+    utilization_memory: float
+    temperature: float
+    power_usage: float
+    power_limit: float
+
+    @property
+    def memory_utilization(self) -> float:
+        """The share of memory in use, 0 to 1."""
+        return self.memory_used / self.memory_total if self.memory_total else 0.0
+
+
+class GPUMonitor:
+    """Asks NVIDIA's management library (the package ``nvidia-ml-py``) how the GPUs are.
+
+    Where it is missing, or there is no GPU, ``is_available`` is false and ``unavailable_reason`` says why.
+
+    Example:
+        >>> monitor = GPUMonitor()
+        >>> infos = monitor.get_all_gpu_info()  # empty without a GPU
+        >>> monitor.shutdown()
+    """
+
+    def __init__(self) -> None:
+        self._nvml: Any = None
+        self._count = 0
+        self.unavailable_reason = ""
+        try:
+            nvml = importlib.import_module("pynvml")
+            nvml.nvmlInit()
+            self._nvml = nvml
+            self._count = nvml.nvmlDeviceGetCount()
+        except ImportError:
+            self.unavailable_reason = "the package nvidia-ml-py is not installed; pip install 'pydotcompute[cuda]'"
+        except Exception as error:
+            self.unavailable_reason = f"NVIDIA's management library does not answer: {error}"
+
+    @property
+    def is_available(self) -> bool:
+        """Whether there is a GPU to ask about."""
+        return self._nvml is not None and self._count > 0
+
+    @property
+    def device_count(self) -> int:
+        """How many GPUs there are."""
+        return self._count
+
+    def _device(self, device_index: int) -> Any:
+        if self._nvml is None:
+            raise BackendNotAvailableError("nvml", self.unavailable_reason or "the monitor was shut down")
+        if not 0 <= device_index < self._count:
+            raise BackendNotAvailableError("nvml", f"there is no GPU {device_index}; there are {self._count}")
+        return self._nvml.nvmlDeviceGetHandleByIndex(device_index)
+
+    def get_gpu_info(self, device_index: int = 0) -> GPUInfo:
+        """Everything about one GPU.
+
+        Args:
+            device_index: Its number, from 0.
+
+        Returns:
+            How it is now.
+
+        Raises:
+            BackendNotAvailableError: There is no such GPU, or no way to ask.
+        """
+        device, nvml = self._device(device_index), self._nvml
+        memory = nvml.nvmlDeviceGetMemoryInfo(device)
+        rates = nvml.nvmlDeviceGetUtilizationRates(device)
+        name, uuid = nvml.nvmlDeviceGetName(device), nvml.nvmlDeviceGetUUID(device)
+        return GPUInfo(
+            index=device_index,
+            name=name.decode() if isinstance(name, bytes) else name,
+            uuid=uuid.decode() if isinstance(uuid, bytes) else uuid,
+            memory_total=memory.total,
+            memory_used=memory.used,
+            memory_free=memory.free,
+            utilization_gpu=rates.gpu / 100,
+            utilization_memory=rates.memory / 100,
+            temperature=float(nvml.nvmlDeviceGetTemperature(device, nvml.NVML_TEMPERATURE_GPU)),
+            power_usage=nvml.nvmlDeviceGetPowerUsage(device) / 1000,
+            power_limit=nvml.nvmlDeviceGetEnforcedPowerLimit(device) / 1000,
+        )
+
+    def get_all_gpu_info(self) -> list[GPUInfo]:
+        """Everything about all GPUs; an empty list where there are none."""
+        return [self.get_gpu_info(index) for index in range(self._count)]
+
+    def get_utilization(self, device_index: int = 0) -> float:
+        """The share of time in which something ran on a GPU, 0 to 1."""
+        return float(self._nvml.nvmlDeviceGetUtilizationRates(self._device(device_index)).gpu / 100)
+
+    def get_memory_info(self, device_index: int = 0) -> dict[str, int]:
+        """Bytes of a GPU's memory: ``total``, ``used`` and ``free``."""
+        memory = self._nvml.nvmlDeviceGetMemoryInfo(self._device(device_index)) if self._nvml else self._device(device_index)
+        return {"total": memory.total, "used": memory.used, "free": memory.free}
+
+    def shutdown(self) -> None:
+        """Lets go of the library. May be called more than once."""
+        if self._nvml is not None:
+            self._nvml.nvmlShutdown()
+        self._nvml, self._count = None, 0
+
+
+@dataclass
+class TelemetryCollector:
+    """The telemetry of all ring kernels of a runtime."""
+
+    _kernels: dict[str, RingKernelTelemetry] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def register_kernel(self, kernel_id: str) -> RingKernelTelemetry:
+        """Begins to collect for a ring kernel, anew if it was known."""
+        telemetry = RingKernelTelemetry(kernel_id=kernel_id)
+        with self._lock:
+            self._kernels[kernel_id] = telemetry
+        return telemetry
+
+    def unregister_kernel(self, kernel_id: str) -> None:
+        """Forgets a ring kernel; an unknown one is no error."""
+        with self._lock:
+            self._kernels.pop(kernel_id, None)
+
+    def get_kernel_telemetry(self, kernel_id: str) -> RingKernelTelemetry | None:
+        """The telemetry of one ring kernel, or ``None``."""
+        return self._kernels.get(kernel_id)
+
+    def get_all_telemetry(self) -> dict[str, RingKernelTelemetry]:
+        """The telemetry of all ring kernels, by name."""
+        with self._lock:
+            return dict(self._kernels)
+
+    def get_summary(self) -> dict[str, object]:
+        """Sums over all ring kernels."""
+        kernels = self.get_all_telemetry().values()
+        processed = sum(k.messages_processed for k in kernels)
+        latency = sum(k.total_latency_ns for k in kernels)
+        return {
+            "kernel_count": len(kernels),
+            "total_messages_processed": processed,
+            "total_messages_dropped": sum(k.messages_dropped for k in kernels),
+            "total_errors": sum(k.error_count for k in kernels),
+            "avg_latency_ms": latency / processed / 1e6 if processed else 0.0,
+            "total_throughput": sum(k.throughput for k in kernels),
+        }
+
+    def reset_all(self) -> None:
+        """Begins anew for all ring kernels."""
+        for telemetry in self.get_all_telemetry().values():
+            telemetry.reset()
