@@ -316,6 +316,8 @@ COUNT_UP = """
     queue = SharedQueue.attach(args[0])
     for number in range(int(args[1])):
         queue.put(number.to_bytes(4, "little"))
+        if number == 0:
+            print("here", flush=True)
 """
 
 
@@ -377,6 +379,7 @@ class TestTwoProcesses:
             producer.communicate()
             # Another goes on.
             producer = process(COUNT_UP, queue.name, 3)
+            assert line(producer) == "here"
             assert [queue.get() for _ in range(3)] == [number.to_bytes(4, "little") for number in range(3)]
             finish(producer)
 
@@ -402,6 +405,8 @@ class TestTwoProcesses:
                 queue = SharedQueue.attach(args[0])
                 for number in range(int(args[1]), int(args[2])):
                     assert queue.get() == number.to_bytes(4, "little"), number
+                    if number == int(args[1]):
+                        print("here", flush=True)
                 print("done", flush=True)
                 time.sleep(3600)
             """
@@ -410,7 +415,7 @@ class TestTwoProcesses:
             while number < 10_000:
                 queue.put(number.to_bytes(4, "little"))
                 number += 1
-            assert line(consumer) == "done"
+            assert [line(consumer), line(consumer)] == ["here", "done"]
             consumer.kill()
             with pytest.raises(PeerDiedError) as died:
                 while True:
@@ -421,6 +426,7 @@ class TestTwoProcesses:
             consumer.communicate()
             # Another goes on where this one was.
             consumer = process(code, queue.name, 10_000, 20_000)
+            assert line(consumer) == "here"
             while number < 20_000:
                 queue.put(number.to_bytes(4, "little"))
                 number += 1
@@ -444,6 +450,48 @@ class TestTwoProcesses:
         )
         assert finish(second) == "QueueError True\n"
         assert [queue.get(), queue.get_nowait()] == [b"1", None]
+
+    def test_a_process_ends_while_its_thread_waits(self, queue: SharedQueue) -> None:
+        other = process(
+            """
+            import threading
+            queue = SharedQueue.attach(args[0])
+            threading.Thread(target=queue.get, daemon=True).start()
+            while queue.consumer_pid is None:
+                pass
+            """,
+            queue.name,
+        )
+        finish(other)
+        # Either it could still say that it closes the queue, or it is seen to have ended.
+        with pytest.raises((QueueClosedError, PeerDiedError)):
+            while True:
+                queue.put(b"1")
+
+    def test_a_process_that_was_forked_in_a_wait(self, queue: SharedQueue) -> None:
+        """The child has the lock of an end taken for ever, and must not close that end under its parent."""
+        other = process(
+            """
+            import threading
+            queue = SharedQueue.attach(args[0])
+            waiting = threading.Thread(target=lambda: print(queue.get(), flush=True))
+            waiting.start()
+            while queue.consumer_pid is None:
+                pass
+            child = os.fork()
+            if child == 0:
+                queue.close()
+                del queue
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+            print("forked", flush=True)
+            waiting.join()
+            """,
+            queue.name,
+        )
+        assert line(other) == "forked"
+        queue.put(b"1")
+        assert finish(other) == "b'1'\n"
 
     def test_ctrl_c_ends_a_wait(self, queue: SharedQueue) -> None:
         other = process("queue = SharedQueue.attach(args[0])\nprint(queue.get_nowait(), flush=True)\nqueue.get()", queue.name)

@@ -328,6 +328,22 @@ class TestCompiled:
         with compiled(talk) as kernel:
             assert [kernel.receive(timeout=10), kernel.receive(timeout=10)] == [1, 2]
 
+    def test_loops_that_only_look_let_each_other_run(self) -> None:
+        """If each kept the interpreter until it is taken away by force, after 5 ms, this would take minutes."""
+
+        def poll(ctx: Any) -> None:
+            while not ctx.should_terminate:
+                number = ctx.receive_nowait()
+                if number is not None:
+                    ctx.send_nowait(number)
+
+        with compiled(poll) as kernel:
+            for number in range(20_000):
+                assert kernel.send_nowait(number)
+                while (answer := kernel.receive_nowait()) is None:
+                    pass
+                assert answer == number
+
 
 class TestPool:
     def test_all_workers_answer(self) -> None:

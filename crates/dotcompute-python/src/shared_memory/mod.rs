@@ -6,8 +6,10 @@
 //! | [`frame`] | messages as records of a few fixed sizes |
 //! | [`process`] | who has an end, and whether that process still runs |
 //! | [`parking`] | sleeping on a word that another process wakes |
+//! | [`ends`] | taking ends, waiting at them, giving them back |
 //! | [`ring`] | what Python sees |
 
+mod ends;
 mod frame;
 mod parking;
 mod process;

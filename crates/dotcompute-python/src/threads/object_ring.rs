@@ -6,7 +6,6 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use dotcompute_ring::fence::Fence;
 use dotcompute_ring::signal::Signal;
@@ -16,7 +15,7 @@ use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::errors;
-use super::waiting::{detached, wait_detached};
+use super::waiting::{deadline_once, detached, give_way, wait_detached};
 
 type Object = Py<PyAny>;
 
@@ -135,8 +134,14 @@ impl ObjectRing {
     ///
     /// `QueueError` if another thread is at this end.
     #[inline]
-    pub(crate) fn put_now(&self, item: Object) -> PyResult<Put> {
+    pub(crate) fn put_now(&self, py: Python<'_>, item: Object) -> PyResult<Put> {
         let mut producer = self.producer.enter("producer")?;
+        if self.is_shut_down() {
+            return Ok(Put::ShutDown);
+        }
+        let Err(item) = self.push(&mut producer, item) else { return Ok(Put::Done) };
+        let end = &mut *producer;
+        give_way(py, move || end.len() < self.capacity, &self.got_at);
         if self.is_shut_down() {
             return Ok(Put::ShutDown);
         }
@@ -149,19 +154,25 @@ impl ObjectRing {
     ///
     /// `QueueError` if another thread is at this end.
     #[inline]
-    pub(crate) fn get_now(&self) -> PyResult<Option<Object>> {
+    pub(crate) fn get_now(&self, py: Python<'_>) -> PyResult<Option<Object>> {
         let mut consumer = self.consumer.enter("consumer")?;
+        if let Some(item) = self.pop(&mut consumer) {
+            return Ok(Some(item));
+        }
+        let end = &mut *consumer;
+        give_way(py, move || !end.is_empty(), &self.put_at);
         Ok(self.pop(&mut consumer))
     }
 
-    /// Puts an object in, waiting for room until `deadline`.
+    /// Puts an object in, waiting for room for `timeout` seconds, or without limit.
     ///
     /// # Errors
     ///
     /// As for [`put_now`](Self::put_now), and what a handler of a signal raised.
-    pub(crate) fn put(&self, py: Python<'_>, item: Object, deadline: Option<Instant>) -> PyResult<Put> {
+    pub(crate) fn put(&self, py: Python<'_>, item: Object, timeout: Option<f64>) -> PyResult<Put> {
         let mut producer = self.producer.enter("producer")?;
         let mut item = item;
+        let mut until = None;
         loop {
             if self.is_shut_down() {
                 return Ok(Put::ShutDown);
@@ -173,10 +184,11 @@ impl ObjectRing {
             if self.hurried.load(Ordering::Acquire) {
                 return Ok(Put::Full);
             }
+            let until = deadline_once(&mut until, timeout)?;
             let end = &mut *producer;
             let ready = move || end.len() < self.capacity || self.hurried.load(Ordering::Acquire);
             let look = looking(&self.freed, ready);
-            let in_time = wait_detached(py, deadline, look, &self.got_at);
+            let in_time = wait_detached(py, until, look, &self.got_at);
             self.freed.cancel();
             if !in_time? {
                 return Ok(Put::Full);
@@ -184,13 +196,14 @@ impl ObjectRing {
         }
     }
 
-    /// Takes the oldest object, waiting for one until `deadline`. None if none came, or none can come any more.
+    /// Takes the oldest object, waiting for one for `timeout` seconds, or without limit. None if none came, or none can come any more.
     ///
     /// # Errors
     ///
     /// As for [`get_now`](Self::get_now), and what a handler of a signal raised.
-    pub(crate) fn get(&self, py: Python<'_>, deadline: Option<Instant>) -> PyResult<Option<Object>> {
+    pub(crate) fn get(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<Object>> {
         let mut consumer = self.consumer.enter("consumer")?;
+        let mut until = None;
         loop {
             // Before the last look: what was put in before the shutdown is still found.
             let shut_down = self.is_shut_down();
@@ -200,9 +213,10 @@ impl ObjectRing {
             if shut_down {
                 return Ok(None);
             }
+            let until = deadline_once(&mut until, timeout)?;
             let end = &mut *consumer;
             let look = looking(&self.filled, move || !end.is_empty() || self.is_shut_down());
-            let in_time = wait_detached(py, deadline, look, &self.put_at);
+            let in_time = wait_detached(py, until, look, &self.put_at);
             self.filled.cancel();
             if !in_time? {
                 return Ok(None);

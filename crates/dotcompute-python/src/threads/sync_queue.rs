@@ -17,7 +17,7 @@ use pyo3::types::{PyDict, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::errors::{self, generic_alias};
-use super::waiting::{deadline, detached, wait_detached};
+use super::waiting::{deadline_once, detached, give_way, wait_detached};
 
 type Object = Py<PyAny>;
 
@@ -28,7 +28,20 @@ struct Items {
     dequeued: u64,
 }
 
-/// A bounded queue between threads.
+/// A first in, first out queue between any number of threads on both sides.
+///
+/// Objects pass as they are. Waiting happens without the interpreter's lock and ends when the other side puts or takes, at the timeout,
+/// at `shutdown`, or by Ctrl-C.
+///
+/// Args:
+///     maxsize: How many items it holds at the most; exactly so. 0 or less is no limit.
+///
+/// Example:
+///     >>> queue = SyncQueue(maxsize=2)
+///     >>> queue.put("a"), queue.put_nowait("b"), queue.put_nowait("c")
+///     (True, True, False)
+///     >>> queue.get()
+///     'a'
 #[pyclass(name = "SyncQueue", module = "pydotcompute.ring_kernels.sync_queue", frozen, subclass)]
 pub(crate) struct SyncQueue {
     /// Zero or less is no limit.
@@ -143,30 +156,46 @@ impl SyncQueue {
         generic_alias(class, item)
     }
 
+    /// The limit that it was made with.
     #[getter]
     fn maxsize(&self) -> isize {
         self.maxsize
     }
 
+    /// Items in the queue this moment.
     #[getter]
     fn qsize(&self) -> usize {
         self.len()
     }
 
+    /// Whether there is nothing in the queue this moment.
     #[getter]
     fn empty(&self) -> bool {
         self.len() == 0
     }
 
+    /// Whether there is no room this moment.
     #[getter]
     fn full(&self) -> bool {
         self.is_full(self.len())
     }
 
+    /// Puts an item in, waiting for room.
+    ///
+    /// Args:
+    ///     item: Any object.
+    ///     timeout: How long to wait, in seconds; 0 or less does not wait, None waits for ever.
+    ///
+    /// Returns:
+    ///     True.
+    ///
+    /// Raises:
+    ///     QueueFullError: There was no room in time; the item was not put in.
+    ///     RuntimeError: The queue has been shut down; the item was not put in.
     #[pyo3(signature = (item, timeout = None))]
     fn put(&self, py: Python<'_>, item: Py<PyAny>, timeout: Option<f64>) -> PyResult<bool> {
-        let deadline = deadline(timeout)?;
         let mut item = item;
+        let mut until = None;
         loop {
             if self.is_shut_down() {
                 return Err(PyRuntimeError::new_err(
@@ -179,15 +208,27 @@ impl SyncQueue {
             };
             let hurried = || self.hurried.load(Ordering::Acquire);
             let ready = || !self.is_full(self.len()) || hurried();
-            if hurried() || !Self::wait(py, deadline, &self.freed, ready, &self.got_at)? {
+            let until = deadline_once(&mut until, timeout)?;
+            if hurried() || !Self::wait(py, until, &self.freed, ready, &self.got_at)? {
                 return Err(errors::queue_full(py, "sync_queue", self.maxsize));
             }
         }
     }
 
+    /// Takes the oldest item, waiting for one.
+    ///
+    /// Args:
+    ///     timeout: How long to wait, in seconds; 0 or less does not wait, None waits for ever.
+    ///
+    /// Returns:
+    ///     The item.
+    ///
+    /// Raises:
+    ///     QueueTimeoutError: None came in time.
+    ///     RuntimeError: The queue has been shut down and is empty.
     #[pyo3(signature = (timeout = None))]
     fn get(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
-        let deadline = deadline(timeout)?;
+        let mut until = None;
         loop {
             // Before the last look: what was put in before the shutdown is still found.
             let shut_down = self.is_shut_down();
@@ -200,24 +241,46 @@ impl SyncQueue {
                 ));
             }
             let ready = || self.len() > 0 || self.is_shut_down();
-            if !Self::wait(py, deadline, &self.filled, ready, &self.put_at)? {
+            let until = deadline_once(&mut until, timeout)?;
+            if !Self::wait(py, until, &self.filled, ready, &self.put_at)? {
                 return Err(errors::queue_timeout(py, "sync_queue", timeout.unwrap_or(0.0), "get"));
             }
         }
     }
 
-    fn put_nowait(&self, item: Py<PyAny>) -> bool {
+    /// Puts an item in if there is room. Where there is none, other threads get a microsecond to make some.
+    ///
+    /// Returns:
+    ///     Whether the item was put in. False also if the queue has been shut down.
+    fn put_nowait(&self, py: Python<'_>, item: Py<PyAny>) -> bool {
+        if self.is_shut_down() {
+            return false;
+        }
+        let Err(item) = self.push(item) else { return true };
+        give_way(py, || !self.is_full(self.len()), &self.got_at);
         !self.is_shut_down() && self.push(item).is_ok()
     }
 
-    fn get_nowait(&self) -> Option<Py<PyAny>> {
-        self.pop()
+    /// Takes the oldest item if there is one. Where there is none, other threads get a microsecond to put one in.
+    ///
+    /// Returns:
+    ///     The item, or None.
+    fn get_nowait(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.pop().or_else(|| {
+            give_way(py, || self.len() > 0, &self.put_at);
+            self.pop()
+        })
     }
 
+    /// Drops all items.
+    ///
+    /// Returns:
+    ///     How many there were.
     fn clear(&self) -> usize {
         self.take_all().len()
     }
 
+    /// Refuses what comes from now on and wakes everybody who waits. What is in the queue can still be taken.
     fn shutdown(&self) {
         self.shut_down.store(true, Ordering::Release);
         self._hurry();
@@ -235,6 +298,10 @@ impl SyncQueue {
         self.take_all().into()
     }
 
+    /// Counts, of one moment.
+    ///
+    /// Returns:
+    ///     ``current_size``, ``max_size``, ``total_enqueued`` and ``total_dequeued``.
     fn get_stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let (size, enqueued, dequeued) = {
             let items = self.lock();

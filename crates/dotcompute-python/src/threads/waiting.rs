@@ -15,8 +15,12 @@ const SIGNALS: Duration = Duration::from_millis(50);
 /// How long a thread that has seen its message spins for the interpreter to become free, before it queues for it.
 const HAND_OVER: Duration = Duration::from_micros(5);
 
-/// How often a thread has let go of the interpreter in order to wait here.
+/// How long a thread that only looks lets others have the interpreter.
+const GLANCE: Duration = Duration::from_micros(1);
+
+/// How often a thread has let go of the interpreter in order to wait here, and how often one has got it back.
 static DETACHED: AtomicU64 = AtomicU64::new(0);
+static ATTACHED: AtomicU64 = AtomicU64::new(0);
 
 /// What [`DETACHED`] is at this moment: to be read by a thread that publishes a message, while it is attached.
 pub(crate) fn detached() -> u64 {
@@ -29,7 +33,7 @@ pub(crate) fn detached() -> u64 {
 /// # Errors
 ///
 /// `ValueError` if the timeout is not a number.
-pub(crate) fn deadline(timeout: Option<f64>) -> PyResult<Option<Instant>> {
+fn deadline(timeout: Option<f64>) -> PyResult<Option<Instant>> {
     let Some(seconds) = timeout else { return Ok(None) };
     if seconds.is_nan() {
         return Err(PyValueError::new_err(
@@ -38,6 +42,21 @@ pub(crate) fn deadline(timeout: Option<f64>) -> PyResult<Option<Instant>> {
     }
     // Later than can be said is never.
     Ok(Duration::try_from_secs_f64(seconds.max(0.0)).ok().and_then(|left| Instant::now().checked_add(left)))
+}
+
+/// As [`deadline`], reckoned at the first call and kept in `until`: most calls need not wait, and do not look at the clock.
+///
+/// # Errors
+///
+/// As for `deadline`.
+pub(crate) fn deadline_once(
+    until: &mut Option<Option<Instant>>,
+    timeout: Option<f64>,
+) -> PyResult<Option<Instant>> {
+    match *until {
+        Some(until) => Ok(until),
+        None => Ok(*until.insert(deadline(timeout)?)),
+    }
 }
 
 /// Whether Python's handlers of signals run on this thread.
@@ -68,8 +87,7 @@ pub(crate) fn wait_detached(
     let sliced = handles_signals();
     let mut strategy = WaitStrategy::Adaptive;
     loop {
-        let found = py.detach(|| {
-            DETACHED.fetch_add(1, Ordering::Relaxed);
+        let found = detach(py, || {
             let until = if sliced {
                 let slice = Instant::now() + SIGNALS;
                 Some(deadline.map_or(slice, |deadline| deadline.min(slice)))
@@ -92,6 +110,41 @@ pub(crate) fn wait_detached(
         // What does not come while spinning is not worth spinning for again.
         strategy = WaitStrategy::Park;
     }
+}
+
+/// Lets other threads have the interpreter for a moment, looking meanwhile whether it is `ready`.
+///
+/// For calls that do not wait, where they find nothing: programs make them in a loop. Without this, such a loop would keep the
+/// interpreter from the very thread that it waits for until that one asks for it by force, 5 ms later.
+pub(crate) fn give_way(py: Python<'_>, mut ready: impl FnMut() -> bool + Send, published: &AtomicU64) {
+    if cfg!(Py_GIL_DISABLED) {
+        return;
+    }
+    detach(py, || {
+        let attached = ATTACHED.load(Ordering::Relaxed);
+        let until = Instant::now() + GLANCE;
+        while Instant::now() < until {
+            if ready() {
+                return wait_for_hand_over(published);
+            }
+            if ATTACHED.load(Ordering::Relaxed) != attached {
+                // Somebody has it now. Queueing for it is as bad here as after having found a message.
+                let seen = AtomicU64::new(detached());
+                return wait_for_hand_over(&seen);
+            }
+            std::hint::spin_loop();
+        }
+    });
+}
+
+/// Runs `f` without the interpreter.
+fn detach<T: Send>(py: Python<'_>, f: impl FnOnce() -> T + Send) -> T {
+    let result = py.detach(|| {
+        DETACHED.fetch_add(1, Ordering::Relaxed);
+        f()
+    });
+    ATTACHED.fetch_add(1, Ordering::Relaxed);
+    result
 }
 
 /// Spins until the thread that published has let go of the interpreter, or for a moment.
