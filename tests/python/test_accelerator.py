@@ -1,6 +1,8 @@
 """The devices of this machine."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -88,6 +90,19 @@ def test_properties() -> None:
     assert (cpu.compute_capability_str, cpu.total_memory_gb) == ("N/A", 0.0)
     with pytest.raises(AttributeError):
         cpu.name = "other"  # type: ignore[misc]
+
+
+def test_what_is_not_used_is_not_imported() -> None:
+    text = """
+import sys
+import pydotcompute.backends, pydotcompute.core
+import pydotcompute.ring_kernels.array_message
+from pydotcompute.core.unified_buffer import UnifiedBuffer
+UnifiedBuffer(3).fill(1).host
+heavy = {"numba", "cupy", "torch", "jax"} | ({"mlx"} if sys.platform != "darwin" else set())
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", text], check=True)
 
 
 def test_it_says_what_it_is(accelerator: Accelerator) -> None:

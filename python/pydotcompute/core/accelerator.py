@@ -10,6 +10,7 @@ Example:
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import warnings
 from dataclasses import dataclass
@@ -92,6 +93,8 @@ def _properties(device_id: int, device: _core.Device) -> DeviceProperties:
 
 def _metal_gpu() -> Any | None:
     """MLX, if it computes on a GPU of Apple's here."""
+    if sys.platform != "darwin":
+        return None  # To import it would take long, and find none.
     try:
         mlx = import_mlx()
     except BackendNotAvailableError:
