@@ -1,0 +1,266 @@
+"""What the benchmarks share: series of samples, tables, pictures, and the words that describe the machine.
+
+It needs NumPy only. tqdm and matplotlib are imported where they are used, because `_worker.py` runs this module in the
+environment of an old release too, which has neither.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Item = TypeVar("Item")
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = Path("benchmark-results")
+CLOCK = time.perf_counter_ns
+
+
+class CheckFailed(AssertionError):
+    """A benchmark's own check found that the work was not done, so that its time says nothing."""
+
+
+def check(condition: bool, what: str) -> None:
+    """Stop the benchmark unless `condition` holds; unlike `assert`, with `python -O` too.
+
+    Args:
+        condition: What must be true of the results.
+        what: What was found, for the error.
+
+    Raises:
+        CheckFailed: If `condition` is false.
+    """
+    if not condition:
+        raise CheckFailed(what)
+
+
+@dataclass(frozen=True)
+class Series:
+    """Samples of one quantity.
+
+    Attributes:
+        name: What was measured, as one word.
+        samples: One value per measurement, of shape (n,).
+        unit: "ns" for a time per operation, or a rate such as "M/s"; of rates more is better.
+        what: One sentence: what one operation is.
+        reference: Whether it is not ours and stands beside the others, so that they can be judged by it.
+    """
+
+    name: str
+    samples: NDArray[np.float64]
+    unit: str = "ns"
+    what: str = ""
+    reference: bool = False
+
+    def percentile(self, q: float) -> float:
+        """The sample that `q` percent do not exceed, interpolated linearly."""
+        return float(np.percentile(self.samples, q))
+
+    def summary(self) -> dict[str, Any]:
+        """Name, unit, number of samples, and percentiles, ready for JSON."""
+        marks = {"min": 0, "p50": 50, "p99": 99, "p99.9": 99.9, "max": 100}
+        figures = {mark: round(self.percentile(q), 3) for mark, q in marks.items()}
+        return {
+            "name": self.name,
+            "what": self.what,
+            "unit": self.unit,
+            "reference": self.reference,
+            "samples": len(self.samples),
+            **figures,
+        }
+
+
+def settle() -> None:
+    """Collect garbage now and set aside what lives, so that a measurement does not pay for what came before it."""
+    gc.collect()
+    gc.freeze()
+
+
+def time_blocks(block: Callable[[], None], operations: int, blocks: int) -> NDArray[np.float64]:
+    """Time an operation that is too short for a reading of the clock of its own.
+
+    Args:
+        block: Runs and checks `operations` operations. It is called twice beforehand to warm up.
+        operations: How many operations one call of `block` is.
+        blocks: How many calls to time.
+
+    Returns:
+        Nanoseconds per operation, one mean per block, of shape (blocks,).
+    """
+    block()
+    block()
+    settle()
+    samples = np.empty(blocks)
+    for index in range(blocks):
+        start = CLOCK()
+        block()
+        samples[index] = (CLOCK() - start) / operations
+    return samples
+
+
+def add_examples() -> None:
+    """Let benchmarks import the modules of `examples/`, whose data and algorithms some of them measure."""
+    sys.path.append(str(ROOT / "examples"))
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and with what a measurement was made."""
+
+    processor: str
+    cores: int
+    system: str
+    python: str
+    packages: dict[str, str]
+    load: float | None = field(default=None)
+
+    @classmethod
+    def here(cls) -> Machine:
+        """Describe this machine and this interpreter."""
+        packages = {}
+        for name in ("pydotcompute", "numpy", "msgpack", "uvloop", "numba"):
+            try:
+                packages[name] = metadata.version(name)
+            except metadata.PackageNotFoundError:
+                packages[name] = "absent"
+        load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        python = f"{platform.python_implementation()} {platform.python_version()}"
+        return cls(_processor(), cores, f"{platform.system()} {platform.release()}", python, packages, load)
+
+    def __str__(self) -> str:
+        packages = ", ".join(f"{name} {version}" for name, version in self.packages.items())
+        load = "" if self.load is None else f"; load {self.load} before"
+        return f"{self.processor}, {self.cores} cores; {self.system}; {self.python}; {packages}{load}"
+
+
+def _processor() -> str:
+    """The processor's name as the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # Not Linux: `platform` knows what there is to know.
+    return platform.processor() or platform.machine()
+
+
+def arguments(description: str | None, stem: str) -> argparse.ArgumentParser:
+    """A parser with the options that every benchmark takes.
+
+    Args:
+        description: The benchmark's docstring, of which the first line is shown.
+        stem: The benchmark's name; its picture goes to `benchmark-results/{stem}.png` unless another place is named.
+
+    Returns:
+        A parser with `--quick`, `--json` and `--png`.
+    """
+    parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="a few seconds: shows that it runs, not how fast")
+    parser.add_argument("--json", action="store_true", help="print one JSON object in place of tables")
+    parser.add_argument("--png", type=Path, default=RESULTS / f"{stem}.png", help="where the picture goes (%(default)s)")
+    return parser
+
+
+def progress(items: Sequence[Item], what: str) -> Iterable[Item]:
+    """Iterate over `items` under a progress bar on standard error, where that is a terminal."""
+    from tqdm import tqdm
+
+    return tqdm(items, desc=what, file=sys.stderr, disable=None, leave=False)
+
+
+def number(value: float) -> str:
+    """`value` with three significant digits and no exponent, as a reader of tables wants it."""
+    if value == 0 or not np.isfinite(value):
+        return str(value)
+    digits = max(0, 2 - int(np.floor(np.log10(abs(value)))))
+    return f"{value:,.{digits}f}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay out rows under their head: the first column to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            cell.ljust(width) if index == 0 else cell.rjust(width) for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return "  ".join(padded).rstrip()
+
+    return "\n".join([line(head), line(["-" * width for width in widths]), *map(line, rows)])
+
+
+def series_table(series: Sequence[Series]) -> str:
+    """A table of the percentiles of several series, the references last and marked."""
+    ordered = sorted(series, key=lambda one: one.reference)
+    rows = []
+    for one in ordered:
+        marks = [number(one.percentile(q)) for q in (50, 99, 100)] if one.unit == "ns" else [number(one.percentile(50)), "", ""]
+        rows.append([("reference: " if one.reference else "") + one.name, one.unit, *marks, str(len(one.samples))])
+    return table(["", "unit", "p50", "p99", "max", "samples"], rows)
+
+
+def picture(path: Path, title: str, series: Sequence[Series]) -> None:
+    """Write the distributions of series of times as a PNG: a box from p25 to p75, whiskers from p1 to p99, a line at p50.
+
+    Args:
+        path: Where to write; its folder is made.
+        title: What the picture shows.
+        series: The series; rates are left out, since they share no axis with times.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    times = [one for one in series if one.unit == "ns"][::-1]
+    if not times:
+        return
+    figure, axes = pyplot.subplots(figsize=(10, 0.42 * len(times) + 1.6), layout="constrained")
+    boxes = axes.boxplot(
+        [one.samples / 1000 for one in times], orientation="horizontal", whis=(1, 99), showfliers=False, patch_artist=True, widths=0.6
+    )
+    for box, one in zip(boxes["boxes"], times, strict=True):
+        box.set_facecolor("#c9c9c9" if one.reference else "#7fb3d5")
+    axes.set_yticks(range(1, len(times) + 1), [one.name for one in times])
+    axes.set_xscale("log")
+    axes.set_xlabel("µs per operation; box p25 to p75, whiskers p1 to p99; references in grey")
+    axes.set_title(title)
+    axes.grid(axis="x", which="both", alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def report(options: argparse.Namespace, title: str, series: Sequence[Series], notes: Sequence[str] = ()) -> None:
+    """Print what was measured, as a table or as JSON, and write its picture.
+
+    Args:
+        options: What `arguments` parsed.
+        title: What was measured.
+        series: The measurements.
+        notes: Sentences that a reader of the figures needs.
+    """
+    machine = Machine.here()
+    picture(options.png, title, series)
+    if options.json:
+        document = {"title": title, "machine": asdict(machine), "notes": list(notes), "series": [one.summary() for one in series]}
+        print(json.dumps(document, indent=2))
+        return
+    print(f"{title}\n{machine}")
+    for note in notes:
+        print(note)
+    print(f"\n{series_table(series)}\n\nDistributions: {options.png}")
