@@ -1,0 +1,120 @@
+"""Every example runs as a user starts it, ends by itself and finds its own result right; every benchmark has a smoke run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+NAB = ROOT.parent / "shared" / "data" / "nab"
+DPKG = Path("/var/lib/dpkg/status")
+
+# Modules that examples import, with nothing to run in them.
+SHARED_MODULES = {"graphs.py", "series.py"}
+
+
+def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Runs a script with warnings as errors, as the tests themselves are."""
+    command = [sys.executable, "-W", "error", str(ROOT / script), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=100, check=False)
+
+
+def output_of(script: str, *arguments: object, cwd: Path) -> str:
+    """What a script prints; the test fails unless it ends with 0."""
+    done = run(script, *arguments, cwd=cwd)
+    assert done.returncode == 0, f"{script} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture
+def edges(tmp_path: Path) -> Path:
+    """A graph in which all of 30 vertices point at `hub`, and `hub` at the first of them."""
+    path = tmp_path / "edges.txt"
+    path.write_text("# a star\nhub v0\n" + "".join(f"v{index} hub\n" for index in range(30)))
+    return path
+
+
+def test_vector_add(tmp_path: Path) -> None:
+    assert "equal to NumPy's" in output_of("examples/vector_add.py", "--size", 1000, cwd=tmp_path)
+
+
+def test_streaming_pipeline(tmp_path: Path) -> None:
+    printed = output_of("examples/streaming_pipeline.py", "--lines", 1000, cwd=tmp_path)
+    assert next(line for line in printed.splitlines() if "too hot" in line).startswith("sensor 3:")
+    assert "1000 lines, 10 of them broken" in printed
+
+
+def test_pagerank_of_a_list_of_edges(tmp_path: Path, edges: Path) -> None:
+    printed = output_of("examples/pagerank.py", "--edges", edges, "--kernels", 3, "--top", 2, cwd=tmp_path)
+    assert [line.split()[1] for line in printed.splitlines()[-2:]] == ["hub", "v0"]
+
+
+def test_pagerank_names_the_line_that_is_not_an_edge(tmp_path: Path) -> None:
+    (tmp_path / "edges.txt").write_text("a b\nc\n")
+    done = run("examples/pagerank.py", "--edges", "edges.txt", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "line 2 of edges.txt is 'c'" in done.stderr
+
+
+@pytest.mark.skipif(not DPKG.exists(), reason="there is no dpkg on this machine")
+def test_pagerank_of_debian_packages(tmp_path: Path) -> None:
+    printed = output_of("examples/pagerank.py", "--top", 3, cwd=tmp_path)
+    assert "libc6" in printed
+
+
+def test_anomaly_detection_on_made_series(tmp_path: Path) -> None:
+    arguments = ["--series", 2, *(["--data", NAB] if NAB.exists() else [])]
+    printed = output_of("examples/anomaly_detection.py", *arguments, cwd=tmp_path)
+    assert sum("anomalies found" in line for line in printed.splitlines()) == 2
+
+
+@pytest.mark.skipif(NAB.exists(), reason="NAB's data is there, so that series are not made")
+def test_anomaly_detection_says_why_its_series_are_made(tmp_path: Path) -> None:
+    printed = output_of("examples/anomaly_detection.py", "--series", 1, cwd=tmp_path)
+    assert "there is no NAB data" in printed
+    assert "3 of 3 anomalies found, 0 alerts elsewhere" in printed
+
+
+def test_every_example_is_run_here() -> None:
+    tested = Path(__file__).read_text()
+    missing = [path.name for path in (ROOT / "examples").glob("*.py") if path.name not in SHARED_MODULES and path.name not in tested]
+    assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("script", "subject"),
+    [("extended", "ask"), ("extended", "serialise"), ("realtime_anomaly", "asyncio ask"), ("pagerank", "ring-kernels-2 sweep")],
+)
+def test_benchmark_measures_something(script: str, subject: str, tmp_path: Path, edges: Path) -> None:
+    arguments = {"pagerank": ["--edges", edges], "realtime_anomaly": [], "extended": []}[script]
+    printed = output_of(f"benchmarks/{script}_benchmark.py", "--quick", "--json", "--png", "out.png", *arguments, cwd=tmp_path)
+    series = {one["name"]: one for one in json.loads(printed)["series"]}
+    assert series[subject]["p50"] > 0
+    assert series[subject]["samples"] >= 20
+    assert any(one["reference"] for one in series.values())
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_metal_benchmark_measures_or_says_why_not(tmp_path: Path) -> None:
+    done = run("benchmarks/metal_benchmark.py", "--quick", "--size", 1000, "--png", "out.png", cwd=tmp_path)
+    measured = done.returncode == 0 and "vector_add" in done.stdout
+    assert measured or "nothing was measured: Backend 'Metal' is not available" in done.stderr
+
+
+def test_every_workload_of_the_comparison_runs_on_this_release(tmp_path: Path) -> None:
+    sys.path.append(str(ROOT / "benchmarks"))
+    try:
+        from _workloads import WORKLOADS  # type: ignore[import-not-found]
+    finally:
+        sys.path.remove(str(ROOT / "benchmarks"))
+    names = [workload.name for workload in WORKLOADS]
+    printed = output_of("benchmarks/_worker.py", "--quick", "--loop", "asyncio", *names, cwd=tmp_path)
+    results = [json.loads(line) for line in printed.splitlines()][1:]
+    assert [result["name"] for result in results] == names
+    assert {result["name"]: result["error"] for result in results if "error" in result} == {}
+    assert os.listdir(tmp_path) == []
