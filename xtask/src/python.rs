@@ -1,7 +1,7 @@
 //! pydotcompute: the checks of its sources, its tests, and the wheel as a user gets it.
 //!
 //! Everything runs in a virtual environment of its own under `target/`, into which the package is installed as a developer would, by
-//! `pip install -e ".[dev,metal]"` (MLX runs on Linux too). The extension is built once, in release mode: the wheel finds it built.
+//! `pip install -e ".[dev,docs,metal]"` (MLX runs on Linux too). The extension is built once, in release mode: the wheel finds it built.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -137,7 +137,7 @@ impl Environment {
             environment.create(workspace)?;
         }
         println!("installing pydotcompute and its tools from PyPI into {}", environment.folder.display());
-        environment.pip(workspace, &["install", "--quiet", "--editable", ".[dev,metal]"], &[])?;
+        environment.pip(workspace, &["install", "--quiet", "--editable", ".[dev,docs,metal]"], &[])?;
         Ok(READY.get_or_init(|| environment).clone())
     }
 

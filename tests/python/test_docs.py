@@ -1,0 +1,67 @@
+"""The documentation tells the truth: every Python snippet runs and prints what it says, and the site builds without a warning."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import numba  # noqa: F401 - it registers `print` when it is imported, which has to be before a snippet's is replaced by one that listens
+import pytest
+from pytest_examples import CodeExample, EvalExample, find_examples
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SNIPPETS = list(find_examples(*PAGES))
+
+
+@pytest.fixture(autouse=True)
+def main_module_and_logging() -> Iterator[None]:
+    """A snippet runs as `__main__`, and may switch logging off; neither is to be seen by later tests."""
+    main = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = main
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: f"{snippet.path.name}:{snippet.start_line}")
+def test_snippet_prints_what_it_says(snippet: CodeExample, eval_example: EvalExample) -> None:
+    failure = None
+    try:
+        if "#>" in snippet.source:
+            eval_example.run_print_check(snippet)
+        else:
+            eval_example.run(snippet)
+    except Exception as error:
+        # pytest-examples puts a frame of the page in place of the module's, which pytest cannot format with Python 3.11. So the test
+        # fails below, with no exception about.
+        line = [line for _, line in traceback.walk_tb(error.__traceback__)][-1]
+        failure = f"{snippet.path.name}, line {line}: {type(error).__name__}: {error}"
+    if failure is not None:
+        pytest.fail(failure, pytrace=False)
+
+
+def test_there_are_snippets_to_run() -> None:
+    assert {"README.md", "index.md", "first-kernel.md", "tiers.md", "memory.md", "errors.md"} <= {snippet.path.name for snippet in SNIPPETS}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_scripts_named_in_shell_snippets_exist(page: Path) -> None:
+    shell = re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    named = re.findall(r"\bpython ([\w/]+\.py)", "\n".join(shell))
+    assert [script for script in named if not (ROOT / script).is_file()] == []
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocstrings", reason="the extra `docs` is not installed")
+    # The theme announces its successor on standard error otherwise.
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    built = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    assert (tmp_path / "api" / "runtime" / "index.html").is_file()
