@@ -1,0 +1,6 @@
+"""The queue of the third tier."""
+
+from pydotcompute.ring_kernels._cython import CYTHON_AVAILABLE, FastSPSCQueue, is_cython_available
+
+available: tuple[bool, bool] = (CYTHON_AVAILABLE, is_cython_available())
+queue: FastSPSCQueue[int] = FastSPSCQueue(16)
