@@ -4,10 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pydotcompute import RingKernelMessage, message
 from pydotcompute.decorators.ring_kernel import RingKernelBuilder, get_ring_kernel_meta, is_ring_kernel, ring_kernel
 from pydotcompute.ring_kernels.lifecycle import KernelContext
-
-from pydotcompute import RingKernelMessage, message
 
 
 @message

@@ -1,8 +1,7 @@
 """Queues for messages with priorities, and without."""
 
-from pydotcompute.ring_kernels.fast_queue import FastMessageQueue, PriorityBand, QueueStats, RingBuffer, get_priority_band
-
 from pydotcompute import RingKernelMessage
+from pydotcompute.ring_kernels.fast_queue import FastMessageQueue, PriorityBand, QueueStats, RingBuffer, get_priority_band
 
 
 async def use() -> None:

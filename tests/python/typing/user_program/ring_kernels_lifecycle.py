@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
+from pydotcompute import RingKernelMessage, message
 from pydotcompute.ring_kernels.fast_queue import FastMessageQueue
 from pydotcompute.ring_kernels.lifecycle import KernelContext, KernelState, RingKernel, RingKernelConfig, managed_kernel
 from pydotcompute.ring_kernels.queue import MessageQueue
-
-from pydotcompute import RingKernelMessage, message
 
 
 @message

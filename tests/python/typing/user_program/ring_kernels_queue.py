@@ -1,8 +1,7 @@
 """Queues with backpressure."""
 
-from pydotcompute.ring_kernels.queue import BackpressureStrategy, MessageQueue, PriorityItem
-
 from pydotcompute import RingKernelMessage
+from pydotcompute.ring_kernels.queue import BackpressureStrategy, MessageQueue, PriorityItem
 
 
 async def use() -> None:

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+from pydotcompute import RingKernelMessage, message
 from pydotcompute.ring_kernels.lifecycle import KernelContext, KernelState, RingKernel, RingKernelConfig
 from pydotcompute.ring_kernels.runtime import RingKernelRuntime, get_registered_kernel, register_ring_kernel
 from pydotcompute.ring_kernels.telemetry import RingKernelTelemetry
-
-from pydotcompute import RingKernelMessage, message
 
 
 @message

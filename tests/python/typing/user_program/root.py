@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from pydotcompute.ring_kernels.lifecycle import KernelContext
-
 import pydotcompute
 from pydotcompute import (
     Accelerator,
@@ -18,6 +16,7 @@ from pydotcompute import (
     message,
     ring_kernel,
 )
+from pydotcompute.ring_kernels.lifecycle import KernelContext
 
 version: str = pydotcompute.__version__
 decorators: list[object] = [gpu_kernel, kernel]
