@@ -237,6 +237,8 @@ class NativeRuntime:
 
 # Ring kernels of an event loop
 
+def forget_running_loop() -> None: ...
+
 class Waiter:
     def __await__(self) -> Generator[Any, Any, Any]: ...
 

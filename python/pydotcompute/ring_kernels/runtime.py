@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,6 +24,10 @@ TIn = TypeVar("TIn")
 TOut = TypeVar("TOut")
 
 _kernel_registry: dict[str, dict[str, Any]] = {}
+
+# The extension remembers which loop runs on a thread; in a forked child none does.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_core.forget_running_loop)
 
 
 def register_ring_kernel(

@@ -410,22 +410,6 @@ impl Mailbox {
         (state.status, reason.flatten())
     }
 
-    /// The loop on which a waiter waits.
-    pub(super) fn event_loop<'py>(
-        &self,
-        py: Python<'py>,
-        waiter: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let inner = self.lock();
-        // SAFETY: it is a waiter of this mailbox, whose lock is held.
-        let kept = unsafe { waiter::state(waiter.as_unbound()) }
-            .event_loop
-            .as_ref()
-            .map(|event_loop| event_loop.bind(py).clone());
-        drop(inner);
-        kept.map_or_else(|| turn::running_loop(py), Ok)
-    }
-
     /// Takes out all messages. Their askers are told, and whoever waits for room has it.
     pub(super) fn drained(&self, py: Python<'_>, lost: bool) -> PyResult<Vec<Py<PyAny>>> {
         let mut effects = Effects::default();

@@ -40,6 +40,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<port::KernelPort>()?;
     module.add_class::<port::RuntimePort>()?;
     module.add_function(wrap_pyfunction!(turn::resume_later, module)?)?;
+    module.add_function(wrap_pyfunction!(turn::forget_running_loop, module)?)?;
     module.add("Waiter", waiter::class(module.py())?)?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Giving a task its turn: by calling it here and now, or through its event loop.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -18,6 +18,8 @@ thread_local! {
     static ROW: Cell<u32> = const { Cell::new(0) };
     /// The loop on which a task takes its step inside another's on this thread, or null. That task's caller holds it.
     static STEPPING: Cell<*mut ffi::PyObject> = const { Cell::new(std::ptr::null_mut()) };
+    /// The entry of this thread's dictionary that was last seen, and the loop that it stood for.
+    static RUNNING: RefCell<Option<(Py<PyAny>, Py<PyAny>)>> = const { RefCell::new(None) };
 }
 
 /// A task to be woken: what it left with the waiter that it waits for.
@@ -42,9 +44,39 @@ pub(super) fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     GET.import(py, "asyncio", "get_running_loop")?.call0()
 }
 
+/// The loop that runs on this thread, or `None`.
+///
+/// Python, before 3.14, keeps it in the thread's dictionary, in an entry that is made anew for each run of a loop, and asks the operating
+/// system for the process's number whenever it is asked for the loop. While the entry is the same, so is the answer.
 fn running_loop_or_none(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     static GET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    GET.import(py, "asyncio.events", "_get_running_loop")?.call0()
+    // SAFETY: the interpreter is attached; both references are borrowed, from the thread's state and from its dictionary.
+    let entry = unsafe {
+        let dictionary = ffi::PyThreadState_GetDict();
+        let name = intern!(py, "__asyncio_running_event_loop__").as_ptr();
+        let entry =
+            if dictionary.is_null() { dictionary } else { ffi::PyDict_GetItemWithError(dictionary, name) };
+        Bound::from_borrowed_ptr_or_opt(py, entry)
+    };
+    let known = |entry: &Bound<'_, PyAny>| {
+        RUNNING.with_borrow(|kept| {
+            kept.as_ref().filter(|kept| kept.0.is(entry)).map(|kept| kept.1.bind(py).clone())
+        })
+    };
+    if let Some(event_loop) = entry.as_ref().and_then(known) {
+        return Ok(event_loop);
+    }
+    let event_loop = GET.import(py, "asyncio.events", "_get_running_loop")?.call0()?;
+    let kept = entry.map(|entry| (entry.unbind(), event_loop.clone().unbind()));
+    let old = RUNNING.replace(kept);
+    drop(old);
+    Ok(event_loop)
+}
+
+/// Forgets which loop runs. Called in the child after a fork, where none does.
+#[pyfunction]
+pub(super) fn forget_running_loop() {
+    drop(RUNNING.take());
 }
 
 /// Gives a task its turn: within this call if it belongs to the loop that runs here and the bounds allow it, else through its loop.

@@ -353,16 +353,6 @@ unsafe extern "C" fn method_close(waiter: *mut ffi::PyObject, _: *mut ffi::PyObj
     })
 }
 
-unsafe extern "C" fn method_get_loop(
-    waiter: *mut ffi::PyObject,
-    _: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    call(waiter, ptr::null_mut(), |this| match mailbox(this) {
-        Some(mailbox) => mailbox.get().event_loop(this.py(), this).map(new_reference),
-        None => turn::running_loop(this.py()).map(new_reference),
-    })
-}
-
 /// The one positional argument of a call, and the value of its one keyword argument.
 ///
 /// # Safety
@@ -560,7 +550,6 @@ fn methods() -> Vec<ffi::PyMethodDef> {
         one(method(c"send", method_send)),
         varargs(method(c"throw", method_throw)),
         method(c"close", method_close),
-        method(c"get_loop", method_get_loop),
         method_with_keywords(c"add_done_callback", method_add_done_callback),
         method_with_keywords(c"cancel", method_cancel),
         method(c"result", method_result),
@@ -575,6 +564,14 @@ const OBJECT_OR_NONE: c_int = 6;
 
 fn make_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     let members = vec![
+        // Read by asyncio where there is no `get_loop()`, which would be a call for each message that is waited for.
+        ffi::PyMemberDef {
+            name: c"_loop".as_ptr(),
+            type_code: OBJECT_OR_NONE,
+            offset: std::mem::offset_of!(Object, state.event_loop) as ffi::Py_ssize_t,
+            flags: ffi::Py_READONLY,
+            doc: ptr::null(),
+        },
         ffi::PyMemberDef {
             name: c"_asyncio_future_blocking".as_ptr(),
             type_code: OBJECT_OR_NONE,
