@@ -9,7 +9,8 @@ use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 
 use super::counters::now;
-use super::mailbox::{Effects, Inner, Mailbox};
+use super::inner::{Effects, Inner};
+use super::mailbox::Mailbox;
 use super::turn;
 use super::waiter::{self, Status};
 

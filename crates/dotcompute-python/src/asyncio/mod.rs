@@ -5,7 +5,13 @@
 //! | [`levels`] | messages in order: by band, by priority, or as they came |
 //! | [`counters`] | what a ring kernel has handled, and how long it took |
 //! | [`mailbox`] | a bounded queue at which coroutines wait |
+//! | [`inner`] | what it holds, under its lock |
+//! | [`queue`] | what users call at it |
+//! | [`waiting`] | what happens each time a coroutine that waits there is stepped |
+//! | [`answers`] | answers that find their askers |
+//! | [`control`] | what the lifecycle of a ring kernel does to it |
 //! | [`waiter`] | what they wait for: an awaitable that a task takes for a future |
+//! | [`waiter_type`] | its type, made by hand |
 //! | [`turn`] | giving a task its turn: at once, or through its loop |
 //! | [`deadline`] | one timer for all who wait at a mailbox |
 //! | [`port`] | the ends of a ring kernel: tell, ask and receive |
@@ -20,15 +26,20 @@
 // None of the classes has the flag `dict`: their subclasses in Python have dictionaries anyway, and with the flag CPython 3.11 makes one
 // while it makes the object, which may set the garbage collector off on an object whose fields are still all zero.
 
+mod answers;
+mod control;
 mod counters;
 mod deadline;
 mod errors;
+mod inner;
 mod levels;
 mod mailbox;
 mod port;
 mod queue;
 mod turn;
 mod waiter;
+mod waiter_type;
+mod waiting;
 
 use pyo3::prelude::*;
 
@@ -41,6 +52,6 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<port::RuntimePort>()?;
     module.add_function(wrap_pyfunction!(turn::resume_later, module)?)?;
     module.add_function(wrap_pyfunction!(turn::forget_running_loop, module)?)?;
-    module.add("Waiter", waiter::class(module.py())?)?;
+    module.add("Waiter", waiter_type::class(module.py())?)?;
     Ok(())
 }

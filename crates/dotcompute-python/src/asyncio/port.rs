@@ -10,7 +10,8 @@ use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::{PyDict, PyString};
 
 use super::errors;
-use super::mailbox::{Effects, Entry, Mailbox, level};
+use super::inner::{Effects, Entry};
+use super::mailbox::{Mailbox, level};
 use super::waiter::{self, Kind, State, Status};
 
 /// What a ring kernel sees of itself. `KernelContext` derives from it.

@@ -5,7 +5,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use super::errors;
-use super::mailbox::{Backpressure, Effects, Entry, Mailbox, level};
+use super::inner::{Backpressure, Effects, Entry};
+use super::mailbox::{Mailbox, level};
 use super::waiter::{self, Kind, State};
 
 impl Mailbox {
