@@ -10,6 +10,10 @@ import importlib.util
 import os
 import sys
 import warnings
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
 
 __all__ = [
     "create_optimized_loop",
@@ -66,6 +70,13 @@ def install_at_import() -> bool:
     return not os.environ.get("PYDOTCOMPUTE_NO_UVLOOP") and install_uvloop()
 
 
+def _begin_at_once(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **kwargs: Any) -> asyncio.Task[Any]:
+    """A task factory: asyncio's own does not take what uvloop gives it, before Python 3.13.3."""
+    if kwargs.get("eager_start") is None:
+        kwargs["eager_start"] = True
+    return asyncio.Task(coro, loop=loop, **kwargs)
+
+
 def install_eager_task_factory(loop: asyncio.AbstractEventLoop | None = None) -> bool:
     """Lets the tasks of a loop begin at once instead of in the loop's next round (Python 3.12 and later).
 
@@ -84,8 +95,8 @@ def install_eager_task_factory(loop: asyncio.AbstractEventLoop | None = None) ->
         except RuntimeError:
             return False
     if loop.get_task_factory() is None:
-        loop.set_task_factory(asyncio.eager_task_factory)
-    eager = loop.get_task_factory() is asyncio.eager_task_factory
+        loop.set_task_factory(_begin_at_once)
+    eager = loop.get_task_factory() in (_begin_at_once, asyncio.eager_task_factory)
     _eager_tasks_installed = _eager_tasks_installed or eager
     return eager
 
