@@ -233,10 +233,15 @@ def picture(path: Path, title: str, series: Sequence[Series]) -> None:
     boxes = axes.boxplot(
         [one.samples / 1000 for one in times], orientation="horizontal", whis=(1, 99), showfliers=False, patch_artist=True, widths=0.6
     )
-    for box, one in zip(boxes["boxes"], times, strict=True):
-        box.set_facecolor("#c9c9c9" if one.reference else "#7fb3d5")
+    for index, one in enumerate(times):
+        color = "#8a8a8a" if one.reference else "#1f77b4"
+        boxes["boxes"][index].set(facecolor=color, edgecolor=color, alpha=0.5)
+        # Each has two whiskers and two caps, and many boxes are too narrow to show their color.
+        for line in (boxes["medians"][index], *boxes["whiskers"][2 * index :][:2], *boxes["caps"][2 * index :][:2]):
+            line.set(color=color, linewidth=1.5)
     axes.set_yticks(range(1, len(times) + 1), [one.name for one in times])
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("µs per operation; box p25 to p75, whiskers p1 to p99; references in grey")
     axes.set_title(title)
     axes.grid(axis="x", which="both", alpha=0.3)
