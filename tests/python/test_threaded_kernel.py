@@ -14,6 +14,7 @@ from pydotcompute.ring_kernels.cython_kernel import (
     CythonRingKernel,
     is_cython_kernel_available,
 )
+from pydotcompute.ring_kernels.lifecycle import DeadLetter
 from pydotcompute.ring_kernels.sync_queue import SPSCQueue, SyncQueue
 from pydotcompute.ring_kernels.threaded_kernel import (
     ThreadedKernelConfig,
@@ -154,8 +155,9 @@ class TestLife:
             for number in range(5):
                 kernel.send(number)
             assert kernel.dead_letters == []
-        assert kernel.dead_letters == [0, 1, 2, 3, 4]
-        assert kernel.dead_letters == [0, 1, 2, 3, 4]
+        expected = [DeadLetter(number, "unhandled") for number in range(5)]
+        assert kernel.dead_letters == expected
+        assert kernel.dead_letters == expected
 
     def test_a_million_in_order(self, make: Any) -> None:
         with make(echo) as kernel:
@@ -205,7 +207,7 @@ class TestFailure:
         with pytest.raises(KernelError):
             kernel.receive(timeout=1)
 
-    def test_what_the_kernel_had_not_received_is_kept(self, make: Any) -> None:
+    def test_what_the_kernel_has_not_handled_is_kept(self, make: Any) -> None:
         go = threading.Event()
 
         def fail(ctx: Any) -> None:
@@ -220,7 +222,7 @@ class TestFailure:
         go.set()
         with pytest.raises(KernelError):
             kernel.receive(timeout=60)
-        assert kernel.dead_letters == [1, 2, 3, 4]
+        assert kernel.dead_letters == [DeadLetter(number, "failed", kernel.error) for number in range(5)]
 
     def test_a_sender_that_waits_for_room_is_told(self, make: Any) -> None:
         go = threading.Event()
@@ -236,7 +238,7 @@ class TestFailure:
         with pytest.raises((KernelError, KernelStateError)) as told:
             kernel.send(1, timeout=60)
         assert isinstance(told.value.__cause__, ArithmeticError)
-        assert kernel.dead_letters == [0]
+        assert kernel.dead_letters == [DeadLetter(0, "failed", kernel.error)]
 
     def test_a_system_exit_ends_a_kernel_quietly(self, make: Any) -> None:
         def leave(ctx: Any) -> None:

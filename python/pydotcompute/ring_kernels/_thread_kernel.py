@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from pydotcompute.exceptions import KernelError, KernelStateError
+from pydotcompute.ring_kernels.lifecycle import DeadLetter
 
 __all__ = ["Config", "ThreadKernel"]
 
@@ -26,6 +27,12 @@ class Config(Protocol):
     kernel_id: str
     thread_name: str | None
     daemon: bool
+
+
+class Context(Protocol):
+    """What the end of a ring kernel needs of its context."""
+
+    _received: Any
 
 
 class Inbox(Protocol[TIn]):
@@ -64,7 +71,7 @@ class ThreadKernel(Generic[TIn, TOut, S]):
         self._error: Exception | None = None
         self._inbox: Inbox[TIn] | None = None
         self._outbox: Outbox | None = None
-        self._dead_letters: list[TIn] = []
+        self._dead_letters: list[DeadLetter] = []
 
     @property
     def state(self) -> S:
@@ -82,12 +89,21 @@ class ThreadKernel(Generic[TIn, TOut, S]):
         return self._error
 
     @property
-    def dead_letters(self) -> list[TIn]:
-        """Messages that were sent and that the function, which has ended, did not receive; oldest first. Empty until it has ended."""
+    def dead_letters(self) -> list[DeadLetter]:
+        """What was sent and will never be handled, oldest first; known once the function has ended.
+
+        If it failed, the first is the message that it had received last.
+        """
         with self._transition:
-            if self._inbox is not None and self._state in (self._states["STOPPED"], self._states["FAILED"]):
-                self._dead_letters.extend(self._inbox._drain())
+            if self._state in (self._states["STOPPED"], self._states["FAILED"]):
+                self._bury()
             return list(self._dead_letters)
+
+    def _bury(self) -> None:
+        """Makes dead letters of what is still in the input queue."""
+        reason = "unhandled" if self._error is None else "failed"
+        waiting = self._inbox._drain() if self._inbox is not None else []
+        self._dead_letters.extend(DeadLetter(message, reason, self._error) for message in waiting)
 
     def start(self) -> None:
         """Makes the queues and starts the thread.
@@ -150,11 +166,11 @@ class ThreadKernel(Generic[TIn, TOut, S]):
         with self._transition:
             self._state = self._states["STOPPED"]
 
-    def _make_context(self, stop_requested: threading.Event) -> object:
+    def _make_context(self, stop_requested: threading.Event) -> Context:
         """Makes the queues and what is handed to the function."""
         raise NotImplementedError
 
-    def _run(self, context: object) -> None:
+    def _run(self, context: Context) -> None:
         """The thread."""
         error: Exception | None = None
         try:
@@ -166,6 +182,8 @@ class ThreadKernel(Generic[TIn, TOut, S]):
         except BaseException as raised:
             error = KernelError(f"Kernel '{self.kernel_id}' was ended by {type(raised).__name__}")
             error.__cause__ = raised
+        if error is not None and context._received is not None:
+            self._dead_letters.append(DeadLetter(context._received, "failed", error))
         self._end(error)
 
     def _end(self, error: Exception | None) -> None:
@@ -189,7 +207,7 @@ class ThreadKernel(Generic[TIn, TOut, S]):
         if error is not None:
             raise KernelError(
                 f"Cannot {operation} kernel '{self.kernel_id}': it failed with {type(error).__name__}: {error}. "
-                "What it had not received is in dead_letters; make a new kernel to go on"
+                "What it has not handled is in dead_letters; make a new kernel to go on"
             ) from error
 
     def _refusal(self, operation: str) -> KernelStateError:

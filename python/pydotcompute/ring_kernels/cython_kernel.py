@@ -95,6 +95,8 @@ class CythonKernelContext(Generic[TIn, TOut]):
     input_queue: Any
     output_queue: Any
     _shutdown_event: threading.Event = field(default_factory=threading.Event)
+    # What the function is working at, as far as can be known.
+    _received: TIn | None = None
 
     @property
     def should_terminate(self) -> bool:
@@ -111,11 +113,13 @@ class CythonKernelContext(Generic[TIn, TOut]):
             The message, or None at the timeout and when the kernel has been asked to end and nothing is left.
         """
         message: TIn | None = self.input_queue.get_wait(1.0 if timeout is None else timeout)
+        self._received = message
         return message
 
     def receive_nowait(self) -> TIn | None:
         """Takes the next message if there is one this moment."""
         message: TIn | None = self.input_queue.get()
+        self._received = message
         return message
 
     def send(self, message: TOut, timeout: float | None = None) -> bool:

@@ -29,6 +29,7 @@ from typing import Any, Generic, TypeVar
 
 from pydotcompute.exceptions import KernelError, QueueFullError, QueueTimeoutError, TypeValidationError
 from pydotcompute.ring_kernels._thread_kernel import ThreadKernel
+from pydotcompute.ring_kernels.lifecycle import DeadLetter
 from pydotcompute.ring_kernels.sync_queue import SPSCQueue, SyncQueue
 
 __all__ = [
@@ -99,6 +100,8 @@ class ThreadedKernelContext(Generic[TIn, TOut]):
     output_queue: SyncQueue[TOut] | SPSCQueue[TOut]
     _shutdown_event: threading.Event = field(default_factory=threading.Event)
     _output_type: type[TOut] | None = None
+    # What the function is working at, as far as can be known.
+    _received: TIn | None = None
 
     @property
     def should_terminate(self) -> bool:
@@ -115,9 +118,10 @@ class ThreadedKernelContext(Generic[TIn, TOut]):
             The message, or None at the timeout and when the kernel has been asked to end and nothing is left.
         """
         try:
-            return self.input_queue.get(timeout)
+            message = self._received = self.input_queue.get(timeout)
         except (QueueTimeoutError, RuntimeError):
-            return None
+            message = self._received = None
+        return message
 
     def send(self, message: TOut, timeout: float | None = None) -> bool:
         """Puts a message out, waiting for room.
@@ -376,9 +380,9 @@ class ThreadedKernelPool:
         self._choosing = threading.Lock()
 
     @property
-    def dead_letters(self) -> list[Any]:
-        """Messages that were sent to workers which have ended without receiving them."""
-        return [message for kernel in self._kernels for message in kernel.dead_letters]
+    def dead_letters(self) -> list[DeadLetter]:
+        """What was sent to workers that have ended, and will never be handled."""
+        return [letter for kernel in self._kernels for letter in kernel.dead_letters]
 
     def start_all(self) -> None:
         """Starts every worker.
