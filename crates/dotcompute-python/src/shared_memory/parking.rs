@@ -6,7 +6,9 @@
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::{Duration, Instant};
 
-use dotcompute_ring::wait::{Backoff, Step, WaitStrategy};
+use dotcompute_ring::wait::WaitStrategy;
+
+use crate::threads::pace;
 
 /// Looks of a spinning wait before it looks at the clock.
 const LOOKS_PER_CLOCK: u32 = 64;
@@ -23,19 +25,10 @@ impl Bed {
         until: Instant,
         mut ready: impl FnMut() -> bool,
     ) -> bool {
-        let mut backoff = Backoff::new(strategy);
-        let mut looks = 0;
-        loop {
-            if ready() {
-                return true;
-            }
-            if backoff.snooze() == Step::Sleep {
-                return self.sleep(until, ready);
-            }
-            looks += 1;
-            if looks % LOOKS_PER_CLOCK == 0 && Instant::now() >= until {
-                return ready();
-            }
+        match strategy {
+            WaitStrategy::Spin => spin_until(until, ready),
+            WaitStrategy::Adaptive => pace::spin(&mut ready) || self.sleep(until, ready),
+            WaitStrategy::Park => self.sleep(until, ready),
         }
     }
 
@@ -64,6 +57,17 @@ impl Bed {
         fence(Ordering::SeqCst);
         if self.0.load(Ordering::Relaxed) != 0 {
             wake_at(&self.0);
+        }
+    }
+}
+
+fn spin_until(until: Instant, mut ready: impl FnMut() -> bool) -> bool {
+    loop {
+        if (0..LOOKS_PER_CLOCK).any(|_| ready()) {
+            return true;
+        }
+        if Instant::now() >= until {
+            return ready();
         }
     }
 }

@@ -3,12 +3,14 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`waiting`] | detaching from the interpreter, waiting in Rust, coming back; Ctrl-C |
+//! | [`pace`] | how long to spin before sleeping |
 //! | [`object_ring`] | a ring of Python objects whose two ends may not be shared, and say so |
 //! | [`spsc_queue`] | `SPSCQueue`, which waits, and `FastSPSCQueue`, which mostly does not |
 //! | [`sync_queue`] | `SyncQueue`, for any number of threads on both sides |
 
 pub(crate) mod errors;
 mod object_ring;
+pub(crate) mod pace;
 mod spsc_queue;
 mod sync_queue;
 pub(crate) mod waiting;

@@ -8,6 +8,8 @@ use dotcompute_ring::wait::{WaitStrategy, wait_for};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use super::pace;
+
 /// How long the main thread sleeps before it sees to signals: Python runs their handlers on that thread only, and sleeping threads are
 /// not woken by them. Other threads sleep until they are woken.
 const SIGNALS: Duration = Duration::from_millis(50);
@@ -85,7 +87,7 @@ pub(crate) fn wait_detached(
     published: &AtomicU64,
 ) -> PyResult<bool> {
     let sliced = handles_signals();
-    let mut strategy = WaitStrategy::Adaptive;
+    let mut spins = true;
     loop {
         let found = detach(py, || {
             let until = if sliced {
@@ -94,7 +96,9 @@ pub(crate) fn wait_detached(
             } else {
                 deadline
             };
-            let found = wait_for(strategy, until, &mut look).is_some();
+            // What does not come while spinning is not worth spinning for again in the next slice.
+            let found = (std::mem::take(&mut spins) && pace::spin(|| look(None).is_ready()))
+                || wait_for(WaitStrategy::Park, until, &mut look).is_some();
             if found {
                 wait_for_hand_over(published);
             }
@@ -107,8 +111,6 @@ pub(crate) fn wait_detached(
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Ok(false);
         }
-        // What does not come while spinning is not worth spinning for again.
-        strategy = WaitStrategy::Park;
     }
 }
 
