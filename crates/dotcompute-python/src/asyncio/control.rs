@@ -160,7 +160,7 @@ impl Mailbox {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         // Whoever holds the lock runs no Python, so the collector cannot come upon it held but by chance of threads; then it sees less,
         // and keeps more.
-        let Ok(inner) = self.inner.try_lock() else { return Ok(()) };
+        let Some(inner) = self.inner.try_lock() else { return Ok(()) };
         for entry in inner.queue.iter() {
             visit.call(&entry.message)?;
             if let Some(ask) = &entry.ask {

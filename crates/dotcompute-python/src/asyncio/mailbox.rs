@@ -3,8 +3,8 @@
 //! Everything that changes is under one lock, which is held for some tens of nanoseconds and never while Python runs: whatever calls
 //! Python (waking tasks, dropping messages, comparing ids) is kept in [`Effects`] and done after.
 
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -13,12 +13,13 @@ use pyo3::{ffi, intern};
 use super::counters::now;
 use super::inner::{Backpressure, Effects, Entry, Inner};
 use super::levels::Order;
+use super::lock::{Guard, Lock};
 use super::turn;
 
 /// A bounded queue at which coroutines wait. The queues of Python derive from it.
 #[pyclass(frozen, subclass, weakref, module = "pydotcompute._core")]
 pub(crate) struct Mailbox {
-    pub(super) inner: Mutex<Inner>,
+    pub(super) inner: Lock<Inner>,
     /// The order of its messages, which is set once.
     pub(super) order: OnceLock<Order>,
     /// How many asks have been taken and not answered: a look without the lock, for outputs that answer nothing.
@@ -28,11 +29,11 @@ pub(crate) struct Mailbox {
 impl Mailbox {
     /// A mailbox that is not set up yet.
     pub(super) fn fresh() -> Self {
-        Mailbox { inner: Mutex::new(Inner::fresh()), order: OnceLock::new(), unanswered: AtomicUsize::new(0) }
+        Mailbox { inner: Lock::new(Inner::fresh()), order: OnceLock::new(), unanswered: AtomicUsize::new(0) }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn lock(&self) -> Guard<'_, Inner> {
+        self.inner.lock()
     }
 
     /// The order in which messages are taken.

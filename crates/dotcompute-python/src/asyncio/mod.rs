@@ -2,6 +2,7 @@
 //!
 //! | module | subject |
 //! | --- | --- |
+//! | [`lock`] | the lock of a mailbox |
 //! | [`levels`] | messages in order: by band, by priority, or as they came |
 //! | [`counters`] | what a ring kernel has handled, and how long it took |
 //! | [`mailbox`] | a bounded queue at which coroutines wait |
@@ -33,6 +34,7 @@ mod deadline;
 mod errors;
 mod inner;
 mod levels;
+mod lock;
 mod mailbox;
 mod port;
 mod queue;

@@ -1,0 +1,118 @@
+"""Memory under traffic: it does not grow.
+
+Seconds for each tier by default; PYDOTCOMPUTE_SOAK_SECONDS=600 for the real thing.
+"""
+
+import asyncio
+import gc
+import os
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from pydotcompute.exceptions import KernelError, QueueTimeoutError
+from pydotcompute.ring_kernels.lifecycle import KernelContext, RingKernelConfig, Supervision
+from pydotcompute.ring_kernels.message import RingKernelMessage, message
+from pydotcompute.ring_kernels.runtime import RingKernelRuntime
+from pydotcompute.ring_kernels.threaded_kernel import ThreadedKernelContext, ThreadedRingKernel
+
+SECONDS = float(os.environ.get("PYDOTCOMPUTE_SOAK_SECONDS", "2"))
+# What allocators keep for themselves; a leak of one small object for each message would be a hundred times that.
+MARGIN = 16 << 20
+
+pytestmark = pytest.mark.timeout(SECONDS * 4 + 60)
+
+
+@message
+class Note(RingKernelMessage):
+    number: int
+    text: str = ""
+
+
+class Memory:
+    """How much this process has grown since the first quarter of a run."""
+
+    def __init__(self) -> None:
+        self.process = psutil.Process()
+        self.begun = time.monotonic()
+        self.first = 0
+
+    def rounds(self) -> Iterator[int]:
+        number = 0
+        while (elapsed := time.monotonic() - self.begun) < SECONDS:
+            if not self.first and elapsed > SECONDS / 4:
+                gc.collect()
+                self.first = self.process.memory_info().rss
+            yield number
+            number += 1
+
+    def grown(self) -> int:
+        gc.collect()
+        return self.process.memory_info().rss - self.first
+
+
+async def echo(ctx: KernelContext[Note, Note]) -> None:
+    while not ctx.should_terminate:
+        try:
+            note = await ctx.receive(timeout=0.5)
+        except QueueTimeoutError:
+            continue
+        if note.number < 0:
+            raise ValueError("negative")
+        await ctx.send(Note(note.number, correlation_id=note.message_id))
+
+
+async def test_asking_tells_time_outs_and_failures() -> None:
+    config = RingKernelConfig("echo", supervision=Supervision(max_restarts=None))
+    memory = Memory()
+    async with RingKernelRuntime() as runtime:
+        await runtime.launch("echo", echo, config=config)
+        await runtime.activate("echo")
+        for turn in memory.rounds():
+            for number in range(1000):
+                assert (await runtime.send_and_receive("echo", Note(number), timeout=30)).number == number
+            await asyncio.gather(*(runtime.send_and_receive("echo", Note(number)) for number in range(20)))
+            with pytest.raises(QueueTimeoutError):
+                await runtime.receive("echo", timeout=0.0001)
+            if turn % 50 == 0:
+                # The errors' text is logged; that is not what is measured.
+                with pytest.raises(KernelError):
+                    await runtime.send_and_receive("echo", Note(-1))
+    assert memory.grown() < MARGIN
+
+
+async def test_kernels_come_and_go() -> None:
+    memory = Memory()
+    async with RingKernelRuntime() as runtime:
+        for turn in memory.rounds():
+            async with runtime.kernel_scope(f"kernel {turn}", echo) as kernel:
+                assert (await kernel.ask(Note(turn))).number == turn
+    assert memory.grown() < MARGIN
+
+
+def test_messages_to_bytes_and_back() -> None:
+    memory = Memory()
+    for turn in memory.rounds():
+        for number in range(1000):
+            note = Note(number, "x" * (turn % 100))
+            if Note.deserialize(note.serialize()) != note:
+                pytest.fail("another message came back")
+    assert memory.grown() < MARGIN
+
+
+def test_threads() -> None:
+    def double(ctx: ThreadedKernelContext[int, int]) -> None:
+        while not ctx.should_terminate:
+            number = ctx.receive(timeout=0.5)
+            if number is not None:
+                ctx.send(2 * number)
+
+    memory = Memory()
+    with ThreadedRingKernel("double", double) as kernel:
+        for _ in memory.rounds():
+            for number in range(200):
+                kernel.send(number)
+                assert kernel.receive(timeout=30) == 2 * number
+    assert memory.grown() < MARGIN
