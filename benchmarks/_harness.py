@@ -57,6 +57,7 @@ class Series:
         unit: "ns" for a time per operation, or a rate such as "M/s"; of rates more is better.
         what: One sentence: what one operation is.
         reference: Whether it is not ours and stands beside the others, so that they can be judged by it.
+        goal: What it has to reach and whether it does, in words; empty where nothing was set.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Series:
     unit: str = "ns"
     what: str = ""
     reference: bool = False
+    goal: str = ""
 
     def percentile(self, q: float) -> float:
         """The sample that `q` percent do not exceed, interpolated linearly."""
@@ -209,8 +211,8 @@ def series_table(series: Sequence[Series]) -> str:
     rows = []
     for one in ordered:
         marks = [number(one.percentile(q)) for q in (50, 99, 100)] if one.unit == "ns" else [number(one.percentile(50)), "", ""]
-        rows.append([("reference: " if one.reference else "") + one.name, one.unit, *marks, str(len(one.samples))])
-    return table(["", "unit", "p50", "p99", "max", "samples"], rows)
+        rows.append([("reference: " if one.reference else "") + one.name, one.unit, *marks, str(len(one.samples)), one.goal])
+    return table(["", "unit", "p50", "p99", "max", "samples", "goal" if any(one.goal for one in series) else ""], rows)
 
 
 def picture(path: Path, title: str, series: Sequence[Series]) -> None:

@@ -26,31 +26,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from _goals import GOALS
 from _harness import ROOT, Machine, Series, arguments, number, picture, progress, table
 
 OLD = "0.2.0"
 WORKER = Path(__file__).with_name("_worker.py")
 ON_A_LOOP = ["ask", "ask_timeout", "ask_rate", "ask_built", "stream"]
 ROUND_LIMIT_S = 300
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What a workload has to reach: at most so many microseconds, and at least so many times the old release's speed."""
-
-    microseconds: float
-    times: float | None = None
-
-
-GOALS = {
-    "ask": Goal(2.0, 6.0),
-    "ask_timeout": Goal(2.0, 6.0),
-    "ask_rate": Goal(2.0),
-    "threaded_ask": Goal(10.0),
-    "fast_queue": Goal(0.3),
-    "serialise": Goal(0.5),
-    "deserialise": Goal(0.8),
-}
 
 
 @dataclass
@@ -168,15 +150,12 @@ def _label(loop: str, name: str) -> str:
 
 
 def verdict(pair: Pair) -> str:
-    """Whether the goals of a workload were met, or why that cannot be said; empty for one without a goal."""
+    """Whether the goals of a workload were met; empty for one without a goal, or without a result."""
     goal = GOALS.get(pair.name.partition(" ")[0])
     if goal is None or not pair.new:
         return ""
-    reached = float(np.median(pair.medians("new"))) / 1000
-    parts = [f"≤ {goal.microseconds} µs: {'met' if reached <= goal.microseconds else 'NOT MET'}"]
-    if goal.times is not None and len(pair.quotients()):
-        parts.append(f"≥ {goal.times:g} ×: {'met' if np.median(pair.quotients()) >= goal.times else 'NOT MET'}")
-    return ", ".join(parts)
+    quotients = pair.quotients()
+    return goal.judge(float(np.median(pair.medians("new"))) / 1000, float(np.median(quotients)) if len(quotients) else None)
 
 
 def rows(pairs: Sequence[Pair]) -> list[list[str]]:

@@ -13,6 +13,9 @@ import importlib.util
 import os
 import sys
 
+import numpy as np
+
+from _goals import GOALS
 from _harness import Series, arguments, check, progress, report, table
 
 
@@ -47,7 +50,8 @@ def main() -> int:
     for subject in progress(chosen, "workloads"):
         samples = subject.run(setting)
         check(len(samples) > 0 and bool((samples >= 0).all()), f"{subject.name}: no samples, or negative ones")
-        series.append(Series(subject.name, samples, what=subject.what, reference=subject in REFERENCES))
+        goal = GOALS[subject.name].judge(float(np.median(samples)) / 1000) if subject.name in GOALS else ""
+        series.append(Series(subject.name, samples, what=subject.what, reference=subject in REFERENCES, goal=goal))
     report(
         options,
         "pydotcompute",
