@@ -149,7 +149,8 @@ class PageRank:
     @property
     def ranks(self) -> Ranks:
         """The ranks after the last sweep."""
-        return self._buffers[self._source]
+        ranks: Ranks = self._buffers[self._source]
+        return ranks
 
     def sweep(self) -> float:
         """Have every ring kernel go over its share once.

@@ -44,7 +44,8 @@ def main() -> int:
     size = parser.parse_args().size
 
     random = np.random.default_rng(seed=1)
-    left, right, total = (UnifiedBuffer(size, np.float32).allocate(device=False) for _ in range(3))
+    buffers: list[UnifiedBuffer[np.float32]] = [UnifiedBuffer(size, np.float32).allocate(device=False) for _ in range(3)]
+    left, right, total = buffers
     left.copy_from(random.random(size, dtype=np.float32))
     right.copy_from(random.random(size, dtype=np.float32))
     expected = left.host + right.host
