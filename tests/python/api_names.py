@@ -13,20 +13,7 @@ from typing import Any
 LIST = Path(__file__).with_name("api_names.txt")
 
 # Modules that have not been written yet; the list only ever gets shorter.
-PENDING: frozenset[str] = frozenset(
-    {
-        "pydotcompute",
-        "pydotcompute.decorators",
-        "pydotcompute.decorators.ring_kernel",
-        "pydotcompute.ring_kernels",
-        "pydotcompute.ring_kernels._loop",
-        "pydotcompute.ring_kernels.fast_queue",
-        "pydotcompute.ring_kernels.lifecycle",
-        "pydotcompute.ring_kernels.queue",
-        "pydotcompute.ring_kernels.runtime",
-        "pydotcompute.ring_kernels.telemetry",
-    }
-)
+PENDING: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ linux = pytest.mark.skipif(not SHM.is_dir(), reason="looks into /dev/shm")
 
 
 @message
-class Reading:
+class QueuedReading:
     sensor: int
     value: float
 
@@ -79,11 +79,11 @@ class TestOneProcess:
 
     def test_passes_messages(self, queue: SharedQueue) -> None:
         with SharedQueue.create(slot_size=256) as wide:
-            sent = Reading(sensor=3, value=0.5)
+            sent = QueuedReading(sensor=3, value=0.5)
             wide.put(sent)
             received = wide.get()
             assert received == sent
-            assert type(received) is Reading
+            assert type(received) is QueuedReading
 
     def test_sizes_are_rounded_up(self) -> None:
         with SharedQueue.create(capacity=5, slot_size=49) as queue:
