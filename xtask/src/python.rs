@@ -1,7 +1,7 @@
 //! pydotcompute: the checks of its sources, its tests, and the wheel as a user gets it.
 //!
 //! Everything runs in a virtual environment of its own under `target/`, into which the package is installed as a developer would, by
-//! `pip install -e ".[dev,docs,metal]"` (MLX runs on Linux too). The extension is built once, in release mode: the wheel finds it built.
+//! `pip install -e ".[dev,docs]"`. The extension is built once, in release mode: the wheel finds it built.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -42,6 +42,19 @@ pub fn check(workspace: &Workspace) -> Result<(), Failure> {
         environment.program(program).args(arguments).run(workspace)?;
     }
     Ok(())
+}
+
+/// The documentation of the Python package, warnings denied. What is in its snippets is run by the tests.
+///
+/// # Errors
+///
+/// When the package cannot be installed, or mkdocs warns or fails.
+pub fn site(workspace: &Workspace) -> Result<(), Failure> {
+    Environment::developers(workspace)?
+        .program("mkdocs")
+        .args(["build", "--strict", "--quiet", "--site-dir"])
+        .arg(workspace.target_dir().join("site"))
+        .run(workspace)
 }
 
 /// Builds the wheel, looks at what is in it, and installs it alone into a fresh environment, where it must work.
@@ -137,7 +150,7 @@ impl Environment {
             environment.create(workspace)?;
         }
         println!("installing pydotcompute and its tools from PyPI into {}", environment.folder.display());
-        environment.pip(workspace, &["install", "--quiet", "--editable", ".[dev,docs,metal]"], &[])?;
+        environment.pip(workspace, &["install", "--quiet", "--editable", ".[dev,docs]"], &[])?;
         Ok(READY.get_or_init(|| environment).clone())
     }
 

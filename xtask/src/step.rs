@@ -37,13 +37,15 @@ pub enum Step {
     Cli,
     /// pydotcompute in an environment of its own: ruff, mypy, pytest
     Python,
+    /// The documentation of pydotcompute, warnings denied
+    Site,
     /// The wheel: built, looked into, and tried in a fresh environment
     Wheel,
 }
 
 impl Step {
     pub const LINT: [Step; 3] = [Step::Fmt, Step::Clippy, Step::Deny];
-    pub const TEST: [Step; 14] = [
+    pub const TEST: [Step; 15] = [
         Step::Fmt,
         Step::Clippy,
         Step::Deny,
@@ -57,6 +59,7 @@ impl Step {
         Step::Bench,
         Step::Cli,
         Step::Python,
+        Step::Site,
         Step::Wheel,
     ];
 
@@ -83,6 +86,7 @@ impl Step {
             Step::Bench => smoke::bench(workspace),
             Step::Cli => smoke::cli(workspace),
             Step::Python => python::check(workspace),
+            Step::Site => python::site(workspace),
             Step::Wheel => python::wheel(workspace),
         }
     }
