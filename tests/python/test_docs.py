@@ -46,8 +46,10 @@ def test_snippet_prints_what_it_says(snippet: CodeExample, eval_example: EvalExa
         pytest.fail(failure, pytrace=False)
 
 
-def test_there_are_snippets_to_run() -> None:
-    assert {"README.md", "index.md", "first-kernel.md", "tiers.md", "memory.md", "kernels.md", "errors.md", "migration.md"} <= {snippet.path.name for snippet in SNIPPETS}
+def test_there_are_snippets_to_run_and_to_compare() -> None:
+    assert {"README.md", "index.md", "first-kernel.md", "tiers.md", "memory.md", "kernels.md", "errors.md", "migration.md"} <= {
+        snippet.path.name for snippet in SNIPPETS if "#>" in snippet.source
+    }
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
