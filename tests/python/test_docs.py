@@ -15,17 +15,24 @@ import numba  # noqa: F401 - it registers `print` when it is imported, which has
 import pytest
 from pytest_examples import CodeExample, EvalExample, find_examples
 
+from pydotcompute.ring_kernels.message import _message_registry
+from pydotcompute.ring_kernels.runtime import _kernel_registry
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SNIPPETS = list(find_examples(*PAGES))
 
 
 @pytest.fixture(autouse=True)
-def main_module_and_logging() -> Iterator[None]:
-    """A snippet runs as `__main__`, and may switch logging off; neither is to be seen by later tests."""
+def nothing_left_behind() -> Iterator[None]:
+    """A snippet runs as `__main__`, registers messages and ring kernels by name, and may switch logging off: later tests see none of it."""
     main = sys.modules["__main__"]
+    registries = [(registry, dict(registry)) for registry in (_message_registry, _kernel_registry)]
     yield
     sys.modules["__main__"] = main
+    for registry, before in registries:
+        registry.clear()
+        registry.update(before)
     logging.disable(logging.NOTSET)
 
 
