@@ -192,7 +192,7 @@ class SharedRing:
 
 class RecordCodec:
     def __new__(
-        cls, class_: type[Any], size: int, fields: list[tuple[str, int, str, tuple[Any, tuple[int, ...]] | None]], plain: bool
+        cls, class_: type[Any], size: int, align: int, fields: list[tuple[str, int, str, tuple[Any, tuple[int, ...]] | None]], plain: bool
     ) -> RecordCodec: ...
     def pack(self, message: Any) -> bytes: ...
     def unpack(self, record: bytes) -> Any: ...
@@ -233,7 +233,32 @@ class NativeRuntime:
         code: object,
         options: dict[str, Any],
     ) -> NativeKernel: ...
+    def cuda_architecture(self, site_packages: list[str]) -> tuple[int, int]: ...
+    def launch_device(
+        self,
+        device: str,
+        name: str,
+        input: RecordCodec,
+        output: RecordCodec | None,
+        state: Any,
+        text: str,
+        lto_ir: bytes,
+        exception_of: object,
+        options: dict[str, Any],
+        site_packages: list[str],
+    ) -> NativeKernel: ...
     def shutdown(self, timeout: float) -> None: ...
+
+def link_cubin(
+    name: str,
+    text: str,
+    lto_ir: bytes,
+    input: tuple[int, int],
+    output: tuple[int, int] | None,
+    state: bytes,
+    architecture: tuple[int, int],
+    site_packages: list[str],
+) -> tuple[bytes, str]: ...
 
 # Ring kernels of an event loop
 

@@ -23,7 +23,7 @@ use crate::dead_letter::Reason;
 use crate::driver::{After, TURN};
 use crate::intake::{InHand, Intake, Next};
 use crate::lifecycle::State;
-use crate::message::record::{RecordMessage, bytes_of, from_bytes};
+use crate::message::record::DeviceRecord;
 use crate::message::{MessageHeader, Priority};
 use crate::supervision::{Supervision, Supervisor, Verdict};
 
@@ -58,7 +58,7 @@ enum Phase {
 }
 
 /// The task of one ring kernel on a device.
-pub(crate) struct Attendant<I: RecordMessage, O: RecordMessage> {
+pub(crate) struct Attendant<I: DeviceRecord, O: DeviceRecord> {
     intake: Intake<I, O>,
     /// None once it has ended.
     port: Option<Box<dyn DevicePort>>,
@@ -73,9 +73,9 @@ pub(crate) struct Attendant<I: RecordMessage, O: RecordMessage> {
 }
 
 // Nothing in an attendant is pinned.
-impl<I: RecordMessage, O: RecordMessage> Unpin for Attendant<I, O> {}
+impl<I: DeviceRecord, O: DeviceRecord> Unpin for Attendant<I, O> {}
 
-impl<I: RecordMessage, O: RecordMessage> Attendant<I, O> {
+impl<I: DeviceRecord, O: DeviceRecord> Attendant<I, O> {
     pub(crate) fn new(intake: Intake<I, O>, port: Box<dyn DevicePort>) -> Self {
         let supervisor = Supervisor::new(intake.shared.core.options.supervision);
         Self {
@@ -230,7 +230,7 @@ impl<I: RecordMessage, O: RecordMessage> Attendant<I, O> {
         if let Some(port) = &mut self.port {
             let asked = in_hand.current.reply.is_some();
             let header = in_hand.current.header;
-            port.post(DeviceMessage { ticket, header, asked, payload: bytes_of(&message) });
+            port.post(DeviceMessage { ticket, header, asked, payload: message.as_record_bytes() });
         }
         self.posted.push_back(Posted { in_hand: Some(in_hand), message });
     }
@@ -420,14 +420,14 @@ fn returned(code: i32) -> String {
     format!("the device's handler returned {code}")
 }
 
-fn record<T: RecordMessage>(bytes: &[u8]) -> Result<T, String> {
-    from_bytes(bytes).ok_or_else(|| {
-        format!("it gave {} bytes as a `{}`, which has {}", bytes.len(), T::TYPE_NAME, size_of::<T>())
+fn record<T: DeviceRecord>(bytes: &[u8]) -> Result<T, String> {
+    T::from_record_bytes(bytes).ok_or_else(|| {
+        format!("it gave {} bytes as a `{}`, which has another size", bytes.len(), T::TYPE_NAME)
     })
 }
 
 /// An output, and the message that caused it.
-fn find<'a, I, O: RecordMessage>(
+fn find<'a, I, O: DeviceRecord>(
     posted: &'a mut VecDeque<Posted<I, O>>,
     first: u64,
     ticket: u64,
@@ -437,7 +437,7 @@ fn find<'a, I, O: RecordMessage>(
     Ok((record(bytes)?, &mut posted[index]))
 }
 
-fn with_in_hand<I: RecordMessage, O: RecordMessage>(
+fn with_in_hand<I: DeviceRecord, O: DeviceRecord>(
     intake: &mut Intake<I, O>,
     posted: &mut Posted<I, O>,
     act: impl FnOnce(&mut Intake<I, O>),
@@ -449,7 +449,7 @@ fn with_in_hand<I: RecordMessage, O: RecordMessage>(
     }
 }
 
-impl<I: RecordMessage, O: RecordMessage> Future for Attendant<I, O> {
+impl<I: DeviceRecord, O: DeviceRecord> Future for Attendant<I, O> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
@@ -466,7 +466,7 @@ impl<I: RecordMessage, O: RecordMessage> Future for Attendant<I, O> {
     }
 }
 
-impl<I: RecordMessage, O: RecordMessage> Drop for Attendant<I, O> {
+impl<I: DeviceRecord, O: DeviceRecord> Drop for Attendant<I, O> {
     /// Reached without an end only when the runtime is dropped with the ring kernel alive.
     fn drop(&mut self) {
         self.intake.shared.core.state_calls.close();

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::marker::PhantomData;
 
 use crate::backend::device::{AfterFault, DeviceCode, DeviceProgram, StateImage};
-use crate::message::record::{RecordMessage, bytes_of};
+use crate::message::record::{DeviceRecord, RecordBytes, RecordLayout, RecordMessage, bytes_of};
 
 pub use crate::backend::device::Shape;
 
@@ -59,19 +59,34 @@ impl<I: RecordMessage, O: RecordMessage> DeviceKernel<I, O> {
     /// A handler in this code.
     #[must_use]
     pub fn new(code: DeviceCode) -> Self {
-        let program = DeviceProgram {
-            code,
-            entry: Cow::Borrowed(ENTRY),
-            state: StateImage { bytes: Vec::new(), size: 0, align: 1, layout: None },
-            input: I::LAYOUT,
-            output: O::LAYOUT,
-            shape: Shape::default(),
-            queue: QUEUE,
-            after_fault: AfterFault::Hold,
-        };
-        Self { program, messages: PhantomData }
+        Self { program: program(code, I::LAYOUT, O::LAYOUT), messages: PhantomData }
     }
+}
 
+fn program(code: DeviceCode, input: RecordLayout, output: RecordLayout) -> DeviceProgram {
+    DeviceProgram {
+        code,
+        entry: Cow::Borrowed(ENTRY),
+        state: StateImage { bytes: Vec::new(), size: 0, align: 1, layout: None },
+        input,
+        output,
+        shape: Shape::default(),
+        queue: QUEUE,
+        after_fault: AfterFault::Hold,
+    }
+}
+
+impl DeviceKernel<RecordBytes, RecordBytes> {
+    /// A handler whose messages are declared elsewhere, with layouts that are known at run time only.
+    ///
+    /// Every message sent to it has to have the input's size.
+    #[must_use]
+    pub fn with_layouts(code: DeviceCode, input: RecordLayout, output: RecordLayout) -> Self {
+        Self { program: program(code, input, output), messages: PhantomData }
+    }
+}
+
+impl<I: DeviceRecord, O: DeviceRecord> DeviceKernel<I, O> {
     /// Names the handler's function; `handle` by default.
     #[must_use]
     pub fn entry(mut self, name: impl Into<Cow<'static, str>>) -> Self {
@@ -135,6 +150,12 @@ impl<I: RecordMessage, O: RecordMessage> DeviceKernel<I, O> {
     pub fn queue(mut self, messages: usize) -> Self {
         self.program.queue = messages;
         self
+    }
+
+    /// What a backend is given of it.
+    #[must_use]
+    pub fn program(&self) -> &DeviceProgram {
+        &self.program
     }
 
     pub(crate) fn into_program(self, after_fault: AfterFault) -> DeviceProgram {

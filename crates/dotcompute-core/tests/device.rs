@@ -5,12 +5,13 @@ mod suite;
 
 use std::sync::Arc;
 
+use dotcompute_core::backend::device::DeviceCode;
 use dotcompute_core::device::DeviceKernel;
 use dotcompute_core::error::{AskError, HandlerResult, LaunchError, Refusal};
 use dotcompute_core::handle::KernelHandle;
 use dotcompute_core::kernel::{Context, RingKernel};
 use dotcompute_core::lifecycle::State;
-use dotcompute_core::message::record::{bytes_of, from_bytes};
+use dotcompute_core::message::record::{RecordBytes, RecordLayout, bytes_of, from_bytes};
 use dotcompute_core::options::KernelOptions;
 use dotcompute_core::runtime::{Runtime, RuntimeOptions};
 use loopback::{Loopback, Out};
@@ -146,6 +147,24 @@ fn a_state_is_read_and_put_back_between_messages() {
     let refused =
         bench.launch("sum", KernelOptions::new()).checkpoint_bytes(PATIENCE).unwrap_err().to_string();
     assert!(refused.contains("Rust value"), "{refused}");
+}
+
+#[test]
+fn records_that_are_declared_at_run_time_cross_as_others_do() {
+    let bench = Bench::<Device>::new();
+    let layout = RecordLayout::opaque("Number", 8, 8).unwrap();
+    let code = DeviceCode::CudaCpp { file: "test.cu".into(), text: "".into() };
+    let kernel = DeviceKernel::with_layouts(code, layout, layout).entry("sum").state(number(30));
+    let kernel = bench.runtime.launch_on_device("open", KernelOptions::new(), kernel).unwrap();
+    kernel.activate().unwrap();
+    let question = RecordBytes::from_slice(bytes_of(&number(12)));
+    assert_eq!(kernel.ask(question.clone()).unwrap().as_slice(), bytes_of(&number(42)));
+    assert_eq!(kernel.checkpoint_bytes(PATIENCE).unwrap(), bytes_of(&number(42)));
+    kernel.deactivate(PATIENCE).unwrap();
+    kernel.tell(question.clone()).unwrap();
+    kernel.abort().unwrap();
+    let mut letters = bench.runtime.take_dead_letters();
+    assert_eq!(letters.pop().unwrap().take_message(), Some(question), "with its bytes");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use dotcompute_core::error::{AskError, HandlerResult};
+use dotcompute_core::handle::KernelHandle;
 use dotcompute_core::kernel::{Context, RingKernel};
 use dotcompute_core::lifecycle::State;
 use dotcompute_core::options::KernelOptions;
@@ -41,7 +42,7 @@ impl RingKernel for Where {
 struct Setup {
     runtime: Runtime,
     ran_on: Arc<std::sync::Mutex<Option<ThreadId>>>,
-    handle: dotcompute_core::handle::KernelHandle<u64, u64>,
+    handle: KernelHandle<u64, u64>,
 }
 
 impl Setup {
@@ -215,4 +216,36 @@ fn askers_and_workers_take_turns() {
     let stats = handle.stats();
     assert_eq!((stats.handled, stats.sent), (4 * EACH, 4 * EACH));
     assert_eq!(stats.replied, answered.load(Ordering::Relaxed));
+}
+
+#[test]
+fn an_ask_is_waited_for_in_pieces() {
+    let setup = Setup::new(KernelOptions::new());
+    use futures_lite::future::block_on;
+    // It is answered once.
+    let inline = setup.handle.with_inline_asks();
+    let mut pending = block_on(KernelHandle::begin_ask(&inline, 5)).unwrap();
+    assert_eq!(pending.wait(PATIENCE).unwrap().unwrap(), 2);
+    assert!(pending.try_take().is_none() && pending.wait(Duration::ZERO).is_none());
+
+    // A paused one does not answer, however often one looks.
+    setup.handle.deactivate(PATIENCE).unwrap();
+    let handle = Arc::new(setup.handle.clone());
+    let mut pending = block_on(KernelHandle::begin_ask(Arc::clone(&handle), 6)).unwrap();
+    assert!(pending.try_take().is_none() && pending.wait(Duration::from_millis(5)).is_none());
+    let given_up = block_on(KernelHandle::begin_ask(&setup.handle, 7)).unwrap().give_up(PATIENCE);
+    assert!(matches!(given_up, AskError::TimedOut { waited, .. } if waited == PATIENCE));
+    setup.handle.reactivate().unwrap();
+    assert_eq!(pending.wait(PATIENCE).unwrap().unwrap(), 3);
+    // What was given up was handled all the same.
+    assert_eq!(setup.handle.ask(8).unwrap(), 5);
+}
+
+#[test]
+fn an_ask_waited_for_in_pieces_fails_as_any() {
+    let setup = Setup::new(KernelOptions::new());
+    let pending = futures_lite::future::block_on(KernelHandle::begin_ask(&setup.handle, 1));
+    assert!(matches!(pending.unwrap().wait(PATIENCE), Some(Err(AskError::Failed(_)))));
+    let refused = futures_lite::future::block_on(KernelHandle::begin_ask(&setup.handle, 2));
+    assert!(matches!(refused, Err(AskError::NotSent(_))), "it has failed");
 }

@@ -2,12 +2,13 @@
 //!
 //! The files in `device/` are plain CUDA C++ and can be read on their own; begin with `ring_kernel.cuh`.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use dotcompute_core::backend::device::{DeviceCode, DeviceProgram, Shape};
 
 use crate::Architecture;
-use crate::compile::{Input, Source};
+use crate::compile::{Input, LtoIr, Source};
 
 /// The framework's headers, by the names they include each other by.
 pub const HEADERS: [(&str, &str); 8] = [
@@ -26,29 +27,49 @@ pub const KERNEL: &str = "dc_ring_kernel";
 
 /// Everything that the GPU's compiler makes a ring kernel from. `name` is what errors call it.
 ///
-/// None if its code is of a kind that is no text.
+/// None if its code is of a kind that this version does not know.
 pub fn compile_input(name: &str, program: &DeviceProgram, architecture: Architecture) -> Option<Input> {
+    let (file, text) = text_of(&program.code)?;
     let input = Input::new(name, architecture).option("-default-device");
     let input = HEADERS.iter().fold(input, |input, &(name, text)| input.header(Source::new(name, text)));
-    Some(sources(program)?.into_iter().fold(input, Input::source))
+    let input = sources(program, file, text).into_iter().fold(input, Input::source);
+    Some(match &program.code {
+        DeviceCode::Linked { part, lto_ir, .. } => input.part(LtoIr::new(part.clone(), lto_ir.clone())),
+        _ => input,
+    })
+}
+
+type Text = Cow<'static, str>;
+
+/// The name and the text of a handler's code.
+fn text_of(code: &DeviceCode) -> Option<(&Text, &Text)> {
+    match code {
+        DeviceCode::CudaCpp { file, text } | DeviceCode::Linked { file, text, .. } => Some((file, text)),
+        _ => None,
+    }
+}
+
+/// The texts of a ring kernel for the host's compiler, which links no parts that were made for GPUs.
+///
+/// None if its code is not text alone.
+pub(crate) fn host_sources(program: &DeviceProgram) -> Option<Vec<Source>> {
+    let DeviceCode::CudaCpp { file, text } = &program.code else { return None };
+    Some(sources(program, file, text))
 }
 
 /// The texts of a ring kernel, in order: the framework and the messages' structs, the user's text, the loop.
-///
-/// None if its code is of a kind that is no text.
-pub(crate) fn sources(program: &DeviceProgram) -> Option<Vec<Source>> {
-    let DeviceCode::CudaCpp { file, text } = &program.code else { return None };
+fn sources(program: &DeviceProgram, file: &Text, text: &Text) -> Vec<Source> {
     let mut before = String::from("#include \"ring_kernel.cuh\"\n");
     for layout in [Some(program.input), Some(program.output), program.state.layout].into_iter().flatten() {
         before.push_str(&layout.c_struct());
     }
     // Writing to a `String` cannot fail.
     let _ = writeln!(before, "typedef dc::Context<{}> Ctx;", program.output.name);
-    Some(vec![
+    vec![
         Source::new("dotcompute/messages.cuh", before),
         Source::new(file.clone(), text.clone()),
         Source::new("dotcompute/kernel.cu", kernel(program)),
-    ])
+    ]
 }
 
 /// The line that makes the kernel. The state's type is the record's, or one called `State` that the user's text defines.
@@ -65,4 +86,35 @@ fn kernel(program: &DeviceProgram) -> String {
     };
     let (input, output, entry) = (program.input.name, program.output.name, &program.entry);
     format!("DC_RING_KERNEL({shape}, {input}, {output}, {state}, {entry})\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use dotcompute_core::device::DeviceKernel;
+    use dotcompute_core::message::record::RecordLayout;
+
+    use super::*;
+
+    #[test]
+    fn a_linked_part_goes_to_the_linker_and_to_no_other_compiler() {
+        let question = RecordLayout::opaque("Question", 12, 4).unwrap();
+        let answer = RecordLayout::opaque("Answer", 8, 8).unwrap();
+        let text = "extern \"C\" __device__ int32_t handle(Ctx *, void *, const Question *, Answer *);";
+        let linked = DeviceCode::Linked {
+            file: "handler.cu".into(),
+            text: text.into(),
+            part: "the compiled handler".into(),
+            lto_ir: vec![1, 2, 3],
+        };
+        let kernel = DeviceKernel::with_layouts(linked, question, answer);
+        let architecture = Architecture { major: 9, minor: 0 };
+        let input = compile_input("python", kernel.program(), architecture).unwrap();
+        let whole = DeviceCode::CudaCpp { file: "handler.cu".into(), text: text.into() };
+        let whole = DeviceKernel::with_layouts(whole, question, answer);
+        let without = compile_input("python", whole.program(), architecture).unwrap();
+        assert_eq!(input, without.clone().part(LtoIr::new("the compiled handler", vec![1, 2, 3])));
+        assert_ne!(input, without);
+        assert!(host_sources(kernel.program()).is_none());
+        assert_eq!(host_sources(whole.program()).unwrap().len(), 3);
+    }
 }

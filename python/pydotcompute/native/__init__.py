@@ -39,7 +39,7 @@ are literals such as ``0.5``.
 
 from pydotcompute.native.fields import state
 from pydotcompute.native.handler import HandlerContext
-from pydotcompute.native.kernel import Latency, NativeKernel, NativeRuntime, NativeStats
+from pydotcompute.native.kernel import Latency, NativeKernel, NativeRuntime, NativeStats, compile_cubin
 from pydotcompute.native.numbers import float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "NativeKernel",
     "NativeRuntime",
     "NativeStats",
+    "compile_cubin",
     "float32",
     "float64",
     "int8",

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from pydotcompute.native.fields import RecordLayout
+from pydotcompute.native.fields import RecordField, RecordLayout
 from pydotcompute.native.handler import HandlerDeclaration
 
-__all__ = ["entry_source", "translate"]
+__all__ = ["entry_source", "shape_text", "translate"]
 
 Compile = Callable[[types.FunctionType], Any]
 
@@ -115,12 +115,21 @@ def _constructor(layout: RecordLayout) -> types.FunctionType:
     return function
 
 
-def entry_source(declared: HandlerDeclaration, answers: bool) -> str:
+def shape_text(declared: HandlerDeclaration, f: RecordField) -> str:
+    """What is said of an answer whose array has another shape than its field."""
+    assert declared.output is not None
+    return f"the array for {declared.output.cls.__name__}.{f.name} has another shape than {f.shape}"
+
+
+def entry_source(
+    declared: HandlerDeclaration, answers: bool, complain: Callable[[str], str] = lambda text: f"raise ValueError({text!r})"
+) -> str:
     """The text of the entry. It calls ``handler``, which its globals have to hold.
 
     Args:
         declared: The handler.
         answers: Whether the compiled handler returns a message, always or at times.
+        complain: Makes the statement for an array of another shape than its field.
     """
     call = f"handler(ctx, {'None' if declared.state is None else 'state'}, msg)"
     if not answers or declared.output is None:
@@ -129,11 +138,7 @@ def entry_source(declared: HandlerDeclaration, answers: bool) -> str:
     for f in declared.output.fields:
         indices = "".join(f"[i{depth}]" for depth in range(len(f.shape)))
         if f.shape:
-            shape = ", ".join(map(str, f.shape)) + ("," if len(f.shape) == 1 else "")
-            lines += [
-                f"    if value.{f.name}.shape != ({shape}):",
-                f"        raise ValueError('the array for {declared.output.cls.__name__}.{f.name} has another shape than ({shape})')",
-            ]
+            lines += [f"    if value.{f.name}.shape != {f.shape}:", f"        {complain(shape_text(declared, f))}"]
         lines += [f"    {'    ' * depth}for i{depth} in range({count}):" for depth, count in enumerate(f.shape)]
         if len(f.shape) > 1:
             indices = "[" + ", ".join(f"i{depth}" for depth in range(len(f.shape))) + "]"

@@ -88,7 +88,7 @@ class RecordLayout:
         for f in self.fields:
             offset = self.dtype.fields[f.name][1]  # type: ignore[index]
             described.append((f.name, int(offset), f.dtype.name, (f.dtype, f.shape) if f.shape else None))
-        return _core.RecordCodec(self.cls, self.dtype.itemsize, described, _is_plain(self.cls))
+        return _core.RecordCodec(self.cls, self.dtype.itemsize, self.dtype.alignment, described, _is_plain(self.cls))
 
 
 _layouts: WeakKeyDictionary[type[Any], RecordLayout] = WeakKeyDictionary()

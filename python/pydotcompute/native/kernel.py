@@ -31,6 +31,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal
 from weakref import WeakSet
@@ -40,9 +41,10 @@ import numpy as np
 from pydotcompute import _core
 from pydotcompute.exceptions import InvalidConfigurationError, KernelError, TypeValidationError
 from pydotcompute.native._cpu import compile_for_host
+from pydotcompute.native._cuda import compile_for_device, text_that_calls, text_that_calls_host, wheel_folders
 from pydotcompute.native.handler import HandlerDeclaration, declare
 
-__all__ = ["Latency", "NativeKernel", "NativeRuntime", "NativeStats"]
+__all__ = ["Latency", "NativeKernel", "NativeRuntime", "NativeStats", "compile_cubin"]
 
 # How long the end of a program waits for native ring kernels to come to a message boundary.
 _EXIT_PATIENCE = 2.0
@@ -187,7 +189,8 @@ class NativeKernel:
         handler: A plain function ``handler(ctx, state, msg: Question) -> Answer``. See :mod:`pydotcompute.native`.
         name: Its name in the runtime; by default the handler's name, with a number where that is taken.
         state: What the state begins as: a class made by ``@state``, an instance of one, or a NumPy structured scalar.
-        device: ``"cpu"`` for a thread of this process, ``"cuda"`` for a resident kernel on a GPU.
+        device: ``"cpu"`` for a thread of this process, ``"cuda"`` for a resident kernel on a GPU, ``"emulated"`` for one on threads that
+            stand for a GPU's (for tests; takes a C++ compiler).
         queue_size: Messages that each of the four priority bands of the input queue holds; a power of two, or rounded up to one.
         output_queue_size: Outputs that wait for :meth:`receive`; when there are that many, the ring kernel waits.
         backpressure: What a sender meets at a full queue: ``"block"``, ``"reject"`` (``QueueFullError``) or ``"drop_oldest"``.
@@ -252,7 +255,20 @@ class NativeKernel:
             return self._runtime._core.launch_cpu(
                 name, declared.input.codec, output, declared.initial, code.entry, code.free, code.keeps, options
             )
-        raise InvalidConfigurationError("device", device, "choose 'cpu' or 'cuda'")
+        if device not in ("cuda", "emulated"):
+            raise InvalidConfigurationError("device", device, "choose 'cpu' or 'cuda', or 'emulated' for tests without a GPU")
+        wheels = wheel_folders()
+        if device == "cuda":
+            # The GPU first: it says what to compile for, and has to be opened before others do.
+            handler = compile_for_device(declared, self._runtime._core.cuda_architecture(wheels))
+            text, lto_ir, exception_of = text_that_calls(declared), handler.lto_ir, handler.exception_of
+        else:
+            code = compile_for_host(declared)
+            # The address is in the text; the function keeps what is there.
+            text, lto_ir, exception_of = text_that_calls_host(declared, code), b"", partial(_no_exception, code)
+        return self._runtime._core.launch_device(
+            device, name, declared.input.codec, output, declared.initial, text, lto_ir, exception_of, options, wheels
+        )
 
     @property
     def name(self) -> str:
@@ -455,6 +471,42 @@ class NativeKernel:
 
     def __repr__(self) -> str:
         return f"<NativeKernel {self.name!r}: {self.lifecycle_state}>"
+
+
+def _no_exception(code: object, returned: int) -> None:
+    """On the emulated device an exception is only known to have been raised."""
+
+
+def compile_cubin(handler: Callable[..., Any], *, state: Any = None, architecture: tuple[int, int] = (9, 0)) -> bytes:
+    """Compiles a handler and links it into the resident loop, as a launch on a GPU does. Needs no GPU: for builds and tests without one.
+
+    Args:
+        handler: As for :class:`NativeKernel`.
+        state: As for :class:`NativeKernel`.
+        architecture: The compute capability to compile for.
+
+    Returns:
+        The machine code, a cubin.
+
+    Raises:
+        BackendNotAvailableError: numba-cuda, or NVIDIA's compiler or linker, is not installed.
+        KernelCompilationError: The handler does not compile; the error names the user's file and line.
+        CompilationError: Its code does not link.
+    """
+    declared = handler if isinstance(handler, HandlerDeclaration) else declare(handler, state=state)
+    compiled = compile_for_device(declared, architecture)
+    taken, given = declared.input.dtype, None if declared.output is None else declared.output.dtype
+    cubin, _log = _core.link_cubin(
+        declared.name,
+        text_that_calls(declared),
+        compiled.lto_ir,
+        (taken.itemsize, taken.alignment),
+        None if given is None else (given.itemsize, given.alignment),
+        declared.initial.tobytes(),
+        architecture,
+        wheel_folders(),
+    )
+    return cubin
 
 
 _kernels: WeakSet[NativeKernel] = WeakSet()

@@ -12,12 +12,12 @@ use futures_timer::Delay;
 use super::Attendant;
 use crate::dead_letter::Reason;
 use crate::message::MessageHeader;
-use crate::message::record::{RecordMessage, from_bytes};
+use crate::message::record::DeviceRecord;
 
 /// Between two looks at what wakes nobody: whether links are closed.
 const SOON: Duration = Duration::from_micros(200);
 
-impl<I: RecordMessage, O: RecordMessage> Attendant<I, O> {
+impl<I: DeviceRecord, O: DeviceRecord> Attendant<I, O> {
     /// Closes the links that lead here. None while somebody may still send; then how many messages wait in them.
     pub(super) fn close_links(&mut self) -> Option<u64> {
         self.port.as_mut().map_or(Some(0), |port| port.close_links())
@@ -51,7 +51,7 @@ impl<I: RecordMessage, O: RecordMessage> Attendant<I, O> {
         {
             // What cannot be read is counted all the same.
             let _ = port.take_linked(&mut |bytes| {
-                if let (Some(message), Some(less)) = (from_bytes::<I>(bytes), left.checked_sub(1)) {
+                if let (Some(message), Some(less)) = (I::from_record_bytes(bytes), left.checked_sub(1)) {
                     left = less;
                     bury(Some(Box::new(message)));
                 }

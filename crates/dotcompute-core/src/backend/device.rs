@@ -48,6 +48,17 @@ pub enum DeviceCode {
         /// The text.
         text: Cow<'static, str>,
     },
+    /// CUDA C++ text as above, and what another front end has compiled, which the text calls. Takes a linker.
+    Linked {
+        /// The text's name, for compile errors.
+        file: Cow<'static, str>,
+        /// The text. It declares what it calls.
+        text: Cow<'static, str>,
+        /// The compiled part's name, for errors of the linker.
+        part: Cow<'static, str>,
+        /// The part, as NVIDIA's LTO-IR for the architecture of the device that it is launched on.
+        lto_ir: Vec<u8>,
+    },
 }
 
 /// What a state begins as.

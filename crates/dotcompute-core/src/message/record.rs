@@ -72,6 +72,37 @@ pub trait RecordMessage: Message + Plain {
     }
 }
 
+/// A message that crosses to a device as its bytes: every [`RecordMessage`], and [`RecordBytes`].
+pub trait DeviceRecord: Message {
+    /// Its bytes, as many as the layout says that its ring kernel was launched with.
+    fn as_record_bytes(&self) -> &[u8];
+
+    /// The message that these bytes are; none if they are fewer or more than it has.
+    fn from_record_bytes(bytes: &[u8]) -> Option<Self>
+    where
+        Self: Sized;
+}
+
+impl<T: RecordMessage> DeviceRecord for T {
+    fn as_record_bytes(&self) -> &[u8] {
+        bytes_of(self)
+    }
+
+    fn from_record_bytes(bytes: &[u8]) -> Option<Self> {
+        from_bytes(bytes)
+    }
+}
+
+impl DeviceRecord for RecordBytes {
+    fn as_record_bytes(&self) -> &[u8] {
+        self.as_slice()
+    }
+
+    fn from_record_bytes(bytes: &[u8]) -> Option<Self> {
+        Some(Self::from_slice(bytes))
+    }
+}
+
 /// Where a record's fields lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordLayout {
@@ -148,6 +179,35 @@ impl PlainType {
 }
 
 impl RecordLayout {
+    /// The layout of a record of which only size and alignment matter, made at run time: on the device it is a struct `name` with the one
+    /// field `words`. It lives as long as the program, a few dozen bytes: make it once for a kind of message.
+    ///
+    /// None if the alignment is not 1, 2, 4 or 8, or the size no multiple of it other than zero.
+    ///
+    /// ```
+    /// use dotcompute_core::message::record::RecordLayout;
+    ///
+    /// let layout = RecordLayout::opaque("Reading", 12, 4).expect("three words of four bytes");
+    /// assert!(layout.c_struct().contains("    uint32_t words[3]; /* offset 0 */\n"));
+    /// assert_eq!(RecordLayout::opaque("Reading", 12, 8), None);
+    /// ```
+    #[must_use]
+    pub fn opaque(name: &str, size: usize, align: usize) -> Option<Self> {
+        let word = match align {
+            1 => &u8::TYPE,
+            2 => &u16::TYPE,
+            4 => &u32::TYPE,
+            8 => &u64::TYPE,
+            _ => return None,
+        };
+        if size == 0 || !size.is_multiple_of(align) {
+            return None;
+        }
+        let ty = PlainType::Array { len: size / align, element: word };
+        let fields = Box::leak(Box::new([FieldLayout { name: "words", offset: 0, size, align, ty }]));
+        Some(Self { name: Box::leak(Box::from(name)), size, align, fields })
+    }
+
     /// The struct in C, after the structs of the records nested in it. See [`RecordMessage::c_struct`].
     pub fn c_struct(&self) -> String {
         let mut text = String::from(C_PRELUDE);

@@ -18,7 +18,7 @@ use crate::kernel::RingKernel;
 use crate::lifecycle::State;
 use crate::loops::{LoopContext, LoopDriver, LoopFactory};
 use crate::message::Message;
-use crate::message::record::RecordMessage;
+use crate::message::record::DeviceRecord;
 use crate::options::{Backpressure, KernelOptions, Placement};
 use crate::shared::{AnyKernel, Core, NewShared, Shared};
 
@@ -217,7 +217,7 @@ impl Runtime {
     ///
     /// As for [`launch_with`](Self::launch_with), and [`BackendError`] if there is no device, if the handler does not compile, or if it does
     /// not fit. No resource is held then.
-    pub fn launch_on_device<I: RecordMessage, O: RecordMessage>(
+    pub fn launch_on_device<I: DeviceRecord, O: DeviceRecord>(
         &self,
         name: &str,
         options: KernelOptions,

@@ -172,8 +172,12 @@ impl CudaBackend {
         crate::limits::check(program).map_err(|problem| device_error("checking the launch", &problem))?;
         let plan = Plan::new(program.input.size, program.output.size, program.queue)
             .map_err(|error| device_error("laying out its rings", &error))?;
-        let input = compile_input(kernel, program, self.device.architecture)
-            .ok_or_else(|| device_error("compiling its handler", &"its code is no text; give CUDA C++"))?;
+        let input = compile_input(kernel, program, self.device.architecture).ok_or_else(|| {
+            device_error(
+                "compiling its handler",
+                &"its code is of a kind that this version does not know; give CUDA C++",
+            )
+        })?;
         let compiled = self.cache.compile(&self.toolchain, &input);
         let compiled = compiled.map_err(|error| device_error("compiling its handler", &error))?;
         // Loading code and taking memory waits for the device.

@@ -11,7 +11,7 @@ use libloading::Library;
 use tempfile::TempDir;
 
 use crate::compile::Source;
-use crate::device_code::{HEADERS, sources};
+use crate::device_code::{HEADERS, host_sources};
 use crate::protocol::Launch;
 
 /// The environment variable with more flags for the compiler, such as `-fsanitize=thread`, separated by spaces.
@@ -92,7 +92,7 @@ pub(super) struct Code {
 pub(super) fn compile(kernel: &str, program: &DeviceProgram) -> Result<Arc<Code>, CompilerError> {
     type Known = Mutex<HashMap<String, Arc<Code>>>;
     static KNOWN: OnceLock<Known> = OnceLock::new();
-    let text = text(&sources(program).ok_or(CompilerError::NoText)?);
+    let text = text(&host_sources(program).ok_or(CompilerError::NoText)?);
     let flags = std::env::var(VARIABLE_FLAGS).unwrap_or_default();
     let key = format!("{flags}\n{text}");
     let known = KNOWN.get_or_init(Known::default);

@@ -66,6 +66,7 @@ struct Field {
 pub(crate) struct RecordCodec {
     class: Py<PyType>,
     size: usize,
+    align: usize,
     fields: Vec<Field>,
     /// Whether a message can be put together field by field: its class has no `__init__` or `__post_init__` of the user's.
     plain: bool,
@@ -77,11 +78,12 @@ type Description<'py> =
 
 #[pymethods]
 impl RecordCodec {
-    /// Takes the class, the record's size, its fields as `(name, offset, number, (dtype, shape) | None)`, and whether the class is plain.
+    /// Takes the class, the record's size and alignment, its fields as `(name, offset, number, (dtype, shape) | None)`, and whether the class is plain.
     #[new]
     fn new(
         class: Bound<'_, PyType>,
         size: usize,
+        align: usize,
         fields: Vec<Description<'_>>,
         plain: bool,
     ) -> PyResult<Self> {
@@ -105,7 +107,7 @@ impl RecordCodec {
             Ok(field)
         };
         let fields = fields.into_iter().map(field).collect::<PyResult<_>>()?;
-        Ok(Self { class: class.unbind(), size, fields, plain })
+        Ok(Self { class: class.unbind(), size, align, fields, plain })
     }
 
     /// The record of a message, as bytes.
@@ -142,6 +144,11 @@ impl RecordCodec {
     /// Bytes of a record.
     pub(super) fn size(&self) -> usize {
         self.size
+    }
+
+    /// Size and alignment of a record.
+    pub(super) fn shape(&self) -> (usize, usize) {
+        (self.size, self.align)
     }
 
     /// The class of the messages.

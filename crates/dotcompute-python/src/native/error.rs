@@ -8,7 +8,7 @@ use pyo3::call::PyCallArgs;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
-use super::handler::Program;
+use super::kernel::Place;
 use super::raised::number_in;
 use super::wait::Deadline;
 
@@ -42,6 +42,16 @@ pub(super) fn invalid<'py>(
     reason: &str,
 ) -> PyErr {
     make(py, "InvalidConfigurationError", (setting, value, reason))
+}
+
+/// This machine does not have what a backend takes.
+pub(super) fn backend_not_available(py: Python<'_>, backend: &str, reason: &str) -> PyErr {
+    make(py, "BackendNotAvailableError", (backend, reason))
+}
+
+/// The compiler or the linker refused.
+pub(super) fn compilation_error(py: Python<'_>, text: &str) -> PyErr {
+    make(py, "CompilationError", (text,))
 }
 
 /// A general error about a ring kernel.
@@ -83,15 +93,10 @@ pub(super) fn nothing_came(py: Python<'_>, kernel: &str, deadline: Deadline) -> 
 }
 
 /// Why an ask has no answer. `message` names what was asked.
-pub(super) fn unanswered<M>(
-    py: Python<'_>,
-    error: &AskError<M>,
-    message: &str,
-    program: Option<&Program>,
-) -> PyErr {
+pub(super) fn unanswered<M>(py: Python<'_>, error: &AskError<M>, message: &str, place: &Place) -> PyErr {
     match error {
         AskError::NotSent(error) => refused(py, error, "ask"),
-        AskError::Failed(fault) => failed(py, fault, message, program),
+        AskError::Failed(fault) => failed(py, fault, message, place),
         AskError::NoReply { kernel, .. } => kernel_error(
             py,
             &format!(
@@ -107,11 +112,18 @@ pub(super) fn unanswered<M>(
 }
 
 /// A message was accepted and not handled.
-pub(super) fn failed(py: Python<'_>, fault: &Fault, message: &str, program: Option<&Program>) -> PyErr {
+fn failed(py: Python<'_>, fault: &Fault, message: &str, place: &Place) -> PyErr {
     let kernel = &*fault.kernel;
-    let exception = number_in(&fault.cause)
-        .and_then(|number| program?.take_raised(number))
-        .and_then(|address| describe(py, address));
+    let exception = match place {
+        Place::Host(program) => number_in(&fault.cause)
+            .and_then(|number| program.take_raised(number))
+            .and_then(|address| describe(py, address)),
+        // The core says what the handler returned; no other cause ends with a number that the handler's table has.
+        Place::Device { exception_of } => fault.cause.rsplit(' ').next().and_then(|code| {
+            let code: i32 = code.parse().ok()?;
+            exception_of.call1(py, (code,)).ok()?.extract(py).ok()
+        }),
+    };
     let Some((exception, place)) = exception else {
         let (reason, cause) = (fault.reason, &fault.cause);
         let text = format!("Kernel '{kernel}' did not handle a {message}: {reason}");

@@ -30,8 +30,10 @@ pub(super) enum Place {
     /// In this process.
     Host(Arc<Program>),
     /// On a device.
-    #[expect(dead_code, reason = "launching on a device follows")]
-    Device,
+    Device {
+        /// A function that makes the exception, and the place where it was raised, of the number that a handler has returned.
+        exception_of: Py<PyAny>,
+    },
 }
 
 /// A ring kernel whose handler is machine code.
@@ -77,13 +79,6 @@ impl NativeKernel {
         Ok(Arc::clone(other.or_insert_with(|| Arc::new(normal.with_priority(priority)))))
     }
 
-    fn program(&self) -> Option<&Program> {
-        match &self.place {
-            Place::Host(program) => Some(program),
-            Place::Device => None,
-        }
-    }
-
     fn input_name(&self, py: Python<'_>) -> String {
         let name = self.input.get().class(py).name();
         name.map_or_else(|_| String::from("message"), |name| name.to_string())
@@ -97,7 +92,7 @@ impl NativeKernel {
     }
 
     fn unanswered(&self, py: Python<'_>, error: &AskError<RecordBytes>) -> PyErr {
-        error::unanswered(py, error, &self.input_name(py), self.program())
+        error::unanswered(py, error, &self.input_name(py), &self.place)
     }
 
     fn ask_record(
@@ -276,7 +271,7 @@ impl NativeKernel {
     fn state_bytes<'py>(&self, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyBytes>> {
         let bytes = match &self.place {
             Place::Host(program) => py.detach(|| program.snapshot()),
-            Place::Device => {
+            Place::Device { .. } => {
                 let timeout = Duration::from_secs_f64(timeout);
                 py.detach(|| self.handle.checkpoint_bytes(timeout))
                     .map_err(|error| error::lifecycle(py, &error))?
@@ -292,7 +287,7 @@ impl NativeKernel {
                 true => Ok(()),
                 false => Err(error::kernel_error(py, "the bytes are not as many as the state has")),
             },
-            Place::Device => {
+            Place::Device { .. } => {
                 let timeout = Duration::from_secs_f64(timeout);
                 py.detach(|| self.handle.restore_bytes(bytes, timeout))
                     .map_err(|error| error::lifecycle(py, &error))

@@ -1,8 +1,11 @@
 //! `NativeRuntime`: launches native ring kernels, keeps their dead letters, ends them.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use dotcompute_core::dead_letter::DeadLetterInfo;
 use dotcompute_core::message::record::RecordBytes;
 use dotcompute_core::options::{Backpressure, KernelOptions, Telemetry};
 use dotcompute_core::runtime::{Runtime, RuntimeOptions};
@@ -12,6 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::codec::{RecordCodec, bytes_of};
+use super::device::{self, OnDevice};
 use super::error;
 use super::handler::{Handler, Program};
 use super::kernel::{NativeKernel, Place};
@@ -19,11 +23,17 @@ use super::kernel::{NativeKernel, Place};
 /// Owns native ring kernels.
 #[pyclass(frozen, module = "pydotcompute._core")]
 pub(crate) struct NativeRuntime {
-    /// None once it is shut down.
+    /// Ring kernels on this processor. None once it is shut down.
     runtime: Mutex<Option<Runtime>>,
+    /// Those on devices, by the device's name; made when the first is launched.
+    devices: Mutex<BTreeMap<String, OnDevice>>,
 }
 
 impl NativeRuntime {
+    fn devices(&self) -> MutexGuard<'_, BTreeMap<String, OnDevice>> {
+        self.devices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Does something with the runtime, unless it is shut down.
     fn with<T>(&self, py: Python<'_>, act: impl FnOnce(&Runtime) -> PyResult<T>) -> PyResult<T> {
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
@@ -42,7 +52,7 @@ impl NativeRuntime {
     fn new(py: Python<'_>, workers: Option<usize>) -> PyResult<Self> {
         let options = workers.into_iter().fold(RuntimeOptions::new(), RuntimeOptions::workers);
         let runtime = Runtime::with_options(options).map_err(|error| error::not_launched(py, &error))?;
-        Ok(Self { runtime: Mutex::new(Some(runtime)) })
+        Ok(Self { runtime: Mutex::new(Some(runtime)), devices: Mutex::default() })
     }
 
     /// Launches a ring kernel whose handler was compiled for this processor.
@@ -75,28 +85,75 @@ impl NativeRuntime {
         Ok(NativeKernel::new(handle, input, output, Place::Host(program)))
     }
 
+    /// The compute capability of the GPU, `(major, minor)`, for which handlers have to be compiled. Opens the GPU.
+    fn cuda_architecture(&self, py: Python<'_>, site_packages: Vec<PathBuf>) -> PyResult<(u32, u32)> {
+        self.with(py, |_| Ok(()))?;
+        let mut devices = self.devices();
+        let device = device::open(py, &mut devices, "cuda", site_packages)?;
+        let architecture = device.architecture.map(|architecture| (architecture.major, architecture.minor));
+        architecture.ok_or_else(|| error::kernel_error(py, "the device is no GPU"))
+    }
+
+    /// Launches a ring kernel on a device, `cuda` or `emulated`.
+    ///
+    /// `text` is the CUDA C++ that calls the compiled handler `lto_ir` (of no bytes on the emulated device, where the text calls it by its
+    /// address, and `exception_of` keeps it). `exception_of` makes the exception of what a handler has returned.
+    #[allow(clippy::too_many_arguments, reason = "named by the one caller, in Python")]
+    fn launch_device(
+        &self,
+        py: Python<'_>,
+        device: &str,
+        name: &str,
+        input: Py<RecordCodec>,
+        output: Option<Py<RecordCodec>>,
+        state: &Bound<'_, PyAny>,
+        text: String,
+        lto_ir: Vec<u8>,
+        exception_of: Py<PyAny>,
+        options: &Bound<'_, PyDict>,
+        site_packages: Vec<PathBuf>,
+    ) -> PyResult<NativeKernel> {
+        let options = kernel_options(options)?;
+        let output_shape = output.as_ref().map(|output| output.get().shape());
+        let kernel = device::kernel(text, lto_ir, input.get().shape(), output_shape, bytes_of(state)?)
+            .ok_or_else(|| error::kernel_error(py, "its records cannot be laid out on a device"))?;
+        self.with(py, |_| Ok(()))?;
+        let mut devices = self.devices();
+        let opened = device::open(py, &mut devices, device, site_packages)?;
+        let handle = py
+            .detach(|| opened.runtime.launch_on_device(name, options, kernel))
+            .map_err(|error| error::not_launched(py, &error))?;
+        Ok(NativeKernel::new(handle, input, output, Place::Device { exception_of }))
+    }
+
     /// How many messages have become dead letters.
     #[getter]
     fn dead_letter_count(&self, py: Python<'_>) -> PyResult<u64> {
-        self.with(py, |runtime| Ok(runtime.dead_letter_count()))
+        let on_devices: u64 = self.devices().values().map(|device| device.runtime.dead_letter_count()).sum();
+        self.with(py, |runtime| Ok(runtime.dead_letter_count() + on_devices))
     }
 
     /// The latest dead letters, oldest first, as `(kernel, reason)`.
     fn dead_letters(&self, py: Python<'_>) -> PyResult<Vec<(String, String)>> {
-        self.with(py, |runtime| {
-            let letters = runtime.dead_letters().into_iter();
-            Ok(letters
-                .map(|letter| (letter.fault.kernel.to_string(), letter.fault.reason.to_string()))
-                .collect())
-        })
+        let mut letters = self.with(py, |runtime| Ok(runtime.dead_letters()))?;
+        letters.extend(self.devices().values().flat_map(|device| device.runtime.dead_letters()));
+        letters.sort_by_key(|letter| letter.when);
+        let say = |letter: DeadLetterInfo| (letter.fault.kernel.to_string(), letter.fault.reason.to_string());
+        Ok(letters.into_iter().map(say).collect())
     }
 
     /// Ends every ring kernel once it has handled what it has accepted.
     fn shutdown(&self, py: Python<'_>, timeout: f64) -> PyResult<()> {
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(runtime) = runtime else { return Ok(()) };
+        let devices = std::mem::take(&mut *self.devices());
         let timeout = Duration::from_secs_f64(timeout);
-        py.detach(|| runtime.shutdown(timeout)).map_err(|stuck| error::kernel_error(py, &stuck.to_string()))
+        py.detach(|| {
+            let on_devices: Vec<_> =
+                devices.into_values().map(|device| device.runtime.shutdown(timeout)).collect();
+            on_devices.into_iter().chain([runtime.shutdown(timeout)]).collect::<Result<(), _>>()
+        })
+        .map_err(|stuck| error::kernel_error(py, &stuck.to_string()))
     }
 }
 

@@ -6,11 +6,13 @@
 //! | [`handler`] | a compiled handler as a ring kernel of the core runtime |
 //! | [`raised`] | the exceptions that compiled handlers raise |
 //! | [`kernel`] | `NativeKernel`: tell, ask, receive |
+//! | [`device`] | compiled handlers as ring kernels of a GPU, or of the device that pretends to be one |
 //! | [`launch`] | `NativeRuntime`: launching, dead letters, the end |
 //! | [`wait`] | waiting with the interpreter free and Ctrl-C at work |
 //! | [`error`] | errors of the core as exceptions of the package |
 
 mod codec;
+mod device;
 mod error;
 mod handler;
 mod kernel;
@@ -25,5 +27,6 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<codec::RecordCodec>()?;
     module.add_class::<kernel::NativeKernel>()?;
     module.add_class::<launch::NativeRuntime>()?;
+    module.add_function(wrap_pyfunction!(device::link_cubin, module)?)?;
     Ok(())
 }
