@@ -161,7 +161,10 @@ impl Ends {
             // the owner keeps other producers away.
             let made = unsafe { (self.segment.class.sender)(self.segment.ring(), self.segment.ring_bytes()) };
             let made = made.map_err(|error| self.failure(py, &format!("attach to ({error})")));
-            *end = Some(made.inspect_err(|_| owner.store(0, Ordering::Release))?);
+            let made = made.inspect_err(|_| owner.store(0, Ordering::Release))?;
+            // An owner that was killed may not have come to that.
+            self.segment.head().put.0.store(made.pushed(), Ordering::Relaxed);
+            *end = Some(made);
             taken()?;
         }
         Ok(end)
@@ -183,7 +186,9 @@ impl Ends {
             let made =
                 unsafe { (self.segment.class.receiver)(self.segment.ring(), self.segment.ring_bytes()) };
             let made = made.map_err(|error| self.failure(py, &format!("attach to ({error})")));
-            *end = Some(made.inspect_err(|_| owner.store(0, Ordering::Release))?);
+            let made = made.inspect_err(|_| owner.store(0, Ordering::Release))?;
+            self.segment.head().taken.0.store(made.popped(), Ordering::Relaxed);
+            *end = Some(made);
             taken()?;
         }
         Ok(end)

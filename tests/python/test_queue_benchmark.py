@@ -1,0 +1,49 @@
+"""The benchmark of queues measures what it says: each function gives a time for every sample, of work that was done."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from pydotcompute.ring_kernels.sync_queue import SyncQueue
+
+
+@pytest.fixture(scope="module")
+def queues() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("queues", Path(__file__).parents[2] / "benchmarks" / "queues.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_puts_and_gets_are_made(queues: ModuleType) -> None:
+    queue: SyncQueue[object] = SyncQueue()
+    samples = queues.put_get(queue, samples=3)
+    assert len(samples) == 3 and min(samples) > 0
+    assert queue.get_stats() == {"current_size": 0, "max_size": 4096, "total_enqueued": 3000, "total_dequeued": 3000}
+
+
+def test_asks_are_answered(queues: ModuleType) -> None:
+    for samples in (queues.threaded_ask(50), queues.threaded_ask(50, use_spsc=False), queues.compiled_ask(50)):
+        assert len(samples) == 50 and min(samples) > 0
+
+
+def test_messages_go_to_another_process_and_back(queues: ModuleType) -> None:
+    samples = queues.one_way(50, wait="adaptive")
+    assert len(samples) == 50 and min(samples) > 0
+
+
+def test_a_wrong_answer_is_no_sample(queues: ModuleType) -> None:
+    class Silent:
+        def send(self, message: int, timeout: float) -> bool:
+            return True
+
+        def receive(self, timeout: float) -> None:
+            return None
+
+    with pytest.raises(RuntimeError, match="answered with None"):
+        queues.ask(Silent(), 1)
