@@ -8,7 +8,7 @@ use dotcompute_ring::wait::{WaitStrategy, wait_for};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::pace;
+use super::pace::{self, Trial};
 
 /// How long the main thread sleeps before it sees to signals: Python runs their handlers on that thread only, and sleeping threads are
 /// not woken by them. Other threads sleep until they are woken.
@@ -23,6 +23,10 @@ const GLANCE: Duration = Duration::from_micros(1);
 /// How often a thread has let go of the interpreter in order to wait here, and how often one has got it back.
 static DETACHED: AtomicU64 = AtomicU64::new(0);
 static ATTACHED: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    static HAND_OVERS: Trial = const { Trial::new() };
+}
 
 /// What [`DETACHED`] is at this moment: to be read by a thread that publishes a message, while it is attached.
 pub(crate) fn detached() -> u64 {
@@ -152,14 +156,23 @@ fn detach<T: Send>(py: Python<'_>, f: impl FnOnce() -> T + Send) -> T {
 /// Spins until the thread that published has let go of the interpreter, or for a moment.
 ///
 /// It is about to: it waits for the answer. Queueing for the interpreter meanwhile would have the operating system put this thread to
-/// sleep and wake it again, which takes longer than all the rest of a round trip.
+/// sleep and wake it again, which takes longer than all the rest of a round trip. But where the two share a core, the other can let go
+/// only once this thread sleeps: then spinning fails, and is left off.
 fn wait_for_hand_over(published: &AtomicU64) {
     let held = || published.load(Ordering::Relaxed) == detached();
     if cfg!(Py_GIL_DISABLED) || !held() {
         return;
     }
-    let until = Instant::now() + HAND_OVER;
-    while held() && Instant::now() < until {
-        std::hint::spin_loop();
-    }
+    HAND_OVERS.with(|hand_overs| {
+        if hand_overs.is_due() {
+            let until = Instant::now() + HAND_OVER;
+            while Instant::now() < until {
+                if !held() {
+                    return hand_overs.hit();
+                }
+                std::hint::spin_loop();
+            }
+        }
+        hand_overs.miss();
+    });
 }
