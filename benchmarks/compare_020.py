@@ -4,8 +4,8 @@ A second environment with `pydotcompute==0.2.0` from PyPI, and with the same int
 uvloop as this one, is made once in `target/`. Then rounds are run in turn: this release, the old one, this release, and so on, each in
 a process of its own. A quotient is taken within a round, so that whatever slows the machine for a while slows both.
 
-Every workload (see `_workloads.py`) checks what comes out, on both sides. The workloads that need an event loop are run on uvloop and
-on asyncio's own.
+Every workload (see `_workloads.py`) checks what comes out, on both sides. The workloads that need an event loop are run on uvloop, if it
+is installed, and on asyncio's own.
 
     python benchmarks/compare_020.py            # some three minutes
     python benchmarks/compare_020.py --quick    # shows that it runs, not how fast
@@ -13,6 +13,7 @@ on asyncio's own.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -71,13 +72,19 @@ class Pair:
         return figures
 
 
+def has_uvloop() -> bool:
+    """Whether uvloop is installed here, and so is to be installed beside the old release too."""
+    return importlib.util.find_spec("uvloop") is not None
+
+
 def old_environment() -> Path:
     """The interpreter of the environment with the old release, which is made if it is not there.
 
     Raises:
         SystemExit: If the environment cannot be made, with what pip said.
     """
-    pins = [f"{name}=={metadata.version(name)}" for name in ("numpy", "msgpack", "uvloop")]
+    names = ["numpy", "msgpack", *(["uvloop"] if has_uvloop() else [])]
+    pins = [f"{name}=={metadata.version(name)}" for name in names]
     folder = ROOT / "target" / f"pydotcompute-{OLD}-{sys.implementation.cache_tag}"
     python = folder / "bin" / "python"
     note = folder / "pins.txt"
@@ -126,7 +133,9 @@ def compare(old_python: Path, rounds: int, quick: bool, only: Sequence[str]) -> 
 
     names = [workload.name for workload in WORKLOADS if not only or workload.name in only]
     on_asyncio = [name for name in names if name in ON_A_LOOP]
-    sessions = [("uvloop", names), *([("asyncio", on_asyncio)] if on_asyncio else [])]
+    sessions = [("asyncio", names)]
+    if has_uvloop():
+        sessions = [("uvloop", names), *([("asyncio", on_asyncio)] if on_asyncio else [])]
     pairs = {(loop, name): Pair(_label(loop, name), [], [], {}) for loop, chosen in sessions for name in chosen}
     turns = [
         (loop, chosen, side, python)
