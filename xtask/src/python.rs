@@ -22,6 +22,17 @@ const IN_A_WHEEL: [&str; 5] = [
     "LICENSE-APACHE",
 ];
 
+/// CPython 3.14 without a lock, as PyO3 describes interpreters.
+const FREE_THREADED: &str = "implementation=CPython
+version=3.14
+shared=true
+target_abi=CPython-free_threaded-3.14
+lib_name=python3.14t
+pointer_width=64
+build_flags=Py_GIL_DISABLED
+suppress_build_script_link_lines=true
+";
+
 /// What shows that an installed wheel works, with nothing beside it but what it asks for.
 const SMOKE: &str = "tests/python/wheel_smoke.py";
 
@@ -73,6 +84,24 @@ pub fn wheel(workspace: &Workspace) -> Result<(), Failure> {
         .args(["-W", "error", "-I"])
         .arg(workspace.root().join(SMOKE))
         .in_directory(&fresh.folder)
+        .run(workspace)
+}
+
+/// Compiles the extension for an interpreter without a lock, which need not be there: PyO3 is told what it would be.
+///
+/// # Errors
+///
+/// When it does not compile, or the description cannot be written.
+pub fn free_threaded(workspace: &Workspace) -> Result<(), Failure> {
+    let folder = workspace.target_dir().join("free-threaded");
+    let description = folder.join("interpreter.txt");
+    fs::create_dir_all(&folder).map_err(Failure::io(format!("making {}", folder.display())))?;
+    fs::write(&description, FREE_THREADED)
+        .map_err(Failure::io(format!("writing {}", description.display())))?;
+    Invocation::cargo(["clippy", "--package", "dotcompute-python", "--quiet"])
+        .args(["--", "-D", "warnings"])
+        .env("PYO3_CONFIG_FILE", &description)
+        .env("CARGO_TARGET_DIR", &folder)
         .run(workspace)
 }
 

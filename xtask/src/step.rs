@@ -41,11 +41,13 @@ pub enum Step {
     Site,
     /// The wheel: built, looked into, and tried in a fresh environment
     Wheel,
+    /// The extension for Python without an interpreter lock, compiled
+    FreeThreaded,
 }
 
 impl Step {
     pub const LINT: [Step; 3] = [Step::Fmt, Step::Clippy, Step::Deny];
-    pub const TEST: [Step; 15] = [
+    pub const TEST: [Step; 16] = [
         Step::Fmt,
         Step::Clippy,
         Step::Deny,
@@ -61,6 +63,7 @@ impl Step {
         Step::Python,
         Step::Site,
         Step::Wheel,
+        Step::FreeThreaded,
     ];
 
     fn name(self) -> String {
@@ -88,6 +91,7 @@ impl Step {
             Step::Python => python::check(workspace),
             Step::Site => python::site(workspace),
             Step::Wheel => python::wheel(workspace),
+            Step::FreeThreaded => python::free_threaded(workspace),
         }
     }
 }
