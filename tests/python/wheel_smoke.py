@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 import pydotcompute
+from pydotcompute import RingKernelMessage, RingKernelRuntime, UnifiedBuffer, kernel, message, ring_kernel
 from pydotcompute.compilation import KernelCache
-from pydotcompute.decorators import kernel
-from pydotcompute.exceptions import KernelNotFoundError
+from pydotcompute.ring_kernels import ThreadedKernelContext, ThreadedRingKernel
+from pydotcompute.ring_kernels._cython import FastSPSCQueue
+from pydotcompute.ring_kernels.lifecycle import KernelContext
 
 OPTIONAL = {"cupy", "mlx", "numba", "torch"}
 
@@ -46,9 +50,59 @@ def the_cache_keeps(folder: Path) -> None:
     assert KernelCache(folder).load("add", "hash") == b"code"
 
 
+@message
+@dataclass
+class Number(RingKernelMessage):
+    """What is asked, and what is answered."""
+
+    value: float = 0.0
+
+
+@ring_kernel(kernel_id="double", input_type=Number, output_type=Number)
+async def double(ctx: KernelContext[Number, Number]) -> None:
+    """Answers with twice the number."""
+    while not ctx.should_terminate:
+        asked = await ctx.receive()
+        await ctx.send(Number(value=2 * asked.value, correlation_id=asked.message_id))
+
+
+async def coroutines_answer() -> None:
+    """A ring kernel in a coroutine, and its message as bytes."""
+    async with RingKernelRuntime() as runtime:
+        await runtime.launch("double")
+        await runtime.activate("double")
+        answer: Number = await runtime.send_and_receive("double", Number(value=21.0), timeout=10.0)
+    assert Number.deserialize(answer.serialize()).value == 42
+
+
+def threads_answer() -> None:
+    """A ring kernel on a thread, and a queue of the third tier."""
+
+    def increment(ctx: ThreadedKernelContext[int, int]) -> None:
+        while not ctx.should_terminate:
+            number = ctx.receive(timeout=0.1)
+            if number is not None:
+                ctx.send(number + 1)
+
+    with ThreadedRingKernel("increment", increment) as running:
+        running.send(41)
+        assert running.receive(timeout=10.0) == 42
+    queue: FastSPSCQueue[str] = FastSPSCQueue(4)
+    assert queue.put("a") and queue.get() == "a"
+
+
+def buffers_hold_arrays() -> None:
+    """A buffer on a machine that need not have a GPU."""
+    buffer: UnifiedBuffer[np.float32] = UnifiedBuffer(4, dtype=np.float32).allocate(device=False)
+    buffer.host[:] = 3
+    assert buffer.host.sum() == 12
+
+
 if __name__ == "__main__":
     where_it_came_from()
     kernels_run_as_plain_python()
     the_cache_keeps(Path(sys.prefix) / "kernels")
-    assert KernelNotFoundError("sensor", ["pump"]).available == ["pump"]
+    asyncio.run(coroutines_answer())
+    threads_answer()
+    buffers_hold_arrays()
     print(f"pydotcompute {pydotcompute.__version__} works in {sys.prefix}")

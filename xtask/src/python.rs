@@ -65,6 +65,8 @@ pub fn site(workspace: &Workspace) -> Result<(), Failure> {
         .program("mkdocs")
         .args(["build", "--strict", "--quiet", "--site-dir"])
         .arg(workspace.target_dir().join("site"))
+        // A banner of the theme's about another program.
+        .env("NO_MKDOCS_2_WARNING", "1")
         .run(workspace)
 }
 
