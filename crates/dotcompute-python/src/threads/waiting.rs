@@ -128,6 +128,8 @@ pub(crate) fn give_way(py: Python<'_>, mut ready: impl FnMut() -> bool + Send, p
     }
     detach(py, || {
         let attached = ATTACHED.load(Ordering::Relaxed);
+        // Who queues for the interpreter has just been woken, and may need this very core to take it.
+        std::thread::yield_now();
         let until = Instant::now() + GLANCE;
         while Instant::now() < until {
             if ready() {
