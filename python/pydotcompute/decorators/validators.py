@@ -50,9 +50,9 @@ def validate_message(cls: C) -> C:
         UserWarning: If it has no ``serialize`` method, as ``@message`` gives it.
 
     Example:
+        >>> from pydotcompute import message
         >>> @validate_message
         ... @message
-        ... @dataclass
         ... class Reading:
         ...     celsius: float = 0.0
     """
@@ -74,8 +74,15 @@ def validate_config(config_cls: type) -> Callable[[F], F]:
         The decorator. The functions that it makes raise ``TypeValidationError`` for an argument of another type than its field's.
 
     Example:
+        >>> from pydotcompute.ring_kernels.lifecycle import RingKernelConfig
         >>> @validate_config(RingKernelConfig)
-        ... def launch(kernel_id: str, grid_size: int = 1) -> None: ...
+        ... def launch(kernel_id, grid_size=1):
+        ...     return kernel_id
+        >>> launch("sensor")
+        'sensor'
+        >>> launch(7)
+        Traceback (most recent call last):
+        pydotcompute.exceptions.TypeValidationError: Type mismatch in parameter 'kernel_id': expected str, got int
     """
 
     def decorate(func: F) -> F:
