@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
+from pydotcompute.exceptions import InvalidConfigurationError
 from pydotcompute.ring_kernels.lifecycle import Supervision
 from pydotcompute.ring_kernels.message import RingKernelMessage
 from pydotcompute.ring_kernels.runtime import register_ring_kernel
@@ -32,6 +33,8 @@ def ring_kernel(
     backpressure: str = "block",
     auto_register: bool = True,
     supervision: Supervision | None = None,
+    device: str | None = None,
+    state: Any = None,
 ) -> Callable[[F], F]: ...
 
 
@@ -49,6 +52,8 @@ def ring_kernel(
     backpressure: str = "block",
     auto_register: bool = True,
     supervision: Supervision | None = None,
+    device: str | None = None,
+    state: Any = None,
 ) -> F | Callable[[F], F]:
     """Declares a function as a ring kernel.
 
@@ -67,6 +72,9 @@ def ring_kernel(
         backpressure: What happens to a message for which there is no room: ``"block"``, ``"reject"`` or ``"drop_oldest"``.
         auto_register: Whether ``runtime.launch(kernel_id)`` finds it without being given the function.
         supervision: What happens after an exception; by default it is not started again.
+        device: Makes it a native ring kernel (:mod:`pydotcompute.native`): the function is a plain ``handler(ctx, state, msg)``, compiled
+            at launch for ``"cpu"`` or ``"cuda"`` and run there without the interpreter.
+        state: What the state of a native ring kernel begins as: a class made by ``pydotcompute.native.state``, or an instance of one.
 
     Returns:
         The function.
@@ -80,6 +88,11 @@ def ring_kernel(
         'double'
     """
 
+    if device not in (None, "cpu", "cuda", "emulated"):
+        raise InvalidConfigurationError("device", device, "choose 'cpu' or 'cuda', or None for a ring kernel in Python")
+    if device is None and state is not None:
+        raise InvalidConfigurationError("state", state, "only native ring kernels have one that is declared; give device= too")
+
     def decorate(function: F) -> F:
         config: dict[str, Any] = {
             "input_queue_size": input_queue_size or queue_size,
@@ -92,6 +105,8 @@ def ring_kernel(
             config["supervision"] = supervision
         name = kernel_id or function.__name__
         meta = {"kernel_id": name, "input_type": input_type, "output_type": output_type, "config": config}
+        if device is not None:
+            meta["native"] = {"device": device, "state": state}
 
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:

@@ -39,9 +39,10 @@ from weakref import WeakSet
 import numpy as np
 
 from pydotcompute import _core
-from pydotcompute.exceptions import InvalidConfigurationError, KernelError, TypeValidationError
+from pydotcompute.exceptions import InvalidConfigurationError, KernelError, QueueTimeoutError, TypeValidationError
 from pydotcompute.native._cpu import compile_for_host
 from pydotcompute.native._cuda import compile_for_device, text_that_calls, text_that_calls_host, wheel_folders
+from pydotcompute.native._loop import complete
 from pydotcompute.native.handler import HandlerDeclaration, declare
 
 __all__ = ["Latency", "NativeKernel", "NativeRuntime", "NativeStats", "compile_cubin"]
@@ -194,7 +195,8 @@ class NativeKernel:
         queue_size: Messages that each of the four priority bands of the input queue holds; a power of two, or rounded up to one.
         output_queue_size: Outputs that wait for :meth:`receive`; when there are that many, the ring kernel waits.
         backpressure: What a sender meets at a full queue: ``"block"``, ``"reject"`` (``QueueFullError``) or ``"drop_oldest"``.
-        on_error: After an exception: ``"fail"``, ``"resume"`` with the state as it is, or ``"restart"`` with a new state.
+        on_error: After an exception: ``"fail"``, ``"resume"`` with the state as it is, or ``"restart"`` with a new state; or how often it
+            is restarted, as ``(times or None, within seconds, seconds before the first)``.
         dedicated: Gives it a thread of its own, rather than one of the runtime's.
         spin: Never sleeps: the lowest latency, for a thread that has a core of its own.
         time_one_in: One message in so many has its times measured; 0 for none.
@@ -220,7 +222,7 @@ class NativeKernel:
         queue_size: int = 1024,
         output_queue_size: int = 1024,
         backpressure: Literal["block", "reject", "drop_oldest"] | str = "block",
-        on_error: Literal["fail", "resume", "restart"] | str = "fail",
+        on_error: Literal["fail", "resume", "restart"] | str | tuple[int | None, float, float] = "fail",
         dedicated: bool = False,
         spin: bool = False,
         time_one_in: int = 128,
@@ -353,6 +355,27 @@ class NativeKernel:
             KernelStateError: The ring kernel was not activated; or it has ended, and there are no more.
         """
         return self._core.receive(timeout)
+
+    async def tell_async(self, message: Any, timeout: float | None = None) -> None:
+        """As :meth:`tell`, for an event loop, which goes on while this waits for room."""
+        try:
+            await complete(self._core.begin_tell(message), timeout)
+        except TimeoutError as error:
+            raise QueueTimeoutError(self.name, timeout or 0.0, "send") from error
+
+    async def ask_async(self, message: Any, timeout: float | None = None) -> Any:
+        """As :meth:`ask`, for an event loop, which goes on while this waits. Without a timeout an idle ring kernel answers at once."""
+        try:
+            return await complete(self._core.begin_ask(message, timeout is not None), timeout)
+        except TimeoutError as error:
+            raise QueueTimeoutError(self.name, timeout or 0.0, "receive") from error
+
+    async def receive_async(self, timeout: float | None = None) -> Any:
+        """As :meth:`receive`, for an event loop, which goes on while this waits."""
+        try:
+            return await complete(self._core.begin_receive(), timeout)
+        except TimeoutError as error:
+            raise QueueTimeoutError(self.name, timeout or 0.0, "receive") from error
 
     def tell_many(self, records: np.ndarray[Any, Any], timeout: float | None = None) -> int:
         """Sends each record of an array as a message, in order. Nothing is made in Python for each.

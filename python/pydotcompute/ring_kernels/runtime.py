@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
     from types import TracebackType
 
+    from pydotcompute.native.kernel import NativeRuntime
+
 __all__ = ["RingKernelRuntime", "get_registered_kernel", "register_ring_kernel"]
 
 TIn = TypeVar("TIn")
@@ -79,6 +81,7 @@ class RingKernelRuntime(_core.RuntimePort):
         self._telemetry = TelemetryCollector() if enable_telemetry else None
         self._active = False
         self._closed = False
+        self._native_runtime: NativeRuntime | None = None
         self._use_eager_tasks = use_eager_tasks
         self._eager_tasks_installed = False
         self._uvloop_installed = use_uvloop and install_uvloop()
@@ -105,6 +108,9 @@ class RingKernelRuntime(_core.RuntimePort):
         outcomes = await asyncio.gather(*(kernel.terminate(timeout) for kernel in list(self._kernels.values())), return_exceptions=True)
         self._kernels.clear()
         self._active, self._closed = False, True
+        if self._native_runtime is not None:
+            native, self._native_runtime = self._native_runtime, None
+            await asyncio.to_thread(native.shutdown, timeout)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
@@ -128,7 +134,7 @@ class RingKernelRuntime(_core.RuntimePort):
     async def launch(
         self,
         kernel_id: str,
-        kernel_func: Callable[[KernelContext[TIn, TOut]], Any] | None = None,
+        kernel_func: Callable[[KernelContext[TIn, TOut]], Any] | Callable[..., Any] | None = None,
         *,
         config: RingKernelConfig | None = None,
         input_type: type[TIn] | None = None,
@@ -165,9 +171,35 @@ class RingKernelRuntime(_core.RuntimePort):
             output_type = output_type or meta.get("output_type")
             config = config or RingKernelConfig(kernel_id=kernel_id, **meta.get("config", {}))
         assert kernel_func is not None
+        native = getattr(kernel_func, "_ring_kernel_meta", {}).get("native")
+        if native is not None:
+            launched: RingKernel[TIn, TOut] = await self._launch_native(kernel_id, kernel_func, config, input_type, output_type, native)
+            return launched
         kernel: RingKernel[TIn, TOut] = RingKernel(kernel_id, kernel_func, config=config, input_type=input_type, output_type=output_type)
         if self._telemetry is not None:
             kernel._telemetry = self._telemetry.register_kernel(kernel_id)
+        await kernel.launch()
+        self._kernels[kernel_id] = kernel
+        return kernel
+
+    async def _launch_native(
+        self,
+        kernel_id: str,
+        handler: Callable[..., Any],
+        config: RingKernelConfig | None,
+        input_type: type[Any] | None,
+        output_type: type[Any] | None,
+        native: dict[str, Any],
+    ) -> Any:
+        """Launches what ``@ring_kernel(device=...)`` has declared; Numba is imported here at the earliest."""
+        from pydotcompute.native.kernel import NativeRuntime
+        from pydotcompute.native.ring_kernel import NativeRingKernel
+
+        if self._native_runtime is None:
+            self._native_runtime = NativeRuntime()
+        kernel = NativeRingKernel(
+            kernel_id, handler, runtime=self._native_runtime, config=config, input_type=input_type, output_type=output_type, **native
+        )
         await kernel.launch()
         self._kernels[kernel_id] = kernel
         return kernel
@@ -299,7 +331,7 @@ class RingKernelRuntime(_core.RuntimePort):
     async def kernel_scope(
         self,
         kernel_id: str,
-        kernel_func: Callable[[KernelContext[TIn, TOut]], Any] | None = None,
+        kernel_func: Callable[[KernelContext[TIn, TOut]], Any] | Callable[..., Any] | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[RingKernel[TIn, TOut]]:
         """A ring kernel of this runtime that is active within an ``async with``, and terminated after it.

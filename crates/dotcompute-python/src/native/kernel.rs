@@ -15,6 +15,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
+#[cfg(unix)]
+use super::bell::{NativeOperation, Outcome};
 use super::codec::{RecordCodec, bytes_of};
 use super::error;
 use super::handler::Program;
@@ -193,6 +195,36 @@ impl NativeKernel {
         self.answer(py, &output)
     }
 
+    /// As `tell`, for an event loop.
+    #[cfg(unix)]
+    fn begin_tell(slf: &Bound<'_, Self>, message: &Bound<'_, PyAny>) -> PyResult<NativeOperation> {
+        let record = slf.get().input.get().pack(message)?;
+        let handle = slf.get().handle_for(message, false)?;
+        let telling = async move { Outcome::Told(handle.tell_async(record).await) };
+        Ok(NativeOperation::new(slf.clone().unbind(), telling))
+    }
+
+    /// As `ask`, for an event loop. An ask `within` a time does not run the handler on the loop's thread.
+    #[cfg(unix)]
+    fn begin_ask(
+        slf: &Bound<'_, Self>,
+        message: &Bound<'_, PyAny>,
+        within: bool,
+    ) -> PyResult<NativeOperation> {
+        let record = slf.get().input.get().pack(message)?;
+        let handle = slf.get().handle_for(message, !within)?;
+        let asking = async move { Outcome::Asked(handle.ask_async(record).await) };
+        Ok(NativeOperation::new(slf.clone().unbind(), asking))
+    }
+
+    /// As `receive`, for an event loop.
+    #[cfg(unix)]
+    fn begin_receive(slf: &Bound<'_, Self>) -> NativeOperation {
+        let handle = Arc::clone(&slf.get().handle);
+        let receiving = async move { Outcome::Received(handle.receive_async().await) };
+        NativeOperation::new(slf.clone().unbind(), receiving)
+    }
+
     /// Sends the records of a contiguous array, in order. Gives how many were accepted, and the error of the one that was not.
     #[pyo3(signature = (records, timeout = None))]
     fn tell_records(
@@ -364,6 +396,30 @@ fn latency(latency: &LatencySummary) -> (u64, f64, f64, f64, f64) {
 }
 
 impl NativeKernel {
+    /// What an operation of an event loop gives Python.
+    #[cfg(unix)]
+    pub(super) fn outcome<'py>(
+        &self,
+        py: Python<'py>,
+        outcome: Outcome,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        match outcome {
+            Outcome::Told(told) => {
+                told.map_err(|error| error::refused(py, &error, "tell"))?;
+                Ok(None)
+            }
+            Outcome::Asked(asked) => {
+                let answer = asked.map_err(|error| self.unanswered(py, &error))?;
+                self.answer(py, &answer).map(Some)
+            }
+            Outcome::Received(received) => {
+                let endless = Deadline::new(py, None)?;
+                let output = received.map_err(|error| error::not_received(py, &error, endless))?;
+                self.answer(py, &output).map(Some)
+            }
+        }
+    }
+
     fn live(
         &self,
         py: Python<'_>,

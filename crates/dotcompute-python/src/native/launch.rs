@@ -177,13 +177,7 @@ fn kernel_options(options: &Bound<'_, PyDict>) -> PyResult<KernelOptions> {
             ));
         }
     };
-    let on_error: String = get("on_error")?.extract()?;
-    let supervision = match &*on_error {
-        "fail" => Supervision::Never,
-        "resume" => Supervision::Resume,
-        "restart" => Supervision::restart(u32::MAX, Duration::from_secs(1)),
-        other => return Err(error::invalid(py, "on_error", other, "choose 'fail', 'resume' or 'restart'")),
-    };
+    let supervision = supervision(&get("on_error")?)?;
     let mut made = KernelOptions::new()
         .capacity(get("queue_size")?.extract()?)
         .output_capacity(get("output_queue_size")?.extract()?)
@@ -200,4 +194,25 @@ fn kernel_options(options: &Bound<'_, PyDict>) -> PyResult<KernelOptions> {
         made = made.wait(WaitStrategy::Spin);
     }
     Ok(made)
+}
+
+/// What happens after an exception: by name, or restarts as `(how many or None, within seconds, backoff in seconds)`.
+fn supervision(on_error: &Bound<'_, PyAny>) -> PyResult<Supervision> {
+    if let Ok((max, within, backoff)) = on_error.extract::<(Option<u32>, f64, f64)>() {
+        let within = Duration::from_secs_f64(within);
+        let backoff = Duration::from_secs_f64(backoff);
+        return Ok(match max {
+            Some(0) => Supervision::Never,
+            max => Supervision::Restart { max: max.unwrap_or(u32::MAX), within, backoff },
+        });
+    }
+    let name: String = on_error.extract()?;
+    match &*name {
+        "fail" => Ok(Supervision::Never),
+        "resume" => Ok(Supervision::Resume),
+        "restart" => Ok(Supervision::restart(u32::MAX, Duration::from_secs(1))),
+        other => {
+            Err(error::invalid(on_error.py(), "on_error", other, "choose 'fail', 'resume' or 'restart'"))
+        }
+    }
 }

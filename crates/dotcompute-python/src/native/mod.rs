@@ -9,8 +9,11 @@
 //! | [`device`] | compiled handlers as ring kernels of a GPU, or of the device that pretends to be one |
 //! | [`launch`] | `NativeRuntime`: launching, dead letters, the end |
 //! | [`wait`] | waiting with the interpreter free and Ctrl-C at work |
+//! | `bell` | the same from an event loop |
 //! | [`error`] | errors of the core as exceptions of the package |
 
+#[cfg(unix)]
+mod bell;
 mod codec;
 mod device;
 mod error;
@@ -27,6 +30,10 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<codec::RecordCodec>()?;
     module.add_class::<kernel::NativeKernel>()?;
     module.add_class::<launch::NativeRuntime>()?;
+    #[cfg(unix)]
+    module.add_class::<bell::NativeBell>()?;
+    #[cfg(unix)]
+    module.add_class::<bell::NativeOperation>()?;
     module.add_function(wrap_pyfunction!(device::link_cubin, module)?)?;
     Ok(())
 }

@@ -1,0 +1,150 @@
+"""Native ring kernels of a :class:`~pydotcompute.ring_kernels.runtime.RingKernelRuntime`: what ``@ring_kernel(device=...)`` launches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from pydotcompute.exceptions import KernelStateError
+from pydotcompute.native.handler import HandlerDeclaration, declare
+from pydotcompute.native.kernel import NativeKernel, NativeRuntime
+from pydotcompute.ring_kernels.lifecycle import KernelState, RingKernelConfig
+
+__all__ = ["NativeRingKernel"]
+
+
+class NativeRingKernel:
+    """A native ring kernel with the interface of an asyncio one: the same calls, to be awaited.
+
+    Args:
+        kernel_id: Its name.
+        handler: Its handler, a plain function ``handler(ctx, state, msg)``.
+        runtime: The native runtime that it lives in.
+        config: Its settings.
+        device: ``"cpu"`` or ``"cuda"``.
+        state: What its state begins as.
+        input_type: The class of its messages, where the handler's annotation cannot be read.
+        output_type: The class of its answers, where the handler's annotation cannot be read.
+
+    Raises:
+        TypeValidationError: The handler, its messages or its state are not such as a native ring kernel can have.
+    """
+
+    def __init__(
+        self,
+        kernel_id: str,
+        handler: Callable[..., Any],
+        *,
+        runtime: NativeRuntime,
+        config: RingKernelConfig | None = None,
+        device: str = "cpu",
+        state: Any = None,
+        input_type: type[Any] | None = None,
+        output_type: type[Any] | None = None,
+    ) -> None:
+        self.kernel_id = kernel_id
+        self._declared: HandlerDeclaration = declare(handler, state=state, input_type=input_type, output_type=output_type)
+        self.input_type = self._declared.input.cls
+        self.output_type = None if self._declared.output is None else self._declared.output.cls
+        self._runtime = runtime
+        self._config = config or RingKernelConfig(kernel_id=kernel_id)
+        self._device = device
+        self._native: NativeKernel | None = None
+
+    @property
+    def native(self) -> NativeKernel:
+        """The ring kernel itself, for threads and for arrays of messages.
+
+        Raises:
+            KernelStateError: It was not launched.
+        """
+        if self._native is None:
+            raise KernelStateError(self.kernel_id, KernelState.CREATED.name, "use")
+        return self._native
+
+    @property
+    def state(self) -> KernelState:
+        """Where it is in its life."""
+        return KernelState.CREATED if self._native is None else KernelState[self._native.lifecycle_state]
+
+    @property
+    def config(self) -> RingKernelConfig:
+        """Its settings."""
+        return self._config
+
+    async def launch(self) -> None:
+        """Compiles the handler and takes what the ring kernel needs. The loop goes on meanwhile.
+
+        Raises:
+            KernelStateError: It was launched before.
+            KernelCompilationError: The handler does not compile; the error names the line.
+            BackendNotAvailableError: Numba, or the GPU or its compiler, is missing.
+        """
+        if self._native is not None:
+            raise KernelStateError(self.kernel_id, self.state.name, "launch")
+        self._native = await asyncio.to_thread(self._make)
+
+    def _make(self) -> NativeKernel:
+        config, supervision = self._config, self._config.supervision
+        return NativeKernel(
+            self._declared,
+            self.kernel_id,
+            device=self._device,
+            queue_size=config.input_queue_size,
+            output_queue_size=config.output_queue_size,
+            backpressure=config.backpressure_strategy.lower(),
+            on_error=(supervision.max_restarts, supervision.within, supervision.backoff),
+            runtime=self._runtime,
+        )
+
+    async def activate(self) -> None:
+        """Starts handling messages.
+
+        Raises:
+            KernelStateError: It is not launched, or was activated before.
+        """
+        self.native.activate()
+
+    async def deactivate(self) -> None:
+        """Pauses it at its next message boundary. Its messages wait.
+
+        Raises:
+            KernelStateError: It is not active.
+        """
+        await asyncio.to_thread(self.native.deactivate)
+
+    async def reactivate(self) -> None:
+        """Goes on after a pause.
+
+        Raises:
+            KernelStateError: It is not deactivated.
+        """
+        self.native.reactivate()
+
+    async def terminate(self, timeout: float = 5.0) -> None:
+        """Ends it once it has handled what it has accepted.
+
+        Args:
+            timeout: How long to wait, in seconds; then it is aborted.
+
+        Raises:
+            KernelError: It took longer.
+        """
+        if self._native is not None:
+            await asyncio.to_thread(self._native.terminate, timeout)
+
+    async def send(self, message: Any, timeout: float | None = None) -> None:
+        """As :meth:`NativeKernel.tell`."""
+        await self.native.tell_async(message, timeout)
+
+    async def receive(self, timeout: float | None = None) -> Any:
+        """As :meth:`NativeKernel.receive`."""
+        return await self.native.receive_async(timeout)
+
+    async def ask(self, message: Any, timeout: float | None = None) -> Any:
+        """As :meth:`NativeKernel.ask`."""
+        return await self.native.ask_async(message, timeout)
+
+    def __repr__(self) -> str:
+        return f"NativeRingKernel({self.kernel_id!r}, device={self._device!r}, state={self.state.name})"
