@@ -104,9 +104,9 @@ async def through_the_runtime(records: NDArray[Any], device: str) -> list[float]
         The scores.
     """
     detector = ring_kernel(kernel_id="detector", device=device, state=Memory)(detect)
-    async with RingKernelRuntime() as runtime, runtime.kernel_scope("detector", detector):
+    async with RingKernelRuntime() as runtime, runtime.kernel_scope("detector", detector) as kernel:
         measurements = (Measurement(int(record["stream"]), float(record["value"])) for record in records)
-        return [(await runtime.send_and_receive("detector", measurement)).deviations for measurement in measurements]
+        return [(await kernel.ask(measurement)).deviations for measurement in measurements]
 
 
 def one_at_a_time(records: NDArray[Any], device: str) -> tuple[list[float], float]:

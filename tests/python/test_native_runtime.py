@@ -96,6 +96,8 @@ async def test_exceptions_and_supervision_are_as_declared() -> None:
                 assert (await kernel.ask(Count(8), timeout=30.0)).value == 4
             with pytest.raises(KernelError):
                 await kernel.ask(Count(-1), timeout=30.0)
+            # The asker is told first, and then the ring kernel ends.
+            assert await asyncio.to_thread(kernel.native._core.wait_ended, 30.0)
             with pytest.raises(KernelStateError):
                 await kernel.ask(Count(8), timeout=30.0)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from pydotcompute import _core
 from pydotcompute.exceptions import KernelAlreadyExistsError, KernelNotFoundError, KernelStateError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from pydotcompute.native.kernel import NativeRuntime
+    from pydotcompute.native.ring_kernel import NativeRingKernel
 
 __all__ = ["RingKernelRuntime", "get_registered_kernel", "register_ring_kernel"]
 
@@ -131,16 +132,38 @@ class RingKernelRuntime(_core.RuntimePort):
             raise KernelNotFoundError(kernel_id, self.kernel_ids)
         return kernel
 
+    @overload
     async def launch(
         self,
         kernel_id: str,
-        kernel_func: Callable[[KernelContext[TIn, TOut]], Any] | Callable[..., Any] | None = None,
+        kernel_func: Callable[[KernelContext[TIn, TOut]], Any] | None = None,
         *,
         config: RingKernelConfig | None = None,
         input_type: type[TIn] | None = None,
         output_type: type[TOut] | None = None,
-    ) -> RingKernel[TIn, TOut]:
+    ) -> RingKernel[TIn, TOut]: ...
+    @overload
+    async def launch(
+        self,
+        kernel_id: str,
+        kernel_func: Callable[[Any, Any, Any], Any],
+        *,
+        config: RingKernelConfig | None = None,
+        input_type: type[Any] | None = None,
+        output_type: type[Any] | None = None,
+    ) -> NativeRingKernel: ...
+    async def launch(
+        self,
+        kernel_id: str,
+        kernel_func: Callable[..., Any] | None = None,
+        *,
+        config: RingKernelConfig | None = None,
+        input_type: type[Any] | None = None,
+        output_type: type[Any] | None = None,
+    ) -> RingKernel[Any, Any] | NativeRingKernel:
         """Launches a ring kernel: takes what it needs, and does not start it yet.
+
+        A handler decorated with ``@ring_kernel(device=...)`` becomes a native one.
 
         Args:
             kernel_id: Its name.
@@ -173,9 +196,8 @@ class RingKernelRuntime(_core.RuntimePort):
         assert kernel_func is not None
         native = getattr(kernel_func, "_ring_kernel_meta", {}).get("native")
         if native is not None:
-            launched: RingKernel[TIn, TOut] = await self._launch_native(kernel_id, kernel_func, config, input_type, output_type, native)
-            return launched
-        kernel: RingKernel[TIn, TOut] = RingKernel(kernel_id, kernel_func, config=config, input_type=input_type, output_type=output_type)
+            return await self._launch_native(kernel_id, kernel_func, config, input_type, output_type, native)
+        kernel: RingKernel[Any, Any] = RingKernel(kernel_id, kernel_func, config=config, input_type=input_type, output_type=output_type)
         if self._telemetry is not None:
             kernel._telemetry = self._telemetry.register_kernel(kernel_id)
         await kernel.launch()
@@ -190,7 +212,7 @@ class RingKernelRuntime(_core.RuntimePort):
         input_type: type[Any] | None,
         output_type: type[Any] | None,
         native: dict[str, Any],
-    ) -> Any:
+    ) -> NativeRingKernel:
         """Launches what ``@ring_kernel(device=...)`` has declared; Numba is imported here at the earliest."""
         from pydotcompute.native.kernel import NativeRuntime
         from pydotcompute.native.ring_kernel import NativeRingKernel
@@ -327,13 +349,16 @@ class RingKernelRuntime(_core.RuntimePort):
             "total_errors": 0,
         }
 
+    @overload
+    def kernel_scope(
+        self, kernel_id: str, kernel_func: Callable[[KernelContext[TIn, TOut]], Any] | None = None, **kwargs: Any
+    ) -> AbstractAsyncContextManager[RingKernel[TIn, TOut]]: ...
+    @overload
+    def kernel_scope(
+        self, kernel_id: str, kernel_func: Callable[[Any, Any, Any], Any], **kwargs: Any
+    ) -> AbstractAsyncContextManager[NativeRingKernel]: ...
     @asynccontextmanager
-    async def kernel_scope(
-        self,
-        kernel_id: str,
-        kernel_func: Callable[[KernelContext[TIn, TOut]], Any] | Callable[..., Any] | None = None,
-        **kwargs: Any,
-    ) -> AsyncIterator[RingKernel[TIn, TOut]]:
+    async def kernel_scope(self, kernel_id: str, kernel_func: Callable[..., Any] | None = None, **kwargs: Any) -> AsyncIterator[Any]:
         """A ring kernel of this runtime that is active within an ``async with``, and terminated after it.
 
         Args:
@@ -344,7 +369,7 @@ class RingKernelRuntime(_core.RuntimePort):
         Yields:
             The ring kernel.
         """
-        kernel: RingKernel[TIn, TOut] = await self.launch(kernel_id, kernel_func, **kwargs)
+        kernel: Any = await self.launch(kernel_id, kernel_func, **kwargs)
         try:
             await self.activate(kernel_id)
             yield kernel
