@@ -17,7 +17,7 @@ import native_handlers as handlers
 import numpy as np
 import pytest
 from native_handlers import Best, Count, Hottest, Reading, Sequence, Smooth, Window, clamp
-from test_native_cpu import _line_of, _unknown_field, _wrong_call, _wrong_class
+from test_native_errors import _line_of, _unknown_field, _wrong_call, _wrong_class
 
 from pydotcompute.exceptions import (
     BackendNotAvailableError,
@@ -93,7 +93,7 @@ def test_handlers_without_answer_and_with_helpers_link() -> None:
 def test_compile_errors_name_the_line(handler: Callable[..., Any], text: str) -> None:
     with pytest.raises(KernelCompilationError) as caught:
         compile_cubin(handler, state=Sequence)
-    assert f"test_native_cpu.py:{_line_of(handler, text)}" in str(caught.value)
+    assert f"test_native_errors.py:{_line_of(handler, text)}" in str(caught.value)
 
 
 @compiles

@@ -30,7 +30,6 @@ import atexit
 import contextlib
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal
@@ -44,126 +43,15 @@ from pydotcompute.native._cpu import compile_for_host
 from pydotcompute.native._cuda import compile_for_device, text_that_calls, text_that_calls_host, wheel_folders
 from pydotcompute.native._loop import complete
 from pydotcompute.native.handler import HandlerDeclaration, declare
+from pydotcompute.native.runtime import NativeRuntime, runtimes, shared_runtime
+from pydotcompute.native.stats import Latency, NativeStats
 
-__all__ = ["Latency", "NativeKernel", "NativeRuntime", "NativeStats", "compile_cubin"]
+__all__ = ["NativeKernel", "compile_cubin"]
 
 # How long the end of a program waits for native ring kernels to come to a message boundary.
 _EXIT_PATIENCE = 2.0
 # How long reading the state of a ring kernel on a device waits for a message boundary.
 _STATE_PATIENCE = 5.0
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Percentiles of a time, in seconds, over the messages that were timed.
-
-    Attributes:
-        samples: How many messages were timed.
-        p50: Half took at most this.
-        p99: 99 % took at most this.
-        p999: 99.9 % took at most this.
-        max: The longest.
-    """
-
-    samples: int
-    p50: float
-    p99: float
-    p999: float
-    max: float
-
-
-@dataclass(frozen=True)
-class NativeStats:
-    """What has happened in a native ring kernel so far.
-
-    Once senders rest, ``sent == handled + dead_letters + queued``.
-
-    Attributes:
-        sent: Messages accepted.
-        handled: Messages whose handler returned.
-        queued: Messages waiting.
-        dead_letters: Messages accepted that will never be handled: the handler raised, or the ring kernel ended before.
-        rejected: Messages not accepted because the queue was full.
-        emitted: Outputs put on the output queue.
-        undelivered: Outputs that nobody could take any more.
-        replied: Answers given to askers.
-        restarts: Times that the state was made anew after an exception.
-        queue_time: From sending to the start of handling.
-        handle_time: In the handler.
-    """
-
-    sent: int
-    handled: int
-    queued: int
-    dead_letters: int
-    rejected: int
-    emitted: int
-    undelivered: int
-    replied: int
-    restarts: int
-    queue_time: Latency
-    handle_time: Latency
-
-
-class NativeRuntime:
-    """Owns native ring kernels and the threads that run them.
-
-    Most programs need none of their own: ring kernels that are given none share one. Names are unique within a runtime.
-
-    Args:
-        workers: Threads for ring kernels that have none of their own; by default, as many as this process may use cores.
-
-    Example:
-        >>> with NativeRuntime(workers=1) as runtime:
-        ...     runtime.dead_letter_count
-        0
-    """
-
-    def __init__(self, workers: int | None = None) -> None:
-        if workers is not None and workers < 1:
-            raise InvalidConfigurationError("workers", workers, "there has to be a thread to run ring kernels; give 1 or more")
-        self._core = _core.NativeRuntime(workers)
-        _runtimes.add(self)
-
-    @property
-    def dead_letter_count(self) -> int:
-        """How many messages have become dead letters."""
-        return self._core.dead_letter_count
-
-    def dead_letters(self) -> list[tuple[str, str]]:
-        """The latest dead letters, oldest first: the ring kernel's name and the reason."""
-        return self._core.dead_letters()
-
-    def shutdown(self, timeout: float = 5.0) -> None:
-        """Ends every ring kernel, once each has handled what it has accepted, and the runtime.
-
-        Args:
-            timeout: How long to wait for all of them, in seconds. Those that take longer are aborted.
-
-        Raises:
-            KernelError: Some handlers did not return in time; the error names them.
-        """
-        self._core.shutdown(timeout)
-
-    def __enter__(self) -> NativeRuntime:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.shutdown()
-
-
-_runtimes: WeakSet[NativeRuntime] = WeakSet()
-_shared_lock = threading.Lock()
-_shared: NativeRuntime | None = None
-
-
-def shared_runtime() -> NativeRuntime:
-    """The runtime of ring kernels that are given none."""
-    global _shared
-    with _shared_lock:
-        if _shared is None:
-            _shared = NativeRuntime()
-        return _shared
 
 
 @atexit.register
@@ -172,7 +60,7 @@ def _end_all() -> None:
     for kernel in list(_kernels):
         with contextlib.suppress(KernelError):
             kernel._core.abort()
-    for runtime in list(_runtimes):
+    for runtime in list(runtimes):
         with contextlib.suppress(KernelError):
             runtime.shutdown(_EXIT_PATIENCE)
 

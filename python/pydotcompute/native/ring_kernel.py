@@ -8,7 +8,8 @@ from typing import Any
 
 from pydotcompute.exceptions import KernelStateError
 from pydotcompute.native.handler import HandlerDeclaration, declare
-from pydotcompute.native.kernel import NativeKernel, NativeRuntime
+from pydotcompute.native.kernel import NativeKernel
+from pydotcompute.native.runtime import NativeRuntime
 from pydotcompute.ring_kernels.lifecycle import KernelState, RingKernelConfig
 
 __all__ = ["NativeRingKernel"]

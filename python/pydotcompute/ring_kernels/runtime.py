@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
     from types import TracebackType
 
-    from pydotcompute.native.kernel import NativeRuntime
     from pydotcompute.native.ring_kernel import NativeRingKernel
+    from pydotcompute.native.runtime import NativeRuntime
 
 __all__ = ["RingKernelRuntime", "get_registered_kernel", "register_ring_kernel"]
 
@@ -214,8 +214,8 @@ class RingKernelRuntime(_core.RuntimePort):
         native: dict[str, Any],
     ) -> NativeRingKernel:
         """Launches what ``@ring_kernel(device=...)`` has declared; Numba is imported here at the earliest."""
-        from pydotcompute.native.kernel import NativeRuntime
         from pydotcompute.native.ring_kernel import NativeRingKernel
+        from pydotcompute.native.runtime import NativeRuntime
 
         if self._native_runtime is None:
             self._native_runtime = NativeRuntime()

@@ -1,5 +1,6 @@
 //! Errors of the core as exceptions of the package.
 
+use dotcompute_core::dead_letter::Reason;
 use dotcompute_core::error::{
     AskError, Fault, LaunchError, LifecycleError, ReceiveError, Refusal, TellError,
 };
@@ -133,8 +134,11 @@ fn failed(py: Python<'_>, fault: &Fault, message: &str, place: &Place) -> PyErr 
         exception.get_type().name().map_or_else(|_| String::from("an exception"), |name| name.to_string());
     let said = exception.str().map_or_else(|_| String::new(), |said| said.to_string());
     let said = if said.is_empty() { said } else { format!(": {said}") };
-    let text =
-        format!("Kernel '{kernel}' did not handle a {message}: its handler raised {name}{said} ({place})");
+    let raised = format!("its handler raised {name}{said} ({place})");
+    let text = match fault.reason {
+        Reason::KernelFailed => format!("Kernel '{kernel}' failed before it came to a {message}: {raised}"),
+        _ => format!("Kernel '{kernel}' did not handle a {message}: {raised}"),
+    };
     let error = kernel_error(py, &text);
     error.set_cause(py, Some(PyErr::from_value(exception)));
     error
