@@ -331,3 +331,23 @@ async def test_asks_work_beside_an_event_loop() -> None:
     with NativeKernel(handlers.picky, state=Sequence) as kernel:
         answers = await asyncio.gather(*(asyncio.to_thread(kernel.ask, Count(2 * number)) for number in range(20)))
         assert [answer.value for answer in answers] == list(range(20))
+
+
+def test_launches_and_looks_at_the_runtime_from_many_threads_do_not_wait_for_each_other() -> None:
+    with NativeRuntime(workers=1) as runtime:
+        looked: list[int] = []
+
+        def launch(first: int) -> None:
+            for number in range(first, first + 50):
+                kernel = NativeKernel(handlers.in_sequence, f"sequence-{number}", state=Sequence, runtime=runtime, dedicated=True)
+                looked.append(runtime.dead_letter_count)
+                kernel.activate()
+                kernel.terminate()
+
+        threads = [threading.Thread(target=launch, args=(number * 100,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=60.0)
+        assert not any(thread.is_alive() for thread in threads)
+        assert looked == [0] * 200

@@ -12,6 +12,7 @@ use dotcompute_core::runtime::{Runtime, RuntimeOptions};
 use dotcompute_core::supervision::Supervision;
 use dotcompute_ring::wait::WaitStrategy;
 use pyo3::prelude::*;
+use pyo3::sync::MutexExt;
 use pyo3::types::PyDict;
 
 use super::codec::{RecordCodec, bytes_of};
@@ -30,13 +31,14 @@ pub(crate) struct NativeRuntime {
 }
 
 impl NativeRuntime {
-    fn devices(&self) -> MutexGuard<'_, BTreeMap<String, OnDevice>> {
-        self.devices.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The devices. Whoever waits for them lets others have the interpreter: a launch keeps them while it needs none.
+    fn devices(&self, py: Python<'_>) -> MutexGuard<'_, BTreeMap<String, OnDevice>> {
+        self.devices.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does something with the runtime, unless it is shut down.
     fn with<T>(&self, py: Python<'_>, act: impl FnOnce(&Runtime) -> PyResult<T>) -> PyResult<T> {
-        let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        let runtime = self.runtime.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
         match &*runtime {
             Some(runtime) => act(runtime),
             None => Err(error::kernel_error(py, "the runtime of native ring kernels has been shut down")),
@@ -88,7 +90,7 @@ impl NativeRuntime {
     /// The compute capability of the GPU, `(major, minor)`, for which handlers have to be compiled. Opens the GPU.
     fn cuda_architecture(&self, py: Python<'_>, site_packages: Vec<PathBuf>) -> PyResult<(u32, u32)> {
         self.with(py, |_| Ok(()))?;
-        let mut devices = self.devices();
+        let mut devices = self.devices(py);
         let device = device::open(py, &mut devices, "cuda", site_packages)?;
         let architecture = device.architecture.map(|architecture| (architecture.major, architecture.minor));
         architecture.ok_or_else(|| error::kernel_error(py, "the device is no GPU"))
@@ -118,7 +120,7 @@ impl NativeRuntime {
         let kernel = device::kernel(text, lto_ir, input.get().shape(), output_shape, bytes_of(state)?)
             .ok_or_else(|| error::kernel_error(py, "its records cannot be laid out on a device"))?;
         self.with(py, |_| Ok(()))?;
-        let mut devices = self.devices();
+        let mut devices = self.devices(py);
         let opened = device::open(py, &mut devices, device, site_packages)?;
         let handle = py
             .detach(|| opened.runtime.launch_on_device(name, options, kernel))
@@ -129,14 +131,15 @@ impl NativeRuntime {
     /// How many messages have become dead letters.
     #[getter]
     fn dead_letter_count(&self, py: Python<'_>) -> PyResult<u64> {
-        let on_devices: u64 = self.devices().values().map(|device| device.runtime.dead_letter_count()).sum();
+        let on_devices: u64 =
+            self.devices(py).values().map(|device| device.runtime.dead_letter_count()).sum();
         self.with(py, |runtime| Ok(runtime.dead_letter_count() + on_devices))
     }
 
     /// The latest dead letters, oldest first, as `(kernel, reason)`.
     fn dead_letters(&self, py: Python<'_>) -> PyResult<Vec<(String, String)>> {
         let mut letters = self.with(py, |runtime| Ok(runtime.dead_letters()))?;
-        letters.extend(self.devices().values().flat_map(|device| device.runtime.dead_letters()));
+        letters.extend(self.devices(py).values().flat_map(|device| device.runtime.dead_letters()));
         letters.sort_by_key(|letter| letter.when);
         let say = |letter: DeadLetterInfo| (letter.fault.kernel.to_string(), letter.fault.reason.to_string());
         Ok(letters.into_iter().map(say).collect())
@@ -144,9 +147,9 @@ impl NativeRuntime {
 
     /// Ends every ring kernel once it has handled what it has accepted.
     fn shutdown(&self, py: Python<'_>, timeout: f64) -> PyResult<()> {
-        let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let runtime = self.runtime.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner).take();
         let Some(runtime) = runtime else { return Ok(()) };
-        let devices = std::mem::take(&mut *self.devices());
+        let devices = std::mem::take(&mut *self.devices(py));
         let timeout = Duration::from_secs_f64(timeout);
         py.detach(|| {
             let on_devices: Vec<_> =
