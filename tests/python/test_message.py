@@ -1,13 +1,15 @@
 """Messages: fields, ids, and bytes that 0.2 and the package msgpack can read."""
 
+import collections
 import contextlib
 import copy
 import dataclasses
 import os
 import pickle
+import threading
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import msgpack
 import numpy as np
@@ -288,3 +290,147 @@ class TestValues:
         other = msgpack.packb({"__type__": "Nobody", "priority": 9})
         assert deserialize_message(other).priority == 9
         assert _core.unpack(other) == {"__type__": "Nobody", "priority": 9}
+
+
+class TestClassesOfAllKinds:
+    def test_a_constructor_of_ones_own_is_kept(self) -> None:
+        @message
+        class Doubled:
+            x: int
+
+            def __init__(self, x: int) -> None:
+                self.x = 2 * x
+
+        assert Doubled(2).x == 4
+
+    def test_names_that_the_constructor_uses_itself(self) -> None:
+        @message
+        class Named:
+            self: int
+            _lazy: int = 1
+            _check: int = 2
+            items: list[int] = dataclasses.field(default_factory=list)
+
+        made = Named(5, priority=3)
+        assert (made.self, made._lazy, made._check, made.items, made.priority) == (5, 1, 2, [], 3)
+
+    def test_a_priority_that_must_be_given(self) -> None:
+        @message
+        class Urgent:
+            priority: int
+            x: int = 0
+
+        assert Urgent(7).priority == 7
+        with pytest.raises(TypeError, match="priority"):
+            Urgent()
+        with pytest.raises(ValueError, match="999"):
+            Urgent(999)
+
+    def test_pseudo_fields_of_a_base(self) -> None:
+        @dataclasses.dataclass
+        class Base:
+            y: dataclasses.InitVar[int]
+
+            def __post_init__(self, y: int) -> None:
+                self.z = y
+
+        @message
+        class Derived(Base):
+            x: int = 0
+
+        assert Derived(3, x=1).z == 3
+
+    def test_fields_that_the_constructor_does_not_take(self) -> None:
+        @message
+        class Counted:
+            x: int
+            seen: int = dataclasses.field(init=False, default=0)
+
+        counted = Counted(1)
+        counted.seen = 9
+        read = Counted.deserialize(counted.serialize())
+        assert (read.x, read.seen) == (1, 9)
+
+    def test_attributes_that_are_set_in_a_way_of_ones_own(self) -> None:
+        @message
+        class Clamped:
+            x: int = 0
+
+            def __setattr__(self, name: str, value: Any) -> None:
+                object.__setattr__(self, name, min(value, 10) if name == "x" else value)
+
+        data = Clamped(3).serialize().replace(b"\xa1x\x03", b"\xa1x\x63")
+        assert Clamped.deserialize(data).x == 10
+
+    @pytest.mark.parametrize("source", ["<string>", "<stdin>", "file.py"])
+    def test_a_constructor_is_never_passed_over_wherever_it_was_written(self, source: str) -> None:
+        code = "@message\nclass Own:\n    x: int = 0\n    def __init__(self, x=0, **header):\n        self.x = x + 1\n"
+        names: dict[str, Any] = {"message": message, "__name__": __name__}
+        exec(compile(code, source, "exec"), names)
+        own = names["Own"]
+        assert own.deserialize(own(1).serialize()).x == 3
+
+
+class TestContainersOfAllKinds:
+    def test_subclasses_may_hold_ids_and_arrays(self) -> None:
+        Pair = collections.namedtuple("Pair", "a b")
+        identity = uuid4()
+        for container, plain in [
+            (collections.OrderedDict(a=identity, b=[1]), {"a": identity, "b": [1]}),
+            (collections.defaultdict(int, {"a": identity}), {"a": identity}),
+            (Pair(identity, 2), [identity, 2]),
+        ]:
+            assert Anything.deserialize(Anything(container).serialize()).value == plain
+        read = Anything.deserialize(Anything(collections.defaultdict(int, a=np.ones(1))).serialize()).value["a"]
+        assert isinstance(read, np.ndarray)
+        assert read.tolist() == [1.0]
+
+    def test_a_dictionary_that_is_changed_while_it_is_written(self) -> None:
+        grows: dict[int, Any] = {}
+
+        class Array:
+            dtype, shape = "u1", (1,)
+
+            def tobytes(self) -> bytes:
+                grows[len(grows)] = 0
+                return b"\x05"
+
+        grows[0], grows[1] = Array(), 3
+        read = Anything.deserialize(Anything(grows).serialize()).value
+        assert (read[0].tolist(), read[1], len(read)) == ([5], 3, 2)
+
+    def test_a_list_that_is_changed_while_it_is_written(self) -> None:
+        shrinks: list[Any] = []
+
+        class Array:
+            dtype, shape = "u1", (1,)
+
+            def tobytes(self) -> bytes:
+                shrinks.pop()
+                return b"\x05"
+
+        shrinks += [Array(), 3]
+        with pytest.raises(MessageSerializationError, match="changed while it was written"):
+            Anything(shrinks).serialize()
+
+    def test_texts_that_are_none_of_unicode(self) -> None:
+        with pytest.raises(MessageSerializationError, match=r"field 'value'.*surrogates not allowed"):
+            Anything("\ud800").serialize()
+
+    def test_the_deepest_values_fit_a_small_stack(self) -> None:
+        value: Any = None
+        for _ in range(500):
+            value = {"a": value}
+        read: list[Any] = []
+
+        def through() -> None:
+            read.append(Anything.deserialize(Anything(value).serialize()).value)
+
+        before = threading.stack_size(512 * 1024)
+        try:
+            thread = threading.Thread(target=through)
+            thread.start()
+            thread.join()
+        finally:
+            threading.stack_size(before)
+        assert str(read[0]) == str(value)

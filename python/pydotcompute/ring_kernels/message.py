@@ -36,6 +36,9 @@ __all__ = ["RingKernelMessage", "deserialize_message", "get_message_type", "mess
 T = TypeVar("T", bound="RingKernelMessage")
 _C = TypeVar("_C")
 
+# The file, as far as tracebacks know, of the constructors that are written here.
+_WRITTEN = "<pydotcompute.message>"
+
 # By name, for bytes whose class only they know.
 _message_registry: dict[str, type[Any]] = {}
 
@@ -152,11 +155,11 @@ def _is_plain(cls: type[Any]) -> bool:
     """Whether messages of this class can be put together field by field, past their constructor."""
     initialize = getattr(cls.__init__, "__code__", None)
     return (
-        # What `dataclass` generates has no file.
         initialize is not None
-        and initialize.co_filename == "<string>"
+        # By `_write_init`, or by `dataclass`, whose functions are made inside one of its own.
+        and (initialize.co_filename == _WRITTEN or initialize.co_qualname.startswith("__create_fn__."))
         and getattr(cls, "__post_init__", None) is _post_init
-        and not any("__new__" in base.__dict__ or base.__dict__.get("__slots__") for base in cls.__mro__[:-1])
+        and not any({"__new__", "__setattr__"} & base.__dict__.keys() or base.__dict__.get("__slots__") for base in cls.__mro__[:-1])
         and all(f.init for f in dataclasses.fields(cls))
     )
 
@@ -165,7 +168,7 @@ def _make_codec(cls: type[Any]) -> _core.MessageCodec:
     """Describes a class to the extension, which then reads and writes its messages."""
     if not dataclasses.is_dataclass(cls):
         raise TypeError(f"{cls.__name__} is not a message: decorate it with @message")
-    fields = [(f.name, f.default is not dataclasses.MISSING, f.default) for f in dataclasses.fields(cls)]
+    fields = [(f.name, f.default is not dataclasses.MISSING, f.default, f.init) for f in dataclasses.fields(cls)]
     attribute = next((base.__dict__["message_id"] for base in cls.__mro__ if "message_id" in base.__dict__), None)
     codec = _core.MessageCodec(cls, fields, isinstance(attribute, _core.MessageIdField), _is_plain(cls))
     cls._codec = codec  # type: ignore[attr-defined]
@@ -197,8 +200,11 @@ def _write_init(cls: type[Any]) -> None:
     The one that ``dataclass`` writes calls a function for the id, to be told that there is none yet, and one that looks at the priority.
     """
     fields = dataclasses.fields(cls)
-    # `InitVar`s are not among the fields.
-    if not all(f.init for f in fields) or "InitVar" in str(inspect.get_annotations(cls).values()):
+    # Left as it is: what has pseudo-fields (`InitVar`), names that the code below uses itself, or a priority that must be given.
+    pseudo = any(f not in fields and f._field_type is not dataclasses._FIELD_CLASSVAR for f in cls.__dataclass_fields__.values())  # type: ignore[attr-defined]
+    taken = any(f.name == "self" or f.name.startswith(("_lazy", "_check", "_make_", "_default_")) for f in fields)
+    required = any(f.name == "priority" and f.default is dataclasses.MISSING for f in fields)
+    if pseudo or taken or required or not all(f.init for f in fields):
         return
     known: dict[str, Any] = {"_lazy": _core.lazy_message_id(), "_check": _check_priority}
     by_position: list[str] = []
@@ -222,7 +228,7 @@ def _write_init(cls: type[Any]) -> None:
     body.append(" if priority is not _default_priority: _check(priority)")
     parameters = ", ".join(["self", *by_position, *(["*", *by_name] if by_name else [])])
     written = "\n".join([f"def __init__({parameters}):", *body])
-    exec(written, known)
+    exec(compile(written, _WRITTEN, "exec"), known)
     init = known["__init__"]
     init.__qualname__, init.__module__ = f"{cls.__qualname__}.__init__", cls.__module__
     init.__annotations__ = cls.__init__.__annotations__
@@ -232,13 +238,13 @@ def _write_init(cls: type[Any]) -> None:
 def _decorate(cls: type[_C]) -> type[_C]:
     lazy = False
     if "__dataclass_fields__" not in cls.__dict__:
-        own_post_init = hasattr(cls, "__post_init__")
+        own_post_init, own_init = hasattr(cls, "__post_init__"), "__init__" in cls.__dict__
         lazy = _add_header(cls)
         if not own_post_init:
             # Before `dataclass` looks for it: the constructor calls what there is.
             cls.__post_init__ = RingKernelMessage.__post_init__  # type: ignore[attr-defined]
         cls = dataclass(cls)
-        if lazy and not own_post_init:
+        if lazy and not own_post_init and not own_init:
             _write_init(cls)
     if lazy:
         _keep_ids_lazily(cls)

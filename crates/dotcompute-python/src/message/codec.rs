@@ -1,7 +1,7 @@
 //! One message class and its bytes: a map of its fields and `__type__`.
 
 use pyo3::buffer::PyBuffer;
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyException, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
@@ -19,6 +19,8 @@ struct Field {
     text: PyBackedStr,
     /// The value of a message that was written without this field. `None` where the class says nothing, or makes one each time.
     default: Option<Py<PyAny>>,
+    /// Whether the constructor takes it.
+    init: bool,
 }
 
 /// How messages of one class become bytes and come back. Made by the class's first message that needs it.
@@ -34,21 +36,23 @@ pub(crate) struct MessageCodec {
 
 #[pymethods]
 impl MessageCodec {
-    /// Takes the class, its fields as `(name, has_default, default)`, and what its author left as it was.
+    /// Takes the class, its fields as `(name, has_default, default, init)`, and what its author left as it was.
     #[new]
     fn new(
         class: Bound<'_, PyType>,
-        fields: Vec<(Bound<'_, PyString>, bool, Bound<'_, PyAny>)>,
+        fields: Vec<(Bound<'_, PyString>, bool, Bound<'_, PyAny>, bool)>,
         lazy_id: bool,
         plain: bool,
     ) -> PyResult<Self> {
-        let field = |(name, has_default, default): (Bound<'_, PyString>, bool, Bound<'_, PyAny>)| {
-            Ok(Field {
-                text: name.extract()?,
-                name: name.unbind(),
-                default: has_default.then(|| default.unbind()),
-            })
-        };
+        let field =
+            |(name, has_default, default, init): (Bound<'_, PyString>, bool, Bound<'_, PyAny>, bool)| {
+                Ok(Field {
+                    text: name.extract()?,
+                    name: name.unbind(),
+                    default: has_default.then(|| default.unbind()),
+                    init,
+                })
+            };
         let fields = fields.into_iter().map(field).collect::<PyResult<_>>()?;
         Ok(MessageCodec { class: class.unbind(), fields, lazy_id, plain })
     }
@@ -118,15 +122,21 @@ impl MessageCodec {
 
     fn call<'py>(&self, py: Python<'py>, found: Found<'py>) -> PyResult<Bound<'py, PyAny>> {
         let arguments = PyDict::new(py);
+        let mut others = Vec::new();
         for (field, value) in self.fields.iter().zip(found.values) {
-            if let Some(value) = value {
-                arguments.set_item(field.name.bind(py), value)?;
+            match value {
+                Some(value) if field.init => arguments.set_item(field.name.bind(py), value)?,
+                Some(value) => others.push((field, value)),
+                None => {}
             }
         }
         if let Some(id) = found.id {
             arguments.set_item(intern!(py, "message_id"), python::uuid_from_bytes(py, &id)?)?;
         }
-        self.class.bind(py).call((), Some(&arguments))
+        let message = self.class.bind(py).call((), Some(&arguments))?;
+        // What the constructor does not take, it has set to something; the message that was written had this.
+        others.iter().try_for_each(|(field, value)| message_set(&message, field, value))?;
+        Ok(message)
     }
 
     fn decode<'py>(&self, py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
@@ -214,10 +224,21 @@ fn as_id(value: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
     if value.is_exact_instance_of::<PyString>() { python::uuid_class(py)?.call1((value,)) } else { Ok(value) }
 }
 
-/// Says in which field it went wrong; the error keeps its type.
+/// Says in which field it went wrong. The error keeps its type, if that is one of those that are made of a text.
 fn in_field(py: Python<'_>, name: &str, error: PyErr) -> PyErr {
+    let class = error.get_type(py);
+    if !error.is_instance_of::<PyException>(py) {
+        return error;
+    }
     let text = format!("field '{name}': {}", error.value(py));
-    PyErr::from_type(error.get_type(py), text)
+    let plain =
+        [py.get_type::<PyTypeError>(), py.get_type::<PyValueError>(), py.get_type::<PyOverflowError>()];
+    let outer = match plain.iter().any(|plain| plain.is(&class)) {
+        true => PyErr::from_type(class, text),
+        false => PyValueError::new_err(text),
+    };
+    outer.set_cause(py, Some(error));
+    outer
 }
 
 /// The codec of a class, made and kept by the class itself.
@@ -242,7 +263,7 @@ fn error_class<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> 
 /// Wraps what went wrong in the package's exception, with the class and the cause.
 fn wrapped(class: &Bound<'_, PyType>, name: &str, cause: PyErr) -> PyErr {
     let py = class.py();
-    if !cause.is_instance_of::<pyo3::exceptions::PyException>(py) {
+    if !cause.is_instance_of::<PyException>(py) {
         return cause;
     }
     let made = error_class(py, name).and_then(|error| error.call1((class, cause.value(py))));

@@ -6,7 +6,7 @@
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use pyo3::{IntoPyObjectExt, intern};
 use rmp::encode as mp;
 
@@ -65,10 +65,8 @@ pub(super) fn value(out: &mut Vec<u8>, object: &Bound<'_, PyAny>, depth: usize) 
     if let Ok(number) = object.cast_exact::<PyInt>() {
         return integer(out, number);
     }
-    if let Ok(truth) = object.extract::<bool>()
-        && object.is_exact_instance_of::<pyo3::types::PyBool>()
-    {
-        return written(mp::write_bool(out, truth));
+    if let Ok(truth) = object.cast_exact::<PyBool>() {
+        return written(mp::write_bool(out, truth.is_true()));
     }
     if let Ok(raw) = object.cast_exact::<PyBytes>() {
         return bytes(out, raw.as_bytes());
@@ -92,22 +90,47 @@ fn container(out: &mut Vec<u8>, object: &Bound<'_, PyAny>, depth: usize) -> PyRe
             "values are nested more than {DEPTH} deep, or contain themselves"
         )));
     }
-    if let Ok(list) = object.cast_exact::<PyList>() {
-        written(mp::write_array_len(out, length(list.len())?))?;
-        return list.iter().try_for_each(|item| value(out, &item, depth + 1));
+    // Subclasses too, such as named tuples and dictionaries with an order or a default.
+    if let Ok(list) = object.cast::<PyList>() {
+        return sequence(out, list.len(), list.iter(), depth);
     }
-    if let Ok(tuple) = object.cast_exact::<PyTuple>() {
-        written(mp::write_array_len(out, length(tuple.len())?))?;
-        return tuple.iter().try_for_each(|item| value(out, &item, depth + 1));
+    if let Ok(tuple) = object.cast::<PyTuple>()
+        && (object.is_exact_instance_of::<PyTuple>() || !object.is_instance(extension(object.py())?)?)
+    {
+        return sequence(out, tuple.len(), tuple.iter(), depth);
     }
-    if let Ok(dict) = object.cast_exact::<PyDict>() {
-        written(mp::write_map_len(out, length(dict.len())?))?;
-        return dict.iter().try_for_each(|(key, item)| {
+    if let Ok(dict) = object.cast::<PyDict>() {
+        // A copy: an item that has code of its own may change the dictionary while it is written.
+        let items = dict.items();
+        written(mp::write_map_len(out, length(items.len())?))?;
+        return items.iter().try_for_each(|item| {
+            let (key, item): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item.extract()?;
             value(out, &key, depth + 1)?;
             value(out, &item, depth + 1)
         });
     }
     other(out, object, depth)
+}
+
+/// `msgpack.ExtType`: a tuple to Python, and no list to MessagePack.
+fn extension(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    CLASS.import(py, "msgpack", "ExtType")
+}
+
+fn sequence<'py>(
+    out: &mut Vec<u8>,
+    len: usize,
+    items: impl Iterator<Item = Bound<'py, PyAny>>,
+    depth: usize,
+) -> PyResult<()> {
+    written(mp::write_array_len(out, length(len)?))?;
+    let mut count = 0;
+    for item in items {
+        value(out, &item, depth + 1)?;
+        count += 1;
+    }
+    if count == len { Ok(()) } else { Err(PyValueError::new_err("a list was changed while it was written")) }
 }
 
 /// What is neither a plain value nor a plain container.
@@ -121,7 +144,12 @@ fn other(out: &mut Vec<u8>, object: &Bound<'_, PyAny>, depth: usize) -> PyResult
     }
     let has = |name: &Bound<'_, PyString>| object.hasattr(name);
     if object.is_instance(python::numpy_scalar(py)?)? {
-        return value(out, &object.call_method0(intern!(py, "item"))?, depth + 1);
+        let item = object.call_method0(intern!(py, "item"))?;
+        if item.get_type().is(object.get_type()) {
+            // Wider than any number of Python's, as `numpy.longdouble` is.
+            return rare(out, object);
+        }
+        return value(out, &item, depth + 1);
     }
     if has(intern!(py, "tobytes"))? && has(intern!(py, "dtype"))? && has(intern!(py, "shape"))? {
         return array(out, object, depth);
