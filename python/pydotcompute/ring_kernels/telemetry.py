@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from pydotcompute import _core
@@ -13,7 +13,7 @@ from pydotcompute.exceptions import BackendNotAvailableError
 __all__ = ["GPUInfo", "GPUMonitor", "RingKernelTelemetry", "TelemetryCollector"]
 
 
-@dataclass(init=False, eq=False, repr=False)
+@dataclass(init=False, repr=False)
 class RingKernelTelemetry(_core.Counters):
     """Counters of one ring kernel.
 
@@ -139,6 +139,10 @@ class RingKernelTelemetry(_core.Counters):
             "last_error": self.last_error,
             "uptime_seconds": self.uptime_seconds,
         }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Copied or pickled it is a record of this moment, which counts no further.
+        return type(self), tuple(getattr(self, f.name) for f in fields(self))
 
     def _watch(self, queue: _core.Mailbox) -> None:
         """Counts what goes through a ring kernel's input."""
