@@ -407,6 +407,10 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
                 # Nobody told it to end: the loop is shut down, or somebody has cancelled the task.
                 self._fail(context, asyncio.CancelledError(f"the task of kernel '{self.kernel_id}' was cancelled"))
             raise
+        except BaseException as error:
+            # Not of `Exception`, such as what ends the program or a test: its supervision has no say in it.
+            self._fail(context, error)
+            raise
         if self.state is not KernelState.FAILED and not context.should_terminate:
             self._retire(context)
 
@@ -438,7 +442,8 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
             self._restarts.popleft()
         if policy.max_restarts is not None and len(self._restarts) >= policy.max_restarts:
             return None
-        pause = policy.backoff * 2.0 ** len(self._restarts)
+        # Doubled more often it would be longer than any program runs, and at last not be a number.
+        pause = policy.backoff * 2.0 ** min(len(self._restarts), 40)
         self._restarts.append(now)
         return pause
 
@@ -454,8 +459,9 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         self._set_state(KernelState.FAILED.value)
         context._active.clear()
         self._lose_message(context, error)
-        self._bury(context, "failed", error)
+        # First those who wait for answers: they are told the cause, also where their message is still in the queue.
         context.output_queue._fail(error)
+        self._bury(context, "failed", error)
         context.input_queue._fail(error)
 
     def _retire(self, context: KernelContext[TIn, TOut]) -> None:

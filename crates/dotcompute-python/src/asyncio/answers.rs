@@ -8,10 +8,23 @@ use std::sync::atomic::Ordering::Relaxed;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::inner::Effects;
+use super::inner::{Effects, Inner};
 use super::mailbox::Mailbox;
 use super::turn;
 use super::waiter::{self, Status};
+
+/// How many asks are remembered, among them those whose askers have given up: a ring kernel may never answer.
+const LONGEST_MEMORY: usize = 4096;
+
+impl Inner {
+    /// Takes off the oldest ask that was taken, if its asker has given up.
+    fn forget_given_up(&mut self) -> Option<Py<PyAny>> {
+        let oldest = self.asks_taken.front()?;
+        // SAFETY: asks are waiters of this mailbox, whose lock is held.
+        let status = unsafe { waiter::state(oldest) }.status;
+        (!matches!(status, Status::Expecting | Status::Parked)).then(|| self.asks_taken.pop_front()).flatten()
+    }
+}
 
 impl Mailbox {
     /// Tells an asker that its message was dropped.
@@ -38,6 +51,19 @@ impl Mailbox {
             inner.asks_sent.remove(at);
         }
         inner.asks_taken.push_back(ask);
+        let forgotten = (inner.asks_taken.len() > LONGEST_MEMORY).then(|| inner.forget_given_up()).flatten();
+        self.unanswered.store(inner.asks_taken.len(), Relaxed);
+        drop(inner);
+        drop(forgotten);
+    }
+
+    /// An ask's message was delivered and not taken after all: what the ring kernel sends now does not answer it.
+    pub(super) fn ask_was_put_back(&self, ask: Py<PyAny>) {
+        let mut inner = self.lock();
+        if let Some(at) = inner.asks_taken.iter().position(|other| waiter::same(other, &ask)) {
+            inner.asks_taken.remove(at);
+            inner.asks_sent.push_back(ask);
+        }
         self.unanswered.store(inner.asks_taken.len(), Relaxed);
     }
 
@@ -60,7 +86,9 @@ impl Mailbox {
         };
         for (ask, asked) in candidates {
             let asked = asked.bind(py).getattr_opt(intern!(py, "message_id"))?;
-            if asked.is_some_and(|asked| asked.is(id) || asked.eq(id).unwrap_or(false)) {
+            if let Some(asked) = asked
+                && (asked.is(id) || asked.eq(id)?)
+            {
                 return Ok(Some(ask));
             }
         }

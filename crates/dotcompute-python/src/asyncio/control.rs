@@ -68,27 +68,14 @@ impl Mailbox {
 
     /// Keeps messages, and gives out none, until it is told otherwise.
     fn _pause(&self, py: Python<'_>, paused: bool) -> PyResult<()> {
-        let mut effects = Effects::default();
-        {
-            let mut inner = self.lock();
-            inner.paused = paused;
-            while !inner.paused && inner.queue.len() > 0 {
-                let Some(getter) = inner.next_getter() else { break };
-                let Some(entry) = inner.queue.pop() else { break };
-                inner.enqueued -= 1;
-                let mut one = Effects::default();
-                inner.deliver(py, &getter, entry, &mut one);
-                inner.make_room(py, &mut one);
-                effects.others.extend(one.receiver);
-                effects.others.extend(one.others);
-                if effects.taken.is_none() {
-                    effects.taken = one.taken;
-                } else if let Some((ask, Some(output))) = one.taken {
-                    output.get().ask_was_taken(ask);
-                }
+        self.lock().paused = paused;
+        loop {
+            let mut effects = Effects::default();
+            if !self.lock().hand_out(py, &mut effects) {
+                return Ok(());
             }
+            self.settle(py, effects)?;
         }
-        self.settle(py, effects)
     }
 
     /// The ring kernel is to end: whoever finds no message is sent away.
@@ -128,6 +115,7 @@ impl Mailbox {
                     state.value = Some(cause.clone().unbind());
                     effects.others.extend(state.finish(&ask, Status::Broken, py));
                 }
+                effects.gone.push(ask);
             }
         }
         self.settle(py, effects)

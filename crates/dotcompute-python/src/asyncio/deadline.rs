@@ -97,7 +97,8 @@ impl Inner {
                     next = Some(next.map_or(state.deadline, |next: u64| next.min(state.deadline)));
                     return true;
                 }
-                effects.others.extend(state.finish(one, Status::TimedOut, py));
+                let status = if state.timeout.is_some() { Status::TimedOut } else { Status::Ended };
+                effects.others.extend(state.finish(one, status, py));
                 // An ask's answer has to find it, to be known as one that nobody waits for.
                 is_ask
             });

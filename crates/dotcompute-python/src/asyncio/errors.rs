@@ -42,9 +42,10 @@ pub(super) fn wrong_type(expected: &Bound<'_, PyAny>, actual: &Bound<'_, PyAny>,
 
 /// What whoever waits for a ring kernel gets once it has failed: a new error each time, with the ring kernel's own as its cause.
 ///
-/// A cause that is an error about the ring kernel's state is that error itself.
+/// A cause that is an error about this ring kernel's state is that error itself.
 pub(super) fn failed(py: Python<'_>, kernel: &str, cause: &Bound<'_, PyAny>) -> PyErr {
-    if let Ok(state) = cause.getattr("current_state").and_then(|state| state.extract::<String>())
+    if cause.getattr("kernel_id").and_then(|id| id.extract::<String>()).is_ok_and(|id| id == kernel)
+        && let Ok(state) = cause.getattr("current_state").and_then(|state| state.extract::<String>())
         && let Ok(operation) = cause.getattr("operation").and_then(|operation| operation.extract::<String>())
     {
         return self::state(py, kernel, &state, &operation);

@@ -12,6 +12,9 @@ use super::mailbox::Mailbox;
 use super::turn::Sleeper;
 use super::waiter::{self, Kind, State, Status};
 
+/// An ask, and the output at which it waits for its answer.
+pub(super) type AskAt = (Py<PyAny>, Option<Py<Mailbox>>);
+
 /// What happens to a message for which there is no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Backpressure {
@@ -107,11 +110,17 @@ pub(super) struct Effects {
     /// Who else may go on.
     pub(super) others: Vec<Sleeper>,
     /// The ask whose message was just taken, and the output that has to know.
-    pub(super) taken: Option<(Py<PyAny>, Option<Py<Mailbox>>)>,
+    pub(super) taken: Option<AskAt>,
+    /// The ask whose message was delivered and comes back; known before it is taken again.
+    pub(super) untaken: Option<AskAt>,
+    /// The ask whose message found no room.
+    pub(super) refused: Option<Py<PyAny>>,
     /// A message that was dropped for a newer one.
     pub(super) dropped: Option<Entry>,
     /// A message that the ring kernel has done with.
     pub(super) old: Option<Py<PyAny>>,
+    /// Waiters that were taken off the lists, which may have been the last to hold them.
+    pub(super) gone: Vec<Py<PyAny>>,
 }
 
 /// What a look at the mailbox gives a coroutine.
@@ -127,6 +136,8 @@ pub(super) enum Step {
 /// Why there is no message.
 pub(super) enum Failed {
     Again,
+    /// Another task waits for it.
+    Twice,
     Time(Kind, f64),
     Kernel(Py<PyAny>),
     Cancelled(Option<Py<PyAny>>),
@@ -192,10 +203,14 @@ impl Inner {
         self.dequeued += 1;
         self.now_in_hand(py, &entry, effects);
         if let Some(ask) = entry.ask {
-            effects.taken = Some((ask, self.output.as_ref().map(|output| output.clone_ref(py))));
+            effects.taken = Some(self.ask_at(py, ask));
         }
         self.make_room(py, effects);
         Some(entry.message)
+    }
+
+    fn ask_at(&self, py: Python<'_>, ask: Py<PyAny>) -> AskAt {
+        (ask, self.output.as_ref().map(|output| output.clone_ref(py)))
     }
 
     fn now_in_hand(&mut self, py: Python<'_>, entry: &Entry, effects: &mut Effects) {
@@ -215,25 +230,69 @@ impl Inner {
             // SAFETY: putters are waiters of this mailbox, whose lock is held.
             let state = unsafe { waiter::state(&putter) };
             if state.status == Status::Parked {
-                self.admit(py, state);
+                self.admit(state);
                 effects.others.extend(state.finish(&putter, Status::Delivered, py));
             }
         }
     }
 
     /// Lets the message of a putter in.
-    pub(super) fn admit(&mut self, py: Python<'_>, state: &mut State) -> Step {
+    fn admit(&mut self, state: &mut State) {
         if let Some(message) = state.value.take() {
             let since = if self.counters.is_some() { now() } else { 0 };
             self.push(Entry { message, level: state.level, since, ask: state.ask.take() });
         }
-        if state.status == Status::Fresh {
-            state.status = Status::Done;
-        }
-        Step::Value(pyo3::types::PyBool::new(py, true).to_owned().into_any().unbind())
     }
 
-    pub(super) fn push(&mut self, entry: Entry) {
+    /// Accepts a message, or gives it back if there is no room.
+    pub(super) fn accept(
+        &mut self,
+        py: Python<'_>,
+        mut entry: Entry,
+        effects: &mut Effects,
+    ) -> Result<(), Entry> {
+        if self.counters.is_some() {
+            entry.since = now();
+        }
+        if !self.paused
+            && let Some(getter) = self.next_getter()
+        {
+            self.deliver(py, &getter, entry, effects);
+            return Ok(());
+        }
+        if self.queue.len() >= self.capacity {
+            if self.backpressure != Backpressure::DropOldest {
+                return Err(entry);
+            }
+            effects.dropped = self.queue.pop_least();
+            self.count_dropped(1);
+        }
+        self.push(entry);
+        Ok(())
+    }
+
+    /// A coroutine that found no room for its message is awaited, and looks again: much may have happened since.
+    pub(super) fn second_look(&mut self, py: Python<'_>, state: &mut State, effects: &mut Effects) -> Step {
+        if let Some(cause) = &self.failure {
+            state.status = Status::Done;
+            effects.refused = state.ask.take();
+            return Step::Failed(Failed::Kernel(cause.clone_ref(py)));
+        }
+        let Some(message) = state.value.take() else { return Step::Park };
+        let entry = Entry { message, level: state.level, since: 0, ask: state.ask.take() };
+        match self.accept(py, entry, effects) {
+            Ok(()) => {
+                state.status = Status::Done;
+                Step::Value(pyo3::types::PyBool::new(py, true).to_owned().into_any().unbind())
+            }
+            Err(entry) => {
+                (state.value, state.ask) = (Some(entry.message), entry.ask);
+                Step::Park
+            }
+        }
+    }
+
+    fn push(&mut self, entry: Entry) {
         self.queue.push_back(entry.level, entry);
         self.enqueued += 1;
         self.peak = self.peak.max(self.queue.len());
@@ -261,15 +320,30 @@ impl Inner {
         self.enqueued += 1;
         self.dequeued += 1;
         self.now_in_hand(py, &entry, effects);
-        if let Some(ask) = entry.ask {
-            effects.taken = Some((ask, self.output.as_ref().map(|output| output.clone_ref(py))));
-        }
         // SAFETY: getters are waiters of this mailbox, whose lock is held.
         let state = unsafe { waiter::state(getter) };
+        if let Some(ask) = entry.ask {
+            state.ask = Some(ask.clone_ref(py));
+            effects.taken = Some(self.ask_at(py, ask));
+        }
         state.value = Some(entry.message);
         state.level = entry.level;
         state.since = entry.since;
         effects.receiver = state.finish(getter, Status::Delivered, py);
+    }
+
+    /// Gives a message that waits to a coroutine that sleeps for one, through its loop. Returns whether there were both.
+    pub(super) fn hand_out(&mut self, py: Python<'_>, effects: &mut Effects) -> bool {
+        if self.paused || self.queue.len() == 0 {
+            return false;
+        }
+        let Some(getter) = self.next_getter() else { return false };
+        let Some(entry) = self.queue.pop() else { return false };
+        self.enqueued -= 1;
+        self.deliver(py, &getter, entry, effects);
+        effects.others.extend(effects.receiver.take());
+        self.make_room(py, effects);
+        true
     }
 
     /// A message that was delivered and not taken: to whoever waits next, or to the front of the queue, room or not.
@@ -279,7 +353,9 @@ impl Inner {
         self.dequeued -= 1;
         self.in_hand = 0;
         effects.old = self.current.take();
-        let entry = Entry { message, level: state.level, since: state.since, ask: None };
+        let ask = state.ask.take();
+        effects.untaken = ask.as_ref().map(|ask| self.ask_at(py, ask.clone_ref(py)));
+        let entry = Entry { message, level: state.level, since: state.since, ask };
         match if self.paused { None } else { self.next_getter() } {
             Some(getter) => {
                 self.deliver(py, &getter, entry, effects);
@@ -369,6 +445,7 @@ impl Inner {
             if matches!(state.status, Status::Expecting | Status::Parked) {
                 effects.others.extend(state.finish(&waiter, Status::Broken, py));
             }
+            effects.gone.push(waiter);
         }
     }
 }

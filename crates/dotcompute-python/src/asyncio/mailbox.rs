@@ -10,8 +10,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::{ffi, intern};
 
-use super::counters::now;
-use super::inner::{Backpressure, Effects, Entry, Inner};
+use super::inner::{Effects, Entry, Inner};
 use super::levels::Order;
 use super::lock::{Guard, Lock};
 use super::turn;
@@ -43,13 +42,19 @@ impl Mailbox {
 
     /// Does what has to wait for the lock's release. The receiver goes last: it may run for as long as it likes.
     pub(super) fn settle(&self, py: Python<'_>, effects: Effects) -> PyResult<()> {
-        let Effects { receiver, others, taken, dropped, old } = effects;
-        drop(old);
+        let Effects { receiver, others, untaken, taken, refused, dropped, old, gone } = effects;
+        drop((old, gone));
         for sleeper in others {
             turn::give_later(py, sleeper)?;
         }
+        if let Some((ask, Some(output))) = untaken {
+            output.get().ask_was_put_back(ask);
+        }
         if let Some((ask, Some(output))) = taken {
             output.get().ask_was_taken(ask);
+        }
+        if let Some(ask) = refused {
+            self.disappoint(py, &ask)?;
         }
         if let Some(Entry { ask: Some(ask), .. }) = dropped {
             self.disappoint(py, &ask)?;
@@ -61,29 +66,11 @@ impl Mailbox {
     }
 
     /// Accepts a message, or gives it back if there is no room.
-    pub(super) fn offer(&self, py: Python<'_>, mut entry: Entry, effects: &mut Effects) -> Result<(), Entry> {
-        let mut inner = self.lock();
-        if inner.counters.is_some() {
-            entry.since = now();
-        }
-        if !inner.paused
-            && let Some(getter) = inner.next_getter()
-        {
-            inner.deliver(py, &getter, entry, effects);
-            return Ok(());
-        }
-        if inner.queue.len() >= inner.capacity {
-            if inner.backpressure != Backpressure::DropOldest {
-                return Err(entry);
-            }
-            effects.dropped = inner.queue.pop_least();
-            inner.count_dropped(1);
-        }
-        inner.push(entry);
-        Ok(())
+    pub(super) fn offer(&self, py: Python<'_>, entry: Entry, effects: &mut Effects) -> Result<(), Entry> {
+        self.lock().accept(py, entry, effects)
     }
 
-    /// Takes out all messages. Their askers are told, and whoever waits for room has it.
+    /// Takes out all messages. Their askers are told. Whoever waits for room has it, unless they are lost: then nothing more is to come in.
     pub(super) fn drained(&self, py: Python<'_>, lost: bool) -> PyResult<Vec<Py<PyAny>>> {
         let mut effects = Effects::default();
         let entries = {
@@ -93,8 +80,9 @@ impl Mailbox {
                 inner.dequeued += entries.len() as u64;
                 inner.count_dropped(entries.len() as u64);
                 inner.in_hand = 0;
+            } else {
+                inner.make_room(py, &mut effects);
             }
-            inner.make_room(py, &mut effects);
             entries
         };
         self.settle(py, effects)?;

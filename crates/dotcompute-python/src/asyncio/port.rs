@@ -4,20 +4,40 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 use std::sync::{OnceLock, PoisonError, RwLock};
 
 use pyo3::exceptions::PyRuntimeError;
-use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::{PyDict, PyString};
+use pyo3::{ffi, intern};
 
 use super::errors;
 use super::inner::{Effects, Entry};
 use super::mailbox::{Mailbox, level};
 use super::waiter::{self, Kind, State, Status};
 
+/// What a ring kernel reads from and writes to.
+struct Queues {
+    input: Py<PyAny>,
+    output: Py<PyAny>,
+    /// Whether they are mailboxes that get and put as mailboxes do.
+    plain_get: bool,
+    plain_put: bool,
+}
+
+/// Whether a queue's method is the mailbox's: it may be a queue of the user's own, or one that was given a method of its own.
+fn is_plain(queue: &Bound<'_, PyAny>, method: &str) -> PyResult<bool> {
+    let py = queue.py();
+    if !queue.is_instance_of::<Mailbox>() {
+        return Ok(false);
+    }
+    let own = queue.getattr_opt(intern!(py, "__dict__"))?;
+    Ok(queue.get_type().getattr(method)?.is(py.get_type::<Mailbox>().getattr(method)?)
+        && !own.map_or(Ok(false), |own| own.contains(method))?)
+}
+
 /// What a ring kernel sees of itself. `KernelContext` derives from it.
 #[pyclass(frozen, subclass, module = "pydotcompute._core")]
 pub(crate) struct ContextPort {
-    queues: OnceLock<(Py<PyAny>, Py<PyAny>)>,
+    queues: OnceLock<Queues>,
     ends: AtomicBool,
 }
 
@@ -29,9 +49,11 @@ impl ContextPort {
         ContextPort { queues: OnceLock::new(), ends: AtomicBool::new(false) }
     }
 
-    fn _bind(&self, input: Py<PyAny>, output: Py<PyAny>) -> PyResult<()> {
+    fn _bind(&self, input: &Bound<'_, PyAny>, output: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (plain_get, plain_put) = (is_plain(input, "get")?, is_plain(output, "put")?);
+        let (input, output) = (input.clone().unbind(), output.clone().unbind());
         self.queues
-            .set((input, output))
+            .set(Queues { input, output, plain_get, plain_put })
             .map_err(|_| PyRuntimeError::new_err("a context has its queues for life"))
     }
 
@@ -46,19 +68,21 @@ impl ContextPort {
 
     #[pyo3(signature = (timeout=None))]
     fn receive<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
-        let input = self.queues()?.0.bind(py);
+        let queues = self.queues()?;
+        let input = queues.input.bind(py);
         match input.cast::<Mailbox>() {
-            Ok(mailbox) => Mailbox::get_for(mailbox, timeout),
-            // A queue of the user's own, as in a test of a ring kernel's function.
-            Err(_) => input.call_method("get", (), Some(&keyword(py, timeout)?)),
+            Ok(mailbox) if queues.plain_get => Mailbox::get_for(mailbox, timeout),
+            _ => input.call_method("get", (), Some(&keyword(py, timeout)?)),
         }
     }
 
     fn send<'py>(&self, message: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = message.py();
-        let output = self.queues()?.1.bind(py);
-        let Ok(mailbox) = output.cast::<Mailbox>() else {
-            return output.call_method1("put", (message,));
+        let queues = self.queues()?;
+        let output = queues.output.bind(py);
+        let mailbox = match output.cast::<Mailbox>() {
+            Ok(mailbox) if queues.plain_put => mailbox,
+            _ => return output.call_method1("put", (message,)),
         };
         let mut effects = Effects::default();
         let own = if mailbox.get().expects_answers() {
@@ -76,16 +100,16 @@ impl ContextPort {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        if let Some((input, output)) = self.queues.get() {
-            visit.call(input)?;
-            visit.call(output)?;
+        if let Some(queues) = self.queues.get() {
+            visit.call(&queues.input)?;
+            visit.call(&queues.output)?;
         }
         Ok(())
     }
 }
 
 impl ContextPort {
-    fn queues(&self) -> PyResult<&(Py<PyAny>, Py<PyAny>)> {
+    fn queues(&self) -> PyResult<&Queues> {
         self.queues.get().ok_or_else(|| PyRuntimeError::new_err("this context has no queues yet"))
     }
 }

@@ -45,6 +45,7 @@ impl Mailbox {
             (inner.backpressure == Backpressure::Reject, inner.kernel.clone(), inner.capacity)
         };
         if rejects || timeout.is_some_and(|timeout| timeout <= 0.0) {
+            me.get().settle(py, Effects { refused: entry.ask, ..Effects::default() })?;
             return waiter::ready(py, Err(errors::full(py, &kernel, capacity)));
         }
         let mut state = State::new(Kind::Put, Some(entry.message), timeout);
@@ -73,6 +74,8 @@ impl Mailbox {
             Entry { message: message.clone().unbind(), level: level(order, message)?, since: 0, ask: None };
         let mut effects = Effects::default();
         let accepted = self.offer(py, entry, &mut effects).is_ok();
+        // Between two `await`s of a coroutine no other runs, and this is no `await`.
+        effects.others.extend(effects.receiver.take());
         self.settle(py, effects)?;
         Ok(accepted)
     }

@@ -7,6 +7,8 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 use pyo3::{ffi, intern};
 
+use super::waiter;
+
 /// How many tasks may take their step inside one another's. Each is some frames of stack.
 const NESTED: u32 = 12;
 
@@ -83,7 +85,7 @@ pub(super) fn forget_running_loop() {
 ///
 /// # Errors
 ///
-/// What ends programs (`KeyboardInterrupt`, `SystemExit`) and was raised in the task; `RuntimeError` of a loop that is closed.
+/// What ends programs (`KeyboardInterrupt`, `SystemExit`) and was raised in the task.
 pub(super) fn give(py: Python<'_>, sleeper: Sleeper) -> PyResult<()> {
     let (depth, row) = (DEPTH.get(), ROW.get());
     if !runs_here(py, &sleeper.event_loop)? {
@@ -112,7 +114,7 @@ fn runs_here(py: Python<'_>, event_loop: &Py<PyAny>) -> PyResult<bool> {
 ///
 /// # Errors
 ///
-/// `RuntimeError` of a loop that is closed.
+/// What the loop raises, unless it is closed.
 pub(super) fn give_later(py: Python<'_>, sleeper: Sleeper) -> PyResult<()> {
     let name = if runs_here(py, &sleeper.event_loop)? {
         intern!(py, "call_soon")
@@ -128,7 +130,15 @@ fn schedule(py: Python<'_>, sleeper: Sleeper, how: &Bound<'_, pyo3::types::PyStr
     let keywords = PyDict::new(py);
     keywords.set_item(intern!(py, "context"), sleeper.context)?;
     let arguments = PyTuple::new(py, [resume.as_any(), sleeper.wakeup.bind(py), sleeper.waiter.bind(py)])?;
-    sleeper.event_loop.bind(py).getattr(how)?.call(arguments, Some(&keywords)).map(drop)
+    let event_loop = sleeper.event_loop.bind(py);
+    match event_loop.getattr(how)?.call(arguments, Some(&keywords)) {
+        Ok(_) => Ok(()),
+        // The task will never run again: what it was given is for whoever comes next.
+        Err(_) if event_loop.call_method0(intern!(py, "is_closed"))?.is_truthy()? => {
+            waiter::abandon(sleeper.waiter.bind(py))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// What the loop calls for a task that was not woken directly: the loop has its turn, so the count begins anew.

@@ -216,14 +216,13 @@ pub(super) fn resume<'py>(waiter: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'
     Ok(outcome)
 }
 
-/// The task throws: it was cancelled, or something threw an error into the coroutine. What was delivered and not taken goes back.
-pub(super) fn throw(waiter: &Bound<'_, PyAny>, error: PyErr) -> PyErr {
-    if let Some(mailbox) = mailbox(waiter)
-        && let Err(second) = mailbox.get().abandon(mailbox.bind(waiter.py()), waiter)
-    {
-        return second;
+/// Nobody waits any more: the task was cancelled, something threw an error into the coroutine, or closed it, or the loop is closed.
+/// What was delivered and not taken goes back.
+pub(super) fn abandon(waiter: &Bound<'_, PyAny>) -> PyResult<()> {
+    match mailbox(waiter) {
+        Some(mailbox) => mailbox.get().abandon(waiter),
+        None => Ok(()),
     }
-    error
 }
 
 pub(super) fn subscribe(

@@ -12,7 +12,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyTuple, PyType};
 
 use super::errors;
-use super::waiter::{Object, State, Status, mailbox, resume, subscribe, throw};
+use super::waiter::{Object, State, Status, abandon, mailbox, resume, subscribe};
 
 /// The type, made once.
 pub(super) fn class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
@@ -101,15 +101,14 @@ unsafe extern "C" fn method_throw(
             Ok(class) => PyErr::from_value(class.call0()?),
             Err(_) => PyErr::from_value(value),
         };
-        Err(throw(this, error))
+        abandon(this)?;
+        Err(error)
     })
 }
 
 unsafe extern "C" fn method_close(waiter: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     call(waiter, ptr::null_mut(), |this| {
-        if let Some(mailbox) = mailbox(this) {
-            mailbox.get().abandon(mailbox.bind(this.py()), this)?;
-        }
+        abandon(this)?;
         Ok(this.py().None().into_ptr())
     })
 }

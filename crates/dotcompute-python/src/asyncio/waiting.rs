@@ -10,6 +10,10 @@ use super::mailbox::Mailbox;
 use super::turn;
 use super::waiter::{self, Kind, Status};
 
+fn waited_for_twice() -> PyErr {
+    PyRuntimeError::new_err("two tasks wait for the same receive; call it once for each")
+}
+
 impl Mailbox {
     /// One step of a coroutine that waits here: what it waited for, or nothing yet.
     pub(super) fn resume<'py>(
@@ -36,6 +40,7 @@ impl Mailbox {
         match state.status {
             Status::Fresh if state.kind == Kind::Get => inner.first_look(py, state, effects),
             Status::Fresh | Status::Expecting => Step::Park,
+            Status::Parked if state.wakeup.is_some() => Step::Failed(Failed::Twice),
             Status::Parked => Step::Wait,
             Status::Delivered => {
                 state.status = Status::Done;
@@ -48,6 +53,7 @@ impl Mailbox {
             Status::Done => Step::Failed(Failed::Again),
             status => {
                 state.status = Status::Done;
+                effects.refused = state.ask.take();
                 inner.failed(py, status, state)
             }
         }
@@ -69,15 +75,17 @@ impl Mailbox {
             // What was not there a moment ago may have come from another thread.
             let step = match state.status {
                 Status::Fresh if state.kind == Kind::Get => inner.first_look(py, state, &mut effects),
-                Status::Fresh if inner.queue.len() < inner.capacity && state.kind == Kind::Put => {
-                    inner.admit(py, state)
-                }
+                Status::Fresh if state.kind == Kind::Put => inner.second_look(py, state, &mut effects),
                 Status::Fresh | Status::Expecting => Step::Park,
                 _ => Step::Wait,
             };
             if matches!(step, Step::Park) {
                 state.event_loop = Some(event_loop.clone().unbind());
-                state.deadline = state.timeout.map_or(0, |timeout| now() + nanoseconds(timeout));
+                // For who finds nothing and is to end the time is over with the loop's next turn. Not at once: a loop around `receive`
+                // that takes no notice would let nobody else have a turn.
+                let ends = inner.ending && state.kind == Kind::Get;
+                let wait = if ends { Some(0.0) } else { state.timeout };
+                state.deadline = wait.map_or(0, |seconds| now() + nanoseconds(seconds));
                 inner.lay_down(waiter.as_unbound().clone_ref(py), state);
             }
             (step, state.deadline)
@@ -105,6 +113,7 @@ impl Mailbox {
             Failed::Again => {
                 Err(PyRuntimeError::new_err("this was awaited before, and has given its outcome"))
             }
+            Failed::Twice => Err(waited_for_twice()),
             Failed::Time(Kind::Put, _) => match after_time {
                 AfterTime::Return => Ok(Some(pyo3::types::PyBool::new(py, false).to_owned().into_any())),
                 AfterTime::RaiseTimeout => Err(errors::timeout(py, &kernel, 0.0, "send")),
@@ -139,9 +148,7 @@ impl Mailbox {
         if state.status == Status::Parked {
             if state.wakeup.is_some() {
                 drop(inner);
-                return Err(PyRuntimeError::new_err(
-                    "two tasks wait for the same receive; call it once for each",
-                ));
+                return Err(waited_for_twice());
             }
             state.wakeup = Some(wakeup);
             state.context = Some(context);
@@ -174,8 +181,8 @@ impl Mailbox {
     }
 
     /// The coroutine gives up. A message that was delivered and not taken goes back to where it was.
-    pub(super) fn abandon(&self, me: &Bound<'_, Self>, waiter: &Bound<'_, PyAny>) -> PyResult<()> {
-        let py = me.py();
+    pub(super) fn abandon(&self, waiter: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = waiter.py();
         let mut effects = Effects::default();
         let _dropped = {
             let mut inner = self.lock();
@@ -185,6 +192,11 @@ impl Mailbox {
             match status {
                 Status::Parked | Status::Expecting => {
                     inner.forget(waiter.as_unbound(), state.kind);
+                    effects.refused = state.ask.take();
+                    None
+                }
+                Status::Fresh | Status::Cancelled | Status::TimedOut => {
+                    effects.refused = state.ask.take();
                     None
                 }
                 Status::Delivered if state.kind == Kind::Get => {
