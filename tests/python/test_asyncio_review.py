@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import gc
 import pickle
+import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -483,3 +484,63 @@ async def test_a_copy_of_telemetry_is_a_record_of_its_moment(through: Any) -> No
     telemetry.record_message(6)
     assert (record.messages_processed, record.max_latency_ns, record.queue_depth, record.last_error) == (1, 5, 1, "wrong")
     assert record != telemetry
+
+
+@pytest.mark.parametrize("correlated", [False, True])
+async def test_no_asker_gets_anothers_answer_whatever_is_cancelled_late_or_wrong(
+    correlated: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Askers give up in every way there is, while the kernel gives up receiving, fails, is paused, and has no room."""
+    caplog.set_level("CRITICAL", logger="pydotcompute")
+    chance = random.Random(int(correlated))
+
+    async def echo(ctx: KernelContext[Any, Any]) -> None:
+        while True:
+            try:
+                got = await (ctx.receive() if chance.random() < 0.5 else asyncio.wait_for(ctx.receive(), chance.random() / 1000))
+            except TimeoutError:
+                continue
+            await turns(chance.choice([0, 0, 2]))
+            if chance.random() < 0.02:
+                raise ValueError(got)
+            await ctx.send(Number(got.value, correlation_id=got.message_id if correlated else None))
+
+    kernel = await active(echo, input_queue_size=3, output_queue_size=4, supervision=Supervision(max_restarts=None))
+
+    async def asks(value: int) -> bool:
+        asked = Number(value, priority=chance.choice([10, 128, 250]))
+        patience, how = chance.random() / 500, chance.randrange(4)
+        try:
+            if how == 0:
+                answer = await kernel.ask(asked)
+            elif how == 1:
+                answer = await kernel.ask(asked, timeout=patience)
+            elif how == 2:
+                async with asyncio.timeout(patience):
+                    answer = await kernel.ask(asked)
+            else:
+                answer = await asyncio.wait_for(kernel.ask(asked), patience)
+        except (KernelError, QueueFullError, TimeoutError, QueueTimeoutError):
+            return True
+        return bool(answer.value == value)
+
+    askers = []
+    for value in range(1500):
+        askers.append(asyncio.ensure_future(asks(value)))
+        if chance.random() < 0.3:
+            await asyncio.sleep(0)
+        if chance.random() < 0.05:
+            chance.choice(askers).cancel()
+        if chance.random() < 0.01:
+            await kernel.deactivate()
+            await asyncio.sleep(0)
+            await kernel.reactivate()
+        if value % 20 == 0:
+            await asyncio.wait(askers)
+    results = await outcomes(askers)
+    assert all(result is True or isinstance(result, asyncio.CancelledError) for result in results)
+    context = kernel._context
+    assert context is not None
+    assert context.output_queue.qsize == 0
+    assert not [held for held in gc.get_referents(context.output_queue) if type(held).__name__ == "Waiter"]
+    await kernel.terminate()

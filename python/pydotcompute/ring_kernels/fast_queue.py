@@ -1,7 +1,8 @@
 """Queues at which coroutines wait: with four bands of priority, or with none.
 
 Waiting costs a trip through the event loop in other queues. Here the ``put`` that brings a message resumes the coroutine that waits for
-it; after some dozens of that in a row the event loop has its turn.
+it; after some dozens of that in a row the event loop has its turn. ``put_nowait`` is no ``await``, and lets nobody else run: who waits
+for its message is resumed by the event loop.
 """
 
 from __future__ import annotations
