@@ -177,7 +177,8 @@ class KernelContext(_core.ContextPort, Generic[TIn, TOut]):
 
             Args:
                 message: What is sent. If its ``correlation_id`` is a question's id it goes to whoever asked that; without one, to the
-                    oldest question that was taken; else to whoever receives.
+                    oldest question that was taken and not answered; else to whoever receives. A function that leaves some questions
+                    without an answer, or answers them in another order, has to give the ``correlation_id``.
             """
 
 
