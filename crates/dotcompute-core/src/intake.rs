@@ -142,10 +142,19 @@ impl<I: Message, O: Message> Intake<I, O> {
             }
             Command::Pause if changed => Poll::Ready(Some(Next::Deactivated)),
             Command::Pause => {
-                // Not if it is being terminated meanwhile: then the state stays `Terminating`.
-                self.shared.core.has_paused();
                 self.receiver.announce_room();
-                self.poll_new_command(cx).map(|()| None)
+                loop {
+                    // Not if it is being terminated meanwhile: then the state stays `Terminating`.
+                    self.shared.core.has_paused();
+                    if self.poll_new_command(cx).is_ready() {
+                        return Poll::Ready(None);
+                    }
+                    // Reactivated and paused anew between those two looks: the command is the one obeyed, and whoever gave it found
+                    // nobody to wake and waits for this pause too.
+                    if self.shared.core.life.get() != State::Active {
+                        return Poll::Pending;
+                    }
+                }
             }
             Command::Hold => self.poll_new_command(cx).map(|()| None),
             Command::Abort => Poll::Ready(Some(Next::Aborted)),
