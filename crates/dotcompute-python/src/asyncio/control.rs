@@ -115,7 +115,7 @@ impl Mailbox {
                     state.value = Some(cause.clone().unbind());
                     effects.others.extend(state.finish(&ask, Status::Broken, py));
                 }
-                effects.gone.push(ask);
+                effects.seldom().gone.push(ask);
             }
         }
         self.settle(py, effects)

@@ -111,16 +111,36 @@ pub(super) struct Effects {
     pub(super) others: Vec<Sleeper>,
     /// The ask whose message was just taken, and the output that has to know.
     pub(super) taken: Option<AskAt>,
+    /// A message that the ring kernel has done with.
+    pub(super) old: Option<Py<PyAny>>,
+    /// What there seldom is, kept apart so that the rest stays small.
+    pub(super) seldom: Option<Box<Seldom>>,
+}
+
+/// Those of the effects that few calls have.
+#[derive(Default)]
+pub(super) struct Seldom {
     /// The ask whose message was delivered and comes back; known before it is taken again.
     pub(super) untaken: Option<AskAt>,
     /// The ask whose message found no room.
     pub(super) refused: Option<Py<PyAny>>,
     /// A message that was dropped for a newer one.
     pub(super) dropped: Option<Entry>,
-    /// A message that the ring kernel has done with.
-    pub(super) old: Option<Py<PyAny>>,
     /// Waiters that were taken off the lists, which may have been the last to hold them.
     pub(super) gone: Vec<Py<PyAny>>,
+}
+
+impl Effects {
+    pub(super) fn seldom(&mut self) -> &mut Seldom {
+        self.seldom.get_or_insert_default()
+    }
+
+    /// The message of this ask, if it is one's, found no room.
+    pub(super) fn refuse(&mut self, ask: Option<Py<PyAny>>) {
+        if ask.is_some() {
+            self.seldom().refused = ask;
+        }
+    }
 }
 
 /// What a look at the mailbox gives a coroutine.
@@ -264,7 +284,7 @@ impl Inner {
             if self.backpressure != Backpressure::DropOldest {
                 return Err(entry);
             }
-            effects.dropped = self.queue.pop_least();
+            effects.seldom().dropped = self.queue.pop_least();
             self.count_dropped(1);
         }
         self.push(entry);
@@ -275,7 +295,7 @@ impl Inner {
     pub(super) fn second_look(&mut self, py: Python<'_>, state: &mut State, effects: &mut Effects) -> Step {
         if let Some(cause) = &self.failure {
             state.status = Status::Done;
-            effects.refused = state.ask.take();
+            effects.refuse(state.ask.take());
             return Step::Failed(Failed::Kernel(cause.clone_ref(py)));
         }
         let Some(message) = state.value.take() else { return Step::Park };
@@ -354,7 +374,9 @@ impl Inner {
         self.in_hand = 0;
         effects.old = self.current.take();
         let ask = state.ask.take();
-        effects.untaken = ask.as_ref().map(|ask| self.ask_at(py, ask.clone_ref(py)));
+        if let Some(ask) = &ask {
+            effects.seldom().untaken = Some(self.ask_at(py, ask.clone_ref(py)));
+        }
         let entry = Entry { message, level: state.level, since: state.since, ask };
         match if self.paused { None } else { self.next_getter() } {
             Some(getter) => {
@@ -445,7 +467,7 @@ impl Inner {
             if matches!(state.status, Status::Expecting | Status::Parked) {
                 effects.others.extend(state.finish(&waiter, Status::Broken, py));
             }
-            effects.gone.push(waiter);
+            effects.seldom().gone.push(waiter);
         }
     }
 }

@@ -10,7 +10,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::{ffi, intern};
 
-use super::inner::{Effects, Entry, Inner};
+use super::inner::{Effects, Entry, Inner, Seldom};
 use super::levels::Order;
 use super::lock::{Guard, Lock};
 use super::turn;
@@ -42,22 +42,23 @@ impl Mailbox {
 
     /// Does what has to wait for the lock's release. The receiver goes last: it may run for as long as it likes.
     pub(super) fn settle(&self, py: Python<'_>, effects: Effects) -> PyResult<()> {
-        let Effects { receiver, others, untaken, taken, refused, dropped, old, gone } = effects;
-        drop((old, gone));
+        let Effects { receiver, others, taken, old, seldom } = effects;
+        drop(old);
         for sleeper in others {
             turn::give_later(py, sleeper)?;
         }
-        if let Some((ask, Some(output))) = untaken {
-            output.get().ask_was_put_back(ask);
+        if let Some(seldom) = seldom {
+            let Seldom { untaken, refused, dropped, gone } = *seldom;
+            drop(gone);
+            if let Some((ask, Some(output))) = untaken {
+                output.get().ask_was_put_back(ask);
+            }
+            for ask in [refused, dropped.and_then(|entry| entry.ask)].into_iter().flatten() {
+                self.disappoint(py, &ask)?;
+            }
         }
         if let Some((ask, Some(output))) = taken {
             output.get().ask_was_taken(ask);
-        }
-        if let Some(ask) = refused {
-            self.disappoint(py, &ask)?;
-        }
-        if let Some(Entry { ask: Some(ask), .. }) = dropped {
-            self.disappoint(py, &ask)?;
         }
         match receiver {
             Some(sleeper) => turn::give(py, sleeper),

@@ -45,7 +45,9 @@ impl Mailbox {
             (inner.backpressure == Backpressure::Reject, inner.kernel.clone(), inner.capacity)
         };
         if rejects || timeout.is_some_and(|timeout| timeout <= 0.0) {
-            me.get().settle(py, Effects { refused: entry.ask, ..Effects::default() })?;
+            let mut effects = Effects::default();
+            effects.refuse(entry.ask);
+            me.get().settle(py, effects)?;
             return waiter::ready(py, Err(errors::full(py, &kernel, capacity)));
         }
         let mut state = State::new(Kind::Put, Some(entry.message), timeout);

@@ -53,7 +53,7 @@ impl Mailbox {
             Status::Done => Step::Failed(Failed::Again),
             status => {
                 state.status = Status::Done;
-                effects.refused = state.ask.take();
+                effects.refuse(state.ask.take());
                 inner.failed(py, status, state)
             }
         }
@@ -192,11 +192,11 @@ impl Mailbox {
             match status {
                 Status::Parked | Status::Expecting => {
                     inner.forget(waiter.as_unbound(), state.kind);
-                    effects.refused = state.ask.take();
+                    effects.refuse(state.ask.take());
                     None
                 }
                 Status::Fresh | Status::Cancelled | Status::TimedOut => {
-                    effects.refused = state.ask.take();
+                    effects.refuse(state.ask.take());
                     None
                 }
                 Status::Delivered if state.kind == Kind::Get => {
