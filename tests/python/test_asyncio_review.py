@@ -544,3 +544,45 @@ async def test_no_asker_gets_anothers_answer_whatever_is_cancelled_late_or_wrong
     assert context.output_queue.qsize == 0
     assert not [held for held in gc.get_referents(context.output_queue) if type(held).__name__ == "Waiter"]
     await kernel.terminate()
+
+
+async def test_a_question_that_is_never_answered_does_not_shift_the_answers_after_it() -> None:
+    async def picky(ctx: KernelContext[Any, Any]) -> None:
+        while not ctx.should_terminate:
+            number = await ctx.receive()
+            if number % 3:
+                await ctx.send(number)
+
+    async with managed_kernel("picky", picky) as kernel:
+        for number in range(12):
+            if number % 3:
+                assert await kernel.ask(number, timeout=30) == number
+            else:
+                with pytest.raises(QueueTimeoutError):
+                    await kernel.ask(number, timeout=0.01)
+        with pytest.raises(QueueTimeoutError):
+            await kernel.ask(0, timeout=0.01)
+        await kernel.send(7)
+        assert await kernel.receive(timeout=30) == 7
+
+
+async def test_a_kernel_that_answers_in_batches_keeps_its_order_when_an_asker_gives_up() -> None:
+    go_on = asyncio.Event()
+
+    async def in_pairs(ctx: KernelContext[Any, Any]) -> None:
+        while not ctx.should_terminate:
+            pair = [await ctx.receive(), await ctx.receive()]
+            await go_on.wait()
+            for number in pair:
+                await ctx.send(number)
+
+    async with managed_kernel("in pairs", in_pairs) as kernel:
+        go_on.set()
+        assert await asyncio.gather(kernel.ask(1), kernel.ask(2)) == [1, 2]
+        go_on.clear()
+        asking = [asyncio.create_task(kernel.ask(number)) for number in (3, 4, 5, 6)]
+        await asyncio.sleep(0.01)
+        asking[0].cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        assert await asyncio.gather(*asking[1:]) == [4, 5, 6]

@@ -1,7 +1,9 @@
 //! Answers that find their askers.
 //!
 //! An ask is known to the ring kernel's output twice over: as sent, from before its message is, and as taken, once the ring kernel has the
-//! message. What the ring kernel sends then goes to the ask that it names by its correlation, or to the oldest that was taken.
+//! message. What the ring kernel sends then goes to the ask that it names by its correlation, or to the oldest that was taken. Of a ring kernel
+//! that takes its next message without an answer, an ask that was given up is forgotten; unless it is one that takes several messages and
+//! answers them then, in order.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -52,6 +54,22 @@ impl Mailbox {
         }
         inner.asks_taken.push_back(ask);
         let forgotten = (inner.asks_taken.len() > LONGEST_MEMORY).then(|| inner.forget_given_up()).flatten();
+        self.unanswered.store(inner.asks_taken.len(), Relaxed);
+        drop(inner);
+        drop(forgotten);
+    }
+
+    /// The ring kernel takes its next message. If it takes one at a time, it will not answer those before any more: asks that were given up
+    /// are forgotten, so that the next answer is not taken for theirs.
+    pub(super) fn pass_over_given_up(&self) {
+        let mut inner = self.lock();
+        let waits = |ask: &Py<PyAny>| {
+            // SAFETY: asks are waiters of this mailbox, whose lock is held.
+            matches!(unsafe { waiter::state(ask) }.status, Status::Expecting | Status::Parked)
+        };
+        inner.takes_batches = inner.takes_batches || inner.asks_taken.iter().any(waits);
+        let forgotten =
+            if inner.takes_batches { Default::default() } else { std::mem::take(&mut inner.asks_taken) };
         self.unanswered.store(inner.asks_taken.len(), Relaxed);
         drop(inner);
         drop(forgotten);

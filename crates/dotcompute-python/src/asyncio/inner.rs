@@ -82,6 +82,8 @@ pub(super) struct Inner {
     /// Who waits for an answer whose message the ring kernel has not taken yet, and has taken. At outputs only.
     pub(super) asks_sent: VecDeque<Py<PyAny>>,
     pub(super) asks_taken: VecDeque<Py<PyAny>>,
+    /// The ring kernel has taken a message while somebody waited for the answer to the one before: it takes several, and answers then.
+    pub(super) takes_batches: bool,
     /// Messages are kept and none is given out.
     pub(super) paused: bool,
     /// The ring kernel ends: whoever finds nothing is sent away.
@@ -122,6 +124,8 @@ pub(super) struct Effects {
 pub(super) struct Seldom {
     /// The ask whose message was delivered and comes back; known before it is taken again.
     pub(super) untaken: Option<AskAt>,
+    /// The output of a ring kernel that takes a message while there are asks that it has not answered.
+    pub(super) goes_on: Option<Py<Mailbox>>,
     /// The ask whose message found no room.
     pub(super) refused: Option<Py<PyAny>>,
     /// A message that was dropped for a newer one.
@@ -182,6 +186,7 @@ impl Inner {
             putters: VecDeque::new(),
             asks_sent: VecDeque::new(),
             asks_taken: VecDeque::new(),
+            takes_batches: false,
             paused: false,
             ending: false,
             failure: None,
@@ -235,9 +240,11 @@ impl Inner {
 
     fn now_in_hand(&mut self, py: Python<'_>, entry: &Entry, effects: &mut Effects) {
         self.in_hand = entry.since;
-        if self.output.is_some()
-            && let Some(old) = self.current.replace(entry.message.clone_ref(py))
-        {
+        let Some(output) = &self.output else { return };
+        if output.get().expects_answers() {
+            effects.seldom().goes_on = Some(output.clone_ref(py));
+        }
+        if let Some(old) = self.current.replace(entry.message.clone_ref(py)) {
             effects.old = Some(old);
         }
     }

@@ -48,10 +48,13 @@ impl Mailbox {
             turn::give_later(py, sleeper)?;
         }
         if let Some(seldom) = seldom {
-            let Seldom { untaken, refused, dropped, gone } = *seldom;
+            let Seldom { untaken, goes_on, refused, dropped, gone } = *seldom;
             drop(gone);
             if let Some((ask, Some(output))) = untaken {
                 output.get().ask_was_put_back(ask);
+            }
+            if let Some(output) = goes_on {
+                output.get().pass_over_given_up();
             }
             for ask in [refused, dropped.and_then(|entry| entry.ask)].into_iter().flatten() {
                 self.disappoint(py, &ask)?;
