@@ -190,22 +190,23 @@ class RingBuffer(_core.Mailbox, Generic[T]):
         """How many items it holds."""
         return self.qsize
 
-    # The base calls what it takes a message.
-    def put(self, item: T, *, timeout: float | None = None) -> Coroutine[Any, Any, bool]:
-        """Puts an item in, waiting for room; ``False`` if there was none in time (seconds)."""
-        return super().put(item, timeout=timeout)
-
-    def put_nowait(self, item: T) -> bool:
-        """Puts an item in if there is room; returns whether there was."""
-        return super().put_nowait(item)
-
     if TYPE_CHECKING:
+
+        def put(self, item: T, *, timeout: float | None = None) -> Coroutine[Any, Any, bool]:
+            """Puts an item in, waiting for room; ``False`` if there was none in time (seconds)."""
+
+        def put_nowait(self, item: T) -> bool:
+            """Puts an item in if there is room; returns whether there was."""
 
         def get(self, *, timeout: float | None = None) -> Coroutine[Any, Any, T | None]:
             """Takes the oldest item, waiting for one; ``None`` if there was none in time (seconds)."""
 
         def get_nowait(self) -> T | None:
             """Takes the oldest item, or ``None`` if there is none."""
+    else:
+        # The base calls what it takes a message.
+        put = _core.Mailbox._put_item
+        put_nowait = _core.Mailbox._put_item_nowait
 
     def __repr__(self) -> str:
         return f"RingBuffer(size={self.size}/{self.capacity})"

@@ -136,6 +136,21 @@ impl Mailbox {
         self.put_now(message)
     }
 
+    /// `put` where a message is called an item.
+    #[pyo3(signature = (item, *, timeout=None))]
+    fn _put_item<'py>(
+        slf: &Bound<'py, Self>,
+        item: Bound<'py, PyAny>,
+        timeout: Option<f64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        Self::put(slf, item, timeout)
+    }
+
+    /// `put_nowait` where a message is called an item.
+    fn _put_item_nowait(&self, item: &Bound<'_, PyAny>) -> PyResult<bool> {
+        self.put_nowait(item)
+    }
+
     fn get_nowait(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         self.take_now(py)
     }
