@@ -33,6 +33,21 @@ build_flags=Py_GIL_DISABLED
 suppress_build_script_link_lines=true
 ";
 
+/// Compilers of Python for GPUs, NVIDIA's pinned as in the package's extra `cuda`.
+const GPU_COMPILERS: [&str; 5] = [
+    "numba-cuda>=0.30",
+    "nvidia-cuda-nvrtc==13.0.88",
+    "nvidia-cuda-runtime==13.0.96",
+    "nvidia-nvjitlink==13.0.88",
+    "nvidia-nvvm==13.0.88",
+];
+
+/// What the tests of handlers on GPUs need beside them.
+const TESTERS: [&str; 5] = ["numba>=0.62", "pytest", "pytest-asyncio", "pytest-timeout", "hypothesis"];
+
+/// Those tests.
+const GPU_HANDLERS: &str = "tests/python/test_native_cuda.py";
+
 /// What shows that an installed wheel works, with nothing beside it but what it asks for.
 const SMOKE: &str = "tests/python/wheel_smoke.py";
 
@@ -87,6 +102,20 @@ pub fn wheel(workspace: &Workspace) -> Result<(), Failure> {
         .arg(workspace.root().join(SMOKE))
         .in_directory(&fresh.folder)
         .run(workspace)
+}
+
+/// Compiles Python handlers for GPUs, and links them into the resident kernel: the tests of that, with Numba's and NVIDIA's compilers from
+/// PyPI, which the other steps do without.
+///
+/// # Errors
+///
+/// When the compilers cannot be installed, or a test fails.
+pub fn cubins(workspace: &Workspace) -> Result<(), Failure> {
+    let wheel = build_wheel(workspace)?;
+    let environment = Environment::fresh(workspace, "python-cubins-venv")?;
+    let tools = [&["install", "--quiet"][..], &TESTERS, &GPU_COMPILERS].concat();
+    environment.pip(workspace, &tools, &[&wheel])?;
+    environment.program("pytest").args(["--quiet", "-rs", "-m", "not cuda", GPU_HANDLERS]).run(workspace)
 }
 
 /// Compiles the extension for an interpreter without a lock, which need not be there: PyO3 is told what it would be.

@@ -41,13 +41,15 @@ pub enum Step {
     Site,
     /// The wheel: built, looked into, and tried in a fresh environment
     Wheel,
+    /// Python handlers compiled for GPUs and linked, with the compilers from PyPI
+    PythonCubins,
     /// The extension for Python without an interpreter lock, compiled
     FreeThreaded,
 }
 
 impl Step {
     pub const LINT: [Step; 3] = [Step::Fmt, Step::Clippy, Step::Deny];
-    pub const TEST: [Step; 16] = [
+    pub const TEST: [Step; 17] = [
         Step::Fmt,
         Step::Clippy,
         Step::Deny,
@@ -63,6 +65,7 @@ impl Step {
         Step::Python,
         Step::Site,
         Step::Wheel,
+        Step::PythonCubins,
         Step::FreeThreaded,
     ];
 
@@ -91,6 +94,7 @@ impl Step {
             Step::Python => python::check(workspace),
             Step::Site => python::site(workspace),
             Step::Wheel => python::wheel(workspace),
+            Step::PythonCubins => python::cubins(workspace),
             Step::FreeThreaded => python::free_threaded(workspace),
         }
     }
