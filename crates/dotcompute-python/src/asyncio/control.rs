@@ -135,16 +135,6 @@ impl Mailbox {
         self.drained(py, true)
     }
 
-    /// Ends every wait here, as the ring kernel is gone.
-    fn _close(&self, py: Python<'_>) -> PyResult<()> {
-        let mut effects = Effects::default();
-        {
-            let mut inner = self.lock();
-            inner.break_all(py, &mut effects);
-        }
-        self.settle(py, effects)
-    }
-
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         // Whoever holds the lock runs no Python, so the collector cannot come upon it held but by chance of threads; then it sees less,
         // and keeps more.

@@ -32,7 +32,7 @@ fn lazy(py: Python<'_>) -> &Bound<'_, PyAny> {
 }
 
 /// A random id of version 4 (RFC 9562, section 5.4).
-fn random(py: Python<'_>) -> PyResult<[u8; 16]> {
+fn random() -> PyResult<[u8; 16]> {
     let mut spare = SPARE_IDS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(id) = spare.pop() {
         return Ok(id);
@@ -43,7 +43,6 @@ fn random(py: Python<'_>) -> PyResult<[u8; 16]> {
     })?;
     let (chunks, _) = bytes.as_chunks::<16>();
     spare.extend(chunks.iter().map(|chunk| *uuid::Builder::from_random_bytes(*chunk).as_uuid().as_bytes()));
-    let _ = py;
     Ok(spare.pop().expect("as many as were drawn"))
 }
 
@@ -65,7 +64,7 @@ pub(super) fn id_bytes(message: &Bound<'_, PyAny>) -> PyResult<Option<[u8; 16]>>
     let py = message.py();
     let kept = python::generic_get(message, intern!(py, "_message_id"))?;
     if kept.is_none() {
-        let id = random(py)?;
+        let id = random()?;
         python::generic_set(message, intern!(py, "_message_id"), &PyBytes::new(py, &id))?;
         return Ok(Some(id));
     }
@@ -113,7 +112,7 @@ impl MessageIdField {
                 Ok(id) => id,
                 Err(_) => return Ok(kept),
             },
-            Err(_) if kept.is_none() => random(py)?,
+            Err(_) if kept.is_none() => random()?,
             Err(_) => return Ok(kept),
         };
         let uuid = python::uuid_from_bytes(py, &id)?;
