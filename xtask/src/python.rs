@@ -46,10 +46,10 @@ const GPU_COMPILERS: [&str; 5] = [
 const TESTERS: [&str; 5] = ["numba>=0.62", "pytest", "pytest-asyncio", "pytest-timeout", "hypothesis"];
 
 /// Those tests.
-const GPU_HANDLERS: &str = "tests/python/test_native_cuda.py";
+const GPU_HANDLERS: &str = "tests/unit/test_native_cuda.py";
 
 /// What shows that an installed wheel works, with nothing beside it but what it asks for.
-const SMOKE: &str = "tests/python/wheel_smoke.py";
+const SMOKE: &str = "tests/integration/wheel_smoke.py";
 
 /// Formatting, lints, types and tests of the Python package, by the plain commands that a developer uses.
 ///

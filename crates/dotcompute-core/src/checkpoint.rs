@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use dotcompute_ring::reply::{Replier, ReplySlot};
+use dotcompute_ring::reply::{ReplySender, ReplySlot};
 
 /// What came of a call: the state's bytes for a read, none for a write; or what the device says.
 pub(crate) type StateAnswer = Result<Vec<u8>, String>;
@@ -13,7 +13,7 @@ pub(crate) type StateAnswer = Result<Vec<u8>, String>;
 pub(crate) struct StateCall {
     /// The bytes to be put into the state; none to read it.
     pub(crate) write: Option<Vec<u8>>,
-    pub(crate) reply: Replier<StateAnswer>,
+    pub(crate) reply: ReplySender<StateAnswer>,
 }
 
 /// The calls that an attendant has not come to.

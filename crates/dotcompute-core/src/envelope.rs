@@ -2,7 +2,7 @@
 
 use std::any::Any;
 
-use dotcompute_ring::reply::Replier;
+use dotcompute_ring::reply::ReplySender;
 
 use crate::dead_letter::Reason;
 use crate::error::Fault;
@@ -12,7 +12,7 @@ use crate::telemetry::Stamp;
 
 /// What an asker gets. The fault is boxed: it is rare, and an answer should not be larger for it.
 /// The way back to an asker.
-pub(crate) type Asker<O> = Replier<Answer<O>>;
+pub(crate) type Asker<O> = ReplySender<Answer<O>>;
 
 pub(crate) type Answer<O> = Result<O, Box<Fault>>;
 
@@ -20,7 +20,7 @@ pub(crate) type Answer<O> = Result<O, Box<Fault>>;
 pub(crate) struct Envelope<I, O> {
     pub(crate) header: MessageHeader,
     pub(crate) stamp: Stamp,
-    pub(crate) reply: Option<Replier<Answer<O>>>,
+    pub(crate) reply: Option<ReplySender<Answer<O>>>,
     pub(crate) message: I,
 }
 

@@ -8,8 +8,8 @@ use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use dotcompute_ring::banded::Sender;
-use dotcompute_ring::wait::{WaitStrategy, wait_for};
+use dotcompute_ring::mailbox::Sender;
+use dotcompute_ring::wait::{WaitStrategy, spin_then_park};
 use futures_lite::FutureExt;
 use futures_timer::Delay;
 
@@ -313,7 +313,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
                 looked => looked,
             }
         };
-        match wait_for(self.wait, deadline, look) {
+        match spin_then_park(self.wait, deadline, look) {
             Some(Ok(received)) => Ok(received),
             Some(Err(state)) => Err(self.nothing_to_come(state)),
             None => Err(self.nothing_came(timeout.unwrap_or_default())),

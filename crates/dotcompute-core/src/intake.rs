@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
-use dotcompute_ring::banded::Receiver;
+use dotcompute_ring::mailbox::Receiver;
 use dotcompute_ring::wait::{Backoff, Step, WaitStrategy};
 
 use crate::dead_letter::Reason;
@@ -100,7 +100,7 @@ impl<I: Message, O: Message> Intake<I, O> {
             if self.ctx.outlets.is_backed_up() && self.ctx.outlets.poll_flush(&self.ctx.core, cx).is_pending()
             {
                 // Held up, it takes no more for a while: senders must not wait for it to empty the ring by half.
-                self.receiver.announce_room();
+                self.receiver.wake_senders();
                 if self.poll_new_command(cx).is_pending() {
                     return Poll::Pending;
                 }
@@ -142,7 +142,7 @@ impl<I: Message, O: Message> Intake<I, O> {
             }
             Command::Pause if changed => Poll::Ready(Some(Next::Deactivated)),
             Command::Pause => {
-                self.receiver.announce_room();
+                self.receiver.wake_senders();
                 loop {
                     // Not if it is being terminated meanwhile: then the state stays `Terminating`.
                     self.shared.core.has_paused();
@@ -170,7 +170,7 @@ impl<I: Message, O: Message> Intake<I, O> {
     /// Ready once there is another command than the one obeyed.
     pub(crate) fn poll_new_command(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
         let core = &self.shared.core;
-        let registered = core.control.prepare(cx.waker());
+        let registered = core.control.register(cx.waker());
         if !registered || core.life.command() != self.obeyed { Poll::Ready(()) } else { Poll::Pending }
     }
 
@@ -227,7 +227,7 @@ impl<I: Message, O: Message> Intake<I, O> {
     fn wait_for_message(&mut self, wait: WaitStrategy, cx: &mut TaskContext<'_>) -> Poll<Option<Next<I>>> {
         if self.obeyed == Command::Run {
             let mut backoff = Backoff::new(wait);
-            while backoff.snooze() == Step::Again {
+            while backoff.snooze() == Step::Retry {
                 if let Some(envelope) = self.receiver.try_pop() {
                     return Poll::Ready(Some(Next::Message(self.begin(envelope))));
                 }

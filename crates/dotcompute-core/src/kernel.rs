@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dotcompute_ring::reply::Replier;
+use dotcompute_ring::reply::ReplySender;
 
 use crate::envelope::Answer;
 use crate::error::HandlerResult;
@@ -85,7 +85,7 @@ pub trait RingKernel: Send + 'static {
 /// The message being handled, without its body.
 pub(crate) struct Current<O> {
     pub(crate) header: MessageHeader,
-    pub(crate) reply: Option<Replier<Answer<O>>>,
+    pub(crate) reply: Option<ReplySender<Answer<O>>>,
 }
 
 /// A handler's way to the outside: it answers and sends through this.
@@ -197,7 +197,7 @@ impl<O: Message> Context<O> {
 }
 
 /// The duty to answer one asker. Dropped without an answer, it tells the asker that there is none.
-pub struct ReplyTo<O>(Replier<Answer<O>>);
+pub struct ReplyTo<O>(ReplySender<Answer<O>>);
 
 impl<O: Message> ReplyTo<O> {
     /// Answers. False if the asker no longer waits; the answer is then dropped.

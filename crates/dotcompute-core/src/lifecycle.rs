@@ -6,8 +6,8 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use dotcompute_ring::fence::Fence;
-use dotcompute_ring::wait::{WaitStrategy, wait_until};
-use dotcompute_ring::wait_list::{Ticket, WaitList};
+use dotcompute_ring::wait::{WaitStrategy, block_on_poll};
+use dotcompute_ring::wait_list::{WaitList, WaitToken};
 
 /// Where a ring kernel is in its life.
 ///
@@ -153,19 +153,19 @@ impl StateCell {
     /// Waits until `done` holds. `None` when the deadline passed first.
     pub(crate) fn wait(&self, deadline: Option<Instant>, done: impl Fn(State) -> bool) -> Option<State> {
         let mut watch = Watch::new(self);
-        wait_until(WaitStrategy::Adaptive, deadline, |cx| watch.poll(cx, &done))
+        block_on_poll(WaitStrategy::Adaptive, deadline, |cx| watch.poll(cx, &done))
     }
 }
 
 /// A place among the watchers of a [`StateCell`], given up when dropped.
 pub(crate) struct Watch<'a> {
     cell: &'a StateCell,
-    ticket: Ticket,
+    ticket: WaitToken,
 }
 
 impl<'a> Watch<'a> {
     pub(crate) fn new(cell: &'a StateCell) -> Self {
-        Self { cell, ticket: Ticket::default() }
+        Self { cell, ticket: WaitToken::default() }
     }
 
     /// Ready with the state once `done` holds for it.
@@ -174,7 +174,7 @@ impl<'a> Watch<'a> {
         if done(state) {
             return Poll::Ready(state);
         }
-        self.cell.watchers.prepare(&mut self.ticket, cx.waker());
+        self.cell.watchers.register(&mut self.ticket, cx.waker());
         // Looked at again after the announcement, so that a change between the two is not missed.
         let state = self.cell.get();
         if done(state) { Poll::Ready(state) } else { Poll::Pending }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
 
-use dotcompute_ring::wait::{WaitStrategy, thread_waker, wait_for, wait_until};
+use dotcompute_ring::wait::{WaitStrategy, block_on_poll, spin_then_park, thread_waker};
 use futures_timer::Delay;
 
 use crate::dead_letter::Reason;
@@ -103,7 +103,7 @@ impl<I: Message, O: Message> LoopContext<I, O> {
     /// Blocks while there is none, and while the ring kernel is paused.
     pub fn receive(&mut self) -> Option<I> {
         self.intake().finish();
-        wait_for(self.wait, None, |cx| self.look(cx)).flatten()
+        spin_then_park(self.wait, None, |cx| self.look(cx)).flatten()
     }
 
     /// As [`receive`](Self::receive), but not longer than `timeout`.
@@ -113,7 +113,7 @@ impl<I: Message, O: Message> LoopContext<I, O> {
     /// [`NothingReceived`] when there was no message in time.
     pub fn receive_timeout(&mut self, timeout: Duration) -> Result<Option<I>, NothingReceived> {
         self.intake().finish();
-        wait_for(self.wait, Some(Instant::now() + timeout), |cx| self.look(cx)).ok_or(NothingReceived)
+        spin_then_park(self.wait, Some(Instant::now() + timeout), |cx| self.look(cx)).ok_or(NothingReceived)
     }
 
     /// As [`receive`](Self::receive), for async code.
@@ -134,7 +134,7 @@ impl<I: Message, O: Message> LoopContext<I, O> {
     pub fn send(&mut self, output: O) {
         self.intake().ctx.send(output);
         let wait = self.wait;
-        wait_until(wait, None, |cx| self.poll_flush(cx));
+        block_on_poll(wait, None, |cx| self.poll_flush(cx));
     }
 
     /// As [`send`](Self::send), for async code.

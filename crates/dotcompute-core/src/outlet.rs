@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 
-use dotcompute_ring::banded::{self, Band, Receiver, Sender};
 use dotcompute_ring::fence::Fence;
-use dotcompute_ring::wait_list::{Ticket, WaitList};
+use dotcompute_ring::mailbox::{self, Band, Receiver, Sender};
+use dotcompute_ring::wait_list::{WaitList, WaitToken};
 use dotcompute_ring::{CapacityError, PushError};
 
 use crate::envelope::{Envelope, Received};
@@ -52,18 +52,18 @@ struct Ends<O> {
 impl<O: Message> OutputRing<O> {
     /// Checks the capacity now, so that using the ring cannot fail later.
     pub(crate) fn new(capacity: usize) -> Result<Self, CapacityError> {
-        banded::check_capacity::<Received<O>>(capacity)?;
+        mailbox::check_capacity::<Received<O>>(capacity)?;
         Ok(Self { capacity, ring: OnceLock::new(), readers: WaitList::new(Fence::Symmetric) })
     }
 
     fn ends(&self) -> &Ends<O> {
         self.ring.get_or_init(|| {
-            let options = banded::Options {
+            let options = mailbox::Options {
                 capacity: self.capacity,
-                overflow: banded::Overflow::Refuse,
+                overflow: mailbox::Overflow::Reject,
                 fence: Fence::Asymmetric,
             };
-            let (sender, receiver) = banded::channel(options).expect("the capacity was checked at launch");
+            let (sender, receiver) = mailbox::channel(options).expect("the capacity was checked at launch");
             Ends { sender, receiver: Mutex::new(receiver) }
         })
     }
@@ -78,12 +78,12 @@ impl<O: Message> OutputRing<O> {
 /// The output ring as an outlet.
 pub(crate) struct RingOutlet<I, O> {
     shared: Arc<Shared<I, O>>,
-    ticket: Ticket,
+    ticket: WaitToken,
 }
 
 impl<I: Message, O: Message> RingOutlet<I, O> {
     pub(crate) fn new(shared: Arc<Shared<I, O>>) -> Self {
-        Self { shared, ticket: Ticket::default() }
+        Self { shared, ticket: WaitToken::default() }
     }
 }
 
@@ -104,7 +104,7 @@ impl<I: Message, O: Message> Outlet<O> for RingOutlet<I, O> {
     }
 
     fn poll_room(&mut self, priority: u8, cx: &mut Context<'_>) -> Poll<()> {
-        self.shared.output.ends().sender.poll_space(Band::of(priority), &mut self.ticket, cx)
+        self.shared.output.ends().sender.poll_ready(Band::of(priority), &mut self.ticket, cx)
     }
 }
 
@@ -113,15 +113,15 @@ pub(crate) struct KernelOutlet<O, P> {
     to: Arc<Shared<O, P>>,
     input: Sender<Envelope<O, P>>,
     sampler: Sampler,
-    ticket: Ticket,
-    watch: Ticket,
+    ticket: WaitToken,
+    watch: WaitToken,
 }
 
 impl<O: Message, P: Message> KernelOutlet<O, P> {
     pub(crate) fn new(to: Arc<Shared<O, P>>) -> Self {
         let input = to.input.clone();
         let sampler = Sampler::new(to.core.options.telemetry);
-        Self { to, input, sampler, ticket: Ticket::default(), watch: Ticket::default() }
+        Self { to, input, sampler, ticket: WaitToken::default(), watch: WaitToken::default() }
     }
 
     fn refused(&self, output: O) -> Offer<O> {
@@ -153,19 +153,19 @@ impl<O: Message, P: Message> Outlet<O> for KernelOutlet<O, P> {
     fn poll_room(&mut self, priority: u8, cx: &mut Context<'_>) -> Poll<()> {
         let life = &self.to.core.life;
         if life.get() <= State::Launched {
-            life.watchers().prepare(&mut self.watch, cx.waker());
+            life.watchers().register(&mut self.watch, cx.waker());
             if life.get() <= State::Launched {
                 return Poll::Pending;
             }
         }
-        self.input.poll_space(Band::of(priority), &mut self.ticket, cx)
+        self.input.poll_ready(Band::of(priority), &mut self.ticket, cx)
     }
 }
 
 impl<O, P> Drop for KernelOutlet<O, P> {
     fn drop(&mut self) {
         self.to.core.life.watchers().cancel(&mut self.watch);
-        self.input.cancel_space(&mut self.ticket);
+        self.input.cancel_wait(&mut self.ticket);
     }
 }
 
@@ -336,13 +336,13 @@ fn nothing_can_come(state: State) -> bool {
 /// Waiting for something to receive; gives up its place when dropped.
 pub(crate) struct ReaderPlace<'a, I, O> {
     shared: &'a Shared<I, O>,
-    ticket: Ticket,
+    ticket: WaitToken,
     watch: Watch<'a>,
 }
 
 impl<'a, I: Message, O: Message> ReaderPlace<'a, I, O> {
     pub(crate) fn new(shared: &'a Shared<I, O>) -> Self {
-        Self { shared, ticket: Ticket::default(), watch: Watch::new(&shared.core.life) }
+        Self { shared, ticket: WaitToken::default(), watch: Watch::new(&shared.core.life) }
     }
 
     /// A look in passing, or one that arranges to be woken.
@@ -364,7 +364,7 @@ impl<'a, I: Message, O: Message> ReaderPlace<'a, I, O> {
         if let Some(received) = output.try_receive() {
             return Poll::Ready(Ok(received));
         }
-        output.readers.prepare(&mut self.ticket, cx.waker());
+        output.readers.register(&mut self.ticket, cx.waker());
         let over = self.watch.poll(cx, nothing_can_come);
         // Looked at again after announcing: what was put in between, or just before the end, is found here.
         match (output.try_receive(), over) {

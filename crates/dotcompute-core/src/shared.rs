@@ -7,9 +7,9 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
 
 use dotcompute_ring::PushError;
-use dotcompute_ring::banded::{self, Receiver, Sender};
-use dotcompute_ring::reply::Replier;
-use dotcompute_ring::signal::Signal;
+use dotcompute_ring::mailbox::{self, Receiver, Sender};
+use dotcompute_ring::notifier::Notifier;
+use dotcompute_ring::reply::ReplySender;
 
 use crate::backend::{Residency, Seat};
 use crate::checkpoint::StateCalls;
@@ -32,7 +32,7 @@ pub(crate) struct Core {
     pub(crate) options: KernelOptions,
     pub(crate) life: StateCell,
     /// Wakes the driver where it waits for something other than a message.
-    pub(crate) control: Signal,
+    pub(crate) control: Notifier,
     pub(crate) counters: Counters,
     pub(crate) latencies: Latencies,
     pub(crate) dead_letters: Arc<DeadLetters>,
@@ -63,7 +63,7 @@ impl Core {
             input_type,
             output_type,
             life: StateCell::new(),
-            control: Signal::new(dotcompute_ring::fence::Fence::Symmetric),
+            control: Notifier::new(dotcompute_ring::fence::Fence::Symmetric),
             counters: Counters::default(),
             latencies: Latencies::of(&options),
             options,
@@ -107,7 +107,7 @@ impl Core {
     pub(crate) fn bury<O>(
         &self,
         header: MessageHeader,
-        reply: Option<Replier<Answer<O>>>,
+        reply: Option<ReplySender<Answer<O>>>,
         message: Option<Box<dyn Any + Send>>,
         reason: Reason,
         cause: String,
@@ -131,7 +131,7 @@ impl Core {
     /// Ready once this command has been given; otherwise the task is woken when another one is.
     pub(crate) fn poll_command_is(&self, command: Command, cx: &mut TaskContext<'_>) -> Poll<()> {
         loop {
-            let registered = self.control.prepare(cx.waker());
+            let registered = self.control.register(cx.waker());
             if self.life.command() == command {
                 return Poll::Ready(());
             }
@@ -178,9 +178,9 @@ pub(crate) enum Unposted<E> {
 impl<I: Message, O: Message> Shared<I, O> {
     pub(crate) fn new(
         core: Core,
-        mailbox: banded::Options,
+        mailbox: mailbox::Options,
     ) -> Result<NewShared<I, O>, dotcompute_ring::CapacityError> {
-        let (input, receiver) = banded::channel(mailbox)?;
+        let (input, receiver) = mailbox::channel(mailbox)?;
         let output = OutputRing::new(core.options.output_capacity)?;
         let shared = Self {
             core: Arc::new(core),
@@ -218,9 +218,9 @@ impl<I: Message, O: Message> Shared<I, O> {
         sender: &Sender<Envelope<I, O>>,
         envelope: Envelope<I, O>,
     ) -> Result<(), Unposted<Envelope<I, O>>> {
-        let band = banded::Band::of(envelope.header.priority.get());
-        let pushed = if sender.is_evicting() {
-            sender.push_evicting(band, envelope, |oldest| oldest.bury(&self.core, Reason::Evicted, ""))
+        let band = mailbox::Band::of(envelope.header.priority.get());
+        let pushed = if sender.drops_oldest() {
+            sender.push_drop_oldest(band, envelope, |oldest| oldest.bury(&self.core, Reason::Evicted, ""))
         } else {
             sender.try_push(band, envelope)
         };
@@ -288,8 +288,8 @@ impl<I: Message, O: Message> AnyKernel for Shared<I, O> {
 
     fn command(&self, command: Command) {
         self.core.life.set_command(command);
-        self.core.control.notify_from_control();
-        self.input.wake();
+        self.core.control.notify_with_full_fence();
+        self.input.wake_receiver();
     }
 
     fn join(&self, deadline: Instant) -> bool {

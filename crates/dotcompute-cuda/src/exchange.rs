@@ -4,7 +4,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dotcompute_ring::layout::LINE;
+use dotcompute_ring::layout::CACHE_LINE;
 use dotcompute_ring::record::{self, RecordError};
 use dotcompute_ring::spsc::{Consumer, Producer};
 
@@ -14,11 +14,11 @@ use crate::protocol::{Control, EventHead, MessageHead, Ring};
 pub(crate) const EVENTS: usize = 256;
 
 /// Bytes before a ring's slots: its control lines.
-const SLOTS: usize = 4 * LINE;
+const SLOTS: usize = 4 * CACHE_LINE;
 /// Bytes before a slot's payload: its word.
 const WORD: usize = size_of::<u64>();
 
-/// Memory that host and device both reach: zeroed, aligned to [`LINE`], and kept until it is dropped.
+/// Memory that host and device both reach: zeroed, aligned to [`CACHE_LINE`], and kept until it is dropped.
 ///
 /// # Safety
 ///
@@ -102,7 +102,7 @@ impl Plan {
         let words = class("message", head, input_size)?.max(class("output", head, output_size)?);
         let input =
             part(size_of::<Control>(), class("message", size_of::<MessageHead>(), input_size)?, queue)?;
-        let events = part((input.offset + input.bytes).next_multiple_of(LINE), words, EVENTS)?;
+        let events = part((input.offset + input.bytes).next_multiple_of(CACHE_LINE), words, EVENTS)?;
         Ok(Self { input, events, queue, bytes: events.offset + events.bytes })
     }
 
@@ -293,7 +293,7 @@ impl Words {
     /// How many messages the device is done with.
     pub(crate) fn done(&self) -> u64 {
         // SAFETY: the consumer's index of the ring of messages, at the beginning of its line: an aligned word, only used as an atomic.
-        let head = unsafe { self.at(self.plan.input.offset + 2 * LINE).cast::<AtomicU64>().as_ref() };
+        let head = unsafe { self.at(self.plan.input.offset + 2 * CACHE_LINE).cast::<AtomicU64>().as_ref() };
         head.load(Ordering::Relaxed)
     }
 

@@ -3,7 +3,7 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 
-use dotcompute_ring::layout::LINE;
+use dotcompute_ring::layout::CACHE_LINE;
 
 use crate::exchange::SharedMemory;
 
@@ -26,8 +26,8 @@ impl HostMemory {
 
     /// As [`zeroed`](Self::zeroed); none if there is no such memory.
     pub(crate) fn try_zeroed(bytes: usize) -> Option<Self> {
-        let size = bytes.max(1).checked_next_multiple_of(LINE)?;
-        let layout = Layout::from_size_align(size, LINE).ok()?;
+        let size = bytes.max(1).checked_next_multiple_of(CACHE_LINE)?;
+        let layout = Layout::from_size_align(size, CACHE_LINE).ok()?;
         // SAFETY: the layout's size is not zero.
         let base = NonNull::new(unsafe { alloc_zeroed(layout) })?;
         Some(Self { base, layout })

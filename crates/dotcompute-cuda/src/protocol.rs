@@ -231,7 +231,7 @@ mod tests {
 
     /// The ring's layout, from the crate that defines it and from a ring made by it.
     fn ring(all: &mut Vec<(String, usize)>) {
-        use dotcompute_ring::layout::{Header, LINE};
+        use dotcompute_ring::layout::{CACHE_LINE, Header};
         for (field, offset) in [
             ("magic", offset_of!(Header, magic)),
             ("stride", offset_of!(Header, stride)),
@@ -240,7 +240,9 @@ mod tests {
         ] {
             all.push((format!("offsetof(dc::RingHeader, {field})"), offset));
         }
-        for (line, place) in [("header", 0), ("producer", LINE), ("consumer", 2 * LINE), ("rare", 3 * LINE)] {
+        for (line, place) in
+            [("header", 0), ("producer", CACHE_LINE), ("consumer", 2 * CACHE_LINE), ("rare", 3 * CACHE_LINE)]
+        {
             all.push((format!("offsetof(dc::RingControl, {line})"), place));
         }
         let slots = dotcompute_ring::record::required_bytes::<[u64; 7]>(16).unwrap() - 16 * 64;

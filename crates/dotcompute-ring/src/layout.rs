@@ -22,7 +22,7 @@ use crate::sync::{AtomicU64, Ordering, UnsafeCell};
 
 /// Bytes between words that different threads write: two 64-byte lines, since processors fetch lines in pairs, and one line of
 /// those that have 128-byte lines.
-pub const LINE: usize = 128;
+pub const CACHE_LINE: usize = 128;
 
 /// The first eight bytes of a ring in shared memory: `DCRING` and two zeros, little endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"DCRING\0\0");
@@ -31,7 +31,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"DCRING\0\0");
 pub const VERSION: u32 = 1;
 
 /// Set in `tail` by whoever closes an MPSC ring; no ticket ever gets so large.
-pub const CLOSED: u64 = 1 << 63;
+pub const CLOSED_BIT: u64 = 1 << 63;
 
 /// Says what the ring is. Written once, before anybody else sees the memory.
 #[repr(C, align(128))]
@@ -54,7 +54,7 @@ pub struct Header {
 /// The producers' line.
 #[repr(C, align(128))]
 pub(crate) struct ProducerLine {
-    /// With [`CLOSED`] in it, no more is coming. The producer of an SPSC ring writes it only then, and the words say how far it is.
+    /// With [`CLOSED_BIT`] in it, no more is coming. The producer of an SPSC ring writes it only then, and the words say how far it is.
     pub(crate) tail: AtomicU64,
 }
 
@@ -67,7 +67,7 @@ pub(crate) struct ConsumerLine {
 /// What hardly ever changes, so that looking at it costs nothing.
 #[repr(C, align(128))]
 pub(crate) struct RareLine {
-    /// Not zero while an SPSC ring has no consumer. (Of an MPSC ring, the consumer sets [`CLOSED`].)
+    /// Not zero while an SPSC ring has no consumer. (Of an MPSC ring, the consumer sets [`CLOSED_BIT`].)
     pub(crate) consumer_closed: AtomicU64,
 }
 
@@ -114,10 +114,10 @@ impl Control {
 
 #[cfg(not(loom))]
 const _: () = {
-    assert!(core::mem::offset_of!(Control, producer) == LINE);
-    assert!(core::mem::offset_of!(Control, consumer) == 2 * LINE);
-    assert!(core::mem::offset_of!(Control, rare) == 3 * LINE);
-    assert!(size_of::<Control>() == 4 * LINE);
+    assert!(core::mem::offset_of!(Control, producer) == CACHE_LINE);
+    assert!(core::mem::offset_of!(Control, consumer) == 2 * CACHE_LINE);
+    assert!(core::mem::offset_of!(Control, rare) == 3 * CACHE_LINE);
+    assert!(size_of::<Control>() == 4 * CACHE_LINE);
     assert!(core::mem::offset_of!(Slot<[u8; 48]>, value) == 8);
 };
 
@@ -136,7 +136,7 @@ pub(crate) fn slots_for<T>(messages: usize) -> Result<usize, CapacityError> {
 
 /// Where a ring of `slots` slots begins its slots, and how it is to be aligned: its whole layout. None if it cannot be addressed.
 pub(crate) fn layout_of<T>(slots: usize) -> Option<(Layout, usize)> {
-    let array = Layout::array::<Slot<T>>(slots).and_then(|array| array.align_to(LINE)).ok()?;
+    let array = Layout::array::<Slot<T>>(slots).and_then(|array| array.align_to(CACHE_LINE)).ok()?;
     Layout::new::<Control>().extend(array).ok()
 }
 
@@ -234,7 +234,7 @@ impl<T> Memory<T> {
     ///
     /// # Safety
     ///
-    /// There is an initialised control block at `base`, aligned to [`LINE`], with the slots after it as [`layout_of`] says; slots are
+    /// There is an initialised control block at `base`, aligned to [`CACHE_LINE`], with the slots after it as [`layout_of`] says; slots are
     /// zeroed or were written by a ring of the same layout. The memory outlives every view of it, and all who use it meanwhile use it
     /// as a ring.
     #[cfg(not(loom))]

@@ -6,7 +6,7 @@
 //!   ring is refused and hands the value back ([`PushError::Full`]); what then, the caller decides: wait, drop, or give up.
 //! - **Nobody waits for anybody.** [`spsc`] is wait-free. In [`mpsc`] a producer repeats its claim only if another producer's succeeded.
 //!   A producer that stops between claiming and publishing holds up what comes behind it, and nothing else.
-//! - **In order.** What one producer pushes comes out in the order in which it was pushed; in a mailbox ([`banded`]), band by band.
+//! - **In order.** What one producer pushes comes out in the order in which it was pushed; in a mailbox ([`mailbox`]), band by band.
 //! - **Closed is final.** Once a ring is closed nothing is accepted ([`PushError::Closed`]), and what was accepted before can be taken to
 //!   the last value; `is_drained` says when that is done. What nobody takes is dropped with the ring. Nothing is lost silently.
 //! - **Two ends, two types.** Safe code cannot have two threads on one end that is meant for one.
@@ -15,10 +15,10 @@
 //! | --- | --- | --- | --- | --- |
 //! | [`spsc`] | 1 | 1 | its own | streams: the fastest |
 //! | [`mpsc`] | many | 1 | its own | exact counts and closing |
-//! | [`banded`] | many | 1 | its own | mailboxes: four priorities, waiting on both sides, eviction |
+//! | [`mailbox`] | many | 1 | its own | mailboxes: four priorities, waiting on both sides, eviction |
 //! | [`record`] | 1 | 1 | somebody else's | other processes and devices; plain data |
 //!
-//! Around them: [`wait`] (how to wait), [`signal`] and [`wait_list`] (whom to wake), [`fence`] (who pays for it), [`reply`] (the way back
+//! Around them: [`wait`] (how to wait), [`notifier`] and [`wait_list`] (whom to wake), [`fence`] (who pays for it), [`reply`] (the way back
 //! for one answer).
 //!
 //! ```
@@ -77,17 +77,17 @@
 
 extern crate alloc;
 
-#[cfg(feature = "std")]
-pub mod banded;
 mod error;
 pub mod fence;
 pub mod layout;
+#[cfg(feature = "std")]
+pub mod mailbox;
 pub mod mpsc;
+pub mod notifier;
 mod prefetch;
 #[cfg(not(loom))]
 pub mod record;
 pub mod reply;
-pub mod signal;
 pub mod spsc;
 mod sync;
 pub mod wait;

@@ -27,7 +27,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::error::{CapacityError, PushError};
-use crate::layout::{CLOSED, Memory, slots_for};
+use crate::layout::{CLOSED_BIT, Memory, slots_for};
 use crate::prefetch::{self, ReadAhead};
 use crate::sync::{AtomicU64, Ordering};
 
@@ -72,7 +72,7 @@ impl<T> Ring<T> {
         let line = &self.memory.control().producer;
         let mut tail = line.tail.load(Ordering::Relaxed);
         loop {
-            if tail & CLOSED != 0 {
+            if tail & CLOSED_BIT != 0 {
                 return Err(());
             }
             // Acquire here and below: what is free by this head has been read out by the consumer, and this thread is about to write it.
@@ -162,15 +162,15 @@ impl<T> Ring<T> {
 
     pub(crate) fn close(&self) {
         // AcqRel: what is decided by having seen the ring closed comes after the claims before it.
-        self.memory.control().producer.tail.fetch_or(CLOSED, Ordering::AcqRel);
+        self.memory.control().producer.tail.fetch_or(CLOSED_BIT, Ordering::AcqRel);
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.memory.control().producer.tail.load(Ordering::Acquire) & CLOSED != 0
+        self.memory.control().producer.tail.load(Ordering::Acquire) & CLOSED_BIT != 0
     }
 
     pub(crate) fn pushed(&self) -> u64 {
-        self.memory.control().producer.tail.load(Ordering::Acquire) & !CLOSED
+        self.memory.control().producer.tail.load(Ordering::Acquire) & !CLOSED_BIT
     }
 
     pub(crate) fn popped(&self) -> u64 {
@@ -192,7 +192,7 @@ impl<T> Ring<T> {
     /// Whether it is closed and everything accepted has been taken.
     pub(crate) fn is_drained(&self) -> bool {
         let tail = self.memory.control().producer.tail.load(Ordering::Acquire);
-        tail & CLOSED != 0 && self.popped() == tail & !CLOSED
+        tail & CLOSED_BIT != 0 && self.popped() == tail & !CLOSED_BIT
     }
 
     pub(crate) fn capacity(&self) -> u64 {

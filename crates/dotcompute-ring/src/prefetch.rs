@@ -61,13 +61,13 @@ pub(crate) fn for_writing<T>(view: View<T>, ticket: u64) {
 /// Fetches the first lines of a slot: of a large one the processor's prefetchers notice the rest by themselves.
 #[inline(always)]
 fn fetch<T, const WRITE: bool>(view: View<T>, ticket: u64) {
-    const LINE: usize = 64;
+    const CACHE_LINE: usize = 64;
     const LINES: usize = 4;
     let (slot, size) = view.slot_bytes(ticket);
     let mut at = 0;
-    while at < size && at < LINE * LINES {
+    while at < size && at < CACHE_LINE * LINES {
         fetch_line::<WRITE>(slot.wrapping_add(at));
-        at += LINE;
+        at += CACHE_LINE;
     }
 }
 

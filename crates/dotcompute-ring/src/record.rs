@@ -42,7 +42,7 @@ use core::mem::offset_of;
 use core::ptr::NonNull;
 
 use crate::error::CapacityError;
-use crate::layout::{Control, Header, LINE, MAGIC, Memory, Slot, VERSION, layout_of, slots_for};
+use crate::layout::{CACHE_LINE, Control, Header, MAGIC, Memory, Slot, VERSION, layout_of, slots_for};
 use crate::spsc::{Consumer, Producer, consumer_in, producer_in};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
@@ -96,9 +96,9 @@ pub enum RecordError {
     /// A ring of this capacity cannot be made.
     #[error(transparent)]
     Capacity(#[from] CapacityError),
-    /// The address is not a multiple of [`LINE`].
+    /// The address is not a multiple of [`CACHE_LINE`].
     #[error(
-        "the memory for a ring begins {offset} bytes after a multiple of {LINE}; align it to {LINE} bytes (mapped memory always is)"
+        "the memory for a ring begins {offset} bytes after a multiple of {CACHE_LINE}; align it to {CACHE_LINE} bytes (mapped memory always is)"
     )]
     Misaligned {
         /// Bytes after the last multiple.
@@ -116,7 +116,7 @@ pub enum RecordError {
     #[error(
         "the memory begins with {found:#018x}, not as a ring does: was `create` called, on this memory and by now?"
     )]
-    NoRing {
+    BadMagic {
         /// The first eight bytes.
         found: u64,
     },
@@ -124,7 +124,7 @@ pub enum RecordError {
     #[error(
         "the ring's {field} is {found}, but this side expects {expected}; both sides need the same record type and the same version"
     )]
-    Differs {
+    HeaderMismatch {
         /// The field of [`Header`].
         field: &'static str,
         /// What the memory says.
@@ -134,7 +134,7 @@ pub enum RecordError {
     },
     /// The header's capacity is no power of two, or zero.
     #[error("the ring's capacity is {found}, which is no power of two; the header is damaged")]
-    Slots {
+    CapacityNotPowerOfTwo {
         /// What the memory says.
         found: u64,
     },
@@ -142,7 +142,7 @@ pub enum RecordError {
     #[error(
         "the ring's consumer has taken {head} records, it says, which takes centuries; the control words are damaged"
     )]
-    Head {
+    HeadOutOfRange {
         /// What the memory says.
         head: u64,
     },
@@ -167,7 +167,7 @@ const TICKETS: u64 = 1 << 62;
 pub fn required_bytes<T: Record>(capacity: usize) -> Result<usize, CapacityError> {
     const {
         assert!(
-            align_of::<T>() <= LINE,
+            align_of::<T>() <= CACHE_LINE,
             "a record's alignment is at most that of the lines before the slots"
         );
         assert!(size_of::<Slot<T>>() <= u32::MAX as usize, "a record's size fits the header's 32 bits");
@@ -247,11 +247,11 @@ unsafe fn attach<T: Record>(memory: NonNull<u8>, len: usize) -> Result<Memory<T>
     // slots of `T`, which were zeroed by it or written since by ends of a ring of the same layout.
     let ring = unsafe { Memory::borrowed(memory, slots) };
     let head = ring.control().consumer.head.load(Ordering::Relaxed);
-    if head >= TICKETS { Err(RecordError::Head { head }) } else { Ok(ring) }
+    if head >= TICKETS { Err(RecordError::HeadOutOfRange { head }) } else { Ok(ring) }
 }
 
 fn check_memory(memory: NonNull<u8>, len: usize, needed: usize) -> Result<(), RecordError> {
-    let offset = memory.addr().get() % LINE;
+    let offset = memory.addr().get() % CACHE_LINE;
     if offset != 0 {
         return Err(RecordError::Misaligned { offset });
     }
@@ -262,7 +262,7 @@ fn check_memory(memory: NonNull<u8>, len: usize, needed: usize) -> Result<(), Re
 ///
 /// # Safety
 ///
-/// There are `size_of::<Header>()` readable bytes at `memory`, aligned to [`LINE`].
+/// There are `size_of::<Header>()` readable bytes at `memory`, aligned to [`CACHE_LINE`].
 unsafe fn read_header(memory: NonNull<u8>) -> Header {
     let wide = |offset: usize, order| {
         // SAFETY: a field of the header, by `offset_of`; atomic, since another process may be writing it.
@@ -287,7 +287,7 @@ unsafe fn read_header(memory: NonNull<u8>) -> Header {
 /// The number of slots, if the header is that of a ring of `T` which `len` bytes have room for.
 fn check_header<T: Record>(found: &Header, len: usize) -> Result<usize, RecordError> {
     if found.magic != MAGIC {
-        return Err(RecordError::NoRing { found: found.magic });
+        return Err(RecordError::BadMagic { found: found.magic });
     }
     let expected = Header::of::<T>(1);
     for (field, found, expected) in [
@@ -297,11 +297,15 @@ fn check_header<T: Record>(found: &Header, len: usize) -> Result<usize, RecordEr
         ("stride", found.stride, expected.stride),
     ] {
         if found != expected {
-            return Err(RecordError::Differs { field, found: found.into(), expected: expected.into() });
+            return Err(RecordError::HeaderMismatch {
+                field,
+                found: found.into(),
+                expected: expected.into(),
+            });
         }
     }
     let slots = usize::try_from(found.capacity).ok().filter(|slots| slots.is_power_of_two());
-    let slots = slots.ok_or(RecordError::Slots { found: found.capacity })?;
+    let slots = slots.ok_or(RecordError::CapacityNotPowerOfTwo { found: found.capacity })?;
     let needed = required_bytes::<T>(slots)?;
     if len < needed { Err(RecordError::TooShort { len, needed }) } else { Ok(slots) }
 }

@@ -1,6 +1,6 @@
 //! A way back for one answer: request and response in one hand-over of a cache line, with no allocation and no reference count.
 //!
-//! A [`ReplySlot`] belongs to the asker and is used for one question after another. Arming it gives the [`Replier`] that travels with
+//! A [`ReplySlot`] belongs to the asker and is used for one question after another. Arming it gives the [`ReplySender`] that travels with
 //! the question. Both are a pointer to one cell, whose state word says who may touch what:
 //!
 //! | state | value | waker | left by |
@@ -31,7 +31,7 @@ use core::task::{Context, Poll, Waker};
 
 use crate::sync::{AtomicU32, Ordering, UnsafeCell};
 #[cfg(all(feature = "std", not(loom)))]
-use crate::wait::{WaitStrategy, wait_for};
+use crate::wait::{WaitStrategy, spin_then_park};
 
 const IDLE: u32 = 0;
 const ARMED: u32 = 1;
@@ -72,7 +72,7 @@ impl<T> Cell<T> {
 /// The replier went away without an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the question was dropped without an answer")]
-pub struct Dropped;
+pub struct ReplyDropped;
 
 /// The asker's end.
 pub struct ReplySlot<T> {
@@ -94,7 +94,7 @@ impl<T> ReplySlot<T> {
 
     /// Makes the way back for one answer. An answer that was not taken, or is still on its way, is given up.
     #[inline]
-    pub fn arm(&mut self) -> Replier<T> {
+    pub fn arm(&mut self) -> ReplySender<T> {
         if let Some(cell) = self.cell {
             // SAFETY: the asker has not abandoned the cell, so it is alive.
             if unsafe { cell.as_ref() }.state.load(Ordering::Relaxed) != IDLE {
@@ -105,12 +105,12 @@ impl<T> ReplySlot<T> {
         // Relaxed: the replier gets to know the cell by whatever carries it, which publishes this store too.
         // SAFETY: alive, as above, or just made.
         unsafe { cell.as_ref() }.state.store(ARMED, Ordering::Relaxed);
-        Replier { cell }
+        ReplySender { cell }
     }
 
     /// The answer, or that there will be none; `None` while it is open, or if nothing was asked.
     #[inline]
-    pub fn try_take(&mut self) -> Option<Result<T, Dropped>> {
+    pub fn try_take(&mut self) -> Option<Result<T, ReplyDropped>> {
         let cell = self.cell?;
         // SAFETY: not abandoned by the asker, so alive.
         let cell = unsafe { cell.as_ref() };
@@ -124,7 +124,7 @@ impl<T> ReplySlot<T> {
             }
             DROPPED => {
                 cell.state.store(IDLE, Ordering::Relaxed);
-                Some(Err(Dropped))
+                Some(Err(ReplyDropped))
             }
             _ => None,
         }
@@ -133,7 +133,7 @@ impl<T> ReplySlot<T> {
     /// As [`try_take`](Self::try_take), but arranges for the task to be woken by the answer.
     ///
     /// Stays pending if nothing was asked.
-    pub fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Dropped>> {
+    pub fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, ReplyDropped>> {
         loop {
             if let Some(answer) = self.try_take() {
                 return Poll::Ready(answer);
@@ -178,7 +178,7 @@ impl<T> ReplySlot<T> {
     ///
     /// ```
     /// use std::time::{Duration, Instant};
-    /// use dotcompute_ring::reply::{Dropped, ReplySlot};
+    /// use dotcompute_ring::reply::{ReplyDropped, ReplySlot};
     /// use dotcompute_ring::wait::WaitStrategy;
     ///
     /// let mut slot = ReplySlot::<u64>::new();
@@ -186,7 +186,7 @@ impl<T> ReplySlot<T> {
     /// let soon = Some(Instant::now() + Duration::from_millis(1));
     /// assert_eq!(slot.wait(WaitStrategy::Adaptive, soon), None);
     /// std::thread::spawn(move || drop(replier));
-    /// assert_eq!(slot.wait(WaitStrategy::Adaptive, None), Some(Err(Dropped)));
+    /// assert_eq!(slot.wait(WaitStrategy::Adaptive, None), Some(Err(ReplyDropped)));
     /// ```
     #[cfg(all(feature = "std", not(loom)))]
     #[inline]
@@ -194,8 +194,8 @@ impl<T> ReplySlot<T> {
         &mut self,
         strategy: WaitStrategy,
         deadline: Option<std::time::Instant>,
-    ) -> Option<Result<T, Dropped>> {
-        wait_for(strategy, deadline, |cx| match cx {
+    ) -> Option<Result<T, ReplyDropped>> {
+        spin_then_park(strategy, deadline, |cx| match cx {
             None => self.try_take().map_or(Poll::Pending, Poll::Ready),
             Some(cx) => self.poll_take(cx),
         })
@@ -263,16 +263,16 @@ impl<T> Drop for ReplySlot<T> {
 }
 
 /// The replier's end: good for one answer. Dropped without one, it tells the asker so.
-pub struct Replier<T> {
+pub struct ReplySender<T> {
     cell: NonNull<Cell<T>>,
 }
 
 // SAFETY: as for `ReplySlot`.
-unsafe impl<T: Send> Send for Replier<T> {}
+unsafe impl<T: Send> Send for ReplySender<T> {}
 // SAFETY: through a shared replier only the state word, an atomic, can be looked at.
-unsafe impl<T: Send> Sync for Replier<T> {}
+unsafe impl<T: Send> Sync for ReplySender<T> {}
 
-impl<T> Replier<T> {
+impl<T> ReplySender<T> {
     /// Answers.
     ///
     /// # Errors
@@ -297,7 +297,7 @@ impl<T> Replier<T> {
     /// Whether the answer is still wanted, for those who have to compute it first. May change at any moment.
     #[inline]
     #[must_use]
-    pub fn asker_is_waiting(&self) -> bool {
+    pub fn caller_is_waiting(&self) -> bool {
         // SAFETY: alive until concluded, and concluding takes the replier.
         let cell = unsafe { self.cell.as_ref() };
         // Relaxed: only a hint.
@@ -358,7 +358,7 @@ impl<T> Replier<T> {
     }
 }
 
-impl<T> Drop for Replier<T> {
+impl<T> Drop for ReplySender<T> {
     fn drop(&mut self) {
         if !Self::conclude(self.cell, DROPPED) {
             // SAFETY: the asker has gone and no value was written: the cell is the replier's alone.
@@ -388,7 +388,7 @@ mod tests {
     fn a_dropped_question_is_noticed() {
         let mut slot = ReplySlot::<u8>::new();
         drop(slot.arm());
-        assert_eq!(slot.try_take(), Some(Err(Dropped)));
+        assert_eq!(slot.try_take(), Some(Err(ReplyDropped)));
     }
 
     #[test]
@@ -412,7 +412,7 @@ mod tests {
 
     #[test]
     fn one_pointer_each() {
-        assert_eq!(size_of::<Option<Replier<[u64; 8]>>>(), 8);
+        assert_eq!(size_of::<Option<ReplySender<[u64; 8]>>>(), 8);
         assert_eq!(size_of::<ReplySlot<[u64; 8]>>(), 8);
     }
 
@@ -420,9 +420,9 @@ mod tests {
     fn a_replier_can_see_that_its_answer_is_not_wanted_any_more() {
         let mut slot = ReplySlot::new();
         let replier = slot.arm();
-        assert!(replier.asker_is_waiting());
+        assert!(replier.caller_is_waiting());
         slot.abandon();
-        assert!(!replier.asker_is_waiting());
+        assert!(!replier.caller_is_waiting());
         assert_eq!(replier.send(1), Err(1));
     }
 
@@ -467,7 +467,7 @@ mod tests {
     fn answers_match_their_questions_under_every_strategy() {
         const ROUNDS: u64 = if cfg!(miri) { 60 } else { 30_000 };
         let strategies = [WaitStrategy::Adaptive, WaitStrategy::Park, WaitStrategy::Spin];
-        let (questions, inbox) = std::sync::mpsc::channel::<(u64, Replier<Box<u64>>)>();
+        let (questions, inbox) = std::sync::mpsc::channel::<(u64, ReplySender<Box<u64>>)>();
         std::thread::scope(|scope| {
             scope.spawn(move || {
                 for (question, replier) in inbox {
@@ -486,7 +486,7 @@ mod tests {
                     continue;
                 }
                 let answer = slot.wait(strategies[(question % 3) as usize], None).unwrap();
-                let expected = if question % 5 == 0 { Err(Dropped) } else { Ok(Box::new(question)) };
+                let expected = if question % 5 == 0 { Err(ReplyDropped) } else { Ok(Box::new(question)) };
                 assert_eq!(answer, expected);
             }
             drop(questions);

@@ -7,7 +7,7 @@
 //! Both ends can claim many slots at once: [`Producer::claim`] to write values in place and publish them together,
 //! [`Consumer::claim`] to read them in place and give the slots back together. A slot that was claimed and not used stays as it was.
 //!
-//! Neither end waits. For waiting on either side see [`banded`](crate::banded) and [`wait`](crate::wait).
+//! Neither end waits. For waiting on either side see [`mailbox`](crate::banded) and [`wait`](crate::wait).
 //!
 //! ```
 //! use dotcompute_ring::{PushError, spsc};
@@ -32,7 +32,7 @@ use core::fmt;
 use core::marker::PhantomData;
 
 use crate::error::{CapacityError, PushError};
-use crate::layout::{CLOSED, Memory, View, slots_for};
+use crate::layout::{CLOSED_BIT, Memory, View, slots_for};
 use crate::prefetch::{self, ReadAhead};
 use crate::sync::Ordering;
 
@@ -301,7 +301,7 @@ impl<T> Producer<T> {
 impl<T> Drop for Producer<T> {
     fn drop(&mut self) {
         // Release: whoever sees it closed sees every word that was stored before.
-        self.ring.memory.control().producer.tail.store(self.tail | CLOSED, Ordering::Release);
+        self.ring.memory.control().producer.tail.store(self.tail | CLOSED_BIT, Ordering::Release);
     }
 }
 
@@ -430,13 +430,13 @@ impl<T> Consumer<T> {
     /// Whether the producer is gone. There may still be something to take: see [`is_drained`](Self::is_drained).
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.view.control().producer.tail.load(Ordering::Acquire) & CLOSED != 0
+        self.view.control().producer.tail.load(Ordering::Acquire) & CLOSED_BIT != 0
     }
 
     /// Whether the producer is gone and everything has been taken.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.view.control().producer.tail.load(Ordering::Acquire) == self.head | CLOSED
+        self.view.control().producer.tail.load(Ordering::Acquire) == self.head | CLOSED_BIT
     }
 
     /// Values in the ring: looks at the words of as many slots as the capacity has binary digits.

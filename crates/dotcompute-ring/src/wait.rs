@@ -20,9 +20,9 @@ pub enum WaitStrategy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// Look again.
-    Again,
+    Retry,
     /// Arrange to be woken, look once more, and sleep.
-    Sleep,
+    Park,
 }
 
 /// Looks without a pause at first: what a pause costs (up to 140 cycles on recent x86) is more than the answer may take.
@@ -39,7 +39,7 @@ const YIELDS: u32 = if cfg!(feature = "std") { 4 } else { 0 };
 ///
 /// let mut backoff = Backoff::new(WaitStrategy::Adaptive);
 /// let mut looks = 1;
-/// while backoff.snooze() == Step::Again {
+/// while backoff.snooze() == Step::Retry {
 ///     looks += 1; // Look here.
 /// }
 /// assert!(looks > 1); // Now sleep.
@@ -68,13 +68,13 @@ impl Backoff {
     #[inline]
     pub fn snooze(&mut self) -> Step {
         match self.strategy {
-            WaitStrategy::Park => Step::Sleep,
+            WaitStrategy::Park => Step::Park,
             // Not even a pause: its core is its own.
             WaitStrategy::Spin => {
                 // Loom has to be told, or it would let this thread look for ever.
                 #[cfg(loom)]
                 spin_loop();
-                Step::Again
+                Step::Retry
             }
             WaitStrategy::Adaptive => self.snooze_adaptively(),
         }
@@ -84,7 +84,7 @@ impl Backoff {
     fn snooze_adaptively(&mut self) -> Step {
         if self.looks < EAGER && !is_single_core() {
             self.looks += 1;
-            return Step::Again;
+            return Step::Retry;
         }
         self.relax()
     }
@@ -94,7 +94,7 @@ impl Backoff {
             self.looks = SPINS;
         }
         if self.looks == SPINS + YIELDS {
-            return Step::Sleep;
+            return Step::Park;
         }
         self.looks += 1;
         if self.looks <= SPINS {
@@ -103,7 +103,7 @@ impl Backoff {
             #[cfg(feature = "std")]
             yield_now();
         }
-        Step::Again
+        Step::Retry
     }
 }
 
@@ -135,7 +135,7 @@ fn is_single_core() -> bool {
 }
 
 #[cfg(all(feature = "std", not(loom)))]
-pub use threads::{park, thread_waker, wait_for, wait_until};
+pub use threads::{block_on_poll, park, spin_then_park, thread_waker};
 
 #[cfg(all(feature = "std", not(loom)))]
 mod threads {
@@ -208,8 +208,8 @@ mod threads {
     /// use std::sync::atomic::{AtomicU32, Ordering};
     /// use std::task::Poll;
     /// use dotcompute_ring::fence::Fence;
-    /// use dotcompute_ring::wait::{WaitStrategy, wait_for};
-    /// use dotcompute_ring::wait_list::{Ticket, WaitList};
+    /// use dotcompute_ring::wait::{WaitStrategy, spin_then_park};
+    /// use dotcompute_ring::wait_list::{WaitToken, WaitList};
     ///
     /// let (answer, waiters) = (AtomicU32::new(0), WaitList::new(Fence::Symmetric));
     /// std::thread::scope(|scope| {
@@ -217,10 +217,10 @@ mod threads {
     ///         answer.store(42, Ordering::Release);
     ///         waiters.notify_all();
     ///     });
-    ///     let mut ticket = Ticket::default();
-    ///     let found = wait_for(WaitStrategy::Adaptive, None, |cx| {
+    ///     let mut ticket = WaitToken::default();
+    ///     let found = spin_then_park(WaitStrategy::Adaptive, None, |cx| {
     ///         if let Some(cx) = cx {
-    ///             waiters.prepare(&mut ticket, cx.waker());
+    ///             waiters.register(&mut ticket, cx.waker());
     ///         }
     ///         match answer.load(Ordering::Acquire) {
     ///             0 => Poll::Pending,
@@ -232,7 +232,7 @@ mod threads {
     /// });
     /// ```
     #[inline]
-    pub fn wait_for<T>(
+    pub fn spin_then_park<T>(
         strategy: WaitStrategy,
         deadline: Option<Instant>,
         mut look: impl FnMut(Option<&mut Context<'_>>) -> Poll<T>,
@@ -243,8 +243,8 @@ mod threads {
             if let Poll::Ready(value) = look(None) {
                 return Some(value);
             }
-            if backoff.snooze() == Step::Sleep {
-                return wait_until(WaitStrategy::Park, deadline, |cx| look(Some(cx)));
+            if backoff.snooze() == Step::Park {
+                return block_on_poll(WaitStrategy::Park, deadline, |cx| look(Some(cx)));
             }
             looks += 1;
             if looks == LOOKS_PER_CLOCK {
@@ -260,8 +260,8 @@ mod threads {
     /// the deadline has passed.
     ///
     /// Allocates nothing, but for the thread's waker at its first use. For what can be looked at without arranging to be woken, see
-    /// [`wait_for`].
-    pub fn wait_until<T>(
+    /// [`spin_then_park`].
+    pub fn block_on_poll<T>(
         strategy: WaitStrategy,
         deadline: Option<Instant>,
         mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
@@ -275,17 +275,17 @@ mod threads {
                 return Some(value);
             }
             let step = match strategy {
-                WaitStrategy::Spin => Step::Again,
+                WaitStrategy::Spin => Step::Retry,
                 WaitStrategy::Adaptive if looks < YIELDS => {
                     looks += 1;
                     std::thread::yield_now();
-                    Step::Again
+                    Step::Retry
                 }
-                WaitStrategy::Adaptive | WaitStrategy::Park => Step::Sleep,
+                WaitStrategy::Adaptive | WaitStrategy::Park => Step::Park,
             };
             let in_time = match step {
-                Step::Sleep => park(deadline),
-                Step::Again => !has_passed(deadline),
+                Step::Park => park(deadline),
+                Step::Retry => !has_passed(deadline),
             };
             if !in_time {
                 // A last look: what came with the deadline is not thrown away.
@@ -305,15 +305,15 @@ mod tests {
     #[test]
     fn spinning_never_sleeps_and_parking_does_at_once() {
         let mut spinning = Backoff::new(WaitStrategy::Spin);
-        assert!((0..10 * SPINS).all(|_| spinning.snooze() == Step::Again));
-        assert_eq!(Backoff::new(WaitStrategy::Park).snooze(), Step::Sleep);
+        assert!((0..10 * SPINS).all(|_| spinning.snooze() == Step::Retry));
+        assert_eq!(Backoff::new(WaitStrategy::Park).snooze(), Step::Park);
     }
 
     #[test]
     fn an_adaptive_wait_comes_to_sleep_stays_there_and_starts_again_when_reset() {
         let mut backoff = Backoff::new(WaitStrategy::Adaptive);
         let looks =
-            |backoff: &mut Backoff| (0..).take_while(|_| backoff.snooze() == Step::Again).count() as u32;
+            |backoff: &mut Backoff| (0..).take_while(|_| backoff.snooze() == Step::Retry).count() as u32;
         let expected = if is_single_core() { YIELDS } else { SPINS + YIELDS };
         assert_eq!(looks(&mut backoff), expected);
         assert_eq!(looks(&mut backoff), 0);
@@ -328,7 +328,7 @@ mod tests {
             (WaitStrategy::Adaptive, 1 + if is_single_core() { YIELDS } else { SPINS + YIELDS }),
         ] {
             let bare = Cell::new(0);
-            let found = wait_for(strategy, None, |cx| match cx {
+            let found = spin_then_park(strategy, None, |cx| match cx {
                 None => {
                     bare.set(bare.get() + 1);
                     Poll::Pending
@@ -351,9 +351,9 @@ mod tests {
                 looks.set(looks.get() + 1);
                 Poll::<()>::Pending
             };
-            assert_eq!(wait_for(strategy, now, |_| look()), None);
+            assert_eq!(spin_then_park(strategy, now, |_| look()), None);
             assert!(looks.replace(0) >= 2, "{strategy:?}");
-            assert_eq!(wait_until(strategy, now, |_| look()), None);
+            assert_eq!(block_on_poll(strategy, now, |_| look()), None);
             assert!(looks.get() >= 2, "{strategy:?}");
         }
         assert!(!park(now));
@@ -363,7 +363,7 @@ mod tests {
     fn a_wake_up_before_the_sleep_is_kept() {
         for strategy in [WaitStrategy::Adaptive, WaitStrategy::Park] {
             let mut polls = 0;
-            let found = wait_until(strategy, None, |cx| {
+            let found = block_on_poll(strategy, None, |cx| {
                 polls += 1;
                 // Woken each time, so the sleep returns each time; without that this would hang.
                 cx.waker().wake_by_ref();

@@ -9,20 +9,20 @@ use crate::sync::{AtomicUsize, Mutex, Ordering};
 
 /// Many waiters, many notifiers. Notifying costs one load where nobody waits; waiting takes a lock.
 ///
-/// The waiters' protocol is that of [`Signal`](crate::signal::Signal): [`prepare`](Self::prepare), look again, sleep.
+/// The waiters' protocol is that of [`Notifier`](crate::signal::Signal): [`register`](Self::prepare), look again, sleep.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU32, Ordering};
 /// use std::task::Poll;
 /// use dotcompute_ring::fence::Fence;
-/// use dotcompute_ring::wait::{WaitStrategy, wait_until};
-/// use dotcompute_ring::wait_list::{Ticket, WaitList};
+/// use dotcompute_ring::wait::{WaitStrategy, block_on_poll};
+/// use dotcompute_ring::wait_list::{WaitToken, WaitList};
 ///
 /// let (stage, watchers) = (AtomicU32::new(0), WaitList::new(Fence::Symmetric));
 /// let reached = |wanted| {
-///     let mut ticket = Ticket::default();
-///     wait_until(WaitStrategy::Adaptive, None, |cx| {
-///         watchers.prepare(&mut ticket, cx.waker());
+///     let mut ticket = WaitToken::default();
+///     block_on_poll(WaitStrategy::Adaptive, None, |cx| {
+///         watchers.register(&mut ticket, cx.waker());
 ///         if stage.load(Ordering::Acquire) >= wanted { Poll::Ready(()) } else { Poll::Pending }
 ///     });
 ///     watchers.cancel(&mut ticket);
@@ -53,12 +53,12 @@ struct Entries {
 }
 
 impl Entries {
-    fn position(&self, ticket: &Ticket) -> Option<usize> {
+    fn position(&self, ticket: &WaitToken) -> Option<usize> {
         self.wakers.binary_search_by_key(&ticket.key, |(key, _)| *key).ok()
     }
 
     /// Gives the waker that was replaced, if one was.
-    fn insert_or_replace(&mut self, ticket: &mut Ticket, waker: &Waker) -> Option<Waker> {
+    fn insert_or_replace(&mut self, ticket: &mut WaitToken, waker: &Waker) -> Option<Waker> {
         if let Some(position) = self.position(ticket) {
             let present = &mut self.wakers[position].1;
             return (!present.will_wake(waker)).then(|| mem::replace(present, waker.clone()));
@@ -74,7 +74,7 @@ impl Entries {
 ///
 /// Give it back with [`WaitList::cancel`]. One that is dropped instead leaves its waker on the list until the list is next notified.
 #[derive(Debug, Default)]
-pub struct Ticket {
+pub struct WaitToken {
     /// Zero is none. A list uses no key twice, so a ticket that has outlived its place cannot touch another's.
     key: u64,
 }
@@ -97,16 +97,16 @@ impl WaitList {
     }
 
     /// Puts the caller on the list, or replaces its waker. Then look at the condition once more before sleeping.
-    pub fn prepare(&self, ticket: &mut Ticket, waker: &Waker) {
+    pub fn register(&self, ticket: &mut WaitToken, waker: &Waker) {
         let replaced = self.with_entries(|entries| entries.insert_or_replace(ticket, waker));
         // Outside the lock: dropping a waker may run any code, also some that waits here.
         drop(replaced);
-        // Between the announcement and the caller's second look; pairs with the light fence in `is_waited_on`.
+        // Between the announcement and the caller's second look; pairs with the light fence in `has_waiters`.
         self.fence.heavy();
     }
 
     /// Takes the caller off the list, if it is still on it.
-    pub fn cancel(&self, ticket: &mut Ticket) {
+    pub fn cancel(&self, ticket: &mut WaitToken) {
         let ticket = mem::take(ticket);
         if ticket.key == 0 {
             return;
@@ -115,13 +115,13 @@ impl WaitList {
             let position = entries.position(&ticket)?;
             entries.wakers.remove(position)
         });
-        // Outside the lock, as in `prepare`.
+        // Outside the lock, as in `register`.
         drop(removed);
     }
 
     /// Whether anybody waits, as seen after what this thread published before.
     #[inline]
-    pub fn is_waited_on(&self) -> bool {
+    pub fn has_waiters(&self) -> bool {
         self.fence.light();
         self.waiting.load(Ordering::Relaxed) != 0
     }
@@ -129,7 +129,7 @@ impl WaitList {
     /// Wakes everybody and empties the list. Call after publishing what they wait for.
     #[inline]
     pub fn notify_all(&self) {
-        if self.is_waited_on() {
+        if self.has_waiters() {
             self.wake_all();
         }
     }
@@ -147,7 +147,7 @@ impl WaitList {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::wait::{WaitStrategy, wait_until};
+    use crate::wait::{WaitStrategy, block_on_poll};
     use alloc::sync::Arc;
     use alloc::task::Wake;
     use core::sync::atomic::AtomicU64;
@@ -179,30 +179,30 @@ mod tests {
     #[test]
     fn wakes_everybody_once_and_nobody_who_left() {
         let list = Arc::new(WaitList::new(Fence::Symmetric));
-        let mut waiters: [(Ticket, _); 4] = core::array::from_fn(|_| (Ticket::default(), probe(&list)));
+        let mut waiters: [(WaitToken, _); 4] = core::array::from_fn(|_| (WaitToken::default(), probe(&list)));
         for (ticket, (_, waker)) in &mut waiters {
-            list.prepare(ticket, waker);
-            list.prepare(ticket, waker);
+            list.register(ticket, waker);
+            list.register(ticket, waker);
         }
         list.cancel(&mut waiters[1].0);
-        assert!(list.is_waited_on());
+        assert!(list.has_waiters());
         list.notify_all();
         list.notify_all();
         let woken = waiters.each_ref().map(|(_, (probe, _))| probe.woken.load(Ordering::Relaxed));
         assert_eq!(woken, [1, 0, 1, 1]);
-        assert!(!list.is_waited_on());
+        assert!(!list.has_waiters());
     }
 
     #[test]
     fn a_ticket_that_outlived_its_place_touches_nobody() {
         let list = Arc::new(WaitList::new(Fence::Symmetric));
         let (old, old_waker) = probe(&list);
-        let mut stale = Ticket::default();
-        list.prepare(&mut stale, &old_waker);
+        let mut stale = WaitToken::default();
+        list.register(&mut stale, &old_waker);
         list.notify_all();
         let (new, new_waker) = probe(&list);
-        let mut ticket = Ticket::default();
-        list.prepare(&mut ticket, &new_waker);
+        let mut ticket = WaitToken::default();
+        list.register(&mut ticket, &new_waker);
         list.cancel(&mut stale);
         list.notify_all();
         assert_eq!((old.woken.load(Ordering::Relaxed), new.woken.load(Ordering::Relaxed)), (1, 1));
@@ -211,17 +211,17 @@ mod tests {
     #[test]
     fn a_list_keeps_one_waker_for_each_ticket_and_drops_it_unlocked() {
         let list = Arc::new(WaitList::new(Fence::Symmetric));
-        let mut ticket = Ticket::default();
+        let mut ticket = WaitToken::default();
         for _ in 0..3 {
             let (probe, waker) = probe(&list);
-            list.prepare(&mut ticket, &waker);
+            list.register(&mut ticket, &waker);
             drop(waker);
             assert_eq!(Arc::strong_count(&probe), 2, "the list has the only waker");
             // The list's own is dropped by the next round's replacement, or by the cancel.
         }
         list.cancel(&mut ticket);
         assert_eq!(Arc::strong_count(&list), 1, "every waker was dropped");
-        assert!(!list.is_waited_on());
+        assert!(!list.has_waiters());
     }
 
     #[test]
@@ -233,10 +233,10 @@ mod tests {
             std::thread::scope(|scope| {
                 for _ in 0..3 {
                     scope.spawn(|| {
-                        let mut ticket = Ticket::default();
+                        let mut ticket = WaitToken::default();
                         for next in 1..=STAGES {
-                            wait_until(WaitStrategy::Park, None, |cx| {
-                                list.prepare(&mut ticket, cx.waker());
+                            block_on_poll(WaitStrategy::Park, None, |cx| {
+                                list.register(&mut ticket, cx.waker());
                                 if stage.load(Ordering::Acquire) >= next {
                                     Poll::Ready(())
                                 } else {
@@ -256,7 +256,7 @@ mod tests {
                     }
                 }
             });
-            assert!(!list.is_waited_on());
+            assert!(!list.has_waiters());
         }
     }
 }

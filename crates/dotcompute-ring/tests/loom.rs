@@ -15,9 +15,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use loom::alloc::Track;
 use loom::thread;
 
-use dotcompute_ring::banded::{self, Band, Options, Overflow, Receiver, Sender};
 use dotcompute_ring::fence::Fence;
-use dotcompute_ring::wait_list::Ticket;
+use dotcompute_ring::mailbox::{self, Band, Options, Overflow, Receiver, Sender};
+use dotcompute_ring::wait_list::WaitToken;
 use dotcompute_ring::{PushError, mpsc, spsc};
 
 /// Three preemptions find every known mistake here; without a bound the larger models take hours.
@@ -214,18 +214,18 @@ fn mpsc_drains_exactly_what_was_accepted_before_it_closed() {
 }
 
 fn mailbox(capacity: usize, overflow: Overflow) -> (Sender<Value>, Receiver<Value>) {
-    banded::channel(Options { capacity, overflow, fence: Fence::Symmetric }).unwrap()
+    mailbox::channel(Options { capacity, overflow, fence: Fence::Symmetric }).unwrap()
 }
 
 #[test]
 fn banded_eviction_and_pop_share_out_every_value() {
     model(|| {
-        let (sender, mut receiver) = mailbox(1, Overflow::EvictOldest);
+        let (sender, mut receiver) = mailbox(1, Overflow::DropOldest);
         let evicting = thread::spawn(move || {
             let mut evicted = Vec::new();
             for number in 1..=2 {
                 sender
-                    .push_evicting(Band::Normal, value(number), |oldest| evicted.push(*oldest.get_ref()))
+                    .push_drop_oldest(Band::Normal, value(number), |oldest| evicted.push(*oldest.get_ref()))
                     .unwrap();
             }
             (sender, evicted)
@@ -244,7 +244,7 @@ fn banded_eviction_and_pop_share_out_every_value() {
 #[test]
 fn banded_closes_a_band_that_is_being_made() {
     model(|| {
-        let (sender, mut receiver) = mailbox(1, Overflow::Refuse);
+        let (sender, mut receiver) = mailbox(1, Overflow::Reject);
         let pushing = thread::spawn(move || {
             let accepted = sender.try_push(Band::High, value(1)).is_ok();
             (sender, accepted)
@@ -291,7 +291,7 @@ fn block_on<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
 #[test]
 fn banded_wakes_a_receiver_for_a_value() {
     model(|| {
-        let (sender, mut receiver) = mailbox(2, Overflow::Refuse);
+        let (sender, mut receiver) = mailbox(2, Overflow::Reject);
         let receiving = thread::spawn(move || {
             let first = block_on(|cx| receiver.poll_pop(cx)).map(|value| *value.get_ref());
             assert_eq!(first, Some(1));
@@ -305,7 +305,7 @@ fn banded_wakes_a_receiver_for_a_value() {
 #[test]
 fn banded_wakes_a_receiver_for_the_close() {
     model(|| {
-        let (sender, mut receiver) = mailbox(2, Overflow::Refuse);
+        let (sender, mut receiver) = mailbox(2, Overflow::Reject);
         let receiving = thread::spawn(move || {
             let first = block_on(|cx| receiver.poll_pop(cx)).map(|value| *value.get_ref());
             let last = block_on(|cx| receiver.poll_pop(cx)).map(|value| *value.get_ref());
@@ -321,13 +321,13 @@ fn banded_wakes_a_receiver_for_the_close() {
 #[test]
 fn banded_wakes_a_sender_that_waits_for_room() {
     model(|| {
-        let (sender, mut receiver) = mailbox(1, Overflow::Refuse);
+        let (sender, mut receiver) = mailbox(1, Overflow::Reject);
         sender.try_push(Band::Normal, value(1)).unwrap();
         let sending = thread::spawn(move || {
-            let mut ticket = Ticket::default();
-            block_on(|cx| sender.poll_space(Band::Normal, &mut ticket, cx));
+            let mut ticket = WaitToken::default();
+            block_on(|cx| sender.poll_ready(Band::Normal, &mut ticket, cx));
             sender.try_push(Band::Normal, value(2)).unwrap();
-            sender.cancel_space(&mut ticket);
+            sender.cancel_wait(&mut ticket);
             sender
         });
         assert_eq!(pop(|| receiver.try_pop()), 1);
@@ -340,14 +340,14 @@ fn banded_wakes_a_sender_that_waits_for_room() {
 #[test]
 fn banded_wakes_a_sender_although_it_waits_for_half_of_the_room() {
     model(|| {
-        let (sender, mut receiver) = mailbox(2, Overflow::Refuse);
+        let (sender, mut receiver) = mailbox(2, Overflow::Reject);
         for number in 1..=2 {
             sender.try_push(Band::Normal, value(number)).unwrap();
         }
         let sending = thread::spawn(move || {
-            let mut ticket = Ticket::default();
-            block_on(|cx| sender.poll_space(Band::Normal, &mut ticket, cx));
-            sender.cancel_space(&mut ticket);
+            let mut ticket = WaitToken::default();
+            block_on(|cx| sender.poll_ready(Band::Normal, &mut ticket, cx));
+            sender.cancel_wait(&mut ticket);
             sender
         });
         assert_eq!(pop(|| receiver.try_pop()), 1);
@@ -359,12 +359,12 @@ fn banded_wakes_a_sender_although_it_waits_for_half_of_the_room() {
 #[test]
 fn banded_wakes_waiting_senders_when_it_closes() {
     model(|| {
-        let (sender, receiver) = mailbox(1, Overflow::Refuse);
+        let (sender, receiver) = mailbox(1, Overflow::Reject);
         sender.try_push(Band::Normal, value(1)).unwrap();
         let sending = thread::spawn(move || {
-            let mut ticket = Ticket::default();
-            block_on(|cx| sender.poll_space(Band::Normal, &mut ticket, cx));
-            sender.cancel_space(&mut ticket);
+            let mut ticket = WaitToken::default();
+            block_on(|cx| sender.poll_ready(Band::Normal, &mut ticket, cx));
+            sender.cancel_wait(&mut ticket);
             assert!(matches!(sender.try_push(Band::Normal, value(2)), Err(PushError::Closed(_))));
             sender
         });

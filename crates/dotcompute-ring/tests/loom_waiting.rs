@@ -17,9 +17,9 @@ use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread;
 
 use dotcompute_ring::fence::Fence;
-use dotcompute_ring::reply::{Dropped, ReplySlot};
-use dotcompute_ring::signal::Signal;
-use dotcompute_ring::wait_list::{Ticket, WaitList};
+use dotcompute_ring::notifier::Notifier;
+use dotcompute_ring::reply::{ReplyDropped, ReplySlot};
+use dotcompute_ring::wait_list::{WaitList, WaitToken};
 
 /// Three preemptions find every known mistake here; without a bound the larger models take hours.
 fn model(run: impl Fn() + Send + Sync + 'static) {
@@ -67,7 +67,7 @@ impl<L> Event<L> {
     }
 }
 
-impl Event<Signal> {
+impl Event<Notifier> {
     fn publish(&self) {
         self.count.fetch_add(1, Ordering::Relaxed);
         self.place.notify();
@@ -76,7 +76,7 @@ impl Event<Signal> {
     fn wait(&self, wanted: u32) {
         let waker = waker();
         while !self.has_reached(wanted) {
-            if !self.place.prepare(&waker) {
+            if !self.place.register(&waker) {
                 thread::yield_now();
             } else if self.has_reached(wanted) {
                 return self.place.cancel();
@@ -94,9 +94,9 @@ impl Event<WaitList> {
     }
 
     fn wait(&self, wanted: u32) {
-        let (waker, mut ticket) = (waker(), Ticket::default());
+        let (waker, mut ticket) = (waker(), WaitToken::default());
         loop {
-            self.place.prepare(&mut ticket, &waker);
+            self.place.register(&mut ticket, &waker);
             if self.has_reached(wanted) {
                 return self.place.cancel(&mut ticket);
             }
@@ -108,7 +108,7 @@ impl Event<WaitList> {
 #[test]
 fn signal_loses_no_wake_up() {
     model(|| {
-        let event = Event::new(Signal::new(Fence::Symmetric));
+        let event = Event::new(Notifier::new(Fence::Symmetric));
         let notifier = Arc::clone(&event);
         thread::spawn(move || notifier.publish());
         event.wait(1);
@@ -118,11 +118,11 @@ fn signal_loses_no_wake_up() {
 #[test]
 fn signal_loses_no_wake_up_from_control() {
     model(|| {
-        let event = Event::new(Signal::new(Fence::Asymmetric));
+        let event = Event::new(Notifier::new(Fence::Asymmetric));
         let notifier = Arc::clone(&event);
         thread::spawn(move || {
             notifier.count.fetch_add(1, Ordering::Relaxed);
-            notifier.place.notify_from_control();
+            notifier.place.notify_with_full_fence();
         });
         event.wait(1);
     });
@@ -131,7 +131,7 @@ fn signal_loses_no_wake_up_from_control() {
 #[test]
 fn signal_loses_no_wake_up_of_two_notifiers() {
     model(|| {
-        let event = Event::new(Signal::new(Fence::Symmetric));
+        let event = Event::new(Notifier::new(Fence::Symmetric));
         for _ in 0..2 {
             let notifier = Arc::clone(&event);
             thread::spawn(move || notifier.publish());
@@ -143,11 +143,11 @@ fn signal_loses_no_wake_up_of_two_notifiers() {
 #[test]
 fn signal_wakes_the_waker_that_replaced_another() {
     model(|| {
-        let event = Event::new(Signal::new(Fence::Symmetric));
+        let event = Event::new(Notifier::new(Fence::Symmetric));
         let notifier = Arc::clone(&event);
         thread::spawn(move || notifier.publish());
         // The announcement of a poll whose task has moved since; the wake-up may go there only if the next look finds the event.
-        let _ = event.place.prepare(&unheard());
+        let _ = event.place.register(&unheard());
         event.wait(1);
     });
 }
@@ -155,13 +155,13 @@ fn signal_wakes_the_waker_that_replaced_another() {
 #[test]
 fn signal_keeps_working_after_a_cancel() {
     model(|| {
-        let event = Event::new(Signal::new(Fence::Symmetric));
+        let event = Event::new(Notifier::new(Fence::Symmetric));
         let notifier = Arc::clone(&event);
         let thread = thread::spawn(move || {
             notifier.publish();
             notifier.publish();
         });
-        if event.place.prepare(&unheard()) {
+        if event.place.register(&unheard()) {
             event.place.cancel();
         }
         event.wait(2);
@@ -173,14 +173,14 @@ fn signal_keeps_working_after_a_cancel() {
 #[test]
 fn signal_survives_two_waiters() {
     model(|| {
-        let signal = Arc::new(Signal::new(Fence::Symmetric));
-        let other = Arc::clone(&signal);
-        let waiter = thread::spawn(move || other.prepare(&unheard()));
-        let third = Arc::clone(&signal);
-        let notifier = thread::spawn(move || third.notify());
-        let _ = signal.prepare(&unheard());
+        let notifier = Arc::new(Notifier::new(Fence::Symmetric));
+        let other = Arc::clone(&notifier);
+        let waiter = thread::spawn(move || other.register(&unheard()));
+        let third = Arc::clone(&notifier);
+        let notifying = thread::spawn(move || third.notify());
+        let _ = notifier.register(&unheard());
         waiter.join().unwrap();
-        notifier.join().unwrap();
+        notifying.join().unwrap();
     });
 }
 
@@ -194,7 +194,7 @@ fn wait_list_wakes_every_waiter() {
         thread::spawn(move || notifier.publish());
         event.wait(1);
         waiter.join().unwrap();
-        assert!(!event.place.is_waited_on());
+        assert!(!event.place.has_waiters());
     });
 }
 
@@ -204,15 +204,15 @@ fn wait_list_cancel_takes_no_wake_up_from_another() {
         let event = Event::new(WaitList::new(Fence::Symmetric));
         let other = Arc::clone(&event);
         let canceller = thread::spawn(move || {
-            let mut ticket = Ticket::default();
-            other.place.prepare(&mut ticket, &unheard());
+            let mut ticket = WaitToken::default();
+            other.place.register(&mut ticket, &unheard());
             other.place.cancel(&mut ticket);
         });
         let notifier = Arc::clone(&event);
         thread::spawn(move || notifier.publish());
         event.wait(1);
         canceller.join().unwrap();
-        assert!(!event.place.is_waited_on());
+        assert!(!event.place.has_waiters());
     });
 }
 
@@ -220,7 +220,7 @@ fn wait_list_cancel_takes_no_wake_up_from_another() {
 type Value = Track<u32>;
 
 /// Polls and sleeps, as an executor does.
-fn wait(slot: &mut ReplySlot<Value>) -> Result<u32, Dropped> {
+fn wait(slot: &mut ReplySlot<Value>) -> Result<u32, ReplyDropped> {
     let waker = waker();
     loop {
         if let Poll::Ready(answer) = slot.poll_take(&mut Context::from_waker(&waker)) {
@@ -233,7 +233,7 @@ fn wait(slot: &mut ReplySlot<Value>) -> Result<u32, Dropped> {
 }
 
 /// Looks and looks, as a spinning asker does.
-fn spin(slot: &mut ReplySlot<Value>) -> Result<u32, Dropped> {
+fn spin(slot: &mut ReplySlot<Value>) -> Result<u32, ReplyDropped> {
     loop {
         if let Some(answer) = slot.try_take() {
             return answer.map(Track::into_inner);
@@ -306,7 +306,7 @@ fn a_dropped_replier_wakes_its_asker() {
         let mut slot = ReplySlot::new();
         let replier = slot.arm();
         let thread = thread::spawn(move || drop(replier));
-        assert_eq!(wait(&mut slot), Err(Dropped));
+        assert_eq!(wait(&mut slot), Err(ReplyDropped));
         thread.join().unwrap();
     });
 }

@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicIsize, Ordering};
 
-use dotcompute_ring::banded::{self, Band, Options, Overflow};
 use dotcompute_ring::fence::Fence;
+use dotcompute_ring::mailbox::{self, Band, Options, Overflow};
 use dotcompute_ring::{PushError, mpsc, spsc};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -229,9 +229,9 @@ proptest! {
         priorities in vec(any::<u8>(), 200),
     ) {
         let census = Census::default();
-        let overflow = if evicting { Overflow::EvictOldest } else { Overflow::Refuse };
+        let overflow = if evicting { Overflow::DropOldest } else { Overflow::Reject };
         let options = Options { capacity: asked, overflow, fence: Fence::Symmetric };
-        let (sender, mut receiver) = banded::channel(options).unwrap();
+        let (sender, mut receiver) = mailbox::channel(options).unwrap();
         let capacity = asked.next_power_of_two();
         let (mut queues, mut closed) = (<[VecDeque<u32>; 4]>::default(), false);
         let (mut accepted, mut gone) = (0_u64, 0_u64);
@@ -244,7 +244,7 @@ proptest! {
                     let queue = &mut queues[band as usize];
                     let evicted = Cell::new(None);
                     let keep = |oldest: Value| assert!(evicted.replace(Some(oldest.number)).is_none());
-                    match sender.push_evicting(band, census.value(number), keep) {
+                    match sender.push_drop_oldest(band, census.value(number), keep) {
                         Ok(()) => {
                             prop_assert!(!closed && (evicting || queue.len() < capacity));
                             let expected = if queue.len() == capacity { queue.pop_front() } else { None };

@@ -4,7 +4,7 @@
 
 use std::ptr::NonNull;
 
-use dotcompute_ring::layout::{Header, LINE, MAGIC, VERSION};
+use dotcompute_ring::layout::{CACHE_LINE, Header, MAGIC, VERSION};
 use dotcompute_ring::record::{self, Record, RecordError};
 use dotcompute_ring::{CapacityError, PushError};
 use proptest::prelude::*;
@@ -17,12 +17,12 @@ struct Ground {
 #[derive(Clone, Copy)]
 #[repr(align(128))]
 struct Line {
-    _bytes: [u8; LINE],
+    _bytes: [u8; CACHE_LINE],
 }
 
 impl Ground {
     fn new(bytes: usize) -> Self {
-        Self { lines: vec![Line { _bytes: [0xAB; LINE] }; bytes.div_ceil(LINE)] }
+        Self { lines: vec![Line { _bytes: [0xAB; CACHE_LINE] }; bytes.div_ceil(CACHE_LINE)] }
     }
 
     fn with_ring<T: Record>(capacity: usize) -> Self {
@@ -84,7 +84,7 @@ fn a_ring_lies_in_memory_as_documented() {
     assert_eq!(ground.word(8), u64::from(VERSION) | 32 << 32);
     assert_eq!(ground.word(16), 4);
     assert_eq!(ground.word(24), 20 | 8 << 32);
-    assert_eq!(size_of::<Header>(), LINE);
+    assert_eq!(size_of::<Header>(), CACHE_LINE);
     // The tail, which the producer leaves behind closed; the head; that the consumer has gone.
     assert_eq!((ground.word(128), ground.word(256), ground.word(384)), (1 << 63 | 5, 1, 1));
     // Slots of 32 bytes: ticket 4 is in the first, a lap later than ticket 0.
@@ -124,7 +124,7 @@ fn ends_go_on_where_the_last_ones_were() {
 fn memory_that_holds_no_ring_is_refused() {
     let mut ground = Ground::new(4096);
     let (start, len) = (ground.start(), ground.len());
-    assert_eq!(refusal::<u64>(&mut ground, len), RecordError::NoRing { found: 0xABAB_ABAB_ABAB_ABAB });
+    assert_eq!(refusal::<u64>(&mut ground, len), RecordError::BadMagic { found: 0xABAB_ABAB_ABAB_ABAB });
     assert_eq!(refusal::<u64>(&mut ground, 511), RecordError::TooShort { len: 511, needed: 512 });
     // SAFETY: within the ground, and nobody attaches.
     let create =
@@ -140,7 +140,7 @@ fn memory_that_holds_no_ring_is_refused() {
 fn a_ring_of_something_else_is_refused_by_name() {
     let mut ground = Ground::with_ring::<u64>(8);
     let len = ground.len();
-    let differs = |field, found, expected| RecordError::Differs { field, found, expected };
+    let differs = |field, found, expected| RecordError::HeaderMismatch { field, found, expected };
     assert_eq!(refusal::<u32>(&mut ground, len), differs("payload_size", 8, 4));
     #[derive(Clone, Copy)]
     #[repr(C, align(16))]
@@ -153,13 +153,13 @@ fn a_ring_of_something_else_is_refused_by_name() {
     assert_eq!(refusal::<u64>(&mut ground, len - 1), RecordError::TooShort { len: len - 1, needed: len });
 
     for (offset, value, expected) in [
-        (0, 0, RecordError::NoRing { found: MAGIC & !0xFF }),
+        (0, 0, RecordError::BadMagic { found: MAGIC & !0xFF }),
         (8, 2, differs("version", 2, 1)),
         (12, 17, differs("stride", 17, 16)),
-        (16, 7, RecordError::Slots { found: 7 }),
-        (16, 0, RecordError::Slots { found: 0 }),
+        (16, 7, RecordError::CapacityNotPowerOfTwo { found: 7 }),
+        (16, 0, RecordError::CapacityNotPowerOfTwo { found: 0 }),
         (16, 16, RecordError::TooShort { len, needed: len + 8 * 16 }),
-        (256 + 7, 0x40, RecordError::Head { head: 0x40 << 56 }),
+        (256 + 7, 0x40, RecordError::HeadOutOfRange { head: 0x40 << 56 }),
     ] {
         let sound = std::mem::replace(&mut ground.bytes()[offset], value);
         assert_eq!(refusal::<u64>(&mut ground, len), expected);

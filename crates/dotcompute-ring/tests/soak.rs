@@ -3,10 +3,10 @@
 
 use std::thread;
 
-use dotcompute_ring::banded::{self, Band, Options, Overflow};
 use dotcompute_ring::fence::Fence;
-use dotcompute_ring::wait::{Backoff, Step, WaitStrategy, wait_until};
-use dotcompute_ring::wait_list::Ticket;
+use dotcompute_ring::mailbox::{self, Band, Options, Overflow};
+use dotcompute_ring::wait::{Backoff, Step, WaitStrategy, block_on_poll};
+use dotcompute_ring::wait_list::WaitToken;
 use dotcompute_ring::{PushError, mpsc, spsc};
 
 /// Miri takes a thousand times as long.
@@ -38,7 +38,7 @@ fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = look() {
             return found;
         }
-        if backoff.snooze() == Step::Sleep {
+        if backoff.snooze() == Step::Park {
             thread::yield_now();
         }
     }
@@ -163,32 +163,32 @@ const BANDS: [Band; PRODUCERS as usize] = [Band::System, Band::High, Band::Norma
 fn banded_asleep_on_both_sides() {
     for (fence, count) in [(Fence::Symmetric, MESSAGES / 4), (Fence::Asymmetric, MESSAGES / 4)] {
         let (sender, mut receiver) =
-            banded::channel(Options { capacity: 16, overflow: Overflow::Refuse, fence }).unwrap();
+            mailbox::channel(Options { capacity: 16, overflow: Overflow::Reject, fence }).unwrap();
         thread::scope(|scope| {
             for (from, band) in (0..).zip(BANDS) {
                 let sender = sender.clone();
                 scope.spawn(move || {
-                    let mut ticket = Ticket::default();
+                    let mut ticket = WaitToken::default();
                     for sequence in 0..count / PRODUCERS {
                         let mut message = Message::new(from, sequence);
                         while let Err(error) = sender.try_push(band, message) {
                             message = error.into_inner();
-                            wait_until(WaitStrategy::Park, None, |cx| {
-                                sender.poll_space(band, &mut ticket, cx)
+                            block_on_poll(WaitStrategy::Park, None, |cx| {
+                                sender.poll_ready(band, &mut ticket, cx)
                             });
                         }
                     }
-                    sender.cancel_space(&mut ticket);
+                    sender.cancel_wait(&mut ticket);
                 });
             }
             let mut seen = [0; PRODUCERS as usize];
             for _ in 0..count / PRODUCERS * PRODUCERS {
-                let message = wait_until(WaitStrategy::Park, None, |cx| receiver.poll_pop(cx)).flatten();
+                let message = block_on_poll(WaitStrategy::Park, None, |cx| receiver.poll_pop(cx)).flatten();
                 mpsc_check(&mut seen, message.expect("the mailbox is open"));
             }
             assert_eq!(seen, [count / PRODUCERS; PRODUCERS as usize]);
             sender.close();
-            assert_eq!(wait_until(WaitStrategy::Park, None, |cx| receiver.poll_pop(cx)), Some(None));
+            assert_eq!(block_on_poll(WaitStrategy::Park, None, |cx| receiver.poll_pop(cx)), Some(None));
         });
     }
 }
@@ -197,7 +197,7 @@ fn banded_asleep_on_both_sides() {
 #[test]
 fn banded_evicting() {
     let (sender, mut receiver) =
-        banded::channel(Options { capacity: 16, overflow: Overflow::EvictOldest, fence: Fence::Symmetric })
+        mailbox::channel(Options { capacity: 16, overflow: Overflow::DropOldest, fence: Fence::Symmetric })
             .unwrap();
     thread::scope(|scope| {
         let senders: Vec<_> = (0..2)
@@ -211,7 +211,7 @@ fn banded_evicting() {
                             assert!(oldest.is_whole(), "{oldest:?}");
                             evicted += 1;
                         };
-                        sender.push_evicting(Band::Normal, message, evict).unwrap();
+                        sender.push_drop_oldest(Band::Normal, message, evict).unwrap();
                     }
                     evicted
                 })

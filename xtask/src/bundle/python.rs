@@ -15,7 +15,7 @@ use crate::workspace::Workspace;
 const TOOLS: [&str; 3] = ["pytest>=8.4", "pytest-asyncio>=1.2", "pytest-timeout>=2.4"];
 
 /// What is copied, as it is in the sources: the tests find their settings in `pyproject.toml`.
-const SOURCES: [&str; 4] = ["pyproject.toml", "tests/python", "benchmarks", "examples"];
+const SOURCES: [&str; 4] = ["pyproject.toml", "tests", "benchmarks", "examples"];
 
 /// Puts everything into `folder/python` and gives the extension, as one of the bundle's programs.
 ///
@@ -46,7 +46,7 @@ fn tracked(workspace: &Workspace) -> Result<Vec<String>, Failure> {
 
 /// The newest version of the C library that the extension asks for. Installing the package has left it in the sources.
 fn extensions_glibc(workspace: &Workspace) -> Result<Glibc, Failure> {
-    let extension = workspace.root().join("python/pydotcompute/_core.abi3.so");
+    let extension = workspace.root().join("pydotcompute/_core.abi3.so");
     let symbols = Invocation::new("objdump").arg("-T").arg(extension).capture(workspace)?;
     Ok(needed(&symbols))
 }

@@ -187,7 +187,7 @@ run_python() {
         record python 'pip install' "$log"
         return
     fi
-    mapfile -t files < <(cd python && grep -rlE 'mark\.cuda' tests/python --include='test_*.py')
+    mapfile -t files < <(cd python && grep -rlE 'mark\.cuda' tests --include='test_*.py')
     limited "$LIMIT_PYTHON" "$log" env -C python PYTHONPATH="$site" PYTHONDONTWRITEBYTECODE=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 \
         python3 -m pytest --quiet -rfEs -m cuda -p pytest_asyncio.plugin -p pytest_timeout -p no:cacheprovider "${files[@]}"
     record python 'pytest -m cuda' "$log"

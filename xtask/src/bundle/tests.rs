@@ -60,7 +60,7 @@ fn run(bench: &str) -> (bool, Value) {
     program(&folder, "bin/dotcompute-bench", bench);
     program(&folder, "path/python3", PYTHON);
     for (name, text) in [("gpu", "@pytest.mark.cuda"), ("host", "import something_that_this_machine_lacks")] {
-        program(&folder, &format!("python/tests/python/test_{name}.py"), text);
+        program(&folder, &format!("python/tests/unit/test_{name}.py"), text);
     }
     write_script(&folder.join("run.sh")).unwrap();
     let mut script = Command::new(folder.join("run.sh"));

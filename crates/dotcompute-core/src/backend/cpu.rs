@@ -9,7 +9,7 @@ use std::time::Instant;
 use async_executor::Executor;
 use dotcompute_ring::fence::Fence;
 use dotcompute_ring::wait::{park, thread_waker};
-use dotcompute_ring::wait_list::{Ticket, WaitList};
+use dotcompute_ring::wait_list::{WaitList, WaitToken};
 
 use super::{Backend, BackendError, BackendKind, HostTask, LaunchPlan, Program, Residency, Resident, Seat};
 use crate::options::Placement;
@@ -122,9 +122,9 @@ impl Stop {
     }
 
     async fn wait(&self) {
-        let mut ticket = Ticket::default();
+        let mut ticket = WaitToken::default();
         std::future::poll_fn(|cx| {
-            self.workers.prepare(&mut ticket, cx.waker());
+            self.workers.register(&mut ticket, cx.waker());
             if self.now.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;

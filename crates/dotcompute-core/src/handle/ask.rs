@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use dotcompute_ring::reply::ReplySlot;
-use dotcompute_ring::wait::{Backoff, Step, wait_until};
+use dotcompute_ring::wait::{Backoff, Step, block_on_poll};
 
 use super::post::Patience;
 use super::{KernelHandle, within};
@@ -251,7 +251,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
             if self.attends {
                 self.attend();
             }
-            if backoff.snooze() == Step::Sleep {
+            if backoff.snooze() == Step::Park {
                 break;
             }
             looks += 1;
@@ -267,7 +267,8 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
             }
         }
         let mut watch = Watch::new(&self.shared.core.life);
-        wait_until(self.wait, deadline, |cx| poll_answer(slot, &mut watch, cx)).unwrap_or(Outcome::TimedOut)
+        block_on_poll(self.wait, deadline, |cx| poll_answer(slot, &mut watch, cx))
+            .unwrap_or(Outcome::TimedOut)
     }
 
     /// Looks at the device in place of its attendant, unless somebody else does at this moment.

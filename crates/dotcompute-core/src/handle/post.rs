@@ -4,9 +4,9 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use dotcompute_ring::PushError;
-use dotcompute_ring::banded::Band;
-use dotcompute_ring::wait::wait_for;
-use dotcompute_ring::wait_list::Ticket;
+use dotcompute_ring::mailbox::Band;
+use dotcompute_ring::wait::spin_then_park;
+use dotcompute_ring::wait_list::WaitToken;
 
 use super::{KernelHandle, within};
 use crate::envelope::Envelope;
@@ -50,7 +50,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         }
         let band = Band::of(envelope.header.priority.get());
         // Nobody is woken for it: it is this thread that looks next.
-        self.input.try_push_unannounced(band, envelope).map_err(PushError::into_inner)?;
+        self.input.try_push_without_wake(band, envelope).map_err(PushError::into_inner)?;
         turn.run();
         Ok(())
     }
@@ -68,7 +68,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         let deadline = timeout.map(|time| Instant::now() + time);
         let mut posting = Posting::new(self, envelope);
         let look = |cx: Option<&mut Context<'_>>| posting.look(cx);
-        match wait_for(self.wait, deadline, look) {
+        match spin_then_park(self.wait, deadline, look) {
             Some(outcome) => outcome,
             None => posting.give_up(timeout.unwrap_or_default()),
         }
@@ -112,13 +112,13 @@ const LOOKS_PER_TRY: u32 = 1024;
 struct Posting<'a, I: Message, O: Message> {
     handle: &'a KernelHandle<I, O>,
     envelope: Option<Envelope<I, O>>,
-    ticket: Ticket,
+    ticket: WaitToken,
     looks: u32,
 }
 
 impl<'a, I: Message, O: Message> Posting<'a, I, O> {
     fn new(handle: &'a KernelHandle<I, O>, envelope: Envelope<I, O>) -> Self {
-        Self { handle, envelope: Some(envelope), ticket: Ticket::default(), looks: 0 }
+        Self { handle, envelope: Some(envelope), ticket: WaitToken::default(), looks: 0 }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Posted<I, O>> {
@@ -134,7 +134,7 @@ impl<'a, I: Message, O: Message> Posting<'a, I, O> {
         if cx.is_none() {
             self.looks = self.looks.wrapping_add(1);
             let glances = self.looks.is_multiple_of(LOOKS_PER_GLANCE);
-            let tries = self.looks.is_multiple_of(LOOKS_PER_TRY) || (glances && self.has_ample_room());
+            let tries = self.looks.is_multiple_of(LOOKS_PER_TRY) || (glances && self.is_half_free());
             if !tries {
                 return Poll::Pending;
             }
@@ -149,7 +149,7 @@ impl<'a, I: Message, O: Message> Posting<'a, I, O> {
                 Err(Unposted::Full(envelope)) => {
                     self.envelope = Some(envelope);
                     let Some(cx) = cx.as_deref_mut() else { return Poll::Pending };
-                    if handle.input.poll_space(band, &mut self.ticket, cx).is_pending() {
+                    if handle.input.poll_ready(band, &mut self.ticket, cx).is_pending() {
                         return Poll::Pending;
                     }
                 }
@@ -158,9 +158,9 @@ impl<'a, I: Message, O: Message> Posting<'a, I, O> {
         unreachable!("a posting is not polled again after it is ready")
     }
 
-    fn has_ample_room(&self) -> bool {
+    fn is_half_free(&self) -> bool {
         let band = self.envelope.as_ref().map(|envelope| Band::of(envelope.header.priority.get()));
-        band.is_none_or(|band| self.handle.input.has_ample_room(band))
+        band.is_none_or(|band| self.handle.input.is_half_free(band))
     }
 
     fn give_up(mut self, waited: Duration) -> Posted<I, O> {
@@ -176,6 +176,6 @@ impl<'a, I: Message, O: Message> Posting<'a, I, O> {
 
 impl<I: Message, O: Message> Drop for Posting<'_, I, O> {
     fn drop(&mut self) {
-        self.handle.input.cancel_space(&mut self.ticket);
+        self.handle.input.cancel_wait(&mut self.ticket);
     }
 }

@@ -61,8 +61,8 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
             return Err(self.state_error(call, String::from(problem)));
         }
         let mut slot = self.shared.core.state_calls.put(write);
-        self.shared.core.control.notify_from_control();
-        self.shared.input.wake();
+        self.shared.core.control.notify_with_full_fence();
+        self.shared.input.wake_receiver();
         match slot.wait(self.wait, Some(Instant::now() + timeout)) {
             Some(Ok(Ok(bytes))) => Ok(bytes),
             Some(Ok(Err(problem))) => Err(self.state_error(call, problem)),

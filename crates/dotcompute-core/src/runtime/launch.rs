@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use dotcompute_ring::banded;
 use dotcompute_ring::fence::Fence;
+use dotcompute_ring::mailbox;
 
 use super::Runtime;
 use crate::attendant::{self, Attendant};
@@ -180,8 +180,8 @@ impl Runtime {
         }
         let name: Arc<str> = name.into();
         let overflow = match options.backpressure {
-            Backpressure::DropOldest => banded::Overflow::EvictOldest,
-            _ => banded::Overflow::Refuse,
+            Backpressure::DropOldest => mailbox::Overflow::DropOldest,
+            _ => mailbox::Overflow::Reject,
         };
         // A thread of its own sleeps rarely and is sent to often: its senders should not pay for a full fence. A task on the pool
         // goes idle at every lull, and a barrier across all threads each time would cost more than the fences.
@@ -189,8 +189,8 @@ impl Runtime {
             Placement::Pool => Fence::Symmetric,
             Placement::Dedicated | Placement::Pinned(_) => Fence::Asymmetric,
         };
-        let mailbox = banded::Options { capacity: options.capacity, overflow, fence };
-        banded::check_capacity::<crate::envelope::Received<O>>(options.output_capacity)
+        let mailbox = mailbox::Options { capacity: options.capacity, overflow, fence };
+        mailbox::check_capacity::<crate::envelope::Received<O>>(options.output_capacity)
             .map_err(|source| LaunchError::Capacity { kernel: Arc::clone(&name), ring: "output", source })?;
         let core = Core::new(
             Arc::clone(&name),

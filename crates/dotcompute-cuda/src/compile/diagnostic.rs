@@ -63,7 +63,7 @@ const MARKS: [(&str, Severity); 8] = [
 
 /// All messages in a log.
 ///
-/// Three kinds of line begin one: `FILE(LINE): error: ...` and `nvrtc: error: ...` of NVRTC, `ptxas fatal   : ...` and
+/// Three kinds of line begin one: `FILE(CACHE_LINE): error: ...` and `nvrtc: error: ...` of NVRTC, `ptxas fatal   : ...` and
 /// `ptxas ..., line N; error   : ...` of the assembler, and `ERROR NVJITLINK_...: ...` of nvJitLink.
 /// What follows a message of NVRTC up to an empty line belongs to it.
 pub(super) fn parse(log: &str) -> Vec<Diagnostic> {

@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::{CudaContext, result, sys};
-use dotcompute_ring::layout::LINE;
+use dotcompute_ring::layout::CACHE_LINE;
 
 use crate::driver::DriverError;
 use crate::exchange::SharedMemory;
@@ -72,7 +72,7 @@ impl Pinned {
     ) -> Result<Self, DriverError> {
         let doing = || format!("page-locking {bytes} bytes of host memory");
         context.bind_to_thread().map_err(DriverError::while_doing(doing()))?;
-        let bytes = bytes.max(1).next_multiple_of(LINE);
+        let bytes = bytes.max(1).next_multiple_of(CACHE_LINE);
         let flags = sys::CU_MEMHOSTALLOC_DEVICEMAP | sys::CU_MEMHOSTALLOC_PORTABLE;
         // SAFETY: a context is current; the flags are two of those there are.
         let base = unsafe { result::malloc_host(bytes, flags) }.map_err(DriverError::while_doing(doing()))?;

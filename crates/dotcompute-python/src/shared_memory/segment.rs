@@ -15,7 +15,7 @@ use std::mem::offset_of;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use dotcompute_ring::layout::LINE;
+use dotcompute_ring::layout::CACHE_LINE;
 use rustix::fs::{Mode, fstat};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
@@ -53,8 +53,8 @@ pub(super) struct Owners {
 }
 
 const _: () = {
-    assert!(offset_of!(Head, owners) == LINE);
-    assert!(size_of::<Head>() == 6 * LINE);
+    assert!(offset_of!(Head, owners) == CACHE_LINE);
+    assert!(size_of::<Head>() == 6 * CACHE_LINE);
 };
 
 /// A mapping of a queue.
@@ -215,7 +215,7 @@ impl Segment {
         let class =
             class.ok_or_else(|| format!("its slots have {stride} bytes, it says; the header is damaged"))?;
         let ring_bytes = head.ring_bytes.load(Ordering::Relaxed);
-        if ring_bytes != (len - size_of::<Head>()) as u64 || ring_bytes < 4 * LINE as u64 {
+        if ring_bytes != (len - size_of::<Head>()) as u64 || ring_bytes < 4 * CACHE_LINE as u64 {
             return Err(format!(
                 "it has {len} bytes but a ring of {ring_bytes}, it says; it is damaged or cut short"
             ));

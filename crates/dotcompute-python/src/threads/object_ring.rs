@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::task::{Context, Poll};
 
 use dotcompute_ring::fence::Fence;
-use dotcompute_ring::signal::Signal;
+use dotcompute_ring::notifier::Notifier;
 use dotcompute_ring::spsc::{Consumer, Producer, channel};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -57,9 +57,9 @@ pub(crate) struct ObjectRing {
     producer: End<Producer<Object>>,
     consumer: End<Consumer<Object>>,
     /// Where the consumer waits for objects.
-    filled: Signal,
+    filled: Notifier,
     /// Where the producer waits for room.
-    freed: Signal,
+    freed: Notifier,
     /// What [`detached`] was at the last put and the last get.
     put_at: AtomicU64,
     got_at: AtomicU64,
@@ -84,8 +84,8 @@ impl ObjectRing {
             capacity: producer.capacity(),
             producer: End::new(producer),
             consumer: End::new(consumer),
-            filled: Signal::new(fence),
-            freed: Signal::new(fence),
+            filled: Notifier::new(fence),
+            freed: Notifier::new(fence),
             put_at: AtomicU64::new(0),
             got_at: AtomicU64::new(0),
             hurried: AtomicBool::new(false),
@@ -241,14 +241,14 @@ impl ObjectRing {
     /// From now on nobody waits for room.
     pub(crate) fn hurry(&self) {
         self.hurried.store(true, Ordering::Release);
-        self.freed.notify_from_control();
+        self.freed.notify_with_full_fence();
     }
 
     /// Refuses what comes, and wakes all who wait.
     pub(crate) fn shutdown(&self) {
         self.shut_down.store(true, Ordering::Release);
         self.hurry();
-        self.filled.notify_from_control();
+        self.filled.notify_with_full_fence();
     }
 
     /// Shows the collector of garbage what is in the ring.
@@ -265,13 +265,13 @@ impl ObjectRing {
 
 /// How to look whether it is `ready`, and, with a context, to be woken through `signal` first.
 fn looking<'a>(
-    signal: &'a Signal,
+    signal: &'a Notifier,
     mut ready: impl FnMut() -> bool + Send + 'a,
 ) -> impl FnMut(Option<&mut Context<'_>>) -> Poll<()> + Send + 'a {
     move |cx| {
         if let Some(cx) = cx {
             // False while somebody is waking this thread, for a few instructions.
-            while !signal.prepare(cx.waker()) {
+            while !signal.register(cx.waker()) {
                 std::thread::yield_now();
             }
         }

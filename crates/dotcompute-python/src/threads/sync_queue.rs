@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use dotcompute_ring::fence::Fence;
-use dotcompute_ring::wait_list::{Ticket, WaitList};
+use dotcompute_ring::wait_list::{WaitList, WaitToken};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
@@ -120,10 +120,10 @@ impl SyncQueue {
         ready: impl Fn() -> bool + Send + Sync,
         published: &AtomicU64,
     ) -> PyResult<bool> {
-        let mut ticket = Ticket::default();
+        let mut ticket = WaitToken::default();
         let look = |cx: Option<&mut Context<'_>>| {
             if let Some(cx) = cx {
-                list.prepare(&mut ticket, cx.waker());
+                list.register(&mut ticket, cx.waker());
             }
             if ready() { Poll::Ready(()) } else { Poll::Pending }
         };

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use dotcompute_ring::wait::{WaitStrategy, wait_for};
+use dotcompute_ring::wait::{WaitStrategy, spin_then_park};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -78,7 +78,7 @@ fn handles_signals() -> bool {
 
 /// Waits, detached, until `look` is ready. False if the deadline has passed.
 ///
-/// `look` is as in [`wait_for`], and called without the interpreter: it must not touch Python objects. `published` has what
+/// `look` is as in [`spin_then_park`], and called without the interpreter: it must not touch Python objects. `published` has what
 /// [`detached`] was when the message that was found was published.
 ///
 /// # Errors
@@ -102,7 +102,7 @@ pub(crate) fn wait_detached(
             };
             // What does not come while spinning is not worth spinning for again in the next slice.
             let found = (std::mem::take(&mut spins) && pace::spin(|| look(None).is_ready()))
-                || wait_for(WaitStrategy::Park, until, &mut look).is_some();
+                || spin_then_park(WaitStrategy::Park, until, &mut look).is_some();
             if found {
                 wait_for_hand_over(published);
             }

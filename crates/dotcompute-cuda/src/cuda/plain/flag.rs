@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use cudarc::driver::result;
 use dotcompute_core::backend::BackendError;
-use dotcompute_ring::layout::LINE;
+use dotcompute_ring::layout::CACHE_LINE;
 
 use super::super::CudaBackend;
 use super::super::memory::Pinned;
@@ -36,7 +36,7 @@ impl Flag {
     /// As for the launch of a ring kernel.
     pub fn new(backend: &CudaBackend, text: Text) -> Result<Self, BackendError> {
         with_kernel(backend, text, |loaded| {
-            let words = Pinned::zeroed(bound(backend)?, &backend.ground.graveyard, 2 * LINE)?;
+            let words = Pinned::zeroed(bound(backend)?, &backend.ground.graveyard, 2 * CACHE_LINE)?;
             let flag = Self { words, loaded };
             flag.launch()?;
             Ok(flag)
@@ -45,7 +45,7 @@ impl Flag {
 
     fn launch(&self) -> Result<(), DriverError> {
         let mut there = self.words.device_base();
-        let mut back = there + LINE as u64;
+        let mut back = there + CACHE_LINE as u64;
         let mut arguments: [*mut c_void; 2] = [(&raw mut there).cast(), (&raw mut back).cast()];
         let (function, stream) = (self.loaded.function.0, self.loaded.stream.handle());
         // SAFETY: the kernel takes two addresses, which the driver copies before it returns. They are of memory that `self` keeps; it
@@ -58,7 +58,7 @@ impl Flag {
     fn word(&self, line: usize) -> &AtomicU32 {
         // SAFETY: there are two lines, and `line` is 0 or 1; a word is aligned as its line is, and lives as long as `self`. Both sides
         // read and write it as one atomic word.
-        unsafe { &*self.words.base().as_ptr().add(line * LINE).cast::<AtomicU32>() }
+        unsafe { &*self.words.base().as_ptr().add(line * CACHE_LINE).cast::<AtomicU32>() }
     }
 
     /// Sends a number, which is another than the last.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, result, sys};
 use dotcompute_core::backend::BackendError;
-use dotcompute_ring::layout::LINE;
+use dotcompute_ring::layout::CACHE_LINE;
 
 use super::super::CudaBackend;
 use super::super::memory::{DeviceMemory, Graveyard, Pinned};
@@ -52,8 +52,8 @@ impl Launches {
             let on_device = if way == Way::Mapped { None } else { Some([device()?, device()?]) };
             let mut launches = Self {
                 graph: None,
-                message: Pinned::zeroed(context, graveyard, LINE)?,
-                answer: Pinned::zeroed(context, graveyard, LINE)?,
+                message: Pinned::zeroed(context, graveyard, CACHE_LINE)?,
+                answer: Pinned::zeroed(context, graveyard, CACHE_LINE)?,
                 on_device,
                 loaded,
                 thread: PhantomData,

@@ -24,7 +24,7 @@ import cupy
 from pydotcompute.backends.cuda import CUDABackend
 from pydotcompute.core.orchestrator import ComputeOrchestrator
 from pydotcompute.exceptions import CUDAError
-""".format(folder=str(Path(__file__).parent / "pretended"))
+""".format(folder=str(Path(__file__).parents[1] / "fake_driver"))
 
 NO_CUPY = """
 import sys

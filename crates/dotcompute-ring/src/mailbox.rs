@@ -4,9 +4,9 @@
 //! start; another is made at its first use, so that a hundred thousand idle mailboxes cost little.
 //!
 //! ```
-//! use dotcompute_ring::banded::{self, Band, Options};
+//! use dotcompute_ring::mailbox::{self, Band, Options};
 //!
-//! let (sender, mut receiver) = banded::channel(Options { capacity: 8, ..Options::default() })?;
+//! let (sender, mut receiver) = mailbox::channel(Options { capacity: 8, ..Options::default() })?;
 //! sender.try_push(Band::Normal, "usual")?;
 //! sender.try_push(Band::System, "urgent")?;
 //! assert_eq!(receiver.try_pop(), Some("urgent"));
@@ -23,10 +23,10 @@ use crate::error::{CapacityError, PushError};
 use crate::fence::Fence;
 use crate::layout::slots_for;
 use crate::mpsc::Ring;
+use crate::notifier::Notifier;
 use crate::prefetch::ReadAhead;
-use crate::signal::Signal;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, spin_loop};
-use crate::wait_list::{Ticket, WaitList};
+use crate::wait_list::{WaitList, WaitToken};
 
 const BANDS: usize = 4;
 
@@ -63,9 +63,9 @@ impl Band {
 pub enum Overflow {
     /// It is refused.
     #[default]
-    Refuse,
-    /// The oldest value of the band is handed to the pusher, who takes its place ([`Sender::push_evicting`]).
-    EvictOldest,
+    Reject,
+    /// The oldest value of the band is handed to the pusher, who takes its place ([`Sender::push_drop_oldest`]).
+    DropOldest,
 }
 
 /// How a mailbox is to be made.
@@ -81,7 +81,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { capacity: 1024, overflow: Overflow::Refuse, fence: Fence::Symmetric }
+        Self { capacity: 1024, overflow: Overflow::Reject, fence: Fence::Symmetric }
     }
 }
 
@@ -103,9 +103,9 @@ pub fn channel<T: Send>(options: Options) -> Result<(Sender<T>, Receiver<T>), Ca
     let slots = slots_for::<T>(options.capacity)?;
     let mailbox = Mailbox {
         slots,
-        evicting: options.overflow == Overflow::EvictOldest,
+        evicting: options.overflow == Overflow::DropOldest,
         bands: core::array::from_fn(|_| BandCell::new()),
-        receiver: Signal::new(options.fence),
+        receiver: Notifier::new(options.fence),
         senders: WaitList::new(options.fence),
     };
     let normal = Box::into_raw(Box::new(Ring::new(slots)?));
@@ -232,7 +232,7 @@ struct Mailbox<T> {
     evicting: bool,
     bands: [BandCell<T>; BANDS],
     /// Where the receiver waits for values.
-    receiver: Signal,
+    receiver: Notifier,
     /// Where senders wait for room.
     senders: WaitList,
 }
@@ -247,7 +247,7 @@ impl<T> Mailbox<T> {
             band.close();
         }
         self.senders.notify_all();
-        self.receiver.notify_from_control();
+        self.receiver.notify_with_full_fence();
     }
 
     fn len(&self) -> usize {
@@ -266,10 +266,10 @@ impl<T> Mailbox<T> {
     /// Waking at the first free slot would have a full ring pass its messages one by one, with a wake-up each. Nobody is forgotten: a
     /// sender sleeps only if it saw the band full after it announced itself; by the fence, the receiver then sees the announcement
     /// after every pop that followed, and on its way to an empty band it passes the half. A receiver that stops before that says so
-    /// ([`Receiver::announce_room`]).
+    /// ([`Receiver::wake_senders`]).
     #[inline]
     fn after_pop(&self, band: usize) {
-        if self.senders.is_waited_on() {
+        if self.senders.has_waiters() {
             self.wake_senders(band);
         }
     }
@@ -308,7 +308,7 @@ impl<T> Sender<T> {
     /// [`PushError`] with the value in it: the band is full or the mailbox is closed.
     #[inline]
     pub fn try_push(&self, band: Band, value: T) -> Result<(), PushError<T>> {
-        self.try_push_unannounced(band, value)?;
+        self.try_push_without_wake(band, value)?;
         self.mailbox.receiver.notify();
         Ok(())
     }
@@ -320,7 +320,7 @@ impl<T> Sender<T> {
     ///
     /// As for `try_push`.
     #[inline]
-    pub fn try_push_unannounced(&self, band: Band, value: T) -> Result<(), PushError<T>> {
+    pub fn try_push_without_wake(&self, band: Band, value: T) -> Result<(), PushError<T>> {
         let band = band as usize;
         let ring = match self.mailbox.bands[band].get_or_make(self.mailbox.slots) {
             Ok(Some(ring)) => ring,
@@ -330,13 +330,13 @@ impl<T> Sender<T> {
         ring.try_push(&self.seen_heads[band], value)
     }
 
-    /// As [`try_push`](Self::try_push), but in a mailbox made with [`Overflow::EvictOldest`] a full band gives up its oldest values, usually
+    /// As [`try_push`](Self::try_push), but in a mailbox made with [`Overflow::DropOldest`] a full band gives up its oldest values, usually
     /// one, to `evicted`.
     ///
     /// # Errors
     ///
     /// As for `try_push`; `Full` only in a mailbox that does not evict.
-    pub fn push_evicting(
+    pub fn push_drop_oldest(
         &self,
         band: Band,
         mut value: T,
@@ -358,14 +358,14 @@ impl<T> Sender<T> {
 
     /// Whether half of a band is free, which is when its waiting senders are woken, or the mailbox is closed.
     #[must_use]
-    pub fn has_ample_room(&self, band: Band) -> bool {
+    pub fn is_half_free(&self, band: Band) -> bool {
         self.mailbox.bands[band as usize].made().is_none_or(|ring| ring.is_half_free() || ring.is_closed())
     }
 
     /// Ready when there is room in a band, or the mailbox is closed: pushing again then tells which. Otherwise the task is woken when there
-    /// may be. Give the ticket back with [`cancel_space`](Self::cancel_space).
-    pub fn poll_space(&self, band: Band, ticket: &mut Ticket, cx: &mut Context<'_>) -> Poll<()> {
-        self.mailbox.senders.prepare(ticket, cx.waker());
+    /// may be. Give the ticket back with [`cancel_wait`](Self::cancel_wait).
+    pub fn poll_ready(&self, band: Band, ticket: &mut WaitToken, cx: &mut Context<'_>) -> Poll<()> {
+        self.mailbox.senders.register(ticket, cx.waker());
         let full = self.mailbox.bands[band as usize]
             .made()
             .is_some_and(|ring| ring.len() >= ring.capacity() && !ring.is_closed());
@@ -373,7 +373,7 @@ impl<T> Sender<T> {
     }
 
     /// Stops waiting for room.
-    pub fn cancel_space(&self, ticket: &mut Ticket) {
+    pub fn cancel_wait(&self, ticket: &mut WaitToken) {
         self.mailbox.senders.cancel(ticket);
     }
 
@@ -409,7 +409,7 @@ impl<T> Sender<T> {
     /// Whether this mailbox evicts.
     #[inline]
     #[must_use]
-    pub fn is_evicting(&self) -> bool {
+    pub fn drops_oldest(&self) -> bool {
         self.mailbox.evicting
     }
 
@@ -426,8 +426,8 @@ impl<T> Sender<T> {
     }
 
     /// Wakes the receiver for a reason other than a value.
-    pub fn wake(&self) {
-        self.mailbox.receiver.notify_from_control();
+    pub fn wake_receiver(&self) {
+        self.mailbox.receiver.notify_with_full_fence();
     }
 }
 
@@ -461,7 +461,7 @@ impl<T: Send> Receiver<T> {
             if self.mailbox.is_drained() {
                 return Poll::Ready(None);
             }
-            if !self.mailbox.receiver.prepare(cx.waker()) {
+            if !self.mailbox.receiver.register(cx.waker()) {
                 // A notifier is at work, for a few instructions; should it have lost its core, this one is better given to it.
                 give_way();
                 continue;
@@ -480,7 +480,7 @@ impl<T: Send> Receiver<T> {
     }
 
     /// Wakes senders who wait for room even if less than half is free: for a receiver that is not going to take more for a while.
-    pub fn announce_room(&self) {
+    pub fn wake_senders(&self) {
         self.mailbox.senders.notify_all();
     }
 

@@ -22,21 +22,21 @@ const LOCKED: u32 = 2;
 
 /// One waiter, many notifiers. Notifying costs one load where nobody waits.
 ///
-/// The waiter's protocol: [`prepare`](Self::prepare), look at the condition once more, and only then sleep. A wake-up is never
+/// The waiter's protocol: [`register`](Self::prepare), look at the condition once more, and only then sleep. A wake-up is never
 /// lost; one too many may come.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicBool, Ordering};
 /// use std::task::{Context, Poll};
 /// use dotcompute_ring::fence::Fence;
-/// use dotcompute_ring::signal::Signal;
-/// use dotcompute_ring::wait::{WaitStrategy, wait_until};
+/// use dotcompute_ring::notifier::Notifier;
+/// use dotcompute_ring::wait::{WaitStrategy, block_on_poll};
 ///
-/// let (ready, signal) = (AtomicBool::new(false), Signal::new(Fence::Asymmetric));
+/// let (ready, notifier) = (AtomicBool::new(false), Notifier::new(Fence::Asymmetric));
 /// let look = |cx: &mut Context<'_>| loop {
-///     let prepared = signal.prepare(cx.waker());
+///     let prepared = notifier.register(cx.waker());
 ///     if ready.load(Ordering::Acquire) {
-///         signal.cancel();
+///         notifier.cancel();
 ///         return Poll::Ready(());
 ///     }
 ///     if prepared {
@@ -46,27 +46,27 @@ const LOCKED: u32 = 2;
 /// std::thread::scope(|scope| {
 ///     scope.spawn(|| {
 ///         ready.store(true, Ordering::Release);
-///         signal.notify();
+///         notifier.notify();
 ///     });
-///     wait_until(WaitStrategy::Park, None, look);
+///     block_on_poll(WaitStrategy::Park, None, look);
 /// });
 /// ```
-pub struct Signal {
+pub struct Notifier {
     waker: UnsafeCell<Option<Waker>>,
     state: AtomicU32,
     fence: Fence,
 }
 
 // SAFETY: the waker, itself `Send + Sync`, is touched only through `Locked`, which one thread at a time can have.
-unsafe impl Send for Signal {}
+unsafe impl Send for Notifier {}
 // SAFETY: as above.
-unsafe impl Sync for Signal {}
+unsafe impl Sync for Notifier {}
 
 // Wakers are two words; loom's cells and atomics are larger.
 #[cfg(not(loom))]
-const _: () = assert!(size_of::<Signal>() <= 32);
+const _: () = assert!(size_of::<Notifier>() <= 32);
 
-impl Signal {
+impl Notifier {
     /// A signal with nobody waiting.
     #[must_use]
     pub fn new(fence: Fence) -> Self {
@@ -85,7 +85,7 @@ impl Signal {
 
     /// As [`notify`](Self::notify), for rare callers: out of line, and with a full fence whoever pays for it otherwise.
     #[cold]
-    pub fn notify_from_control(&self) {
+    pub fn notify_with_full_fence(&self) {
         fence(Ordering::SeqCst);
         if self.state.load(Ordering::Relaxed) == WAITING {
             self.wake();
@@ -110,7 +110,7 @@ impl Signal {
     ///
     /// There is one waiter: of two tasks that prepare, the later takes the place of the earlier, which is not woken any more.
     #[must_use = "after `false` nobody will wake the caller"]
-    pub fn prepare(&self, waker: &Waker) -> bool {
+    pub fn register(&self, waker: &Waker) -> bool {
         let state = self.state.load(Ordering::Relaxed);
         if state == LOCKED {
             return false;
@@ -134,19 +134,19 @@ impl Signal {
     fn lock_from(&self, state: u32) -> Option<Locked<'_>> {
         // Acquire: pairs with the release at the end of the last lock, so that its accesses to the waker come before those of this one.
         self.state.compare_exchange(state, LOCKED, Ordering::Acquire, Ordering::Relaxed).ok()?;
-        Some(Locked { signal: self, then: IDLE })
+        Some(Locked { notifier: self, then: IDLE })
     }
 }
 
 /// The right to touch the waker; given up, also in a panic, for the state `then`.
 struct Locked<'a> {
-    signal: &'a Signal,
+    notifier: &'a Notifier,
     then: u32,
 }
 
 impl Locked<'_> {
     fn take(self) -> Option<Waker> {
-        self.signal.waker.with_mut(|waker| {
+        self.notifier.waker.with_mut(|waker| {
             // SAFETY: the state was moved to locked by whoever made `self`, and leaves it only when `self` is dropped; everybody else
             // fails to lock until then. The accesses before are ordered before by the acquire in `lock_from`.
             unsafe { (*waker).take() }
@@ -155,7 +155,7 @@ impl Locked<'_> {
 
     /// Makes `waker` the one to be woken and announces it. Gives the one that was there instead.
     fn register(mut self, waker: &Waker) -> Option<Waker> {
-        let replaced = self.signal.waker.with_mut(|present| {
+        let replaced = self.notifier.waker.with_mut(|present| {
             // SAFETY: as in `take`.
             let present = unsafe { &mut *present };
             match present {
@@ -171,14 +171,14 @@ impl Locked<'_> {
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
         // Release: whoever locks next sees what was done to the waker.
-        self.signal.state.store(self.then, Ordering::Release);
+        self.notifier.state.store(self.then, Ordering::Release);
     }
 }
 
 #[cfg(all(test, not(loom), feature = "std"))]
 mod tests {
     use super::*;
-    use crate::wait::{WaitStrategy, thread_waker, wait_until};
+    use crate::wait::{WaitStrategy, block_on_poll, thread_waker};
     use alloc::sync::Arc;
     use alloc::task::Wake;
     use core::sync::atomic::{AtomicU64, AtomicUsize};
@@ -200,27 +200,27 @@ mod tests {
 
     #[test]
     fn wakes_once_for_each_announcement_and_not_after_a_cancel() {
-        let signal = Signal::new(Fence::Symmetric);
+        let notifier = Notifier::new(Fence::Symmetric);
         let (count, waker) = counting();
-        signal.notify();
-        assert!(signal.prepare(&waker));
-        signal.notify();
-        signal.notify_from_control();
+        notifier.notify();
+        assert!(notifier.register(&waker));
+        notifier.notify();
+        notifier.notify_with_full_fence();
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
-        assert!(signal.prepare(&waker));
-        signal.cancel();
-        signal.notify();
+        assert!(notifier.register(&waker));
+        notifier.cancel();
+        notifier.notify();
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
     }
 
     #[test]
     fn keeps_no_waker_but_the_last() {
-        let signal = Signal::new(Fence::Symmetric);
+        let notifier = Notifier::new(Fence::Symmetric);
         let ((first, first_waker), (second, second_waker)) = (counting(), counting());
-        assert!(signal.prepare(&first_waker) && signal.prepare(&second_waker));
+        assert!(notifier.register(&first_waker) && notifier.register(&second_waker));
         drop(first_waker);
         assert_eq!(Arc::strong_count(&first), 1, "the replaced waker is dropped");
-        signal.notify();
+        notifier.notify();
         assert_eq!((first.0.load(Ordering::Relaxed), second.0.load(Ordering::Relaxed)), (0, 1));
         drop(second_waker);
         assert_eq!(Arc::strong_count(&second), 1, "the woken waker is dropped");
@@ -229,17 +229,17 @@ mod tests {
     /// A waker that, when woken, waits again at once: executors that poll inside `wake` do this.
     #[test]
     fn a_waker_may_prepare_while_it_is_woken() {
-        struct Again(Arc<Signal>, AtomicUsize);
+        struct Again(Arc<Notifier>, AtomicUsize);
         impl Wake for Again {
             fn wake(self: Arc<Self>) {
                 self.1.fetch_add(1, Ordering::Relaxed);
-                assert!(self.0.prepare(Waker::noop()));
+                assert!(self.0.register(Waker::noop()));
             }
         }
-        let signal = Arc::new(Signal::new(Fence::Symmetric));
-        let again = Arc::new(Again(Arc::clone(&signal), AtomicUsize::new(0)));
-        assert!(signal.prepare(&Waker::from(Arc::clone(&again))));
-        signal.notify();
+        let notifier = Arc::new(Notifier::new(Fence::Symmetric));
+        let again = Arc::new(Again(Arc::clone(&notifier), AtomicUsize::new(0)));
+        assert!(notifier.register(&Waker::from(Arc::clone(&again))));
+        notifier.notify();
         assert_eq!(again.1.load(Ordering::Relaxed), 1);
     }
 
@@ -248,13 +248,13 @@ mod tests {
         const EACH: u64 = if cfg!(miri) { 50 } else { 20_000 };
         for fence in [Fence::Symmetric, Fence::Asymmetric] {
             let (published, taken) = (AtomicU64::new(0), AtomicU64::new(0));
-            let signal = Signal::new(fence);
+            let notifier = Notifier::new(fence);
             std::thread::scope(|scope| {
                 for _ in 0..2 {
                     scope.spawn(|| {
                         for _ in 0..EACH {
                             published.fetch_add(1, Ordering::Release);
-                            signal.notify();
+                            notifier.notify();
                             // Published when the waiter has just gone to sleep, or is about to: that is where wake-ups get lost.
                             while published.load(Ordering::Relaxed) > taken.load(Ordering::Relaxed) + 1 {
                                 std::thread::yield_now();
@@ -263,10 +263,10 @@ mod tests {
                     });
                 }
                 for next in 1..=2 * EACH {
-                    let waited = wait_until(WaitStrategy::Park, None, |cx: &mut Context<'_>| {
-                        let prepared = signal.prepare(cx.waker());
+                    let waited = block_on_poll(WaitStrategy::Park, None, |cx: &mut Context<'_>| {
+                        let prepared = notifier.register(cx.waker());
                         if published.load(Ordering::Acquire) >= next {
-                            signal.cancel();
+                            notifier.cancel();
                             return Poll::Ready(());
                         }
                         if !prepared {
