@@ -84,7 +84,7 @@ class BufferMemory:
         self.metal.forget()
         return self._view(self.halves.overwrite_host())
 
-    def _view(self, memory: _core.HostMemory) -> NDArray[Any]:
+    def _view(self, memory: _core.HostCopy) -> NDArray[Any]:
         array = self._host
         if array is None:
             array = self._host = np.ndarray(self._shape, self._dtype, buffer=memoryview(memory))

@@ -23,7 +23,7 @@ _DL_CODES = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
 class _Lease:
     """Keeps device memory until nobody looks at it, and until what was started with it has ended."""
 
-    def __init__(self, memory: _core.DeviceMemory) -> None:
+    def __init__(self, memory: _core.DeviceCopy) -> None:
         self.memory = memory
 
     def __del__(self) -> None:
@@ -43,7 +43,7 @@ class DeviceArray:
         device_id: The number of the GPU.
     """
 
-    def __init__(self, memory: _core.DeviceMemory, shape: tuple[int, ...], dtype: np.dtype[Any], device_id: int) -> None:
+    def __init__(self, memory: _core.DeviceCopy, shape: tuple[int, ...], dtype: np.dtype[Any], device_id: int) -> None:
         self.shape = shape
         self.dtype = dtype
         self.device_id = device_id
@@ -106,7 +106,7 @@ class DeviceArray:
         return f"DeviceArray(shape={self.shape}, dtype={self.dtype}, device_id={self.device_id})"
 
 
-def device_array(memory: _core.DeviceMemory, shape: tuple[int, ...], dtype: np.dtype[Any], device_id: int) -> Any:
+def device_array(memory: _core.DeviceCopy, shape: tuple[int, ...], dtype: np.dtype[Any], device_id: int) -> Any:
     """Device memory as an array of CuPy's, or as a :class:`DeviceArray` where that is not installed. Nothing is copied.
 
     Args:

@@ -23,18 +23,18 @@ class HandlerContext:
     """What a handler is told of its message, as its first parameter. There are no instances in Python: handlers read it in machine code.
 
     Attributes:
-        asked: 1 if somebody waits for the answer, else 0.
+        wants_reply: 1 if somebody waits for the answer, else 0.
         priority: The message's priority, 0 to 255.
-        ticket: How many messages came before it, since the launch or the last restart.
+        sequence: How many messages came before it, since the launch or the last restart.
         thread: The number of this thread in its block; 0 on a processor.
         threads: Threads of the block; 1 on a processor.
         block: The number of this block; 0 on a processor.
         blocks: Blocks there are; 1 on a processor.
     """
 
-    asked: int
+    wants_reply: int
     priority: int
-    ticket: int
+    sequence: int
     thread: int
     threads: int
     block: int
@@ -48,9 +48,9 @@ CONTEXT_DTYPE = np.dtype(
         ("threads", np.uint32),
         ("block", np.uint32),
         ("blocks", np.uint32),
-        ("asked", np.uint32),
+        ("wants_reply", np.uint32),
         ("priority", np.uint32),
-        ("ticket", np.uint64),
+        ("sequence", np.uint64),
     ],
     align=True,
 )

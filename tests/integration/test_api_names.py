@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from api_names import PENDING, Name, names
 
 import pydotcompute.exceptions
+from api_names import PENDING, Name, names
 
 
 def named(*kinds: str) -> pytest.MarkDecorator:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from api_names import PENDING, names
 
 PROGRAM = Path(__file__).parent / "typing/user_program"

@@ -12,11 +12,11 @@ import threading
 from pathlib import Path
 from typing import Annotated, Any
 
-import native_handlers as handlers
 import numpy as np
 import pytest
-from native_handlers import Best, Count, Hottest, Reading, Sequence, Smooth, Spectrum, Window
 
+import native_handlers as handlers
+from native_handlers import Best, Count, Hottest, Reading, Sequence, Smooth, Spectrum, Window
 from pydotcompute.exceptions import (
     KernelCompilationError,
     KernelError,
@@ -120,7 +120,7 @@ def test_the_context_tells_of_the_message() -> None:
         ticket: int
 
     def tell_me(ctx: HandlerContext, state: None, msg: Count) -> Told:
-        return Told(ctx.asked, ctx.priority, ctx.ticket)
+        return Told(ctx.wants_reply, ctx.priority, ctx.sequence)
 
     # `priority` is the header's here, which no record has.
     with pytest.raises(KernelCompilationError), NativeKernel(tell_me, output_type=Told):
@@ -133,7 +133,7 @@ def test_the_context_tells_of_the_message() -> None:
         ticket: int
 
     def hear(ctx: HandlerContext, state: None, msg: Count) -> Heard:
-        return Heard(ctx.asked, ctx.priority, ctx.ticket)
+        return Heard(ctx.wants_reply, ctx.priority, ctx.sequence)
 
     with NativeKernel(hear, output_type=Heard) as kernel:
         answer = kernel.ask(Count(1, priority=200))

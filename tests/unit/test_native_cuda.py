@@ -13,12 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import native_handlers as handlers
 import numpy as np
 import pytest
-from native_handlers import Best, Count, Hottest, Reading, Sequence, Smooth, Window, clamp
 from test_native_errors import _line_of, _unknown_field, _wrong_call, _wrong_class
 
+import native_handlers as handlers
+from native_handlers import Best, Count, Hottest, Reading, Sequence, Smooth, Window, clamp
 from pydotcompute.exceptions import (
     BackendNotAvailableError,
     KernelAlreadyExistsError,
@@ -80,7 +80,7 @@ def test_handlers_link_into_the_resident_loop(handler: Callable[..., Any], decla
 def test_handlers_without_answer_and_with_helpers_link() -> None:
     def swallow(ctx: HandlerContext, state: Sequence, msg: Count) -> None:
         state.next += int(clamp(msg.value * 0.5, 3.0))
-        if ctx.asked and ctx.priority > 200:
+        if ctx.wants_reply and ctx.priority > 200:
             state.broken += 1
 
     assert b"dc_ring_kernel" in compile_cubin(swallow, state=Sequence)

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import native_handlers as handlers
 import numpy as np
 import pytest
-from native_handlers import Count, Reading, Sequence, Smooth, Window
 from numpy.typing import NDArray
 
+import native_handlers as handlers
+from native_handlers import Count, Reading, Sequence, Smooth, Window
 from pydotcompute.exceptions import (
     InvalidConfigurationError,
     KernelAlreadyExistsError,

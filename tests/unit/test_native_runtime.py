@@ -6,10 +6,10 @@ import asyncio
 import gc
 import threading
 
-import native_handlers as handlers
 import pytest
-from native_handlers import Best, Count, Hottest, Reading, Sequence
 
+import native_handlers as handlers
+from native_handlers import Best, Count, Hottest, Reading, Sequence
 from pydotcompute.decorators.ring_kernel import get_ring_kernel_meta, ring_kernel
 from pydotcompute.exceptions import (
     InvalidConfigurationError,

@@ -99,7 +99,7 @@ extern "C" __device__ int32_t detect(Ctx *ctx, Followers *state, const Readings 
         }
         state->of[readings->series[column]] = one;
     }
-    ctx->wait_for_all();
+    ctx->sync();
     if (ctx->thread == 0) {
         uint32_t count = readings->rows * readings->columns;
         for (uint32_t at = 0; at < 480; ++at) scores->values[at] = at < count ? state->scores[at] : 0.0;

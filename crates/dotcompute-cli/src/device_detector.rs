@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use dotcompute::cuda::choose;
+use dotcompute::cuda::device_selection;
 use dotcompute::prelude::*;
 use dotcompute::telemetry::KernelStats;
 
@@ -51,7 +51,7 @@ impl Backend {
     ///
     /// [`CliError::Device`] if this machine has none that can be used, with what to install.
     pub fn runtime(self) -> Result<Runtime, CliError> {
-        let chosen = choose::by_name(self.name())?;
+        let chosen = device_selection::by_name(self.name())?;
         let options = chosen.device.into_iter().fold(RuntimeOptions::new(), RuntimeOptions::device);
         Ok(Runtime::with_options(options)?)
     }
@@ -113,7 +113,7 @@ impl DeviceDetector {
             .entry("detect")
             .state(Followers { scores: [0.0; VALUES], of: [detector.follower(); SERIES] })
             .shape(Shape::Block { threads: backend.threads() })
-            .queue(8);
+            .queue_capacity(8);
         let kernel =
             runtime.launch_on_device(name, KernelOptions::new().telemetry(Telemetry::EVERY), kernel)?;
         kernel.activate()?;

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::thread;
 
 use clap::Args;
-use dotcompute::cuda::choose;
 use dotcompute::cuda::compile::Toolchain;
+use dotcompute::cuda::device_selection;
 use dotcompute::cuda::driver::{Driver, DriverError};
 use dotcompute::cuda::library::Search;
 use serde::Serialize;
@@ -207,8 +207,8 @@ fn host_compiler() -> Check {
 
 fn device() -> Check {
     let meaning = "where ring kernels for a device run; DOTCOMPUTE_DEVICE chooses: cuda, emulated or cpu";
-    match choose::from_environment() {
-        Ok(chosen) => Check::new("device", true, format!("{}: {}", chosen.kind, chosen.why), meaning),
+    match device_selection::from_environment() {
+        Ok(chosen) => Check::new("device", true, format!("{}: {}", chosen.kind, chosen.reason), meaning),
         Err(error) => Check::new("device", false, error.to_string(), meaning)
             .or("leave DOTCOMPUTE_DEVICE away, or install what is missing"),
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use dotcompute::cuda::choose::ChooseError;
+use dotcompute::cuda::device_selection::DeviceSelectionError;
 use dotcompute::error::{HandlerError, LaunchError, LifecycleError};
 
 use crate::nab::LabelError;
@@ -38,7 +38,7 @@ pub enum CliError {
     BrokenPipe,
     /// This machine has no such device, or it cannot be used.
     #[error(transparent)]
-    Device(#[from] ChooseError),
+    Device(#[from] DeviceSelectionError),
     /// A ring kernel could not be launched.
     #[error(transparent)]
     Launch(#[from] LaunchError),

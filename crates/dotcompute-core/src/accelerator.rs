@@ -5,7 +5,7 @@
 //! use dotcompute_core::memory::UnifiedBuffer;
 //!
 //! let cpu = Accelerator::cpu(); // there always is one
-//! println!("{}: {}, {} at once", cpu.device(), cpu.properties().name, cpu.properties().units);
+//! println!("{}: {}, {} at once", cpu.device(), cpu.properties().name, cpu.properties().compute_units);
 //! let mut buffer = UnifiedBuffer::<u32>::new(cpu.memory()?, 1000)?;
 //! assert_eq!(buffer.device()?.len(), 1000);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -15,7 +15,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::backend::BackendError;
-use crate::memory::{CpuMemory, DeviceId, Memory, MemoryPool, PoolOptions};
+use crate::memory::{CpuMemory, DeviceId, DeviceMemory, MemoryPool, PoolOptions};
 
 /// What a device is and can do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,28 +27,28 @@ pub struct Properties {
     /// Bytes of its memory, if it tells.
     pub memory: Option<u64>,
     /// How many units work independently of each other: multiprocessors, or cores that this process may use.
-    pub units: u32,
+    pub compute_units: u32,
     /// How many threads of a unit go in step: a warp.
-    pub warp: u32,
+    pub warp_size: u32,
     /// The most threads of a block.
-    pub most_threads_per_block: u32,
+    pub max_threads_per_block: u32,
     /// The most threads of a block in each dimension.
-    pub most_block: [u32; 3],
+    pub max_block_dims: [u32; 3],
     /// The most blocks of a grid in each dimension.
-    pub most_grid: [u32; 3],
+    pub max_grid_dims: [u32; 3],
     /// The most bytes of memory that the threads of a block can share.
-    pub most_shared: u32,
+    pub max_shared_memory: u32,
     /// What code it executes, such as 9.0, if there is a number for that.
     pub compute_capability: Option<(u32, u32)>,
 }
 
-type Open = dyn Fn() -> Result<Arc<dyn Memory>, BackendError> + Send + Sync;
+type Open = dyn Fn() -> Result<Arc<dyn DeviceMemory>, BackendError> + Send + Sync;
 
 /// A device, with the way to its memory. To have one costs nothing: a GPU is opened when its memory is first asked for.
 pub struct Accelerator {
     properties: Properties,
     open: Box<Open>,
-    memory: Mutex<Option<Arc<dyn Memory>>>,
+    memory: Mutex<Option<Arc<dyn DeviceMemory>>>,
 }
 
 impl Accelerator {
@@ -61,7 +61,7 @@ impl Accelerator {
     /// A device of some backend, whose memory `open` opens.
     pub fn new(
         properties: Properties,
-        open: impl Fn() -> Result<Arc<dyn Memory>, BackendError> + Send + Sync + 'static,
+        open: impl Fn() -> Result<Arc<dyn DeviceMemory>, BackendError> + Send + Sync + 'static,
     ) -> Self {
         Self { properties, open: Box::new(open), memory: Mutex::default() }
     }
@@ -83,7 +83,7 @@ impl Accelerator {
     /// # Errors
     ///
     /// [`BackendError`] if the device cannot be opened. The next call tries again.
-    pub fn memory(&self) -> Result<Arc<dyn Memory>, BackendError> {
+    pub fn memory(&self) -> Result<Arc<dyn DeviceMemory>, BackendError> {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let opened = match memory.take() {
             Some(opened) => opened,
@@ -110,17 +110,17 @@ impl fmt::Debug for Accelerator {
 
 /// What is known of the processor. A kernel there is called once for a launch, so that any grid will do.
 pub(crate) fn cpu_properties() -> Properties {
-    let units = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let compute_units = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Properties {
         device: CpuMemory::DEVICE,
         name: cpu_name().unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
         memory: host_memory(),
-        units: u32::try_from(units).unwrap_or(u32::MAX),
-        warp: 1,
-        most_threads_per_block: u32::MAX,
-        most_block: [u32::MAX; 3],
-        most_grid: [u32::MAX; 3],
-        most_shared: u32::MAX,
+        compute_units: u32::try_from(compute_units).unwrap_or(u32::MAX),
+        warp_size: 1,
+        max_threads_per_block: u32::MAX,
+        max_block_dims: [u32::MAX; 3],
+        max_grid_dims: [u32::MAX; 3],
+        max_shared_memory: u32::MAX,
         compute_capability: None,
     }
 }
@@ -155,7 +155,7 @@ mod tests {
     fn the_cpu_is_always_there() {
         let cpu = Accelerator::cpu();
         assert_eq!(cpu.device().to_string(), "cpu 0");
-        assert!(cpu.properties().units > 0 && !cpu.properties().name.is_empty());
+        assert!(cpu.properties().compute_units > 0 && !cpu.properties().name.is_empty());
         assert!(!cfg!(unix) || cpu.properties().memory.is_some_and(|bytes| bytes > 1 << 20));
         assert!(Arc::ptr_eq(&cpu.memory().unwrap(), &cpu.memory().unwrap()));
     }

@@ -1,6 +1,6 @@
 //! Attending to a ring kernel on a device: the task on the host that posts its messages, takes its events and keeps its books.
 //!
-//! It runs no user code, so that askers may run it in a worker's place at any time ([`Seat`](crate::backend::Seat)): whoever waits for an
+//! It runs no user code, so that askers may run it in a worker's place at any time ([`SharedTask`](crate::backend::SharedTask)): whoever waits for an
 //! answer polls the device himself, and no hop lies between.
 
 mod links;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use dotcompute_ring::wait::WaitStrategy;
 use futures_timer::Delay;
 
-use crate::backend::device::{
+use crate::backend::device_port::{
     AfterFault, DeviceCommand, DeviceEvent, DeviceMessage, DevicePort, DeviceState,
 };
 use crate::checkpoint::StateCall;
@@ -30,7 +30,7 @@ use crate::supervision::{Supervision, Supervisor, Verdict};
 /// What a device has to do by itself after a fault, for this supervision to come out as it does on the host.
 pub(crate) fn after_fault(supervision: Supervision) -> AfterFault {
     match supervision {
-        Supervision::Resume => AfterFault::GoOn,
+        Supervision::Resume => AfterFault::Continue,
         _ => AfterFault::Hold,
     }
 }
@@ -98,7 +98,7 @@ impl<I: DeviceRecord, O: DeviceRecord> Attendant<I, O> {
         let state = port.state();
         // Held up by its outputs, it leaves the events where they are, and the device holds its messages back: unless the device is to
         // come to a message boundary, which it does not while a handler waits for room.
-        let takes_events = !held_up || !matches!(self.phase, Phase::Attending) || port.makes_way();
+        let takes_events = !held_up || !matches!(self.phase, Phase::Attending) || port.is_quiescing();
         if takes_events {
             match self.take_event() {
                 Ok(true) => return After::GoOn,
@@ -128,7 +128,7 @@ impl<I: DeviceRecord, O: DeviceRecord> Attendant<I, O> {
                     self.phase = Phase::Attending;
                     return After::GoOn;
                 }
-                self.listen(&state, takes_events, cx)
+                self.register_waker(&state, takes_events, cx)
             }
             (state, Phase::Attending) => self.attend(state, held_up, takes_events, cx),
             (state, Phase::Pausing) => {
@@ -137,10 +137,10 @@ impl<I: DeviceRecord, O: DeviceRecord> Attendant<I, O> {
                     self.phase = Phase::Attending;
                     return After::GoOn;
                 }
-                self.listen(&state, takes_events, cx)
+                self.register_waker(&state, takes_events, cx)
             }
             (_, Phase::BackingOff(_)) => self.back_off(cx),
-            (state, Phase::Stopping { .. }) => self.listen(&state, takes_events, cx),
+            (state, Phase::Stopping { .. }) => self.register_waker(&state, takes_events, cx),
         }
     }
 
@@ -173,7 +173,7 @@ impl<I: DeviceRecord, O: DeviceRecord> Attendant<I, O> {
                 return After::GoOn;
             }
         }
-        let has_room = self.port.as_ref().is_some_and(|port| port.room() > 0);
+        let has_room = self.port.as_ref().is_some_and(|port| port.free_slots() > 0);
         let next = if has_room && !held_up {
             self.intake.poll_next(WaitStrategy::Park, cx)
         } else {
@@ -202,7 +202,7 @@ impl<I: DeviceRecord, O: DeviceRecord> Attendant<I, O> {
             Poll::Ready(Next::Drained) if self.intake.poll_new_command(cx).is_ready() => return After::GoOn,
             Poll::Ready(Next::Drained) | Poll::Pending => {}
         }
-        self.listen(&state, takes_events, cx)
+        self.register_waker(&state, takes_events, cx)
     }
 
     fn has_state_calls(&self) -> bool {
@@ -226,11 +226,11 @@ impl<I: DeviceRecord, O: DeviceRecord> Attendant<I, O> {
     fn post(&mut self, message: I) {
         self.ensure_running();
         let Some(in_hand) = self.intake.set_aside() else { return };
-        let ticket = self.first + self.posted.len() as u64;
+        let sequence = self.first + self.posted.len() as u64;
         if let Some(port) = &mut self.port {
-            let asked = in_hand.current.reply.is_some();
+            let wants_reply = in_hand.current.reply.is_some();
             let header = in_hand.current.header;
-            port.post(DeviceMessage { ticket, header, asked, payload: message.as_record_bytes() });
+            port.post(DeviceMessage { sequence, header, wants_reply, payload: message.as_record_bytes() });
         }
         self.posted.push_back(Posted { in_hand: Some(in_hand), message });
     }
@@ -252,8 +252,8 @@ impl<I: DeviceRecord, O: DeviceRecord> Attendant<I, O> {
     fn take_event(&mut self) -> Result<bool, String> {
         let Some(event) = self.port.as_mut().and_then(|port| port.next_event()) else { return Ok(false) };
         match event {
-            DeviceEvent::Sent { ticket, output, linked } => {
-                let (output, posted) = find(&mut self.posted, self.first, ticket, output)?;
+            DeviceEvent::Sent { sequence, output, linked } => {
+                let (output, posted) = find(&mut self.posted, self.first, sequence, output)?;
                 with_in_hand(&mut self.intake, posted, |intake| intake.ctx.send_beside(output, linked));
             }
             DeviceEvent::LinkedSent { priority, output, linked } => {
@@ -269,38 +269,38 @@ impl<I: DeviceRecord, O: DeviceRecord> Attendant<I, O> {
                 core.bury::<O>(header, None, Some(Box::new(message)), Reason::HandlerErrored, returned(code));
                 self.judge(&returned(code));
             }
-            DeviceEvent::Replied { ticket, output } => {
-                let (output, posted) = find(&mut self.posted, self.first, ticket, output)?;
+            DeviceEvent::Replied { sequence, output } => {
+                let (output, posted) = find(&mut self.posted, self.first, sequence, output)?;
                 with_in_hand(&mut self.intake, posted, |intake| intake.ctx.reply(output));
             }
-            DeviceEvent::Failed { ticket, code } => {
-                let posted = index(&self.posted, self.first, ticket)?;
+            DeviceEvent::Failed { sequence, code } => {
+                let posted = index(&self.posted, self.first, sequence)?;
                 if let Some(in_hand) = self.posted[posted].in_hand.take() {
                     self.intake.take_up(in_hand);
                     self.intake.finish_badly(Reason::HandlerErrored, &returned(code));
                     self.judge(&returned(code));
                 }
             }
-            DeviceEvent::Done { below, handling } => self.settle(below, handling)?,
+            DeviceEvent::Done { up_to, handler_time } => self.settle(up_to, handler_time)?,
         }
         Ok(true)
     }
 
     /// Finishes the messages below this ticket.
-    fn settle(&mut self, below: u64, handling: Option<Duration>) -> Result<(), String> {
-        let count = below.checked_sub(self.first).filter(|&count| count <= self.posted.len() as u64);
+    fn settle(&mut self, up_to: u64, handler_time: Option<Duration>) -> Result<(), String> {
+        let count = up_to.checked_sub(self.first).filter(|&count| count <= self.posted.len() as u64);
         let Some(count) = count else {
             let (first, posted) = (self.first, self.posted.len());
-            return Err(format!("it reported {below} messages as done, of {posted} from number {first} on"));
+            return Err(format!("it reported {up_to} messages as done, of {posted} from number {first} on"));
         };
         for done in self.posted.drain(..count as usize) {
             if let Some(in_hand) = done.in_hand {
                 self.intake.take_up(in_hand);
                 // The device knows only the sum.
-                self.intake.finish_after(handling.map(|handling| handling / count as u32));
+                self.intake.finish_after(handler_time.map(|handler_time| handler_time / count as u32));
             }
         }
-        self.first = below;
+        self.first = up_to;
         Ok(())
     }
 
@@ -337,7 +337,7 @@ impl<I: DeviceRecord, O: DeviceRecord> Attendant<I, O> {
         let state = self.port.as_ref().map(|port| port.state());
         if let Some(state @ (DeviceState::Running | DeviceState::Launched | DeviceState::Paused)) = state {
             // Its last batch is not over yet.
-            return self.listen(&state, true, cx);
+            return self.register_waker(&state, true, cx);
         }
         let reset = self.port.as_mut().map_or(Ok(()), |port| port.reset_state());
         if let Err(error) = reset {
@@ -398,10 +398,10 @@ impl<I: DeviceRecord, O: DeviceRecord> Attendant<I, O> {
     }
 
     /// Waits for the device, unless it has something to say already.
-    fn listen(&mut self, known: &DeviceState, takes_events: bool, cx: &mut TaskContext<'_>) -> After {
+    fn register_waker(&mut self, known: &DeviceState, takes_events: bool, cx: &mut TaskContext<'_>) -> After {
         let Some(port) = &mut self.port else { return After::End };
-        port.listen(cx.waker(), takes_events);
-        let takes_events = takes_events || port.makes_way();
+        port.register_waker(cx.waker(), takes_events);
+        let takes_events = takes_events || port.is_quiescing();
         let changed = (takes_events && port.has_event()) || port.state() != *known;
         let called = matches!(self.phase, Phase::Attending) && self.has_state_calls();
         if changed || called { After::GoOn } else { After::Wait }
@@ -409,11 +409,11 @@ impl<I: DeviceRecord, O: DeviceRecord> Attendant<I, O> {
 }
 
 /// The place of a message among those posted.
-fn index<I, O>(posted: &VecDeque<Posted<I, O>>, first: u64, ticket: u64) -> Result<usize, String> {
-    let index = ticket.checked_sub(first).filter(|&index| index < posted.len() as u64);
-    index
-        .map(|index| index as usize)
-        .ok_or_else(|| format!("it reported on message {ticket}, of {} from number {first} on", posted.len()))
+fn index<I, O>(posted: &VecDeque<Posted<I, O>>, first: u64, sequence: u64) -> Result<usize, String> {
+    let index = sequence.checked_sub(first).filter(|&index| index < posted.len() as u64);
+    index.map(|index| index as usize).ok_or_else(|| {
+        format!("it reported on message {sequence}, of {} from number {first} on", posted.len())
+    })
 }
 
 fn returned(code: i32) -> String {
@@ -430,10 +430,10 @@ fn record<T: DeviceRecord>(bytes: &[u8]) -> Result<T, String> {
 fn find<'a, I, O: DeviceRecord>(
     posted: &'a mut VecDeque<Posted<I, O>>,
     first: u64,
-    ticket: u64,
+    sequence: u64,
     bytes: &[u8],
 ) -> Result<(O, &'a mut Posted<I, O>), String> {
-    let index = index(posted, first, ticket)?;
+    let index = index(posted, first, sequence)?;
     Ok((record(bytes)?, &mut posted[index]))
 }
 

@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::marker::PhantomData;
 
-use crate::backend::device::{AfterFault, DeviceCode, DeviceProgram, StateImage};
+use crate::backend::device_port::{AfterFault, DeviceCode, DeviceProgram, StateImage};
 use crate::message::record::{DeviceRecord, RecordBytes, RecordLayout, RecordMessage, bytes_of};
 
-pub use crate::backend::device::Shape;
+pub use crate::backend::device_port::Shape;
 
 /// The handler's name in the code unless another is given.
 const ENTRY: &str = "handle";
@@ -71,7 +71,7 @@ fn program(code: DeviceCode, input: RecordLayout, output: RecordLayout) -> Devic
         input,
         output,
         shape: Shape::default(),
-        queue: QUEUE,
+        queue_capacity: QUEUE,
         after_fault: AfterFault::Hold,
     }
 }
@@ -147,8 +147,8 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceKernel<I, O> {
 
     /// Sets how many messages the device's own input ring holds. Those wait in order; the others wait on the host, by priority.
     #[must_use]
-    pub fn queue(mut self, messages: usize) -> Self {
-        self.program.queue = messages;
+    pub fn queue_capacity(mut self, messages: usize) -> Self {
+        self.program.queue_capacity = messages;
         self
     }
 

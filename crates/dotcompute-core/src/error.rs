@@ -120,13 +120,13 @@ pub enum LifecycleError {
     },
     /// The ring kernel exchanges messages of other types.
     #[error(
-        "looking up ring kernel `{kernel}` with messages `{asked}`: it takes and gives `{actual}`; ask for those types"
+        "looking up ring kernel `{kernel}` with messages `{requested}`: it takes and gives `{actual}`; ask for those types"
     )]
     WrongType {
         /// The name.
         kernel: Arc<str>,
         /// `input -> output` as asked for.
-        asked: String,
+        requested: String,
         /// `input -> output` as launched.
         actual: String,
     },

@@ -13,7 +13,7 @@ use dotcompute_ring::wait::{WaitStrategy, spin_then_park};
 use futures_lite::FutureExt;
 use futures_timer::Delay;
 
-use crate::backend::Seat;
+use crate::backend::SharedTask;
 use crate::envelope::Envelope;
 pub use crate::envelope::Received;
 use crate::error::{LifecycleError, ReceiveError, Refusal, TellError};
@@ -70,7 +70,7 @@ pub struct KernelHandle<I, O> {
     /// A reply slot for the next ask, so that asking allocates nothing.
     spare: SpareSlot<O>,
     /// Where asks through this handle may run the ring kernel themselves, if they are to.
-    seat: Option<Arc<Seat>>,
+    shared_task: Option<Arc<SharedTask>>,
     /// Whether what runs there is the attendant of a device: no user code, to be run again until the answer is there.
     attends: bool,
 }
@@ -84,7 +84,7 @@ impl<I, O> Clone for KernelHandle<I, O> {
             wait: self.wait,
             sampler: self.sampler.clone(),
             spare: SpareSlot::empty(),
-            seat: self.seat.clone(),
+            shared_task: self.shared_task.clone(),
             attends: self.attends,
         }
     }
@@ -114,9 +114,9 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         let wait = shared.core.options.wait;
         let sampler = Sampler::new(shared.core.options.telemetry);
         let attends = shared.is_on_device();
-        let seat = if attends { shared.seat() } else { None };
+        let shared_task = if attends { shared.shared_task() } else { None };
         let spare = SpareSlot::empty();
-        Self { shared, input, priority: Priority::default(), wait, sampler, spare, seat, attends }
+        Self { shared, input, priority: Priority::default(), wait, sampler, spare, shared_task, attends }
     }
 
     /// The ring kernel's name.
@@ -180,7 +180,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     /// ```
     #[must_use]
     pub fn with_inline_asks(&self) -> Self {
-        Self { seat: self.shared.seat(), ..self.clone() }
+        Self { shared_task: self.shared.shared_task(), ..self.clone() }
     }
 
     // ---- tell ----
@@ -401,7 +401,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
             problem: error.to_string(),
         })?;
         if link.is_none() {
-            peer.also_to_host();
+            peer.copy_to_host();
         }
         Ok(link)
     }

@@ -114,7 +114,7 @@ impl<O: Message> Context<O> {
 
     /// Whether somebody waits for an answer to the message being handled.
     #[must_use]
-    pub fn is_asked(&self) -> bool {
+    pub fn wants_reply(&self) -> bool {
         self.current.as_ref().is_some_and(|current| current.reply.is_some())
     }
 

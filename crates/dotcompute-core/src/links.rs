@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::backend::device::{DevicePeer, LinkCounts};
+use crate::backend::device_port::{DevicePeer, LinkCounts};
 use crate::telemetry::Counter;
 
 /// What a ring kernel has sent and taken over links.

@@ -110,10 +110,10 @@ impl<I: Message, O: Message> LoopContext<I, O> {
     ///
     /// # Errors
     ///
-    /// [`NothingReceived`] when there was no message in time.
-    pub fn receive_timeout(&mut self, timeout: Duration) -> Result<Option<I>, NothingReceived> {
+    /// [`ReceiveTimeout`] when there was no message in time.
+    pub fn receive_timeout(&mut self, timeout: Duration) -> Result<Option<I>, ReceiveTimeout> {
         self.intake().finish();
-        spin_then_park(self.wait, Some(Instant::now() + timeout), |cx| self.look(cx)).ok_or(NothingReceived)
+        spin_then_park(self.wait, Some(Instant::now() + timeout), |cx| self.look(cx)).ok_or(ReceiveTimeout)
     }
 
     /// As [`receive`](Self::receive), for async code.
@@ -167,8 +167,8 @@ impl<I: Message, O: Message> LoopContext<I, O> {
 
     /// Whether somebody waits for an answer to the message last received.
     #[must_use]
-    pub fn is_asked(&self) -> bool {
-        self.intake_ref().ctx.is_asked()
+    pub fn wants_reply(&self) -> bool {
+        self.intake_ref().ctx.wants_reply()
     }
 
     /// Whether the ring kernel is to end. `receive` still gives what was accepted before, then none.
@@ -188,7 +188,7 @@ impl<I: Message, O: Message> Drop for LoopContext<I, O> {
 /// No message came in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no message came in time; receive again, or look at `should_terminate`")]
-pub struct NothingReceived;
+pub struct ReceiveTimeout;
 
 /// How a run of a loop ended.
 type Outcome = Result<(), (Reason, String)>;

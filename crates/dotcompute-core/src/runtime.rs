@@ -29,17 +29,17 @@ pub struct RuntimeOptions {
     /// Threads of the shared pool; started with the first ring kernel placed on it. Default: one per core this process may use.
     pub workers: usize,
     /// Dead letters kept for inspection; older ones make room (all are counted). Default 1024.
-    pub dead_letters_kept: usize,
+    pub dead_letter_capacity: usize,
     /// Where ring kernels for a device run. Default: nowhere.
     pub device: Option<Arc<dyn Backend>>,
 }
 
 impl fmt::Debug for RuntimeOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { workers, dead_letters_kept, device } = self;
+        let Self { workers, dead_letter_capacity, device } = self;
         f.debug_struct("RuntimeOptions")
             .field("workers", workers)
-            .field("dead_letters_kept", dead_letters_kept)
+            .field("dead_letter_capacity", dead_letter_capacity)
             .field("device", &device.as_ref().map(|device| device.kind()))
             .finish()
     }
@@ -48,7 +48,7 @@ impl fmt::Debug for RuntimeOptions {
 impl Default for RuntimeOptions {
     fn default() -> Self {
         let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { workers, dead_letters_kept: 1024, device: None }
+        Self { workers, dead_letter_capacity: 1024, device: None }
     }
 }
 
@@ -68,8 +68,8 @@ impl RuntimeOptions {
 
     /// Sets how many dead letters are kept.
     #[must_use]
-    pub fn dead_letters_kept(mut self, letters: usize) -> Self {
-        self.dead_letters_kept = letters;
+    pub fn dead_letter_capacity(mut self, letters: usize) -> Self {
+        self.dead_letter_capacity = letters;
         self
     }
 
@@ -141,7 +141,7 @@ impl Runtime {
     pub fn with_options(options: RuntimeOptions) -> Result<Self, LaunchError> {
         Ok(Self {
             registry: Arc::default(),
-            dead_letters: DeadLetters::new(options.dead_letters_kept),
+            dead_letters: DeadLetters::new(options.dead_letter_capacity),
             cpu: CpuBackend::new(options.workers),
             device: options.device,
         })
@@ -161,7 +161,7 @@ impl Runtime {
             Ok(shared) => Ok(KernelHandle::new(shared)),
             Err(_) => Err(LifecycleError::WrongType {
                 kernel: name.into(),
-                asked: format!("{} -> {}", I::TYPE_NAME, O::TYPE_NAME),
+                requested: format!("{} -> {}", I::TYPE_NAME, O::TYPE_NAME),
                 actual: format!("{actual_in} -> {actual_out}"),
             }),
         }
@@ -225,7 +225,7 @@ impl Runtime {
     ///
     /// # Errors
     ///
-    /// [`BackendError::NotQuiet`] if some were not at a message boundary within `patience`; `act` was not run then.
+    /// [`BackendError::QuiesceTimeout`] if some were not at a message boundary within `timeout`; `act` was not run then.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -235,11 +235,11 @@ impl Runtime {
     /// # let _ = freed;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn quiesced<T>(&self, patience: Duration, act: impl FnOnce() -> T) -> Result<T, BackendError> {
+    pub fn quiesced<T>(&self, timeout: Duration, act: impl FnOnce() -> T) -> Result<T, BackendError> {
         let Some(device) = &self.device else { return Ok(act()) };
         let (mut act, mut result) = (Some(act), None);
-        device.quiesced(patience, &mut || result = act.take().map(|act| act()))?;
-        result.ok_or_else(|| BackendError::Unsuitable {
+        device.quiesced(timeout, &mut || result = act.take().map(|act| act()))?;
+        result.ok_or_else(|| BackendError::Unsupported {
             backend: device.kind(),
             problem: String::from(
                 "it said that it ran what was to be run with the device quiet, and did not",

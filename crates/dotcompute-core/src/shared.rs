@@ -11,7 +11,7 @@ use dotcompute_ring::mailbox::{self, Receiver, Sender};
 use dotcompute_ring::notifier::Notifier;
 use dotcompute_ring::reply::ReplySender;
 
-use crate::backend::{Residency, Seat};
+use crate::backend::{Residency, SharedTask};
 use crate::checkpoint::StateCalls;
 use crate::dead_letter::{DeadLetters, Reason};
 use crate::envelope::{Answer, Envelope};
@@ -202,8 +202,8 @@ impl<I: Message, O: Message> Shared<I, O> {
     }
 
     /// Where whoever waits for the ring kernel may run it, if it may be run elsewhere than in its place.
-    pub(crate) fn seat(&self) -> Option<Arc<Seat>> {
-        self.residency.get().and_then(|residency| residency.seat())
+    pub(crate) fn shared_task(&self) -> Option<Arc<SharedTask>> {
+        self.residency.get().and_then(|residency| residency.shared_task())
     }
 
     /// Whether it runs on a device, with an attendant here.

@@ -51,7 +51,7 @@ impl RingKernel for Troubled {
         if self.faults && message % 29 == 5 {
             return Err(format!("injected error on {message}").into());
         }
-        if ctx.is_asked() && !message.is_multiple_of(13) {
+        if ctx.wants_reply() && !message.is_multiple_of(13) {
             ctx.reply(message);
         }
         Ok(())

@@ -5,7 +5,7 @@ mod suite;
 
 use std::sync::Arc;
 
-use dotcompute_core::backend::device::DeviceCode;
+use dotcompute_core::backend::device_port::DeviceCode;
 use dotcompute_core::device::DeviceKernel;
 use dotcompute_core::error::{AskError, HandlerResult, LaunchError, Refusal};
 use dotcompute_core::handle::KernelHandle;
@@ -86,7 +86,8 @@ impl Place for Device {
     }
 
     fn launch(&self, runtime: &Runtime, name: &str, options: KernelOptions) -> KernelHandle<Number, Number> {
-        let kernel = DeviceKernel::cuda_cpp("test.cu", "").entry(name.to_owned()).state(number(0)).queue(4);
+        let kernel =
+            DeviceKernel::cuda_cpp("test.cu", "").entry(name.to_owned()).state(number(0)).queue_capacity(4);
         runtime.launch_on_device(name, options, kernel).unwrap()
     }
 

@@ -185,7 +185,7 @@ fn askers_and_workers_take_turns() {
             let (sender, number) = ((message / EACH) as usize, message % EACH);
             assert_eq!(self.0[sender], number, "out of order");
             self.0[sender] += 1;
-            if ctx.is_asked() {
+            if ctx.wants_reply() {
                 ctx.reply(message);
             }
             self.1.store(false, Ordering::SeqCst);

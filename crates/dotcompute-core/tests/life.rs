@@ -195,7 +195,7 @@ fn unknown_names_and_wrong_types_are_errors() {
     assert!(runtime.handle::<u64, u64>("nobody").unwrap_err().to_string().contains("`somebody`"));
     let error = runtime.handle::<u32, u64>("somebody").unwrap_err();
     assert!(
-        matches!(&error, LifecycleError::WrongType { asked, actual, .. } if asked == "u32 -> u64" && actual == "u64 -> u64")
+        matches!(&error, LifecycleError::WrongType { requested, actual, .. } if requested == "u32 -> u64" && actual == "u64 -> u64")
     );
     assert!(runtime.handle::<u64, u64>("somebody").is_ok());
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dotcompute_core::memory::{
-    CpuMemory, DeviceBlock, DeviceId, HostBlock, Memory, MemoryError, MemoryPool, PoolOptions, UnifiedBuffer,
+    CpuMemory, DeviceBlock, DeviceId, DeviceMemory, HostBlock, MemoryError, MemoryPool, PoolOptions,
+    UnifiedBuffer,
 };
 
 /// A source that has only so much, and knows how much is out.
@@ -26,7 +27,7 @@ impl Small {
     }
 }
 
-impl Memory for Small {
+impl DeviceMemory for Small {
     fn device(&self) -> DeviceId {
         CpuMemory::DEVICE
     }
@@ -36,13 +37,13 @@ impl Memory for Small {
         if taken + bytes > self.capacity {
             self.taken.fetch_sub(bytes, Ordering::SeqCst);
             let free = Some(self.capacity.saturating_sub(taken) as u64);
-            return Err(MemoryError::NoDeviceMemory { device: self.device(), asked: bytes, free });
+            return Err(MemoryError::NoDeviceMemory { device: self.device(), requested: bytes, free });
         }
         let block = CpuMemory::new().allocate(bytes)?;
         Ok(Box::new(Counted { block, taken: Arc::clone(&self.taken) }))
     }
 
-    fn locks_pages(&self) -> bool {
+    fn supports_page_locked(&self) -> bool {
         false
     }
 
@@ -159,7 +160,10 @@ fn a_source_that_has_no_more_gets_back_what_is_kept() {
     let other = pool.allocate(4096).unwrap();
     assert_eq!((pool.stats().cached, pool.stats().trimmed), (0, 6144));
     let error = pool.allocate(8192).unwrap_err();
-    assert!(matches!(error, MemoryError::NoDeviceMemory { asked: 8192, free: Some(4096), .. }), "{error}");
+    assert!(
+        matches!(error, MemoryError::NoDeviceMemory { requested: 8192, free: Some(4096), .. }),
+        "{error}"
+    );
     let stats = pool.stats();
     assert_eq!((stats.in_use, stats.blocks_in_use, stats.peak, stats.refused), (4096, 1, 6144, 1));
     drop(other);
@@ -168,7 +172,7 @@ fn a_source_that_has_no_more_gets_back_what_is_kept() {
 #[test]
 fn trimming_gives_back_the_largest_first() {
     let source = Small::new(usize::MAX);
-    let pool = MemoryPool::new(source.clone(), PoolOptions::new().keep(6000));
+    let pool = MemoryPool::new(source.clone(), PoolOptions::new().cache_limit(6000));
     let blocks: Vec<_> = [1024, 2048, 4096].map(|bytes| pool.allocate(bytes).unwrap()).into();
     drop(blocks);
     assert_eq!(pool.stats().cached, 3072, "of 7168 the largest went");
@@ -176,14 +180,14 @@ fn trimming_gives_back_the_largest_first() {
     assert_eq!((pool.stats().cached, source.taken.load(Ordering::SeqCst)), (1024, 1024));
     pool.trim().unwrap();
     assert_eq!((pool.stats().cached, source.taken.load(Ordering::SeqCst)), (0, 0));
-    pool.set_options(PoolOptions::new().keep(0));
+    pool.set_options(PoolOptions::new().cache_limit(0));
     drop(pool.allocate(100).unwrap());
     assert_eq!((pool.stats().cached, pool.stats().misses), (0, 4));
 }
 
 #[test]
 fn page_locked_memory_has_books_of_its_own() {
-    let options = PoolOptions::new().page_locked_limit(4096).page_locked_keep(1024);
+    let options = PoolOptions::new().page_locked_limit(4096).page_locked_cache_limit(1024);
     let pool = MemoryPool::new(CpuMemory::new(), options);
     let mut buffer = UnifiedBuffer::<u32>::page_locked(pool.clone(), 1024).unwrap();
     buffer.host().unwrap();

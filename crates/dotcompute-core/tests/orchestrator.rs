@@ -6,12 +6,12 @@ use std::time::Duration;
 use dotcompute_core::backend::BackendKind;
 use dotcompute_core::error::HandlerResult;
 use dotcompute_core::memory::{
-    CpuMemory, DeviceBlock, DeviceId, HostBlock, Memory, MemoryError, MemoryPool, PoolOptions, State,
-    UnifiedBuffer,
+    BufferState, CpuMemory, DeviceBlock, DeviceId, DeviceMemory, HostBlock, MemoryError, MemoryPool,
+    PoolOptions, UnifiedBuffer,
 };
 use dotcompute_core::orchestrator::{
-    Argument, Arguments, CpuKernel, CpuLauncher, Geometry, LaunchProblem, Orchestrator, OrchestratorError,
-    Origin,
+    Argument, Arguments, CpuKernel, CpuLauncher, Geometry, KernelLaunchError, Orchestrator,
+    OrchestratorError, Origin,
 };
 
 const ONE: Geometry = Geometry::new([1; 3], [1; 3]);
@@ -58,8 +58,8 @@ fn a_kernel_works_on_the_devices_halves_and_only_changes_are_copied() {
         // The first time all of the input; then the one element that changed. The output never.
         let copied = if factor == 1 { 24 } else { 8 };
         assert_eq!((launch.number, launch.copied_bytes, launch.error), (factor - 1, copied, None));
-        assert!(launch.total >= launch.running + launch.preparing);
-        assert_ne!(output.state(), State::Synchronized);
+        assert!(launch.total >= launch.kernel_time + launch.prepare_time);
+        assert_ne!(output.state(), BufferState::Synchronized);
         assert_eq!(
             output.host().unwrap(),
             input.host().unwrap().iter().map(|x| x * factor).collect::<Vec<_>>()
@@ -85,7 +85,7 @@ fn the_history_is_bounded_and_has_what_failed() {
     assert_eq!(of_scale.len(), 2);
     assert_eq!(of_scale[0].error, None);
     assert_eq!(of_scale[1].error.as_deref(), Some("launching `scale`: the kernel failed: thirteen"));
-    assert_eq!(of_scale[1].running, Duration::ZERO);
+    assert_eq!(of_scale[1].kernel_time, Duration::ZERO);
     // What it had written before it failed is there.
     assert_eq!(output.host().unwrap(), [13, 26, 39]);
     orchestrator.clear_history();
@@ -101,7 +101,7 @@ fn a_name_stands_for_one_kernel() {
     assert!(matches!(error, OrchestratorError::NameTaken { .. }), "{error}");
     assert!(orchestrator.forget("scale") && !orchestrator.forget("scale"));
     assert_eq!(orchestrator.compile("scale", kernel.clone()).unwrap().origin, Origin::Compiled);
-    assert_eq!(orchestrator.compile("scale", kernel).unwrap().origin, Origin::Kept);
+    assert_eq!(orchestrator.compile("scale", kernel).unwrap().origin, Origin::Registered);
     assert_eq!(
         refusal(&orchestrator, "scala", []),
         "launching `scala`: there is no kernel of that name, but `scale`; compile it first"
@@ -153,21 +153,21 @@ fn a_panic_is_an_error_and_the_orchestrator_goes_on() {
 #[derive(Debug)]
 struct Elsewhere;
 
-impl Memory for Elsewhere {
+impl DeviceMemory for Elsewhere {
     fn device(&self) -> DeviceId {
         DeviceId { backend: BackendKind::Cuda, index: 2 }
     }
 
-    fn allocate(&self, asked: usize) -> Result<Box<dyn DeviceBlock>, MemoryError> {
-        Err(MemoryError::NoDeviceMemory { device: self.device(), asked, free: Some(0) })
+    fn allocate(&self, requested: usize) -> Result<Box<dyn DeviceBlock>, MemoryError> {
+        Err(MemoryError::NoDeviceMemory { device: self.device(), requested, free: Some(0) })
     }
 
-    fn locks_pages(&self) -> bool {
+    fn supports_page_locked(&self) -> bool {
         true
     }
 
-    fn page_locked(&self, asked: usize) -> Result<Box<dyn HostBlock>, MemoryError> {
-        Err(MemoryError::NoHostMemory { asked })
+    fn page_locked(&self, requested: usize) -> Result<Box<dyn HostBlock>, MemoryError> {
+        Err(MemoryError::NoHostMemory { requested })
     }
 
     fn trim(&self) -> Result<(), MemoryError> {
@@ -187,7 +187,8 @@ fn buffers_of_another_device_and_buffers_without_memory_are_refused() {
     let pool = MemoryPool::new(CpuMemory::new(), PoolOptions::new().limit(512));
     let mut large = UnifiedBuffer::<u64>::new(pool, 100).unwrap();
     let error = orchestrator.launch("scale", ONE, [Argument::read(&mut large)]).unwrap_err();
-    let OrchestratorError::Launch { source: LaunchProblem::Argument { position: 0, .. }, .. } = error else {
+    let OrchestratorError::Launch { source: KernelLaunchError::Argument { position: 0, .. }, .. } = error
+    else {
         panic!("{error}")
     };
     assert_eq!(orchestrator.history()[1].error, Some(error.to_string()));

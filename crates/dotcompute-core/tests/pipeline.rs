@@ -35,7 +35,7 @@ impl RingKernel for InOrder {
             return Err(format!("{message} came where {} was due", self.0).into());
         }
         self.0 += 1;
-        if ctx.is_asked() {
+        if ctx.wants_reply() {
             ctx.reply(self.0);
         }
         Ok(())

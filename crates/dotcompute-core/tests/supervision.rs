@@ -9,7 +9,7 @@ use dotcompute_core::error::{AskError, HandlerResult};
 use dotcompute_core::handle::KernelHandle;
 use dotcompute_core::kernel::{Context, RingKernel};
 use dotcompute_core::lifecycle::State;
-use dotcompute_core::loops::{LoopContext, NothingReceived};
+use dotcompute_core::loops::{LoopContext, ReceiveTimeout};
 use dotcompute_core::options::KernelOptions;
 use dotcompute_core::runtime::Runtime;
 use dotcompute_core::supervision::Supervision;
@@ -318,7 +318,7 @@ fn a_thread_loop_that_waits_only_so_long_gets_its_time_back() {
                     match ctx.receive_timeout(Duration::from_millis(1)) {
                         Ok(Some(message)) => ctx.reply(message),
                         Ok(None) => return Ok(()),
-                        Err(NothingReceived) => ctx.send(0),
+                        Err(ReceiveTimeout) => ctx.send(0),
                     }
                 }
             })

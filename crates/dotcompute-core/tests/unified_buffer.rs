@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use buffers::{LEN, Model, Side, act, agrees, follow, ops};
 use dotcompute_core::memory::{
-    CpuMemory, DeviceBlock, DeviceId, DeviceSlice, DeviceSliceMut, HostBlock, Memory, MemoryError, State,
-    UnifiedBuffer,
+    BufferState, CpuMemory, DeviceBlock, DeviceId, DeviceMemory, DeviceSlice, DeviceSliceMut, HostBlock,
+    MemoryError, UnifiedBuffer,
 };
 use proptest::prelude::*;
 
@@ -69,7 +69,7 @@ fn check(fails: &AtomicBool) -> Result<(), MemoryError> {
     Ok(())
 }
 
-impl Memory for Faulty {
+impl DeviceMemory for Faulty {
     fn device(&self) -> DeviceId {
         CpuMemory::DEVICE
     }
@@ -80,7 +80,7 @@ impl Memory for Faulty {
         Ok(Box::new(FaultyBlock { block, fails: Arc::clone(&self.fails), copies: 0.into() }))
     }
 
-    fn locks_pages(&self) -> bool {
+    fn supports_page_locked(&self) -> bool {
         false
     }
 
@@ -149,7 +149,7 @@ fn a_vector_becomes_a_buffer_without_a_copy() {
     let elements = vec![[1.0_f32, 2.0], [3.0, 4.0]];
     let at = elements.as_ptr();
     let mut buffer = UnifiedBuffer::from_vec(CpuMemory::new(), elements).unwrap();
-    assert_eq!((buffer.state(), buffer.len(), buffer.bytes()), (State::HostOnly, 2, 16));
+    assert_eq!((buffer.state(), buffer.len(), buffer.bytes()), (BufferState::HostOnly, 2, 16));
     assert_eq!(buffer.host().unwrap().as_ptr(), at);
     let device = buffer.device().unwrap();
     assert_ne!(device.address(), at.expose_provenance() as u64, "the device has memory of its own");
@@ -162,7 +162,7 @@ fn an_empty_buffer_is_like_any_other() {
     assert!(buffer.is_empty() && buffer.host().unwrap().is_empty());
     assert!(buffer.device_mut().unwrap().as_mut_slice().unwrap().is_empty());
     assert!(buffer.host_mut().unwrap().is_empty());
-    assert_eq!(buffer.state(), State::Synchronized);
+    assert_eq!(buffer.state(), BufferState::Synchronized);
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn what_cannot_be_had_is_an_error_that_says_what() {
     assert!(matches!(error, MemoryError::NoHostMemory { .. }), "{error}");
     let error = huge.device().map(drop).unwrap_err().to_string();
     assert!(error.starts_with("cpu 0 has no 9223372036854771711 bytes to give"), "{error}");
-    assert_eq!(huge.state(), State::Uninitialized);
+    assert_eq!(huge.state(), BufferState::Uninitialized);
 
     let mut buffer = UnifiedBuffer::<u8>::new(memory, 10).unwrap();
     let error = buffer.host_range_mut(5..11).unwrap_err();
@@ -185,5 +185,5 @@ fn what_cannot_be_had_is_an_error_that_says_what() {
     #[expect(clippy::reversed_empty_ranges)]
     let backwards = 4..3;
     assert!(matches!(buffer.device_range_mut(backwards).map(drop), Err(MemoryError::OutOfRange { .. })));
-    assert_eq!(buffer.state(), State::Uninitialized);
+    assert_eq!(buffer.state(), BufferState::Uninitialized);
 }

@@ -31,10 +31,10 @@ template <class Output> struct Context {
     u32 block;
     u32 blocks;
     // Whether somebody waits for an answer, and the message's priority, 0 to 255.
-    u32 asked;
+    u32 wants_reply;
     u32 priority;
     // The message's place in the order of arrival.
-    u64 ticket;
+    u64 sequence;
     // The framework's.
     const EventSender *events;
     GridLine *grid;
@@ -53,7 +53,7 @@ template <class Output> struct Context {
 
     // Answers the message: to its asker, or as an output where nobody asked. The first answer counts; later ones are outputs.
     __device__ void reply(const Output *output) {
-        if (asked) {
+        if (wants_reply) {
             events->send(tag, EVENT_REPLIED, 0, output);
         } else {
             send(output);
@@ -63,7 +63,7 @@ template <class Output> struct Context {
 
     // Waits for the threads that share the message: those of the block, or of the whole grid. Not for shape Thread. All of them must
     // come: a handler returns before it in all threads or in none.
-    __device__ void wait_for_all() {
+    __device__ void sync() {
         if (grid) {
             grid_barrier(grid);
         } else {
@@ -72,7 +72,7 @@ template <class Output> struct Context {
     }
 
     // Nanoseconds since some moment.
-    __device__ u64 now() const { return time_ns(); }
+    __device__ u64 now_ns() const { return time_ns(); }
 };
 
 } // namespace dc

@@ -69,7 +69,7 @@ struct Leader {
         }
     }
 
-    // Waits for a message, which is the one of ticket `ticket()`. False if it is time to leave.
+    // Waits for a message, which is the one of ticket `sequence()`. False if it is time to leave.
     __device__ bool wait(const Launch &launch, Links &links) {
         for (;;) {
             // Two loads on their way at once: over PCIe they take as long as one.
@@ -157,7 +157,7 @@ struct Leader {
         return source == FROM_HOST ? launch.input : links.in[source - FROM_LINK];
     }
 
-    __device__ u64 ticket() const { return source == FROM_HOST ? head : link_head[source - FROM_LINK]; }
+    __device__ u64 sequence() const { return source == FROM_HOST ? head : link_head[source - FROM_LINK]; }
 
     __device__ u64 tag() const { return source == FROM_HOST ? head : head | LINKED_TICKET; }
 
@@ -177,7 +177,7 @@ struct Leader {
 
     __device__ void begin(const Launch &launch) {
         began = time_ns();
-        store_relaxed_sys(&launch.control->device.in_hand, ticket() + 1);
+        store_relaxed_sys(&launch.control->device.in_hand, sequence() + 1);
     }
 
     // `count` messages are done with, `failed` of them badly.

@@ -34,7 +34,7 @@ DC_DEVICE void find_links(Links &links, const Launch &launch) {
 }
 
 // Takes a place in an outgoing link, waiting for room. False if it is time to leave, or the link is closed.
-DC_DEVICE bool take_place(const Links &links, u32 link, u64 *ticket) {
+DC_DEVICE bool take_place(const Links &links, u32 link, u64 *sequence) {
     RingControl *ring = links.out[link].control;
     u64 mask = links.out[link].mask;
     u64 tail = load_number(&ring->producer.tail);
@@ -43,7 +43,7 @@ DC_DEVICE bool take_place(const Links &links, u32 link, u64 *ticket) {
         while (tail - load_number(&ring->consumer.head) <= mask) {
             u64 seen = exchange_if_equal(&ring->producer.tail, tail, tail + 1);
             if (seen == tail) {
-                *ticket = tail;
+                *sequence = tail;
                 return true;
             }
             tail = seen;
@@ -63,12 +63,12 @@ DC_DEVICE bool take_place(const Links &links, u32 link, u64 *ticket) {
 template <class T> DC_DEVICE u32 send_over_links(const Links &links, u32 priority, const T *output) {
     u32 taken = 0;
     for (u32 link = 0; link < links.outgoing; ++link) {
-        u64 ticket;
-        if (!(links.open >> link & 1) || !take_place(links, link, &ticket)) continue;
-        unsigned char *payload = payload_of(links.out[link], ticket);
+        u64 sequence;
+        if (!(links.open >> link & 1) || !take_place(links, link, &sequence)) continue;
+        unsigned char *payload = payload_of(links.out[link], sequence);
         *reinterpret_cast<MessageHead *>(payload) = MessageHead{0, priority};
         copy<T>(payload + sizeof(MessageHead), output, 0, 1);
-        store_number(word_of(links.out[link], ticket), ticket + 1);
+        store_number(word_of(links.out[link], sequence), sequence + 1);
         taken |= 1u << link;
     }
     return taken;

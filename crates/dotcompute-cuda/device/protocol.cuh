@@ -79,14 +79,14 @@ struct RingControl {
 
 // The payload of a slot of the input ring: these eight bytes, then the message.
 struct MessageHead {
-    u32 asked;
+    u32 wants_reply;
     u32 priority;
 };
 
 // The payload of a slot of the event ring: these sixteen bytes, then the output; LINKED_FAILED: the message. The code of an output
 // is the links that have taken it already, a bit each.
 struct EventHead {
-    u64 ticket;
+    u64 sequence;
     u32 kind;
     int code;
 };
@@ -151,10 +151,10 @@ struct alignas(128) GridLine {
     u32 round;
     // What the leader has decided.
     u32 action;
-    u32 asked;
+    u32 wants_reply;
     u32 priority;
     int code;
-    u64 ticket;
+    u64 sequence;
     u64 event_tail;
     u64 event_limit;
     // What the message's events are to say, and where outputs go.

@@ -10,12 +10,12 @@
 
 namespace dc {
 
-DC_DEVICE MessageHead head_of(const Ring &input, u64 ticket) {
-    return *reinterpret_cast<const MessageHead *>(payload_of(input, ticket));
+DC_DEVICE MessageHead head_of(const Ring &input, u64 sequence) {
+    return *reinterpret_cast<const MessageHead *>(payload_of(input, sequence));
 }
 
-DC_DEVICE const unsigned char *body_of(const Ring &input, u64 ticket) {
-    return payload_of(input, ticket) + sizeof(MessageHead);
+DC_DEVICE const unsigned char *body_of(const Ring &input, u64 sequence) {
+    return payload_of(input, sequence) + sizeof(MessageHead);
 }
 
 // Memory for a T, aligned for any copy.
@@ -31,7 +31,7 @@ template <class Input, class Output> struct BlockMemory {
     Links links;
     u64 event_tail;
     u64 event_limit;
-    u64 ticket;
+    u64 sequence;
     u64 tag;
     MessageHead head;
     u32 goes_on;
@@ -44,15 +44,15 @@ template <class Input, class Output> struct BlockMemory {
 };
 
 template <class Output, class Memory>
-DC_DEVICE Context<Output> context_for(const Memory &memory, GridLine *grid, u64 ticket, u64 tag, MessageHead head) {
+DC_DEVICE Context<Output> context_for(const Memory &memory, GridLine *grid, u64 sequence, u64 tag, MessageHead head) {
     Context<Output> context;
     context.thread = thread_index();
     context.threads = block_threads();
     context.block = block_index();
     context.blocks = grid_blocks();
-    context.asked = head.asked;
+    context.wants_reply = head.wants_reply;
     context.priority = head.priority;
-    context.ticket = ticket;
+    context.sequence = sequence;
     context.events = &memory.events;
     context.grid = grid;
     context.links = &memory.links;
@@ -77,7 +77,7 @@ template <class Memory> DC_DEVICE void wait_for_message(Memory &memory, const La
     memory.goes_on = memory.leader.wait(launch, memory.links);
     if (!memory.goes_on) return;
     memory.from = memory.leader.ring(launch, memory.links);
-    memory.ticket = memory.leader.ticket();
+    memory.sequence = memory.leader.sequence();
     memory.tag = memory.leader.tag();
 }
 
@@ -107,20 +107,20 @@ struct ThreadShape {
             barrier();
             if (!memory.goes_on) break;
             // Every thread looks at the slot that would be its own: at once, where one after another would cross PCIe as often.
-            u64 ticket = memory.ticket + thread_index();
-            bool is_there = load_relaxed_sys(word_of(memory.from, ticket)) == ticket + 1;
+            u64 sequence = memory.sequence + thread_index();
+            bool is_there = load_relaxed_sys(word_of(memory.from, sequence)) == sequence + 1;
             if (!is_there) keep_least(&memory.count, thread_index());
             if (leads) memory.leader.begin(launch);
             barrier();
             if (thread_index() < memory.count) {
-                acquire_sys(word_of(memory.from, ticket));
+                acquire_sys(word_of(memory.from, sequence));
                 Buffer<Input> input;
                 Buffer<Output> output;
-                copy<Input>(input.get(), body_of(memory.from, ticket), 0, 1);
+                copy<Input>(input.get(), body_of(memory.from, sequence), 0, 1);
                 clear(output.get());
-                MessageHead head = head_of(memory.from, ticket);
-                u64 tag = memory.tag & LINKED_TICKET ? memory.tag : ticket;
-                Context<Output> context = context_for<Output>(memory, nullptr, ticket, tag, head);
+                MessageHead head = head_of(memory.from, sequence);
+                u64 tag = memory.tag & LINKED_TICKET ? memory.tag : sequence;
+                Context<Output> context = context_for<Output>(memory, nullptr, sequence, tag, head);
                 int code = handler(&context, static_cast<State *>(launch.state), input.get(), output.get());
                 if (code != 0) {
                     send_failure(memory.events, tag, head.priority, code, input.get());
@@ -147,16 +147,16 @@ struct BlockShape {
                 memory.code = 0;
                 if (memory.goes_on) {
                     memory.leader.begin(launch);
-                    memory.head = head_of(memory.from, memory.ticket);
+                    memory.head = head_of(memory.from, memory.sequence);
                     clear(memory.output.get());
                 }
             }
             barrier();
             if (!memory.goes_on) break;
-            copy<Input>(memory.input.get(), body_of(memory.from, memory.ticket), thread_index(), block_threads());
+            copy<Input>(memory.input.get(), body_of(memory.from, memory.sequence), thread_index(), block_threads());
             barrier();
             Context<Output> context =
-                context_for<Output>(memory, nullptr, memory.ticket, memory.tag, memory.head);
+                context_for<Output>(memory, nullptr, memory.sequence, memory.tag, memory.head);
             int code =
                 handler(&context, static_cast<State *>(launch.state), memory.input.get(), memory.output.get());
             if (code != 0) keep_first(&memory.code, code);
@@ -179,10 +179,10 @@ struct GridShape {
         grid->action = memory.goes_on;
         grid->code = 0;
         if (!memory.goes_on) return;
-        MessageHead head = head_of(memory.from, memory.ticket);
-        grid->ticket = memory.ticket;
+        MessageHead head = head_of(memory.from, memory.sequence);
+        grid->sequence = memory.sequence;
         grid->tag = memory.tag;
-        grid->asked = head.asked;
+        grid->wants_reply = head.wants_reply;
         grid->priority = head.priority;
         grid->open = memory.links.open;
         grid->also_to_host = memory.links.also_to_host;
@@ -213,7 +213,7 @@ struct GridShape {
                 // The others wait at the grid's barrier meanwhile.
                 barrier();
                 if (memory.goes_on) {
-                    copy<Input>(launch.grid_message, body_of(memory.from, grid->ticket), thread_index(), block_threads());
+                    copy<Input>(launch.grid_message, body_of(memory.from, grid->sequence), thread_index(), block_threads());
                 }
             }
             grid_barrier(grid);
@@ -224,9 +224,9 @@ struct GridShape {
                 memory.links.also_to_host = grid->also_to_host;
             }
             barrier();
-            MessageHead head = {grid->asked, grid->priority};
+            MessageHead head = {grid->wants_reply, grid->priority};
             const Input *message = static_cast<const Input *>(launch.grid_message);
-            Context<Output> context = context_for<Output>(memory, grid, grid->ticket, grid->tag, head);
+            Context<Output> context = context_for<Output>(memory, grid, grid->sequence, grid->tag, head);
             int code = handler(&context, static_cast<State *>(launch.state), message, memory.output.get());
             if (code != 0) keep_first(&grid->code, code);
             grid_barrier(grid);

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use dotcompute_core::backend::device::{DeviceCode, DeviceProgram, Shape};
+use dotcompute_core::backend::device_port::{DeviceCode, DeviceProgram, Shape};
 
 use crate::Architecture;
 use crate::compile::{Input, LtoIr, Source};

@@ -127,7 +127,7 @@ pub(crate) trait Messages: Send {
 impl<const N: usize> Messages for Producer<[u64; N]> {
     fn push(&mut self, head: MessageHead, message: &[u8]) -> bool {
         let mut cell = [0; N];
-        cell[0] = u64::from(head.asked) | u64::from(head.priority) << 32;
+        cell[0] = u64::from(head.wants_reply) | u64::from(head.priority) << 32;
         fill(&mut cell[1..], message);
         self.try_push(cell).is_ok()
     }
@@ -158,7 +158,7 @@ fn fill(words: &mut [u64], bytes: &[u8]) {
 pub(crate) trait Events: Send {
     /// Takes the next event; its output's bytes are put into `output`.
     fn pop(&mut self, output: &mut [u8]) -> Option<EventHead>;
-    /// The ticket of the message that the next event belongs to.
+    /// The sequence of the message that the next event belongs to.
     fn next_ticket(&mut self) -> Option<u64>;
     fn is_empty(&self) -> bool;
     fn popped(&self) -> u64;
@@ -171,7 +171,7 @@ impl<const N: usize> Events for Consumer<[u64; N]> {
             bytes.copy_from_slice(&word.to_ne_bytes()[..bytes.len()]);
         }
         let [kind, code] = [cell[1] as u32, (cell[1] >> 32) as u32];
-        Some(EventHead { ticket: cell[0], kind, code: code.cast_signed() })
+        Some(EventHead { sequence: cell[0], kind, code: code.cast_signed() })
     }
 
     fn next_ticket(&mut self) -> Option<u64> {
@@ -298,9 +298,9 @@ impl Words {
     }
 
     /// The word of an event's slot.
-    pub(crate) fn event_word(&self, ticket: u64) -> &AtomicU64 {
+    pub(crate) fn event_word(&self, sequence: u64) -> &AtomicU64 {
         let part @ Part { offset, .. } = self.plan.events;
-        let index = (ticket as usize) & (EVENTS.next_power_of_two() - 1);
+        let index = (sequence as usize) & (EVENTS.next_power_of_two() - 1);
         // SAFETY: within the ring's slots, by the layout that `create` has given it; an aligned word that is only used as an atomic.
         unsafe { self.at(offset + SLOTS + index * part.stride()).cast().as_ref() }
     }
@@ -338,9 +338,9 @@ impl Words {
         Self::ring_at(address, self.plan.input, slots)
     }
 
-    /// Where in its memory the slot of this ticket is.
-    pub(crate) fn link_slot(ring: Ring, ticket: u64) -> usize {
-        SLOTS + ((ticket & ring.mask) * ring.stride) as usize
+    /// Where in its memory the slot of this sequence is.
+    pub(crate) fn link_slot(ring: Ring, sequence: u64) -> usize {
+        SLOTS + ((sequence & ring.mask) * ring.stride) as usize
     }
 }
 
@@ -368,7 +368,7 @@ mod tests {
     #[test]
     fn a_full_ring_takes_no_more() {
         let mut exchange = exchange(100, 8, 3);
-        let head = MessageHead { asked: 1, priority: 200 };
+        let head = MessageHead { wants_reply: 1, priority: 200 };
         assert_eq!(exchange.messages.capacity(), 4, "rounded up");
         assert!((0..4).all(|_| exchange.messages.push(head, &[7; 100])));
         assert!(!exchange.messages.push(head, &[7; 100]));
@@ -384,13 +384,13 @@ mod tests {
         // SAFETY: the payload of the first slot, behind its word, which nobody reads before the word says so.
         unsafe {
             let payload = std::ptr::from_ref(word).add(1).cast_mut();
-            payload.cast::<EventHead>().write(EventHead { ticket: 41, kind: EVENT, code: -3 });
+            payload.cast::<EventHead>().write(EventHead { sequence: 41, kind: EVENT, code: -3 });
             payload.add(2).cast::<[u8; 12]>().write(*b"twelve bytes");
         }
         const EVENT: u32 = crate::protocol::EVENT_FAILED;
         word.store(1, Ordering::Release);
         assert!(!exchange.events.is_empty());
-        assert_eq!(exchange.events.pop(&mut output), Some(EventHead { ticket: 41, kind: EVENT, code: -3 }));
+        assert_eq!(exchange.events.pop(&mut output), Some(EventHead { sequence: 41, kind: EVENT, code: -3 }));
         assert_eq!(&output, b"twelve bytes");
         assert!(exchange.events.is_empty());
     }

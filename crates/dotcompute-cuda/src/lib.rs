@@ -12,7 +12,7 @@
 //! | [`cache`] | compiled kernels on disk |
 //! | [`driver`] | the driver and its devices |
 //! | [`device_code`] | what runs on the device |
-//! | [`choose`] | which device a runtime is given, and why |
+//! | [`device_selection`] | which device a runtime is given, and why |
 //! | [`cuda`] | the backend: ring kernels on a GPU |
 //! | [`emulated`] | a device made of threads |
 //!
@@ -20,10 +20,10 @@
 
 pub mod architecture;
 pub mod cache;
-pub mod choose;
 pub mod compile;
 pub mod cuda;
 pub mod device_code;
+pub mod device_selection;
 pub mod driver;
 pub mod emulated;
 pub mod library;

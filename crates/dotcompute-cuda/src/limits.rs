@@ -1,6 +1,6 @@
 //! What a launch may ask for, on any device.
 
-use dotcompute_core::backend::device::{DeviceProgram, Shape};
+use dotcompute_core::backend::device_port::{DeviceProgram, Shape};
 
 /// Threads of a block, on every GPU there is.
 const THREADS: u32 = 1024;
@@ -15,11 +15,11 @@ pub(crate) fn check(program: &DeviceProgram) -> Result<(), String> {
         return Err(String::from("it asks for no blocks; give it at least 1"));
     }
     if let Shape::Thread { threads } = program.shape
-        && program.queue < threads as usize
+        && program.queue_capacity < threads as usize
     {
         return Err(format!(
             "its queue of {} messages is shorter than the {threads} that its threads take at once; make it at least that",
-            program.queue
+            program.queue_capacity
         ));
     }
     if !program.state.align.is_power_of_two() || program.state.align > 128 {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use dotcompute_core::backend::BackendError;
-use dotcompute_core::backend::device::{DevicePeer, LinkCounts};
+use dotcompute_core::backend::device_port::{DevicePeer, LinkCounts};
 
 use crate::exchange::Words;
 use crate::protocol::{
@@ -147,7 +147,7 @@ impl DevicePeer for Peer {
         laid
     }
 
-    fn also_to_host(&self) {
+    fn copy_to_host(&self) {
         self.0.words.control().host.command.fetch_or(COMMAND_ALSO_TO_HOST, Ordering::Release);
     }
 

@@ -6,7 +6,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use dotcompute_core::backend::BackendError;
-use dotcompute_core::backend::device::{
+use dotcompute_core::backend::device_port::{
     DeviceCommand, DeviceEvent, DeviceMessage, DevicePeer, DevicePort, DeviceProgram, DeviceState, Shape,
 };
 
@@ -69,7 +69,7 @@ impl Port {
         fence(Ordering::SeqCst);
         if self.tenant.state() == STATE_IDLE
             && self.commanded == Some(DeviceCommand::Run)
-            && self.room() < self.exchange.messages.capacity()
+            && self.free_slots() < self.exchange.messages.capacity()
         {
             self.tenant.return_if_away();
         }
@@ -90,11 +90,11 @@ impl Port {
         }
     }
 
-    fn done(&mut self, below: u64) -> DeviceEvent<'static> {
-        self.done_seen = below;
+    fn done(&mut self, up_to: u64) -> DeviceEvent<'static> {
+        self.done_seen = up_to;
         let total = self.exchange.words.control().device.handling_ns.load(Ordering::Relaxed);
         let since = total.wrapping_sub(std::mem::replace(&mut self.handling_seen, total));
-        DeviceEvent::Done { below, handling: Some(Duration::from_nanos(since)) }
+        DeviceEvent::Done { up_to, handler_time: Some(Duration::from_nanos(since)) }
     }
 
     fn lose(&self, why: &str) {
@@ -103,14 +103,14 @@ impl Port {
 }
 
 impl DevicePort for Port {
-    fn room(&self) -> usize {
+    fn free_slots(&self) -> usize {
         let messages = &self.exchange.messages;
         messages.capacity() - (messages.pushed() - messages.popped()) as usize
     }
 
     fn post(&mut self, message: DeviceMessage<'_>) {
         let head = MessageHead {
-            asked: u32::from(message.asked),
+            wants_reply: u32::from(message.wants_reply),
             priority: u32::from(message.header.priority.get()),
         };
         if !self.exchange.messages.push(head, message.payload) {
@@ -121,28 +121,28 @@ impl DevicePort for Port {
 
     fn next_event(&mut self) -> Option<DeviceEvent<'_>> {
         // Read before the events: those of the messages that are done by this have been published.
-        let below = self.exchange.messages.popped();
+        let up_to = self.exchange.messages.popped();
         let next = self.exchange.events.next_ticket();
         let settled = match next {
-            None => below,
+            None => up_to,
             // Every message of the host's before it has been done with, and its events lie before this one.
-            Some(ticket) if ticket & LINKED_TICKET != 0 => below.min(ticket & !LINKED_TICKET),
+            Some(sequence) if sequence & LINKED_TICKET != 0 => up_to.min(sequence & !LINKED_TICKET),
             // Every event of a message before it has been taken.
-            Some(ticket) if self.in_order || ticket >= below => below.min(ticket),
+            Some(sequence) if self.in_order || sequence >= up_to => up_to.min(sequence),
             Some(_) => self.done_seen,
         };
         // Messages are done with before the next one's answer is out: who gets that finds them counted.
         if settled > self.done_seen {
             return Some(self.done(settled));
         }
-        let EventHead { ticket, kind, code } = self.exchange.events.pop(&mut self.output)?;
+        let EventHead { sequence, kind, code } = self.exchange.events.pop(&mut self.output)?;
         let (message, output) = (&self.output[..self.sizes.0], &self.output[..self.sizes.1]);
         let [_, priority, ..] = kind.to_le_bytes();
         let linked = code.to_le_bytes()[0];
         Some(match kind & EVENT_KIND_MASK {
-            EVENT_SENT => DeviceEvent::Sent { ticket, output, linked },
-            EVENT_REPLIED => DeviceEvent::Replied { ticket, output },
-            EVENT_FAILED => DeviceEvent::Failed { ticket, code },
+            EVENT_SENT => DeviceEvent::Sent { sequence, output, linked },
+            EVENT_REPLIED => DeviceEvent::Replied { sequence, output },
+            EVENT_FAILED => DeviceEvent::Failed { sequence, code },
             EVENT_LINKED_SENT => DeviceEvent::LinkedSent { priority, output, linked },
             EVENT_LINKED_FAILED => DeviceEvent::LinkedFailed { priority, code, message },
             other => {
@@ -210,15 +210,15 @@ impl DevicePort for Port {
         self.tenant.links.close()
     }
 
-    fn take_linked(&mut self, each: &mut dyn FnMut(&[u8])) -> Result<(), BackendError> {
+    fn drain_links(&mut self, each: &mut dyn FnMut(&[u8])) -> Result<(), BackendError> {
         self.tenant.links.take(self.sizes.0, each)
     }
 
-    fn makes_way(&self) -> bool {
+    fn is_quiescing(&self) -> bool {
         self.tenant.is_to_leave()
     }
 
-    fn listen(&mut self, waker: &Waker, takes_events: bool) {
+    fn register_waker(&mut self, waker: &Waker, takes_events: bool) {
         // Read before the looks below: one that leaves after them is in another state than this, which wakes.
         let state = self.tenant.state();
         // Asked to make way, it may have left with messages in its ring.

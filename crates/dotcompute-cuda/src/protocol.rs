@@ -59,7 +59,7 @@ pub(crate) const MOST_LINKS: usize = 8;
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MessageHead {
-    pub(crate) asked: u32,
+    pub(crate) wants_reply: u32,
     pub(crate) priority: u32,
 }
 
@@ -67,7 +67,7 @@ pub(crate) struct MessageHead {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct EventHead {
-    pub(crate) ticket: u64,
+    pub(crate) sequence: u64,
     pub(crate) kind: u32,
     pub(crate) code: i32,
 }
@@ -147,15 +147,15 @@ pub(crate) struct GridLine {
     arrived: u32,
     round: u32,
     action: u32,
-    asked: u32,
+    wants_reply: u32,
     priority: u32,
     code: i32,
-    ticket: u64,
+    sequence: u64,
     event_tail: u64,
     event_limit: u64,
     tag: u64,
     open: u32,
-    also_to_host: u32,
+    copy_to_host: u32,
 }
 
 /// Where a ring is, as the device sees it, with what its header says.
@@ -208,8 +208,8 @@ mod tests {
         )* } }
         sizes! { MessageHead EventHead HostLine DeviceLine LinkLine LinkTable Control GridLine Ring Launch }
         offsets! {
-            MessageHead: asked priority;
-            EventHead: ticket kind code;
+            MessageHead: wants_reply priority;
+            EventHead: sequence kind code;
             HostLine: command faults_judged;
             DeviceLine: state faults heartbeat handling_ns event_tail in_hand closed_links linked_failed;
             LinkLine: sent handled;

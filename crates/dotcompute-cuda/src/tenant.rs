@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use dotcompute_core::backend::BackendError;
-use dotcompute_core::backend::device::{AfterFault, DeviceProgram};
+use dotcompute_core::backend::device_port::{AfterFault, DeviceProgram};
 
 use crate::exchange::Words;
 use crate::links::{LinkMemory, Links};

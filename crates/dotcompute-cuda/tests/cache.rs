@@ -28,7 +28,7 @@ fn the_second_time_nothing_is_compiled_and_the_kernel_is_the_same() {
     assert_eq!((second.origin, second.unsaved), (Origin::Cache, None));
     // The log tells how long compiling took: equal logs are from the same compilation.
     assert!(second.kernel == first.kernel);
-    assert_eq!(second.kernel.figures(), first.kernel.figures());
+    assert_eq!(second.kernel.resource_usage(), first.kernel.resource_usage());
 
     let other = cache.compile(&toolchain, &scale(ARCHITECTURES[2])).unwrap();
     assert_eq!(other.origin, Origin::Compiler);

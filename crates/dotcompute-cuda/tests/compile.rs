@@ -27,15 +27,18 @@ fn a_kernel_compiles_for_every_architecture_linked_and_whole() {
             assert!(elf_architecture(kernel.cubin.as_bytes()).contains(&number), "{architecture}");
             assert_eq!(kernel.diagnostics(), [], "{}", kernel.log);
 
-            println!("{architecture}: {:?}", kernel.figures());
+            println!("{architecture}: {:?}", kernel.resource_usage());
             // The handler is inlined, so the kernel is the only function, and it needs no stack for a call.
-            let figures = kernel.figures();
-            assert_eq!(figures.len(), 1, "{figures:?}");
-            assert_eq!(figures[0].function, "scale");
-            assert_eq!((figures[0].stack, figures[0].spill_stores, figures[0].spill_loads), (0, 0, 0));
+            let resource_usage = kernel.resource_usage();
+            assert_eq!(resource_usage.len(), 1, "{resource_usage:?}");
+            assert_eq!(resource_usage[0].function, "scale");
+            assert_eq!(
+                (resource_usage[0].stack, resource_usage[0].spill_stores, resource_usage[0].spill_loads),
+                (0, 0, 0)
+            );
             assert!(
-                figures[0].registers.is_some_and(|registers| (4..64).contains(&registers)),
-                "{figures:?}"
+                resource_usage[0].registers.is_some_and(|registers| (4..64).contains(&registers)),
+                "{resource_usage:?}"
             );
         }
     }
@@ -163,7 +166,7 @@ fn parts_of_other_front_ends_are_linked_in() {
         "extern \"C\" __device__ int gone(int);\nextern \"C\" __global__ void k(int* x) { *x = gone(*x); }\n";
     let input = Input::new("k", HOPPER).source(Source::new("k.cu", text));
     let whole = toolchain.compile(&input.clone().part(LtoIr::new("part", part.clone()))).unwrap();
-    assert_eq!(whole.figures().len(), 1, "{}", whole.log);
+    assert_eq!(whole.resource_usage().len(), 1, "{}", whole.log);
 
     // Bytes that are no LTO-IR are an error of the linker's, and without a linker there is an error at once.
     let error = toolchain.compile(&input.clone().part(LtoIr::new("part", vec![7; 100]))).unwrap_err();

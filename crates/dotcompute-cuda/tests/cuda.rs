@@ -20,7 +20,7 @@ use dotcompute_core::device::{DeviceKernel, Shape};
 use dotcompute_core::error::AskError;
 use dotcompute_core::handle::KernelHandle;
 use dotcompute_core::lifecycle::State;
-use dotcompute_core::memory::{Memory as _, UnifiedBuffer};
+use dotcompute_core::memory::{DeviceMemory as _, UnifiedBuffer};
 use dotcompute_core::message::record::RecordMessage;
 use dotcompute_core::options::KernelOptions;
 use dotcompute_core::orchestrator::{Argument, Geometry, Orchestrator};
@@ -58,7 +58,11 @@ fn text(entry: &str, shape: &str) -> String {
 
 fn kernel(entry: &'static str, shape: usize) -> DeviceKernel<Number, Number> {
     let (shape, name) = SHAPES[shape];
-    DeviceKernel::cuda_cpp("suite.cu", text(entry, name)).entry(entry).state(number(0)).queue(4).shape(shape)
+    DeviceKernel::cuda_cpp("suite.cu", text(entry, name))
+        .entry(entry)
+        .state(number(0))
+        .queue_capacity(4)
+        .shape(shape)
 }
 
 /// A GPU, with ring kernels of this shape.
@@ -185,7 +189,7 @@ fn memory_is_had_and_one_shot_kernels_are_loaded_beside_ring_kernels() {
 
 #[test]
 fn an_idle_kernel_leaves_the_device_and_comes_back() {
-    let Some(backend) = pretend::backend(|options| options.idle_grace = Duration::from_millis(2)) else {
+    let Some(backend) = pretend::backend(|options| options.idle_timeout = Duration::from_millis(2)) else {
         return;
     };
     let runtime = Runtime::with_options(RuntimeOptions::new().workers(2).device(backend)).unwrap();
@@ -219,8 +223,8 @@ fn what_cannot_be_resident_is_refused_with_what_could() {
 #[test]
 fn whoever_waits_for_the_whole_device_gets_a_turn() {
     let change = |options: &mut CudaOptions| {
-        options.longest_stay = Duration::from_millis(200);
-        options.idle_grace = Duration::ZERO;
+        options.max_residency = Duration::from_millis(200);
+        options.idle_timeout = Duration::ZERO;
     };
     let Some(backend) = pretend::backend(change) else { return };
     let device = backend.device();
@@ -258,7 +262,7 @@ fn faulty(runtime: &Runtime) -> KernelHandle<Number, Number> {
 
 #[test]
 fn a_handler_that_never_returns_is_an_error_in_time() {
-    let Some(backend) = pretend::backend(|options| options.heart_patience = Duration::from_millis(300))
+    let Some(backend) = pretend::backend(|options| options.heartbeat_timeout = Duration::from_millis(300))
     else {
         return;
     };

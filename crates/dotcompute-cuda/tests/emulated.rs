@@ -50,7 +50,7 @@ impl<const SHAPE: usize> Place for Emulated<SHAPE> {
 
     fn launch(&self, runtime: &Runtime, name: &str, options: KernelOptions) -> KernelHandle<Number, Number> {
         let kernel = DeviceKernel::cuda_cpp("suite.cu", HANDLERS).entry(entry(name));
-        let kernel = kernel.state(number(0)).queue(4).shape(SHAPES[SHAPE]);
+        let kernel = kernel.state(number(0)).queue_capacity(4).shape(SHAPES[SHAPE]);
         runtime.launch_on_device(name, options, kernel).unwrap()
     }
 }
@@ -85,10 +85,10 @@ const IN_ORDER: &str = r#"
 extern "C" __device__ int32_t handle(Ctx *ctx, Number *state, const Number *message, Number *answer) {
     if (message->value != state->value) return 1;
     bool first = ctx->thread == 0 && ctx->block == 0;
-    ctx->wait_for_all();
+    ctx->sync();
     if (first) state->value += 1;
-    ctx->wait_for_all();
-    if (ctx->asked && first) {
+    ctx->sync();
+    if (ctx->wants_reply && first) {
         *answer = *state;
         ctx->reply(answer);
     }
@@ -100,7 +100,8 @@ extern "C" __device__ int32_t handle(Ctx *ctx, Number *state, const Number *mess
 fn a_million_messages_arrive_in_order() {
     const COUNT: u64 = 1_000_000;
     let runtime = runtime_with(|_| {});
-    let kernel = DeviceKernel::<Number, Number>::cuda_cpp("order.cu", IN_ORDER).state(number(0)).queue(256);
+    let kernel =
+        DeviceKernel::<Number, Number>::cuda_cpp("order.cu", IN_ORDER).state(number(0)).queue_capacity(256);
     let kernel = launch(&runtime, "order", kernel.shape(Shape::Block { threads: 1 }));
     for value in 0..COUNT {
         kernel.tell(number(value)).unwrap();
@@ -126,7 +127,7 @@ fn threads_take_a_message_each() {
     "#;
     let runtime = runtime_with(|_| {});
     let kernel = DeviceKernel::<Number, Number>::cuda_cpp("threads.cu", TEXT).state(number(0));
-    let kernel = launch(&runtime, "threads", kernel.shape(Shape::Thread { threads: 4 }).queue(32));
+    let kernel = launch(&runtime, "threads", kernel.shape(Shape::Thread { threads: 4 }).queue_capacity(32));
     for value in 0..1000 {
         kernel.tell(number(value)).unwrap();
     }
@@ -160,7 +161,7 @@ fn blocks_of_a_grid_meet_and_share_their_work() {
             unsigned long long sum = 0;
             for (unsigned long long value = me + 1; value <= message->value; value += all) sum += value;
             state->partial[me] = sum;
-            ctx->wait_for_all();
+            ctx->sync();
             if (me == 0) {
                 for (unsigned each = 0; each < all; ++each) answer->value += state->partial[each];
                 ctx->reply(answer);
@@ -178,7 +179,7 @@ fn blocks_of_a_grid_meet_and_share_their_work() {
 
 #[test]
 fn an_idle_kernel_leaves_and_comes_back_with_its_state() {
-    let runtime = runtime_with(|options| options.idle_grace = Duration::from_millis(2));
+    let runtime = runtime_with(|options| options.idle_timeout = Duration::from_millis(2));
     let kernel = DeviceKernel::<Number, Number>::cuda_cpp("order.cu", IN_ORDER).state(number(0));
     let kernel = launch(&runtime, "order", kernel.shape(Shape::Grid { blocks: 2, threads: 1 }));
     for value in 0..300 {
@@ -203,10 +204,10 @@ fn an_idle_kernel_leaves_and_comes_back_with_its_state() {
 
 #[test]
 fn a_busy_kernel_gives_others_a_turn_and_misses_nothing() {
-    for idle_grace in [Duration::ZERO, Duration::from_micros(300)] {
+    for idle_timeout in [Duration::ZERO, Duration::from_micros(300)] {
         let runtime = runtime_with(|options| {
-            options.longest_stay = Duration::from_micros(500);
-            options.idle_grace = idle_grace;
+            options.max_residency = Duration::from_micros(500);
+            options.idle_timeout = idle_timeout;
         });
         let kernel = DeviceKernel::<Number, Number>::cuda_cpp("order.cu", IN_ORDER).state(number(0));
         let kernel = launch(&runtime, "order", kernel.shape(Shape::Grid { blocks: 2, threads: 1 }));
@@ -310,7 +311,7 @@ fn a_handler_that_never_returns_is_an_error_in_time() {
     "#;
     let text =
         || DeviceKernel::<Number, Number>::cuda_cpp("loop.cu", TEXT).shape(Shape::Block { threads: 1 });
-    let runtime = runtime_with(|options| options.heart_patience = Duration::from_millis(200));
+    let runtime = runtime_with(|options| options.heartbeat_timeout = Duration::from_millis(200));
     let kernel = launch(&runtime, "loop", text());
     kernel.ask(number(1)).unwrap();
     let AskError::Failed(fault) = kernel.ask(number(13)).unwrap_err() else { panic!() };
@@ -380,8 +381,8 @@ fn what_cannot_fit_is_refused_with_what_would() {
         (text().shape(Shape::Block { threads: 2000 }), "2000 threads"),
         (text().shape(Shape::Grid { blocks: 0, threads: 1 }), "no blocks"),
         (text().shape(Shape::Grid { blocks: 4, threads: 1 }), "takes 4 blocks, and 3 of the device's 3"),
-        (text().shape(Shape::Thread { threads: 32 }).queue(8), "queue of 8"),
-        (text().queue(0), "rings"),
+        (text().shape(Shape::Thread { threads: 32 }).queue_capacity(8), "queue of 8"),
+        (text().queue_capacity(0), "rings"),
         (text().state_bytes(vec![0; 8], 3), "aligned to 3"),
         (huge.state_size(1 << 55), "its state has 36028797018963968 bytes, more than this machine gives"),
         (text().entry("no name"), "`no name`"),
@@ -401,7 +402,7 @@ fn what_cannot_fit_is_refused_with_what_would() {
 
 #[test]
 fn all_make_way_and_come_back_with_what_was_sent_meanwhile() {
-    let runtime = runtime_with(|options| options.idle_grace = Duration::from_millis(3));
+    let runtime = runtime_with(|options| options.idle_timeout = Duration::from_millis(3));
     let order = DeviceKernel::<Number, Number>::cuda_cpp("order.cu", IN_ORDER).state(number(0));
     let order = launch(&runtime, "order", order.shape(Shape::Grid { blocks: 2, threads: 1 }));
     let sum = DeviceKernel::<Number, Number>::cuda_cpp("suite.cu", HANDLERS).entry("sum").state(number(0));
@@ -437,7 +438,7 @@ fn who_does_not_make_way_in_time_is_named_and_goes_on() {
         extern "C" __device__ int32_t handle(Ctx *ctx, void *, const Number *message, Number *answer) {
             if (ctx->thread != 0) return 0;
             ctx->send(answer);
-            for (uint64_t begun = ctx->now(); ctx->now() - begun < message->value;) dc::pause_ns(1000);
+            for (uint64_t begun = ctx->now_ns(); ctx->now_ns() - begun < message->value;) dc::pause_ns(1000);
             return 0;
         }
     "#;

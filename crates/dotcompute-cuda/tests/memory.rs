@@ -11,10 +11,10 @@ use std::time::Duration;
 use buffers::{Side, agrees, ops};
 use cudarc::driver::result;
 use dotcompute_core::memory::{
-    DeviceSlice, DeviceSliceMut, Memory, MemoryError, MemoryPool, PoolOptions, UnifiedBuffer,
+    DeviceMemory, DeviceSlice, DeviceSliceMut, MemoryError, MemoryPool, PoolOptions, UnifiedBuffer,
 };
 use dotcompute_core::orchestrator::{
-    Argument, Geometry, LaunchProblem, Orchestrator, OrchestratorError, Origin,
+    Argument, Geometry, KernelLaunchError, Orchestrator, OrchestratorError, Origin,
 };
 use dotcompute_cuda::cuda::plain::{Flag, Text};
 use dotcompute_cuda::cuda::{CudaKernel, CudaLauncher, CudaMemory, accelerators};
@@ -115,7 +115,7 @@ fn a_one_shot_kernel_runs_on_buffers_and_is_timed() {
     let (Some(memory), Some(orchestrator)) = (memory(), orchestrator()) else { return };
     let text = axpy();
     orchestrator.compile("axpy", text.clone()).unwrap();
-    assert_eq!(orchestrator.compile("axpy", text).unwrap().origin, Origin::Kept);
+    assert_eq!(orchestrator.compile("axpy", text).unwrap().origin, Origin::Registered);
     for count in [1_usize, 1000, 100_000] {
         let ramp: Vec<f32> = (0..count).map(|i| i as f32).collect();
         let mut x = UnifiedBuffer::from_slice(memory.clone(), &ramp).unwrap();
@@ -127,7 +127,7 @@ fn a_one_shot_kernel_runs_on_buffers_and_is_timed() {
             Argument::value(count as u64),
         ];
         let launch = orchestrator.launch("axpy", Geometry::linear(count, 256), arguments).unwrap();
-        assert!(launch.running > Duration::ZERO && launch.running <= launch.total, "{launch:?}");
+        assert!(launch.kernel_time > Duration::ZERO && launch.kernel_time <= launch.total, "{launch:?}");
         assert_eq!(launch.copied_bytes, 8 * count as u64);
         assert!(y.host().unwrap().iter().zip(&ramp).all(|(y, x)| *y == 2.0 * x + 1.0));
     }
@@ -177,7 +177,7 @@ fn what_cannot_be_compiled_or_launched_is_told() {
         source
     };
     let problem = launch(Geometry::linear(1, 1), vec![Argument::read(&mut x)]);
-    assert!(matches!(problem, LaunchProblem::ArgumentCount { takes: 4, given: 1 }), "{problem}");
+    assert!(matches!(problem, KernelLaunchError::ArgumentCount { takes: 4, given: 1 }), "{problem}");
     let mut y = UnifiedBuffer::from_slice(memory.clone(), &[1.0_f32]).unwrap();
     let arguments = vec![
         Argument::value(1.0_f64),
@@ -208,7 +208,7 @@ fn buffers_move_and_kernels_run_beside_one_that_stays() {
     };
     orchestrator.compile("axpy", axpy()).unwrap();
     let pool = MemoryPool::new(memory.clone(), PoolOptions::new());
-    let run = |memory: Arc<dyn Memory>| {
+    let run = |memory: Arc<dyn DeviceMemory>| {
         let mut x = UnifiedBuffer::from_slice(memory.clone(), &[3.0_f32; 64]).unwrap();
         let mut y = UnifiedBuffer::<f32>::new(memory, 64).unwrap();
         let (x, y_is) = (Argument::read(&mut x), Argument::write(&mut y));
@@ -233,7 +233,7 @@ fn all_gpus_are_accelerators() {
     for (index, gpu) in gpus.iter().enumerate() {
         let properties = gpu.properties();
         assert_eq!(gpu.device().to_string(), format!("cuda {index}"));
-        assert!(properties.units > 0 && properties.most_threads_per_block >= 1024, "{properties:?}");
+        assert!(properties.compute_units > 0 && properties.max_threads_per_block >= 1024, "{properties:?}");
         assert!(properties.memory > Some(1 << 30) && properties.compute_capability >= Some((7, 5)));
     }
     let gpu = gpus.first().expect("a driver without devices cannot be opened");

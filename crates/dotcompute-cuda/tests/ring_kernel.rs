@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use common::{ARCHITECTURES, toolchain};
-use dotcompute_core::backend::device::DeviceProgram;
+use dotcompute_core::backend::device_port::DeviceProgram;
 use dotcompute_core::backend::{Backend, BackendError, BackendKind, LaunchPlan, Program, Resident};
 use dotcompute_core::device::{DeviceKernel, Shape};
 use dotcompute_core::message::Message;
@@ -56,7 +56,7 @@ extern "C" __device__ int32_t mean(Ctx *ctx, Mean *state, const Sample *sample, 
     state->sum += sample->value * halved(sample->weight);
     state->count += 1;
     *answer = *state;
-    if (ctx->asked) ctx->reply(answer);
+    if (ctx->wants_reply) ctx->reply(answer);
     else if (ctx->priority > 200) ctx->send(*answer);
     return 0;
 }
@@ -74,7 +74,8 @@ extern "C" __device__ int32_t nothing(Ctx *ctx, void *state, const Sample *sampl
 
 /// The handlers, as ring kernels of a shape.
 fn kernels(shape: Shape) -> [(&'static str, DeviceProgram); 3] {
-    let kernel = |entry| DeviceKernel::cuda_cpp("mean.cu", HANDLERS).entry(entry).shape(shape).queue(128);
+    let kernel =
+        |entry| DeviceKernel::cuda_cpp("mean.cu", HANDLERS).entry(entry).shape(shape).queue_capacity(128);
     [
         ("mean", program(kernel("mean").state(Mean { sum: 0.0, count: 0 }))),
         ("last", program(kernel("last").state_bytes(vec![0; 72], 8))),
@@ -95,7 +96,7 @@ impl Backend for Keeper {
         if let Program::Device(program) = plan.program {
             *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(*program);
         }
-        Err(BackendError::Unsuitable { backend: BackendKind::Cuda, problem: String::from("it was kept") })
+        Err(BackendError::Unsupported { backend: BackendKind::Cuda, problem: String::from("it was kept") })
     }
 }
 
@@ -123,14 +124,19 @@ fn every_shape_compiles_for_every_architecture_without_warnings_spills_or_calls(
                     let kernel = toolchain.compile(&input(&program, architecture)).unwrap();
                     assert_eq!(kernel.diagnostics(), [], "{title}: {}", kernel.log);
                     // The kernel is the only function: the handler was inlined.
-                    let [figures] = &kernel.figures()[..] else { panic!("{title}: {}", kernel.log) };
-                    assert_eq!(figures.function, KERNEL, "{title}");
-                    println!("{title}: {:?} registers, {} bytes shared", figures.registers, figures.shared);
-                    assert_eq!((figures.spill_stores, figures.spill_loads), (0, 0), "{title}");
-                    assert_eq!(figures.stack, 0, "{title}: messages this small stay in registers");
+                    let [resource_usage] = &kernel.resource_usage()[..] else {
+                        panic!("{title}: {}", kernel.log)
+                    };
+                    assert_eq!(resource_usage.function, KERNEL, "{title}");
+                    println!(
+                        "{title}: {:?} registers, {} bytes shared",
+                        resource_usage.registers, resource_usage.shared
+                    );
+                    assert_eq!((resource_usage.spill_stores, resource_usage.spill_loads), (0, 0), "{title}");
+                    assert_eq!(resource_usage.stack, 0, "{title}: messages this small stay in registers");
                     assert!(
-                        figures.registers.is_some_and(|registers| registers <= 64),
-                        "{title}: {figures:?}"
+                        resource_usage.registers.is_some_and(|registers| registers <= 64),
+                        "{title}: {resource_usage:?}"
                     );
                 }
             }
@@ -145,7 +151,8 @@ fn an_error_has_the_users_own_line_in_every_shape() {
                 \x20   return sample->vlaue;\n}\n";
     for toolchain in [toolchain.clone(), toolchain.without_linker()] {
         for shape in SHAPES {
-            let program = program(DeviceKernel::cuda_cpp("src/typo.cu", text).shape(shape).queue(128));
+            let program =
+                program(DeviceKernel::cuda_cpp("src/typo.cu", text).shape(shape).queue_capacity(128));
             let error = toolchain.compile(&input(&program, ARCHITECTURES[1])).unwrap_err();
             let [diagnostic] = error.diagnostics() else { panic!("one error: {error}") };
             assert_eq!(diagnostic.place, Some(("src/typo.cu".into(), 3)), "{error}");

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use dotcompute::cuda::choose;
+use dotcompute::cuda::device_selection;
 use dotcompute::prelude::*;
 
 /// A batch of readings; fixed size, as devices need it.
@@ -35,8 +35,8 @@ extern "C" __device__ int32_t handle(Ctx *ctx, Histogram *state, const Readings 
     float value = batch->values[ctx->thread];
     dc::count_one(&state->counts[static_cast<int>(value * 10.0f)]);
     dc::count_one(&state->readings);
-    ctx->wait_for_all();
-    if (ctx->thread == 0 && ctx->asked) {
+    ctx->sync();
+    if (ctx->thread == 0 && ctx->wants_reply) {
         *answer = *state;
         ctx->reply(answer);
     }
@@ -50,12 +50,12 @@ fn batch(seed: u32) -> Readings {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut chosen = choose::from_environment()?;
+    let mut chosen = device_selection::from_environment()?;
     if chosen.device.is_none() {
-        println!("{}: {}", chosen.kind, chosen.why);
-        chosen = choose::by_name("emulated")?;
+        println!("{}: {}", chosen.kind, chosen.reason);
+        chosen = device_selection::by_name("emulated")?;
     }
-    println!("device: {} ({})", chosen.kind, chosen.why);
+    println!("device: {} ({})", chosen.kind, chosen.reason);
     let options = chosen.device.into_iter().fold(RuntimeOptions::new(), RuntimeOptions::device);
     let runtime = Runtime::with_options(options)?;
 

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use dotcompute::cuda::cuda::{CudaKernel, CudaLauncher, CudaOptions};
-use dotcompute::memory::{Memory, MemoryPool, PoolOptions, UnifiedBuffer};
+use dotcompute::memory::{DeviceMemory, MemoryPool, PoolOptions, UnifiedBuffer};
 use dotcompute::orchestrator::{Argument, CpuKernel, Geometry, Launcher, Orchestrator};
 
 const COUNT: usize = 1 << 16;
@@ -32,7 +32,7 @@ fn on_cpu() -> CpuKernel {
 fn axpy<L: Launcher>(
     orchestrator: &Orchestrator<L>,
     kernel: L::Source,
-    memory: Arc<dyn Memory>,
+    memory: Arc<dyn DeviceMemory>,
 ) -> Result<(), Box<dyn std::error::Error>> {
     orchestrator.compile("axpy", kernel)?;
     let pool = MemoryPool::new(memory, PoolOptions::new().limit(1 << 20));
@@ -44,7 +44,7 @@ fn axpy<L: Launcher>(
         let launch = orchestrator.launch("axpy", Geometry::linear(COUNT, 256), arguments)?;
         println!(
             "  {round}: {:?} in the kernel, {:?} in all, {} bytes copied to the device",
-            launch.running, launch.total, launch.copied_bytes
+            launch.kernel_time, launch.total, launch.copied_bytes
         );
         x.host_range_mut(7..8)?[0] = 100.0;
     }

@@ -61,7 +61,7 @@ pub fn benches() -> [Bench<GpuSetting>; 2] {
 }
 
 fn kernel(shape: Shape) -> DeviceKernel<Payload, Payload> {
-    DeviceKernel::cuda_cpp("answer.cu", ANSWER).entry("answer").shape(shape).queue(QUEUE)
+    DeviceKernel::cuda_cpp("answer.cu", ANSWER).entry("answer").shape(shape).queue_capacity(QUEUE)
 }
 
 fn ask_one(

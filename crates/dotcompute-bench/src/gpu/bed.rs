@@ -65,11 +65,11 @@ pub enum Stays {
 }
 
 impl Stays {
-    fn apply(self, idle_grace: &mut Duration, longest_stay: &mut Duration) {
+    fn apply(self, idle_timeout: &mut Duration, max_residency: &mut Duration) {
         match self {
             Stays::AsUsual => {}
-            Stays::For(grace) => *idle_grace = grace,
-            Stays::Always => (*idle_grace, *longest_stay) = (Duration::ZERO, Duration::ZERO),
+            Stays::For(grace) => *idle_timeout = grace,
+            Stays::Always => (*idle_timeout, *max_residency) = (Duration::ZERO, Duration::ZERO),
         }
     }
 }
@@ -96,13 +96,13 @@ impl GpuSetting {
         match self.place {
             Place::Cuda => {
                 let mut options = CudaOptions::default();
-                stays.apply(&mut options.idle_grace, &mut options.longest_stay);
+                stays.apply(&mut options.idle_timeout, &mut options.max_residency);
                 let backend = CudaBackend::with_options(options);
                 Ok(backend.map_err(BenchError::subject(subject, OPENING))?)
             }
             Place::Emulated => {
                 let mut options = EmulatedOptions::default();
-                stays.apply(&mut options.idle_grace, &mut options.longest_stay);
+                stays.apply(&mut options.idle_timeout, &mut options.max_residency);
                 let backend = EmulatedBackend::with_options(options);
                 Ok(backend.map_err(BenchError::subject(subject, OPENING))?)
             }

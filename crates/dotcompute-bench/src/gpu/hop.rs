@@ -29,7 +29,7 @@ pub fn bench() -> Bench<GpuSetting> {
 }
 
 fn kernel(file: &'static str, text: &'static str, entry: &'static str) -> DeviceKernel<Payload, Payload> {
-    DeviceKernel::cuda_cpp(file, text).entry(entry).shape(Shape::Block { threads: 1 }).queue(QUEUE)
+    DeviceKernel::cuda_cpp(file, text).entry(entry).shape(Shape::Block { threads: 1 }).queue_capacity(QUEUE)
 }
 
 fn of_one(setting: &GpuSetting) -> Result<Sample, BenchError> {

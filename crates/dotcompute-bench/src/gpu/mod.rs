@@ -14,7 +14,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use dotcompute::cuda::choose;
+use dotcompute::cuda::device_selection;
 
 use crate::bench::{self, Bench, Subject};
 use crate::clock::Clock;
@@ -86,10 +86,12 @@ pub fn run(options: &Options, progress: impl FnMut(usize, &str, &str)) -> Result
 }
 
 fn from_environment() -> Result<Place, BenchError> {
-    match env::var(choose::VARIABLE).unwrap_or_default().as_str() {
+    match env::var(device_selection::DEVICE_ENV_VAR).unwrap_or_default().as_str() {
         "" | "cuda" => Ok(Place::Cuda),
         "emulated" => Ok(Place::Emulated),
-        other => Err(BenchError::NoPlace { variable: choose::VARIABLE, value: other.to_owned() }),
+        other => {
+            Err(BenchError::NoPlace { variable: device_selection::DEVICE_ENV_VAR, value: other.to_owned() })
+        }
     }
 }
 

@@ -48,7 +48,11 @@ pub fn benches() -> [Bench<GpuSetting>; 2] {
 }
 
 fn kernel(entry: &'static str, shape: Shape) -> DeviceKernel<Payload, Tally> {
-    DeviceKernel::cuda_cpp("tally.cu", TALLY).entry(entry).state(Tally::default()).shape(shape).queue(QUEUE)
+    DeviceKernel::cuda_cpp("tally.cu", TALLY)
+        .entry(entry)
+        .state(Tally::default())
+        .shape(shape)
+        .queue_capacity(QUEUE)
 }
 
 /// Tells, and waits until all are counted. `in_turn`: one after another, and summed up too.

@@ -236,7 +236,7 @@ impl RingKernel for Counter {
     type Output = Tally;
 
     fn handle(&mut self, payload: Payload, ctx: &mut Context<Tally>) -> HandlerResult {
-        if ctx.is_asked() {
+        if ctx.wants_reply() {
             ctx.reply(self.0);
         } else {
             self.0.add(&payload);

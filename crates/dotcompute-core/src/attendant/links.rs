@@ -50,7 +50,7 @@ impl<I: DeviceRecord, O: DeviceRecord> Attendant<I, O> {
             && let Some(port) = &mut self.port
         {
             // What cannot be read is counted all the same.
-            let _ = port.take_linked(&mut |bytes| {
+            let _ = port.drain_links(&mut |bytes| {
                 if let (Some(message), Some(less)) = (I::from_record_bytes(bytes), left.checked_sub(1)) {
                     left = less;
                     bury(Some(Box::new(message)));

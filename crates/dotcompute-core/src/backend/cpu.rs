@@ -11,7 +11,9 @@ use dotcompute_ring::fence::Fence;
 use dotcompute_ring::wait::{park, thread_waker};
 use dotcompute_ring::wait_list::{WaitList, WaitToken};
 
-use super::{Backend, BackendError, BackendKind, HostTask, LaunchPlan, Program, Residency, Resident, Seat};
+use super::{
+    Backend, BackendError, BackendKind, HostTask, LaunchPlan, Program, Residency, Resident, SharedTask,
+};
 use crate::options::Placement;
 
 /// Threads of this process.
@@ -43,7 +45,7 @@ impl Backend for CpuBackend {
 
     fn launch(&self, plan: LaunchPlan) -> Result<Resident, BackendError> {
         let Program::Host(task) = plan.program else {
-            return Err(BackendError::Unsuitable {
+            return Err(BackendError::Unsupported {
                 backend: BackendKind::Cpu,
                 problem: String::from(
                     "its handler is code for a device; give the runtime a device's backend",
@@ -52,15 +54,15 @@ impl Backend for CpuBackend {
         };
         let residency: Box<dyn Residency> = match plan.placement {
             Placement::Pool => {
-                let (seat, pool_task) = Seat::new(task);
+                let (shared_task, pool_task) = SharedTask::new(task);
                 self.pool()?.executor.spawn(pool_task).detach();
-                Box::new(OnPool(seat))
+                Box::new(OnPool(shared_task))
             }
             Placement::Dedicated => Box::new(OnThread::start(&plan.kernel, task, None)?),
             Placement::Pinned(core) => {
                 let usable = core_affinity::get_core_ids().unwrap_or_default();
                 let Some(&id) = usable.get(core) else {
-                    return Err(BackendError::NoSuchCore { asked: core, usable: usable.len() });
+                    return Err(BackendError::NoSuchCore { requested: core, usable: usable.len() });
                 };
                 Box::new(OnThread::start(&plan.kernel, task, Some(id))?)
             }
@@ -133,10 +135,10 @@ impl Stop {
 }
 
 /// A ring kernel on the pool: it holds nothing that outlives its task.
-struct OnPool(Arc<Seat>);
+struct OnPool(Arc<SharedTask>);
 
 impl Residency for OnPool {
-    fn seat(&self) -> Option<Arc<Seat>> {
+    fn shared_task(&self) -> Option<Arc<SharedTask>> {
         Some(Arc::clone(&self.0))
     }
 

@@ -3,7 +3,7 @@
 //! The runtime owns names, states, supervision, routing and books. A [`Backend`] owns the place: it takes a [`LaunchPlan`], acquires
 //! every resource the plan needs, and gives back a [`Resident`], the runtime's hold on one resident ring kernel. The CPU
 //! backend runs a [`Program::Host`] on a pool or on a thread of its own. A device's backend runs a [`Program::Device`]
-//! ([`device`]).
+//! ([`device_port`]).
 
 use std::fmt;
 use std::future::Future;
@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use crate::options::Placement;
-use device::{DevicePort, DeviceProgram};
+use device_port::{DevicePort, DeviceProgram};
 
 mod cpu;
-pub mod device;
-mod seat;
+pub mod device_port;
+mod shared_task;
 
 pub(crate) use cpu::CpuBackend;
-pub use seat::Seat;
+pub use shared_task::SharedTask;
 
 /// The kinds of backend there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,17 +67,17 @@ pub enum BackendError {
     },
     /// The core to run on does not exist or may not be used.
     #[error(
-        "core {asked} cannot be used: this process may run on {usable} cores, numbered from 0; choose one of those"
+        "core {requested} cannot be used: this process may run on {usable} cores, numbered from 0; choose one of those"
     )]
     NoSuchCore {
         /// The number asked for.
-        asked: usize,
+        requested: usize,
         /// How many there are.
         usable: usize,
     },
     /// The plan does not suit this backend.
     #[error("the {backend} backend cannot run it: {problem}")]
-    Unsuitable {
+    Unsupported {
         /// Which backend.
         backend: BackendKind,
         /// Why not.
@@ -88,7 +88,7 @@ pub enum BackendError {
         "bringing all ring kernels off the device: {} had not come to a message boundary after {waited:?}; wait longer, or abort them",
         .kernels.join(", ")
     )]
-    NotQuiet {
+    QuiesceTimeout {
         /// Their names.
         kernels: Vec<String>,
         /// How long was waited.
@@ -140,7 +140,7 @@ pub struct Resident {
 /// The runtime's hold on one resident ring kernel.
 pub trait Residency: Send + Sync {
     /// Where whoever waits for the ring kernel may run it; none if it runs only in a place of its own.
-    fn seat(&self) -> Option<Arc<Seat>> {
+    fn shared_task(&self) -> Option<Arc<SharedTask>> {
         None
     }
 
@@ -155,7 +155,7 @@ pub trait Residency: Send + Sync {
 /// - `launch` takes every resource (threads, device memory, residency on the device) or fails without holding any.
 /// - After a launch, nothing a backend does may fail in a way that leaves somebody waiting: a backend that loses its device
 ///   reports every ring kernel on it as [`Lost`](device::DeviceState::Lost).
-/// - A program of a kind that the backend does not run is refused as [`BackendError::Unsuitable`].
+/// - A program of a kind that the backend does not run is refused as [`BackendError::Unsupported`].
 pub trait Backend: Send + Sync {
     /// Which kind it is.
     fn kind(&self) -> BackendKind;
@@ -167,12 +167,12 @@ pub trait Backend: Send + Sync {
     /// [`BackendError`], with no resource held.
     fn launch(&self, plan: LaunchPlan) -> Result<Resident, BackendError>;
 
-    /// Runs `act` with no ring kernel on the device: each leaves at its next message boundary, for which `patience` is waited, and comes
+    /// Runs `act` with no ring kernel on the device: each leaves at its next message boundary, for which `timeout` is waited, and comes
     /// back afterwards. Where leaving means nothing, `act` is just run.
     ///
     /// # Errors
     ///
-    /// [`BackendError::NotQuiet`]; `act` was not run then.
+    /// [`BackendError::QuiesceTimeout`]; `act` was not run then.
     fn quiesced(&self, _patience: Duration, act: &mut dyn FnMut()) -> Result<(), BackendError> {
         act();
         Ok(())

@@ -273,7 +273,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
 
     /// Looks at the device in place of its attendant, unless somebody else does at this moment.
     pub(super) fn attend(&self) {
-        if let Some(turn) = self.seat.as_ref().and_then(|seat| seat.try_sit()) {
+        if let Some(turn) = self.shared_task.as_ref().and_then(|shared_task| shared_task.try_sit()) {
             turn.run();
         }
     }

@@ -43,8 +43,8 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     /// to be sent as usual.
     #[inline]
     pub(super) fn send_inline(&self, envelope: Envelope<I, O>) -> Result<(), Envelope<I, O>> {
-        let Some(seat) = &self.seat else { return Err(envelope) };
-        let Some(turn) = seat.try_sit() else { return Err(envelope) };
+        let Some(shared_task) = &self.shared_task else { return Err(envelope) };
+        let Some(turn) = shared_task.try_sit() else { return Err(envelope) };
         if !self.shared.core.life.get().accepts_messages() {
             return Err(envelope);
         }

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use super::error::{check_range, range_of};
 use super::host::HostHalf;
 use super::{
-    ALIGN, DeviceBlock, DeviceId, DeviceSlice, DeviceSliceMut, DirtyRanges, Memory, MemoryError, cast,
+    ALIGN, DeviceBlock, DeviceId, DeviceMemory, DeviceSlice, DeviceSliceMut, DirtyRanges, MemoryError, cast,
 };
 use crate::message::record::Plain;
 
 /// Which halves of a buffer there are, and which is newer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum State {
+pub enum BufferState {
     /// Neither: nobody has looked yet. Whoever looks first finds zeros.
     Uninitialized,
     /// Only that of the host.
@@ -53,7 +53,7 @@ enum Side {
 /// - A half is allocated when somebody first looks at it, and what has changed on the other side is copied when somebody looks. To
 ///   borrow a half to write marks it, the whole of it or the range that was asked for, as newer: that cannot be forgotten.
 /// - **There is no uninitialised memory to be read**: a buffer that nobody has written is zeros, on either side.
-/// - Only changed ranges are copied. Up to [`MOST_RANGES`](super::MOST_RANGES) of them are kept apart.
+/// - Only changed ranges are copied. Up to [`MAX_DIRTY_RANGES`](super::MAX_DIRTY_RANGES) of them are kept apart.
 /// - After an error nothing is lost: what could not be copied is still marked, and the next look tries again.
 ///
 /// All borrows are of the buffer, so that no half is looked at while the other is written. Looking takes `&mut self`, since it may copy;
@@ -61,7 +61,7 @@ enum Side {
 ///
 /// See the [module](super) for an example.
 pub struct UnifiedBuffer<T: Plain> {
-    memory: Arc<dyn Memory>,
+    memory: Arc<dyn DeviceMemory>,
     len: usize,
     /// Whether the host's half is to be page-locked.
     locked: bool,
@@ -79,7 +79,7 @@ impl<T: Plain> UnifiedBuffer<T> {
     /// # Errors
     ///
     /// [`MemoryError::TooLarge`] if it could not be addressed.
-    pub fn new(memory: Arc<dyn Memory>, len: usize) -> Result<Self, MemoryError> {
+    pub fn new(memory: Arc<dyn DeviceMemory>, len: usize) -> Result<Self, MemoryError> {
         const {
             assert!(align_of::<T>() <= ALIGN, "elements of a buffer are aligned to 256 bytes at most");
             assert!(size_of::<T>() > 0, "elements of a buffer have a size");
@@ -96,7 +96,7 @@ impl<T: Plain> UnifiedBuffer<T> {
     /// # Errors
     ///
     /// As for [`new`](Self::new).
-    pub fn page_locked(memory: Arc<dyn Memory>, len: usize) -> Result<Self, MemoryError> {
+    pub fn page_locked(memory: Arc<dyn DeviceMemory>, len: usize) -> Result<Self, MemoryError> {
         Ok(Self { locked: true, ..Self::new(memory, len)? })
     }
 
@@ -105,7 +105,7 @@ impl<T: Plain> UnifiedBuffer<T> {
     /// # Errors
     ///
     /// As for [`new`](Self::new).
-    pub fn from_vec(memory: Arc<dyn Memory>, elements: Vec<T>) -> Result<Self, MemoryError> {
+    pub fn from_vec(memory: Arc<dyn DeviceMemory>, elements: Vec<T>) -> Result<Self, MemoryError> {
         let buffer = Self::new(memory, elements.len())?;
         Ok(Self { host: Some(HostHalf::Vec(elements)), ..buffer })
     }
@@ -115,7 +115,7 @@ impl<T: Plain> UnifiedBuffer<T> {
     /// # Errors
     ///
     /// [`MemoryError::NoHostMemory`].
-    pub fn from_slice(memory: Arc<dyn Memory>, elements: &[T]) -> Result<Self, MemoryError> {
+    pub fn from_slice(memory: Arc<dyn DeviceMemory>, elements: &[T]) -> Result<Self, MemoryError> {
         let mut buffer = Self::new(memory, elements.len())?;
         buffer.host_mut()?.copy_from_slice(elements);
         Ok(buffer)
@@ -153,15 +153,15 @@ impl<T: Plain> UnifiedBuffer<T> {
 
     /// Which halves there are, and which is newer.
     #[must_use]
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> BufferState {
         match (&self.host, &self.device) {
-            (None, None) => State::Uninitialized,
-            (Some(_), None) => State::HostOnly,
-            (None, Some(_)) => State::DeviceOnly,
-            (Some(_), Some(_)) if self.dirty.is_empty() => State::Synchronized,
+            (None, None) => BufferState::Uninitialized,
+            (Some(_), None) => BufferState::HostOnly,
+            (None, Some(_)) => BufferState::DeviceOnly,
+            (Some(_), Some(_)) if self.dirty.is_empty() => BufferState::Synchronized,
             (Some(_), Some(_)) => match self.newer {
-                Side::Host => State::HostDirty,
-                Side::Device => State::DeviceDirty,
+                Side::Host => BufferState::HostDirty,
+                Side::Device => BufferState::DeviceDirty,
             },
         }
     }
@@ -190,7 +190,11 @@ impl<T: Plain> UnifiedBuffer<T> {
     /// The elements on the host, if the host's half is there and nothing on the device is newer.
     #[must_use]
     pub fn peek_host(&self) -> Option<&[T]> {
-        if self.state() == State::DeviceDirty { None } else { self.host.as_ref().map(HostHalf::elements) }
+        if self.state() == BufferState::DeviceDirty {
+            None
+        } else {
+            self.host.as_ref().map(HostHalf::elements)
+        }
     }
 
     /// The elements on the host, to write. All of them count as newer than the device's from now on.
@@ -270,8 +274,8 @@ impl<T: Plain> UnifiedBuffer<T> {
     /// [`MemoryError::Device`] if they could not be copied.
     pub fn synchronize(&mut self) -> Result<(), MemoryError> {
         match self.state() {
-            State::HostDirty => self.current_device().map(drop),
-            State::DeviceDirty => self.current_host().map(drop),
+            BufferState::HostDirty => self.current_device().map(drop),
+            BufferState::DeviceDirty => self.current_host().map(drop),
             _ => Ok(()),
         }
     }

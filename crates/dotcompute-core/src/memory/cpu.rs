@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::error::range_of;
-use super::{ALIGN, DeviceBlock, DeviceId, HostBlock, Memory, MemoryError};
+use super::{ALIGN, DeviceBlock, DeviceId, DeviceMemory, HostBlock, MemoryError};
 use crate::backend::BackendKind;
 
 /// The memory of the `cpu` device.
@@ -24,23 +24,23 @@ impl CpuMemory {
     pub const DEVICE: DeviceId = DeviceId { backend: BackendKind::Cpu, index: 0 };
 }
 
-impl Memory for CpuMemory {
+impl DeviceMemory for CpuMemory {
     fn device(&self) -> DeviceId {
         Self::DEVICE
     }
 
     fn allocate(&self, bytes: usize) -> Result<Box<dyn DeviceBlock>, MemoryError> {
-        let refused = MemoryError::NoDeviceMemory { device: Self::DEVICE, asked: bytes, free: None };
+        let refused = MemoryError::NoDeviceMemory { device: Self::DEVICE, requested: bytes, free: None };
         Ok(Box::new(Bytes::zeroed(bytes).ok_or(refused)?))
     }
 
     /// No: the processor copies from any memory equally well.
-    fn locks_pages(&self) -> bool {
+    fn supports_page_locked(&self) -> bool {
         false
     }
 
     fn page_locked(&self, bytes: usize) -> Result<Box<dyn HostBlock>, MemoryError> {
-        Ok(Box::new(Bytes::zeroed(bytes).ok_or(MemoryError::NoHostMemory { asked: bytes })?))
+        Ok(Box::new(Bytes::zeroed(bytes).ok_or(MemoryError::NoHostMemory { requested: bytes })?))
     }
 
     fn trim(&self) -> Result<(), MemoryError> {

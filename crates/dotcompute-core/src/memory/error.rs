@@ -19,27 +19,27 @@ pub enum MemoryError {
         element_bytes: usize,
     },
     /// The host has no such memory.
-    #[error("the host has no {asked} bytes to give; free some, or ask for less")]
+    #[error("the host has no {requested} bytes to give; free some, or ask for less")]
     NoHostMemory {
         /// Bytes asked for.
-        asked: usize,
+        requested: usize,
     },
     /// The device has no such memory.
     #[error(
-        "{device} has no {asked} bytes to give{}; free some, ask for less, or trim pools that keep some",
+        "{device} has no {requested} bytes to give{}; free some, ask for less, or trim pools that keep some",
         .free.map(|free| format!(", {free} are free")).unwrap_or_default()
     )]
     NoDeviceMemory {
         /// The device.
         device: DeviceId,
         /// Bytes asked for.
-        asked: usize,
+        requested: usize,
         /// Bytes that are free, if it tells.
         free: Option<u64>,
     },
     /// A pool's limit would be passed.
     #[error(
-        "the pool of {what} of {device} is limited to {limit} bytes, of which {in_use} are in use: {asked} more ({rounded} with rounding) \
+        "the pool of {what} of {device} is limited to {limit} bytes, of which {in_use} are in use: {requested} more ({rounded} with rounding) \
          are too many, and {fits} would fit; free some, ask for less, or raise the limit"
     )]
     Limit {
@@ -48,7 +48,7 @@ pub enum MemoryError {
         /// The kind of memory.
         what: &'static str,
         /// Bytes asked for.
-        asked: usize,
+        requested: usize,
         /// The size class that they are rounded up to.
         rounded: usize,
         /// Bytes in use.

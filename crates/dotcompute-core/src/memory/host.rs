@@ -1,7 +1,7 @@
 //! The host's half of a buffer.
 
 use super::cpu::Bytes;
-use super::{HostBlock, Memory, MemoryError, cast};
+use super::{DeviceMemory, HostBlock, MemoryError, cast};
 use crate::message::record::Plain;
 
 /// Elements on the host: a vector that was given, or a block.
@@ -12,9 +12,9 @@ pub(super) enum HostHalf<T> {
 
 impl<T: Plain> HostHalf<T> {
     /// Zeros, so many as take `bytes`; page-locked if they are to be and `memory` has such.
-    pub(super) fn zeroed(memory: &dyn Memory, bytes: usize, locked: bool) -> Result<Self, MemoryError> {
+    pub(super) fn zeroed(memory: &dyn DeviceMemory, bytes: usize, locked: bool) -> Result<Self, MemoryError> {
         if !locked {
-            let block = Bytes::zeroed(bytes).ok_or(MemoryError::NoHostMemory { asked: bytes })?;
+            let block = Bytes::zeroed(bytes).ok_or(MemoryError::NoHostMemory { requested: bytes })?;
             return Ok(Self::Block { block: Box::new(block), locked: false });
         }
         let mut block = memory.page_locked(bytes)?;
@@ -26,7 +26,7 @@ impl<T: Plain> HostHalf<T> {
             let problem = format!("it gave {found} bytes at {:p}; report this", block.bytes());
             return Err(MemoryError::Device { device: memory.device(), doing, problem });
         }
-        Ok(Self::Block { block, locked: memory.locks_pages() })
+        Ok(Self::Block { block, locked: memory.supports_page_locked() })
     }
 
     pub(super) fn is_locked(&self) -> bool {

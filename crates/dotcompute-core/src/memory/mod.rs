@@ -1,20 +1,20 @@
 //! Arrays that live on the host and on a device, and where their memory comes from.
 //!
 //! A [`UnifiedBuffer`] is one array with two halves, one on the host and one on a device. Its bytes move when the other side looks,
-//! and only those that have changed. A [`Memory`] is where the device's half comes from: a device's own, or a [`MemoryPool`] of it.
+//! and only those that have changed. A [`DeviceMemory`] is where the device's half comes from: a device's own, or a [`MemoryPool`] of it.
 //!
 //! ```
-//! use dotcompute_core::memory::{CpuMemory, State, UnifiedBuffer};
+//! use dotcompute_core::memory::{CpuMemory, BufferState, UnifiedBuffer};
 //!
 //! let mut prices = UnifiedBuffer::<f32>::from_slice(CpuMemory::new(), &[1.0, 2.0, 3.0])?;
-//! assert_eq!(prices.state(), State::HostOnly);
+//! assert_eq!(prices.state(), BufferState::HostOnly);
 //!
 //! let on_device = prices.device()?; // the device looks: everything is copied there
 //! assert_eq!(on_device.len(), 3);
-//! assert_eq!(prices.state(), State::Synchronized);
+//! assert_eq!(prices.state(), BufferState::Synchronized);
 //!
 //! prices.host_range_mut(1..2)?[0] = 20.0; // one element is newer on the host now
-//! assert_eq!(prices.state(), State::HostDirty);
+//! assert_eq!(prices.state(), BufferState::HostDirty);
 //! prices.device()?;
 //! assert_eq!(prices.transfers().to_device_bytes, 12 + 4);
 //! # Ok::<(), dotcompute_core::memory::MemoryError>(())
@@ -39,11 +39,11 @@ use crate::backend::BackendKind;
 
 pub(crate) use cast::{elements, elements_mut};
 
-pub use buffer::{State, Transfers, UnifiedBuffer};
+pub use buffer::{BufferState, Transfers, UnifiedBuffer};
 pub use cpu::CpuMemory;
 pub use error::MemoryError;
 pub use pool::{MemoryPool, PoolOptions};
-pub use ranges::{DirtyRanges, MOST_RANGES};
+pub use ranges::{DirtyRanges, MAX_DIRTY_RANGES};
 pub use shelf::PoolStats;
 pub use view::{DeviceSlice, DeviceSliceMut};
 
@@ -78,7 +78,7 @@ impl fmt::Display for DeviceId {
 ///
 /// - Blocks are aligned to [`ALIGN`]. Their content is any bytes: those of the block's last owner, or zeros.
 /// - Nothing here waits for a ring kernel that is resident on the device, other than by having it make way.
-pub trait Memory: fmt::Debug + Send + Sync {
+pub trait DeviceMemory: fmt::Debug + Send + Sync {
     /// The device.
     fn device(&self) -> DeviceId;
 
@@ -90,7 +90,7 @@ pub trait Memory: fmt::Debug + Send + Sync {
     fn allocate(&self, bytes: usize) -> Result<Box<dyn DeviceBlock>, MemoryError>;
 
     /// Whether [`page_locked`](Self::page_locked) gives memory that is page-locked.
-    fn locks_pages(&self) -> bool;
+    fn supports_page_locked(&self) -> bool;
 
     /// Takes host memory that stays where it is, so that the device can copy it by itself. Where that gains nothing, as on the `cpu`
     /// device, it is ordinary memory.

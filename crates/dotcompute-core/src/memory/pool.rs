@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use super::error::range_of;
 use super::shelf::{Bounds, PoolStats, Shelf};
-use super::{DeviceBlock, DeviceId, HostBlock, Memory, MemoryError};
+use super::{DeviceBlock, DeviceId, DeviceMemory, HostBlock, MemoryError};
 
 /// How much a pool may have. Whatever is not said is not limited.
 ///
 /// ```
 /// use dotcompute_core::memory::PoolOptions;
 ///
-/// let options = PoolOptions::new().limit(1 << 30).keep(1 << 28).page_locked_limit(1 << 26);
+/// let options = PoolOptions::new().limit(1 << 30).cache_limit(1 << 28).page_locked_limit(1 << 26);
 /// # let _ = options;
 /// ```
 #[derive(Debug, Clone, Copy, Default)]
@@ -37,8 +37,8 @@ impl PoolOptions {
 
     /// The most bytes of device memory that it keeps for later. With 0 it keeps nothing.
     #[must_use]
-    pub fn keep(mut self, bytes: usize) -> Self {
-        self.device.keep = Some(bytes);
+    pub fn cache_limit(mut self, bytes: usize) -> Self {
+        self.device.cache_limit = Some(bytes);
         self
     }
 
@@ -51,8 +51,8 @@ impl PoolOptions {
 
     /// The most bytes of page-locked host memory that it keeps for later.
     #[must_use]
-    pub fn page_locked_keep(mut self, bytes: usize) -> Self {
-        self.locked.keep = Some(bytes);
+    pub fn page_locked_cache_limit(mut self, bytes: usize) -> Self {
+        self.locked.cache_limit = Some(bytes);
         self
     }
 }
@@ -82,14 +82,14 @@ impl PoolOptions {
 /// ```
 #[derive(Debug)]
 pub struct MemoryPool {
-    source: Arc<dyn Memory>,
+    source: Arc<dyn DeviceMemory>,
     device: Arc<Shelf<dyn DeviceBlock>>,
     locked: Arc<Shelf<dyn HostBlock>>,
 }
 
 impl MemoryPool {
     /// A pool of the memory of `source`.
-    pub fn new(source: Arc<dyn Memory>, options: PoolOptions) -> Arc<Self> {
+    pub fn new(source: Arc<dyn DeviceMemory>, options: PoolOptions) -> Arc<Self> {
         let device = Shelf::new(source.device(), "device memory", options.device);
         let locked = Shelf::new(source.device(), "page-locked host memory", options.locked);
         Arc::new(Self { source, device: Arc::new(device), locked: Arc::new(locked) })
@@ -114,12 +114,12 @@ impl MemoryPool {
     }
 
     /// Gives back what is kept of device memory beyond so many bytes; returns how many that were.
-    pub fn trim_to(&self, keep: usize) -> usize {
-        self.device.trim_to(keep)
+    pub fn trim_to(&self, cache_limit: usize) -> usize {
+        self.device.trim_to(cache_limit)
     }
 }
 
-impl Memory for MemoryPool {
+impl DeviceMemory for MemoryPool {
     fn device(&self) -> DeviceId {
         self.source.device()
     }
@@ -129,8 +129,8 @@ impl Memory for MemoryPool {
         Ok(Box::new(Pooled::new(block, bytes, class, &self.device)))
     }
 
-    fn locks_pages(&self) -> bool {
-        self.source.locks_pages()
+    fn supports_page_locked(&self) -> bool {
+        self.source.supports_page_locked()
     }
 
     fn page_locked(&self, bytes: usize) -> Result<Box<dyn HostBlock>, MemoryError> {

@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 /// So many ranges are kept apart at most: each is a copy of its own, and beyond that the ones with the smallest gap between them become one.
-pub const MOST_RANGES: usize = 32;
+pub const MAX_DIRTY_RANGES: usize = 32;
 
-/// A set of elements, as ranges in order that neither touch nor overlap; at most [`MOST_RANGES`] of them.
+/// A set of elements, as ranges in order that neither touch nor overlap; at most [`MAX_DIRTY_RANGES`] of them.
 ///
 /// With more, gaps are taken in, the smallest first. That is harmless: what lies in a gap is equal on both sides.
 ///
@@ -37,7 +37,7 @@ impl DirtyRanges {
             merged = merged.start.min(left.start)..merged.end.max(right.end);
         }
         self.0.splice(first..last, [merged]);
-        if self.0.len() > MOST_RANGES {
+        if self.0.len() > MAX_DIRTY_RANGES {
             self.take_in_smallest_gap();
         }
     }
@@ -56,7 +56,7 @@ impl DirtyRanges {
             );
         }
         self.0.splice(first..last, left);
-        if self.0.len() > MOST_RANGES {
+        if self.0.len() > MAX_DIRTY_RANGES {
             self.take_in_smallest_gap();
         }
     }
@@ -122,9 +122,9 @@ mod tests {
                     found[range.clone()].fill(true);
                 }
                 prop_assert!(ranges.as_slice().windows(2).all(|pair| pair[0].end < pair[1].start), "{:?}", ranges);
-                prop_assert!(ranges.as_slice().len() <= MOST_RANGES);
+                prop_assert!(ranges.as_slice().len() <= MAX_DIRTY_RANGES);
                 prop_assert!(found.iter().zip(&model).all(|(found, wanted)| found >= wanted), "{:?}", ranges);
-                if most <= MOST_RANGES {
+                if most <= MAX_DIRTY_RANGES {
                     prop_assert_eq!(found, model);
                 }
                 prop_assert_eq!(ranges.elements(), found.iter().filter(|found| **found).count());
@@ -136,12 +136,12 @@ mod tests {
     fn with_too_many_the_smallest_gap_goes_first() {
         let mut ranges = DirtyRanges::default();
         // Gaps of 9 but for one of 3, between the sixth and the seventh.
-        for index in 0..=MOST_RANGES {
+        for index in 0..=MAX_DIRTY_RANGES {
             let start = index * 10 - if index > 5 { 6 } else { 0 };
             ranges.insert(start..start + 1);
         }
-        assert_eq!(ranges.as_slice().len(), MOST_RANGES);
+        assert_eq!(ranges.as_slice().len(), MAX_DIRTY_RANGES);
         assert_eq!(ranges.as_slice()[5], 50..55);
-        assert_eq!(ranges.elements(), MOST_RANGES + 1 + 3);
+        assert_eq!(ranges.elements(), MAX_DIRTY_RANGES + 1 + 3);
     }
 }

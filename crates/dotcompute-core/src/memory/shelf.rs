@@ -54,7 +54,7 @@ pub(super) struct Bounds {
     /// Of bytes in use and kept together.
     pub(super) limit: Option<usize>,
     /// Of bytes kept.
-    pub(super) keep: Option<usize>,
+    pub(super) cache_limit: Option<usize>,
 }
 
 /// Blocks of one kind.
@@ -75,8 +75,8 @@ struct Inner<B: ?Sized> {
 impl<B: ?Sized> Inner<B> {
     /// Gives kept blocks back, the largest first, until no more than so many bytes are kept. Done under the lock, so that the bytes are
     /// back before anybody counts on them.
-    fn trim_to(&mut self, keep: usize) {
-        while self.stats.cached > keep {
+    fn trim_to(&mut self, cache_limit: usize) {
+        while self.stats.cached > cache_limit {
             let Some(mut entry) = self.kept.last_entry() else { return };
             let class = *entry.key();
             let block = entry.get_mut().pop();
@@ -125,10 +125,10 @@ impl<B: ?Sized> Shelf<B> {
     }
 
     /// Gives back what is kept beyond so many bytes; returns how many that were.
-    pub(super) fn trim_to(&self, keep: usize) -> usize {
+    pub(super) fn trim_to(&self, cache_limit: usize) -> usize {
         let mut inner = self.lock();
         let before = inner.stats.cached;
-        inner.trim_to(keep);
+        inner.trim_to(cache_limit);
         before - inner.stats.cached
     }
 
@@ -137,7 +137,7 @@ impl<B: ?Sized> Shelf<B> {
         let mut inner = self.lock();
         inner.bounds = bounds;
         let room = bounds.limit.map_or(usize::MAX, |limit| limit.saturating_sub(inner.stats.in_use));
-        inner.trim_to(room.min(bounds.keep.unwrap_or(usize::MAX)));
+        inner.trim_to(room.min(bounds.cache_limit.unwrap_or(usize::MAX)));
     }
 
     /// A block of at least so many bytes and its size class: one that is kept, or one that `make` makes.
@@ -174,7 +174,7 @@ impl<B: ?Sized> Shelf<B> {
     }
 
     /// Counts a block of this class as used; gives it if one is kept.
-    fn reserve(&self, asked: usize, class: usize) -> Result<Option<Box<B>>, MemoryError> {
+    fn reserve(&self, requested: usize, class: usize) -> Result<Option<Box<B>>, MemoryError> {
         let mut inner = self.lock();
         let block = inner.take_kept(class);
         let in_use = inner.stats.in_use;
@@ -182,12 +182,20 @@ impl<B: ?Sized> Shelf<B> {
             && let Some(limit) = inner.bounds.limit
         {
             let room = limit.saturating_sub(in_use);
-            let Some(keep) = room.checked_sub(class) else {
+            let Some(cache_limit) = room.checked_sub(class) else {
                 inner.stats.refused += 1;
                 let (device, what, fits) = (self.device, self.what, class_within(room));
-                return Err(MemoryError::Limit { device, what, asked, rounded: class, in_use, limit, fits });
+                return Err(MemoryError::Limit {
+                    device,
+                    what,
+                    requested,
+                    rounded: class,
+                    in_use,
+                    limit,
+                    fits,
+                });
             };
-            inner.trim_to(keep);
+            inner.trim_to(cache_limit);
         }
         inner.stats.in_use += class;
         inner.stats.blocks_in_use += 1;
@@ -205,9 +213,9 @@ impl<B: ?Sized> Shelf<B> {
         inner.kept.entry(class).or_default().push(block);
         inner.stats.cached += class;
         inner.stats.blocks_cached += 1;
-        let Bounds { limit, keep } = inner.bounds;
+        let Bounds { limit, cache_limit } = inner.bounds;
         let room = limit.map_or(usize::MAX, |limit| limit.saturating_sub(inner.stats.in_use));
-        inner.trim_to(room.min(keep.unwrap_or(usize::MAX)));
+        inner.trim_to(room.min(cache_limit.unwrap_or(usize::MAX)));
     }
 }
 

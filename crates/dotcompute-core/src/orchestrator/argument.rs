@@ -46,7 +46,7 @@ impl Element {
 pub enum ArgumentError {
     /// It is not what the kernel takes there.
     #[error("the kernel takes {takes}, and was given {given}")]
-    Differs {
+    TypeMismatch {
         /// What it takes.
         takes: String,
         /// What was given.
@@ -64,7 +64,7 @@ pub enum ArgumentError {
     },
     /// The buffer could not be brought to the device.
     #[error(transparent)]
-    Memory(#[from] MemoryError),
+    DeviceMemory(#[from] MemoryError),
 }
 
 /// Something that a kernel is launched on.
@@ -93,9 +93,9 @@ impl<'a> Argument<'a> {
     }
 
     /// Brings it to the device; adds the bytes that were copied for it.
-    pub(super) fn bind(self, device: DeviceId, copied: &mut u64) -> Result<Bound<'a>, ArgumentError> {
+    pub(super) fn bind(self, device: DeviceId, copied: &mut u64) -> Result<BoundArgument<'a>, ArgumentError> {
         let (buffer, writes) = match self.0 {
-            Kind::Value(value) => return Ok(Bound::Value(value)),
+            Kind::Value(value) => return Ok(BoundArgument::Value(value)),
             Kind::Read(buffer) => (buffer, false),
             Kind::Write(buffer) => (buffer, true),
         };
@@ -104,7 +104,7 @@ impl<'a> Argument<'a> {
         }
         let (buffer, bytes) = buffer.bind(writes)?;
         *copied += bytes;
-        Ok(Bound::Buffer(buffer))
+        Ok(BoundArgument::Buffer(buffer))
     }
 }
 
@@ -137,14 +137,14 @@ impl<T: Plain> AnyBuffer for UnifiedBuffer<T> {
 
 /// An argument on the device.
 #[derive(Debug)]
-pub enum Bound<'a> {
+pub enum BoundArgument<'a> {
     /// A buffer's half there.
     Buffer(BoundBuffer<'a>),
     /// A value.
     Value(BoundValue),
 }
 
-impl Bound<'_> {
+impl BoundArgument<'_> {
     /// What it is, for errors.
     #[must_use]
     pub fn describe(&self) -> String {
@@ -230,12 +230,12 @@ impl BoundValue {
 /// The arguments of a kernel on the host, to be taken in their order.
 #[derive(Debug)]
 pub struct Arguments<'a> {
-    rest: std::vec::IntoIter<Bound<'a>>,
+    rest: std::vec::IntoIter<BoundArgument<'a>>,
     geometry: Geometry,
 }
 
 impl<'a> Arguments<'a> {
-    pub(super) fn new(arguments: Vec<Bound<'a>>, geometry: Geometry) -> Self {
+    pub(super) fn new(arguments: Vec<BoundArgument<'a>>, geometry: Geometry) -> Self {
         Self { rest: arguments.into_iter(), geometry }
     }
 
@@ -249,13 +249,13 @@ impl<'a> Arguments<'a> {
     ///
     /// # Errors
     ///
-    /// [`ArgumentError::Differs`] if it is something else.
+    /// [`ArgumentError::TypeMismatch`] if it is something else.
     pub fn read<T: Plain>(&mut self) -> Result<&'a [T], ArgumentError> {
         let takes = || format!("a buffer of {}", type_name::<T>());
         let argument = self.next(takes)?;
         let given = argument.describe();
         match argument {
-            Bound::Buffer(BoundBuffer { element, view, .. }) if element == Element::of::<T>() => {
+            BoundArgument::Buffer(BoundBuffer { element, view, .. }) if element == Element::of::<T>() => {
                 let bytes: Option<&'a [u8]> = match view {
                     View::Read(bytes) => bytes,
                     View::Write(bytes) => bytes.map(|bytes| &*bytes),
@@ -264,7 +264,7 @@ impl<'a> Arguments<'a> {
             }
             _ => None,
         }
-        .ok_or_else(|| ArgumentError::Differs { takes: takes(), given })
+        .ok_or_else(|| ArgumentError::TypeMismatch { takes: takes(), given })
     }
 
     /// Takes the next argument: a buffer, to read and write.
@@ -277,14 +277,14 @@ impl<'a> Arguments<'a> {
         let argument = self.next(takes)?;
         let given = argument.describe();
         match argument {
-            Bound::Buffer(BoundBuffer { element, view: View::Write(Some(bytes)), .. })
+            BoundArgument::Buffer(BoundBuffer { element, view: View::Write(Some(bytes)), .. })
                 if element == Element::of::<T>() =>
             {
                 crate::memory::elements_mut(bytes)
             }
             _ => None,
         }
-        .ok_or_else(|| ArgumentError::Differs { takes: takes(), given })
+        .ok_or_else(|| ArgumentError::TypeMismatch { takes: takes(), given })
     }
 
     /// Takes the next argument: a value.
@@ -296,10 +296,10 @@ impl<'a> Arguments<'a> {
         let takes = || format!("a value of {}", type_name::<T>());
         let argument = self.next(takes)?;
         match &argument {
-            Bound::Value(value) if value.element == Element::of::<T>() => from_bytes(&value.bytes),
+            BoundArgument::Value(value) if value.element == Element::of::<T>() => from_bytes(&value.bytes),
             _ => None,
         }
-        .ok_or_else(|| ArgumentError::Differs { takes: takes(), given: argument.describe() })
+        .ok_or_else(|| ArgumentError::TypeMismatch { takes: takes(), given: argument.describe() })
     }
 
     /// How many have not been taken.
@@ -307,8 +307,8 @@ impl<'a> Arguments<'a> {
         self.rest.len()
     }
 
-    fn next(&mut self, takes: impl Fn() -> String) -> Result<Bound<'a>, ArgumentError> {
-        let missing = || ArgumentError::Differs { takes: takes(), given: String::from("nothing more") };
+    fn next(&mut self, takes: impl Fn() -> String) -> Result<BoundArgument<'a>, ArgumentError> {
+        let missing = || ArgumentError::TypeMismatch { takes: takes(), given: String::from("nothing more") };
         self.rest.next().ok_or_else(missing)
     }
 }

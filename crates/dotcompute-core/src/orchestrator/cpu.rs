@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Arguments, Bound, Geometry, LaunchProblem, Launcher, Origin};
+use super::{Arguments, BoundArgument, Geometry, KernelLaunchError, Launcher, Origin};
 use crate::accelerator::{Properties, cpu_properties};
 use crate::error::{HandlerResult, error_text, panic_text};
 
@@ -67,7 +67,7 @@ impl Launcher for CpuLauncher {
         Ok((source.clone(), Origin::Compiled))
     }
 
-    fn is_made_of(&self, kernel: &CpuKernel, source: &CpuKernel) -> bool {
+    fn is_built_from(&self, kernel: &CpuKernel, source: &CpuKernel) -> bool {
         Arc::ptr_eq(&kernel.0, &source.0)
     }
 
@@ -75,20 +75,20 @@ impl Launcher for CpuLauncher {
         &self,
         kernel: &CpuKernel,
         geometry: Geometry,
-        arguments: Vec<Bound<'_>>,
-    ) -> Result<Duration, LaunchProblem> {
+        arguments: Vec<BoundArgument<'_>>,
+    ) -> Result<Duration, KernelLaunchError> {
         let given = arguments.len();
         let mut arguments = Arguments::new(arguments, geometry);
         let begun = Instant::now();
         let outcome = catch_unwind(AssertUnwindSafe(|| (kernel.0)(&mut arguments)));
-        let took = begun.elapsed();
+        let elapsed = begun.elapsed();
         match outcome {
             Ok(Ok(())) if arguments.left() > 0 => {
-                Err(LaunchProblem::ArgumentCount { takes: given - arguments.left(), given })
+                Err(KernelLaunchError::ArgumentCount { takes: given - arguments.left(), given })
             }
-            Ok(Ok(())) => Ok(took),
-            Ok(Err(error)) => Err(LaunchProblem::Failed { cause: error_text(&error) }),
-            Err(payload) => Err(LaunchProblem::Panicked { text: panic_text(&*payload) }),
+            Ok(Ok(())) => Ok(elapsed),
+            Ok(Err(error)) => Err(KernelLaunchError::Failed { cause: error_text(&error) }),
+            Err(payload) => Err(KernelLaunchError::Panicked { text: panic_text(&*payload) }),
         }
     }
 }

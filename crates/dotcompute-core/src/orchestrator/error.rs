@@ -41,14 +41,14 @@ pub enum OrchestratorError {
         /// The kernel.
         kernel: Arc<str>,
         /// What went wrong.
-        source: LaunchProblem,
+        source: KernelLaunchError,
     },
 }
 
 /// Why a launch failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum LaunchProblem {
+pub enum KernelLaunchError {
     /// The device has no such grid or block.
     #[error("the device cannot run {problem}")]
     Geometry {

@@ -43,8 +43,10 @@ impl Geometry {
 
     /// Whether the device can run it, or why not.
     pub(super) fn check(self, properties: &Properties) -> Result<(), String> {
-        let Properties { most_grid, most_block, most_threads_per_block, most_shared, .. } = properties;
-        for (what, asked, most) in [("grid", self.grid, most_grid), ("block", self.block, most_block)] {
+        let Properties { max_grid_dims, max_block_dims, max_threads_per_block, max_shared_memory, .. } =
+            properties;
+        for (what, asked, most) in [("grid", self.grid, max_grid_dims), ("block", self.block, max_block_dims)]
+        {
             if asked.contains(&0) || asked.iter().zip(most).any(|(asked, most)| asked > most) {
                 return Err(format!(
                     "a {what} of {asked:?}, where each must be 1 at least and {most:?} at most"
@@ -52,11 +54,14 @@ impl Geometry {
             }
         }
         let threads = self.block.iter().map(|&side| u64::from(side)).fold(1, u64::saturating_mul);
-        if threads > u64::from(*most_threads_per_block) {
-            return Err(format!("a block of {threads} threads, where {most_threads_per_block} is the most"));
+        if threads > u64::from(*max_threads_per_block) {
+            return Err(format!("a block of {threads} threads, where {max_threads_per_block} is the most"));
         }
-        if self.shared > *most_shared {
-            return Err(format!("{} bytes of shared memory, where {most_shared} is the most", self.shared));
+        if self.shared > *max_shared_memory {
+            return Err(format!(
+                "{} bytes of shared memory, where {max_shared_memory} is the most",
+                self.shared
+            ));
         }
         Ok(())
     }
@@ -70,10 +75,10 @@ mod tests {
     #[test]
     fn what_no_device_has_is_refused_with_what_it_has() {
         let gpu = Properties {
-            most_threads_per_block: 1024,
-            most_block: [1024, 1024, 64],
-            most_grid: [1 << 30, 65535, 65535],
-            most_shared: 1 << 16,
+            max_threads_per_block: 1024,
+            max_block_dims: [1024, 1024, 64],
+            max_grid_dims: [1 << 30, 65535, 65535],
+            max_shared_memory: 1 << 16,
             ..cpu_properties()
         };
         let check = |geometry: Geometry| geometry.check(&gpu);

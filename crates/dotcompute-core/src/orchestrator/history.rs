@@ -19,11 +19,11 @@ pub struct Launch {
     /// When it began.
     pub at: SystemTime,
     /// How long it took to bring the buffers up to date on the device.
-    pub preparing: Duration,
+    pub prepare_time: Duration,
     /// Bytes that were copied for that.
     pub copied_bytes: u64,
     /// How long the kernel ran, measured where it ran. Zero if it did not.
-    pub running: Duration,
+    pub kernel_time: Duration,
     /// How long all of it took.
     pub total: Duration,
     /// What went wrong, if something did.
@@ -38,9 +38,9 @@ impl Launch {
             kernel,
             geometry,
             at,
-            preparing: none,
+            prepare_time: none,
             copied_bytes: 0,
-            running: none,
+            kernel_time: none,
             total: none,
             error: None,
         }

@@ -22,7 +22,7 @@
 //! let arguments = [Argument::value(3.0_f32), Argument::read(&mut x), Argument::write(&mut y)];
 //! let launch = orchestrator.launch("axpy", Geometry::linear(2, 256), arguments)?;
 //! assert_eq!(y.host()?, [13.0, 16.0]);
-//! println!("{}: {:?} in the kernel, {:?} in all", launch.kernel, launch.running, launch.total);
+//! println!("{}: {:?} in the kernel, {:?} in all", launch.kernel, launch.kernel_time, launch.total);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -39,9 +39,9 @@ mod error;
 mod geometry;
 mod history;
 
-pub use argument::{Argument, ArgumentError, Arguments, Bound, BoundBuffer, BoundValue, Element};
+pub use argument::{Argument, ArgumentError, Arguments, BoundArgument, BoundBuffer, BoundValue, Element};
 pub use cpu::{CpuKernel, CpuLauncher};
-pub use error::{LaunchProblem, OrchestratorError};
+pub use error::{KernelLaunchError, OrchestratorError};
 pub use geometry::Geometry;
 use history::History;
 pub use history::Launch;
@@ -50,9 +50,9 @@ pub use history::Launch;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Origin {
     /// It was there under its name already.
-    Kept,
+    Registered,
     /// It had been compiled by an earlier process, and was kept on disk.
-    Disk,
+    DiskCache,
     /// It was compiled.
     Compiled,
 }
@@ -63,7 +63,7 @@ pub struct Compilation {
     /// Where the kernel came from.
     pub origin: Origin,
     /// How long it took to have it.
-    pub took: Duration,
+    pub elapsed: Duration,
 }
 
 /// What an orchestrator needs of a device. It makes kernels and runs them; names, arguments, timing and history are not its concern.
@@ -88,19 +88,19 @@ pub trait Launcher: Send + Sync {
     ) -> Result<(Self::Kernel, Origin), Box<dyn std::error::Error + Send + Sync>>;
 
     /// Whether it is just this that the kernel was made of.
-    fn is_made_of(&self, kernel: &Self::Kernel, source: &Self::Source) -> bool;
+    fn is_built_from(&self, kernel: &Self::Kernel, source: &Self::Source) -> bool;
 
     /// Runs the kernel, and returns when it has run and how long it took. The buffers are of this device, and up to date there.
     ///
     /// # Errors
     ///
-    /// [`LaunchProblem`].
+    /// [`KernelLaunchError`].
     fn launch(
         &self,
         kernel: &Self::Kernel,
         geometry: Geometry,
-        arguments: Vec<Bound<'_>>,
-    ) -> Result<Duration, LaunchProblem>;
+        arguments: Vec<BoundArgument<'_>>,
+    ) -> Result<Duration, KernelLaunchError>;
 }
 
 /// Compiles, keeps and runs one-shot kernels on one device. Any number of threads may use it.
@@ -124,11 +124,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl<L: Launcher> Orchestrator<L> {
     /// How many launches are remembered, unless [`with_history`](Self::with_history) says otherwise.
-    pub const REMEMBERED: usize = 256;
+    pub const DEFAULT_HISTORY: usize = 256;
 
     /// One for the device of `launcher`.
     pub fn new(launcher: L) -> Self {
-        Self::with_history(launcher, Self::REMEMBERED)
+        Self::with_history(launcher, Self::DEFAULT_HISTORY)
     }
 
     /// As [`new`](Self::new), remembering so many launches; with 0, none.
@@ -148,7 +148,7 @@ impl<L: Launcher> Orchestrator<L> {
     /// [`OrchestratorError::Compile`]; [`OrchestratorError::NameTaken`] if the name is that of a kernel made of something else.
     pub fn compile(&self, name: &str, source: L::Source) -> Result<Compilation, OrchestratorError> {
         let begun = Instant::now();
-        let kept = |took| Compilation { origin: Origin::Kept, took };
+        let kept = |elapsed| Compilation { origin: Origin::Registered, elapsed };
         if self.is_kept(&lock(&self.kernels), name, &source)? {
             return Ok(kept(begun.elapsed()));
         }
@@ -161,7 +161,7 @@ impl<L: Launcher> Orchestrator<L> {
             return Ok(kept(begun.elapsed()));
         }
         kernels.insert(name.into(), Arc::new(kernel));
-        Ok(Compilation { origin, took: begun.elapsed() })
+        Ok(Compilation { origin, elapsed: begun.elapsed() })
     }
 
     fn is_kept(
@@ -172,7 +172,7 @@ impl<L: Launcher> Orchestrator<L> {
     ) -> Result<bool, OrchestratorError> {
         match kernels.get(name) {
             None => Ok(false),
-            Some(kernel) if self.launcher.is_made_of(kernel, source) => Ok(true),
+            Some(kernel) if self.launcher.is_built_from(kernel, source) => Ok(true),
             Some(_) => Err(OrchestratorError::NameTaken { kernel: name.into() }),
         }
     }
@@ -224,15 +224,19 @@ impl<L: Launcher> Orchestrator<L> {
     ) -> Result<(), OrchestratorError> {
         let properties = self.launcher.properties();
         let failed = |problem| OrchestratorError::Launch { kernel: Arc::clone(name), source: problem };
-        launch.geometry.check(properties).map_err(|problem| failed(LaunchProblem::Geometry { problem }))?;
+        launch
+            .geometry
+            .check(properties)
+            .map_err(|problem| failed(KernelLaunchError::Geometry { problem }))?;
         let begun = Instant::now();
         let mut bound = Vec::new();
         for (position, argument) in arguments.into_iter().enumerate() {
             let argument = argument.bind(properties.device, &mut launch.copied_bytes);
-            bound.push(argument.map_err(|problem| failed(LaunchProblem::Argument { position, problem }))?);
+            bound
+                .push(argument.map_err(|problem| failed(KernelLaunchError::Argument { position, problem }))?);
         }
-        launch.preparing = begun.elapsed();
-        launch.running = self.launcher.launch(kernel, launch.geometry, bound).map_err(failed)?;
+        launch.prepare_time = begun.elapsed();
+        launch.kernel_time = self.launcher.launch(kernel, launch.geometry, bound).map_err(failed)?;
         Ok(())
     }
 

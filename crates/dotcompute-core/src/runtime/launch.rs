@@ -7,7 +7,7 @@ use dotcompute_ring::mailbox;
 
 use super::Runtime;
 use crate::attendant::{self, Attendant};
-use crate::backend::device::DevicePort;
+use crate::backend::device_port::DevicePort;
 use crate::backend::{Backend, BackendError, BackendKind, LaunchPlan, Program, Residency, Resident};
 use crate::device::DeviceKernel;
 use crate::driver::HandlerDriver;
@@ -279,7 +279,7 @@ type OnDevice = (Box<dyn Residency>, Box<dyn DevicePort>);
 fn reside_on(device: &dyn Backend, core: &Core, program: Program) -> Result<OnDevice, BackendError> {
     let plan = LaunchPlan { kernel: Arc::clone(&core.name), placement: core.options.placement, program };
     let Resident { residency, port } = device.launch(plan)?;
-    let port = port.ok_or_else(|| BackendError::Unsuitable {
+    let port = port.ok_or_else(|| BackendError::Unsupported {
         backend: device.kind(),
         problem: String::from("it gave no port for a device program: it is not a device's backend"),
     })?;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use dotcompute_core::memory::{
-    DeviceSlice, DeviceSliceMut, MOST_RANGES, Memory, MemoryError, MemoryPool, PoolOptions, State, Transfers,
-    UnifiedBuffer,
+    BufferState, DeviceMemory, DeviceSlice, DeviceSliceMut, MAX_DIRTY_RANGES, MemoryError, MemoryPool,
+    PoolOptions, Transfers, UnifiedBuffer,
 };
 use proptest::prelude::*;
 
@@ -71,14 +71,14 @@ impl Model {
         }
     }
 
-    fn state(&self) -> State {
+    fn state(&self) -> BufferState {
         match (self.host, self.device, count(&self.newer_on_host), count(&self.newer_on_device)) {
-            (false, false, ..) => State::Uninitialized,
-            (true, false, ..) => State::HostOnly,
-            (false, true, ..) => State::DeviceOnly,
-            (true, true, 0, 0) => State::Synchronized,
-            (true, true, _, 0) => State::HostDirty,
-            (true, true, ..) => State::DeviceDirty,
+            (false, false, ..) => BufferState::Uninitialized,
+            (true, false, ..) => BufferState::HostOnly,
+            (false, true, ..) => BufferState::DeviceOnly,
+            (true, true, 0, 0) => BufferState::Synchronized,
+            (true, true, _, 0) => BufferState::HostDirty,
+            (true, true, ..) => BufferState::DeviceDirty,
         }
     }
 }
@@ -162,8 +162,8 @@ pub fn follow(model: &mut Model, op: &Op) -> (usize, usize) {
         Op::HostRead => (model.host_looks(), 0),
         Op::DeviceRead => (0, model.device_looks()),
         Op::Synchronize => match model.state() {
-            State::HostDirty => (0, model.device_looks()),
-            State::DeviceDirty => (model.host_looks(), 0),
+            BufferState::HostDirty => (0, model.device_looks()),
+            BufferState::DeviceDirty => (model.host_looks(), 0),
             _ => (0, 0),
         },
         Op::ReleaseHost if model.host => {
@@ -182,7 +182,7 @@ pub fn follow(model: &mut Model, op: &Op) -> (usize, usize) {
 
 /// Both sides see what either wrote, and only what has changed is copied.
 pub fn agrees<S: Side>(
-    memory: Arc<dyn Memory>,
+    memory: Arc<dyn DeviceMemory>,
     ops: Vec<(Op, bool)>,
     locked: bool,
 ) -> Result<(), TestCaseError> {
@@ -199,7 +199,7 @@ pub fn agrees<S: Side>(
         to_host += 2 * down as u64;
         to_device += 2 * up as u64;
         let Transfers { to_host_bytes, to_device_bytes, .. } = buffer.transfers();
-        if model.ranges <= MOST_RANGES {
+        if model.ranges <= MAX_DIRTY_RANGES {
             prop_assert_eq!((to_host_bytes, to_device_bytes), (to_host, to_device), "{:?}", op);
             prop_assert_eq!(buffer.state(), model.state());
         } else {

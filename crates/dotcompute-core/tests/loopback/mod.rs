@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use dotcompute_core::backend::device::{
+use dotcompute_core::backend::device_port::{
     AfterFault, DeviceCommand, DeviceEvent, DeviceMessage, DevicePort, DeviceProgram, DeviceState, StateImage,
 };
 use dotcompute_core::backend::{
@@ -135,7 +135,7 @@ impl Kernel {
     fn run(&self, handler: Handler) {
         loop {
             let mut inner = self.lock();
-            let (ticket, message) = loop {
+            let (sequence, message) = loop {
                 let next = match inner.command {
                     _ if Self::is_lost(&inner) => Some(inner.state.clone()),
                     Some(DeviceCommand::Stop) => Some(DeviceState::Stopped),
@@ -169,14 +169,14 @@ impl Kernel {
             let mut outs = Vec::new();
             let code = handler(&mut memory, &message, &mut outs);
             for out in outs {
-                self.publish(Event::Out(ticket, out));
+                self.publish(Event::Out(sequence, out));
             }
             if code != 0 {
-                self.publish(Event::Failed(ticket, code));
+                self.publish(Event::Failed(sequence, code));
             }
             self.update(|inner| {
                 inner.memory = memory;
-                inner.done = ticket + 1;
+                inner.done = sequence + 1;
                 if code != 0 && self.program.after_fault == AfterFault::Hold && !Self::is_lost(inner) {
                     inner.state = DeviceState::Faulted;
                     // Holds until it is commanded anew; a stop that came meanwhile stays.
@@ -208,19 +208,19 @@ struct LoopbackPort {
 }
 
 impl DevicePort for LoopbackPort {
-    fn room(&self) -> usize {
+    fn free_slots(&self) -> usize {
         let inner = self.kernel.lock();
-        self.kernel.program.queue - (inner.posted - inner.done) as usize
+        self.kernel.program.queue_capacity - (inner.posted - inner.done) as usize
     }
 
     fn post(&mut self, message: DeviceMessage<'_>) {
-        assert!(self.room() > 0, "posted without room");
+        assert!(self.free_slots() > 0, "posted without room");
         assert_eq!(message.payload.len(), self.kernel.program.input.size);
         self.kernel.update(|inner| {
-            assert_eq!(message.ticket, inner.posted, "tickets in order");
+            assert_eq!(message.sequence, inner.posted, "tickets in order");
             assert_ne!(inner.command, Some(DeviceCommand::Stop), "posted after the stop");
             inner.posted += 1;
-            inner.inbox.push_back((message.ticket, message.payload.to_vec()));
+            inner.inbox.push_back((message.sequence, message.payload.to_vec()));
         });
     }
 
@@ -231,16 +231,18 @@ impl DevicePort for LoopbackPort {
             drop(inner);
             kernel.changed.notify_all();
             return Some(match self.taken.insert(event) {
-                Event::Out(ticket, Out::Sent(output)) => {
-                    DeviceEvent::Sent { ticket: *ticket, output, linked: 0 }
+                Event::Out(sequence, Out::Sent(output)) => {
+                    DeviceEvent::Sent { sequence: *sequence, output, linked: 0 }
                 }
-                Event::Out(ticket, Out::Replied(output)) => DeviceEvent::Replied { ticket: *ticket, output },
-                Event::Failed(ticket, code) => DeviceEvent::Failed { ticket: *ticket, code: *code },
+                Event::Out(sequence, Out::Replied(output)) => {
+                    DeviceEvent::Replied { sequence: *sequence, output }
+                }
+                Event::Failed(sequence, code) => DeviceEvent::Failed { sequence: *sequence, code: *code },
             });
         }
-        let below = inner.done;
-        (std::mem::replace(&mut inner.done_seen, below) != below)
-            .then_some(DeviceEvent::Done { below, handling: Some(Duration::from_micros(1)) })
+        let up_to = inner.done;
+        (std::mem::replace(&mut inner.done_seen, up_to) != up_to)
+            .then_some(DeviceEvent::Done { up_to, handler_time: Some(Duration::from_micros(1)) })
     }
 
     fn has_event(&self) -> bool {
@@ -284,7 +286,7 @@ impl DevicePort for LoopbackPort {
         Ok(())
     }
 
-    fn listen(&mut self, waker: &Waker, _takes_events: bool) {
+    fn register_waker(&mut self, waker: &Waker, _takes_events: bool) {
         self.kernel.lock().waker = Some(waker.clone());
     }
 }

@@ -1,6 +1,6 @@
 //! What was compiled.
 
-use super::{Diagnostic, Figures, diagnostic, figures};
+use super::{Diagnostic, ResourceUsage, diagnostic, resource_usage};
 
 /// Machine code for one architecture: an ELF file of NVIDIA's.
 ///
@@ -42,7 +42,7 @@ impl Kernel {
     }
 
     /// What each function took of the device, as the assembler reported it.
-    pub fn figures(&self) -> Vec<Figures> {
-        figures::parse(&self.log)
+    pub fn resource_usage(&self) -> Vec<ResourceUsage> {
+        resource_usage::parse(&self.log)
     }
 }

@@ -20,7 +20,7 @@
 //!         extern "C" __global__ void scale(float* x) { x[threadIdx.x] *= FACTOR; }
 //!     "#));
 //! let kernel = toolchain.compile(&input)?;
-//! println!("{} bytes, {:?}", kernel.cubin.as_bytes().len(), kernel.figures());
+//! println!("{} bytes, {:?}", kernel.cubin.as_bytes().len(), kernel.resource_usage());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -31,13 +31,13 @@
 mod cubin;
 mod diagnostic;
 mod error;
-mod figures;
 mod input;
+mod resource_usage;
 mod toolchain;
 
 pub use cubin::{Cubin, Kernel};
 pub use diagnostic::{Diagnostic, Severity};
 pub use error::{CompileError, NoLinker, Stage};
-pub use figures::Figures;
 pub use input::{Input, LtoIr, Source};
+pub use resource_usage::ResourceUsage;
 pub use toolchain::Toolchain;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cudarc::driver::result;
 use dotcompute_core::accelerator::{Accelerator, Properties};
 use dotcompute_core::backend::{BackendError, BackendKind};
-use dotcompute_core::memory::{DeviceId, Memory};
+use dotcompute_core::memory::{DeviceId, DeviceMemory};
 
 use super::buffers::CudaMemory;
 use super::ground::device_error;
@@ -27,7 +27,7 @@ use crate::driver::{Device, Driver, DriverError};
 pub fn accelerators() -> Result<Vec<Accelerator>, DriverError> {
     let accelerator = |device: Device| {
         Accelerator::new(properties(&device), move || {
-            CudaMemory::of(&device).map(|memory| memory as Arc<dyn Memory>)
+            CudaMemory::of(&device).map(|memory| memory as Arc<dyn DeviceMemory>)
         })
     };
     Ok(Driver::open()?.devices()?.into_iter().map(accelerator).collect())
@@ -55,12 +55,12 @@ pub(super) fn properties(device: &Device) -> Properties {
         device: DeviceId { backend: BackendKind::Cuda, index: device.index },
         name: device.name.clone(),
         memory: Some(device.memory),
-        units: device.multiprocessors,
-        warp: device.warp,
-        most_threads_per_block: device.threads_per_block,
-        most_block: device.block_dimensions,
-        most_grid: device.grid_dimensions,
-        most_shared: device.shared_per_block,
+        compute_units: device.multiprocessors,
+        warp_size: device.warp,
+        max_threads_per_block: device.threads_per_block,
+        max_block_dims: device.block_dimensions,
+        max_grid_dims: device.grid_dimensions,
+        max_shared_memory: device.shared_per_block,
         compute_capability: Some((device.architecture.major, device.architecture.minor)),
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use cudarc::driver::{CudaContext, result, sys};
 use dotcompute_core::backend::{BackendError, BackendKind};
-use dotcompute_core::memory::{DeviceBlock, DeviceId, HostBlock, Memory, MemoryError};
+use dotcompute_core::memory::{DeviceBlock, DeviceId, DeviceMemory, HostBlock, MemoryError};
 
 use super::ground::{Ground, device_error};
 use super::memory::{Graveyard, Pinned};
@@ -49,7 +49,7 @@ impl CudaMemory {
     ///
     /// # Errors
     ///
-    /// [`BackendError::Unavailable`] without a driver, without such a device, or if it has no memory pools; [`BackendError::NotQuiet`] if
+    /// [`BackendError::Unavailable`] without a driver, without such a device, or if it has no memory pools; [`BackendError::QuiesceTimeout`] if
     /// ring kernels did not make way; [`BackendError::Device`] with the driver's own word.
     pub fn open(index: u32) -> Result<Arc<Self>, BackendError> {
         let driver = Driver::open().map_err(|error| unavailable(&error))?;
@@ -117,10 +117,10 @@ impl Inner {
 }
 
 fn is_out_of_memory(error: &DriverError) -> bool {
-    matches!(error, DriverError::Call { code: OUT_OF_MEMORY, .. } | DriverError::NoMemory { .. })
+    matches!(error, DriverError::Call { code: OUT_OF_MEMORY, .. } | DriverError::OutOfMemory { .. })
 }
 
-impl Memory for CudaMemory {
+impl DeviceMemory for CudaMemory {
     fn device(&self) -> DeviceId {
         self.0.device
     }
@@ -139,13 +139,13 @@ impl Memory for CudaMemory {
             Ok(()) => Ok(Box::new(Block { address, len: bytes, memory: Arc::clone(inner) })),
             Err(error) if is_out_of_memory(&error) => {
                 let free = result::mem_get_info().ok().map(|(free, _)| free as u64);
-                Err(MemoryError::NoDeviceMemory { device: inner.device, asked: bytes, free })
+                Err(MemoryError::NoDeviceMemory { device: inner.device, requested: bytes, free })
             }
             Err(error) => Err(inner.failed(doing(), &error)),
         }
     }
 
-    fn locks_pages(&self) -> bool {
+    fn supports_page_locked(&self) -> bool {
         true
     }
 
@@ -157,7 +157,7 @@ impl Memory for CudaMemory {
         let doing = || format!("page-locking {bytes} bytes of the host");
         match made.map_err(|error| inner.failed(doing(), &error))? {
             Ok(pinned) => Ok(Box::new(Locked { pinned, len: bytes })),
-            Err(error) if is_out_of_memory(&error) => Err(MemoryError::NoHostMemory { asked: bytes }),
+            Err(error) if is_out_of_memory(&error) => Err(MemoryError::NoHostMemory { requested: bytes }),
             Err(error) => Err(inner.failed(doing(), &error)),
         }
     }

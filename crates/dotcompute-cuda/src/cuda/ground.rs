@@ -48,7 +48,7 @@ impl Ground {
     /// Runs `act` with nothing of ours on the device.
     pub(super) fn quiesced<T>(&self, patience: Duration, act: impl FnOnce() -> T) -> Result<T, BackendError> {
         let deadline = Instant::now() + patience;
-        let not_quiet = |kernels| BackendError::NotQuiet { kernels, waited: patience };
+        let not_quiet = |kernels| BackendError::QuiesceTimeout { kernels, waited: patience };
         let acted = self.tenants.make_way(patience, || {
             self.see_all_off(deadline)?;
             self.graveyard.clear();

@@ -76,7 +76,7 @@ impl Pinned {
         let flags = sys::CU_MEMHOSTALLOC_DEVICEMAP | sys::CU_MEMHOSTALLOC_PORTABLE;
         // SAFETY: a context is current; the flags are two of those there are.
         let base = unsafe { result::malloc_host(bytes, flags) }.map_err(DriverError::while_doing(doing()))?;
-        let missing = || DriverError::NoMemory { doing: doing() };
+        let missing = || DriverError::OutOfMemory { doing: doing() };
         let base = NonNull::new(base.cast::<u8>()).ok_or_else(missing)?;
         let mut pinned =
             Self { base, bytes, device: 0, context: Arc::clone(context), graveyard: Arc::clone(graveyard) };

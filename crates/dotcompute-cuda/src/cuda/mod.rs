@@ -15,7 +15,7 @@
 //!   it: a launch has those that are there make way for a moment, at a message boundary.
 //! - All work is on streams of our own that wait for no other.
 //! - A ring kernel leaves by itself when idle, and comes back with the next message. A busy one leaves for a moment after every
-//!   [`longest_stay`](CudaOptions::longest_stay), so that whoever waits for the whole device gets his turn.
+//!   [`max_residency`](CudaOptions::max_residency), so that whoever waits for the whole device gets his turn.
 //! - Hearts are watched, and the stream of each ring kernel is looked at: an error of the context fails all that is in it.
 
 mod accelerators;
@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cudarc::driver::{CudaContext, result, sys};
-use dotcompute_core::backend::device::DeviceProgram;
+use dotcompute_core::backend::device_port::DeviceProgram;
 use dotcompute_core::backend::{Backend, BackendError, BackendKind, LaunchPlan, Program, Resident};
 
 use crate::account::Account;
@@ -62,15 +62,15 @@ pub struct CudaOptions {
     /// Multiprocessors that ring kernels may take. Default all; a block takes one.
     pub multiprocessors: Option<u32>,
     /// How long a heart may be silent before its ring kernel is lost. Default 10 seconds; a handler that works longer needs more.
-    pub heart_patience: Duration,
+    pub heartbeat_timeout: Duration,
     /// How long a ring kernel stays without a message before it leaves. Default 1 second; zero: it stays.
-    pub idle_grace: Duration,
+    pub idle_timeout: Duration,
     /// How long a ring kernel stays at a stretch before it leaves for a moment, at a message boundary: a call of anybody's that waits for the
     /// whole device waits at most so long, and then gets its turn. Default 2 seconds; zero: it stays, and such a call waits for
     /// [`quiesced`](dotcompute_core::runtime::Runtime::quiesced) or for an idle time.
-    pub longest_stay: Duration,
+    pub max_residency: Duration,
     /// How long a launch waits for the ring kernels that are there to make way. Default 5 seconds.
-    pub launch_patience: Duration,
+    pub quiesce_timeout: Duration,
     /// Where the compiler and the linker are looked for.
     pub search: Search,
 }
@@ -80,10 +80,10 @@ impl Default for CudaOptions {
         Self {
             device: 0,
             multiprocessors: None,
-            heart_patience: Duration::from_secs(10),
-            idle_grace: Duration::from_secs(1),
-            longest_stay: Duration::from_secs(2),
-            launch_patience: Duration::from_secs(5),
+            heartbeat_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(1),
+            max_residency: Duration::from_secs(2),
+            quiesce_timeout: Duration::from_secs(5),
             search: Search::from_environment(),
         }
     }
@@ -148,7 +148,7 @@ impl CudaBackend {
         }
         let toolchain = toolchain(&options.search)?;
         let context = live_context(&device).map_err(|error| unavailable(&error))?;
-        let watcher = Watcher::start("dc-cuda", options.heart_patience)
+        let watcher = Watcher::start("dc-cuda", options.heartbeat_timeout)
             .map_err(|source| BackendError::Thread { source })?;
         let multiprocessors = options.multiprocessors.unwrap_or(u32::MAX).min(device.multiprocessors);
         Ok(Arc::new(Self {
@@ -170,7 +170,7 @@ impl CudaBackend {
 
     fn make_resident(&self, kernel: &str, program: &DeviceProgram) -> Result<Resident, BackendError> {
         crate::limits::check(program).map_err(|problem| device_error("checking the launch", &problem))?;
-        let plan = Plan::new(program.input.size, program.output.size, program.queue)
+        let plan = Plan::new(program.input.size, program.output.size, program.queue_capacity)
             .map_err(|error| device_error("laying out its rings", &error))?;
         let input = compile_input(kernel, program, self.device.architecture).ok_or_else(|| {
             device_error(
@@ -181,7 +181,7 @@ impl CudaBackend {
         let compiled = self.cache.compile(&self.toolchain, &input);
         let compiled = compiled.map_err(|error| device_error("compiling its handler", &error))?;
         // Loading code and taking memory waits for the device.
-        self.ground.quiesced(self.options.launch_patience, || {
+        self.ground.quiesced(self.options.quiesce_timeout, || {
             let module = Module::load(&self.context, &compiled.kernel.cubin)
                 .map_err(|error| device_error("loading its code", &error))?;
             self.start(kernel, program, plan, module)
@@ -209,8 +209,8 @@ impl CudaBackend {
             module,
             function,
             words: Arc::clone(&exchange.words),
-            patience: self.options.launch_patience,
-            stays: Stays { idle: self.options.idle_grace, longest: self.options.longest_stay },
+            patience: self.options.quiesce_timeout,
+            stays: Stays { idle: self.options.idle_timeout, longest: self.options.max_residency },
             shares,
         };
         let stage = Arc::new(CudaStage::new(kernel, program, ingredients).map_err(|error| refused(&error))?);
@@ -250,7 +250,7 @@ impl Backend for CudaBackend {
     fn launch(&self, plan: LaunchPlan) -> Result<Resident, BackendError> {
         match plan.program {
             Program::Device(program) => self.make_resident(&plan.kernel, &program),
-            _ => Err(BackendError::Unsuitable {
+            _ => Err(BackendError::Unsupported {
                 backend: BackendKind::Cuda,
                 problem: String::from("it is a task for the host, not code for a device"),
             }),

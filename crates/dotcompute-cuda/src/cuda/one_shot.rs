@@ -9,7 +9,7 @@ use cudarc::driver::{CudaContext, sys};
 use dotcompute_core::accelerator::Properties;
 use dotcompute_core::backend::BackendError;
 use dotcompute_core::orchestrator::{
-    ArgumentError, Bound, Geometry, LaunchProblem, Launcher, Orchestrator, Origin,
+    ArgumentError, BoundArgument, Geometry, KernelLaunchError, Launcher, Orchestrator, Origin,
 };
 
 use super::accelerators::properties;
@@ -93,7 +93,7 @@ pub struct LoadedKernel {
 /// let mut x = UnifiedBuffer::from_slice(CudaMemory::open(0)?, &[1.0_f32, 2.0])?;
 /// let launch = orchestrator.launch("twice", Geometry::linear(2, 2), [Argument::write(&mut x)])?;
 /// assert_eq!(x.host()?, [2.0, 4.0]);
-/// println!("{:?} on the device", launch.running);
+/// println!("{:?} on the device", launch.kernel_time);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct CudaLauncher {
@@ -132,7 +132,7 @@ impl CudaLauncher {
             context: live_context(&device).map_err(|error| unavailable(&error))?,
             ground: Ground::of(&device),
             cache: Cache::from_environment(),
-            patience: options.launch_patience,
+            patience: options.quiesce_timeout,
             lanes: Mutex::default(),
             device,
         })
@@ -146,7 +146,7 @@ impl CudaLauncher {
         let input = Input::new(source.entry.clone(), self.device.architecture).source(text);
         let compiled = self.cache.compile(&self.toolchain, &input)?;
         let origin = match compiled.origin {
-            Cached::Cache => Origin::Disk,
+            Cached::Cache => Origin::DiskCache,
             _ => Origin::Compiled,
         };
         let loaded = self.ground.quiesced(self.patience, || {
@@ -188,7 +188,7 @@ impl Launcher for CudaLauncher {
         self.load(source)
     }
 
-    fn is_made_of(&self, kernel: &LoadedKernel, source: &CudaKernel) -> bool {
+    fn is_built_from(&self, kernel: &LoadedKernel, source: &CudaKernel) -> bool {
         kernel.source == *source
     }
 
@@ -196,8 +196,8 @@ impl Launcher for CudaLauncher {
         &self,
         kernel: &LoadedKernel,
         geometry: Geometry,
-        arguments: Vec<Bound<'_>>,
-    ) -> Result<Duration, LaunchProblem> {
+        arguments: Vec<BoundArgument<'_>>,
+    ) -> Result<Duration, KernelLaunchError> {
         let mut values = check(&kernel.parameters, &arguments)?;
         let lane = self.lane()?;
         // SAFETY: `check` has found an argument of its size for each parameter. The buffers are of this device and borrowed by
@@ -207,26 +207,26 @@ impl Launcher for CudaLauncher {
         if ran.is_ok() {
             self.lanes.lock().unwrap_or_else(PoisonError::into_inner).push(lane);
         }
-        ran.map_err(|error| LaunchProblem::Backend(device_error("running it", &error)))
+        ran.map_err(|error| KernelLaunchError::Backend(device_error("running it", &error)))
     }
 }
 
 /// The bytes of each argument, if the kernel takes such.
-fn check(parameters: &[usize], arguments: &[Bound<'_>]) -> Result<Vec<Box<[u8]>>, LaunchProblem> {
+fn check(parameters: &[usize], arguments: &[BoundArgument<'_>]) -> Result<Vec<Box<[u8]>>, KernelLaunchError> {
     if parameters.len() != arguments.len() {
-        return Err(LaunchProblem::ArgumentCount { takes: parameters.len(), given: arguments.len() });
+        return Err(KernelLaunchError::ArgumentCount { takes: parameters.len(), given: arguments.len() });
     }
-    let bytes = |(position, (&size, argument)): (usize, (&usize, &Bound<'_>))| {
+    let bytes = |(position, (&size, argument)): (usize, (&usize, &BoundArgument<'_>))| {
         let bytes: Box<[u8]> = match argument {
-            Bound::Buffer(buffer) => buffer.address().to_le_bytes().into(),
-            Bound::Value(value) => value.bytes().into(),
+            BoundArgument::Buffer(buffer) => buffer.address().to_le_bytes().into(),
+            BoundArgument::Value(value) => value.bytes().into(),
         };
         if bytes.len() == size {
             return Ok(bytes);
         }
         let takes = format!("a parameter of {size} bytes");
         let given = format!("{}, which takes {}", argument.describe(), bytes.len());
-        Err(LaunchProblem::Argument { position, problem: ArgumentError::Differs { takes, given } })
+        Err(KernelLaunchError::Argument { position, problem: ArgumentError::TypeMismatch { takes, given } })
     };
     parameters.iter().zip(arguments).enumerate().map(bytes).collect()
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cudarc::driver::{CudaContext, result, sys};
-use dotcompute_core::backend::device::{DeviceProgram, Shape};
+use dotcompute_core::backend::device_port::{DeviceProgram, Shape};
 use dotcompute_core::backend::{BackendError, Residency};
 
 use super::ground::{Ground, device_error};
@@ -217,7 +217,7 @@ impl Parts {
         self.context.bind_to_thread().map_err(DriverError::while_doing(doing()))?;
         let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = Vec::new();
-        state.try_reserve_exact(self.size).map_err(|_| DriverError::NoMemory { doing: doing() })?;
+        state.try_reserve_exact(self.size).map_err(|_| DriverError::OutOfMemory { doing: doing() })?;
         while state.len() < self.size {
             let length = (self.size - state.len()).min(PIECE);
             let (to, from) = (&mut staging.bytes_mut()[..length], self.state.address() + state.len() as u64);
@@ -248,7 +248,7 @@ impl Parts {
         if self.copying.wait(Instant::now() + COPYING)? {
             Ok(())
         } else {
-            Err(DriverError::TooSlow { doing: doing(), waited: COPYING })
+            Err(DriverError::TimedOut { doing: doing(), waited: COPYING })
         }
     }
 
@@ -336,7 +336,10 @@ impl CudaLink {
         if self.stream.wait(Instant::now() + COPYING)? {
             return Ok(());
         }
-        Err(DriverError::TooSlow { doing: format!("moving {} bytes of a link", self.bytes), waited: COPYING })
+        Err(DriverError::TimedOut {
+            doing: format!("moving {} bytes of a link", self.bytes),
+            waited: COPYING,
+        })
     }
 
     fn copy(&self) -> Result<Vec<u8>, DriverError> {

@@ -42,13 +42,13 @@ pub enum DriverError {
     },
     /// There is no memory.
     #[error("the CUDA driver, {doing}: it gave none; free some, or ask for less")]
-    NoMemory {
+    OutOfMemory {
         /// What was being done.
         doing: String,
     },
     /// Something took longer than it may.
     #[error("the CUDA driver, {doing}: it was not done after {waited:?}; is the device hung?")]
-    TooSlow {
+    TimedOut {
         /// What was being done.
         doing: String,
         /// How long was waited.

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use dotcompute_core::backend::device::DeviceProgram;
+use dotcompute_core::backend::device_port::DeviceProgram;
 use libloading::Library;
 use tempfile::TempDir;
 
@@ -15,10 +15,10 @@ use crate::device_code::{HEADERS, host_sources};
 use crate::protocol::Launch;
 
 /// The environment variable with more flags for the compiler, such as `-fsanitize=thread`, separated by spaces.
-pub const VARIABLE_FLAGS: &str = "DOTCOMPUTE_EMULATED_CXXFLAGS";
+pub const CXXFLAGS_ENV_VAR: &str = "DOTCOMPUTE_EMULATED_CXXFLAGS";
 
 /// The environment variable with a folder to keep what was compiled in, for debuggers and sanitizers that look for it while it runs.
-pub const VARIABLE_KEEP: &str = "DOTCOMPUTE_EMULATED_KEEP";
+pub const KEEP_DIR_ENV_VAR: &str = "DOTCOMPUTE_EMULATED_KEEP";
 
 /// Why a handler could not be compiled for the emulated device.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +93,7 @@ pub(super) fn compile(kernel: &str, program: &DeviceProgram) -> Result<Arc<Code>
     type Known = Mutex<HashMap<String, Arc<Code>>>;
     static KNOWN: OnceLock<Known> = OnceLock::new();
     let text = text(&host_sources(program).ok_or(CompilerError::NoText)?);
-    let flags = std::env::var(VARIABLE_FLAGS).unwrap_or_default();
+    let flags = std::env::var(CXXFLAGS_ENV_VAR).unwrap_or_default();
     let key = format!("{flags}\n{text}");
     let known = KNOWN.get_or_init(Known::default);
     let find = || known.lock().unwrap_or_else(PoisonError::into_inner).get(&key).map(Arc::clone);
@@ -144,7 +144,7 @@ pub fn find_compiler() -> Option<String> {
 
 /// A folder for one ring kernel, which goes when it is dropped unless it is to be kept.
 fn folder() -> std::io::Result<TempDir> {
-    match std::env::var_os(VARIABLE_KEEP) {
+    match std::env::var_os(KEEP_DIR_ENV_VAR) {
         None => tempfile::tempdir(),
         Some(kept) => tempfile::Builder::new().prefix("kernel-").disable_cleanup(true).tempdir_in(kept),
     }

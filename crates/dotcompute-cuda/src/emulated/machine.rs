@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use dotcompute_core::backend::device::DeviceProgram;
+use dotcompute_core::backend::device_port::DeviceProgram;
 use dotcompute_core::backend::{BackendError, BackendKind, Residency};
 
 use super::compiler::{Code, Home, Thread};
@@ -185,7 +185,7 @@ impl Stage for Threads {
     }
 
     fn quiesced(&self, act: &mut dyn FnMut()) -> Result<(), BackendError> {
-        let not_quiet = |kernels| BackendError::NotQuiet { kernels, waited: PATIENCE };
+        let not_quiet = |kernels| BackendError::QuiesceTimeout { kernels, waited: PATIENCE };
         self.tenants.make_way(PATIENCE, act).map_err(not_quiet)
     }
 

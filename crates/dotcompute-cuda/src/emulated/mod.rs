@@ -18,7 +18,7 @@ mod machine;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dotcompute_core::backend::device::DeviceProgram;
+use dotcompute_core::backend::device_port::DeviceProgram;
 use dotcompute_core::backend::{Backend, BackendError, BackendKind, LaunchPlan, Program, Resident};
 
 use crate::account::Account;
@@ -29,7 +29,7 @@ use crate::tenant::{Stage, Stays, Tenant, Tenants};
 use crate::watch::Watcher;
 use machine::{EmulatedResidency, Threads};
 
-pub use compiler::{CompilerError, VARIABLE_FLAGS, VARIABLE_KEEP, find_compiler};
+pub use compiler::{CXXFLAGS_ENV_VAR, CompilerError, KEEP_DIR_ENV_VAR, find_compiler};
 
 /// How an emulated device is made, where the defaults do not suit.
 #[derive(Debug, Clone)]
@@ -38,20 +38,20 @@ pub struct EmulatedOptions {
     /// Blocks that can be resident at once. Default 64; each of their threads is one of this process.
     pub blocks: u32,
     /// How long a heart may be silent before its ring kernel is lost. Default 10 seconds; a handler that works longer needs more.
-    pub heart_patience: Duration,
+    pub heartbeat_timeout: Duration,
     /// How long a ring kernel stays without a message before it leaves. Default 100 milliseconds; zero: it stays.
-    pub idle_grace: Duration,
+    pub idle_timeout: Duration,
     /// How long a ring kernel stays at a stretch before it leaves for a moment. Default 2 seconds; zero: it stays.
-    pub longest_stay: Duration,
+    pub max_residency: Duration,
 }
 
 impl Default for EmulatedOptions {
     fn default() -> Self {
         Self {
             blocks: 64,
-            heart_patience: Duration::from_secs(10),
-            idle_grace: Duration::from_millis(100),
-            longest_stay: Duration::from_secs(2),
+            heartbeat_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_millis(100),
+            max_residency: Duration::from_secs(2),
         }
     }
 }
@@ -80,7 +80,7 @@ impl EmulatedBackend {
     ///
     /// As for [`new`](Self::new).
     pub fn with_options(options: EmulatedOptions) -> Result<Arc<Self>, BackendError> {
-        let watcher = Watcher::start("dc-emulated", options.heart_patience)
+        let watcher = Watcher::start("dc-emulated", options.heartbeat_timeout)
             .map_err(|source| BackendError::Thread { source })?;
         Ok(Arc::new(Self {
             account: Account::new(options.blocks),
@@ -99,13 +99,13 @@ impl EmulatedBackend {
         crate::limits::check(program).map_err(|problem| refused("checking the launch", problem))?;
         let share = self.account.take(program.shape.blocks());
         let share = share.map_err(|full| refused("making room for it", full.to_string()))?;
-        let plan = Plan::new(program.input.size, program.output.size, program.queue);
+        let plan = Plan::new(program.input.size, program.output.size, program.queue_capacity);
         let plan = plan.map_err(|error| refused("laying out its rings", error.to_string()))?;
         let code = compiler::compile(kernel, program)
             .map_err(|error| refused("compiling its handler", error.to_string()))?;
         let exchange = Exchange::new(Arc::new(HostMemory::zeroed(plan.bytes())), plan);
         let exchange = exchange.map_err(|error| refused("laying out its rings", error.to_string()))?;
-        let stays = Stays { idle: self.options.idle_grace, longest: self.options.longest_stay };
+        let stays = Stays { idle: self.options.idle_timeout, longest: self.options.max_residency };
         let threads =
             Threads::new(kernel, program, &exchange, code, stays, share, Arc::clone(&self.tenants))?;
         threads.start()?;
@@ -125,7 +125,7 @@ impl Backend for EmulatedBackend {
     fn launch(&self, plan: LaunchPlan) -> Result<Resident, BackendError> {
         match plan.program {
             Program::Device(program) => self.make_resident(&plan.kernel, &program),
-            _ => Err(BackendError::Unsuitable {
+            _ => Err(BackendError::Unsupported {
                 backend: BackendKind::Emulated,
                 problem: String::from("it is a task for the host, not code for a device"),
             }),
@@ -135,6 +135,6 @@ impl Backend for EmulatedBackend {
     fn quiesced(&self, patience: Duration, act: &mut dyn FnMut()) -> Result<(), BackendError> {
         self.tenants
             .make_way(patience, act)
-            .map_err(|kernels| BackendError::NotQuiet { kernels, waited: patience })
+            .map_err(|kernels| BackendError::QuiesceTimeout { kernels, waited: patience })
     }
 }

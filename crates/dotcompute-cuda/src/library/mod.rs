@@ -137,7 +137,7 @@ impl fmt::Display for Identity {
 
 /// A place where a library was looked for, and why it was not taken from there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Looked {
+pub struct SearchAttempt {
     /// The file, folder or name.
     pub place: PathBuf,
     /// Why this place: a variable, a wheel, the system's loader.
@@ -152,7 +152,7 @@ pub struct Unavailable {
     /// Which.
     pub component: Component,
     /// Where was looked, in that order.
-    pub looked: Vec<Looked>,
+    pub looked: Vec<SearchAttempt>,
     /// What to install or set.
     pub advice: String,
 }
@@ -160,7 +160,7 @@ pub struct Unavailable {
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} could not be loaded:", self.component)?;
-        for Looked { place, because, outcome } in &self.looked {
+        for SearchAttempt { place, because, outcome } in &self.looked {
             write!(f, "\n  {} ({because}): {outcome}", place.display())?;
         }
         if self.looked.is_empty() {

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Component, Looked, SharedObject, Unavailable};
+use super::{Component, SearchAttempt, SharedObject, Unavailable};
 
 /// Folders below a site-packages folder in which NVIDIA's wheels keep libraries: CUDA 13 has one for all, CUDA 12 one each.
 const WHEEL_FOLDERS: [&str; 3] = ["nvidia/cu13/lib", "nvidia/cuda_nvrtc/lib", "nvidia/nvjitlink/lib"];
@@ -158,7 +158,7 @@ pub(crate) fn load<T>(
 struct Attempt<B> {
     component: Component,
     bind: B,
-    looked: Vec<Looked>,
+    looked: Vec<SearchAttempt>,
 }
 
 impl<T, B: Fn(SharedObject) -> Result<T, String>> Attempt<B> {
@@ -209,7 +209,11 @@ impl<T, B: Fn(SharedObject) -> Result<T, String>> Attempt<B> {
     }
 
     fn note(&mut self, place: &Place, outcome: String) {
-        self.looked.push(Looked { place: place.path.clone(), because: place.because.clone(), outcome });
+        self.looked.push(SearchAttempt {
+            place: place.path.clone(),
+            because: place.because.clone(),
+            outcome,
+        });
     }
 }
 

@@ -1,7 +1,7 @@
 //! Calls that other code of the process may make at any time, tried beside a ring kernel that never rests.
 //!
 //! Each is made from a thread of its own and must return: at once, or when the ring kernel has left the device for a moment
-//! (`CudaOptions::longest_stay`). How long each took is printed, as `call: milliseconds`.
+//! (`CudaOptions::max_residency`). How long each took is printed, as `call: milliseconds`.
 
 mod cublas;
 

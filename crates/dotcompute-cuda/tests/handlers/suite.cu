@@ -4,7 +4,7 @@ extern "C" __device__ int32_t sum(Ctx *ctx, Number *state, const Number *message
     if (message->value == 666) return 7;
     if (ctx->thread != 0 || ctx->block != 0) return 0;
     if (message->value == 0) {
-        for (uint64_t begun = ctx->now(); ctx->now() - begun < 20000000;) dc::pause_ns(1000);
+        for (uint64_t begun = ctx->now_ns(); ctx->now_ns() - begun < 20000000;) dc::pause_ns(1000);
     }
     state->value += message->value;
     if (message->value < 1000) {

@@ -73,7 +73,7 @@ impl RingKernel for Total {
 
     fn handle(&mut self, message: Number, ctx: &mut Context<Number>) -> HandlerResult {
         self.0 += message.value;
-        if ctx.is_asked() {
+        if ctx.wants_reply() {
             ctx.reply(number(self.0));
         }
         Ok(())

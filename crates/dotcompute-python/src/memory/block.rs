@@ -4,7 +4,7 @@ use std::ffi::c_int;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dotcompute_core::memory::{CpuMemory, DeviceBlock, HostBlock, Memory, MemoryError};
+use dotcompute_core::memory::{CpuMemory, DeviceBlock, DeviceMemory, HostBlock, MemoryError};
 use pyo3::buffer::PyBuffer;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -35,14 +35,14 @@ unsafe impl Sync for HostBytes {}
 
 impl HostBytes {
     /// Zeros from a source that `locked` says more of. `reused`: somebody may have had the block before.
-    pub(super) fn locked(memory: &dyn Memory, len: usize, reused: bool) -> Result<Self, MemoryError> {
+    pub(super) fn locked(memory: &dyn DeviceMemory, len: usize, reused: bool) -> Result<Self, MemoryError> {
         let mut block = memory.page_locked(len)?;
         let bytes = block.bytes_mut();
         if reused {
             bytes.fill(0);
         }
         let (base, len) = (NonNull::from(&mut *bytes).cast(), bytes.len());
-        let owner = Owner::Host { _block: block, locked: memory.locks_pages() };
+        let owner = Owner::Host { _block: block, locked: memory.supports_page_locked() };
         Ok(Self { base, len, writable: true, owner })
     }
 
@@ -53,7 +53,7 @@ impl HostBytes {
 
     /// Zeros of a device whose memory is the host's; none if it is not.
     pub(super) fn of_device(
-        memory: &dyn Memory,
+        memory: &dyn DeviceMemory,
         len: usize,
         reused: bool,
     ) -> Result<Option<Self>, MemoryError> {
@@ -112,10 +112,10 @@ impl HostBytes {
 
 /// The host's half of a buffer, by the buffer protocol: `numpy.ndarray(shape, dtype, buffer=it)` copies nothing.
 #[pyclass(frozen, weakref, module = "pydotcompute._core")]
-pub struct HostMemory(pub(super) Arc<HostBytes>);
+pub struct HostCopy(pub(super) Arc<HostBytes>);
 
 #[pymethods]
-impl HostMemory {
+impl HostCopy {
     /// Whether a device copies it by itself.
     #[getter]
     fn page_locked(&self) -> bool {
@@ -143,7 +143,7 @@ impl HostMemory {
 
     fn __repr__(&self) -> String {
         let kind = if self.0.is_locked() { ", page-locked" } else { "" };
-        format!("HostMemory({} bytes{kind})", self.0.len())
+        format!("HostCopy({} bytes{kind})", self.0.len())
     }
 }
 
@@ -155,7 +155,7 @@ pub(super) struct DeviceBytes {
 
 impl DeviceBytes {
     /// So many bytes of any content.
-    pub(super) fn new(memory: &dyn Memory, len: usize) -> Result<Self, MemoryError> {
+    pub(super) fn new(memory: &dyn DeviceMemory, len: usize) -> Result<Self, MemoryError> {
         let block = memory.allocate(len)?;
         Ok(Self { address: block.address(), block: Mutex::new(block) })
     }
@@ -176,10 +176,10 @@ impl DeviceBytes {
 
 /// The device's half of a buffer, by its address.
 #[pyclass(frozen, weakref, module = "pydotcompute._core")]
-pub struct DeviceMemory(pub(super) Arc<DeviceBytes>);
+pub struct DeviceCopy(pub(super) Arc<DeviceBytes>);
 
 #[pymethods]
-impl DeviceMemory {
+impl DeviceCopy {
     /// Where it is, as the device sees it.
     #[getter]
     fn address(&self) -> u64 {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dotcompute_core::accelerator::Accelerator;
 use dotcompute_core::backend::BackendKind;
-use dotcompute_core::memory::Memory;
+use dotcompute_core::memory::DeviceMemory;
 use pyo3::prelude::*;
 
 use super::errors::{backend_error, driver_error};
@@ -15,7 +15,7 @@ pub struct Device(Arc<Accelerator>);
 
 impl Device {
     /// Its memory. Opening it may wait for ring kernels to make way, so that no other thread of Python waits for that.
-    pub(super) fn memory(&self, py: Python<'_>) -> PyResult<Arc<dyn Memory>> {
+    pub(super) fn memory(&self, py: Python<'_>) -> PyResult<Arc<dyn DeviceMemory>> {
         py.detach(|| self.0.memory()).map_err(backend_error)
     }
 
@@ -52,28 +52,28 @@ impl Device {
 
     /// How many multiprocessors, or cores that this process may use.
     #[getter]
-    fn units(&self) -> u32 {
-        self.0.properties().units
+    fn compute_units(&self) -> u32 {
+        self.0.properties().compute_units
     }
 
     #[getter]
     fn warp_size(&self) -> u32 {
-        self.0.properties().warp
+        self.0.properties().warp_size
     }
 
     #[getter]
     fn max_threads_per_block(&self) -> u32 {
-        self.0.properties().most_threads_per_block
+        self.0.properties().max_threads_per_block
     }
 
     #[getter]
     fn max_block_dims(&self) -> (u32, u32, u32) {
-        self.0.properties().most_block.into()
+        self.0.properties().max_block_dims.into()
     }
 
     #[getter]
     fn max_grid_dims(&self) -> (u32, u32, u32) {
-        self.0.properties().most_grid.into()
+        self.0.properties().max_grid_dims.into()
     }
 
     #[getter]

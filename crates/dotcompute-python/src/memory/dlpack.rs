@@ -8,7 +8,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::block::DeviceMemory;
+use super::block::DeviceCopy;
 
 /// What a capsule is called that nobody has taken yet.
 const NAME: &CStr = c"dltensor";
@@ -96,7 +96,7 @@ fn strides_of(shape: &[i64]) -> Option<Vec<i64>> {
 #[pyfunction]
 pub(super) fn device_capsule(
     py: Python<'_>,
-    memory: &DeviceMemory,
+    memory: &DeviceCopy,
     owner: Py<PyAny>,
     shape: Vec<i64>,
     code: u8,

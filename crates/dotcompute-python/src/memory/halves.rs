@@ -3,12 +3,12 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dotcompute_core::memory::{DirtyRanges, Memory, MemoryError};
+use dotcompute_core::memory::{DeviceMemory, DirtyRanges, MemoryError};
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyBufferError, PyValueError};
 use pyo3::prelude::*;
 
-use super::block::{DeviceBytes, DeviceMemory, HostBytes, HostMemory};
+use super::block::{DeviceBytes, DeviceCopy, HostBytes, HostCopy};
 use super::device::Device;
 use super::errors::{BufferNotAllocatedError, memory_error};
 use super::pool::DevicePool;
@@ -92,7 +92,7 @@ pub struct BufferHalves {
     pooled: bool,
     /// Whether the device's memory is the host's.
     shared: bool,
-    memory: Arc<dyn Memory>,
+    memory: Arc<dyn DeviceMemory>,
     halves: Mutex<Halves>,
 }
 
@@ -306,31 +306,31 @@ impl BufferHalves {
     }
 
     /// The host's half, up to date.
-    fn host(&self, py: Python<'_>) -> PyResult<HostMemory> {
+    fn host(&self, py: Python<'_>) -> PyResult<HostCopy> {
         let current = |halves: &mut Halves| {
             self.current_host(halves)?;
             self.host_of(halves)
         };
-        self.act(py, current).map(HostMemory)
+        self.act(py, current).map(HostCopy)
     }
 
     /// The host's half as it is, to be overwritten: all of it counts as newer than the device's.
-    fn overwrite_host(&self, py: Python<'_>) -> PyResult<HostMemory> {
+    fn overwrite_host(&self, py: Python<'_>) -> PyResult<HostCopy> {
         let overwritten = |halves: &mut Halves| {
             let host = self.host_of(halves)?;
             halves.mark(Level::HostDirty, 0..self.bytes, self.bytes);
             Ok(host)
         };
-        self.act(py, overwritten).map(HostMemory)
+        self.act(py, overwritten).map(HostCopy)
     }
 
     /// The device's half, up to date; none where that is the host's.
-    fn device(&self, py: Python<'_>) -> PyResult<Option<DeviceMemory>> {
+    fn device(&self, py: Python<'_>) -> PyResult<Option<DeviceCopy>> {
         let current = |halves: &mut Halves| {
             self.current_device(halves)?;
             Ok(halves.device.clone())
         };
-        Ok(self.act(py, current)?.map(DeviceMemory))
+        Ok(self.act(py, current)?.map(DeviceCopy))
     }
 
     /// Notes that the host's half is newer, from byte `start` to before byte `stop`.

@@ -22,8 +22,8 @@ use pyo3::prelude::*;
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<device::Device>()?;
     module.add_class::<pool::DevicePool>()?;
-    module.add_class::<block::HostMemory>()?;
-    module.add_class::<block::DeviceMemory>()?;
+    module.add_class::<block::HostCopy>()?;
+    module.add_class::<block::DeviceCopy>()?;
     module.add_class::<halves::BufferHalves>()?;
     module.add_function(wrap_pyfunction!(dlpack::device_capsule, module)?)?;
     module.add_function(wrap_pyfunction!(device::cpu_device, module)?)?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dotcompute_core::memory::{Memory, MemoryPool, PoolOptions, PoolStats};
+use dotcompute_core::memory::{DeviceMemory, MemoryPool, PoolOptions, PoolStats};
 use pyo3::prelude::*;
 
 use super::device::Device;
@@ -20,7 +20,7 @@ fn figures(stats: PoolStats) -> Figures {
 pub struct DevicePool(Arc<MemoryPool>);
 
 impl DevicePool {
-    pub(super) fn memory(&self) -> Arc<dyn Memory> {
+    pub(super) fn memory(&self) -> Arc<dyn DeviceMemory> {
         self.0.clone()
     }
 }

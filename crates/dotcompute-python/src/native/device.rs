@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use dotcompute_core::backend::device::{DeviceCode, Shape};
+use dotcompute_core::backend::device_port::{DeviceCode, Shape};
 use dotcompute_core::backend::{Backend, BackendError};
 use dotcompute_core::device::DeviceKernel;
 use dotcompute_core::message::record::{RecordBytes, RecordLayout};

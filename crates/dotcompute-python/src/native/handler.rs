@@ -16,9 +16,9 @@ struct HandlerContext {
     threads: u32,
     block: u32,
     blocks: u32,
-    asked: u32,
+    wants_reply: u32,
     priority: u32,
-    ticket: u64,
+    sequence: u64,
 }
 
 /// A compiled handler, by Numba's calling convention for processors: the result is written to `result` (1: there is a reply), an exception's
@@ -96,14 +96,14 @@ impl Program {
 /// The ring kernel.
 pub(super) struct Handler {
     program: Arc<Program>,
-    ticket: u64,
+    sequence: u64,
 }
 
 impl Handler {
     /// One whose state is as it was declared.
     pub(super) fn new(program: &Arc<Program>) -> Self {
         *program.state() = program.initial.clone();
-        Self { program: Arc::clone(program), ticket: 0 }
+        Self { program: Arc::clone(program), sequence: 0 }
     }
 }
 
@@ -118,11 +118,11 @@ impl RingKernel for Handler {
             threads: 1,
             block: 0,
             blocks: 1,
-            asked: u32::from(ctx.is_asked()),
+            wants_reply: u32::from(ctx.wants_reply()),
             priority: ctx.header().map_or(128, |header| u32::from(header.priority.get())),
-            ticket: self.ticket,
+            sequence: self.sequence,
         };
-        self.ticket += 1;
+        self.sequence += 1;
         let mut reply = RecordBytes::zeroed(program.output_size);
         let (mut result, mut raised) = (0, std::ptr::null());
         let mut state = program.state();

@@ -52,7 +52,7 @@ fn with_kernel<T>(
     let compiled =
         backend.cache.compile(&backend.toolchain, &input.source(Source::new(text.file, text.text)));
     let compiled = compiled.map_err(|error| device_error("compiling a kernel", &error))?;
-    let made = backend.ground.quiesced(backend.options.launch_patience, || {
+    let made = backend.ground.quiesced(backend.options.quiesce_timeout, || {
         let graveyard = &backend.ground.graveyard;
         let module = Module::load(&backend.context, &compiled.kernel.cubin)?;
         let function = Function::named(&module, text.entry)?;

@@ -32,7 +32,7 @@ pub struct DeviceProgram {
     /// How many threads work on a message.
     pub shape: Shape,
     /// Messages that the device's own input ring holds; those beyond wait in the host's, by priority.
-    pub queue: usize,
+    pub queue_capacity: usize,
     /// What the device does by itself after a message whose handler reported an error.
     pub after_fault: AfterFault,
 }
@@ -126,7 +126,7 @@ impl Shape {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AfterFault {
     /// It goes on with the next message: for ring kernels that are resumed in any case.
-    GoOn,
+    Continue,
     /// It handles nothing until it is commanded to run: the host decides between a restart and an end.
     Hold,
 }
@@ -165,11 +165,11 @@ pub enum DeviceState {
 #[derive(Debug, Clone, Copy)]
 pub struct DeviceMessage<'a> {
     /// Its place in the order of posting, counted from 0.
-    pub ticket: u64,
+    pub sequence: u64,
     /// Its header.
     pub header: MessageHeader,
     /// Whether somebody waits for an answer.
-    pub asked: bool,
+    pub wants_reply: bool,
     /// Its bytes, as many as the input's layout says.
     pub payload: &'a [u8],
 }
@@ -181,7 +181,7 @@ pub enum DeviceEvent<'a> {
     /// The handler sent an output while it handled the message of this ticket.
     Sent {
         /// Of the message being handled.
-        ticket: u64,
+        sequence: u64,
         /// The output's bytes.
         output: &'a [u8],
         /// The links that have taken it already, a bit each.
@@ -190,14 +190,14 @@ pub enum DeviceEvent<'a> {
     /// The handler answered the message of this ticket.
     Replied {
         /// Of the message being handled.
-        ticket: u64,
+        sequence: u64,
         /// The answer's bytes.
         output: &'a [u8],
     },
     /// The handler reported an error for the message of this ticket.
     Failed {
         /// Of the message.
-        ticket: u64,
+        sequence: u64,
         /// What the handler returned; not 0.
         code: i32,
     },
@@ -222,9 +222,9 @@ pub enum DeviceEvent<'a> {
     /// All messages with tickets below this one are done with, well unless they [`Failed`](Self::Failed).
     Done {
         /// The first ticket that is not.
-        below: u64,
+        up_to: u64,
         /// What the device measured for these messages together, if it measures: the time in their handlers.
-        handling: Option<Duration>,
+        handler_time: Option<Duration>,
     },
 }
 
@@ -240,7 +240,7 @@ pub enum DeviceEvent<'a> {
 /// - Dropping the port makes the ring kernel leave the device, at a message boundary if it still can.
 pub trait DevicePort: Send {
     /// How many messages can be posted now.
-    fn room(&self) -> usize;
+    fn free_slots(&self) -> usize;
 
     /// Posts a message. The caller has seen that there is room.
     fn post(&mut self, message: DeviceMessage<'_>);
@@ -294,19 +294,19 @@ pub trait DevicePort: Send {
     /// # Errors
     ///
     /// [`BackendError`] if they cannot be read.
-    fn take_linked(&mut self, _each: &mut dyn FnMut(&[u8])) -> Result<(), BackendError> {
+    fn drain_links(&mut self, _each: &mut dyn FnMut(&[u8])) -> Result<(), BackendError> {
         Ok(())
     }
 
     /// Whether it has been asked to leave the device for a moment. Its events are taken then, though its outputs be held up: a handler
     /// that waits for room would keep it from leaving.
-    fn makes_way(&self) -> bool {
+    fn is_quiescing(&self) -> bool {
         false
     }
 
     /// Arranges that `waker` is called once there is another state, or is asked to make way, and, if it `takes_events`, once there is
     /// an event. The caller looks at these once more after this.
-    fn listen(&mut self, waker: &Waker, takes_events: bool);
+    fn register_waker(&mut self, waker: &Waker, takes_events: bool);
 }
 
 /// What a ring kernel has sent and taken over links.
@@ -337,7 +337,7 @@ pub trait DevicePeer: Any + Send + Sync {
     fn link(&self, to: &dyn DevicePeer) -> Result<Option<u8>, BackendError>;
 
     /// From its next message on, has outputs come to the host even if links take them: it is connected elsewhere too.
-    fn also_to_host(&self);
+    fn copy_to_host(&self);
 
     /// What was counted until now.
     fn link_counts(&self) -> LinkCounts;

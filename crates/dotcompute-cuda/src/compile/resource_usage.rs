@@ -8,7 +8,7 @@
 /// ptxas info    : Used 10 registers, used 1 barriers, 128 bytes smem
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Figures {
+pub struct ResourceUsage {
     /// The function.
     pub function: String,
     /// Registers for each thread; none for a function that kernels call, whose registers are theirs.
@@ -24,21 +24,21 @@ pub struct Figures {
 }
 
 /// The figures of all functions in a log.
-pub(super) fn parse(log: &str) -> Vec<Figures> {
-    let mut found: Vec<Figures> = Vec::new();
+pub(super) fn parse(log: &str) -> Vec<ResourceUsage> {
+    let mut found: Vec<ResourceUsage> = Vec::new();
     for line in log.lines().filter(|line| line.starts_with("ptxas ")) {
         if let Some((_, function)) = line.split_once("Function properties for ") {
-            found.push(Figures { function: function.trim().to_owned(), ..Figures::default() });
+            found.push(ResourceUsage { function: function.trim().to_owned(), ..ResourceUsage::default() });
         }
-        let Some(figures) = found.last_mut() else { continue };
+        let Some(resource_usage) = found.last_mut() else { continue };
         let number = |unit: &str| number_before(line, unit);
         if line.contains("bytes stack frame") {
-            figures.stack = number(" bytes stack frame").unwrap_or(0);
-            figures.spill_stores = number(" bytes spill stores").unwrap_or(0);
-            figures.spill_loads = number(" bytes spill loads").unwrap_or(0);
+            resource_usage.stack = number(" bytes stack frame").unwrap_or(0);
+            resource_usage.spill_stores = number(" bytes spill stores").unwrap_or(0);
+            resource_usage.spill_loads = number(" bytes spill loads").unwrap_or(0);
         } else if line.contains(": Used ") {
-            figures.registers = number(" registers");
-            figures.shared = number(" bytes smem").unwrap_or(0);
+            resource_usage.registers = number(" registers");
+            resource_usage.shared = number(" bytes smem").unwrap_or(0);
         }
     }
     found
@@ -67,14 +67,19 @@ ptxas info    : Function properties for k
 ptxas         .     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
 ptxas info    : Used 10 registers, used 1 barriers, 128 bytes smem, 400 bytes cmem[0]
 ";
-        let handle = Figures {
+        let handle = ResourceUsage {
             function: "handle".into(),
             stack: 8,
             spill_stores: 4,
             spill_loads: 12,
-            ..Figures::default()
+            ..ResourceUsage::default()
         };
-        let kernel = Figures { function: "k".into(), registers: Some(10), shared: 128, ..Figures::default() };
+        let kernel = ResourceUsage {
+            function: "k".into(),
+            registers: Some(10),
+            shared: 128,
+            ..ResourceUsage::default()
+        };
         assert_eq!(parse(log), [handle, kernel]);
         assert_eq!(parse(""), []);
     }

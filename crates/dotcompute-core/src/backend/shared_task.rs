@@ -1,7 +1,7 @@
 //! A ring kernel's seat on the pool: its task, for whoever runs it next.
 //!
 //! A worker of the pool does as a rule. An asker who finds the ring kernel idle may do it in the worker's place
-//! ([`Seat::try_sit`]): the answer then costs neither a wake-up nor the way to another core and back.
+//! ([`SharedTask::try_sit`]): the answer then costs neither a wake-up nor the way to another core and back.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -18,7 +18,7 @@ use super::HostTask;
 /// A worker that is called to a taken seat goes away again, leaving a note (`called`); whoever gets up reads
 /// the note and calls the worker once more. Both write, then fence, then read what the other writes (the worker the note, then
 /// the lock; who gets up the lock, then the note), so that at least one of them sees the other.
-pub struct Seat {
+pub struct SharedTask {
     /// None once the ring kernel has ended.
     task: Mutex<Option<HostTask>>,
     called: AtomicBool,
@@ -28,22 +28,22 @@ pub struct Seat {
     worker: OnceLock<Waker>,
 }
 
-impl Seat {
+impl SharedTask {
     /// A seat, and the future for the pool to run.
     pub(crate) fn new(task: HostTask) -> (Arc<Self>, PoolTask) {
-        let seat = Arc::new(Self {
+        let shared_task = Arc::new(Self {
             task: Mutex::new(Some(task)),
             called: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
             worker: OnceLock::new(),
         });
-        (Arc::clone(&seat), PoolTask(seat))
+        (Arc::clone(&shared_task), PoolTask(shared_task))
     }
 
     /// Takes the seat if it is free. Never waits.
     pub(crate) fn try_sit(&self) -> Option<Turn<'_>> {
         let worker = self.worker.get()?;
-        Some(Turn { task: Some(self.try_lock()?), seat: self, worker })
+        Some(Turn { task: Some(self.try_lock()?), shared_task: self, worker })
     }
 
     /// None if somebody has it. A panic does not get as far as here: drivers catch those of user code, and one of ours leaves
@@ -70,7 +70,7 @@ fn poll(task: &mut Option<HostTask>, cx: &mut Context<'_>) -> Poll<()> {
 pub(crate) struct Turn<'a> {
     /// None only while getting up.
     task: Option<MutexGuard<'a, Option<HostTask>>>,
-    seat: &'a Seat,
+    shared_task: &'a SharedTask,
     worker: &'a Waker,
 }
 
@@ -91,11 +91,11 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.task = None;
         fence(Ordering::SeqCst);
-        if self.seat.called.load(Ordering::Relaxed) {
+        if self.shared_task.called.load(Ordering::Relaxed) {
             self.worker.wake_by_ref();
         }
-        if self.seat.abandoned.load(Ordering::Relaxed)
-            && let Some(mut task) = self.seat.try_lock()
+        if self.shared_task.abandoned.load(Ordering::Relaxed)
+            && let Some(mut task) = self.shared_task.try_lock()
         {
             *task = None;
         }
@@ -103,19 +103,19 @@ impl Drop for Turn<'_> {
 }
 
 /// The pool's part: what a worker polls.
-pub(crate) struct PoolTask(Arc<Seat>);
+pub(crate) struct PoolTask(Arc<SharedTask>);
 
 impl Future for PoolTask {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let seat = &self.0;
+        let shared_task = &self.0;
         // The executor has one waker for a task, from its first poll to its last.
-        seat.worker.get_or_init(|| cx.waker().clone());
-        seat.called.store(true, Ordering::Relaxed);
+        shared_task.worker.get_or_init(|| cx.waker().clone());
+        shared_task.called.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        let Some(mut task) = seat.try_lock() else { return Poll::Pending };
-        seat.called.store(false, Ordering::Relaxed);
+        let Some(mut task) = shared_task.try_lock() else { return Poll::Pending };
+        shared_task.called.store(false, Ordering::Relaxed);
         poll(&mut task, cx)
     }
 }
@@ -147,14 +147,14 @@ mod tests {
     }
 
     /// A task that counts its polls and is done after `last`; and what counts the calls of its worker.
-    fn counting(last: usize) -> (Arc<Seat>, PoolTask, Arc<AtomicUsize>, Arc<Calls>) {
+    fn counting(last: usize) -> (Arc<SharedTask>, PoolTask, Arc<AtomicUsize>, Arc<Calls>) {
         let polls = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&polls);
         let task = std::future::poll_fn(move |_| {
             if counted.fetch_add(1, Ordering::SeqCst) + 1 >= last { Poll::Ready(()) } else { Poll::Pending }
         });
-        let (seat, on_pool) = Seat::new(Box::pin(task));
-        (seat, on_pool, polls, Arc::default())
+        let (shared_task, on_pool) = SharedTask::new(Box::pin(task));
+        (shared_task, on_pool, polls, Arc::default())
     }
 
     fn poll_on_pool(on_pool: &mut PoolTask, calls: &Arc<Calls>) -> Poll<()> {
@@ -164,23 +164,23 @@ mod tests {
 
     #[test]
     fn a_seat_is_nobodys_before_a_worker_has_come_and_anybodys_after() {
-        let (seat, mut on_pool, polls, calls) = counting(9);
-        assert!(seat.try_sit().is_none());
+        let (shared_task, mut on_pool, polls, calls) = counting(9);
+        assert!(shared_task.try_sit().is_none());
         assert!(poll_on_pool(&mut on_pool, &calls).is_pending());
-        let turn = seat.try_sit().unwrap();
-        assert!(seat.try_sit().is_none(), "one at a time");
+        let turn = shared_task.try_sit().unwrap();
+        assert!(shared_task.try_sit().is_none(), "one at a time");
         turn.run();
-        assert!(seat.try_sit().is_some());
+        assert!(shared_task.try_sit().is_some());
         assert_eq!(polls.load(Ordering::SeqCst), 2);
         assert_eq!(calls.0.load(Ordering::SeqCst), 0, "nobody was kept from working");
     }
 
     #[test]
     fn a_worker_that_found_the_seat_taken_is_called_again() {
-        let (seat, mut on_pool, polls, calls) = counting(9);
+        let (shared_task, mut on_pool, polls, calls) = counting(9);
         assert!(poll_on_pool(&mut on_pool, &calls).is_pending());
         for used in [true, false] {
-            let turn = seat.try_sit().unwrap();
+            let turn = shared_task.try_sit().unwrap();
             assert!(poll_on_pool(&mut on_pool, &calls).is_pending());
             if used {
                 turn.run();
@@ -191,33 +191,33 @@ mod tests {
             assert!(poll_on_pool(&mut on_pool, &calls).is_pending());
         }
         assert_eq!(polls.load(Ordering::SeqCst), 4);
-        drop(seat.try_sit().unwrap());
+        drop(shared_task.try_sit().unwrap());
         assert_eq!(calls.0.load(Ordering::SeqCst), 0, "the note is taken off once the worker has been");
     }
 
     #[test]
     fn a_task_done_in_another_seat_leaves_the_pool() {
-        let (seat, mut on_pool, _, calls) = counting(2);
+        let (shared_task, mut on_pool, _, calls) = counting(2);
         assert!(poll_on_pool(&mut on_pool, &calls).is_pending());
-        seat.try_sit().unwrap().run();
+        shared_task.try_sit().unwrap().run();
         assert_eq!(calls.0.load(Ordering::SeqCst), 1);
         assert!(poll_on_pool(&mut on_pool, &calls).is_ready());
     }
 
     #[test]
     fn the_task_is_dropped_with_the_pool_or_by_who_sits_then() {
-        let (seat, mut on_pool, polls, calls) = counting(9);
+        let (shared_task, mut on_pool, polls, calls) = counting(9);
         assert!(poll_on_pool(&mut on_pool, &calls).is_pending());
-        let turn = seat.try_sit().unwrap();
+        let turn = shared_task.try_sit().unwrap();
         drop(on_pool);
         assert_eq!(Arc::strong_count(&polls), 2, "in use");
         turn.run();
         assert_eq!(Arc::strong_count(&polls), 1, "dropped");
 
-        let (seat, on_pool, polls, _) = counting(9);
+        let (shared_task, on_pool, polls, _) = counting(9);
         drop(on_pool);
         assert_eq!(Arc::strong_count(&polls), 1, "dropped");
-        drop(seat);
+        drop(shared_task);
     }
 
     /// A worker and several others at one seat: whatever was sent is seen, though each is turned away at times.
@@ -227,24 +227,24 @@ mod tests {
         let sent = Arc::new(AtomicUsize::new(0));
         let seen = Arc::new(AtomicUsize::new(0));
         let (sent_here, seen_here) = (Arc::clone(&sent), Arc::clone(&seen));
-        let (seat, on_pool) = Seat::new(Box::pin(std::future::poll_fn(move |_| {
+        let (shared_task, on_pool) = SharedTask::new(Box::pin(std::future::poll_fn(move |_| {
             seen_here.store(sent_here.load(Ordering::SeqCst), Ordering::SeqCst);
             if seen_here.load(Ordering::SeqCst) == 3 * ROUNDS { Poll::Ready(()) } else { Poll::Pending }
         })));
         let worker = std::thread::spawn(move || futures_lite::future::block_on(on_pool));
-        while seat.worker.get().is_none() {
+        while shared_task.worker.get().is_none() {
             std::thread::yield_now();
         }
         std::thread::scope(|scope| {
             for sits in [true, true, false] {
-                let (seat, sent) = (&seat, &sent);
+                let (shared_task, sent) = (&shared_task, &sent);
                 scope.spawn(move || {
                     for _ in 0..ROUNDS {
-                        let turn = if sits { seat.try_sit() } else { None };
+                        let turn = if sits { shared_task.try_sit() } else { None };
                         sent.fetch_add(1, Ordering::SeqCst);
                         match turn {
                             Some(turn) => turn.run(),
-                            None => seat.worker.get().unwrap().wake_by_ref(),
+                            None => shared_task.worker.get().unwrap().wake_by_ref(),
                         }
                     }
                 });

@@ -9,30 +9,30 @@ use crate::cuda::CudaBackend;
 use crate::emulated::EmulatedBackend;
 
 /// The environment variable that chooses: `cuda`, `emulated` or `cpu`.
-pub const VARIABLE: &str = "DOTCOMPUTE_DEVICE";
+pub const DEVICE_ENV_VAR: &str = "DOTCOMPUTE_DEVICE";
 
 /// A choice, with its reason.
-pub struct Chosen {
+pub struct SelectedDevice {
     /// Where ring kernels for a device run; [`BackendKind::Cpu`] where there is no device.
     pub kind: BackendKind,
     /// For [`RuntimeOptions::device`](dotcompute_core::runtime::RuntimeOptions::device); none where there is no device.
     pub device: Option<Arc<dyn Backend>>,
     /// Why it was chosen.
-    pub why: String,
+    pub reason: String,
 }
 
-impl fmt::Debug for Chosen {
+impl fmt::Debug for SelectedDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Chosen").field("kind", &self.kind).field("why", &self.why).finish_non_exhaustive()
+        f.debug_struct("Chosen").field("kind", &self.kind).field("why", &self.reason).finish_non_exhaustive()
     }
 }
 
 /// Why there is no such device.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ChooseError {
+pub enum DeviceSelectionError {
     /// The variable says something else.
-    #[error("{VARIABLE} is `{value}`; set it to `cuda`, `emulated` or `cpu`, or leave it away")]
+    #[error("{DEVICE_ENV_VAR} is `{value}`; set it to `cuda`, `emulated` or `cpu`, or leave it away")]
     Unknown {
         /// What it says.
         value: String,
@@ -48,8 +48,8 @@ pub enum ChooseError {
 /// ```
 /// use dotcompute_core::runtime::{Runtime, RuntimeOptions};
 ///
-/// let chosen = dotcompute_cuda::choose::from_environment()?;
-/// println!("device: {} ({})", chosen.kind, chosen.why);
+/// let chosen = dotcompute_cuda::device_selection::from_environment()?;
+/// println!("device: {} ({})", chosen.kind, chosen.reason);
 /// let options = chosen.device.into_iter().fold(RuntimeOptions::new(), RuntimeOptions::device);
 /// let runtime = Runtime::with_options(options)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -57,9 +57,9 @@ pub enum ChooseError {
 ///
 /// # Errors
 ///
-/// [`ChooseError`]: the variable is none of its values, or names a device that cannot be opened.
-pub fn from_environment() -> Result<Chosen, ChooseError> {
-    let value = std::env::var_os(VARIABLE).unwrap_or_default();
+/// [`DeviceSelectionError`]: the variable is none of its values, or names a device that cannot be opened.
+pub fn from_environment() -> Result<SelectedDevice, DeviceSelectionError> {
+    let value = std::env::var_os(DEVICE_ENV_VAR).unwrap_or_default();
     by_name(&value.to_string_lossy())
 }
 
@@ -68,28 +68,32 @@ pub fn from_environment() -> Result<Chosen, ChooseError> {
 /// # Errors
 ///
 /// As for [`from_environment`].
-pub fn by_name(name: &str) -> Result<Chosen, ChooseError> {
+pub fn by_name(name: &str) -> Result<SelectedDevice, DeviceSelectionError> {
     let asked = || format!("`{name}` was asked for");
     Ok(match name {
-        "cpu" => Chosen { kind: BackendKind::Cpu, device: None, why: asked() },
+        "cpu" => SelectedDevice { kind: BackendKind::Cpu, device: None, reason: asked() },
         "cuda" => cuda(CudaBackend::new()?, asked()),
-        "emulated" => {
-            Chosen { kind: BackendKind::Emulated, device: Some(EmulatedBackend::new()?), why: asked() }
-        }
+        "emulated" => SelectedDevice {
+            kind: BackendKind::Emulated,
+            device: Some(EmulatedBackend::new()?),
+            reason: asked(),
+        },
         "" => match CudaBackend::new() {
             Ok(backend) => cuda(backend, String::from("it is the first GPU of this machine")),
-            Err(error) => {
-                Chosen { kind: BackendKind::Cpu, device: None, why: format!("no GPU can be used: {error}") }
-            }
+            Err(error) => SelectedDevice {
+                kind: BackendKind::Cpu,
+                device: None,
+                reason: format!("no GPU can be used: {error}"),
+            },
         },
-        other => return Err(ChooseError::Unknown { value: other.to_owned() }),
+        other => return Err(DeviceSelectionError::Unknown { value: other.to_owned() }),
     })
 }
 
-fn cuda(backend: Arc<CudaBackend>, why: String) -> Chosen {
+fn cuda(backend: Arc<CudaBackend>, reason: String) -> SelectedDevice {
     let device = backend.device();
-    let why = format!("{why}: {}, device {}", device.name, device.index);
-    Chosen { kind: BackendKind::Cuda, device: Some(backend), why }
+    let reason = format!("{reason}: {}, device {}", device.name, device.index);
+    SelectedDevice { kind: BackendKind::Cuda, device: Some(backend), reason }
 }
 
 #[cfg(test)]
@@ -105,6 +109,6 @@ mod tests {
         let error = by_name("gpu").unwrap_err().to_string();
         assert!(error.contains("`gpu`") && error.contains("emulated"), "{error}");
         // With a GPU or without one, there is a choice and a reason.
-        assert!(!by_name("").unwrap().why.is_empty());
+        assert!(!by_name("").unwrap().reason.is_empty());
     }
 }
