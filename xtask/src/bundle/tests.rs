@@ -2,14 +2,15 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use super::program::{Glibc, required_glibc};
 use super::*;
 
 #[test]
 fn the_newest_version_of_the_c_library_counts() {
     let symbols = "0000 DF *UND* 0000 (GLIBC_2.2.5) free\n0000 DF *UND* 0000 (GLIBC_2.34) pthread_create\n\
                    0000 DF *UND* 0000 (GLIBC_2.9) x\n0000 DF *UND* 0000 (GLIBC_PRIVATE) y\n";
-    assert_eq!(needed(symbols), Glibc(2, 34));
-    assert_eq!(needed("no symbols"), Glibc(0, 0));
+    assert_eq!(required_glibc(symbols), Glibc(2, 34));
+    assert_eq!(required_glibc("no symbols"), Glibc(0, 0));
 }
 
 #[test]
