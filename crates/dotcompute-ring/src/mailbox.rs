@@ -25,11 +25,11 @@ use crate::fence::Fence;
 use crate::layout::slots_for;
 use crate::mpsc::Ring;
 use crate::notifier::Notifier;
-use crate::prefetch::ReadAhead;
+use crate::prefetch::ReadPrefetcher;
 use crate::sync::{AtomicU64, Ordering};
 use crate::wait_list::{WaitList, WaitToken};
 
-use lazy_band::{BandCell, give_way};
+use lazy_band::{LazyBand, spin_or_yield};
 
 const BANDS: usize = 4;
 
@@ -106,21 +106,24 @@ pub fn channel<T: Send>(options: Options) -> Result<(Sender<T>, Receiver<T>), Ca
     let slots = slots_for::<T>(options.capacity)?;
     let mailbox = Mailbox {
         slots,
-        evicting: options.overflow == Overflow::DropOldest,
-        bands: core::array::from_fn(|_| BandCell::new()),
+        drop_oldest: options.overflow == Overflow::DropOldest,
+        bands: core::array::from_fn(|_| LazyBand::new()),
         receiver: Notifier::new(options.fence),
         senders: WaitList::new(options.fence),
     };
     let normal = Box::into_raw(Box::new(Ring::new(slots)?));
     mailbox.bands[Band::Normal as usize].ring.store(normal, Ordering::Release);
     let mailbox = Arc::new(mailbox);
-    Ok((Sender::new(Arc::clone(&mailbox)), Receiver { mailbox, read_ahead: [ReadAhead::default(); BANDS] }))
+    Ok((
+        Sender::new(Arc::clone(&mailbox)),
+        Receiver { mailbox, prefetcher: [ReadPrefetcher::default(); BANDS] },
+    ))
 }
 
 struct Mailbox<T> {
     slots: usize,
-    evicting: bool,
-    bands: [BandCell<T>; BANDS],
+    drop_oldest: bool,
+    bands: [LazyBand<T>; BANDS],
     /// Where the receiver waits for values.
     receiver: Notifier,
     /// Where senders wait for room.
@@ -129,7 +132,7 @@ struct Mailbox<T> {
 
 impl<T> Mailbox<T> {
     fn rings(&self) -> impl Iterator<Item = &Ring<T>> {
-        self.bands.iter().filter_map(BandCell::made)
+        self.bands.iter().filter_map(LazyBand::get)
     }
 
     fn close(&self) {
@@ -145,7 +148,7 @@ impl<T> Mailbox<T> {
     }
 
     fn is_drained(&self) -> bool {
-        self.bands.iter().all(|band| match band.made() {
+        self.bands.iter().all(|band| match band.get() {
             Some(ring) => ring.is_drained(),
             None => !band.ring.load(Ordering::Acquire).is_null(),
         })
@@ -158,7 +161,7 @@ impl<T> Mailbox<T> {
     /// after every pop that followed, and on its way to an empty band it passes the half. A receiver that stops before that says so
     /// ([`Receiver::wake_senders`]).
     #[inline]
-    fn after_pop(&self, band: usize) {
+    fn wake_senders_if_half_free(&self, band: usize) {
         if self.senders.has_waiters() {
             self.wake_senders(band);
         }
@@ -166,7 +169,7 @@ impl<T> Mailbox<T> {
 
     #[cold]
     fn wake_senders(&self, band: usize) {
-        if self.bands[band].made().is_some_and(Ring::is_half_free) {
+        if self.bands[band].get().is_some_and(Ring::is_half_free) {
             self.senders.notify_all();
         }
     }
@@ -175,20 +178,20 @@ impl<T> Mailbox<T> {
 /// A sender's end. Clone it for another sender. Dropping senders does not close the mailbox.
 pub struct Sender<T> {
     mailbox: Arc<Mailbox<T>>,
-    seen_heads: [AtomicU64; BANDS],
+    cached_heads: [AtomicU64; BANDS],
 }
 
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
-        let seen_heads =
-            core::array::from_fn(|band| AtomicU64::new(self.seen_heads[band].load(Ordering::Acquire)));
-        Self { mailbox: Arc::clone(&self.mailbox), seen_heads }
+        let cached_heads =
+            core::array::from_fn(|band| AtomicU64::new(self.cached_heads[band].load(Ordering::Acquire)));
+        Self { mailbox: Arc::clone(&self.mailbox), cached_heads }
     }
 }
 
 impl<T> Sender<T> {
     fn new(mailbox: Arc<Mailbox<T>>) -> Self {
-        Self { mailbox, seen_heads: core::array::from_fn(|_| AtomicU64::new(0)) }
+        Self { mailbox, cached_heads: core::array::from_fn(|_| AtomicU64::new(0)) }
     }
 
     /// Puts a value into a band and wakes the receiver if it sleeps.
@@ -212,16 +215,16 @@ impl<T> Sender<T> {
     #[inline]
     pub fn try_push_without_wake(&self, band: Band, value: T) -> Result<(), PushError<T>> {
         let band = band as usize;
-        let ring = match self.mailbox.bands[band].get_or_make(self.mailbox.slots) {
+        let ring = match self.mailbox.bands[band].get_or_init(self.mailbox.slots) {
             Ok(Some(ring)) => ring,
             Ok(None) => return Err(PushError::Full(value)),
             Err(()) => return Err(PushError::Closed(value)),
         };
-        ring.try_push(&self.seen_heads[band], value)
+        ring.try_push(&self.cached_heads[band], value)
     }
 
     /// As [`try_push`](Self::try_push), but in a mailbox made with [`Overflow::DropOldest`] a full band gives up its oldest values, usually
-    /// one, to `evicted`.
+    /// one, to `on_drop`.
     ///
     /// # Errors
     ///
@@ -230,18 +233,18 @@ impl<T> Sender<T> {
         &self,
         band: Band,
         mut value: T,
-        mut evicted: impl FnMut(T),
+        mut on_drop: impl FnMut(T),
     ) -> Result<(), PushError<T>> {
         loop {
             match self.try_push(band, value) {
-                Err(PushError::Full(back)) if self.mailbox.evicting => value = back,
+                Err(PushError::Full(back)) if self.mailbox.drop_oldest => value = back,
                 done => return done,
             }
             // SAFETY: `locking` is true.
-            match unsafe { self.mailbox.bands[band as usize].try_pop(true, &mut ReadAhead::default()) } {
-                Some(oldest) => evicted(oldest),
+            match unsafe { self.mailbox.bands[band as usize].try_pop(true, &mut ReadPrefetcher::default()) } {
+                Some(oldest) => on_drop(oldest),
                 // Its oldest value is being written this moment, or the receiver has just made room.
-                None => give_way(),
+                None => spin_or_yield(),
             }
         }
     }
@@ -249,22 +252,22 @@ impl<T> Sender<T> {
     /// Whether half of a band is free, which is when its waiting senders are woken, or the mailbox is closed.
     #[must_use]
     pub fn is_half_free(&self, band: Band) -> bool {
-        self.mailbox.bands[band as usize].made().is_none_or(|ring| ring.is_half_free() || ring.is_closed())
+        self.mailbox.bands[band as usize].get().is_none_or(|ring| ring.is_half_free() || ring.is_closed())
     }
 
     /// Ready when there is room in a band, or the mailbox is closed: pushing again then tells which. Otherwise the task is woken when there
     /// may be. Give the ticket back with [`cancel_wait`](Self::cancel_wait).
-    pub fn poll_ready(&self, band: Band, ticket: &mut WaitToken, cx: &mut Context<'_>) -> Poll<()> {
-        self.mailbox.senders.register(ticket, cx.waker());
+    pub fn poll_ready(&self, band: Band, token: &mut WaitToken, cx: &mut Context<'_>) -> Poll<()> {
+        self.mailbox.senders.register(token, cx.waker());
         let full = self.mailbox.bands[band as usize]
-            .made()
+            .get()
             .is_some_and(|ring| ring.len() >= ring.capacity() && !ring.is_closed());
         if full { Poll::Pending } else { Poll::Ready(()) }
     }
 
     /// Stops waiting for room.
-    pub fn cancel_wait(&self, ticket: &mut WaitToken) {
-        self.mailbox.senders.cancel(ticket);
+    pub fn cancel_wait(&self, token: &mut WaitToken) {
+        self.mailbox.senders.cancel(token);
     }
 
     /// Closes the mailbox: exactly the pushes that came before are accepted.
@@ -275,7 +278,7 @@ impl<T> Sender<T> {
     /// Whether the mailbox is closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.mailbox.bands[Band::Normal as usize].made().is_none_or(Ring::is_closed)
+        self.mailbox.bands[Band::Normal as usize].get().is_none_or(Ring::is_closed)
     }
 
     /// Values in the mailbox.
@@ -300,7 +303,7 @@ impl<T> Sender<T> {
     #[inline]
     #[must_use]
     pub fn drops_oldest(&self) -> bool {
-        self.mailbox.evicting
+        self.mailbox.drop_oldest
     }
 
     /// Values accepted, ever, in all bands.
@@ -324,7 +327,7 @@ impl<T> Sender<T> {
 /// The receiver's end. Dropping it closes the mailbox.
 pub struct Receiver<T> {
     mailbox: Arc<Mailbox<T>>,
-    read_ahead: [ReadAhead; BANDS],
+    prefetcher: [ReadPrefetcher; BANDS],
 }
 
 impl<T: Send> Receiver<T> {
@@ -332,10 +335,10 @@ impl<T: Send> Receiver<T> {
     #[inline]
     pub fn try_pop(&mut self) -> Option<T> {
         let mailbox = &*self.mailbox;
-        for (index, (band, read_ahead)) in mailbox.bands.iter().zip(&mut self.read_ahead).enumerate() {
+        for (index, (band, prefetcher)) in mailbox.bands.iter().zip(&mut self.prefetcher).enumerate() {
             // SAFETY: there is one receiver, not cloneable, and this takes it by `&mut`; evicting mailboxes lock.
-            if let Some(value) = unsafe { band.try_pop(mailbox.evicting, read_ahead) } {
-                mailbox.after_pop(index);
+            if let Some(value) = unsafe { band.try_pop(mailbox.drop_oldest, prefetcher) } {
+                mailbox.wake_senders_if_half_free(index);
                 return Some(value);
             }
         }
@@ -353,7 +356,7 @@ impl<T: Send> Receiver<T> {
             }
             if !self.mailbox.receiver.register(cx.waker()) {
                 // A notifier is at work, for a few instructions; should it have lost its core, this one is better given to it.
-                give_way();
+                spin_or_yield();
                 continue;
             }
             // Looked at again after the announcement: what was pushed in between did not see it.

@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use super::{ABANDONED, ANSWERED, ARMED, Cell, DROPPED, LOCKED, WAKER};
+use super::{ABANDONED, ARMED, Cell, DROPPED, LOCKED, REPLIED, WAKER};
 use crate::sync::Ordering;
 
 /// The replier's end: good for one answer. Dropped without one, it tells the asker so.
@@ -26,12 +26,12 @@ impl<T> ReplySender<T> {
         let cell = self.cell;
         core::mem::forget(self);
         // SAFETY: the asker cannot free the cell before it is answered; the value is the replier's until then.
-        unsafe { cell.as_ref() }.value.with_mut(|place| unsafe { (*place).write(value) });
-        if Self::conclude(cell, ANSWERED) {
+        unsafe { cell.as_ref() }.value.with_mut(|storage| unsafe { (*storage).write(value) });
+        if Self::complete(cell, REPLIED) {
             return Ok(());
         }
         // SAFETY: the asker has gone and the cell is the replier's alone; the value was written above.
-        let value = unsafe { cell.as_ref() }.value.with(|place| unsafe { (*place).assume_init_read() });
+        let value = unsafe { cell.as_ref() }.value.with(|storage| unsafe { (*storage).assume_init_read() });
         // SAFETY: as above; the value has been taken out.
         unsafe { Cell::free(cell) };
         Err(value)
@@ -49,18 +49,18 @@ impl<T> ReplySender<T> {
 
     /// Ends the question with `outcome`. False if the asker has gone: the cell is then the caller's. After true it must not be touched.
     #[inline]
-    fn conclude(cell: NonNull<Cell<T>>, outcome: u32) -> bool {
+    fn complete(cell: NonNull<Cell<T>>, outcome: u32) -> bool {
         // SAFETY: alive until concluded.
         let state = unsafe { &cell.as_ref().state };
         // Release: the asker that sees the outcome sees the value.
         match state.compare_exchange(ARMED, outcome, Ordering::Release, Ordering::Relaxed) {
             Ok(_) => true,
-            Err(_) => Self::conclude_and_wake(cell, outcome),
+            Err(_) => Self::complete_and_wake(cell, outcome),
         }
     }
 
     #[cold]
-    fn conclude_and_wake(cell: NonNull<Cell<T>>, outcome: u32) -> bool {
+    fn complete_and_wake(cell: NonNull<Cell<T>>, outcome: u32) -> bool {
         loop {
             // SAFETY: alive until concluded; this borrow ends before that.
             let this = unsafe { cell.as_ref() };
@@ -76,7 +76,7 @@ impl<T> ReplySender<T> {
                     }
                     // SAFETY: in the locked state the waker is the replier's.
                     let waker = this.waker.with_mut(|waker| unsafe { (*waker).take() });
-                    // AcqRel: as in `conclude`, and an asker that went away meanwhile is seen.
+                    // AcqRel: as in `complete`, and an asker that went away meanwhile is seen.
                     if this.state.swap(outcome, Ordering::AcqRel) == ABANDONED {
                         return false;
                     }
@@ -103,7 +103,7 @@ impl<T> ReplySender<T> {
 
 impl<T> Drop for ReplySender<T> {
     fn drop(&mut self) {
-        if !Self::conclude(self.cell, DROPPED) {
+        if !Self::complete(self.cell, DROPPED) {
             // SAFETY: the asker has gone and no value was written: the cell is the replier's alone.
             unsafe { Cell::free(self.cell) };
         }

@@ -15,11 +15,11 @@ pub enum Step {
 }
 
 /// Looks without a pause at first: what a pause costs (up to 140 cycles on recent x86) is more than the answer may take.
-const EAGER: u32 = 64;
+const HOT_POLLS: u32 = 64;
 /// Looks of an adaptive wait before it offers its core to others: 5 to 20 µs, by how long the processor's pause takes.
-pub(super) const SPINS: u32 = 400;
+pub(super) const SPIN_POLLS: u32 = 400;
 /// Times an adaptive wait offers its core before it sleeps. Without an operating system there is nobody to offer it to.
-pub(super) const YIELDS: u32 = if cfg!(feature = "std") { 4 } else { 0 };
+pub(super) const YIELD_POLLS: u32 = if cfg!(feature = "std") { 4 } else { 0 };
 
 /// Paces the looks of one wait.
 ///
@@ -27,16 +27,16 @@ pub(super) const YIELDS: u32 = if cfg!(feature = "std") { 4 } else { 0 };
 /// use dotcompute_ring::wait::{Backoff, Step, WaitStrategy};
 ///
 /// let mut backoff = Backoff::new(WaitStrategy::Adaptive);
-/// let mut looks = 1;
+/// let mut polls = 1;
 /// while backoff.snooze() == Step::Retry {
-///     looks += 1; // Look here.
+///     polls += 1; // Look here.
 /// }
-/// assert!(looks > 1); // Now sleep.
+/// assert!(polls > 1); // Now sleep.
 /// ```
 #[derive(Debug, Clone)]
 pub struct Backoff {
     strategy: WaitStrategy,
-    looks: u32,
+    polls: u32,
 }
 
 impl Backoff {
@@ -44,13 +44,13 @@ impl Backoff {
     #[inline]
     #[must_use]
     pub const fn new(strategy: WaitStrategy) -> Self {
-        Self { strategy, looks: 0 }
+        Self { strategy, polls: 0 }
     }
 
     /// Begins anew: what was waited for came, and there is more to wait for.
     #[inline]
     pub const fn reset(&mut self) {
-        self.looks = 0;
+        self.polls = 0;
     }
 
     /// Waits a moment, or says that the time has come to sleep.
@@ -71,22 +71,22 @@ impl Backoff {
 
     #[inline]
     fn snooze_adaptively(&mut self) -> Step {
-        if self.looks < EAGER && !is_single_core() {
-            self.looks += 1;
+        if self.polls < HOT_POLLS && !is_single_core() {
+            self.polls += 1;
             return Step::Retry;
         }
-        self.relax()
+        self.spin_once()
     }
 
-    fn relax(&mut self) -> Step {
-        if self.looks < SPINS && is_single_core() {
-            self.looks = SPINS;
+    fn spin_once(&mut self) -> Step {
+        if self.polls < SPIN_POLLS && is_single_core() {
+            self.polls = SPIN_POLLS;
         }
-        if self.looks == SPINS + YIELDS {
+        if self.polls == SPIN_POLLS + YIELD_POLLS {
             return Step::Park;
         }
-        self.looks += 1;
-        if self.looks <= SPINS {
+        self.polls += 1;
+        if self.polls <= SPIN_POLLS {
             spin_loop();
         } else {
             #[cfg(feature = "std")]
@@ -130,19 +130,19 @@ mod tests {
     #[test]
     fn spinning_never_sleeps_and_parking_does_at_once() {
         let mut spinning = Backoff::new(WaitStrategy::Spin);
-        assert!((0..10 * SPINS).all(|_| spinning.snooze() == Step::Retry));
+        assert!((0..10 * SPIN_POLLS).all(|_| spinning.snooze() == Step::Retry));
         assert_eq!(Backoff::new(WaitStrategy::Park).snooze(), Step::Park);
     }
 
     #[test]
     fn an_adaptive_wait_comes_to_sleep_stays_there_and_starts_again_when_reset() {
         let mut backoff = Backoff::new(WaitStrategy::Adaptive);
-        let looks =
+        let polls =
             |backoff: &mut Backoff| (0..).take_while(|_| backoff.snooze() == Step::Retry).count() as u32;
-        let expected = if is_single_core() { YIELDS } else { SPINS + YIELDS };
-        assert_eq!(looks(&mut backoff), expected);
-        assert_eq!(looks(&mut backoff), 0);
+        let expected = if is_single_core() { YIELD_POLLS } else { SPIN_POLLS + YIELD_POLLS };
+        assert_eq!(polls(&mut backoff), expected);
+        assert_eq!(polls(&mut backoff), 0);
         backoff.reset();
-        assert_eq!(looks(&mut backoff), expected);
+        assert_eq!(polls(&mut backoff), expected);
     }
 }

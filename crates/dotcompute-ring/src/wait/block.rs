@@ -5,11 +5,11 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Instant;
 
-use super::backoff::YIELDS;
+use super::backoff::YIELD_POLLS;
 use super::{Backoff, Step, WaitStrategy};
 
 /// Looks of a spinning wait before it looks at the clock, which costs as much as several looks.
-const LOOKS_PER_CLOCK: u32 = 64;
+const POLLS_PER_CLOCK_READ: u32 = 64;
 
 /// Wakes a thread out of [`park`].
 struct Unpark(Thread);
@@ -40,7 +40,7 @@ pub fn park(deadline: Option<Instant>) -> bool {
     match deadline {
         None => std::thread::park(),
         Some(deadline) => match deadline.checked_duration_since(Instant::now()) {
-            Some(left) if !left.is_zero() => std::thread::park_timeout(left),
+            Some(remaining) if !remaining.is_zero() => std::thread::park_timeout(remaining),
             _ => return false,
         },
     }
@@ -60,7 +60,7 @@ fn ready<T>(poll: Poll<T>) -> Option<T> {
 
 /// Looks until there is something, on this thread, as the strategy says. None when the deadline has passed.
 ///
-/// While spinning, `look` is called with `None` and just looks. With a context it arranges to be woken through its waker, looks once
+/// While spinning, `poll` is called with `None` and just looks. With a context it arranges to be woken through its waker, looks once
 /// more, and only then says `Pending`. Arranging to be woken can take a system call (see [`fence`](crate::fence)), so that it is
 /// left until the thread is about to sleep. Taking an arrangement back after the deadline is the caller's part.
 ///
@@ -73,23 +73,23 @@ fn ready<T>(poll: Poll<T>) -> Option<T> {
 /// use dotcompute_ring::wait::{WaitStrategy, spin_then_park};
 /// use dotcompute_ring::wait_list::{WaitToken, WaitList};
 ///
-/// let (answer, waiters) = (AtomicU32::new(0), WaitList::new(Fence::Symmetric));
+/// let (reply, waiters) = (AtomicU32::new(0), WaitList::new(Fence::Symmetric));
 /// std::thread::scope(|scope| {
 ///     scope.spawn(|| {
-///         answer.store(42, Ordering::Release);
+///         reply.store(42, Ordering::Release);
 ///         waiters.notify_all();
 ///     });
-///     let mut ticket = WaitToken::default();
+///     let mut token = WaitToken::default();
 ///     let found = spin_then_park(WaitStrategy::Adaptive, None, |cx| {
 ///         if let Some(cx) = cx {
-///             waiters.register(&mut ticket, cx.waker());
+///             waiters.register(&mut token, cx.waker());
 ///         }
-///         match answer.load(Ordering::Acquire) {
+///         match reply.load(Ordering::Acquire) {
 ///             0 => Poll::Pending,
-///             answer => Poll::Ready(answer),
+///             reply => Poll::Ready(reply),
 ///         }
 ///     });
-///     waiters.cancel(&mut ticket);
+///     waiters.cancel(&mut token);
 ///     assert_eq!(found, Some(42));
 /// });
 /// ```
@@ -97,22 +97,22 @@ fn ready<T>(poll: Poll<T>) -> Option<T> {
 pub fn spin_then_park<T>(
     strategy: WaitStrategy,
     deadline: Option<Instant>,
-    mut look: impl FnMut(Option<&mut Context<'_>>) -> Poll<T>,
+    mut poll: impl FnMut(Option<&mut Context<'_>>) -> Poll<T>,
 ) -> Option<T> {
     let mut backoff = Backoff::new(strategy);
-    let mut looks = 0;
+    let mut polls = 0;
     loop {
-        if let Poll::Ready(value) = look(None) {
+        if let Poll::Ready(value) = poll(None) {
             return Some(value);
         }
         if backoff.snooze() == Step::Park {
-            return block_on_poll(WaitStrategy::Park, deadline, |cx| look(Some(cx)));
+            return block_on_poll(WaitStrategy::Park, deadline, |cx| poll(Some(cx)));
         }
-        looks += 1;
-        if looks == LOOKS_PER_CLOCK {
-            looks = 0;
+        polls += 1;
+        if polls == POLLS_PER_CLOCK_READ {
+            polls = 0;
             if has_passed(deadline) {
-                return ready(look(None));
+                return ready(poll(None));
             }
         }
     }
@@ -131,15 +131,15 @@ pub fn block_on_poll<T>(
     let waker = thread_waker();
     let mut cx = Context::from_waker(&waker);
     // Arranging to be woken is not free, so an adaptive wait makes few looks here.
-    let mut looks = 0;
+    let mut polls = 0;
     loop {
         if let Poll::Ready(value) = poll(&mut cx) {
             return Some(value);
         }
         let step = match strategy {
             WaitStrategy::Spin => Step::Retry,
-            WaitStrategy::Adaptive if looks < YIELDS => {
-                looks += 1;
+            WaitStrategy::Adaptive if polls < YIELD_POLLS => {
+                polls += 1;
                 std::thread::yield_now();
                 Step::Retry
             }
@@ -159,14 +159,17 @@ pub fn block_on_poll<T>(
 #[cfg(all(test, feature = "std", not(loom)))]
 mod tests {
     use super::*;
-    use crate::wait::backoff::{SPINS, is_single_core};
+    use crate::wait::backoff::{SPIN_POLLS, is_single_core};
     use std::cell::Cell;
 
     #[test]
     fn a_wait_arranges_to_be_woken_only_before_it_sleeps() {
         for (strategy, before_sleep) in [
             (WaitStrategy::Park, 1),
-            (WaitStrategy::Adaptive, 1 + if is_single_core() { YIELDS } else { SPINS + YIELDS }),
+            (
+                WaitStrategy::Adaptive,
+                1 + if is_single_core() { YIELD_POLLS } else { SPIN_POLLS + YIELD_POLLS },
+            ),
         ] {
             let bare = Cell::new(0);
             let found = spin_then_park(strategy, None, |cx| match cx {
@@ -187,15 +190,15 @@ mod tests {
     fn a_passed_deadline_ends_every_wait_after_a_last_look() {
         let now = Some(Instant::now());
         for strategy in [WaitStrategy::Spin, WaitStrategy::Adaptive, WaitStrategy::Park] {
-            let looks = Cell::new(0);
-            let look = || {
-                looks.set(looks.get() + 1);
+            let polls = Cell::new(0);
+            let poll = || {
+                polls.set(polls.get() + 1);
                 Poll::<()>::Pending
             };
-            assert_eq!(spin_then_park(strategy, now, |_| look()), None);
-            assert!(looks.replace(0) >= 2, "{strategy:?}");
-            assert_eq!(block_on_poll(strategy, now, |_| look()), None);
-            assert!(looks.get() >= 2, "{strategy:?}");
+            assert_eq!(spin_then_park(strategy, now, |_| poll()), None);
+            assert!(polls.replace(0) >= 2, "{strategy:?}");
+            assert_eq!(block_on_poll(strategy, now, |_| poll()), None);
+            assert!(polls.get() >= 2, "{strategy:?}");
         }
         assert!(!park(now));
     }
@@ -208,9 +211,9 @@ mod tests {
                 polls += 1;
                 // Woken each time, so the sleep returns each time; without that this would hang.
                 cx.waker().wake_by_ref();
-                if polls > 3 * YIELDS { Poll::Ready(polls) } else { Poll::Pending }
+                if polls > 3 * YIELD_POLLS { Poll::Ready(polls) } else { Poll::Pending }
             });
-            assert_eq!(found, Some(3 * YIELDS + 1));
+            assert_eq!(found, Some(3 * YIELD_POLLS + 1));
         }
     }
 
