@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use crate::dead_letter::Reason;
+use crate::fault::Reason;
 use crate::lifecycle::State;
 use crate::options::{KernelOptions, Placement, Telemetry};
 

@@ -113,10 +113,10 @@ mod tests {
     struct Word(AtomicU32);
 
     fn wait_for(word: &Word, value: u32) {
-        let mut looks = 0;
+        let mut polls = 0;
         while word.0.load(Ordering::Acquire) != value {
-            looks += 1;
-            if looks % 1000 == 0 || cfg!(miri) {
+            polls += 1;
+            if polls % 1000 == 0 || cfg!(miri) {
                 std::thread::yield_now();
             }
         }

@@ -76,20 +76,21 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-#[doc(hidden)]
-pub mod array;
 mod builtin;
-mod bytes;
 mod decode;
 mod encode;
 mod error;
 mod header;
 mod id;
 mod id_serde;
-mod name;
+mod keys;
 mod priority;
 pub mod record;
-mod scan;
+mod record_bytes;
+mod scanner;
+#[doc(hidden)]
+pub mod serde_array;
+mod type_name;
 
 /// Makes a struct or an enum a message: see [Deriving](self#deriving).
 pub use dotcompute_macros::Message;
@@ -98,8 +99,8 @@ pub use encode::Encode;
 pub use error::{DecodeError, DecodeErrorKind, EncodeError};
 pub use header::MessageHeader;
 pub use id::{MessageId, NilMessageId};
-pub use name::MessageTypeId;
 pub use priority::Priority;
+pub use type_name::MessageTypeId;
 
 /// A value that ring kernels receive and send.
 ///
@@ -129,8 +130,8 @@ pub trait Message: Send + 'static {
 pub mod __private {
     pub use serde;
 
-    pub use super::array;
-    pub use super::name::TypeName;
+    pub use super::serde_array;
+    pub use super::type_name::TypeName;
 
     /// Fails to compile, at the caller, where a record's field has no bytes.
     #[track_caller]

@@ -18,10 +18,10 @@ use futures_timer::Delay;
 use crate::backend::device_port::{
     AfterFault, DeviceCommand, DeviceEvent, DeviceMessage, DevicePort, DeviceState,
 };
-use crate::checkpoint::StateCall;
-use crate::dead_letter::Reason;
-use crate::driver::{After, TURN};
-use crate::intake::{InHand, Intake, Next};
+use crate::cell::state_requests::StateCall;
+use crate::fault::Reason;
+use crate::kernel::inbox::{InHand, Intake, Next};
+use crate::kernel::poll_step::{After, TURN};
 use crate::lifecycle::State;
 use crate::message::record::DeviceRecord;
 use crate::message::{MessageHeader, Priority};

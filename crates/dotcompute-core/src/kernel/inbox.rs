@@ -8,14 +8,16 @@ use std::time::Duration;
 use dotcompute_ring::mailbox::Receiver;
 use dotcompute_ring::wait::{Backoff, Step, WaitStrategy};
 
-use crate::dead_letter::Reason;
+use super::context::{Context, Current};
+use crate::cell::any_kernel::AnyKernel;
+use crate::cell::typed_cell::Shared;
 use crate::envelope::Envelope;
-use crate::kernel::{Context, Current};
+use crate::fault::Reason;
 use crate::lifecycle::{Command, State};
 use crate::message::Message;
 use crate::options::Placement;
-use crate::outlet::{Outlets, RingOutlet};
-use crate::shared::{AnyKernel, Shared};
+use crate::output::ring_sink::RingOutlet;
+use crate::output::router::Outlets;
 use crate::telemetry::Stamp;
 
 /// What comes next at a message boundary.
@@ -308,7 +310,7 @@ impl<I: Message, O: Message> Intake<I, O> {
         self.shared.close_input();
         loop {
             match self.receiver.try_pop() {
-                Some(envelope) => envelope.bury(&self.shared.core, reason, cause),
+                Some(envelope) => self.shared.core.dead_letter_envelope(envelope, reason, cause),
                 None if self.receiver.is_drained() => break,
                 // A sender has claimed a slot and is about to fill it.
                 None => std::thread::yield_now(),

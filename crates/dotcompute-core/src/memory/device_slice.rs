@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use super::{DeviceBlock, cast};
+use super::{DeviceBlock, pod_cast};
 use crate::message::record::Plain;
 
 /// Elements on a device, to read. Their bytes are up to date there as long as this borrow lasts.
@@ -40,7 +40,7 @@ impl<'a, T: Plain> DeviceSlice<'a, T> {
     /// The elements, where the host can look at the device's memory: on the `cpu` device.
     #[must_use]
     pub fn as_slice(&self) -> Option<&'a [T]> {
-        cast::elements(self.view?)
+        pod_cast::elements(self.view?)
     }
 
     /// Their bytes, as [`as_slice`](Self::as_slice).
@@ -88,7 +88,7 @@ impl<'a, T: Plain> DeviceSliceMut<'a, T> {
     /// The elements, where the host can look at the device's memory: on the `cpu` device.
     #[must_use]
     pub fn as_mut_slice(&mut self) -> Option<&mut [T]> {
-        cast::elements_mut(self.view.as_deref_mut()?)
+        pod_cast::elements_mut(self.view.as_deref_mut()?)
     }
 
     /// Their bytes, as [`as_mut_slice`](Self::as_mut_slice).

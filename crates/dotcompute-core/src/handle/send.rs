@@ -8,20 +8,14 @@ use dotcompute_ring::mailbox::Band;
 use dotcompute_ring::wait::spin_then_park;
 use dotcompute_ring::wait_list::WaitToken;
 
-use super::{KernelHandle, within};
+use super::KernelHandle;
+use super::timeout::within;
+use super::wait_limit::Patience;
+use crate::cell::typed_cell::Unposted;
 use crate::envelope::Envelope;
 use crate::error::Refusal;
 use crate::lifecycle::State;
 use crate::message::Message;
-use crate::shared::Unposted;
-
-/// How long a sender is prepared to wait for room.
-#[derive(Clone, Copy)]
-pub(super) enum Patience {
-    None,
-    For(Duration),
-    Endless,
-}
 
 /// What came of posting: nothing, or why not and the envelope.
 pub(super) type Posted<I, O> = Result<(), (Refusal, Envelope<I, O>)>;

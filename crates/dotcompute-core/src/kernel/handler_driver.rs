@@ -8,15 +8,14 @@ use std::time::Instant;
 
 use futures_timer::Delay;
 
-use crate::dead_letter::Reason;
+use super::context::Context;
+use super::inbox::{Intake, Next};
+use super::poll_step::{After, TURN};
+use super::ring_kernel::RingKernel;
 use crate::error::{HandlerResult, error_text, panic_text};
-use crate::intake::{Intake, Next};
-use crate::kernel::{Context, RingKernel};
+use crate::fault::Reason;
 use crate::lifecycle::State;
 use crate::supervision::{Supervisor, Verdict};
-
-/// Messages a ring kernel handles before it lets others on the same worker have their turn.
-pub(crate) const TURN: u32 = 128;
 
 /// The task of one ring kernel.
 pub(crate) struct HandlerDriver<K: RingKernel, F> {
@@ -30,13 +29,6 @@ pub(crate) struct HandlerDriver<K: RingKernel, F> {
 
 // Nothing in a driver is pinned: the state is only ever used by reference and never polled.
 impl<K: RingKernel, F> Unpin for HandlerDriver<K, F> {}
-
-/// What a driver does after a step.
-pub(crate) enum After {
-    GoOn,
-    Wait,
-    End,
-}
 
 impl<K, F> HandlerDriver<K, F>
 where

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_timer::Delay;
 
 use super::Attendant;
-use crate::dead_letter::Reason;
+use crate::fault::Reason;
 use crate::message::MessageHeader;
 use crate::message::record::DeviceRecord;
 

@@ -4,20 +4,21 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::backend::{Backend, BackendError, CpuBackend};
+use crate::backend::cpu::CpuBackend;
+use crate::backend::{Backend, BackendError};
+use crate::cell::any_kernel::AnyKernel;
+use crate::cell::typed_cell::Shared;
 use crate::dead_letter::{DeadLetter, DeadLetterInfo, DeadLetters};
 use crate::error::{LaunchError, LifecycleError, ShutdownError};
 use crate::handle::KernelHandle;
 use crate::lifecycle::{Command, State};
 use crate::message::Message;
-use crate::shared::{AnyKernel, Shared};
 use crate::telemetry::KernelStats;
 
 mod launch;
 mod registry;
 
-pub(crate) use registry::Registry;
-use registry::in_order_of_flow;
+use registry::{Registry, in_order_of_flow};
 
 /// How many names an "unknown ring kernel" error lists.
 const NAMES_IN_ERRORS: usize = 8;

@@ -1,7 +1,7 @@
 //! The host's half of a buffer.
 
-use super::cpu::Bytes;
-use super::{DeviceMemory, HostBlock, MemoryError, cast};
+use super::cpu_memory::Bytes;
+use super::{DeviceMemory, HostBlock, MemoryError, pod_cast};
 use crate::message::record::Plain;
 
 /// Elements on the host: a vector that was given, or a block.
@@ -21,7 +21,7 @@ impl<T: Plain> HostHalf<T> {
         // Somebody may have had it before.
         block.bytes_mut().fill(0);
         let found = block.bytes().len();
-        if cast::elements::<T>(block.bytes()).is_none() || found != bytes {
+        if pod_cast::elements::<T>(block.bytes()).is_none() || found != bytes {
             let doing = format!("page-locking {bytes} bytes of the host");
             let problem = format!("it gave {found} bytes at {:p}; report this", block.bytes());
             return Err(MemoryError::Device { device: memory.device(), doing, problem });
@@ -37,14 +37,14 @@ impl<T: Plain> HostHalf<T> {
         match self {
             Self::Vec(elements) => elements,
             // Looked at when it was made: there are elements, all of them.
-            Self::Block { block, .. } => cast::elements(block.bytes()).unwrap_or_default(),
+            Self::Block { block, .. } => pod_cast::elements(block.bytes()).unwrap_or_default(),
         }
     }
 
     pub(super) fn elements_mut(&mut self) -> &mut [T] {
         match self {
             Self::Vec(elements) => elements,
-            Self::Block { block, .. } => cast::elements_mut(block.bytes_mut()).unwrap_or_default(),
+            Self::Block { block, .. } => pod_cast::elements_mut(block.bytes_mut()).unwrap_or_default(),
         }
     }
 }
