@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn wakes_once_for_each_announcement_and_not_after_a_cancel() {
+    fn wakes_once_per_registration_and_not_after_a_cancel() {
         let notifier = Notifier::new(Fence::Symmetric);
         let (count, waker) = counting();
         notifier.notify();
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_no_waker_but_the_last() {
+    fn holds_only_the_last_waker() {
         let notifier = Notifier::new(Fence::Symmetric);
         let ((first, first_waker), (second, second_waker)) = (counting(), counting());
         assert!(notifier.register(&first_waker) && notifier.register(&second_waker));
@@ -228,7 +228,7 @@ mod tests {
 
     /// A waker that, when woken, waits again at once: executors that poll inside `wake` do this.
     #[test]
-    fn a_waker_may_prepare_while_it_is_woken() {
+    fn a_waker_may_register_while_it_is_woken() {
         struct Again(Arc<Notifier>, AtomicUsize);
         impl Wake for Again {
             fn wake(self: Arc<Self>) {

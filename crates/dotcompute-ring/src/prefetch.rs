@@ -110,12 +110,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn small_rings_are_fetched_less_far_and_the_smallest_not_at_all() {
+    fn small_rings_prefetch_less_far_and_the_smallest_not_at_all() {
         assert_eq!([1, 8, 16, 128, 1024, 1 << 20].map(distance), [0, 0, 1, 8, DISTANCE, DISTANCE]);
     }
 
     #[test]
-    fn a_consumer_knows_a_backlog_when_it_has_one() {
+    fn a_consumer_detects_a_backlog() {
         let (mut producer, mut consumer) = crate::spsc::channel(128).unwrap();
         let fill = |producer: &mut crate::spsc::Producer<u64>, count: u64| {
             (0..count).for_each(|value| producer.try_push(value).unwrap());

@@ -272,7 +272,7 @@ mod tests {
     use alloc::sync::Arc;
 
     #[test]
-    fn an_answer_comes_once_and_the_slot_is_used_again() {
+    fn a_reply_is_taken_once_and_the_slot_is_reused() {
         let mut slot = ReplySlot::new();
         for round in 0..3 {
             let sender = slot.arm();
@@ -284,14 +284,14 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_question_is_noticed() {
+    fn a_dropped_sender_is_reported() {
         let mut slot = ReplySlot::<u8>::new();
         drop(slot.arm());
         assert_eq!(slot.try_take(), Some(Err(ReplyDropped)));
     }
 
     #[test]
-    fn values_are_dropped_exactly_once_whoever_leaves_first() {
+    fn values_are_dropped_exactly_once_in_every_order() {
         let value = Arc::new(());
         let mut slot = ReplySlot::new();
         // Answered and taken; answered and not taken; abandoned before the answer; armed again over an open question.
@@ -310,13 +310,13 @@ mod tests {
     }
 
     #[test]
-    fn one_pointer_each() {
+    fn each_end_is_one_pointer() {
         assert_eq!(size_of::<Option<ReplySender<[u64; 8]>>>(), 8);
         assert_eq!(size_of::<ReplySlot<[u64; 8]>>(), 8);
     }
 
     #[test]
-    fn a_replier_can_see_that_its_answer_is_not_wanted_any_more() {
+    fn a_sender_sees_that_its_caller_has_abandoned() {
         let mut slot = ReplySlot::new();
         let sender = slot.arm();
         assert!(sender.caller_is_waiting());
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_slot_travels_as_a_pointer_and_a_busy_one_as_none() {
+    fn an_idle_slot_becomes_a_pointer_and_a_busy_one_null() {
         assert!(ReplySlot::<u8>::new().into_raw().is_null());
         let mut slot = ReplySlot::new();
         slot.arm().send(1).unwrap();
@@ -363,7 +363,7 @@ mod tests {
 
     /// One slot, a replier on another thread that answers, drops, or finds the asker gone: every answer is for its own question.
     #[test]
-    fn answers_match_their_questions_under_every_strategy() {
+    fn replies_match_their_requests_under_every_strategy() {
         const ROUNDS: u64 = if cfg!(miri) { 60 } else { 30_000 };
         let strategies = [WaitStrategy::Adaptive, WaitStrategy::Park, WaitStrategy::Spin];
         let (requests, inbox) = std::sync::mpsc::channel::<(u64, ReplySender<Box<u64>>)>();

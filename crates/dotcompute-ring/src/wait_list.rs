@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn wakes_everybody_once_and_nobody_who_left() {
+    fn wakes_every_waiter_once_and_no_cancelled_one() {
         let list = Arc::new(WaitList::new(Fence::Symmetric));
         let mut waiters: [(WaitToken, _); 4] = core::array::from_fn(|_| (WaitToken::default(), probe(&list)));
         for (token, (_, waker)) in &mut waiters {
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_that_outlived_its_place_touches_nobody() {
+    fn a_stale_token_affects_no_other_waiter() {
         let list = Arc::new(WaitList::new(Fence::Symmetric));
         let (old, old_waker) = probe(&list);
         let mut stale = WaitToken::default();
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_keeps_one_waker_for_each_ticket_and_drops_it_unlocked() {
+    fn a_list_holds_one_waker_per_token_and_drops_it_unlocked() {
         let list = Arc::new(WaitList::new(Fence::Symmetric));
         let mut token = WaitToken::default();
         for _ in 0..3 {

@@ -128,14 +128,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spinning_never_sleeps_and_parking_does_at_once() {
+    fn spin_never_parks_and_park_parks_at_once() {
         let mut spinning = Backoff::new(WaitStrategy::Spin);
         assert!((0..10 * SPIN_POLLS).all(|_| spinning.snooze() == Step::Retry));
         assert_eq!(Backoff::new(WaitStrategy::Park).snooze(), Step::Park);
     }
 
     #[test]
-    fn an_adaptive_wait_comes_to_sleep_stays_there_and_starts_again_when_reset() {
+    fn an_adaptive_wait_parks_and_starts_again_when_reset() {
         let mut backoff = Backoff::new(WaitStrategy::Adaptive);
         let polls =
             |backoff: &mut Backoff| (0..).take_while(|_| backoff.snooze() == Step::Retry).count() as u32;

@@ -163,8 +163,8 @@ mod tests {
     use std::cell::Cell;
 
     #[test]
-    fn a_wait_arranges_to_be_woken_only_before_it_sleeps() {
-        for (strategy, before_sleep) in [
+    fn a_wait_registers_only_before_it_parks() {
+        for (strategy, before_park) in [
             (WaitStrategy::Park, 1),
             (
                 WaitStrategy::Adaptive,
@@ -182,12 +182,12 @@ mod tests {
                     Poll::Ready(bare.get())
                 }
             });
-            assert_eq!(found, Some(before_sleep));
+            assert_eq!(found, Some(before_park));
         }
     }
 
     #[test]
-    fn a_passed_deadline_ends_every_wait_after_a_last_look() {
+    fn a_passed_deadline_ends_every_wait_after_a_last_poll() {
         let now = Some(Instant::now());
         for strategy in [WaitStrategy::Spin, WaitStrategy::Adaptive, WaitStrategy::Park] {
             let polls = Cell::new(0);
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wake_up_before_the_sleep_is_kept() {
+    fn a_wake_up_before_the_park_is_not_lost() {
         for strategy in [WaitStrategy::Adaptive, WaitStrategy::Park] {
             let mut polls = 0;
             let found = block_on_poll(strategy, None, |cx| {
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_has_one_waker_of_its_own() {
+    fn a_thread_has_one_waker() {
         let here: Waker = thread_waker();
         assert!(here.will_wake(&thread_waker()));
         let there = std::thread::spawn(thread_waker).join().unwrap();
