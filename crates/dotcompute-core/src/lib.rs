@@ -44,7 +44,11 @@ mod checkpoint;
 mod driver;
 mod envelope;
 mod intake;
+#[cfg(not(feature = "histograms"))]
+mod no_histogram;
 mod outlet;
 mod shared;
 
+#[doc(no_inline)]
+pub use dotcompute_ring as ring;
 pub use message::Message;

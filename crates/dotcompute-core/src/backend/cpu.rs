@@ -11,6 +11,8 @@ use dotcompute_ring::fence::Fence;
 use dotcompute_ring::wait::{park, thread_waker};
 use dotcompute_ring::wait_list::{WaitList, WaitToken};
 
+#[cfg(not(feature = "pinning"))]
+use super::no_affinity as core_affinity;
 use super::{
     Backend, BackendError, BackendKind, HostTask, LaunchPlan, Program, Residency, Resident, SharedTask,
 };
@@ -52,6 +54,10 @@ impl Backend for CpuBackend {
                 ),
             });
         };
+        #[cfg(not(feature = "pinning"))]
+        if let Placement::Pinned(_) = plan.placement {
+            return Err(core_affinity::error());
+        }
         let residency: Box<dyn Residency> = match plan.placement {
             Placement::Pool => {
                 let (shared_task, pool_task) = SharedTask::new(task);

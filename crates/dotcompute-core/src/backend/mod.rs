@@ -18,6 +18,8 @@ use device_port::{DevicePort, DeviceProgram};
 
 mod cpu;
 pub mod device_port;
+#[cfg(not(feature = "pinning"))]
+mod no_affinity;
 mod shared_task;
 
 pub(crate) use cpu::CpuBackend;
