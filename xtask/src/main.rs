@@ -15,6 +15,7 @@ mod bundle;
 mod command;
 mod cubins;
 mod examples;
+mod features;
 mod modules;
 mod python;
 mod races;

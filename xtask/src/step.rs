@@ -6,7 +6,7 @@ use clap::ValueEnum;
 
 use crate::command::{Failure, Invocation};
 use crate::workspace::Workspace;
-use crate::{cubins, examples, modules, python, smoke, tsan, vocabulary};
+use crate::{cubins, examples, features, modules, python, smoke, tsan, vocabulary};
 
 /// One step: one subject, one or a few commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -31,6 +31,8 @@ pub enum Step {
     NoStd,
     /// The loom models of the rings and of waiting
     Loom,
+    /// The façade without and with each of its features, and its number of dependencies
+    Features,
     /// Every example, run to its end
     Examples,
     /// Documentation, warnings denied
@@ -52,8 +54,7 @@ pub enum Step {
 }
 
 impl Step {
-    pub const LINT: [Step; 5] = [Step::Fmt, Step::Modules, Step::Vocabulary, Step::Clippy, Step::Deny];
-    pub const TEST: [Step; 17] = [
+use crate::{cubins, examples, features, modules, python, smoke, tsan, vocabulary};
         Step::Fmt,
         Step::Clippy,
         Step::Deny,
@@ -62,6 +63,7 @@ impl Step {
         Step::Tsan,
         Step::NoStd,
         Step::Loom,
+        Step::Features,
         Step::Examples,
         Step::Docs,
         Step::Bench,
@@ -93,6 +95,7 @@ impl Step {
                 .args(["--profile", "test", "--no-default-features"])
                 .run(workspace),
             Step::Loom => loom(workspace),
+            Step::Features => features::check(workspace),
             Step::Examples => examples::run(workspace),
             Step::Docs => build_docs(workspace),
             Step::Bench => smoke::bench(workspace),

@@ -41,6 +41,11 @@ pub mod runtime;
 pub mod supervision;
 pub mod telemetry;
 
+#[cfg(not(feature = "histograms"))]
+mod no_histogram;
+
+#[doc(no_inline)]
+pub use dotcompute_ring as ring;
 #[doc(inline)]
 pub use kernel::loops;
 pub use message::Message;

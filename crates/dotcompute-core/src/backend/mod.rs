@@ -11,6 +11,8 @@ pub(crate) mod cpu;
 pub mod device_port;
 pub(crate) mod error;
 pub(crate) mod launch_plan;
+#[cfg(not(feature = "pinning"))]
+mod no_affinity;
 pub(crate) mod residency;
 pub(crate) mod shared_task;
 

@@ -77,25 +77,34 @@
 //! ```
 
 mod builtin;
+#[cfg(feature = "encode")]
 mod decode;
+#[cfg(feature = "encode")]
 mod encode;
+#[cfg(feature = "encode")]
 mod error;
 mod header;
 mod id;
+#[cfg(feature = "encode")]
 mod id_serde;
+#[cfg(feature = "encode")]
 mod keys;
 mod priority;
 pub mod record;
 mod record_bytes;
+#[cfg(feature = "encode")]
 mod scanner;
+#[cfg(feature = "encode")]
 #[doc(hidden)]
 pub mod serde_array;
 mod type_name;
 
 /// Makes a struct or an enum a message: see [Deriving](self#deriving).
-pub use dotcompute_macros::Message;
+pub use dotcompute_macros::CoreMessage as Message;
 
+#[cfg(feature = "encode")]
 pub use encode::Encode;
+#[cfg(feature = "encode")]
 pub use error::{DecodeError, DecodeErrorKind, EncodeError};
 pub use header::MessageHeader;
 pub use id::{MessageId, NilMessageId};
@@ -128,8 +137,12 @@ pub trait Message: Send + 'static {
 /// What the derive macro's output names. Not for people.
 #[doc(hidden)]
 pub mod __private {
+    /// The derive for users of the crate `dotcompute`.
+    pub use dotcompute_macros::Message;
+    #[cfg(feature = "encode")]
     pub use serde;
 
+    #[cfg(feature = "encode")]
     pub use super::serde_array;
     pub use super::type_name::TypeName;
 
