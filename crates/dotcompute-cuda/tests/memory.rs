@@ -16,7 +16,7 @@ use dotcompute_core::memory::{
 use dotcompute_core::orchestrator::{
     Argument, Geometry, KernelLaunchError, Orchestrator, OrchestratorError, Origin,
 };
-use dotcompute_cuda::cuda::plain::{Flag, Text};
+use dotcompute_cuda::cuda::baseline::{FlagPingPong, KernelSource};
 use dotcompute_cuda::cuda::{CudaKernel, CudaLauncher, CudaMemory, accelerators};
 use proptest::test_runner::{Config, TestRunner};
 
@@ -200,7 +200,7 @@ fn what_cannot_be_compiled_or_launched_is_told() {
 /// Nothing of what is done while programs run waits for a kernel that stays.
 #[test]
 fn buffers_move_and_kernels_run_beside_one_that_stays() {
-    const FLAG: &str = include_str!("../../dotcompute-bench/device/plain.cu");
+    const FLAG: &str = include_str!("../../dotcompute-bench/device/baseline.cu");
     let (Some(memory), Some(orchestrator), Some(backend)) =
         (memory(), orchestrator(), pretend::backend(|_| {}))
     else {
@@ -221,7 +221,8 @@ fn buffers_move_and_kernels_run_beside_one_that_stays() {
         None => FLAG,
         Some(folder) => pretend::marked(FLAG, &pretend::host_library(&folder, FLAG)).leak(),
     };
-    let flag = Flag::new(&backend, Text { file: "plain.cu", text, entry: "flag" }).unwrap();
+    let flag =
+        FlagPingPong::new(&backend, KernelSource { file: "baseline.cu", text, entry: "flag" }).unwrap();
     (0..20).for_each(|_| run(pool.clone()));
     (0..20).for_each(|_| run(memory.clone()));
     drop(flag);

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dotcompute_cuda::cuda::CudaBackend;
-use dotcompute_cuda::cuda::plain::{BYTES, Flag, Launches, Text, Way, probe};
+use dotcompute_cuda::cuda::baseline::{
+    BYTES, FlagPingPong, KernelSource, LaunchMethod, PerMessageLaunch, probe,
+};
 
 /// The kernels of the benchmark.
-const PLAIN: &str = include_str!("../../dotcompute-bench/device/plain.cu");
+const PLAIN: &str = include_str!("../../dotcompute-bench/device/baseline.cu");
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -19,10 +21,12 @@ fn backend() -> Option<Arc<CudaBackend>> {
     pretend::backend(|_| {})
 }
 
-fn text(entry: &'static str) -> Text {
-    let Some(folder) = pretend::folder() else { return Text { file: "plain.cu", text: PLAIN, entry } };
+fn text(entry: &'static str) -> KernelSource {
+    let Some(folder) = pretend::folder() else {
+        return KernelSource { file: "baseline.cu", text: PLAIN, entry };
+    };
     let text = pretend::marked(PLAIN, &pretend::host_library(&folder, PLAIN));
-    Text { file: "plain.cu", text: text.leak(), entry }
+    KernelSource { file: "baseline.cu", text: text.leak(), entry }
 }
 
 #[test]
@@ -30,7 +34,7 @@ fn a_flag_comes_back_and_its_kernel_ends_with_it() {
     let Some(backend) = backend() else { return };
     // The second is loaded when the first has gone: else it would wait for ever.
     for _ in 0..2 {
-        let flag = Flag::new(&backend, text("flag")).unwrap();
+        let flag = FlagPingPong::new(&backend, text("flag")).unwrap();
         assert_eq!(flag.seen(), 0);
         for number in 1..=1000 {
             flag.send(number);
@@ -45,8 +49,8 @@ fn a_flag_comes_back_and_its_kernel_ends_with_it() {
 #[test]
 fn a_message_is_answered_in_every_way() {
     let Some(backend) = backend() else { return };
-    for way in [Way::Mapped, Way::Copied, Way::Graph] {
-        let mut launches = Launches::new(&backend, way, text("answer")).unwrap();
+    for way in [LaunchMethod::Mapped, LaunchMethod::Copied, LaunchMethod::Graph] {
+        let mut launches = PerMessageLaunch::new(&backend, way, text("answer")).unwrap();
         for round in 0..100 {
             let message: [u8; BYTES] = std::array::from_fn(|index| round + index as u8);
             let mut expected = message;
@@ -60,11 +64,11 @@ fn a_message_is_answered_in_every_way() {
 fn what_does_not_compile_or_is_not_there_is_told() {
     let Some(backend) = backend() else { return };
     let broken =
-        Text { file: "broken.cu", text: "extern \"C\" __global__ void f() { nothing; }", entry: "f" };
-    let refused = Flag::new(&backend, broken).err().unwrap().to_string();
+        KernelSource { file: "broken.cu", text: "extern \"C\" __global__ void f() { nothing; }", entry: "f" };
+    let refused = FlagPingPong::new(&backend, broken).err().unwrap().to_string();
     assert!(refused.contains("broken.cu") && refused.contains("nothing"), "{refused}");
-    let missing = Text { entry: "missing", ..text("flag") };
-    let refused = Launches::new(&backend, Way::Mapped, missing).err().unwrap().to_string();
+    let missing = KernelSource { entry: "missing", ..text("flag") };
+    let refused = PerMessageLaunch::new(&backend, LaunchMethod::Mapped, missing).err().unwrap().to_string();
     assert!(refused.contains("missing"), "{refused}");
 }
 
@@ -73,14 +77,14 @@ fn every_way_to_map_device_memory_has_an_outcome() {
     if backend().is_none() {
         return;
     }
-    let findings = probe(0).unwrap();
-    let names: Vec<_> = findings.iter().map(|finding| finding.what).collect();
+    let results = probe(0).unwrap();
+    let names: Vec<_> = results.iter().map(|result| result.what).collect();
     assert_eq!(names, ["dma_buf_attribute", "dma_buf_mmap", "dma_buf_mmap_pcie", "gdrdrv"]);
-    for finding in &findings {
-        println!("{finding:?}");
-        assert!(!finding.outcome.is_empty());
-        let refuses = pretend::folder().is_some() && finding.what.starts_with("dma_buf_mmap");
-        assert!(!refuses || finding.outcome.contains("asking for a dma-buf"), "{finding:?}");
+    for result in &results {
+        println!("{result:?}");
+        assert!(!result.outcome.is_empty());
+        let refuses = pretend::folder().is_some() && result.what.starts_with("dma_buf_mmap");
+        assert!(!refuses || result.outcome.contains("asking for a dma-buf"), "{result:?}");
     }
 }
 

@@ -6,47 +6,47 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use dotcompute::backend::Backend;
-use dotcompute::cuda::cuda::{CudaBackend, CudaOptions, plain};
+use dotcompute::cuda::cuda::{CudaBackend, CudaOptions, baseline};
 use dotcompute::cuda::emulated::{EmulatedBackend, EmulatedOptions};
 use dotcompute::message::record::RecordMessage;
 use dotcompute::prelude::*;
 
+use crate::config::BenchConfig;
 use crate::error::BenchError;
-use crate::setting::Setting;
 
 /// Messages in a device's own ring, where there may be many.
 pub const QUEUE: usize = 1024;
 
 /// The kernels that ring kernels are compared with; the entry is to be named.
-pub const PLAIN: plain::Text =
-    plain::Text { file: "plain.cu", text: include_str!("../../device/plain.cu"), entry: "" };
+pub const BASELINE: baseline::KernelSource =
+    baseline::KernelSource { file: "baseline.cu", text: include_str!("../../device/baseline.cu"), entry: "" };
 
 /// How long a runtime has to come to its end.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The devices that can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Place {
+pub enum DeviceKind {
     /// The first GPU
     Cuda,
     /// Threads in a GPU's place: shows that everything works, and no figure of a GPU
     Emulated,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for DeviceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Place::Cuda => "cuda",
-            Place::Emulated => "emulated",
+            DeviceKind::Cuda => "cuda",
+            DeviceKind::Emulated => "emulated",
         })
     }
 }
 
 /// The amounts and the device of one run.
 #[derive(Clone)]
-pub struct GpuSetting {
-    pub common: Setting,
-    pub place: Place,
+pub struct GpuBenchConfig {
+    pub common: BenchConfig,
+    pub device: DeviceKind,
     /// How often a ring kernel that has left is woken.
     pub wakes: u64,
     /// How long the device's power is measured.
@@ -55,31 +55,31 @@ pub struct GpuSetting {
 
 /// When ring kernels leave the device.
 #[derive(Clone, Copy)]
-pub enum Stays {
+pub enum ResidencyPolicy {
     /// As where nobody has said anything.
-    AsUsual,
+    Default,
     /// After so long without a message.
-    For(Duration),
+    IdleTimeout(Duration),
     /// They stay until they are terminated.
     Always,
 }
 
-impl Stays {
+impl ResidencyPolicy {
     fn apply(self, idle_timeout: &mut Duration, max_residency: &mut Duration) {
         match self {
-            Stays::AsUsual => {}
-            Stays::For(grace) => *idle_timeout = grace,
-            Stays::Always => (*idle_timeout, *max_residency) = (Duration::ZERO, Duration::ZERO),
+            ResidencyPolicy::Default => {}
+            ResidencyPolicy::IdleTimeout(grace) => *idle_timeout = grace,
+            ResidencyPolicy::Always => (*idle_timeout, *max_residency) = (Duration::ZERO, Duration::ZERO),
         }
     }
 }
 
-impl GpuSetting {
+impl GpuBenchConfig {
     /// How a thread that has a core to itself waits, and one that may not: the emulated device needs the cores too.
     pub fn wait(&self) -> WaitStrategy {
-        match self.place {
-            Place::Cuda => WaitStrategy::Spin,
-            Place::Emulated => WaitStrategy::Adaptive,
+        match self.device {
+            DeviceKind::Cuda => WaitStrategy::Spin,
+            DeviceKind::Emulated => WaitStrategy::Adaptive,
         }
     }
 
@@ -92,15 +92,15 @@ impl GpuSetting {
         CudaBackend::new().map_err(BenchError::subject(subject, OPENING))
     }
 
-    fn device(&self, subject: &'static str, stays: Stays) -> Result<Arc<dyn Backend>, BenchError> {
-        match self.place {
-            Place::Cuda => {
+    fn device(&self, subject: &'static str, stays: ResidencyPolicy) -> Result<Arc<dyn Backend>, BenchError> {
+        match self.device {
+            DeviceKind::Cuda => {
                 let mut options = CudaOptions::default();
                 stays.apply(&mut options.idle_timeout, &mut options.max_residency);
                 let backend = CudaBackend::with_options(options);
                 Ok(backend.map_err(BenchError::subject(subject, OPENING))?)
             }
-            Place::Emulated => {
+            DeviceKind::Emulated => {
                 let mut options = EmulatedOptions::default();
                 stays.apply(&mut options.idle_timeout, &mut options.max_residency);
                 let backend = EmulatedBackend::with_options(options);
@@ -113,23 +113,27 @@ impl GpuSetting {
 const OPENING: &str = "opening the device";
 
 /// A runtime on the device.
-pub struct Bed<'a> {
+pub struct Fixture<'a> {
     subject: &'static str,
-    setting: &'a GpuSetting,
+    config: &'a GpuBenchConfig,
     runtime: Runtime,
 }
 
-impl<'a> Bed<'a> {
+impl<'a> Fixture<'a> {
     /// Opens the device for one sample of `subject`.
     ///
     /// # Errors
     ///
     /// When there is no such device, or no runtime.
-    pub fn new(subject: &'static str, setting: &'a GpuSetting, stays: Stays) -> Result<Self, BenchError> {
-        let options = RuntimeOptions::new().device(setting.device(subject, stays)?);
+    pub fn new(
+        subject: &'static str,
+        config: &'a GpuBenchConfig,
+        stays: ResidencyPolicy,
+    ) -> Result<Self, BenchError> {
+        let options = RuntimeOptions::new().device(config.device(subject, stays)?);
         let runtime =
             Runtime::with_options(options).map_err(BenchError::subject(subject, "making a runtime"))?;
-        Ok(Bed { subject, setting, runtime })
+        Ok(Fixture { subject, config, runtime })
     }
 
     /// Launches and activates a ring kernel.
@@ -142,7 +146,7 @@ impl<'a> Bed<'a> {
         name: &str,
         kernel: DeviceKernel<I, O>,
     ) -> Result<KernelHandle<I, O>, BenchError> {
-        let options = KernelOptions::new().supervision(Supervision::Resume).wait(self.setting.wait());
+        let options = KernelOptions::new().supervision(Supervision::Resume).wait(self.config.wait());
         let handle = self.runtime.launch_on_device(name, options, kernel);
         let handle = handle.map_err(BenchError::subject(self.subject, "launching a ring kernel"))?;
         handle.activate().map_err(BenchError::subject(self.subject, "activating a ring kernel"))?;
@@ -155,7 +159,7 @@ impl<'a> Bed<'a> {
     ///
     /// When one does not end.
     pub fn end(self) -> Result<(), BenchError> {
-        self.runtime.shutdown(PATIENCE).map_err(BenchError::subject(self.subject, "shutting down"))
+        self.runtime.shutdown(TIMEOUT).map_err(BenchError::subject(self.subject, "shutting down"))
     }
 }
 
@@ -169,7 +173,7 @@ mod tests {
     use dotcompute::cuda::device_code::HEADERS;
     use dotcompute::cuda::library::Search;
 
-    use super::PLAIN;
+    use super::BASELINE;
 
     /// With the compiler of `cargo xtask test --only cubins`, or another that is found; elsewhere it says that there is none.
     #[test]
@@ -184,10 +188,10 @@ mod tests {
             Ok(toolchain) => toolchain,
         };
         for major in [8, 9, 10] {
-            let input = Input::new("plain", Architecture { major, minor: 0 });
+            let input = Input::new("baseline", Architecture { major, minor: 0 });
             let input =
                 HEADERS.iter().fold(input, |input, &(name, text)| input.header(Source::new(name, text)));
-            let input = input.source(Source::new(PLAIN.file, PLAIN.text));
+            let input = input.source(Source::new(BASELINE.file, BASELINE.text));
             let kernel = toolchain.compile(&input).unwrap();
             assert!(kernel.diagnostics().is_empty(), "{}", kernel.log);
             let code = String::from_utf8_lossy(kernel.cubin.as_bytes());

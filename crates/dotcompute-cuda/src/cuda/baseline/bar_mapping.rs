@@ -12,7 +12,7 @@ const GDRDRV: &str = "/dev/gdrdrv";
 
 /// One question and what came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct ProbeResult {
     /// What was tried.
     pub what: &'static str,
     /// Whether it works.
@@ -21,7 +21,7 @@ pub struct Finding {
     pub outcome: String,
 }
 
-impl Finding {
+impl ProbeResult {
     fn of(what: &'static str, outcome: Result<String, String>) -> Self {
         let works = outcome.is_ok();
         Self { what, works, outcome: outcome.unwrap_or_else(|problem| problem) }
@@ -33,31 +33,31 @@ impl Finding {
 /// # Errors
 ///
 /// [`DriverError`] without a driver or such a device.
-pub fn probe(device: u32) -> Result<Vec<Finding>, DriverError> {
+pub fn probe(device: u32) -> Result<Vec<ProbeResult>, DriverError> {
     let driver = Driver::open()?;
     let device = driver.device(device)?;
     let said = |works: bool, name: &str| {
         let outcome = format!("the driver (CUDA {}) says so of {}: {works}", driver.version(), name);
         if works { Ok(outcome) } else { Err(outcome) }
     };
-    let mut findings = vec![Finding::of("dma_buf_attribute", said(device.dma_buf, &device.name))];
-    findings.extend(dma_bufs(&device)?);
+    let mut results = vec![ProbeResult::of("dma_buf_attribute", said(device.dma_buf, &device.name))];
+    results.extend(dma_bufs(&device)?);
     let opened = OpenOptions::new().read(true).write(true).open(GDRDRV);
     let opened =
         opened.map(|_| format!("{GDRDRV} can be opened")).map_err(|error| format!("{GDRDRV}: {error}"));
-    findings.push(Finding::of("gdrdrv", opened));
-    Ok(findings)
+    results.push(ProbeResult::of("gdrdrv", opened));
+    Ok(results)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn dma_bufs(_: &Device) -> Result<Vec<Finding>, DriverError> {
-    Ok(vec![Finding::of("dma_buf", Err(String::from("dma-bufs are of Linux")))])
+fn dma_bufs(_: &Device) -> Result<Vec<ProbeResult>, DriverError> {
+    Ok(vec![ProbeResult::of("dma_buf", Err(String::from("dma-bufs are of Linux")))])
 }
 
 #[cfg(target_os = "linux")]
-fn dma_bufs(device: &Device) -> Result<Vec<Finding>, DriverError> {
+fn dma_bufs(device: &Device) -> Result<Vec<ProbeResult>, DriverError> {
     let _context = device.context()?;
-    Ok(linux::WAYS.map(|(what, flags)| Finding::of(what, linux::map(flags))).into())
+    Ok(linux::EXPORT_METHODS.map(|(what, flags)| ProbeResult::of(what, linux::map(flags))).into())
 }
 
 #[cfg(target_os = "linux")]
@@ -72,12 +72,12 @@ mod linux {
     use crate::driver::DriverError;
 
     /// What is tried: by default, and with the flag for a mapping that goes over PCIe also where there is a faster way.
-    pub(super) const WAYS: [(&str, u64); 2] = [("dma_buf_mmap", 0), ("dma_buf_mmap_pcie", 1)];
+    pub(super) const EXPORT_METHODS: [(&str, u64); 2] = [("dma_buf_mmap", 0), ("dma_buf_mmap_pcie", 1)];
 
     /// A large page of the device.
     const BYTES: usize = 2 << 20;
     /// What the host writes, and the device's copy engine must read.
-    const PROOF: u64 = 0x0d07_c0de_5eed_cafe;
+    const TEST_PATTERN: u64 = 0x0d07_c0de_5eed_cafe;
 
     /// Maps memory of the device, writes a word there, and reads it back by a copy from the device.
     pub(super) fn map(flags: u64) -> Result<String, String> {
@@ -109,7 +109,7 @@ mod linux {
         }
         let word = mapped.cast::<u64>();
         // SAFETY: the mapping has that many bytes, and nobody else uses the memory behind it.
-        unsafe { word.write_volatile(PROOF) };
+        unsafe { word.write_volatile(TEST_PATTERN) };
         fence(Ordering::SeqCst);
         let mut read = [0_u64];
         // SAFETY: the allocation is larger than a word.
@@ -117,10 +117,10 @@ mod linux {
         // SAFETY: mapped above, and not used after this.
         unsafe { libc::munmap(mapped, BYTES) };
         copied.map_err(|error| said("reading device memory back", error))?;
-        if read[0] == PROOF {
+        if read[0] == TEST_PATTERN {
             Ok(String::from("mapped; what the host wrote there is what the device has"))
         } else {
-            Err(format!("mapped, but the device has {:#x} where the host wrote {PROOF:#x}", read[0]))
+            Err(format!("mapped, but the device has {:#x} where the host wrote {TEST_PATTERN:#x}", read[0]))
         }
     }
 

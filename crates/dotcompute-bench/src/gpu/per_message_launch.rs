@@ -1,12 +1,12 @@
 //! What programs do without ring kernels: a launch for each message, or a graph that is replayed.
 
-use dotcompute::cuda::cuda::plain::{self, Launches, Way};
+use dotcompute::cuda::cuda::baseline::{self, LaunchMethod, PerMessageLaunch};
 
-use super::bed::{GpuSetting, PLAIN};
-use crate::ask;
+use super::fixture::{BASELINE, GpuBenchConfig};
 use crate::bench::{Bench, Subject};
 use crate::error::BenchError;
-use crate::figure::Sample;
+use crate::measure::ask;
+use crate::measurement::Sample;
 use crate::payload::Payload;
 
 pub const BENCH: &str = "gpu_launch";
@@ -15,7 +15,7 @@ const MAPPED: &str = "launch";
 const COPIED: &str = "copy-launch-copy";
 const GRAPH: &str = "graph";
 
-pub fn bench() -> Bench<GpuSetting> {
+pub fn bench() -> Bench<GpuBenchConfig> {
     Bench {
         name: BENCH,
         unit: "ns",
@@ -23,19 +23,19 @@ pub fn bench() -> Bench<GpuSetting> {
                 back; those three as a graph that is replayed; each waited for on its stream",
         turns: 1,
         subjects: vec![
-            Subject::new(MAPPED, |setting| launch(MAPPED, setting, Way::Mapped)),
-            Subject::new(COPIED, |setting| launch(COPIED, setting, Way::Copied)),
-            Subject::new(GRAPH, |setting| launch(GRAPH, setting, Way::Graph)),
+            Subject::new(MAPPED, |config| launch(MAPPED, config, LaunchMethod::Mapped)),
+            Subject::new(COPIED, |config| launch(COPIED, config, LaunchMethod::Copied)),
+            Subject::new(GRAPH, |config| launch(GRAPH, config, LaunchMethod::Graph)),
         ],
     }
 }
 
-fn launch(subject: &'static str, setting: &GpuSetting, way: Way) -> Result<Sample, BenchError> {
-    let backend = setting.gpu(subject)?;
-    let text = plain::Text { entry: "answer", ..PLAIN };
-    let launches = Launches::new(&backend, way, text);
+fn launch(subject: &'static str, config: &GpuBenchConfig, way: LaunchMethod) -> Result<Sample, BenchError> {
+    let backend = config.gpu(subject)?;
+    let text = baseline::KernelSource { entry: "answer", ..BASELINE };
+    let launches = PerMessageLaunch::new(&backend, way, text);
     let mut launches = launches.map_err(BenchError::subject(subject, "loading a kernel"))?;
-    ask::drive(subject, &setting.common, |question| {
+    ask::drive(subject, &config.common, |question| {
         let answer =
             launches.call(&question.to_bytes()).map_err(BenchError::subject(subject, "launching"))?;
         Payload::from_bytes(&answer).ok_or(BenchError::WrongAnswer { subject, sequence: question.sequence() })

@@ -10,7 +10,7 @@ use dotcompute_ring::layout::CACHE_LINE;
 
 use super::super::CudaBackend;
 use super::super::memory::{DeviceMemory, Graveyard, Pinned};
-use super::{Loaded, Text, bound, with_kernel};
+use super::{KernelSource, LoadedBaseline, bind_context, with_kernel};
 use crate::driver::DriverError;
 use crate::exchange::SharedMemory;
 
@@ -19,7 +19,7 @@ pub const BYTES: usize = 64;
 
 /// How a message reaches a kernel that is launched for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum LaunchMethod {
     /// The kernel reads and writes page-locked memory of the host: one launch.
     Mapped,
     /// A copy to the device, a launch, a copy back.
@@ -29,27 +29,27 @@ pub enum Way {
 }
 
 /// A kernel that is launched for every message; the host waits for each answer. It stays on the thread that made it.
-pub struct Launches {
+pub struct PerMessageLaunch {
     graph: Option<Graph>,
     message: Pinned,
     answer: Pinned,
     on_device: Option<[DeviceMemory; 2]>,
-    loaded: Loaded,
+    loaded: LoadedBaseline,
     /// The context is current for this thread.
     thread: PhantomData<*const ()>,
 }
 
-impl Launches {
+impl PerMessageLaunch {
     /// Loads a kernel that takes the addresses of a message and of an answer.
     ///
     /// # Errors
     ///
     /// As for the launch of a ring kernel.
-    pub fn new(backend: &CudaBackend, way: Way, text: Text) -> Result<Self, BackendError> {
+    pub fn new(backend: &CudaBackend, way: LaunchMethod, text: KernelSource) -> Result<Self, BackendError> {
         with_kernel(backend, text, |loaded| {
-            let (context, graveyard) = (bound(backend)?, &backend.ground.graveyard);
+            let (context, graveyard) = (bind_context(backend)?, &backend.ground.graveyard);
             let device = || DeviceMemory::new(context, graveyard, BYTES);
-            let on_device = if way == Way::Mapped { None } else { Some([device()?, device()?]) };
+            let on_device = if way == LaunchMethod::Mapped { None } else { Some([device()?, device()?]) };
             let mut launches = Self {
                 graph: None,
                 message: Pinned::zeroed(context, graveyard, CACHE_LINE)?,
@@ -58,7 +58,7 @@ impl Launches {
                 loaded,
                 thread: PhantomData,
             };
-            if way == Way::Graph {
+            if way == LaunchMethod::Graph {
                 launches.graph = Some(launches.record(context, graveyard)?);
             }
             Ok(launches)
@@ -143,7 +143,7 @@ struct Graph {
 }
 
 impl Graph {
-    fn launch(&self, loaded: &Loaded) -> Result<(), DriverError> {
+    fn launch(&self, loaded: &LoadedBaseline) -> Result<(), DriverError> {
         // SAFETY: the graph and the stream exist; what the graph works on is kept by whoever has both.
         let launched = unsafe { result::graph::launch(self.executable, loaded.stream.handle()) };
         launched.map_err(DriverError::while_doing("replaying a graph"))

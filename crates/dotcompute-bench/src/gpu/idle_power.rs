@@ -7,10 +7,10 @@ use dotcompute::cuda::driver::Driver;
 use dotcompute::prelude::*;
 use nvml_wrapper::Nvml;
 
-use super::bed::{Bed, GpuSetting, Stays};
+use super::fixture::{Fixture, GpuBenchConfig, ResidencyPolicy};
 use crate::bench::{Bench, Subject};
 use crate::error::BenchError;
-use crate::figure::Sample;
+use crate::measurement::Sample;
 use crate::payload::Payload;
 
 pub const BENCH: &str = "gpu_idle_power";
@@ -20,12 +20,12 @@ const ANSWER: &str = include_str!("../../device/answer.cu");
 const EMPTY: &str = "none";
 const ONE: &str = "1-resident";
 const MANY: &str = "64-resident";
-const AWAY: &str = "64-away";
+const OFF_DEVICE: &str = "64-away";
 
 /// Between two readings; the device renews its figure about as often.
 const PACE: Duration = Duration::from_millis(50);
 
-pub fn bench() -> Bench<GpuSetting> {
+pub fn bench() -> Bench<GpuBenchConfig> {
     Bench {
         name: BENCH,
         unit: "W",
@@ -33,21 +33,23 @@ pub fn bench() -> Bench<GpuSetting> {
                 that have left for want of messages",
         turns: 1,
         subjects: vec![
-            Subject::new(EMPTY, |setting| power(EMPTY, setting, 0, Stays::Always)),
-            Subject::new(ONE, |setting| power(ONE, setting, 1, Stays::Always)),
-            Subject::new(MANY, |setting| power(MANY, setting, 64, Stays::Always)),
-            Subject::new(AWAY, |setting| power(AWAY, setting, 64, Stays::For(Duration::from_millis(1)))),
+            Subject::new(EMPTY, |config| power(EMPTY, config, 0, ResidencyPolicy::Always)),
+            Subject::new(ONE, |config| power(ONE, config, 1, ResidencyPolicy::Always)),
+            Subject::new(MANY, |config| power(MANY, config, 64, ResidencyPolicy::Always)),
+            Subject::new(OFF_DEVICE, |config| {
+                power(OFF_DEVICE, config, 64, ResidencyPolicy::IdleTimeout(Duration::from_millis(1)))
+            }),
         ],
     }
 }
 
 /// Whoever tells the power of the first device.
-pub struct Meter {
+pub struct PowerMeter {
     nvml: Nvml,
     pci: String,
 }
 
-impl Meter {
+impl PowerMeter {
     /// Opens NVML and finds the device.
     ///
     /// # Errors
@@ -73,24 +75,24 @@ impl Meter {
 /// The mean power over some time, with so many ring kernels that have nothing to do.
 fn power(
     subject: &'static str,
-    setting: &GpuSetting,
+    config: &GpuBenchConfig,
     kernels: usize,
-    stays: Stays,
+    stays: ResidencyPolicy,
 ) -> Result<Sample, BenchError> {
-    let meter = Meter::new().map_err(BenchError::subject(subject, "reading the power"))?;
-    let bed = Bed::new(subject, setting, stays)?;
+    let meter = PowerMeter::new().map_err(BenchError::subject(subject, "reading the power"))?;
+    let fixture = Fixture::new(subject, config, stays)?;
     for index in 0..kernels {
         let kernel = DeviceKernel::<Payload, Payload>::cuda_cpp("answer.cu", ANSWER).entry("answer");
-        bed.launch(&format!("answer-{index}"), kernel.shape(Shape::Block { threads: 1 }))?;
+        fixture.launch(&format!("answer-{index}"), kernel.shape(Shape::Block { threads: 1 }))?;
     }
     // The figure is a mean over the last second or less: what came before must have left it.
-    thread::sleep(setting.idle);
-    let deadline = Instant::now() + setting.idle;
+    thread::sleep(config.idle);
+    let deadline = Instant::now() + config.idle;
     let mut readings = Vec::new();
     while Instant::now() < deadline {
         readings.push(meter.watts().map_err(BenchError::subject(subject, "reading the power"))?);
         thread::sleep(PACE);
     }
-    bed.end()?;
+    fixture.end()?;
     Ok(Sample::plain(readings.iter().sum::<f64>() / readings.len() as f64))
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::error::BenchError;
 
 /// Far longer than any subject keeps a spinning thread waiting.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Calls `attempt` until it gives something. There is no pause between: each side has its core to itself, and a pause
 /// would only make both later.
@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 ///
 /// [`BenchError::Stuck`] after half a minute: better no figure than a benchmark that hangs.
 #[inline]
-pub fn until<T>(mut attempt: impl FnMut() -> Option<T>) -> Result<T, BenchError> {
+pub fn spin_until<T>(mut attempt: impl FnMut() -> Option<T>) -> Result<T, BenchError> {
     // The clock is read once in about a million attempts, so that it costs nothing.
     const ATTEMPTS: u32 = 1 << 20;
     let mut begun = None;
@@ -24,8 +24,8 @@ pub fn until<T>(mut attempt: impl FnMut() -> Option<T>) -> Result<T, BenchError>
                 return Ok(value);
             }
         }
-        if begun.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
-            return Err(BenchError::Stuck { seconds: PATIENCE.as_secs() });
+        if begun.get_or_insert_with(Instant::now).elapsed() > TIMEOUT {
+            return Err(BenchError::Stuck { seconds: TIMEOUT.as_secs() });
         }
     }
 }

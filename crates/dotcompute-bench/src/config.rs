@@ -11,7 +11,7 @@ pub const BATCH: usize = 64;
 
 /// The amounts and the tools of one run.
 #[derive(Clone)]
-pub struct Setting {
+pub struct BenchConfig {
     pub clock: Clock,
     pub cores: Cores,
     /// Pushes and pops on one thread.
@@ -26,14 +26,22 @@ pub struct Setting {
     pub kernels: u64,
 }
 
-impl Setting {
+impl BenchConfig {
     pub fn full(clock: Clock, cores: Cores) -> Self {
         let (pairs, stream) = (2_000_000, 64 * 50_000);
-        Setting { clock, cores, pairs, stream, asks: 100_000, tells: 300_000, kernels: 100_000 }
+        BenchConfig { clock, cores, pairs, stream, asks: 100_000, tells: 300_000, kernels: 100_000 }
     }
 
     /// Enough to see that every subject works; too little for a figure.
     pub fn quick(clock: Clock, cores: Cores) -> Self {
-        Setting { clock, cores, pairs: 20_000, stream: 64 * 500, asks: 2_000, tells: 20_000, kernels: 2_000 }
+        BenchConfig {
+            clock,
+            cores,
+            pairs: 20_000,
+            stream: 64 * 500,
+            asks: 2_000,
+            tells: 20_000,
+            kernels: 2_000,
+        }
     }
 }

@@ -1,11 +1,6 @@
-//! Telling: one producer, one handler that counts, until everything is handled.
+//! The host bench of one-way messages.
 
 use crate::bench::{Bench, Subject};
-use crate::clock::Clock;
-use crate::error::BenchError;
-use crate::figure::Sample;
-use crate::payload::Tally;
-use crate::setting::Setting;
 use crate::subjects::{crossbeam, dotcompute, kameo, ractor, rtrb, tokio};
 
 pub fn bench() -> Bench {
@@ -25,21 +20,4 @@ pub fn bench() -> Bench {
             Subject::new("ractor", ractor::tell),
         ],
     }
-}
-
-/// The sample of a producer that began at `begun` and knows by `tally` that all its messages are handled.
-///
-/// # Errors
-///
-/// When the handler has counted something else than was told.
-pub fn sample(
-    subject: &'static str,
-    setting: &Setting,
-    begun: u64,
-    tally: Tally,
-) -> Result<Sample, BenchError> {
-    let clock: &Clock = &setting.clock;
-    let seconds = clock.seconds_since(begun);
-    tally.check(subject, setting.tells)?;
-    Ok(Sample::plain(setting.tells as f64 / seconds / 1e6))
 }

@@ -26,7 +26,7 @@ impl Sample {
 }
 
 /// All samples of one subject in one bench.
-pub struct Figure {
+pub struct Measurement {
     pub bench: &'static str,
     pub subject: &'static str,
     pub unit: &'static str,
@@ -36,9 +36,9 @@ pub struct Figure {
     means: Vec<f64>,
 }
 
-impl Figure {
+impl Measurement {
     pub fn new(bench: &'static str, subject: &'static str, unit: &'static str) -> Self {
-        Figure { bench, subject, unit, values: Vec::new(), latencies: None, means: Vec::new() }
+        Measurement { bench, subject, unit, values: Vec::new(), latencies: None, means: Vec::new() }
     }
 
     pub fn add(&mut self, sample: Sample) {
@@ -162,9 +162,9 @@ mod tests {
 
     #[test]
     fn a_line_without_latencies_has_a_median_and_its_spread() {
-        let mut figure = Figure::new("tell", "floor", "M/s");
-        [3.0, 1.0, 2.0].into_iter().for_each(|value| figure.add(Sample::plain(value)));
-        let line = figure.line(&Clock::new()).to_string();
+        let mut measurement = Measurement::new("tell", "floor", "M/s");
+        [3.0, 1.0, 2.0].into_iter().for_each(|value| measurement.add(Sample::plain(value)));
+        let line = measurement.line(&Clock::new()).to_string();
         let expected =
             r#"{"bench":"tell","subject":"floor","unit":"M/s","median":2.0,"min":1.0,"max":3.0,"rounds":3}"#;
         assert_eq!(line, expected);
@@ -173,13 +173,13 @@ mod tests {
     #[test]
     fn latencies_of_all_rounds_count() {
         let clock = Clock::new();
-        let mut figure = Figure::new("ask", "floor", "ns");
+        let mut measurement = Measurement::new("ask", "floor", "ns");
         for ticks in [1_000, 3_000] {
             let mut latencies = latency_histogram();
             latencies.record_n(ticks, 10).unwrap();
-            figure.add(Sample { value: 0.0, latencies: Some(latencies), mean: Some(1.0) });
+            measurement.add(Sample { value: 0.0, latencies: Some(latencies), mean: Some(1.0) });
         }
-        let [p50, _, p999, _] = figure.percentiles(&clock).unwrap();
+        let [p50, _, p999, _] = measurement.percentiles(&clock).unwrap();
         assert!((p999 / p50 - 3.0).abs() < 0.01, "{p50} {p999}");
     }
 }

@@ -10,7 +10,7 @@ use dotcompute_ring::layout::CACHE_LINE;
 
 use super::super::CudaBackend;
 use super::super::memory::Pinned;
-use super::{Loaded, Text, bound, with_kernel};
+use super::{KernelSource, LoadedBaseline, bind_context, with_kernel};
 use crate::driver::DriverError;
 use crate::exchange::SharedMemory;
 
@@ -18,25 +18,25 @@ use crate::exchange::SharedMemory;
 pub const STOP: u32 = u32::MAX;
 
 /// How long its kernel has to end.
-const LAST_STEPS: Duration = Duration::from_secs(2);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A resident kernel of one thread that answers each number that it sees with the same number. Its flags are two 32-bit words in
 /// page-locked memory of the host, each on a line of its own.
-pub struct Flag {
+pub struct FlagPingPong {
     words: Pinned,
-    loaded: Loaded,
+    loaded: LoadedBaseline,
 }
 
-impl Flag {
+impl FlagPingPong {
     /// Makes it resident: a kernel that takes the addresses of the two words, ends at [`STOP`], and also ends by itself if nothing
     /// comes for long.
     ///
     /// # Errors
     ///
     /// As for the launch of a ring kernel.
-    pub fn new(backend: &CudaBackend, text: Text) -> Result<Self, BackendError> {
+    pub fn new(backend: &CudaBackend, text: KernelSource) -> Result<Self, BackendError> {
         with_kernel(backend, text, |loaded| {
-            let words = Pinned::zeroed(bound(backend)?, &backend.ground.graveyard, 2 * CACHE_LINE)?;
+            let words = Pinned::zeroed(bind_context(backend)?, &backend.ground.graveyard, 2 * CACHE_LINE)?;
             let flag = Self { words, loaded };
             flag.launch()?;
             Ok(flag)
@@ -74,10 +74,10 @@ impl Flag {
     }
 }
 
-impl Drop for Flag {
+impl Drop for FlagPingPong {
     fn drop(&mut self) {
         self.send(STOP);
         // One that does not end in time does so by itself, later: what gives its memory back waits for that.
-        let _ = self.loaded.stream.wait(Instant::now() + LAST_STEPS);
+        let _ = self.loaded.stream.wait(Instant::now() + EXIT_TIMEOUT);
     }
 }
