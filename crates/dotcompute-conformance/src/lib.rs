@@ -1,0 +1,5 @@
+//! Conformance tests of DotCompute.
+
+pub mod watchdog;
+
+mod thread_dump;
