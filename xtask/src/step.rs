@@ -54,16 +54,17 @@ pub enum Step {
 }
 
 impl Step {
-use crate::{cubins, examples, features, modules, python, smoke, tsan, vocabulary};
+    pub const LINT: [Step; 5] = [Step::Fmt, Step::Modules, Step::Vocabulary, Step::Clippy, Step::Deny];
+    pub const TEST: [Step; 18] = [
         Step::Fmt,
         Step::Clippy,
         Step::Deny,
         Step::Tests,
+        Step::Features,
         Step::Cubins,
         Step::Tsan,
         Step::NoStd,
         Step::Loom,
-        Step::Features,
         Step::Examples,
         Step::Docs,
         Step::Bench,

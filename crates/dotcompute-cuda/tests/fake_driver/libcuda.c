@@ -1,10 +1,10 @@
-/* A CUDA driver that only pretends: what this crate needs to be tested where there is no GPU.
+/* A fake CUDA driver: the functions that this crate calls, for tests on machines without a GPU.
  *
- * It has two devices and prints every call that loads, unloads or initialises to standard error, for the test to read.
- * FAKE_INIT is what cuInit returns, FAKE_VERSION the driver's version; FAKE_LOAD is what loading a function returns.
+ * It has two devices. Every call that loads, unloads or initializes is printed to standard error, where the test reads it.
+ * Environment: FAKE_INIT is the result of cuInit, FAKE_VERSION the driver's version, FAKE_LOAD the result of loading a function.
  *
- * A kernel is run by threads, from a library of the host whose path the cubin holds behind the mark FAKE_KERNEL. So that a test sees
- * what would hang on a GPU, a call that waits for the device is printed as "WAITS" if a kernel is resident, and then does wait.
+ * A kernel runs on host threads. Its code comes from a host library whose path follows the mark FAKE_KERNEL in the cubin. A call that
+ * waits for the device prints "WAITS" if a kernel is resident, and then waits: so a test sees what would hang on a GPU.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -17,9 +17,9 @@
 #include <string.h>
 #include <time.h>
 
-static int number(const char *name, int otherwise) {
+static int number(const char *name, int fallback) {
     const char *value = getenv(name);
-    return value ? atoi(value) : otherwise;
+    return value ? atoi(value) : fallback;
 }
 
 static int eager;
@@ -54,10 +54,10 @@ int cuDeviceGetPCIBusId(char *id, int length, int device) {
     return 0;
 }
 
-/* Every attribute is its own number, but for the compute capability, 9.0 and 9.1, and how large blocks and grids can be. */
+/* Every attribute returns its own number, except the compute capability (9.0 and 9.1) and the maximum sizes of blocks and grids. */
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
-    static const int largest[] = {0, 1024, 1024, 1024, 64, 2147483647, 65535, 65535};
-    *value = attribute == 75 ? 9 : attribute == 76 ? device - 100 : attribute < 8 ? largest[attribute] : attribute;
+    static const int max_sizes[] = {0, 1024, 1024, 1024, 64, 2147483647, 65535, 65535};
+    *value = attribute == 75 ? 9 : attribute == 76 ? device - 100 : attribute < 8 ? max_sizes[attribute] : attribute;
     return 0;
 }
 
@@ -66,14 +66,14 @@ int cuDevicePrimaryCtxRelease_v2(int device) { fprintf(stderr, "release %d\n", d
 int cuCtxGetCurrent(void **context) { *context = current; return 0; }
 int cuCtxSetCurrent(void *context) { current = context; return 0; }
 
-/* Kernels that are resident, and whether the context is lost. */
+/* Resident kernels, and the error of a lost context. */
 static int resident, lost;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* Called by a handler: what an illegal address does. */
+/* Called by a handler: loses the context, as an illegal address does. */
 void fake_lose(void) { __atomic_store_n(&lost, 700, __ATOMIC_SEQ_CST); }
 
-/* For the kernels that are resident now; not for those that come meanwhile. */
+/* Waits for the kernels that are resident now, not for later ones. */
 static int ended;
 static int waits(const char *call) {
     pthread_mutex_lock(&lock);
@@ -96,7 +96,7 @@ int cuModuleLoadData(void **module, const void *image) {
     fprintf(stderr, "cuModuleLoadData %d\n", !memcmp(bytes, "\177ELF", 4));
     if (waits("cuModuleLoadData")) return lost;
     *module = (void *)0x50;
-    /* An ELF file ends with its section headers. */
+    /* The section headers are at the end of an ELF file. */
     uint64_t sections = *(const uint64_t *)(bytes + 40) + (uint64_t)*(const uint16_t *)(bytes + 58) * *(const uint16_t *)(bytes + 60);
     const char *found = memmem(bytes, sections, mark, sizeof mark - 1);
     if (found) {
@@ -109,14 +109,14 @@ int cuModuleUnload(void *module) {
     fprintf(stderr, "cuModuleUnload %p\n", module == (void *)0x50 ? module : NULL);
     return waits("cuModuleUnload");
 }
-/* The functions of plain kernels, which take two addresses. */
-static void *plain[16];
-static int is_plain(void *function) {
+/* Functions of the baselines' kernels, which take two addresses. */
+static void *baseline[16];
+static int is_baseline(void *function) {
     int at = 0;
-    while (at < 16 && plain[at] && plain[at] != function) at++;
-    return at < 16 && plain[at];
+    while (at < 16 && baseline[at] && baseline[at] != function) at++;
+    return at < 16 && baseline[at];
 }
-/* One-shot kernels, which take anything: the host's library has a function that runs all threads, and the sizes of the parameters. */
+/* One-shot kernels, with any parameters: the host library has a function that runs all threads, and the parameters' sizes. */
 struct shot { void *function; void (*run)(void **, const unsigned *); const unsigned *sizes; };
 static struct shot shots[16];
 static struct shot *shot_of(void *function) {
@@ -148,8 +148,8 @@ int cuModuleGetFunction(void **function, void *module, const char *name) {
     if (module == (void *)0x50 || !(*function = dlsym(module, name))) return 500;
     if (find_shot(*function, module, name)) return 0;
     int at = 0;
-    while (at < 15 && plain[at]) at++;
-    plain[at] = *function;
+    while (at < 15 && baseline[at]) at++;
+    baseline[at] = *function;
     return 0;
 }
 int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, void *function, int threads, size_t shared) {
@@ -177,18 +177,18 @@ int cuMemAlloc_v2(uint64_t *memory, size_t bytes) {
 }
 int cuMemFree_v2(uint64_t memory) { free((void *)memory); return waits("cuMemFree"); }
 
-/* What a graph consists of: copies, and launches of plain kernels. */
+/* A graph: copies, and launches of baseline kernels. */
 struct op { void (*kernel)(void *, void *); void *to; const void *from; size_t bytes; };
 struct graph { int count; struct op ops[8]; };
 
-/* A stream: how many threads still run in it, and the graph that is recorded. */
+/* A stream: its running threads, and the graph being recorded. */
 struct stream { int running; struct graph *recorded; };
 static int records(struct stream *stream, struct op op) {
     if (!stream || !stream->recorded) return 0;
     stream->recorded->ops[stream->recorded->count++] = op;
     return 1;
 }
-/* Until what was put into a stream is done. */
+/* Waits for the work in a stream. */
 static void drain(struct stream *stream) {
     while (stream && __atomic_load_n(&stream->running, __ATOMIC_SEQ_CST)) usleep(10);
 }
@@ -209,7 +209,7 @@ int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, struct str
     memcpy((void *)to, from, bytes);
     return lost;
 }
-/* What other code of the process calls. The legacy stream waits for all. */
+/* Calls of other code in the process. The legacy stream waits for all kernels. */
 int cuCtxSynchronize(void) { return waits("cuCtxSynchronize"); }
 int cuCtxSetLimit(int limit, size_t value) { (void)limit, (void)value; return waits("cuCtxSetLimit"); }
 int cuStreamSynchronize(struct stream *stream) {
@@ -250,7 +250,7 @@ int cuMemAllocAsync(uint64_t *memory, size_t bytes, struct stream *stream) {
     *memory = (uint64_t)malloc(bytes);
     return lost;
 }
-/* A pool; it keeps no books. */
+/* A memory pool without accounting. */
 int cuMemPoolCreate(long **pool, const void *properties) {
     *pool = calloc(1, sizeof **pool);
     return ((const int *)properties)[0] == 1 ? lost : 1;
@@ -289,19 +289,19 @@ int cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, struct strea
     return lost;
 }
 
-/* As device/emulated.cuh has them. */
+/* As in device/emulated.cuh. */
 struct block { unsigned arrived, round; unsigned char *shared; };
-struct thread { unsigned thread, threads, block, blocks; struct block *home; };
+struct thread { unsigned thread, threads, block, blocks; struct block *block_state; };
 struct run {
     void (*kernel)(const void *, const struct thread *);
     unsigned char launch[256];
-    struct thread who;
+    struct thread identity;
     struct stream *stream;
 };
 
 static void *run(void *argument) {
     struct run *run = argument;
-    run->kernel(run->launch, &run->who);
+    run->kernel(run->launch, &run->identity);
     pthread_mutex_lock(&lock);
     if (run->stream->running == 1) {
         __atomic_sub_fetch(&resident, 1, __ATOMIC_SEQ_CST);
@@ -313,10 +313,10 @@ static void *run(void *argument) {
     return NULL;
 }
 
-/* A plain kernel, in a thread of its own: it may stay. */
-struct plain_run { struct op op; struct stream *stream; };
-static void *run_plain(void *argument) {
-    struct plain_run *run = argument;
+/* A baseline kernel, on a thread of its own: it may be resident. */
+struct baseline_run { struct op op; struct stream *stream; };
+static void *run_baseline(void *argument) {
+    struct baseline_run *run = argument;
     run->op.kernel(run->op.to, (void *)run->op.from);
     pthread_mutex_lock(&lock);
     __atomic_sub_fetch(&resident, 1, __ATOMIC_SEQ_CST);
@@ -326,15 +326,15 @@ static void *run_plain(void *argument) {
     free(run);
     return NULL;
 }
-static int launch_plain(struct op op, struct stream *stream) {
-    struct plain_run *run = malloc(sizeof *run);
-    *run = (struct plain_run){op, stream};
+static int launch_baseline(struct op op, struct stream *stream) {
+    struct baseline_run *run = malloc(sizeof *run);
+    *run = (struct baseline_run){op, stream};
     pthread_mutex_lock(&lock);
     __atomic_add_fetch(&resident, 1, __ATOMIC_SEQ_CST);
     __atomic_store_n(&stream->running, 1, __ATOMIC_SEQ_CST);
     pthread_mutex_unlock(&lock);
     pthread_t id;
-    if (pthread_create(&id, NULL, run_plain, run)) abort();
+    if (pthread_create(&id, NULL, run_baseline, run)) abort();
     pthread_detach(id);
     return 0;
 }
@@ -360,7 +360,7 @@ int cuGraphLaunch(struct graph *executable, struct stream *stream) {
     for (int at = 0; at < executable->count; at++) {
         struct op op = executable->ops[at];
         drain(stream);
-        if (op.kernel) launch_plain(op, stream);
+        if (op.kernel) launch_baseline(op, stream);
         else memcpy(op.to, op.from, op.bytes);
     }
     return lost;
@@ -381,11 +381,11 @@ int cuLaunchKernel(void *function, unsigned blocks, unsigned by, unsigned bz, un
         shot->run(arguments, geometry);
         return lost;
     }
-    if (is_plain(function)) {
+    if (is_baseline(function)) {
         struct op op = {(void (*)(void *, void *))function, *(void **)arguments[0], *(void **)arguments[1], 0};
         if (records(stream, op)) return 0;
         drain(stream);
-        return launch_plain(op, stream);
+        return launch_baseline(op, stream);
     }
     if (!current || by * bz * ty * tz != 1 || __atomic_load_n(&stream->running, __ATOMIC_SEQ_CST)) return 1;
     size_t (*block_bytes)(void) = (size_t (*)(void))dlsym(function, "dc_block_bytes");
@@ -394,14 +394,14 @@ int cuLaunchKernel(void *function, unsigned blocks, unsigned by, unsigned bz, un
     __atomic_add_fetch(&resident, 1, __ATOMIC_SEQ_CST);
     __atomic_store_n(&stream->running, (int)(blocks * threads), __ATOMIC_SEQ_CST);
     for (unsigned block = 0; block < blocks; block++) {
-        /* Kept for ever: the test is short. */
-        struct block *home = calloc(1, sizeof *home);
-        home->shared = aligned_alloc(128, (block_bytes() + 127) / 128 * 128);
+        /* Never freed: the test is short. */
+        struct block *block_state = calloc(1, sizeof *block_state);
+        block_state->shared = aligned_alloc(128, (block_bytes() + 127) / 128 * 128);
         for (unsigned thread = 0; thread < threads; thread++) {
             struct run *one = malloc(sizeof *one);
             one->kernel = (void (*)(const void *, const struct thread *))dlsym(function, "dc_ring_kernel");
             memcpy(one->launch, arguments[0], launch_bytes());
-            one->who = (struct thread){thread, threads, block, blocks, home};
+            one->identity = (struct thread){thread, threads, block, blocks, block_state};
             one->stream = stream;
             pthread_t id;
             if (pthread_create(&id, NULL, run, one)) abort();

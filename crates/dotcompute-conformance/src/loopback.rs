@@ -1,10 +1,10 @@
-//! A device made of one thread per ring kernel: the second implementer of the `Backend` trait, for tests.
+//! A device of one thread per ring kernel: the smallest implementation of `Backend` and `DevicePort`.
 //!
-//! It keeps the port's contract by the simplest means, a lock and two condition variables, and checks on the way that the runtime
-//! keeps its side: no message without room, tickets in order, no call after a stop.
+//! Handlers are Rust functions on bytes. The device keeps the port's contract with a lock and a condition variable. It also checks the
+//! runtime's side of the contract: no message without a free slot, sequence numbers in order, no message after a stop.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -14,35 +14,46 @@ use dotcompute_core::backend::device_port::{
 use dotcompute_core::backend::{
     Backend, BackendError, BackendKind, LaunchPlan, Program, Residency, Resident,
 };
+use dotcompute_core::device::DeviceKernel;
+use dotcompute_core::handle::KernelHandle;
+use dotcompute_core::message::record::{bytes_of, from_bytes};
+use dotcompute_core::options::KernelOptions;
+use dotcompute_core::runtime::{Runtime, RuntimeOptions};
 
-/// Events that fit on their way back.
-const EVENTS: usize = 4;
+use crate::fixture::{TestBackend, TestDevice};
+use crate::kernels::{FAILING, FIRST_WITHOUT_REPLY, Number, TestKernel, number};
 
-/// What a handler gives back: an output or an answer.
+/// Capacity of the event queue: small, so that the tests fill it.
+const EVENT_CAPACITY: usize = 4;
+
+/// What a handler produces.
 #[derive(Debug, Clone)]
-pub enum Out {
+pub enum HandlerOutput {
+    /// An output.
     Sent(Vec<u8>),
+    /// The reply to the request.
     Replied(Vec<u8>),
 }
 
-/// State bytes, message bytes, what to send; returns a code.
-pub type Handler = fn(&mut [u8], &[u8], &mut Vec<Out>) -> i32;
+/// Handles a message: takes the state's bytes, the message's bytes and the outputs so far, and returns 0 or an error code.
+pub type Handler = fn(&mut [u8], &[u8], &mut Vec<HandlerOutput>) -> i32;
 
-/// A device that knows these handlers by their names.
+/// The device: a table of handlers, and the ring kernels launched so far.
 pub struct Loopback {
     handlers: Vec<(&'static str, Handler)>,
     kernels: Mutex<Vec<Arc<Kernel>>>,
 }
 
 impl Loopback {
+    /// A device with these handlers, by name.
     pub fn new(handlers: &[(&'static str, Handler)]) -> Arc<Self> {
         Arc::new(Self { handlers: handlers.to_vec(), kernels: Mutex::default() })
     }
 
-    /// Loses the device with all that is on it.
-    pub fn lose(&self, why: &str) {
-        for kernel in self.kernels.lock().unwrap().iter() {
-            kernel.update(|inner| inner.state = DeviceState::Lost(why.to_owned()));
+    /// Marks every ring kernel on the device as lost.
+    pub fn lose(&self, reason: &str) {
+        for kernel in lock(&self.kernels).iter() {
+            kernel.update(|inner| inner.state = DeviceState::Lost(reason.to_owned()));
         }
     }
 }
@@ -53,38 +64,40 @@ impl Backend for Loopback {
     }
 
     fn launch(&self, plan: LaunchPlan) -> Result<Resident, BackendError> {
-        let Program::Device(program) = plan.program else { panic!("not for a device") };
+        let Program::Device(program) = plan.program else {
+            unreachable!("the runtime launches device programs only on a device")
+        };
         let found = self.handlers.iter().find(|(name, _)| *name == program.entry);
         let Some(&(_, handler)) = found else {
             let problem = format!("no handler `{}` in the code", program.entry);
             return Err(BackendError::Device { backend: self.kind(), doing: "compiling".into(), problem });
         };
         let kernel = Arc::new(Kernel::new(*program));
-        self.kernels.lock().unwrap().push(Arc::clone(&kernel));
+        lock(&self.kernels).push(Arc::clone(&kernel));
         let device = Arc::clone(&kernel);
         std::thread::spawn(move || device.run(handler));
-        let port = LoopbackPort { kernel: Arc::clone(&kernel), taken: None };
-        Ok(Resident { residency: Box::new(OnLoopback(kernel)), port: Some(Box::new(port)) })
+        let port = LoopbackPort { kernel: Arc::clone(&kernel), current_event: None };
+        Ok(Resident { residency: Box::new(LoopbackResidency(kernel)), port: Some(Box::new(port)) })
     }
 }
 
 enum Event {
-    Out(u64, Out),
+    Output(u64, HandlerOutput),
     Failed(u64, i32),
 }
 
 struct Inner {
     inbox: VecDeque<(u64, Vec<u8>)>,
-    /// Tickets given out.
+    /// Messages posted: the next sequence number.
     posted: u64,
     events: VecDeque<Event>,
     done: u64,
     done_seen: u64,
     command: Option<DeviceCommand>,
     state: DeviceState,
-    memory: Vec<u8>,
+    state_bytes: Vec<u8>,
     waker: Option<Waker>,
-    gone: bool,
+    exited: bool,
 }
 
 struct Kernel {
@@ -103,18 +116,18 @@ impl Kernel {
             done_seen: 0,
             command: None,
             state: DeviceState::Launched,
-            memory: image(&program.state),
+            state_bytes: initial_state(&program.state),
             waker: None,
-            gone: false,
+            exited: false,
         };
         Self { program, inner: Mutex::new(inner), changed: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap()
+        lock(&self.inner)
     }
 
-    /// Changes something and wakes both sides.
+    /// Changes the shared state and wakes both sides.
     fn update<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
         let mut inner = self.lock();
         let result = change(&mut inner);
@@ -131,7 +144,7 @@ impl Kernel {
         matches!(inner.state, DeviceState::Lost(_))
     }
 
-    /// The device's side.
+    /// The device's thread: waits for a command or a message, handles the message, publishes its events.
     fn run(&self, handler: Handler) {
         loop {
             let mut inner = self.lock();
@@ -154,7 +167,7 @@ impl Kernel {
                 }
                 if matches!(inner.state, DeviceState::Stopped | DeviceState::Lost(_)) {
                     drop(inner);
-                    self.update(|inner| inner.gone = true);
+                    self.update(|inner| inner.exited = true);
                     return;
                 }
                 if inner.state == DeviceState::Running
@@ -162,24 +175,24 @@ impl Kernel {
                 {
                     break next;
                 }
-                inner = self.changed.wait(inner).unwrap();
+                inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
             };
-            let mut memory = std::mem::take(&mut inner.memory);
+            let mut state_bytes = std::mem::take(&mut inner.state_bytes);
             drop(inner);
-            let mut outs = Vec::new();
-            let code = handler(&mut memory, &message, &mut outs);
-            for out in outs {
-                self.publish(Event::Out(sequence, out));
+            let mut outputs = Vec::new();
+            let code = handler(&mut state_bytes, &message, &mut outputs);
+            for output in outputs {
+                self.publish(Event::Output(sequence, output));
             }
             if code != 0 {
                 self.publish(Event::Failed(sequence, code));
             }
             self.update(|inner| {
-                inner.memory = memory;
+                inner.state_bytes = state_bytes;
                 inner.done = sequence + 1;
                 if code != 0 && self.program.after_fault == AfterFault::Hold && !Self::is_lost(inner) {
                     inner.state = DeviceState::Faulted;
-                    // Holds until it is commanded anew; a stop that came meanwhile stays.
+                    // Holds until the next `Run`; a `Stop` that arrived meanwhile stays in effect.
                     if inner.command == Some(DeviceCommand::Run) {
                         inner.command = None;
                     }
@@ -188,14 +201,14 @@ impl Kernel {
         }
     }
 
-    /// Waits for room on the way back; a stop does not wait.
+    /// Publishes an event; waits for a free slot, except after a stop or a loss.
     fn publish(&self, event: Event) {
         let mut inner = self.lock();
-        while inner.events.len() >= EVENTS
+        while inner.events.len() >= EVENT_CAPACITY
             && inner.command != Some(DeviceCommand::Stop)
             && !Self::is_lost(&inner)
         {
-            inner = self.changed.wait(inner).unwrap();
+            inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
         drop(inner);
         self.update(|inner| inner.events.push_back(event));
@@ -204,7 +217,8 @@ impl Kernel {
 
 struct LoopbackPort {
     kernel: Arc<Kernel>,
-    taken: Option<Event>,
+    /// The event that the runtime reads now: it borrows the bytes.
+    current_event: Option<Event>,
 }
 
 impl DevicePort for LoopbackPort {
@@ -214,11 +228,11 @@ impl DevicePort for LoopbackPort {
     }
 
     fn post(&mut self, message: DeviceMessage<'_>) {
-        assert!(self.free_slots() > 0, "posted without room");
+        assert!(self.free_slots() > 0, "posted without a free slot");
         assert_eq!(message.payload.len(), self.kernel.program.input.size);
         self.kernel.update(|inner| {
-            assert_eq!(message.sequence, inner.posted, "tickets in order");
-            assert_ne!(inner.command, Some(DeviceCommand::Stop), "posted after the stop");
+            assert_eq!(message.sequence, inner.posted, "sequence numbers in order");
+            assert_ne!(inner.command, Some(DeviceCommand::Stop), "posted after a stop");
             inner.posted += 1;
             inner.inbox.push_back((message.sequence, message.payload.to_vec()));
         });
@@ -230,11 +244,11 @@ impl DevicePort for LoopbackPort {
         if let Some(event) = inner.events.pop_front() {
             drop(inner);
             kernel.changed.notify_all();
-            return Some(match self.taken.insert(event) {
-                Event::Out(sequence, Out::Sent(output)) => {
+            return Some(match self.current_event.insert(event) {
+                Event::Output(sequence, HandlerOutput::Sent(output)) => {
                     DeviceEvent::Sent { sequence: *sequence, output, linked: 0 }
                 }
-                Event::Out(sequence, Out::Replied(output)) => {
+                Event::Output(sequence, HandlerOutput::Replied(output)) => {
                     DeviceEvent::Replied { sequence: *sequence, output }
                 }
                 Event::Failed(sequence, code) => DeviceEvent::Failed { sequence: *sequence, code: *code },
@@ -261,28 +275,28 @@ impl DevicePort for LoopbackPort {
     fn reset_state(&mut self) -> Result<(), BackendError> {
         let mut inner = self.kernel.lock();
         assert_eq!(inner.state, DeviceState::Faulted, "reset while a handler may run");
-        inner.memory = image(&self.kernel.program.state);
+        inner.state_bytes = initial_state(&self.kernel.program.state);
         Ok(())
     }
 
     fn read_state(&mut self) -> Result<Vec<u8>, BackendError> {
         let inner = self.kernel.lock();
         assert!(inner.state != DeviceState::Running, "read while a handler may run");
-        Ok(inner.memory.clone())
+        Ok(inner.state_bytes.clone())
     }
 
     fn write_state(&mut self, bytes: &[u8]) -> Result<(), BackendError> {
         let mut inner = self.kernel.lock();
         assert!(inner.state != DeviceState::Running, "written while a handler may run");
-        if bytes.len() != inner.memory.len() {
-            let problem = format!("its state has {} bytes, not {}", inner.memory.len(), bytes.len());
+        if bytes.len() != inner.state_bytes.len() {
+            let problem = format!("the state has {} bytes, got {}", inner.state_bytes.len(), bytes.len());
             return Err(BackendError::Device {
                 backend: BackendKind::Emulated,
-                doing: "writing it".into(),
+                doing: "writing the state".into(),
                 problem,
             });
         }
-        inner.memory.copy_from_slice(bytes);
+        inner.state_bytes.copy_from_slice(bytes);
         Ok(())
     }
 
@@ -297,22 +311,91 @@ impl Drop for LoopbackPort {
     }
 }
 
-struct OnLoopback(Arc<Kernel>);
+struct LoopbackResidency(Arc<Kernel>);
 
-impl Residency for OnLoopback {
+impl Residency for LoopbackResidency {
     fn join(&self, deadline: Instant) -> bool {
         let mut inner = self.0.lock();
-        while !inner.gone {
-            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };
-            inner = self.0.changed.wait_timeout(inner, left).unwrap().0;
+        while !inner.exited {
+            let Some(remaining) = deadline.checked_duration_since(Instant::now()) else { return false };
+            inner = self.0.changed.wait_timeout(inner, remaining).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
     }
 }
 
-/// A state as it begins.
-fn image(state: &StateImage) -> Vec<u8> {
-    let mut memory = state.bytes.clone();
-    memory.resize(state.size, 0);
-    memory
+/// The bytes of a state at launch and after a restart.
+fn initial_state(state: &StateImage) -> Vec<u8> {
+    let mut bytes = state.bytes.clone();
+    bytes.resize(state.size, 0);
+    bytes
+}
+
+/// Locks even after a panic: the assertions of the port panic with the lock held, and the device's thread must still end.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// [`Loopback`] under test.
+pub struct LoopbackDevice(Arc<Loopback>);
+
+impl TestBackend for LoopbackDevice {
+    fn open() -> Self {
+        Self(Loopback::new(&[("sum", sum), ("count", count)]))
+    }
+
+    fn runtime(&self) -> Runtime {
+        Runtime::with_options(RuntimeOptions::new().workers(2).device(self.0.clone())).expect("a runtime")
+    }
+
+    fn launch(
+        &self,
+        runtime: &Runtime,
+        kernel: TestKernel,
+        name: &str,
+        options: KernelOptions,
+    ) -> KernelHandle<Number, Number> {
+        self.launch_on_device(runtime, kernel, name, options)
+    }
+
+    fn lose_device(&self, reason: &str) -> bool {
+        self.0.lose(reason);
+        true
+    }
+}
+
+impl TestDevice for LoopbackDevice {
+    fn kernel(&self, entry: &'static str) -> DeviceKernel<Number, Number> {
+        // The device has its handlers already; the text is not compiled.
+        DeviceKernel::cuda_cpp("test.cu", "").entry(entry).state(number(0)).queue_capacity(4)
+    }
+}
+
+/// [`TestKernel::Sum`] as a handler of this device.
+pub fn sum(state: &mut [u8], message: &[u8], outputs: &mut Vec<HandlerOutput>) -> i32 {
+    let value = value_of(message);
+    if value == FAILING {
+        return 7;
+    }
+    if value == 0 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let total = number(value_of(state) + value);
+    state.copy_from_slice(bytes_of(&total));
+    if value < FIRST_WITHOUT_REPLY {
+        outputs.push(HandlerOutput::Replied(bytes_of(&total).to_vec()));
+    }
+    0
+}
+
+/// [`TestKernel::Count`] as a handler of this device.
+pub fn count(_: &mut [u8], message: &[u8], outputs: &mut Vec<HandlerOutput>) -> i32 {
+    outputs
+        .extend((0..value_of(message)).map(|value| HandlerOutput::Sent(bytes_of(&number(value)).to_vec())));
+    0
+}
+
+fn value_of(bytes: &[u8]) -> u64 {
+    from_bytes::<Number>(bytes)
+        .map_or_else(|| unreachable!("a message has the bytes of its layout"), |number| number.value)
 }
