@@ -1,7 +1,7 @@
-//! The compiler of device code, brought from PyPI into a virtual environment of its own, and the tests that need it.
+//! Tests that compile device code, with the compiler from PyPI in a virtual environment.
 //!
-//! It is 200 MB that users install by themselves or have with a toolkit; no test of the other steps may need it. Here it must be there:
-//! a step that could not install it has failed.
+//! The compiler is 200 MB, which users install on request or have with a toolkit, so no other step may need it. This step fails if it
+//! cannot be installed.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,10 +9,10 @@ use std::path::PathBuf;
 use crate::command::{Failure, Invocation};
 use crate::workspace::Workspace;
 
-/// NVIDIA's wheels, pinned: other versions may compile to something else.
+/// NVIDIA's wheels, pinned: the tests read generated code, which differs between versions.
 const WHEELS: [&str; 2] = ["nvidia-cuda-nvrtc==13.0.88", "nvidia-nvjitlink==13.0.88"];
 
-/// The tests of `dotcompute-cuda` that compile device code; each passes without the compiler, saying that it was skipped.
+/// The tests of `dotcompute-cuda` that compile device code; without the compiler each prints that it was skipped, and passes.
 const TESTS: [&str; 8] =
     ["baseline", "builtins", "cache", "compile", "cuda", "driver", "memory", "ring_kernel"];
 
@@ -20,7 +20,7 @@ const TESTS: [&str; 8] =
 #[cfg(test)]
 const OTHERS: [&str; 1] = ["emulated"];
 
-/// Installs the compiler, unless that was done before, and runs the tests with it and with no other that the machine may have.
+/// Installs the compiler, unless it is installed already, and runs the tests with it, regardless of other compilers on the machine.
 ///
 /// # Errors
 ///
@@ -28,28 +28,20 @@ const OTHERS: [&str; 1] = ["emulated"];
 pub fn run(workspace: &Workspace) -> Result<(), Failure> {
     let site_packages = install(workspace)?;
     println!("compiling with {} in {}", WHEELS.join(" and "), site_packages.display());
-    let mut tests = Invocation::cargo(["test", "--package", "dotcompute-cuda"])
-        .env("DOTCOMPUTE_TEST_WHEELS", site_packages.as_os_str());
+    let mut tests =
+        Invocation::cargo(["test", "--workspace"]).env("DOTCOMPUTE_TEST_WHEELS", site_packages.as_os_str());
     for test in TESTS {
         tests = tests.arg("--test").arg(test);
     }
     tests.args(["--", "--nocapture"]).run(workspace)?;
-    Invocation::cargo([
-        "test",
-        "--package",
-        "dotcompute-bench",
-        "--package",
-        "dotcompute-cli",
-        "--lib",
-        "--bins",
-    ])
-    .args(["compiles", "--", "--nocapture"])
-    .env("DOTCOMPUTE_TEST_WHEELS", site_packages.as_os_str())
-    .run(workspace)
+    Invocation::cargo(["test", "--workspace", "--lib", "--bins"])
+        .args(["compiles", "--", "--nocapture"])
+        .env("DOTCOMPUTE_TEST_WHEELS", site_packages.as_os_str())
+        .run(workspace)
 }
 
-/// Makes the virtual environment and returns its site-packages folder. A note of what is in it is written last: a run that was broken
-/// off, or that wanted other wheels, is begun again.
+/// Creates the virtual environment and returns its site-packages folder. A file that lists the wheels is written last: an interrupted
+/// installation, or one of other wheels, is repeated.
 fn install(workspace: &Workspace) -> Result<PathBuf, Failure> {
     let venv = workspace.target_dir().join("cubins-venv");
     let (python, note) = (venv.join("bin/python"), venv.join("wheels.txt"));
@@ -78,6 +70,6 @@ mod tests {
         let mut named = [&TESTS[..], &OTHERS[..]].concat();
         tests.sort();
         named.sort_unstable();
-        assert_eq!(tests, named, "a new test of dotcompute-cuda: does it compile device code?");
+        assert_eq!(tests, named, "add a new test of dotcompute-cuda to TESTS or OTHERS");
     }
 }

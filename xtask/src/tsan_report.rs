@@ -1,24 +1,24 @@
-//! Reading what ThreadSanitizer has reported.
+//! Parser for reports of ThreadSanitizer.
 
 use std::fmt;
 
-/// One report: two accesses to one place that nothing puts into an order.
+/// One report: two unordered accesses to the same memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Race {
-    /// What ThreadSanitizer calls it.
+    /// ThreadSanitizer's name for it.
     kind: String,
     accesses: Vec<Access>,
 }
 
-/// An access, with the functions that led to it, innermost first.
+/// An access and its call stack, innermost function first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Access {
     what: String,
     frames: Vec<String>,
 }
 
-/// Functions of an access that are shown.
-const SHOWN: usize = 6;
+/// Number of stack frames that are shown.
+const MAX_SHOWN: usize = 6;
 
 impl Race {
     /// The reports in a log.
@@ -34,7 +34,7 @@ impl Race {
         let mut in_access = false;
         for line in lines {
             match line.strip_prefix("  ") {
-                // A section's title is indented by two, what is in it by more.
+                // A section's title is indented by two spaces, its content by more.
                 Some(title) if !title.starts_with(' ') => {
                     let word =
                         |word: &&str| word.eq_ignore_ascii_case("read") || word.eq_ignore_ascii_case("write");
@@ -45,7 +45,7 @@ impl Race {
                 }
                 Some(frame) if in_access && frame.trim_start().starts_with('#') => {
                     if let Some(access) = accesses.last_mut() {
-                        // What follows is the same for all frames in a file.
+                        // The rest is the same for all frames of a file.
                         let frame = frame.trim_start().split(" (BuildId").next().unwrap_or_default();
                         access.frames.push(frame.to_owned());
                     }
@@ -56,7 +56,7 @@ impl Race {
         Some(Race { kind, accesses })
     }
 
-    /// Whether one of its accesses was made in this library.
+    /// Whether one of its accesses was made by this library.
     pub fn is_in(&self, library: &str) -> bool {
         let module = format!("({library}+0x");
         self.accesses.iter().flat_map(|access| &access.frames).any(|frame| frame.contains(&module))
@@ -68,7 +68,7 @@ impl fmt::Display for Race {
         write!(f, "{}", self.kind)?;
         for Access { what, frames } in &self.accesses {
             write!(f, "\n  {what}")?;
-            frames.iter().take(SHOWN).try_for_each(|frame| write!(f, "\n    {frame}"))?;
+            frames.iter().take(MAX_SHOWN).try_for_each(|frame| write!(f, "\n    {frame}"))?;
         }
         Ok(())
     }
