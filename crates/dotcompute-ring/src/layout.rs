@@ -17,18 +17,41 @@
 //!
 //! All words are in native byte order. Each `SYNC POINT` names the comments on both sides of the handshake.
 //!
-//! | word | bits | meaning | written by | read by |
-//! | --- | --- | --- | --- | --- |
-//! | `header.magic` | 0-63 | 0: no ring yet; [`MAGIC`]: the header is complete | creator: release, last ([`record::create`](crate::record::create)) | attaching end: acquire, first; `SYNC POINT: header publish` |
-//! | other header fields | all | constant after creation | creator, before `magic` | attaching end: relaxed, after `magic` |
-//! | `producer.tail`, MPSC | 0-62 | index of the next slot to claim, which is the number of accepted values | producers: relaxed compare-exchange | producers: relaxed; counters and `is_drained`: acquire |
-//! | `producer.tail`, MPSC | 63 | [`CLOSED_BIT`]: the ring accepts nothing more; never cleared | either end: AcqRel fetch-or | producers: relaxed, by the claim; consumer: acquire; `SYNC POINT: tail close` |
-//! | `producer.tail`, SPSC | 0-62 | index of the next slot at the moment the producer attached or was dropped; stale in between | producer: relaxed on attaching, release on drop | consumer: acquire, only together with bit 63 |
-//! | `producer.tail`, SPSC | 63 | [`CLOSED_BIT`]: the producer is gone; cleared when another attaches ([`record`](crate::record)) | producer: with bits 0-62 | consumer: acquire; `SYNC POINT: tail close` |
-//! | `consumer.head` | 0-63 | index of the oldest slot that is not released; below 2^62, which [`record`](crate::record) checks | consumer: release, after it has read the values out | producers: acquire, before they overwrite a slot; `SYNC POINT: head publish` |
-//! | `flags.consumer_closed` | 0 | 1: an SPSC ring has no consumer; cleared when another attaches. Unused in MPSC rings | consumer: relaxed | producer: relaxed; a hint that publishes nothing |
-//! | `flags.consumer_closed` | 1-63 | zero; a reader takes any nonzero word as closed | - | - |
-//! | `slot.seq` | 0-63 | 0: never filled; `i + 1`: holds the value of index `i`, which is current while `head <= i` | the producer that claimed index `i`: release, after the value | consumer: acquire, before it reads the value; `SYNC POINT: slot publish` |
+//! `header.magic`
+//! - bits 0-63: 0 while there is no ring, [`MAGIC`] once the header is complete.
+//! - Written by the creator, last, with release ([`record::create`](crate::record::create)). Read by an attaching end, first, with acquire.
+//!   `SYNC POINT: header publish`.
+//!
+//! Other fields of `header`
+//! - Constant after creation. Written by the creator before `magic`. Read by an attaching end after `magic`, relaxed.
+//!
+//! `producer.tail` of an MPSC ring
+//! - bits 0-62: index of the next slot to claim, which is the number of accepted values. Written by producers with a relaxed
+//!   compare-exchange. Read by producers relaxed, by counters and `is_drained` with acquire.
+//! - bit 63: [`CLOSED_BIT`]; the ring accepts nothing more. Set by either end with an AcqRel fetch-or, never cleared. Read by a producer's
+//!   claim relaxed, by the consumer with acquire. `SYNC POINT: tail close`.
+//!
+//! `producer.tail` of an SPSC ring
+//! - bits 0-62: index of the next slot when the producer attached or was dropped; stale in between.
+//! - bit 63: [`CLOSED_BIT`]; the producer is gone. Cleared when another producer attaches ([`record`](crate::record)).
+//! - Both written by the producer, relaxed when it attaches and with release when it is dropped. Read by the consumer with acquire. `SYNC
+//!   POINT: tail close`.
+//!
+//! `consumer.head`
+//! - bits 0-63: index of the oldest slot that is not released. [`record`](crate::record) rejects values from 2^62 on.
+//! - Written by the consumer with release, after it has read the values out. Read by producers with acquire, before they overwrite a slot.
+//!   `SYNC POINT: head publish`.
+//!
+//! `flags.consumer_closed`
+//! - bit 0: an SPSC ring has no consumer. Cleared when another consumer attaches. Unused in an MPSC ring.
+//! - bits 1-63: zero. A reader takes any nonzero word as closed.
+//! - Written by the consumer and read by the producer, both relaxed: a hint that publishes nothing.
+//!
+//! `slot.seq`, the sequence tag
+//! - bits 0-63: 0 if the slot was never filled; `i + 1` if it was last filled with the value of index `i`. The value is present while `head
+//!   <= i`.
+//! - Written with release, after the value, by the producer that claimed index `i`. Read by the consumer with acquire, before the value.
+//!   `SYNC POINT: slot publish`.
 //!
 //! In a record ring shared with a device, the device reads and writes the same words with the same orderings, at system scope. The words of
 //! waiting are not part of this layout and exist within one process only: see [`notifier`](crate::notifier),

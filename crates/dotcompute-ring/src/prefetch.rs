@@ -35,7 +35,8 @@ pub(crate) struct ReadPrefetcher {
 }
 
 impl ReadPrefetcher {
-    /// Prefetches the slot [`distance`] after `index`, while the last check found a backlog. The slot of `index` is ready and about to be read.
+    /// Prefetches the slot [`distance`] after `index`, while the last check found a backlog. The slot of `index` is ready and about to be
+    /// read.
     #[inline(always)]
     pub(crate) fn prefetch_after<T>(&mut self, ring_ref: RingRef<T>, index: u64) {
         if index.is_multiple_of(CHECK_INTERVAL) {

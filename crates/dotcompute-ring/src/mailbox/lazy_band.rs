@@ -9,12 +9,11 @@ use crate::sync::{AtomicPtr, AtomicU32, Ordering, spin_loop};
 
 /// One band: not initialised (null), initialised, or closed before it was initialised ([`closed_sentinel`]).
 ///
-/// | word | value | written by | read by |
-/// | --- | --- | --- | --- |
-/// | `ring` | null: no ring yet | `new` | everyone: acquire |
-/// | `ring` | pointer to the ring; final | the push that initialises the band: AcqRel compare-exchange from null | everyone: acquire; `SYNC POINT: band publish` |
-/// | `ring` | [`closed_sentinel`]; final | `close`: AcqRel compare-exchange from null | everyone: acquire |
-/// | `pop_lock` | bit 0: a pop is in progress; bits 1-31 are zero | the popping thread: acquire compare-exchange to 1, release store of 0 | `SYNC POINT: pop lock` |
+/// `ring`: null, then the address of the ring or [`closed_sentinel`], either of which is final. Written by an AcqRel compare-exchange from
+/// null, of the push that initialises the band or of `close`; read by both ends with acquire. `SYNC POINT: band publish`.
+///
+/// `pop_lock`: bit 0 is set while a pop is in progress; bits 1-31 are zero. Taken by an acquire compare-exchange to 1, and released by a
+/// release store of 0. `SYNC POINT: pop lock`.
 pub(super) struct LazyBand<T> {
     pub(super) ring: AtomicPtr<Ring<T>>,
     /// Lock held during one pop, in drop-oldest mailboxes only: there, senders that find the band full also pop. A lock-free pop by several
