@@ -1,14 +1,14 @@
 //! The fence between publishing a message and checking for parked waiters.
 //!
 //! A sender publishes a message, then checks whether the receiver is parked. A receiver registers, then rechecks for a message. Without a
-//! full fence between store and load on both sides, each side may miss the other's store, and the receiver parks although a message is
+//! full fence between store and load on both sides, each side may miss the other's store. The receiver then parks although a message is
 //! there. A full fence waits until earlier stores have reached the cache, and so until the message's cache lines have come from the other
 //! core. A streaming sender would pay several times the cost of the message itself.
 //!
 //! The two sides therefore share the cost unequally ([`Fence::Asymmetric`]). The sender has a compiler fence, which costs nothing. The
 //! receiver, which is about to park anyway, makes the kernel run a full fence on every thread of the process (`membarrier`,
 //! `MEMBARRIER_CMD_PRIVATE_EXPEDITED`, Linux 4.14). Each running thread executes that fence at some point between the receiver's
-//! registration and its recheck; a thread that is not running has executed one when it was switched out. If a sender's fence comes after
+//! registration and its recheck. A thread that is not running has executed one when it was switched out. If a sender's fence comes after
 //! its publication, the receiver's recheck finds the message. If it comes before, the sender's later check finds the registration. The
 //! compiler fence only keeps the compiler from reordering the sender's store and load.
 //!
@@ -131,7 +131,7 @@ mod tests {
     fn the_two_sides_never_both_miss_a_store() {
         const ROUNDS: u32 = if cfg!(miri) { 20 } else { 50_000 };
         for fence in [Fence::Asymmetric.available(), Fence::Symmetric] {
-            let [published, announced, round, seen_there] = [const { Word(AtomicU32::new(0)) }; 4];
+            let [published, registered, round, observed_there] = [const { Word(AtomicU32::new(0)) }; 4];
             let mut both_missed = 0;
             std::thread::scope(|scope| {
                 scope.spawn(|| {
@@ -139,9 +139,9 @@ mod tests {
                         wait_for(&round, now);
                         published.0.store(now, Ordering::Relaxed);
                         fence.light();
-                        let seen = announced.0.load(Ordering::Relaxed);
+                        let observed = registered.0.load(Ordering::Relaxed);
                         // Also reports that this side's round is over.
-                        seen_there.0.store(2 * now + u32::from(seen == now), Ordering::Release);
+                        observed_there.0.store(2 * now + u32::from(observed == now), Ordering::Release);
                     }
                 });
                 for now in 1..=ROUNDS {
@@ -150,14 +150,14 @@ mod tests {
                     for _ in 0..now % 128 {
                         core::hint::black_box(now);
                     }
-                    announced.0.store(now, Ordering::Relaxed);
+                    registered.0.store(now, Ordering::Relaxed);
                     fence.heavy();
-                    let seen_here = published.0.load(Ordering::Relaxed) == now;
-                    while seen_there.0.load(Ordering::Acquire) / 2 != now {
+                    let observed_here = published.0.load(Ordering::Relaxed) == now;
+                    while observed_there.0.load(Ordering::Acquire) / 2 != now {
                         std::thread::yield_now();
                     }
-                    let seen_there = seen_there.0.load(Ordering::Relaxed) % 2 == 1;
-                    both_missed += u32::from(!seen_here && !seen_there);
+                    let observed_there = observed_there.0.load(Ordering::Relaxed) % 2 == 1;
+                    both_missed += u32::from(!observed_here && !observed_there);
                 }
             });
             assert_eq!(both_missed, 0, "{fence:?}: rounds in which both sides missed the other's store");

@@ -4,14 +4,14 @@
 //! byte 0     Header     magic, version, capacity, stride, payload size    written once, by the creator
 //!      128   Producer   tail      slots claimed, and the closed bit       written by producers only
 //!      256   Consumer   head      slots released                          written by the consumer only
-//!      384   Flags      closed    whether an SPSC consumer is gone        written by the consumer only
+//!      384   Flags      closed    whether an SPSC ring has no consumer    written by the consumer only
 //!      512   Slot 0     seq: index + 1 once filled | payload              written by producers only
 //!            Slot 1     ...
 //! ```
 //!
 //! Indices are free-running `u64`s: at a billion messages per second they last 584 years. Index `i` is slot `i % capacity`. The slot's
-//! sequence tag (`seq`) becomes `i + 1` after the payload is written, so a poll that finds a message has already fetched its first cache
-//! line. Zeroed memory is an empty ring. The consumer never writes to a slot; producers read `head` to find free slots.
+//! sequence tag (`seq`) becomes `i + 1` after the payload is written. A poll that finds a message has therefore already fetched its first
+//! cache line. Zeroed memory is an empty ring. The consumer never writes to a slot; producers read `head` to find free slots.
 //!
 //! # Atomic words, bit by bit
 //!
@@ -33,7 +33,7 @@
 //!
 //! `producer.tail` of an SPSC ring
 //! - bits 0-62: index of the next slot when the producer attached or was dropped; stale in between.
-//! - bit 63: [`CLOSED_BIT`]; the producer is gone. Cleared when another producer attaches ([`record`](crate::record)).
+//! - bit 63: [`CLOSED_BIT`]; the producer was dropped. Cleared when another producer attaches ([`record`](crate::record)).
 //! - Both written by the producer, relaxed when it attaches and with release when it is dropped. Read by the consumer with acquire. `SYNC
 //!   POINT: tail close`.
 //!
@@ -243,7 +243,7 @@ impl<T> RingRef<T> {
     }
 }
 
-/// The memory of a ring. Owned memory is one zeroed allocation of a control block and slots; pages that no message has touched cost nothing
+/// The memory of a ring. Owned memory is one zeroed allocation of a control block and slots. Pages that no message has touched cost nothing
 /// if the allocator gets zeroed pages from the operating system. Borrowed memory belongs to the caller.
 pub(crate) struct RingMemory<T> {
     ring_ref: RingRef<T>,

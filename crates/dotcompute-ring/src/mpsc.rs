@@ -1,8 +1,8 @@
 //! Multi-producer, single-consumer ring: lock-free, bounded, first in first out.
 //!
-//! A producer claims an index by one compare-exchange on `tail`, writes the slot, and publishes it by storing the slot's sequence tag (the
-//! bounded queue of Vyukov, with a single consumer). Claims do not use fetch-and-add because it cannot fail, and a full or closed ring must
-//! reject the push. Without contention both cost one locked instruction.
+//! A producer claims an index by one compare-exchange on `tail`, writes the slot, and publishes it by storing the slot's sequence tag. This
+//! is the bounded queue of Vyukov with a single consumer. Claims do not use fetch-and-add because it cannot fail, and a full or closed ring
+//! must reject the push. Without contention both cost one locked instruction.
 //!
 //! Closing sets the top bit of `tail`. A claim is either ordered before that and accepted, or it fails. The accepted values can therefore
 //! be counted and drained exactly.

@@ -12,7 +12,7 @@
 //! registering and notifying comes from the two fences (`SYNC POINT: notifier park`).
 //!
 //! The lock never blocks. A waiter that finds it held is being notified and rechecks its condition. A notifier that finds it held may
-//! return: if a waiter holds it, that waiter rechecks after registering; if another notifier holds it, that one wakes the waiter.
+//! return. If a waiter holds it, that waiter rechecks after registering. If another notifier holds it, that notifier wakes the waiter.
 
 use core::task::Waker;
 

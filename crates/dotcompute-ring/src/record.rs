@@ -217,8 +217,8 @@ pub unsafe fn create<T: Record>(memory: NonNull<u8>, len: usize, capacity: usize
 ///
 /// # Safety
 ///
-/// Until the producer is dropped, the `len` bytes at `memory` are valid for reads and writes, and every other writer, through any mapping,
-/// follows the protocol of the ring. There is no other producer.
+/// Until the producer is dropped, the `len` bytes at `memory` are valid for reads and writes. Every other writer, through any mapping,
+/// follows the protocol of the ring until then. There is no other producer.
 pub unsafe fn producer<T: Record>(memory: NonNull<u8>, len: usize) -> Result<Producer<T>, RecordError> {
     // SAFETY: by the contract of this function.
     unsafe { attach(memory, len) }.map(producer_in)
@@ -232,8 +232,8 @@ pub unsafe fn producer<T: Record>(memory: NonNull<u8>, len: usize) -> Result<Pro
 ///
 /// # Safety
 ///
-/// Until the consumer is dropped, the `len` bytes at `memory` are valid for reads and writes, and every other writer, through any mapping,
-/// follows the protocol of the ring. There is no other consumer.
+/// Until the consumer is dropped, the `len` bytes at `memory` are valid for reads and writes. Every other writer, through any mapping,
+/// follows the protocol of the ring until then. There is no other consumer.
 pub unsafe fn consumer<T: Record>(memory: NonNull<u8>, len: usize) -> Result<Consumer<T>, RecordError> {
     // SAFETY: by the contract of this function.
     unsafe { attach(memory, len) }.map(consumer_in)

@@ -1,8 +1,8 @@
 //! One-shot reply channel with a reusable slot. A reply costs one cache-line transfer, no allocation and no reference count.
 //!
 //! A [`ReplySlot`] belongs to the caller and is used for one request after another. Arming it returns the [`ReplySender`] that travels with
-//! the request. Both point to one cell. The cell's state word holds one of seven values, its other bits are zero, and it says which side
-//! may access the value and the waker:
+//! the request. Both point to one cell. The cell's state word holds one of seven values; its other bits are zero. It says which side may
+//! access the value and the waker:
 //!
 //! | state | value | access to the value | access to the waker | left by |
 //! | --- | --- | --- | --- | --- |
@@ -217,7 +217,7 @@ impl<T> ReplySlot<T> {
         })
     }
 
-    /// Abandons a pending reply. The sender finds out when it replies.
+    /// Abandons a pending reply. Its sender gets the value back when it replies.
     pub fn abandon(&mut self) {
         let Some(cell) = self.cell.take() else { return };
         // SYNC POINT: reply abandon

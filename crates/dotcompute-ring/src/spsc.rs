@@ -2,9 +2,9 @@
 //!
 //! The producer writes a slot and then its sequence tag, and nothing else. The consumer polls the tag of its next slot, and writes `head`.
 //! The producer reads `head` only when the ring looks full by the value it read last. It does not publish its tail, which would cost a
-//! store to a second cache line per message; [`Consumer::len`] finds the tail from the sequence tags.
+//! store to a second cache line per message. [`Consumer::len`] finds the tail from the sequence tags.
 //!
-//! Both ends can claim many slots at once: [`Producer::claim`] writes values in place and publishes them together, [`Consumer::claim`]
+//! Both ends can claim many slots at once. [`Producer::claim`] writes values in place and publishes them together; [`Consumer::claim`]
 //! reads them in place and releases the slots together. A slot that was claimed and not used stays as it was.
 //!
 //! Neither end waits. For waiting see [`wait`](crate::wait), and [`mailbox`](crate::mailbox) for waiting on both sides.

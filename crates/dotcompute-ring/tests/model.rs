@@ -311,7 +311,7 @@ fn a_claim_survives_a_panic_of_the_iterator_that_fills_it() {
     assert_eq!(consumer.try_pop().map(|value| value.number), Some(9));
 }
 
-/// A reader panics in the middle of a claim: the values it took are gone, the others remain.
+/// A reader panics in the middle of a claim: the values it took are dropped, the others remain.
 #[test]
 fn a_claim_survives_a_panic_of_its_reader() {
     let live = LiveCount::default();
@@ -329,7 +329,7 @@ fn a_claim_survives_a_panic_of_its_reader() {
     assert_eq!(consumer.try_pop().map(|value| value.number), Some(2));
 }
 
-/// A forgotten claim may leak its values, but the ring stays usable: written slots count as not claimed, and the next pop releases the
+/// A forgotten claim may leak its values, but the ring stays usable. Written slots count as not claimed, and the next pop releases the
 /// slots of values already taken.
 #[test]
 fn a_forgotten_claim_leaves_the_ring_consistent() {
@@ -346,8 +346,8 @@ fn a_forgotten_claim_leaves_the_ring_consistent() {
     assert_eq!(producer.try_push_batch(&mut vec![5, 6]), Ok(2));
 }
 
-/// Memory is allocated zeroed and touched only by messages: a ring far larger than the memory in use can be created, and an impossible one
-/// is rejected.
+/// Memory is allocated zeroed and touched only by messages. A ring far larger than the memory in use can be created; an impossible one is
+/// rejected.
 #[test]
 fn large_rings_are_cheap_and_impossible_ones_rejected() {
     use dotcompute_ring::CapacityError;

@@ -1,5 +1,5 @@
-//! Record rings in memory of the test: laid out byte for byte as documented, rejected when corrupt, and usable after an end, or its whole
-//! process, is gone.
+//! Record rings in memory of the test. They are laid out byte for byte as documented, rejected when corrupt, and usable after an end, or
+//! its whole process, has ended.
 #![cfg(not(loom))]
 
 use std::ptr::NonNull;

@@ -120,7 +120,7 @@ fn mpsc_from_four() {
     assert_eq!((producer.pushed(), producer.popped()), (MESSAGES, MESSAGES));
 }
 
-/// Closed mid-stream: the consumer pops exactly the messages that the producers were told were accepted.
+/// Closed mid-stream: the consumer pops exactly the messages whose push was accepted.
 #[test]
 fn mpsc_closed_mid_stream() {
     let (producer, mut consumer) = mpsc::channel(64).unwrap();

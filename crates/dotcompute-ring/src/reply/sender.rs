@@ -84,7 +84,7 @@ impl<T> ReplySender<T> {
                     let waker = this.waker.with_mut(|waker| unsafe { (*waker).take() });
                     // SYNC POINT: reply complete
                     // SYNC POINT: reply abandon
-                    // AcqRel: release as in `complete`; acquire pairs with the swap in `abandon`, if the caller has abandoned meanwhile.
+                    // AcqRel: release as in `complete`; acquire pairs with the swap in `abandon`, if the caller has abandoned the cell since the load.
                     if this.state.swap(outcome, Ordering::AcqRel) == ABANDONED {
                         return false;
                     }
