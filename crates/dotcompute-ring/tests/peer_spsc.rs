@@ -115,7 +115,7 @@ fn a_claimed_write_consumes_exactly_what_fits() {
     assert_eq!((claim.commit(), numbers.next()), (4, Some(3)));
     assert!(producer.claim(1).is_err_and(|error| error.is_full()));
     assert_eq!(
-        producer.claim(0).map(|claim| claim.commit()),
+        producer.claim(0).map(spsc::ClaimedWrite::commit),
         Ok(0),
         "an empty claim of a full ring is not an error"
     );
