@@ -1,4 +1,4 @@
-//! `UnifiedBuffer` against a plain vector, on memory of any device.
+//! `UnifiedBuffer` compared with a plain vector, on memory of any device.
 
 use std::sync::Arc;
 
@@ -10,15 +10,15 @@ use proptest::prelude::*;
 
 pub const LEN: usize = 150;
 
-/// What the model knows: the content, which halves there are, and which elements each side lacks.
+/// The model: the content, which copies exist, and which elements are stale on each side.
 pub struct Model {
     pub content: Vec<u16>,
     host: bool,
     device: bool,
-    newer_on_host: [bool; LEN],
-    newer_on_device: [bool; LEN],
-    /// The most ranges that were newer at once.
-    ranges: usize,
+    dirty_on_host: [bool; LEN],
+    dirty_on_device: [bool; LEN],
+    /// Maximum number of dirty ranges so far.
+    max_ranges: usize,
 }
 
 impl Model {
@@ -28,51 +28,52 @@ impl Model {
             content: vec![0; LEN],
             host: false,
             device: false,
-            newer_on_host: none,
-            newer_on_device: none,
-            ranges: 0,
+            dirty_on_host: none,
+            dirty_on_device: none,
+            max_ranges: 0,
         }
     }
 
-    /// The host looks: how many elements have to be copied there.
-    fn host_looks(&mut self) -> usize {
-        let missing = if self.host {
-            count(&self.newer_on_device)
+    /// The host accesses the buffer; returns the number of elements copied to the host.
+    fn access_host(&mut self) -> usize {
+        let stale = if self.host {
+            count(&self.dirty_on_device)
         } else if self.device {
             LEN
         } else {
             0
         };
         self.host = true;
-        self.newer_on_device.fill(false);
-        missing
+        self.dirty_on_device.fill(false);
+        stale
     }
 
-    fn device_looks(&mut self) -> usize {
-        let missing = if self.device {
-            count(&self.newer_on_host)
+    /// The device accesses the buffer; returns the number of elements copied to the device.
+    fn access_device(&mut self) -> usize {
+        let stale = if self.device {
+            count(&self.dirty_on_host)
         } else if self.host {
             LEN
         } else {
             0
         };
         self.device = true;
-        self.newer_on_host.fill(false);
-        missing
+        self.dirty_on_host.fill(false);
+        stale
     }
 
     fn set(&mut self, range: std::ops::Range<usize>, value: u16, on_host: bool) {
         self.content[range.clone()].fill(value);
         if self.host && self.device {
-            let newer = if on_host { &mut self.newer_on_host } else { &mut self.newer_on_device };
-            newer[range].fill(true);
-            let runs = newer.chunk_by(|a, b| a == b).filter(|run| run[0]).count();
-            self.ranges = self.ranges.max(runs);
+            let dirty = if on_host { &mut self.dirty_on_host } else { &mut self.dirty_on_device };
+            dirty[range].fill(true);
+            let runs = dirty.chunk_by(|a, b| a == b).filter(|run| run[0]).count();
+            self.max_ranges = self.max_ranges.max(runs);
         }
     }
 
     fn state(&self) -> BufferState {
-        match (self.host, self.device, count(&self.newer_on_host), count(&self.newer_on_device)) {
+        match (self.host, self.device, count(&self.dirty_on_host), count(&self.dirty_on_device)) {
             (false, false, ..) => BufferState::Uninitialized,
             (true, false, ..) => BufferState::HostOnly,
             (false, true, ..) => BufferState::DeviceOnly,
@@ -111,18 +112,18 @@ pub fn ops() -> impl Strategy<Value = Vec<(Op, bool)>> {
         1 => Just(Op::ReleaseHost),
         1 => Just(Op::ReleaseDevice),
     ];
-    // With each, whether the memory fails.
+    // Paired with whether the memory fails.
     prop::collection::vec((op, prop::bool::weighted(0.2)), 0..80)
 }
 
-/// The device's side of a buffer.
+/// Access to the device side of a buffer.
 pub trait Side {
     fn fill(slice: DeviceSliceMut<'_, u16>, value: u16);
     fn read(slice: DeviceSlice<'_, u16>) -> Vec<u16>;
 }
 
-/// Does it to the buffer.
-pub fn act<S: Side>(buffer: &mut UnifiedBuffer<u16>, op: &Op, expected: &[u16]) -> Result<(), MemoryError> {
+/// Applies an operation to the buffer.
+pub fn apply<S: Side>(buffer: &mut UnifiedBuffer<u16>, op: &Op, expected: &[u16]) -> Result<(), MemoryError> {
     match *op {
         Op::HostWrite(at, len, value) => buffer.host_range_mut(at..(at + len).min(LEN))?.fill(value),
         Op::Overwrite(at, len, value) => buffer.write(at, &vec![value; len.min(LEN - at)])?,
@@ -138,41 +139,41 @@ pub fn act<S: Side>(buffer: &mut UnifiedBuffer<u16>, op: &Op, expected: &[u16]) 
     Ok(())
 }
 
-/// Does it to the model; returns how many elements are copied to the host and to the device.
+/// Applies an operation to the model; returns the numbers of elements copied to the host and to the device.
 pub fn follow(model: &mut Model, op: &Op) -> (usize, usize) {
     match *op {
         Op::HostWrite(at, len, value) => {
-            let copied = model.host_looks();
+            let copied = model.access_host();
             model.set(at..(at + len).min(LEN), value, true);
             (copied, 0)
         }
         Op::Overwrite(at, len, value) => {
             let range = at..(at + len).min(LEN);
             let all = !model.host && model.device;
-            let spared = if all { range.len() } else { count(&model.newer_on_device[range.clone()]) };
-            let copied = model.host_looks() - spared;
+            let overwritten = if all { range.len() } else { count(&model.dirty_on_device[range.clone()]) };
+            let copied = model.access_host() - overwritten;
             model.set(range, value, true);
             (copied, 0)
         }
         Op::DeviceWrite(at, len, value) => {
-            let copied = model.device_looks();
+            let copied = model.access_device();
             model.set(at..(at + len).min(LEN), value, false);
             (0, copied)
         }
-        Op::HostRead => (model.host_looks(), 0),
-        Op::DeviceRead => (0, model.device_looks()),
+        Op::HostRead => (model.access_host(), 0),
+        Op::DeviceRead => (0, model.access_device()),
         Op::Synchronize => match model.state() {
-            BufferState::HostDirty => (0, model.device_looks()),
-            BufferState::DeviceDirty => (model.host_looks(), 0),
+            BufferState::HostDirty => (0, model.access_device()),
+            BufferState::DeviceDirty => (model.access_host(), 0),
             _ => (0, 0),
         },
         Op::ReleaseHost if model.host => {
-            let copied = model.device_looks();
+            let copied = model.access_device();
             model.host = false;
             (0, copied)
         }
         Op::ReleaseDevice if model.device => {
-            let copied = model.host_looks();
+            let copied = model.access_host();
             model.device = false;
             (copied, 0)
         }
@@ -180,7 +181,7 @@ pub fn follow(model: &mut Model, op: &Op) -> (usize, usize) {
     }
 }
 
-/// Both sides see what either wrote, and only what has changed is copied.
+/// Checks that both sides agree with the model, and that only changes are copied.
 pub fn agrees<S: Side>(
     memory: Arc<dyn DeviceMemory>,
     ops: Vec<(Op, bool)>,
@@ -194,12 +195,12 @@ pub fn agrees<S: Side>(
     let (mut to_host, mut to_device) = (0, 0);
     for (op, _) in ops {
         let expected = model.content.clone();
-        act::<S>(&mut buffer, &op, &expected).unwrap();
+        apply::<S>(&mut buffer, &op, &expected).unwrap();
         let (down, up) = follow(&mut model, &op);
         to_host += 2 * down as u64;
         to_device += 2 * up as u64;
         let Transfers { to_host_bytes, to_device_bytes, .. } = buffer.transfers();
-        if model.ranges <= MAX_DIRTY_RANGES {
+        if model.max_ranges <= MAX_DIRTY_RANGES {
             prop_assert_eq!((to_host_bytes, to_device_bytes), (to_host, to_device), "{:?}", op);
             prop_assert_eq!(buffer.state(), model.state());
         } else {
@@ -213,7 +214,7 @@ pub fn agrees<S: Side>(
     Ok(())
 }
 
-/// Leaves blocks in the pool whose bytes are not zeros.
+/// Leaves cached blocks in the pool whose bytes are not zeros.
 fn dirty_the_pool(pool: &Arc<MemoryPool>) {
     let mut before = UnifiedBuffer::<u16>::page_locked(pool.clone(), LEN).unwrap();
     before.host_mut().unwrap().fill(u16::MAX);
