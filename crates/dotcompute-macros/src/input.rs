@@ -21,7 +21,7 @@ impl Input {
             return Err(Error::new_spanned(
                 data.union_token,
                 format!(
-                    "deriving Message: the union `{}` has no tag that says which field is valid; \
+                    "deriving Message: the union `{}` has no tag for its valid field; \
                      use an enum, or a struct with one field per case",
                     item.ident
                 ),

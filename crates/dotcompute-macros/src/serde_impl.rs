@@ -1,7 +1,7 @@
 //! Output for serde: the `Serialize` and `Deserialize` impls.
 //!
-//! serde's own derives generate them for a private copy of the type, the *shadow* (serde calls this a remote derive). They therefore support
-//! every `#[serde(...)]` attribute, and the user's crate needs no dependency on serde.
+//! serde's own derives generate them for a private copy of the type, the *shadow* (serde calls this a remote derive). They therefore
+//! support every `#[serde(...)]` attribute, and the user's crate needs no dependency on serde.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote};
@@ -93,7 +93,8 @@ fn shadow(item: &DeriveInput, module: &TokenStream, serde: &TokenStream) -> Deri
     shadow
 }
 
-/// Retains serde's attributes of a field. An array field gets `serialize_with` and `deserialize_with`, because serde supports only short arrays.
+/// Retains serde's attributes of a field. An array field gets `serialize_with` and `deserialize_with`, because serde supports only
+/// short arrays.
 fn shadow_field(field: &mut Field, module: &TokenStream) {
     retain_serde(&mut field.attrs);
     let overriding =

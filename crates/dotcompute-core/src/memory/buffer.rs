@@ -82,8 +82,8 @@ impl<T: Plain> UnifiedBuffer<T> {
     /// [`MemoryError::TooLarge`] if it cannot be addressed.
     pub fn new(memory: Arc<dyn DeviceMemory>, len: usize) -> Result<Self, MemoryError> {
         const {
-            assert!(align_of::<T>() <= ALIGN, "elements of a buffer are aligned to 256 bytes at most");
-            assert!(size_of::<T>() > 0, "elements of a buffer have a size");
+            assert!(align_of::<T>() <= ALIGN, "the alignment of a buffer's elements is at most 256 bytes");
+            assert!(size_of::<T>() > 0, "the size of a buffer's elements is not 0");
         }
         let too_large = MemoryError::TooLarge { elements: len, element_bytes: size_of::<T>() };
         len.checked_mul(size_of::<T>()).filter(|&bytes| bytes <= isize::MAX as usize).ok_or(too_large)?;
@@ -219,7 +219,7 @@ impl<T: Plain> UnifiedBuffer<T> {
         Ok(&mut self.sync_host()?.elements_mut()[range])
     }
 
-    /// Overwrites elements on the host from index `at` on. Dirty ranges of the device are not copied to the host where they are overwritten.
+    /// Overwrites elements on the host from index `at` on. Dirty elements of the device in that range are not copied to the host first.
     ///
     /// # Errors
     ///
@@ -285,7 +285,7 @@ impl<T: Plain> UnifiedBuffer<T> {
     ///
     /// # Errors
     ///
-    /// As for [`host`](Self::host); the device copy is kept then.
+    /// As for [`host`](Self::host); the device copy remains then.
     pub fn release_device(&mut self) -> Result<(), MemoryError> {
         if self.device.is_some() {
             self.sync_host()?;
@@ -299,7 +299,7 @@ impl<T: Plain> UnifiedBuffer<T> {
     ///
     /// # Errors
     ///
-    /// As for [`device`](Self::device); the host copy is kept then.
+    /// As for [`device`](Self::device); the host copy remains then.
     pub fn release_host(&mut self) -> Result<(), MemoryError> {
         if self.host.is_some() {
             self.sync_device()?;

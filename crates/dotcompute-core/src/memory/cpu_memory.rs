@@ -61,8 +61,8 @@ unsafe impl Send for AlignedBytes {}
 unsafe impl Sync for AlignedBytes {}
 
 impl AlignedBytes {
-    /// Allocates `len` zeroed bytes; `None` if the host has not enough memory. Where the operating system provides zeroed pages, a page uses
-    /// no memory until it is touched.
+    /// Allocates `len` zeroed bytes; `None` if the host has not enough memory. Where the operating system provides zeroed pages, a page
+    /// uses no memory until it is touched.
     pub(super) fn zeroed(len: usize) -> Option<Self> {
         let layout = Layout::from_size_align(len.max(1), ALIGN).ok()?;
         // SAFETY: the layout's size is at least 1.

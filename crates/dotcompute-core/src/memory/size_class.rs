@@ -39,7 +39,7 @@ mod tests {
                 within <= bytes && (within == 0 || class_of(within) == Some(within)),
                 "{bytes}: {within}"
             );
-            // No class lies between.
+            // There is no class between them.
             assert!(within == class || class_of(within + 1) == Some(class), "{bytes}: {within}, {class}");
         }
         assert_eq!(class_of(0), Some(ALIGN));

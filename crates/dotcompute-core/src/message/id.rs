@@ -14,7 +14,7 @@ use uuid::Uuid;
 ///
 /// [`MessageId::next`] returns UUIDs of version 8 ([RFC 9562, section 5.8]), whose content is implementation-specific:
 ///
-/// | bits (0 = most significant) | RFC name | here |
+/// | bits (0 = most significant) | RFC name | content |
 /// | --- | --- | --- |
 /// | 0-47 | `custom_a` | random, drawn once per process |
 /// | 48-51 | `ver` | 8 |
@@ -23,10 +23,10 @@ use uuid::Uuid;
 /// | 66-127 | `custom_c` | a counter |
 ///
 /// A thread reserves 65,536 values of the process's counter at a time, so creating an id increments a thread-local number. Two processes
-/// collide only if they draw the same 60 random bits; among a thousand processes the probability is 1 in 2 × 10¹². A forked child draws its
-/// own bits.
+/// collide only if they draw the same 60 random bits; among a thousand processes the probability is 1 in 2 × 10¹². A forked child draws
+/// its own bits.
 ///
-/// Ids are ordered by process, then by counter. Within one thread this is the order of creation. Between threads it says nothing about
+/// Ids are ordered by process, then by counter. Within one thread this is the order of creation. Between threads the order is unrelated to
 /// time.
 ///
 /// # Foreign ids
@@ -78,7 +78,7 @@ impl MessageId {
         })
     }
 
-    /// Returns the id as a number, whose most significant byte is first in the UUID's text.
+    /// Returns the id as a number. Its most significant byte is the first of the UUID's text.
     pub const fn as_u128(self) -> u128 {
         self.0.get()
     }
@@ -164,7 +164,8 @@ impl CounterBlock {
     #[cold]
     fn reserve(&self) -> u64 {
         self.process.set(process_bits());
-        // Relaxed: the addition is atomic and publishes nothing else. 62 bits suffice for 2^46 blocks: at one block per microsecond, two years.
+        // Relaxed: the addition is atomic and publishes nothing else. 62 bits suffice for 2^46 blocks. At one block per microsecond, that
+        // is two years.
         let next = COUNTER.fetch_add(Self::LEN, Ordering::Relaxed);
         self.end.set(next + Self::LEN);
         next
@@ -279,7 +280,8 @@ mod tests {
         // SAFETY: `ends` has space for two descriptors.
         assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
         let parent = MessageId::next().to_bytes();
-        // SAFETY: the child calls only async-signal-safe code: creating an id takes no lock, and `write` and `_exit` are permitted after `fork`.
+        // SAFETY: the child calls only async-signal-safe code: creating an id takes no lock, and `write` and `_exit` are permitted after
+        // `fork`.
         let child = unsafe { libc::fork() };
         if child == 0 {
             let id = MessageId::next().to_bytes();

@@ -48,9 +48,9 @@
 //! | name of a field | value of the field | for each field of a struct |
 //! | `value` | the value | if the type is not a struct with named fields |
 //!
-//! The encoder writes the keys in this order, and fields in order of declaration; the decoder accepts any order. It ignores unknown keys, so
-//! a sender may have more fields than a receiver. Each key occurs at most once. Arrays and maps are nested at most 128 deep. No bytes follow
-//! the map.
+//! The encoder writes the keys in this order, and fields in order of declaration. The decoder accepts any order. It ignores unknown keys,
+//! so a sender may have more fields than a receiver. Each key occurs at most once. Arrays and maps are nested at most 128 deep. No bytes
+//! follow the map.
 //!
 //! | value | MessagePack |
 //! | --- | --- |
@@ -113,8 +113,8 @@ pub use type_name::MessageTypeId;
 
 /// A value that ring kernels receive and send.
 ///
-/// Implement it with [`#[derive(Message)]`](derive@Message). It is implemented for numbers, `bool`, `char`, `String`, `()`, and for `Option`,
-/// `Vec`, arrays, tuples of up to four elements, `Box` and `Arc` of messages.
+/// Implement it with [`#[derive(Message)]`](derive@Message). It is implemented for numbers, `bool`, `char`, `String`, `()`, and for
+/// `Option`, `Vec`, arrays, tuples of up to four elements, `Box` and `Arc` of messages.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a message",
     label = "not a message",

@@ -1,7 +1,7 @@
 //! Messages as plain old data: the layout that devices read, and the equivalent C struct.
 //!
-//! A message is copied to a device as bytes. `#[message(record)]` on a `#[repr(C)]` struct checks at compile time that host and device read
-//! those bytes alike. [`RecordMessage::c_struct`] returns the C struct for device code.
+//! A message is copied to a device as bytes. `#[message(record)]` on a `#[repr(C)]` struct checks at compile time that the host and devices
+//! interpret those bytes in the same way. [`RecordMessage::c_struct`] returns the C struct for device code.
 //!
 //! ```
 //! use dotcompute_core::message::Message;
@@ -181,7 +181,8 @@ impl PlainType {
 }
 
 impl RecordLayout {
-    /// Creates the layout of a record at run time, from its size and alignment. On the device it is a struct `name` with one field, `words`.
+    /// Creates the layout of a record at run time, from its size and alignment. On the device it is a struct `name` with one field,
+    /// `words`.
     ///
     /// The layout is leaked, a few dozen bytes: create it once per message type. Returns `None` if the alignment is not 1, 2, 4 or 8, or if
     /// the size is zero or not a multiple of the alignment.
