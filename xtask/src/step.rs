@@ -6,7 +6,7 @@ use clap::ValueEnum;
 
 use crate::command::{Failure, Invocation};
 use crate::workspace::Workspace;
-use crate::{cubins, examples, features, python, smoke, tsan};
+use crate::{cubins, examples, features, modules, python, smoke, tsan, vocabulary};
 
 /// One step: one subject, one or a few commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -17,6 +17,10 @@ pub enum Step {
     Clippy,
     /// Dependency rules of deny.toml: licences, sources, bans
     Deny,
+    /// Import circles between the files of a crate
+    Modules,
+    /// Words that the project no longer uses
+    Vocabulary,
     /// Unit, integration and documentation tests of the workspace
     Tests,
     /// Device code, compiled for every architecture with NVIDIA's compiler from PyPI
@@ -50,17 +54,17 @@ pub enum Step {
 }
 
 impl Step {
-    pub const LINT: [Step; 3] = [Step::Fmt, Step::Clippy, Step::Deny];
+    pub const LINT: [Step; 5] = [Step::Fmt, Step::Modules, Step::Vocabulary, Step::Clippy, Step::Deny];
     pub const TEST: [Step; 18] = [
         Step::Fmt,
         Step::Clippy,
         Step::Deny,
         Step::Tests,
+        Step::Features,
         Step::Cubins,
         Step::Tsan,
         Step::NoStd,
         Step::Loom,
-        Step::Features,
         Step::Examples,
         Step::Docs,
         Step::Bench,
@@ -83,6 +87,8 @@ impl Step {
                 .args(["--", "-D", "warnings"])
                 .run(workspace),
             Step::Deny => deny(workspace),
+            Step::Modules => modules::check(workspace),
+            Step::Vocabulary => vocabulary::check(workspace),
             Step::Tests => Invocation::cargo(["test", "--workspace"]).run(workspace),
             Step::Cubins => cubins::run(workspace),
             Step::Tsan => tsan::run(workspace),

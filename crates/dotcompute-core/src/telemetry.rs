@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::no_histogram as hdrhistogram;
 use hdrhistogram::Histogram;
 
-use crate::dead_letter::Reason;
+use crate::fault::Reason;
 use crate::lifecycle::State;
 use crate::options::{KernelOptions, Placement, Telemetry};
 
