@@ -65,29 +65,29 @@ pub struct DeadLetterInfo {
 #[derive(Debug)]
 pub(crate) struct DeadLetters {
     capacity: usize,
-    kept: Mutex<VecDeque<DeadLetter>>,
+    letters: Mutex<VecDeque<DeadLetter>>,
     total: AtomicU64,
 }
 
 impl DeadLetters {
     pub(crate) fn new(capacity: usize) -> Arc<Self> {
-        Arc::new(Self { capacity, kept: Mutex::new(VecDeque::new()), total: AtomicU64::new(0) })
+        Arc::new(Self { capacity, letters: Mutex::new(VecDeque::new()), total: AtomicU64::new(0) })
     }
 
     pub(crate) fn add(&self, fault: Fault, header: MessageHeader, message: Option<Box<dyn Any + Send>>) {
         let letter = DeadLetter { fault, header, when: SystemTime::now(), message };
         self.total.fetch_add(1, Ordering::Relaxed);
-        let pushed_out = {
-            let mut kept = self.lock();
-            let full = kept.len() >= self.capacity;
-            let oldest = if full { kept.pop_front() } else { None };
+        let dropped = {
+            let mut letters = self.lock();
+            let full = letters.len() >= self.capacity;
+            let oldest = if full { letters.pop_front() } else { None };
             if self.capacity > 0 {
-                kept.push_back(letter);
+                letters.push_back(letter);
             }
             oldest
         };
         // Dropped after the lock is released: a message's own `drop` may take its time.
-        drop(pushed_out);
+        drop(dropped);
     }
 
     pub(crate) fn total(&self) -> u64 {
@@ -110,7 +110,7 @@ impl DeadLetters {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<DeadLetter>> {
         // A poisoned queue is still a queue: no invariant spans its elements.
-        self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.letters.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -124,30 +124,30 @@ mod tests {
 
     #[test]
     fn keeps_the_latest_and_counts_all() {
-        let letters = DeadLetters::new(2);
+        let dead_letters = DeadLetters::new(2);
         for value in 0u8..5 {
-            letters.add(fault(), MessageHeader::new(), Some(Box::new(value)));
+            dead_letters.add(fault(), MessageHeader::new(), Some(Box::new(value)));
         }
-        assert_eq!(letters.total(), 5);
-        let kept: Vec<u8> =
-            letters.take().into_iter().map(|mut letter| letter.take_message().unwrap()).collect();
-        assert_eq!(kept, [3, 4]);
-        assert!(letters.list().is_empty());
+        assert_eq!(dead_letters.total(), 5);
+        let messages: Vec<u8> =
+            dead_letters.take().into_iter().map(|mut letter| letter.take_message().unwrap()).collect();
+        assert_eq!(messages, [3, 4]);
+        assert!(dead_letters.list().is_empty());
     }
 
     #[test]
     fn a_letter_of_another_type_is_not_lost_by_asking() {
-        let letters = DeadLetters::new(1);
-        letters.add(fault(), MessageHeader::new(), Some(Box::new(7u8)));
-        let mut letter = letters.take().pop().unwrap();
+        let dead_letters = DeadLetters::new(1);
+        dead_letters.add(fault(), MessageHeader::new(), Some(Box::new(7u8)));
+        let mut letter = dead_letters.take().pop().unwrap();
         assert_eq!(letter.take_message::<String>(), None);
         assert_eq!(letter.take_message::<u8>(), Some(7));
     }
 
     #[test]
     fn a_capacity_of_zero_only_counts() {
-        let letters = DeadLetters::new(0);
-        letters.add(fault(), MessageHeader::new(), None);
-        assert_eq!((letters.total(), letters.list().len()), (1, 0));
+        let dead_letters = DeadLetters::new(0);
+        dead_letters.add(fault(), MessageHeader::new(), None);
+        assert_eq!((dead_letters.total(), dead_letters.list().len()), (1, 0));
     }
 }

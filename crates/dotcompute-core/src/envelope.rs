@@ -7,13 +7,13 @@ use crate::message::MessageHeader;
 use crate::telemetry::Stamp;
 
 /// What an asker gets. The fault is boxed: it is rare, and an answer should not be larger for it.
-pub(crate) type Answer<O> = Result<O, Box<Fault>>;
+pub(crate) type ReplyResult<O> = Result<O, Box<Fault>>;
 
 /// One slot of an input ring: 56 bytes and the message.
 pub(crate) struct Envelope<I, O> {
     pub(crate) header: MessageHeader,
     pub(crate) stamp: Stamp,
-    pub(crate) reply: Option<ReplySender<Answer<O>>>,
+    pub(crate) reply: Option<ReplySender<ReplyResult<O>>>,
     pub(crate) message: I,
 }
 

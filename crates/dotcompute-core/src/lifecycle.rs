@@ -94,7 +94,7 @@ pub enum Command {
 pub(crate) struct StateCell {
     state: AtomicU8,
     command: AtomicU8,
-    watchers: WaitList,
+    waiters: WaitList,
 }
 
 impl StateCell {
@@ -103,7 +103,7 @@ impl StateCell {
             state: AtomicU8::new(State::Created as u8),
             command: AtomicU8::new(Command::Hold as u8),
             // State changes are rare, so the notifier may pay for a full fence and the watcher need not.
-            watchers: WaitList::new(Fence::Symmetric),
+            waiters: WaitList::new(Fence::Symmetric),
         }
     }
 
@@ -129,43 +129,43 @@ impl StateCell {
     }
 
     /// Moves to `to` if `allowed` holds for the present state; otherwise says what the present state is.
-    pub(crate) fn change(&self, to: State, allowed: impl Fn(State) -> bool) -> Result<State, State> {
-        let mut now = self.state.load(Ordering::Acquire);
+    pub(crate) fn transition(&self, to: State, allowed: impl Fn(State) -> bool) -> Result<State, State> {
+        let mut current = self.state.load(Ordering::Acquire);
         loop {
-            let from = State::from_u8(now);
+            let from = State::from_u8(current);
             if !allowed(from) {
                 return Err(from);
             }
-            match self.state.compare_exchange_weak(now, to as u8, Ordering::AcqRel, Ordering::Acquire) {
+            match self.state.compare_exchange_weak(current, to as u8, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => {
-                    self.watchers.notify_all();
+                    self.waiters.notify_all();
                     return Ok(from);
                 }
-                Err(seen) => now = seen,
+                Err(actual) => current = actual,
             }
         }
     }
 
-    pub(crate) fn watchers(&self) -> &WaitList {
-        &self.watchers
+    pub(crate) fn waiters(&self) -> &WaitList {
+        &self.waiters
     }
 
     /// Waits until `done` holds. `None` when the deadline passed first.
     pub(crate) fn wait(&self, deadline: Option<Instant>, done: impl Fn(State) -> bool) -> Option<State> {
-        let mut watch = Watch::new(self);
-        block_on_poll(WaitStrategy::Adaptive, deadline, |cx| watch.poll(cx, &done))
+        let mut waiter = StateWaiter::new(self);
+        block_on_poll(WaitStrategy::Adaptive, deadline, |cx| waiter.poll(cx, &done))
     }
 }
 
 /// A place among the watchers of a [`StateCell`], given up when dropped.
-pub(crate) struct Watch<'a> {
+pub(crate) struct StateWaiter<'a> {
     cell: &'a StateCell,
-    ticket: WaitToken,
+    token: WaitToken,
 }
 
-impl<'a> Watch<'a> {
+impl<'a> StateWaiter<'a> {
     pub(crate) fn new(cell: &'a StateCell) -> Self {
-        Self { cell, ticket: WaitToken::default() }
+        Self { cell, token: WaitToken::default() }
     }
 
     /// Ready with the state once `done` holds for it.
@@ -174,15 +174,15 @@ impl<'a> Watch<'a> {
         if done(state) {
             return Poll::Ready(state);
         }
-        self.cell.watchers.register(&mut self.ticket, cx.waker());
+        self.cell.waiters.register(&mut self.token, cx.waker());
         // Looked at again after the announcement, so that a change between the two is not missed.
         let state = self.cell.get();
         if done(state) { Poll::Ready(state) } else { Poll::Pending }
     }
 }
 
-impl Drop for Watch<'_> {
+impl Drop for StateWaiter<'_> {
     fn drop(&mut self) {
-        self.cell.watchers.cancel(&mut self.ticket);
+        self.cell.waiters.cancel(&mut self.token);
     }
 }

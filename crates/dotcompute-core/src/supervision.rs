@@ -33,7 +33,7 @@ impl Supervision {
 
 /// What to do about one fault.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Decision {
     Fail,
     Resume,
     RestartAfter(Duration),
@@ -43,28 +43,28 @@ pub(crate) enum Verdict {
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     policy: Supervision,
-    recent: VecDeque<Instant>,
+    recent_faults: VecDeque<Instant>,
 }
 
 impl Supervisor {
     pub(crate) fn new(policy: Supervision) -> Self {
-        Self { policy, recent: VecDeque::new() }
+        Self { policy, recent_faults: VecDeque::new() }
     }
 
-    pub(crate) fn judge(&mut self, now: Instant) -> Verdict {
+    pub(crate) fn on_fault(&mut self, now: Instant) -> Decision {
         match self.policy {
-            Supervision::Never => Verdict::Fail,
-            Supervision::Resume => Verdict::Resume,
+            Supervision::Never => Decision::Fail,
+            Supervision::Resume => Decision::Resume,
             Supervision::Restart { max, within, backoff } => {
-                while self.recent.front().is_some_and(|&at| now.duration_since(at) > within) {
-                    self.recent.pop_front();
+                while self.recent_faults.front().is_some_and(|&at| now.duration_since(at) > within) {
+                    self.recent_faults.pop_front();
                 }
-                if self.recent.len() >= max as usize {
-                    return Verdict::Fail;
+                if self.recent_faults.len() >= max as usize {
+                    return Decision::Fail;
                 }
-                let doublings = self.recent.len().min(5) as u32;
-                self.recent.push_back(now);
-                Verdict::RestartAfter(backoff * (1 << doublings))
+                let doublings = self.recent_faults.len().min(5) as u32;
+                self.recent_faults.push_back(now);
+                Decision::RestartAfter(backoff * (1 << doublings))
             }
         }
     }
@@ -80,11 +80,14 @@ mod tests {
         let policy = Supervision::Restart { max: 2, within: 10 * second, backoff: Duration::from_millis(10) };
         let mut supervisor = Supervisor::new(policy);
         let start = Instant::now();
-        assert_eq!(supervisor.judge(start), Verdict::RestartAfter(Duration::from_millis(10)));
-        assert_eq!(supervisor.judge(start + second), Verdict::RestartAfter(Duration::from_millis(20)));
-        assert_eq!(supervisor.judge(start + 2 * second), Verdict::Fail);
+        assert_eq!(supervisor.on_fault(start), Decision::RestartAfter(Duration::from_millis(10)));
+        assert_eq!(supervisor.on_fault(start + second), Decision::RestartAfter(Duration::from_millis(20)));
+        assert_eq!(supervisor.on_fault(start + 2 * second), Decision::Fail);
         // Eleven seconds on, the first fault is out of the window.
-        assert_eq!(supervisor.judge(start + 11 * second), Verdict::RestartAfter(Duration::from_millis(20)));
+        assert_eq!(
+            supervisor.on_fault(start + 11 * second),
+            Decision::RestartAfter(Duration::from_millis(20))
+        );
     }
 
     #[test]
@@ -92,8 +95,8 @@ mod tests {
         let mut never = Supervisor::new(Supervision::Never);
         let mut resume = Supervisor::new(Supervision::Resume);
         for _ in 0..10 {
-            assert_eq!(never.judge(Instant::now()), Verdict::Fail);
-            assert_eq!(resume.judge(Instant::now()), Verdict::Resume);
+            assert_eq!(never.on_fault(Instant::now()), Decision::Fail);
+            assert_eq!(resume.on_fault(Instant::now()), Decision::Resume);
         }
     }
 
@@ -106,7 +109,7 @@ mod tests {
         };
         let mut supervisor = Supervisor::new(policy);
         let now = Instant::now();
-        let last = (0..50).map(|_| supervisor.judge(now)).last();
-        assert_eq!(last, Some(Verdict::RestartAfter(Duration::from_millis(32))));
+        let last = (0..50).map(|_| supervisor.on_fault(now)).last();
+        assert_eq!(last, Some(Decision::RestartAfter(Duration::from_millis(32))));
     }
 }

@@ -17,7 +17,7 @@ use crate::options::{KernelOptions, Placement, Telemetry};
 
 /// What has happened in a ring kernel so far.
 ///
-/// Once its senders rest and no handler runs, `sent = handled + dead letters + queued` holds exactly
+/// Once its senders rest and no handler runs, `sent = handled + dead_letters letters + queued` holds exactly
 /// ([`KernelStats::is_conserved`]).
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -55,7 +55,7 @@ pub struct KernelStats {
 }
 
 impl KernelStats {
-    /// Whether every accepted message is accounted for: `sent = handled + dead letters + queued`.
+    /// Whether every accepted message is accounted for: `sent = handled + dead_letters letters + queued`.
     #[must_use]
     pub fn is_conserved(&self) -> bool {
         self.sent == self.handled + self.dead_letters + self.queued
@@ -91,7 +91,7 @@ impl LatencySummary {
 }
 
 /// Latencies beyond are recorded as this.
-const LONGEST: Duration = Duration::from_secs(3600);
+const MAX_LATENCY: Duration = Duration::from_secs(3600);
 
 /// A counter with one writer at a time, read by anyone.
 #[derive(Debug, Default)]
@@ -100,13 +100,13 @@ pub(crate) struct Counter(AtomicU64);
 impl Counter {
     /// Adds one. Only one thread may call this at a time: a plain load and store, not a read-modify-write.
     #[inline]
-    pub(crate) fn bump_exclusively(&self) {
+    pub(crate) fn increment_single_writer(&self) {
         // Relaxed: counters order nothing; a reader that needs them final waits for the state word (acquire) first.
         self.0.store(self.0.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
     /// Adds one, from any thread.
-    pub(crate) fn bump(&self) {
+    pub(crate) fn increment(&self) {
         self.add(1);
     }
 
@@ -131,20 +131,20 @@ pub(crate) struct Counters {
     pub(crate) replied: Counter,
     pub(crate) restarts: Counter,
     pub(crate) rejected: Counter,
-    dead: [Counter; Reason::ALL.len()],
+    dead_letters: [Counter; Reason::ALL.len()],
 }
 
 impl Counters {
-    pub(crate) fn count_dead(&self, reason: Reason) {
-        self.dead[reason as usize].bump();
+    pub(crate) fn count_dead_letter(&self, reason: Reason) {
+        self.dead_letters[reason as usize].increment();
     }
 
     pub(crate) fn undelivered(&self) -> u64 {
-        self.dead[Reason::Undelivered as usize].get()
+        self.dead_letters[Reason::Undelivered as usize].get()
     }
 
-    pub(crate) fn dead_by_reason(&self) -> Vec<(Reason, u64)> {
-        let counted = Reason::ALL.into_iter().zip(self.dead.iter().map(Counter::get));
+    pub(crate) fn dead_letters_by_reason(&self) -> Vec<(Reason, u64)> {
+        let counted = Reason::ALL.into_iter().zip(self.dead_letters.iter().map(Counter::get));
         counted.filter(|&(reason, count)| count > 0 && reason != Reason::Undelivered).collect()
     }
 }
@@ -152,10 +152,10 @@ impl Counters {
 /// The two latency histograms of a ring kernel, some 70 KB. One with a thread of its own has them from its launch, so that nothing is
 /// allocated while it handles; one on the pool gets them with its first timed message, so that idle ones cost nothing.
 #[derive(Debug, Default)]
-pub(crate) struct Latencies(OnceLock<Box<Mutex<Timed>>>);
+pub(crate) struct Latencies(OnceLock<Box<Mutex<LatencyHistograms>>>);
 
 #[derive(Debug)]
-struct Timed {
+struct LatencyHistograms {
     queue: Histogram<u64>,
     handle: Histogram<u64>,
 }
@@ -164,28 +164,30 @@ impl Latencies {
     pub(crate) fn of(options: &KernelOptions) -> Self {
         let latencies = Self::default();
         if options.placement != Placement::Pool && options.telemetry != Telemetry::CountersOnly {
-            latencies.timed();
+            latencies.histograms();
         }
         latencies
     }
 
-    fn timed(&self) -> &Mutex<Timed> {
-        self.0.get_or_init(|| Box::new(Mutex::new(Timed { queue: histogram(), handle: histogram() })))
+    fn histograms(&self) -> &Mutex<LatencyHistograms> {
+        self.0.get_or_init(|| {
+            Box::new(Mutex::new(LatencyHistograms { queue: histogram(), handle: histogram() }))
+        })
     }
 
     /// Records one timed message. Uncontended but while somebody copies the histograms, which takes microseconds.
     pub(crate) fn record(&self, queue: Duration, handle: Duration) {
-        let mut timed = self.timed().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        timed.queue.saturating_record(nanos(queue));
-        timed.handle.saturating_record(nanos(handle));
+        let mut histograms = self.histograms().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        histograms.queue.saturating_record(nanos(queue));
+        histograms.handle.saturating_record(nanos(handle));
     }
 
     pub(crate) fn summaries(&self) -> (LatencySummary, LatencySummary) {
-        let Some(timed) = self.0.get() else { return Default::default() };
+        let Some(histograms) = self.0.get() else { return Default::default() };
         // Copied under the lock, evaluated outside it: the ring kernel never waits for percentiles.
         let (queue, handle) = {
-            let timed = timed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            (timed.queue.clone(), timed.handle.clone())
+            let histograms = histograms.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            (histograms.queue.clone(), histograms.handle.clone())
         };
         (LatencySummary::of(&queue), LatencySummary::of(&handle))
     }
@@ -193,7 +195,7 @@ impl Latencies {
 
 /// Of a fixed range: one that grew would allocate while messages are handled.
 fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LONGEST.as_nanos() as u64, 2)
+    Histogram::new_with_bounds(1, MAX_LATENCY.as_nanos() as u64, 2)
         .expect("the bounds are in order, and two significant digits within the crate's 0 to 5")
 }
 
@@ -263,7 +265,7 @@ impl Stamp {
     }
 
     /// The time from this stamp to the present, and a stamp for the present.
-    pub(crate) fn lap(self) -> (Duration, Self) {
+    pub(crate) fn elapsed_and_now(self) -> (Duration, Self) {
         let now = Self::now();
         (Duration::from_nanos(now.0.saturating_sub(self.0)), now)
     }
@@ -294,25 +296,25 @@ mod tests {
         // Two significant digits: within 1 %.
         assert!((queue.p50.as_nanos() as f64 - 50_000.0).abs() <= 500.0, "{queue:?}");
         assert_eq!(handle.max, Duration::from_nanos(5));
-        latencies.record(2 * LONGEST, Duration::ZERO);
-        let longest = latencies.summaries().0.max;
-        assert!((LONGEST..LONGEST.mul_f64(1.01)).contains(&longest), "{longest:?}");
+        latencies.record(2 * MAX_LATENCY, Duration::ZERO);
+        let max = latencies.summaries().0.max;
+        assert!((MAX_LATENCY..MAX_LATENCY.mul_f64(1.01)).contains(&max), "{max:?}");
     }
 
     #[test]
     fn histograms_are_there_from_the_start_where_a_thread_is() {
-        let made = |options: KernelOptions| Latencies::of(&options).0.get().is_some();
-        assert!(made(KernelOptions::new().dedicated()));
-        assert!(!made(KernelOptions::new()), "on the pool");
-        assert!(!made(KernelOptions::new().dedicated().telemetry(Telemetry::CountersOnly)));
+        let allocated = |options: KernelOptions| Latencies::of(&options).0.get().is_some();
+        assert!(allocated(KernelOptions::new().dedicated()));
+        assert!(!allocated(KernelOptions::new()), "on the pool");
+        assert!(!allocated(KernelOptions::new().dedicated().telemetry(Telemetry::CountersOnly)));
     }
 
     #[test]
     fn undelivered_outputs_are_not_dead_letters_of_the_input() {
         let counters = Counters::default();
-        counters.count_dead(Reason::Undelivered);
-        counters.count_dead(Reason::Evicted);
-        assert_eq!(counters.dead_by_reason(), [(Reason::Evicted, 1)]);
+        counters.count_dead_letter(Reason::Undelivered);
+        counters.count_dead_letter(Reason::Evicted);
+        assert_eq!(counters.dead_letters_by_reason(), [(Reason::Evicted, 1)]);
         assert_eq!(counters.undelivered(), 1);
     }
 }

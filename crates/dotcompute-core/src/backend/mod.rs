@@ -44,7 +44,7 @@ pub trait Backend: Send + Sync {
     /// # Errors
     ///
     /// [`BackendError::QuiesceTimeout`]; `act` was not run then.
-    fn quiesced(&self, _patience: Duration, act: &mut dyn FnMut()) -> Result<(), BackendError> {
+    fn quiesced(&self, _timeout: Duration, act: &mut dyn FnMut()) -> Result<(), BackendError> {
         act();
         Ok(())
     }

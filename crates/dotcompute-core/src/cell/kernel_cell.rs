@@ -8,10 +8,10 @@ use std::task::{Context as TaskContext, Poll};
 use dotcompute_ring::notifier::Notifier;
 use dotcompute_ring::reply::ReplySender;
 
-use super::link_accounting::LinkBooks;
-use super::state_requests::StateCalls;
+use super::link_accounting::LinkAccounting;
+use super::state_requests::StateRequestQueue;
 use crate::dead_letter::DeadLetters;
-use crate::envelope::{Answer, Envelope};
+use crate::envelope::{Envelope, ReplyResult};
 use crate::error::LifecycleError;
 use crate::fault::{Fault, Reason};
 use crate::lifecycle::{Command, State, StateCell};
@@ -22,35 +22,35 @@ use crate::telemetry::{Counters, Latencies};
 /// A table of ring kernels by name that one may be removed from.
 pub(crate) trait Unregister: Send + Sync {
     /// Frees the name of a ring kernel that has ended, unless another one uses it by now.
-    fn unregister(&self, cell: &Core);
+    fn unregister(&self, cell: &KernelCell);
 }
 
 /// The part of a ring kernel that does not depend on its message types.
-pub(crate) struct Core {
+pub(crate) struct KernelCell {
     pub(crate) name: Arc<str>,
     pub(crate) input_type: &'static str,
     pub(crate) output_type: &'static str,
     pub(crate) options: KernelOptions,
-    pub(crate) life: StateCell,
+    pub(crate) lifecycle: StateCell,
     /// Wakes the driver where it waits for something other than a message.
     pub(crate) control: Notifier,
     pub(crate) counters: Counters,
     pub(crate) latencies: Latencies,
     pub(crate) dead_letters: Arc<DeadLetters>,
     /// Calls for the state of a ring kernel on a device.
-    pub(crate) state_calls: StateCalls,
+    pub(crate) state_requests: StateRequestQueue,
     /// What a ring kernel on a device sends and takes without the host.
-    pub(crate) links: LinkBooks,
+    pub(crate) links: LinkAccounting,
     /// The names of those it is connected to.
-    pub(crate) feeds: Mutex<Vec<Arc<str>>>,
+    pub(crate) downstream: Mutex<Vec<Arc<str>>>,
     /// Whether `activate` was ever called with success.
     pub(super) activated: AtomicBool,
     /// Held while a lifecycle call looks at the state and issues the command that fits it.
-    calls: Mutex<()>,
+    lifecycle_lock: Mutex<()>,
     registry: Weak<dyn Unregister>,
 }
 
-impl Core {
+impl KernelCell {
     pub(crate) fn new(
         name: Arc<str>,
         types: (&'static str, &'static str),
@@ -63,35 +63,35 @@ impl Core {
             name,
             input_type,
             output_type,
-            life: StateCell::new(),
+            lifecycle: StateCell::new(),
             control: Notifier::new(dotcompute_ring::fence::Fence::Symmetric),
             counters: Counters::default(),
             latencies: Latencies::of(&options),
             options,
             dead_letters,
-            state_calls: StateCalls::default(),
-            links: LinkBooks::default(),
-            feeds: Mutex::new(Vec::new()),
+            state_requests: StateRequestQueue::default(),
+            links: LinkAccounting::default(),
+            downstream: Mutex::new(Vec::new()),
             activated: AtomicBool::new(false),
-            calls: Mutex::new(()),
+            lifecycle_lock: Mutex::new(()),
             registry,
         }
     }
 
-    pub(super) fn calls(&self) -> MutexGuard<'_, ()> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn lifecycle_lock(&self) -> MutexGuard<'_, ()> {
+        self.lifecycle_lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The driver has come to its pause, and the state says so; unless it has been told something else by now.
     #[cold]
-    pub(crate) fn has_paused(&self) {
-        if self.life.get() != State::Active {
+    pub(crate) fn confirm_paused(&self) {
+        if self.lifecycle.get() != State::Active {
             return;
         }
         // Those who give commands hold this while they change command and state: a pause that is over is not taken for one.
-        let _guard = self.calls();
-        if self.life.command() == Command::Pause {
-            let _ = self.life.change(State::Deactivated, |state| state == State::Active);
+        let _guard = self.lifecycle_lock();
+        if self.lifecycle.command() == Command::Pause {
+            let _ = self.lifecycle.transition(State::Deactivated, |state| state == State::Active);
         }
     }
 
@@ -105,16 +105,16 @@ impl Core {
 
     /// Records a message that was accepted and will never be handled. It is counted before its asker is told, so that
     /// whoever acts on the answer finds it counted.
-    pub(crate) fn bury<O>(
+    pub(crate) fn dead_letter<O>(
         &self,
         header: MessageHeader,
-        reply: Option<ReplySender<Answer<O>>>,
+        reply: Option<ReplySender<ReplyResult<O>>>,
         message: Option<Box<dyn Any + Send>>,
         reason: Reason,
         cause: String,
     ) {
         let fault = self.fault(reason, cause);
-        self.counters.count_dead(reason);
+        self.counters.count_dead_letter(reason);
         self.dead_letters.add(fault.clone(), header, message);
         if let Some(reply) = reply {
             // An asker that has stopped waiting has been told so already.
@@ -130,13 +130,18 @@ impl Core {
         cause: &str,
     ) {
         let message: Box<dyn Any + Send> = Box::new(envelope.message);
-        self.bury(envelope.header, envelope.reply, Some(message), reason, cause.to_owned());
+        self.dead_letter(envelope.header, envelope.reply, Some(message), reason, cause.to_owned());
     }
 
     /// Records an output that nobody would take.
-    pub(crate) fn bury_output<O: Send + 'static>(&self, header: MessageHeader, output: O, cause: String) {
+    pub(crate) fn dead_letter_output<O: Send + 'static>(
+        &self,
+        header: MessageHeader,
+        output: O,
+        cause: String,
+    ) {
         let fault = Fault { message_type: self.output_type, ..self.fault(Reason::Undelivered, cause) };
-        self.counters.count_dead(Reason::Undelivered);
+        self.counters.count_dead_letter(Reason::Undelivered);
         self.dead_letters.add(fault, header, Some(Box::new(output)));
     }
 
@@ -144,7 +149,7 @@ impl Core {
     pub(crate) fn poll_command_is(&self, command: Command, cx: &mut TaskContext<'_>) -> Poll<()> {
         loop {
             let registered = self.control.register(cx.waker());
-            if self.life.command() == command {
+            if self.lifecycle.command() == command {
                 return Poll::Ready(());
             }
             if registered {
@@ -156,8 +161,8 @@ impl Core {
 
     /// Ends the ring kernel's life. A terminated one leaves the registry; a failed one stays there to be inspected.
     pub(crate) fn end(&self, to: State) {
-        let _guard = self.calls();
-        if self.life.change(to, |state| !state.has_ended()).is_ok()
+        let _guard = self.lifecycle_lock();
+        if self.lifecycle.transition(to, |state| !state.has_ended()).is_ok()
             && to == State::Terminated
             && let Some(registry) = self.registry.upgrade()
         {

@@ -7,24 +7,24 @@ use crate::telemetry::Counter;
 
 /// What a ring kernel has sent and taken over links.
 #[derive(Default)]
-pub(crate) struct LinkBooks {
-    state: Mutex<Books>,
+pub(crate) struct LinkAccounting {
+    state: Mutex<LinkState>,
     /// Messages over links whose handler failed.
     pub(crate) failed: Counter,
     /// Messages over links that it ended without.
-    pub(crate) left: Counter,
+    pub(crate) unhandled: Counter,
 }
 
 #[derive(Default)]
-struct Books {
+struct LinkState {
     /// While it is on its device.
     peer: Option<Arc<dyn DevicePeer>>,
     /// What it came to, once it has ended.
-    last: LinkCounts,
+    final_counts: LinkCounts,
 }
 
-impl LinkBooks {
-    fn lock(&self) -> MutexGuard<'_, Books> {
+impl LinkAccounting {
+    fn lock(&self) -> MutexGuard<'_, LinkState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -40,16 +40,16 @@ impl LinkBooks {
 
     /// Lets go of the device, which takes no more over links. The counts stay.
     pub(crate) fn close(&self) {
-        let mut books = self.lock();
-        if let Some(peer) = books.peer.take() {
-            books.last = peer.link_counts();
+        let mut state = self.lock();
+        if let Some(peer) = state.peer.take() {
+            state.final_counts = peer.link_counts();
         }
     }
 
     /// What has been counted until now.
     pub(crate) fn counts(&self) -> LinkCounts {
-        let books = self.lock();
-        let counts = books.peer.as_ref().map_or(books.last, |peer| peer.link_counts());
+        let state = self.lock();
+        let counts = state.peer.as_ref().map_or(state.final_counts, |peer| peer.link_counts());
         // What is being sent and handled at this moment may be counted at one end only.
         LinkCounts { received: counts.received.max(counts.handled), ..counts }
     }

@@ -7,41 +7,41 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use dotcompute_ring::reply::{ReplySender, ReplySlot};
 
 /// What came of a call: the state's bytes for a read, none for a write; or what the device says.
-pub(crate) type StateAnswer = Result<Vec<u8>, String>;
+pub(crate) type StateReply = Result<Vec<u8>, String>;
 
 /// A call.
-pub(crate) struct StateCall {
+pub(crate) struct StateRequest {
     /// The bytes to be put into the state; none to read it.
     pub(crate) write: Option<Vec<u8>>,
-    pub(crate) reply: ReplySender<StateAnswer>,
+    pub(crate) reply: ReplySender<StateReply>,
 }
 
 /// The calls that an attendant has not come to.
 #[derive(Default)]
-pub(crate) struct StateCalls {
+pub(crate) struct StateRequestQueue {
     pending: AtomicBool,
-    calls: Mutex<Waiting>,
+    requests: Mutex<QueueState>,
 }
 
 #[derive(Default)]
-struct Waiting {
-    calls: VecDeque<StateCall>,
+struct QueueState {
+    requests: VecDeque<StateRequest>,
     /// The ring kernel has ended; who calls now is told by the end of his replier.
     closed: bool,
 }
 
-impl StateCalls {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+impl StateRequestQueue {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts a call in. The attendant has to be woken after it.
-    pub(crate) fn put(&self, write: Option<Vec<u8>>) -> ReplySlot<StateAnswer> {
+    pub(crate) fn enqueue(&self, write: Option<Vec<u8>>) -> ReplySlot<StateReply> {
         let mut slot = ReplySlot::new();
         let reply = slot.arm();
-        let mut waiting = self.lock();
-        if !waiting.closed {
-            waiting.calls.push_back(StateCall { write, reply });
+        let mut queue = self.lock();
+        if !queue.closed {
+            queue.requests.push_back(StateRequest { write, reply });
             // Release: an attendant that sees it finds the call.
             self.pending.store(true, Ordering::Release);
         }
@@ -55,10 +55,10 @@ impl StateCalls {
     }
 
     /// All that there are.
-    pub(crate) fn take(&self) -> VecDeque<StateCall> {
-        let mut waiting = self.lock();
+    pub(crate) fn take(&self) -> VecDeque<StateRequest> {
+        let mut queue = self.lock();
         self.pending.store(false, Ordering::Release);
-        std::mem::take(&mut waiting.calls)
+        std::mem::take(&mut queue.requests)
     }
 
     /// Turns away those that there are and all that come.

@@ -33,10 +33,10 @@ const QUEUE: usize = 64;
 /// struct Sum { total: u64 }
 ///
 /// let kernel = DeviceKernel::<Add, Sum>::cuda_cpp("sum.cu", r#"
-///     extern "C" __device__ int32_t handle(Ctx *ctx, Sum *state, const Add *add, Sum *answer) {
+///     extern "C" __device__ int32_t handle(Ctx *ctx, Sum *state, const Add *add, Sum *reply) {
 ///         state->total += add->value;
-///         *answer = *state;
-///         ctx->reply(answer);
+///         *reply = *state;
+///         ctx->reply(reply);
 ///         return 0;
 ///     }
 /// "#)

@@ -7,7 +7,7 @@ use crate::error::LifecycleError;
 use crate::lifecycle::State;
 use crate::message::Message;
 use crate::options::Backpressure;
-use crate::output::kernel_sink::KernelOutlet;
+use crate::output::kernel_sink::KernelSink;
 
 impl<I: Message, O: Message> KernelHandle<I, O> {
     /// Makes `to` take what this ring kernel sends, with no hop through the program.
@@ -27,14 +27,14 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     where
         O: Clone,
     {
-        let (here, there) = (&self.shared.core, &to.shared.core);
-        if Arc::ptr_eq(here, there) {
-            return Err(LifecycleError::SelfConnection { kernel: Arc::clone(&here.name) });
+        let (from, downstream) = (&self.cell.untyped, &to.cell.untyped);
+        if Arc::ptr_eq(from, downstream) {
+            return Err(LifecycleError::SelfConnection { kernel: Arc::clone(&from.name) });
         }
-        for core in [here, there] {
-            let state = core.life.get();
+        for cell in [from, downstream] {
+            let state = cell.lifecycle.get();
             if state >= State::Terminating {
-                let kernel = Arc::clone(&core.name);
+                let kernel = Arc::clone(&cell.name);
                 return Err(LifecycleError::WrongState {
                     kernel,
                     state,
@@ -44,22 +44,22 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
             }
         }
         let link = self.link(to)?;
-        here.feeds.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&there.name));
-        self.shared.routes.add(Box::new(KernelOutlet::new(Arc::clone(&to.shared))), link);
+        from.downstream.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&downstream.name));
+        self.cell.connections.add(Box::new(KernelSink::new(Arc::clone(&to.cell))), link);
         Ok(())
     }
 
     /// Connects the two on their device, if they are on one and can be.
     fn link<P: Message>(&self, to: &KernelHandle<O, P>) -> Result<Option<u8>, LifecycleError> {
-        let (here, there) = (&self.shared.core, &to.shared.core);
-        let Some(peer) = here.links.peer() else { return Ok(None) };
-        let link = match there.links.peer() {
-            Some(other) if there.options.backpressure == Backpressure::Block => peer.link(&*other),
+        let (from, downstream) = (&self.cell.untyped, &to.cell.untyped);
+        let Some(peer) = from.links.peer() else { return Ok(None) };
+        let link = match downstream.links.peer() {
+            Some(other) if downstream.options.backpressure == Backpressure::Block => peer.link(&*other),
             _ => Ok(None),
         };
         let link = link.map_err(|error| LifecycleError::Link {
-            kernel: Arc::clone(&here.name),
-            to: Arc::clone(&there.name),
+            kernel: Arc::clone(&from.name),
+            to: Arc::clone(&downstream.name),
             problem: error.to_string(),
         })?;
         if link.is_none() {

@@ -11,7 +11,7 @@ use dotcompute_ring::wait::WaitStrategy;
 
 use crate::backend::shared_task::SharedTask;
 use crate::cell::any_kernel::AnyKernel;
-use crate::cell::typed_cell::Shared;
+use crate::cell::typed_cell::TypedCell;
 use crate::envelope::Envelope;
 pub use crate::envelope::Received;
 use crate::lifecycle::State;
@@ -63,7 +63,7 @@ pub use pending_ask::PendingAsk;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct KernelHandle<I, O> {
-    shared: Arc<Shared<I, O>>,
+    cell: Arc<TypedCell<I, O>>,
     /// This handle's producer end, with its own cache of where the consumer is.
     input: Sender<Envelope<I, O>>,
     priority: Priority,
@@ -74,32 +74,32 @@ pub struct KernelHandle<I, O> {
     /// Where asks through this handle may run the ring kernel themselves, if they are to.
     shared_task: Option<Arc<SharedTask>>,
     /// Whether what runs there is the attendant of a device: no user code, to be run again until the answer is there.
-    attends: bool,
+    polls_device: bool,
 }
 
 impl<I, O> Clone for KernelHandle<I, O> {
     fn clone(&self) -> Self {
         Self {
-            shared: Arc::clone(&self.shared),
+            cell: Arc::clone(&self.cell),
             input: self.input.clone(),
             priority: self.priority,
             wait: self.wait,
             sampler: self.sampler.clone(),
             spare: SpareSlot::empty(),
             shared_task: self.shared_task.clone(),
-            attends: self.attends,
+            polls_device: self.polls_device,
         }
     }
 }
 
 impl<I, O> std::fmt::Debug for KernelHandle<I, O> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let core = &self.shared.core;
+        let cell = &self.cell.untyped;
         f.debug_struct("KernelHandle")
-            .field("kernel", &core.name)
-            .field("state", &core.life.get())
-            .field("input", &core.input_type)
-            .field("output", &core.output_type)
+            .field("kernel", &cell.name)
+            .field("state", &cell.lifecycle.get())
+            .field("input", &cell.input_type)
+            .field("output", &cell.output_type)
             .finish_non_exhaustive()
     }
 }
@@ -111,32 +111,32 @@ const _: () = {
 };
 
 impl<I: Message, O: Message> KernelHandle<I, O> {
-    pub(crate) fn new(shared: Arc<Shared<I, O>>) -> Self {
-        let input = shared.input.clone();
-        let wait = shared.core.options.wait;
-        let sampler = Sampler::new(shared.core.options.telemetry);
-        let attends = shared.is_on_device();
-        let shared_task = if attends { shared.shared_task() } else { None };
+    pub(crate) fn new(cell: Arc<TypedCell<I, O>>) -> Self {
+        let input = cell.input.clone();
+        let wait = cell.untyped.options.wait;
+        let sampler = Sampler::new(cell.untyped.options.telemetry);
+        let polls_device = cell.is_on_device();
+        let shared_task = if polls_device { cell.shared_task() } else { None };
         let spare = SpareSlot::empty();
-        Self { shared, input, priority: Priority::default(), wait, sampler, spare, shared_task, attends }
+        Self { cell, input, priority: Priority::default(), wait, sampler, spare, shared_task, polls_device }
     }
 
     /// The ring kernel's name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.shared.core.name
+        &self.cell.untyped.name
     }
 
     /// The ring kernel's state.
     #[must_use]
     pub fn state(&self) -> State {
-        self.shared.core.life.get()
+        self.cell.untyped.lifecycle.get()
     }
 
     /// What has happened in the ring kernel so far. Reading stops nothing.
     #[must_use]
     pub fn stats(&self) -> KernelStats {
-        self.shared.stats()
+        self.cell.stats()
     }
 
     /// A handle to the same ring kernel whose messages have this priority.
@@ -182,6 +182,6 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     /// ```
     #[must_use]
     pub fn with_inline_asks(&self) -> Self {
-        Self { shared_task: self.shared.shared_task(), ..self.clone() }
+        Self { shared_task: self.cell.shared_task(), ..self.clone() }
     }
 }

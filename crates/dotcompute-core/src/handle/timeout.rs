@@ -6,7 +6,7 @@ use futures_lite::FutureExt;
 use futures_timer::Delay;
 
 /// What a future gives, unless `timeout` is over first.
-pub(super) async fn within<T>(timeout: Option<Duration>, future: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn with_timeout<T>(timeout: Option<Duration>, future: impl Future<Output = T>) -> Option<T> {
     match timeout {
         None => Some(future.await),
         Some(timeout) => {

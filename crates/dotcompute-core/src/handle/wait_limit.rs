@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// How long a sender is prepared to wait for room.
 #[derive(Clone, Copy)]
-pub(super) enum Patience {
-    None,
-    For(Duration),
-    Endless,
+pub(super) enum WaitLimit {
+    NoWait,
+    Timeout(Duration),
+    Unlimited,
 }

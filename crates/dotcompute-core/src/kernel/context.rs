@@ -4,34 +4,34 @@ use std::sync::Arc;
 
 use dotcompute_ring::reply::ReplySender;
 
-use crate::cell::kernel_cell::Core;
-use crate::envelope::Answer;
+use crate::cell::kernel_cell::KernelCell;
+use crate::envelope::ReplyResult;
 use crate::lifecycle::Command;
 use crate::message::{Message, MessageHeader};
-use crate::output::router::Outlets;
+use crate::output::router::OutputRouter;
 
 /// The message being handled, without its body.
 pub(crate) struct Current<O> {
     pub(crate) header: MessageHeader,
-    pub(crate) reply: Option<ReplySender<Answer<O>>>,
+    pub(crate) reply: Option<ReplySender<ReplyResult<O>>>,
 }
 
 /// A handler's way to the outside: it answers and sends through this.
 pub struct Context<O> {
-    pub(crate) core: Arc<Core>,
+    pub(crate) cell: Arc<KernelCell>,
     pub(crate) current: Option<Current<O>>,
-    pub(crate) outlets: Outlets<O>,
+    pub(crate) router: OutputRouter<O>,
 }
 
 impl<O: Message> Context<O> {
-    pub(crate) fn new(core: Arc<Core>, outlets: Outlets<O>) -> Self {
-        Self { core, current: None, outlets }
+    pub(crate) fn new(cell: Arc<KernelCell>, router: OutputRouter<O>) -> Self {
+        Self { cell, current: None, router }
     }
 
     /// The name this ring kernel was launched with.
     #[must_use]
     pub fn kernel(&self) -> &str {
-        &self.core.name
+        &self.cell.name
     }
 
     /// The header of the message being handled; none in the `on_…` hooks.
@@ -52,11 +52,11 @@ impl<O: Message> Context<O> {
     #[inline]
     pub fn reply(&mut self, output: O) {
         match self.current.as_mut().and_then(|current| current.reply.take()) {
-            Some(asker) => {
+            Some(reply_sender) => {
                 // Counted first, so that an asker who looks finds its own answer counted.
-                self.core.counters.replied.bump_exclusively();
+                self.cell.counters.replied.increment_single_writer();
                 // The asker may have given up, which its own error has told it.
-                let _ = asker.send(Ok(output));
+                let _ = reply_sender.send(Ok(output));
             }
             None => self.send(output),
         }
@@ -78,17 +78,17 @@ impl<O: Message> Context<O> {
     ///     type Output = u32;
     ///     fn handle(&mut self, message: u32, ctx: &mut Context<u32>) -> HandlerResult {
     ///         let next = ctx.take_reply().map(|to| (message, to));
-    ///         if let Some((question, asker)) = std::mem::replace(&mut self.0, next) {
-    ///             asker.send(question * 2);
+    ///         if let Some((question, reply_sender)) = std::mem::replace(&mut self.0, next) {
+    ///             reply_sender.send(question * 2);
     ///         }
     ///         Ok(())
     ///     }
     /// }
     /// ```
     pub fn take_reply(&mut self) -> Option<ReplyTo<O>> {
-        let replier = self.current.as_mut()?.reply.take()?;
-        self.core.counters.replied.bump_exclusively();
-        Some(ReplyTo(replier))
+        let reply_sender = self.current.as_mut()?.reply.take()?;
+        self.cell.counters.replied.increment_single_writer();
+        Some(ReplyTo(reply_sender))
     }
 
     /// Sends an output: to every connected ring kernel, or to the output ring that `receive` reads.
@@ -100,13 +100,13 @@ impl<O: Message> Context<O> {
     #[inline]
     pub fn send(&mut self, output: O) {
         let header = self.output_header();
-        self.outlets.send(&self.core, header, output);
+        self.router.send(&self.cell, header, output);
     }
 
     /// As [`send`](Self::send), for an output that some links have taken already.
-    pub(crate) fn send_beside(&mut self, output: O, linked: u8) {
+    pub(crate) fn send_except_linked(&mut self, output: O, linked: u8) {
         let header = self.output_header();
-        self.outlets.send_beside(&self.core, header, output, linked);
+        self.router.send_except_linked(&self.cell, header, output, linked);
     }
 
     #[inline]
@@ -120,12 +120,12 @@ impl<O: Message> Context<O> {
     /// Whether the ring kernel is to end soon: a handler that works long may stop early.
     #[must_use]
     pub fn should_terminate(&self) -> bool {
-        matches!(self.core.life.command(), Command::Drain | Command::Abort)
+        matches!(self.cell.lifecycle.command(), Command::Drain | Command::Abort)
     }
 }
 
 /// The duty to answer one asker. Dropped without an answer, it tells the asker that there is none.
-pub struct ReplyTo<O>(ReplySender<Answer<O>>);
+pub struct ReplyTo<O>(ReplySender<ReplyResult<O>>);
 
 impl<O: Message> ReplyTo<O> {
     /// Answers. False if the asker no longer waits; the answer is then dropped.

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use dotcompute_ring::wait::{WaitStrategy, block_on_poll, spin_then_park, thread_waker};
 
 use super::context::ReplyTo;
-use super::inbox::{Intake, Next, NotNow};
-use super::poll_step::TURN;
+use super::inbox::{Inbox, InboxEvent, NeedsFullPoll};
+use super::poll_step::POLL_BUDGET;
 use crate::message::{Message, MessageHeader};
 
 /// Where a context puts the intake back when it is dropped, in good order or by a panic.
-pub(super) type Shelf<I, O> = Arc<Mutex<Option<Intake<I, O>>>>;
+pub(super) type InboxSlot<I, O> = Arc<Mutex<Option<Inbox<I, O>>>>;
 
 /// A loop's way to the outside: it receives, answers and sends through this.
 ///
@@ -38,32 +38,32 @@ pub(super) type Shelf<I, O> = Arc<Mutex<Option<Intake<I, O>>>>;
 /// ```
 pub struct LoopContext<I: Message, O: Message> {
     /// None only while being dropped.
-    intake: Option<Intake<I, O>>,
-    shelf: Shelf<I, O>,
+    inbox: Option<Inbox<I, O>>,
+    inbox_slot: InboxSlot<I, O>,
     wait: WaitStrategy,
     /// Messages received since the loop last gave way.
-    turn: u32,
+    messages_since_yield: u32,
 }
 
 impl<I: Message, O: Message> LoopContext<I, O> {
-    pub(super) fn new(intake: Intake<I, O>, shelf: Shelf<I, O>, wait: WaitStrategy) -> Self {
-        Self { intake: Some(intake), shelf, wait, turn: 0 }
+    pub(super) fn new(inbox: Inbox<I, O>, inbox_slot: InboxSlot<I, O>, wait: WaitStrategy) -> Self {
+        Self { inbox: Some(inbox), inbox_slot, wait, messages_since_yield: 0 }
     }
 
-    fn intake(&mut self) -> &mut Intake<I, O> {
-        self.intake.as_mut().expect("only `drop` takes the intake")
+    fn inbox(&mut self) -> &mut Inbox<I, O> {
+        self.inbox.as_mut().expect("only `drop` takes the intake")
     }
 
-    fn intake_ref(&self) -> &Intake<I, O> {
-        self.intake.as_ref().expect("only `drop` takes the intake")
+    fn inbox_ref(&self) -> &Inbox<I, O> {
+        self.inbox.as_ref().expect("only `drop` takes the intake")
     }
 
     /// A look in passing, or one that arranges to be woken. The message before must have been finished.
-    fn look(&mut self, cx: Option<&mut TaskContext<'_>>) -> Poll<Option<I>> {
-        match (cx, self.intake().try_next()) {
+    fn poll_once(&mut self, cx: Option<&mut TaskContext<'_>>) -> Poll<Option<I>> {
+        match (cx, self.inbox().try_next()) {
             (_, Ok(Some(message))) => Poll::Ready(Some(message)),
             (None, Ok(None)) => Poll::Pending,
-            (None, Err(NotNow)) => {
+            (None, Err(NeedsFullPoll)) => {
                 self.poll_receive(WaitStrategy::Park, &mut TaskContext::from_waker(&thread_waker()))
             }
             (Some(cx), _) => self.poll_receive(WaitStrategy::Park, cx),
@@ -71,12 +71,12 @@ impl<I: Message, O: Message> LoopContext<I, O> {
     }
 
     fn poll_receive(&mut self, wait: WaitStrategy, cx: &mut TaskContext<'_>) -> Poll<Option<I>> {
-        let intake = self.intake();
+        let inbox = self.inbox();
         loop {
-            match intake.poll_next(wait, cx) {
-                Poll::Ready(Next::Message(message)) => return Poll::Ready(Some(message)),
-                Poll::Ready(Next::Activated | Next::Deactivated) => {}
-                Poll::Ready(Next::Drained | Next::Aborted) => return Poll::Ready(None),
+            match inbox.poll_next(wait, cx) {
+                Poll::Ready(InboxEvent::Message(message)) => return Poll::Ready(Some(message)),
+                Poll::Ready(InboxEvent::Activated | InboxEvent::Deactivated) => {}
+                Poll::Ready(InboxEvent::Drained | InboxEvent::Aborted) => return Poll::Ready(None),
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -84,21 +84,19 @@ impl<I: Message, O: Message> LoopContext<I, O> {
 
     /// Ready when every output has gone out, or the ring kernel is aborted.
     fn poll_flush(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
-        let intake = self.intake();
-        if !intake.ctx.outlets.is_backed_up()
-            || intake.ctx.outlets.poll_flush(&intake.ctx.core, cx).is_ready()
-        {
+        let inbox = self.inbox();
+        if !inbox.ctx.router.has_backlog() || inbox.ctx.router.poll_flush(&inbox.ctx.cell, cx).is_ready() {
             return Poll::Ready(());
         }
-        intake.poll_abort(cx)
+        inbox.poll_abort(cx)
     }
 
     /// The next message; none when the ring kernel is to end: return then.
     ///
     /// Blocks while there is none, and while the ring kernel is paused.
     pub fn receive(&mut self) -> Option<I> {
-        self.intake().finish();
-        spin_then_park(self.wait, None, |cx| self.look(cx)).flatten()
+        self.inbox().complete_current();
+        spin_then_park(self.wait, None, |cx| self.poll_once(cx)).flatten()
     }
 
     /// As [`receive`](Self::receive), but not longer than `timeout`.
@@ -107,19 +105,20 @@ impl<I: Message, O: Message> LoopContext<I, O> {
     ///
     /// [`ReceiveTimeout`] when there was no message in time.
     pub fn receive_timeout(&mut self, timeout: Duration) -> Result<Option<I>, ReceiveTimeout> {
-        self.intake().finish();
-        spin_then_park(self.wait, Some(Instant::now() + timeout), |cx| self.look(cx)).ok_or(ReceiveTimeout)
+        self.inbox().complete_current();
+        spin_then_park(self.wait, Some(Instant::now() + timeout), |cx| self.poll_once(cx))
+            .ok_or(ReceiveTimeout)
     }
 
     /// As [`receive`](Self::receive), for async code.
     pub async fn receive_async(&mut self) -> Option<I> {
-        if self.turn >= TURN {
-            self.turn = 0;
+        if self.messages_since_yield >= POLL_BUDGET {
+            self.messages_since_yield = 0;
             futures_lite::future::yield_now().await;
         }
-        self.turn += 1;
-        let wait = self.intake().wait;
-        self.intake().finish();
+        self.messages_since_yield += 1;
+        let wait = self.inbox().wait;
+        self.inbox().complete_current();
         std::future::poll_fn(|cx| self.poll_receive(wait, cx)).await
     }
 
@@ -127,56 +126,56 @@ impl<I: Message, O: Message> LoopContext<I, O> {
     ///
     /// When the ring kernel is aborted meanwhile, the output becomes a dead letter.
     pub fn send(&mut self, output: O) {
-        self.intake().ctx.send(output);
+        self.inbox().ctx.send(output);
         let wait = self.wait;
         block_on_poll(wait, None, |cx| self.poll_flush(cx));
     }
 
     /// As [`send`](Self::send), for async code.
     pub async fn send_async(&mut self, output: O) {
-        self.intake().ctx.send(output);
+        self.inbox().ctx.send(output);
         std::future::poll_fn(|cx| self.poll_flush(cx)).await;
     }
 
     /// Answers the message last received, as [`Context::reply`](crate::kernel::Context::reply) does. Never waits.
     pub fn reply(&mut self, output: O) {
-        self.intake().ctx.reply(output);
+        self.inbox().ctx.reply(output);
     }
 
     /// Takes over the duty to answer the message last received. None if nobody waits for an answer.
     pub fn take_reply(&mut self) -> Option<ReplyTo<O>> {
-        self.intake().ctx.take_reply()
+        self.inbox().ctx.take_reply()
     }
 
     /// The header of the message last received.
     #[must_use]
     pub fn header(&self) -> Option<&MessageHeader> {
-        self.intake_ref().ctx.header()
+        self.inbox_ref().ctx.header()
     }
 
     /// The name this ring kernel was launched with.
     #[must_use]
     pub fn kernel(&self) -> &str {
-        self.intake_ref().ctx.kernel()
+        self.inbox_ref().ctx.kernel()
     }
 
     /// Whether somebody waits for an answer to the message last received.
     #[must_use]
     pub fn wants_reply(&self) -> bool {
-        self.intake_ref().ctx.wants_reply()
+        self.inbox_ref().ctx.wants_reply()
     }
 
     /// Whether the ring kernel is to end. `receive` still gives what was accepted before, then none.
     #[must_use]
     pub fn should_terminate(&self) -> bool {
-        self.intake_ref().ctx.should_terminate()
+        self.inbox_ref().ctx.should_terminate()
     }
 }
 
 impl<I: Message, O: Message> Drop for LoopContext<I, O> {
     fn drop(&mut self) {
-        let intake = self.intake.take();
-        *self.shelf.lock().unwrap_or_else(PoisonError::into_inner) = intake;
+        let inbox = self.inbox.take();
+        *self.inbox_slot.lock().unwrap_or_else(PoisonError::into_inner) = inbox;
     }
 }
 

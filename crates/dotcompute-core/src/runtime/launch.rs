@@ -9,16 +9,16 @@ use super::Runtime;
 use crate::backend::device_port::DevicePort;
 use crate::backend::{Backend, BackendError, BackendKind, LaunchPlan, Program, Residency, Resident};
 use crate::cell::any_kernel::AnyKernel;
-use crate::cell::kernel_cell::{Core, Unregister};
-use crate::cell::typed_cell::{NewShared, Shared};
+use crate::cell::kernel_cell::{KernelCell, Unregister};
+use crate::cell::typed_cell::{NewTypedCell, TypedCell};
 use crate::device::DeviceKernel;
-use crate::device::device_proxy::{self, Attendant};
+use crate::device::device_proxy::{self, DeviceProxy};
 use crate::envelope::Received;
 use crate::error::{HandlerResult, LaunchError, panic_text};
 use crate::handle::KernelHandle;
 use crate::kernel::RingKernel;
 use crate::kernel::handler_driver::HandlerDriver;
-use crate::kernel::inbox::Intake;
+use crate::kernel::inbox::Inbox;
 use crate::kernel::loop_driver::{LoopDriver, LoopFactory};
 use crate::kernel::loops::LoopContext;
 use crate::lifecycle::State;
@@ -61,17 +61,17 @@ impl Runtime {
         K: RingKernel,
         F: Fn() -> K + Send + 'static,
     {
-        let (shared, receiver) = self.reserve::<K::Input, K::Output>(name, options)?;
-        let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(&factory));
-        let kernel = match made {
+        let (cell, receiver) = self.reserve::<K::Input, K::Output>(name, options)?;
+        let created = std::panic::catch_unwind(std::panic::AssertUnwindSafe(&factory));
+        let kernel = match created {
             Ok(kernel) => kernel,
             Err(panic) => {
-                shared.core.end(State::Terminated);
+                cell.untyped.end(State::Terminated);
                 return Err(LaunchError::FactoryPanicked { kernel: name.into(), text: panic_text(&*panic) });
             }
         };
-        let intake = Intake::new(Arc::clone(&shared), receiver);
-        self.make_resident(shared, Program::Host(Box::pin(HandlerDriver::new(intake, kernel, factory))), None)
+        let inbox = Inbox::new(Arc::clone(&cell), receiver);
+        self.launch_task(cell, Program::Host(Box::pin(HandlerDriver::new(inbox, kernel, factory))), None)
     }
 
     /// Launches a ring kernel in loop form: an async function that receives and sends until it is told to stop. It is first called
@@ -168,9 +168,9 @@ impl Runtime {
         options: KernelOptions,
         factory: LoopFactory<I, O>,
     ) -> Result<KernelHandle<I, O>, LaunchError> {
-        let (shared, receiver) = self.reserve::<I, O>(name, options)?;
-        let intake = Intake::new(Arc::clone(&shared), receiver);
-        self.make_resident(shared, Program::Host(Box::pin(LoopDriver::new(intake, factory))), None)
+        let (cell, receiver) = self.reserve::<I, O>(name, options)?;
+        let inbox = Inbox::new(Arc::clone(&cell), receiver);
+        self.launch_task(cell, Program::Host(Box::pin(LoopDriver::new(inbox, factory))), None)
     }
 
     /// Makes the rings and takes the name.
@@ -178,7 +178,7 @@ impl Runtime {
         &self,
         name: &str,
         options: KernelOptions,
-    ) -> Result<NewShared<I, O>, LaunchError> {
+    ) -> Result<NewTypedCell<I, O>, LaunchError> {
         if name.is_empty() {
             return Err(LaunchError::EmptyName);
         }
@@ -196,20 +196,20 @@ impl Runtime {
         let mailbox = mailbox::Options { capacity: options.capacity, overflow, fence };
         mailbox::check_capacity::<Received<O>>(options.output_capacity)
             .map_err(|source| LaunchError::Capacity { kernel: Arc::clone(&name), ring: "output", source })?;
-        let core = Core::new(
+        let untyped = KernelCell::new(
             Arc::clone(&name),
             (I::TYPE_NAME, O::TYPE_NAME),
             options,
             Arc::clone(&self.dead_letters),
             Arc::downgrade(&self.registry) as Weak<dyn Unregister>,
         );
-        let (shared, receiver) = Shared::new(core, mailbox).map_err(|source| LaunchError::Capacity {
+        let (cell, receiver) = TypedCell::new(untyped, mailbox).map_err(|source| LaunchError::Capacity {
             kernel: name,
             ring: "input",
             source,
         })?;
-        self.registry.add(Arc::clone(&shared) as Arc<dyn AnyKernel>)?;
-        Ok((shared, receiver))
+        self.registry.add(Arc::clone(&cell) as Arc<dyn AnyKernel>)?;
+        Ok((cell, receiver))
     }
 
     /// Launches a ring kernel on the runtime's device. It handles nothing until it is [activated](KernelHandle::activate); from then
@@ -228,43 +228,44 @@ impl Runtime {
         kernel: DeviceKernel<I, O>,
     ) -> Result<KernelHandle<I, O>, LaunchError> {
         let after_fault = device_proxy::after_fault(options.supervision);
-        let (shared, receiver) = self.reserve::<I, O>(name, options)?;
+        let (cell, receiver) = self.reserve::<I, O>(name, options)?;
         // Made now, so that giving up from here on ends the ring kernel.
-        let intake = Intake::new(Arc::clone(&shared), receiver);
+        let inbox = Inbox::new(Arc::clone(&cell), receiver);
         let program = Program::Device(Box::new(kernel.into_program(after_fault)));
         let device = self.device.as_ref().ok_or_else(no_device);
-        match device.and_then(|device| reside_on(&**device, &shared.core, program)) {
+        match device.and_then(|device| launch_on(&**device, &cell.untyped, program)) {
             Ok((device, port)) => {
-                shared.core.links.open(port.peer());
-                let task = Program::Host(Box::pin(Attendant::new(intake, port)));
-                self.make_resident(shared, task, Some(device))
+                cell.untyped.links.open(port.peer());
+                let task = Program::Host(Box::pin(DeviceProxy::new(inbox, port)));
+                self.launch_task(cell, task, Some(device))
             }
-            Err(source) => Err(self.not_resident(&shared.core, source)),
+            Err(source) => Err(self.launch_failed(&cell.untyped, source)),
         }
     }
 
-    fn make_resident<I: Message, O: Message>(
+    fn launch_task<I: Message, O: Message>(
         &self,
-        shared: Arc<Shared<I, O>>,
+        cell: Arc<TypedCell<I, O>>,
         program: Program,
         device: Option<Box<dyn Residency>>,
     ) -> Result<KernelHandle<I, O>, LaunchError> {
-        let core = &shared.core;
-        let plan = LaunchPlan { kernel: Arc::clone(&core.name), placement: core.options.placement, program };
+        let untyped = &cell.untyped;
+        let plan =
+            LaunchPlan { kernel: Arc::clone(&untyped.name), placement: untyped.options.placement, program };
         match self.cpu.launch(plan) {
             Ok(Resident { residency, .. }) => {
-                shared.set_residency(residency, device);
+                cell.set_residency(residency, device);
                 // Created until now; only a shutdown at this very moment could have changed it.
-                let _ = core.life.change(State::Launched, |state| state == State::Created);
-                Ok(KernelHandle::new(shared))
+                let _ = untyped.lifecycle.transition(State::Launched, |state| state == State::Created);
+                Ok(KernelHandle::new(cell))
             }
-            Err(source) => Err(self.not_resident(core, source)),
+            Err(source) => Err(self.launch_failed(untyped, source)),
         }
     }
 
-    fn not_resident(&self, core: &Core, source: BackendError) -> LaunchError {
-        core.end(State::Terminated);
-        LaunchError::Backend { kernel: Arc::clone(&core.name), source }
+    fn launch_failed(&self, untyped: &KernelCell, source: BackendError) -> LaunchError {
+        untyped.end(State::Terminated);
+        LaunchError::Backend { kernel: Arc::clone(&untyped.name), source }
     }
 }
 
@@ -280,8 +281,9 @@ fn no_device() -> BackendError {
 type OnDevice = (Box<dyn Residency>, Box<dyn DevicePort>);
 
 /// Makes a program resident on a device.
-fn reside_on(device: &dyn Backend, core: &Core, program: Program) -> Result<OnDevice, BackendError> {
-    let plan = LaunchPlan { kernel: Arc::clone(&core.name), placement: core.options.placement, program };
+fn launch_on(device: &dyn Backend, untyped: &KernelCell, program: Program) -> Result<OnDevice, BackendError> {
+    let plan =
+        LaunchPlan { kernel: Arc::clone(&untyped.name), placement: untyped.options.placement, program };
     let Resident { residency, port } = device.launch(plan)?;
     let port = port.ok_or_else(|| BackendError::Unsupported {
         backend: device.kind(),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::backend::cpu::CpuBackend;
 use crate::backend::{Backend, BackendError};
 use crate::cell::any_kernel::AnyKernel;
-use crate::cell::typed_cell::Shared;
+use crate::cell::typed_cell::TypedCell;
 use crate::dead_letter::{DeadLetter, DeadLetterInfo, DeadLetters};
 use crate::error::{LaunchError, LifecycleError, ShutdownError};
 use crate::handle::KernelHandle;
@@ -18,7 +18,7 @@ use crate::telemetry::KernelStats;
 mod launch;
 mod registry;
 
-use registry::{Registry, in_order_of_flow};
+use registry::{Registry, topological_order};
 
 /// How many names an "unknown ring kernel" error lists.
 const NAMES_IN_ERRORS: usize = 8;
@@ -157,9 +157,9 @@ impl Runtime {
     /// [`LifecycleError::UnknownKernel`] or [`LifecycleError::WrongType`].
     pub fn handle<I: Message, O: Message>(&self, name: &str) -> Result<KernelHandle<I, O>, LifecycleError> {
         let kernel = self.find(name)?;
-        let (actual_in, actual_out) = (kernel.core().input_type, kernel.core().output_type);
-        match kernel.into_any().downcast::<Shared<I, O>>() {
-            Ok(shared) => Ok(KernelHandle::new(shared)),
+        let (actual_in, actual_out) = (kernel.cell().input_type, kernel.cell().output_type);
+        match kernel.into_any().downcast::<TypedCell<I, O>>() {
+            Ok(cell) => Ok(KernelHandle::new(cell)),
             Err(_) => Err(LifecycleError::WrongType {
                 kernel: name.into(),
                 requested: format!("{} -> {}", I::TYPE_NAME, O::TYPE_NAME),
@@ -258,18 +258,18 @@ impl Runtime {
     /// [`ShutdownError`] names those that did not come to an end; their messages became dead letters if they could still be aborted.
     pub fn shutdown(self, timeout: Duration) -> Result<(), ShutdownError> {
         let deadline = Instant::now() + timeout;
-        let kernels = in_order_of_flow(self.registry.close());
+        let kernels = topological_order(self.registry.close());
         let mut stuck = Vec::new();
         for kernel in &kernels {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if kernel.terminate(left).is_err() {
-                stuck.push(kernel.core().name.to_string());
+            let remaining = deadline.saturating_duration_since(Instant::now());
+            if kernel.terminate(remaining).is_err() {
+                stuck.push(kernel.cell().name.to_string());
             }
         }
         for kernel in &kernels {
-            let ended = kernel.core().life.get() == State::Terminated;
+            let ended = kernel.cell().lifecycle.get() == State::Terminated;
             if ended && !kernel.join(deadline.max(Instant::now() + JOIN_GRACE)) {
-                stuck.push(kernel.core().name.to_string());
+                stuck.push(kernel.cell().name.to_string());
             }
         }
         if stuck.is_empty() { Ok(()) } else { Err(ShutdownError { stuck, waited: timeout }) }
