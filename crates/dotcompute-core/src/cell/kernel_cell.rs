@@ -1,4 +1,4 @@
-//! Kernel cell.
+//! State of one ring kernel that does not depend on its message types.
 
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,33 +19,33 @@ use crate::message::{Message, MessageHeader};
 use crate::options::KernelOptions;
 use crate::telemetry::{Counters, Latencies};
 
-/// A table of ring kernels by name that one may be removed from.
+/// A registry of ring kernels by name; implemented by the runtime.
 pub(crate) trait Unregister: Send + Sync {
-    /// Frees the name of a ring kernel that has ended, unless another one uses it by now.
+    /// Frees the name of a ring kernel that has ended, unless another ring kernel uses the name by now.
     fn unregister(&self, cell: &KernelCell);
 }
 
-/// The part of a ring kernel that does not depend on its message types.
+/// The part of a ring kernel that does not depend on its message types. Handles, driver and runtime share it.
 pub(crate) struct KernelCell {
     pub(crate) name: Arc<str>,
     pub(crate) input_type: &'static str,
     pub(crate) output_type: &'static str,
     pub(crate) options: KernelOptions,
     pub(crate) lifecycle: StateCell,
-    /// Wakes the driver where it waits for something other than a message.
+    /// Wakes the driver when it waits for something other than a message.
     pub(crate) control: Notifier,
     pub(crate) counters: Counters,
     pub(crate) latencies: Latencies,
     pub(crate) dead_letters: Arc<DeadLetters>,
-    /// Calls for the state of a ring kernel on a device.
+    /// Checkpoint and restore requests for a ring kernel on a device.
     pub(crate) state_requests: StateRequestQueue,
-    /// What a ring kernel on a device sends and takes without the host.
+    /// Counts of messages that a ring kernel on a device sends and receives without the host.
     pub(crate) links: LinkAccounting,
-    /// The names of those it is connected to.
+    /// Names of the ring kernels that this one is connected to.
     pub(crate) downstream: Mutex<Vec<Arc<str>>>,
-    /// Whether `activate` was ever called with success.
+    /// Whether `activate` has succeeded once.
     pub(super) activated: AtomicBool,
-    /// Held while a lifecycle call looks at the state and issues the command that fits it.
+    /// Held while a lifecycle call reads the state and issues the matching command.
     lifecycle_lock: Mutex<()>,
     registry: Weak<dyn Unregister>,
 }
@@ -82,13 +82,14 @@ impl KernelCell {
         self.lifecycle_lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The driver has come to its pause, and the state says so; unless it has been told something else by now.
+    /// Enters `Deactivated` on behalf of the driver, which has reached its pause. Does nothing if another command was issued meanwhile.
     #[cold]
     pub(crate) fn confirm_paused(&self) {
         if self.lifecycle.get() != State::Active {
             return;
         }
-        // Those who give commands hold this while they change command and state: a pause that is over is not taken for one.
+        // SYNC POINT: pause-confirmation (driver). Lifecycle calls hold this lock while they change command and state, so a pause that was
+        // revoked is not confirmed. Pairs with `AnyKernel::request_pause` and `AnyKernel::reactivate`.
         let _guard = self.lifecycle_lock();
         if self.lifecycle.command() == Command::Pause {
             let _ = self.lifecycle.transition(State::Deactivated, |state| state == State::Active);
@@ -96,6 +97,7 @@ impl KernelCell {
     }
 
     pub(crate) fn was_activated(&self) -> bool {
+        // Acquire: pairs with the release store in `AnyKernel::activate`.
         self.activated.load(Ordering::Acquire)
     }
 
@@ -103,8 +105,9 @@ impl KernelCell {
         Fault { kernel: Arc::clone(&self.name), message_type: self.input_type, reason, cause }
     }
 
-    /// Records a message that was accepted and will never be handled. It is counted before its asker is told, so that
-    /// whoever acts on the answer finds it counted.
+    /// Turns an accepted message that will never be handled into a dead letter, and completes its request with the fault.
+    ///
+    /// Counts before it completes the request: a caller that has the error also finds it in the stats.
     pub(crate) fn dead_letter<O>(
         &self,
         header: MessageHeader,
@@ -117,12 +120,12 @@ impl KernelCell {
         self.counters.count_dead_letter(reason);
         self.dead_letters.add(fault.clone(), header, message);
         if let Some(reply) = reply {
-            // An asker that has stopped waiting has been told so already.
+            // An error means that the caller no longer waits; its own call has already returned an error.
             let _ = reply.send(Err(Box::new(fault)));
         }
     }
 
-    /// Makes an accepted message a dead letter and completes its request, if it is one, with the fault.
+    /// Turns an accepted message that is still in its envelope into a dead letter.
     pub(crate) fn dead_letter_envelope<I: Message, O>(
         &self,
         envelope: Envelope<I, O>,
@@ -133,7 +136,7 @@ impl KernelCell {
         self.dead_letter(envelope.header, envelope.reply, Some(message), reason, cause.to_owned());
     }
 
-    /// Records an output that nobody would take.
+    /// Turns an output that no destination accepts into a dead letter.
     pub(crate) fn dead_letter_output<O: Send + 'static>(
         &self,
         header: MessageHeader,
@@ -145,8 +148,9 @@ impl KernelCell {
         self.dead_letters.add(fault, header, Some(Box::new(output)));
     }
 
-    /// Ready once this command has been given; otherwise the task is woken when another one is.
+    /// Ready once this command is issued. Until then, the task is woken when any command is issued.
     pub(crate) fn poll_command_is(&self, command: Command, cx: &mut TaskContext<'_>) -> Poll<()> {
+        // SYNC POINT: command (waiter). Registers, then rechecks. Pairs with `TypedCell::command`, which stores the command, then notifies.
         loop {
             let registered = self.control.register(cx.waker());
             if self.lifecycle.command() == command {
@@ -159,7 +163,7 @@ impl KernelCell {
         }
     }
 
-    /// Ends the ring kernel's life. A terminated one leaves the registry; a failed one stays there to be inspected.
+    /// Enters an ended state. A terminated ring kernel leaves the registry; a failed one stays there for inspection.
     pub(crate) fn end(&self, to: State) {
         let _guard = self.lifecycle_lock();
         if self.lifecycle.transition(to, |state| !state.has_ended()).is_ok()

@@ -1,4 +1,4 @@
-//! Reading the state of a ring kernel on a device, and putting it back: calls on their way to its attendant.
+//! Queue of checkpoint and restore requests from handles to the device proxy.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,17 +6,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dotcompute_ring::reply::{ReplySender, ReplySlot};
 
-/// What came of a call: the state's bytes for a read, none for a write; or what the device says.
+/// The bytes of the state after a read, no bytes after a write, or the device's error text.
 pub(crate) type StateReply = Result<Vec<u8>, String>;
 
-/// A call.
+/// A request to read or write the state.
 pub(crate) struct StateRequest {
-    /// The bytes to be put into the state; none to read it.
+    /// The bytes to write. `None` to read.
     pub(crate) write: Option<Vec<u8>>,
     pub(crate) reply: ReplySender<StateReply>,
 }
 
-/// The calls that an attendant has not come to.
+/// The requests that the device proxy has not served yet.
 #[derive(Default)]
 pub(crate) struct StateRequestQueue {
     pending: AtomicBool,
@@ -26,7 +26,7 @@ pub(crate) struct StateRequestQueue {
 #[derive(Default)]
 struct QueueState {
     requests: VecDeque<StateRequest>,
-    /// The ring kernel has ended; who calls now is told by the end of his replier.
+    /// The ring kernel has ended. Later requests complete with `ReplyDropped`, because their reply sender is dropped.
     closed: bool,
 }
 
@@ -35,33 +35,34 @@ impl StateRequestQueue {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a call in. The attendant has to be woken after it.
+    /// Enqueues a request. The caller must notify the device proxy afterwards.
     pub(crate) fn enqueue(&self, write: Option<Vec<u8>>) -> ReplySlot<StateReply> {
         let mut slot = ReplySlot::new();
         let reply = slot.arm();
         let mut queue = self.lock();
         if !queue.closed {
             queue.requests.push_back(StateRequest { write, reply });
-            // Release: an attendant that sees it finds the call.
+            // Release: pairs with the acquire load in `are_pending`; publishes the request.
             self.pending.store(true, Ordering::Release);
         }
         slot
     }
 
-    /// Whether there are any.
+    /// Whether requests are queued.
     #[inline]
     pub(crate) fn are_pending(&self) -> bool {
+        // Acquire: pairs with the release store in `enqueue`.
         self.pending.load(Ordering::Acquire)
     }
 
-    /// All that there are.
+    /// Takes all queued requests.
     pub(crate) fn take(&self) -> VecDeque<StateRequest> {
         let mut queue = self.lock();
         self.pending.store(false, Ordering::Release);
         std::mem::take(&mut queue.requests)
     }
 
-    /// Turns away those that there are and all that come.
+    /// Drops all queued requests and rejects later ones.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         drop(self.take());

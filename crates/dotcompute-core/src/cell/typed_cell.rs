@@ -1,4 +1,4 @@
-//! What a ring kernel's handles, its driver and the runtime share.
+//! State of one ring kernel that depends on its message types: mailbox, output ring, connections.
 
 use std::any::Any;
 use std::sync::{Arc, OnceLock};
@@ -19,14 +19,14 @@ use crate::lifecycle::Command;
 use crate::message::Message;
 use crate::telemetry::KernelStats;
 
-/// A ring kernel as its handles and its driver see it.
+/// What handles, driver and runtime share of one ring kernel, with its message types.
 pub(crate) struct TypedCell<I, O> {
     pub(crate) untyped: Arc<KernelCell>,
     pub(crate) input: Sender<Envelope<I, O>>,
     pub(crate) output: OutputRing<O>,
     pub(crate) connections: Arc<Connections<O>>,
     residency: OnceLock<Box<dyn Residency>>,
-    /// Of a ring kernel on a device: the device's part. `residency` is that of its attendant then.
+    /// Of a ring kernel on a device: its residency there. `residency` is then that of its device proxy on the host.
     device_residency: OnceLock<Box<dyn Residency>>,
 }
 
@@ -66,23 +66,25 @@ impl<I: Message, O: Message> TypedCell<I, O> {
         }
     }
 
-    /// Where whoever waits for the ring kernel may run it, if it may be run elsewhere than in its place.
+    /// Returns the task that a waiting caller may poll inline. `None` if the ring kernel has a dedicated thread.
     pub(crate) fn shared_task(&self) -> Option<Arc<SharedTask>> {
         self.residency.get().and_then(|residency| residency.shared_task())
     }
 
-    /// Whether it runs on a device, with an attendant here.
+    /// Whether the ring kernel runs on a device, with a device proxy on the host.
     pub(crate) fn is_on_device(&self) -> bool {
         self.device_residency.get().is_some()
     }
 
-    /// Puts an envelope into the input ring through `sender`, one of this ring kernel's. What it evicts becomes a dead letter.
+    /// Pushes an envelope into the mailbox through `sender`, which must belong to this ring kernel. A dropped message becomes a dead letter.
     #[inline]
     pub(crate) fn post(
         &self,
         sender: &Sender<Envelope<I, O>>,
         envelope: Envelope<I, O>,
     ) -> Result<(), PostError<Envelope<I, O>>> {
+        // SYNC POINT: message (sender). Fills a slot, then wakes the receiver. Pairs with `Inbox::wait_for_message`, which registers,
+        // then rechecks.
         let band = mailbox::Band::of(envelope.header.priority.get());
         let pushed = if sender.drops_oldest() {
             sender.push_drop_oldest(band, envelope, |oldest| {
@@ -142,6 +144,8 @@ impl<I: Message, O: Message> AnyKernel for TypedCell<I, O> {
     }
 
     fn command(&self, command: Command) {
+        // SYNC POINT: command (issuer). Stores the command, then notifies both places in which a driver waits. Pairs with
+        // `Inbox::poll_new_command`, `Inbox::wait_for_message` and `KernelCell::poll_command_is`, which register, then recheck.
         self.untyped.lifecycle.set_command(command);
         self.untyped.control.notify_with_full_fence();
         self.input.wake_receiver();

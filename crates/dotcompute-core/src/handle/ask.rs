@@ -1,4 +1,4 @@
-//! Asking: a message with a way back, and waiting for the answer.
+//! `ask`: sends a request and waits for its reply.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,42 +16,42 @@ use crate::error::{AskError, Refusal, TellError};
 use crate::lifecycle::StateWaiter;
 use crate::message::Message;
 
-/// How often a spinning asker looks for an answer before it looks whether anybody is left to give one.
+/// Number of polls of a spinning caller between two checks of the deadline and of the ring kernel's state.
 const POLLS_PER_LIVENESS_CHECK: u32 = 1 << 14;
 
 impl<I: Message, O: Message> KernelHandle<I, O> {
-    /// Sends a message and waits for its answer.
+    /// Sends a message and waits for the reply.
     ///
-    /// Waits as long as the ring kernel lives; see [`ask_timeout`](Self::ask_timeout) for a limit.
+    /// Waits until the ring kernel replies or ends. [`ask_timeout`](Self::ask_timeout) limits the wait.
     ///
     /// # Errors
     ///
-    /// [`AskError`]: the message was not accepted, handling it failed (with the panic or error text), the handler gave no answer, or
-    /// the ring kernel ended.
+    /// [`AskError`]: the message was not accepted, the handler failed (with its panic or error text), the handler returned without a reply,
+    /// or the ring kernel ended.
     #[inline]
     pub fn ask(&self, message: I) -> Result<O, AskError<I>> {
         self.ask_with_limits(message, None, self.wait_limit())
     }
 
-    /// As [`ask`](Self::ask), but a full ring is refused at once, whatever the backpressure. The answer is waited for.
+    /// Like [`ask`](Self::ask), but a full mailbox rejects the message at once, whatever the backpressure. Still waits for the reply.
     ///
     /// # Errors
     ///
-    /// As for `ask`; a full ring is [`Refusal::Full`] inside [`AskError::NotSent`].
+    /// As for `ask`. A full mailbox is [`Refusal::Full`] in [`AskError::NotSent`].
     pub fn try_ask(&self, message: I) -> Result<O, AskError<I>> {
         self.ask_with_limits(message, None, WaitLimit::NoWait)
     }
 
-    /// As [`ask`](Self::ask), waiting at most `timeout` in all.
+    /// Like [`ask`](Self::ask), but waits at most `timeout` in total.
     ///
     /// # Errors
     ///
-    /// As for `ask`, and [`AskError::TimedOut`]. A question that times out may still be handled.
+    /// As for `ask`, and [`AskError::TimedOut`]. A request that times out may still be handled.
     pub fn ask_timeout(&self, message: I, timeout: Duration) -> Result<O, AskError<I>> {
         self.ask_with_limits(message, Some(timeout), self.wait_limit_within(timeout))
     }
 
-    /// As [`ask`](Self::ask), for async code. Dropping the future gives up the answer; the message may still be handled.
+    /// Like [`ask`](Self::ask), for async code. Dropping the future abandons the reply; the message may still be handled.
     ///
     /// # Errors
     ///
@@ -78,7 +78,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         self.await_reply(slot, None).await
     }
 
-    /// As [`ask_timeout`](Self::ask_timeout), for async code.
+    /// Like [`ask_timeout`](Self::ask_timeout), for async code.
     ///
     /// # Errors
     ///
@@ -93,7 +93,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         self.await_reply(slot, Some(timeout.saturating_sub(start.elapsed()))).await
     }
 
-    /// The patience of this ring kernel's backpressure, at most so long.
+    /// Returns the wait limit of the ring kernel's backpressure, but at most `timeout`.
     fn wait_limit_within(&self, timeout: Duration) -> WaitLimit {
         match self.wait_limit() {
             WaitLimit::NoWait => WaitLimit::NoWait,
@@ -136,7 +136,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         self.finish_ask(slot, outcome, timeout.unwrap_or_default())
     }
 
-    /// Spins while the strategy says so; then sleeps until the answer comes or the ring kernel's life is over.
+    /// Waits for the reply: spins as long as the wait strategy says, then parks until the reply arrives or the ring kernel ends.
     #[inline]
     pub(super) fn wait_for_reply(
         &self,
@@ -172,7 +172,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
             .unwrap_or(AskOutcome::TimedOut)
     }
 
-    /// Looks at the device in place of its attendant, unless somebody else does at this moment.
+    /// Polls the device proxy once on the calling thread, unless another thread is polling it.
     pub(super) fn poll_device_inline(&self) {
         if let Some(guard) = self.shared_task.as_ref().and_then(|shared_task| shared_task.try_acquire()) {
             guard.run();
@@ -190,7 +190,8 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
             self.spare.put(slot);
             return Ok(reply);
         }
-        // Whoever has the way back may still use it: it gets the cell, and finds nobody there.
+        // The reply sender may still exist. Abandoning the slot passes ownership of the cell to it; a later reply is returned to the
+        // sender as an error.
         slot.abandon();
         Err(self.no_reply_error(outcome, waited))
     }

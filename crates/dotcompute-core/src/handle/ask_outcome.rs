@@ -1,4 +1,4 @@
-//! Ask outcome.
+//! The ways in which waiting for a reply ends, and the checks that tell them apart.
 
 use std::task::{Context, Poll};
 
@@ -7,7 +7,7 @@ use dotcompute_ring::reply::ReplySlot;
 use crate::envelope::ReplyResult;
 use crate::lifecycle::{State, StateWaiter};
 
-/// What came of waiting.
+/// Result of waiting for a reply.
 pub(super) enum AskOutcome<O> {
     Reply(ReplyResult<O>),
     NoReply,
@@ -15,7 +15,7 @@ pub(super) enum AskOutcome<O> {
     TimedOut,
 }
 
-/// Ready with the answer, or with the end of the ring kernel that should have given it.
+/// Ready with the reply, or with the ended state of the ring kernel.
 pub(super) fn poll_reply<O>(
     slot: &mut ReplySlot<ReplyResult<O>>,
     waiter: &mut StateWaiter<'_>,
@@ -30,8 +30,10 @@ pub(super) fn poll_reply<O>(
     }
 }
 
-/// A ring kernel answers or buries everything before its state says that it has ended. What is not here now was taken over by
-/// somebody else (`take_reply`), or is in the hands of a handler that does not return.
+/// Takes the reply of a ring kernel that has ended, or reports the end.
+///
+/// A ring kernel replies to or dead-letters every request before it enters an ended state. A reply still missing here is held by a
+/// `ReplyTo` (`take_reply`) or by a handler that does not return.
 pub(super) fn final_check<O>(slot: &mut ReplySlot<ReplyResult<O>>, state: State) -> AskOutcome<O> {
     match slot.try_take() {
         Some(reply) => reply.map_or(AskOutcome::NoReply, AskOutcome::Reply),

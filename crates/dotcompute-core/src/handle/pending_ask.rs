@@ -1,4 +1,4 @@
-//! Pending ask.
+//! `begin_ask`: sends a request and returns the wait for its reply as a value.
 
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -14,11 +14,11 @@ use crate::error::AskError;
 use crate::message::Message;
 
 impl<I: Message, O: Message> KernelHandle<I, O> {
-    /// Asks, and leaves waiting for the answer to [`PendingAsk`]: for callers that have to look at something else now and then, and come
-    /// back to the same question.
+    /// Sends a request and returns a [`PendingAsk`] that waits for the reply: for callers that interleave the wait with other work, such
+    /// as checking for signals.
     ///
-    /// Ready at once unless the ring is full and the ring kernel's backpressure has its senders wait. Takes a handle by reference, or by
-    /// anything that leads to one (`Arc`), for a pending ask that outlives the call.
+    /// The future is ready at once unless the mailbox is full and the backpressure blocks. `handle` may be a reference, or an owning pointer
+    /// such as `Arc` for a pending ask that outlives the call.
     ///
     /// ```
     /// # use dotcompute_core::error::HandlerResult;
@@ -68,11 +68,11 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     }
 }
 
-/// A question that was accepted, and whose answer has not been taken. Dropped, it gives up the answer; the message may still be handled.
+/// A request that was accepted and whose reply has not been taken. Dropping it abandons the reply; the message may still be handled.
 ///
 /// See [`KernelHandle::begin_ask`].
 pub struct PendingAsk<I: Message, O: Message, H: Deref<Target = KernelHandle<I, O>>> {
-    /// None once the answer was given.
+    /// `None` once the reply was taken.
     slot: Option<ReplySlot<ReplyResult<O>>>,
     handle: H,
     messages: PhantomData<fn(I) -> O>,
@@ -85,9 +85,9 @@ impl<I: Message, O: Message, H: Deref<Target = KernelHandle<I, O>>> std::fmt::De
 }
 
 impl<I: Message, O: Message, H: Deref<Target = KernelHandle<I, O>>> PendingAsk<I, O, H> {
-    /// The answer, if it is there.
+    /// Takes the reply if it has arrived.
     ///
-    /// None too once the answer was given.
+    /// Returns `None` if it has not arrived, and also if it was taken before.
     #[inline]
     pub fn try_take(&mut self) -> Option<Result<O, AskError<I>>> {
         let slot = self.slot.as_mut()?;
@@ -104,13 +104,14 @@ impl<I: Message, O: Message, H: Deref<Target = KernelHandle<I, O>>> PendingAsk<I
         self.finish_ask(outcome)
     }
 
-    /// Waits for the answer, at most so long; then none, and it can be waited for again.
+    /// Waits for the reply, at most `timeout`. Returns `None` after a timeout; the caller may wait again.
     pub fn wait(&mut self, timeout: Duration) -> Option<Result<O, AskError<I>>> {
         let outcome = self.handle.wait_for_reply(self.slot.as_mut()?, Some(Instant::now() + timeout));
         self.finish_ask(outcome)
     }
 
-    /// Looks for the answer, and arranges that the task is woken once it is there or will not come. A waker may be woken for nothing.
+    /// Polls for the reply and registers the task's waker, which is woken when the reply arrives or cannot arrive. Wake-ups may be
+    /// spurious.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<O, AskError<I>>> {
         let Some(slot) = self.slot.as_mut() else { return Poll::Pending };
         if let Poll::Ready(reply) = slot.poll_take(cx) {
@@ -120,9 +121,9 @@ impl<I: Message, O: Message, H: Deref<Target = KernelHandle<I, O>>> PendingAsk<I
         Poll::Pending
     }
 
-    /// The error of an ask that was waited for so long in vain. Gives up the answer.
+    /// Abandons the reply and returns the error of an ask that has timed out after `waited`.
     pub fn into_timeout_error(mut self, waited: Duration) -> AskError<I> {
-        // Whoever has the way back may still use it, and finds nobody there.
+        // The reply sender may still exist: dropping the slot passes ownership of the cell to it.
         self.slot = None;
         self.handle.no_reply_error(AskOutcome::TimedOut, waited)
     }

@@ -1,4 +1,4 @@
-//! Receiving.
+//! `receive`: takes outputs from the output ring.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,16 +17,16 @@ use crate::message::Message;
 impl<I: Message, O: Message> KernelHandle<I, O> {
     /// Waits for the next output of the ring kernel.
     ///
-    /// Outputs of a connected ring kernel go where it is connected to and cannot be received.
+    /// Outputs of a connected ring kernel go to the ring kernels it is connected to and cannot be received.
     ///
     /// # Errors
     ///
-    /// [`ReceiveError`] if the ring kernel has ended and its outputs have all been received, or was never activated.
+    /// [`ReceiveError`]: the ring kernel was never activated, or it has ended and all its outputs have been received.
     pub fn receive(&self) -> Result<O, ReceiveError> {
         self.receive_envelope(None).map(|received| received.message)
     }
 
-    /// As [`receive`](Self::receive), but never waits.
+    /// Like [`receive`](Self::receive), but never waits.
     ///
     /// # Errors
     ///
@@ -36,7 +36,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
             return Ok(received.message);
         }
         let state = self.state();
-        // Looked at once more after the state: an output put in just before the end is not missed.
+        // Recheck after reading the state: an output sent just before the end is not missed.
         match self.cell.output.try_receive() {
             Some(received) => Ok(received.message),
             None if state.has_ended() || state <= State::Launched => Err(self.ended_error(state)),
@@ -44,7 +44,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         }
     }
 
-    /// As [`receive`](Self::receive), waiting at most `timeout`.
+    /// Like [`receive`](Self::receive), but waits at most `timeout`.
     ///
     /// # Errors
     ///
@@ -53,8 +53,8 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         self.receive_envelope(Some(timeout)).map(|received| received.message)
     }
 
-    /// As [`receive`](Self::receive) or, with a timeout, [`receive_timeout`](Self::receive_timeout): the output with its header,
-    /// whose `correlation_id` is the id of the message that caused it.
+    /// Like [`receive`](Self::receive), or [`receive_timeout`](Self::receive_timeout) if `timeout` is given, but returns the output with
+    /// its header. The header's `correlation_id` is the id of the message that caused the output.
     ///
     /// # Errors
     ///
@@ -65,7 +65,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         let poll_once = |cx: Option<&mut Context<'_>>| {
             let spins = cx.is_none();
             match waiter.poll_once(cx) {
-                // On a device it comes as soon as somebody fetches it.
+                // An output on a device arrives only when the device proxy is polled.
                 Poll::Pending if spins && self.polls_device => {
                     self.poll_device_inline();
                     waiter.poll_once(None)
@@ -80,7 +80,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         }
     }
 
-    /// As [`receive`](Self::receive), for async code. A dropped future has received nothing.
+    /// Like [`receive`](Self::receive), for async code. A future dropped before it is ready has taken no output.
     ///
     /// # Errors
     ///
@@ -107,12 +107,12 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     }
 }
 
-/// Whether a ring kernel in this state will put out nothing more, or has not begun to.
+/// Whether a ring kernel in this state sends no outputs: it has ended, or was not activated.
 fn produces_no_output(state: State) -> bool {
     state.has_ended() || state <= State::Launched
 }
 
-/// Waiting for something to receive; gives up its place when dropped.
+/// A caller that waits for an output. Dropping it leaves the wait lists.
 pub(crate) struct OutputWaiter<'a, I, O> {
     cell: &'a TypedCell<I, O>,
     token: WaitToken,
@@ -124,7 +124,7 @@ impl<'a, I: Message, O: Message> OutputWaiter<'a, I, O> {
         Self { cell, token: WaitToken::default(), state_waiter: StateWaiter::new(&cell.untyped.lifecycle) }
     }
 
-    /// A look in passing, or one that arranges to be woken.
+    /// Polls once; with a context, registers the task's waker if there is no output.
     pub(crate) fn poll_once(&mut self, cx: Option<&mut Context<'_>>) -> Poll<Result<Received<O>, State>> {
         if let Some(cx) = cx {
             return self.poll(cx);
@@ -137,15 +137,16 @@ impl<'a, I: Message, O: Message> OutputWaiter<'a, I, O> {
         }
     }
 
-    /// Ready with an output, or with the state once nothing can come any more.
+    /// Ready with an output, or with the state once no further output is possible.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received<O>, State>> {
         let output = &self.cell.output;
         if let Some(received) = output.try_receive() {
             return Poll::Ready(Ok(received));
         }
+        // SYNC POINT: output-waiter (receiver). Registers, then rechecks the ring below. Pairs with `OutputRing::push`, which fills a slot,
+        // then wakes the wait list. The recheck also finds an output that was sent just before the end.
         output.readers().register(&mut self.token, cx.waker());
         let ended = self.state_waiter.poll(cx, produces_no_output);
-        // Looked at again after announcing: what was put in between, or just before the end, is found here.
         match (output.try_receive(), ended) {
             (Some(received), _) => Poll::Ready(Ok(received)),
             (None, Poll::Ready(state)) => Poll::Ready(Err(state)),

@@ -1,4 +1,4 @@
-//! Putting a message into the input ring: at once, or when there is room.
+//! Posts a message to the mailbox, waiting for a free slot as the wait limit allows.
 
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::error::Refusal;
 use crate::lifecycle::State;
 use crate::message::Message;
 
-/// What came of posting: nothing, or why not and the envelope.
+/// `Ok`, or the reason with the envelope, which the caller keeps.
 pub(super) type SendResult<I, O> = Result<(), (Refusal, Envelope<I, O>)>;
 
 impl<I: Message, O: Message> KernelHandle<I, O> {
@@ -33,8 +33,8 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         }
     }
 
-    /// Sends and runs the ring kernel here, if this handle is for that and the ring kernel is idle. Otherwise the envelope comes back,
-    /// to be sent as usual.
+    /// Posts the envelope and polls the ring kernel on the calling thread, if this handle may and the ring kernel is idle. Otherwise
+    /// returns the envelope, to be sent as usual.
     #[inline]
     pub(super) fn send_inline(&self, envelope: Envelope<I, O>) -> Result<(), Envelope<I, O>> {
         let Some(shared_task) = &self.shared_task else { return Err(envelope) };
@@ -43,7 +43,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
             return Err(envelope);
         }
         let band = Band::of(envelope.header.priority.get());
-        // Nobody is woken for it: it is this thread that looks next.
+        // No wake-up: this thread holds the task and polls it next.
         self.input.try_push_without_wake(band, envelope).map_err(PushError::into_inner)?;
         guard.run();
         Ok(())
@@ -89,24 +89,25 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         }
     }
 
-    /// Why a ring kernel that does not take messages does not.
+    /// Returns why a ring kernel that does not accept messages does not.
     #[cold]
     pub(super) fn ended_or_not_activated(&self) -> Refusal {
         match self.state() {
             state @ (State::Created | State::Launched) => Refusal::NotActivated { state },
-            // The input is closed a moment before the state says so.
+            // The mailbox is closed shortly before the state changes.
             State::Active | State::Deactivated => Refusal::Ended { state: State::Terminating },
             state => Refusal::Ended { state },
         }
     }
 }
 
-/// At every so many-th look, a spinning sender looks at the ring: each time, the line that the ring kernel counts on has to travel.
+/// A spinning sender reads the ring only on every 16th poll: each read takes the cache line with the ring kernel's `head` away from the
+/// consumer's core.
 const POLLS_PER_RING_CHECK: u32 = 16;
-/// At every so many-th look, it tries even if there is hardly any room: the ring kernel may be at rest.
+/// A spinning sender attempts to send on every 1024th poll even if the band is not half free: the ring kernel may have parked or paused.
 const POLLS_PER_SEND_ATTEMPT: u32 = 1024;
 
-/// An envelope on its way into a full ring; gives up its place among the waiting when dropped.
+/// An envelope that waits for a free slot. Dropping it leaves the mailbox's wait list.
 struct PendingSend<'a, I: Message, O: Message> {
     handle: &'a KernelHandle<I, O>,
     envelope: Option<Envelope<I, O>>,
@@ -123,10 +124,10 @@ impl<'a, I: Message, O: Message> PendingSend<'a, I, O> {
         self.poll_send(Some(cx))
     }
 
-    /// Tries; with a context, arranges to be woken where there is no room.
+    /// Attempts to send. With a context, registers the task's waker if the band is full.
     ///
-    /// Without one, this is a look of a spinning sender, which waits until there is ample room: if it took every slot as it came free,
-    /// the two sides would pass each message on under each other's hands.
+    /// Without a context, this is one poll of a spinning sender, which sends once the band is half free. Taking each slot as it becomes
+    /// free would bounce the slot's cache lines between producer and consumer for every message.
     fn poll_send(&mut self, mut cx: Option<&mut Context<'_>>) -> Poll<SendResult<I, O>> {
         let handle = self.handle;
         if cx.is_none() {
@@ -148,13 +149,15 @@ impl<'a, I: Message, O: Message> PendingSend<'a, I, O> {
                 Err(PostError::Full(envelope)) => {
                     self.envelope = Some(envelope);
                     let Some(cx) = cx.as_deref_mut() else { return Poll::Pending };
+                    // SYNC POINT: mailbox-half-free (sender). `poll_ready` registers in the wait list, then rechecks the band. Pairs with
+                    // `Inbox`: a pop that leaves the band half free, or `wake_senders`, wakes the wait list.
                     if handle.input.poll_ready(band, &mut self.token, cx).is_pending() {
                         return Poll::Pending;
                     }
                 }
             }
         }
-        unreachable!("a posting is not polled again after it is ready")
+        unreachable!("a `PendingSend` is not polled again after it is ready")
     }
 
     fn is_half_free(&self) -> bool {

@@ -1,4 +1,4 @@
-//! Telling.
+//! `tell`: sends a message without waiting for it to be handled.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,40 +17,40 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     ///
     /// # Errors
     ///
-    /// [`TellError`] with the message in it: the ring kernel was never activated, has ended, or has no room and its backpressure is
-    /// `Reject` (or `BlockFor`, and the time is up).
+    /// [`TellError`], which returns the message: the ring kernel was never activated or has ended, or the mailbox is full and the
+    /// backpressure is `Reject` (or `BlockFor`, and its time has passed).
     #[inline]
     pub fn tell(&self, message: I) -> Result<(), TellError<I>> {
         self.send(self.envelope(message, None), self.wait_limit())
             .map_err(|(reason, unsent)| self.tell_error(reason, unsent))
     }
 
-    /// As [`tell`](Self::tell), but never waits, whatever the backpressure.
+    /// Like [`tell`](Self::tell), but never waits, whatever the backpressure.
     ///
     /// # Errors
     ///
-    /// As for `tell`; a full ring is [`Refusal::Full`].
+    /// As for `tell`. A full mailbox is [`Refusal::Full`].
     #[inline]
     pub fn try_tell(&self, message: I) -> Result<(), TellError<I>> {
         self.send(self.envelope(message, None), WaitLimit::NoWait)
             .map_err(|(reason, unsent)| self.tell_error(reason, unsent))
     }
 
-    /// As [`tell`](Self::tell), waiting at most `timeout` for room, whatever the backpressure.
+    /// Like [`tell`](Self::tell), but waits at most `timeout` for a free slot, whatever the backpressure.
     ///
     /// # Errors
     ///
-    /// As for `tell`; no room in time is [`Refusal::TimedOut`].
+    /// As for `tell`. A mailbox that stays full is [`Refusal::TimedOut`].
     pub fn tell_timeout(&self, message: I, timeout: Duration) -> Result<(), TellError<I>> {
         let sent = self.send(self.envelope(message, None), WaitLimit::Timeout(timeout));
         sent.map_err(|(reason, unsent)| self.tell_error(reason, unsent))
     }
 
-    /// As [`tell`](Self::tell), for async code.
+    /// Like [`tell`](Self::tell), for async code.
     ///
     /// # Errors
     ///
-    /// As for `tell`. If the future is dropped before it is ready, the message is dropped with it and was not sent.
+    /// As for `tell`. Dropping the future before it is ready drops the message, which is then not sent.
     pub async fn tell_async(&self, message: I) -> Result<(), TellError<I>> {
         let sent = self.send_async(self.envelope(message, None), self.wait_limit()).await;
         sent.map_err(|(reason, unsent)| self.tell_error(reason, unsent))

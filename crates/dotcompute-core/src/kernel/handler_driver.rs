@@ -1,4 +1,4 @@
-//! Running a ring kernel in handler form: one task that a pool worker or a thread of its own polls.
+//! Driver of a ring kernel in handler form.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,17 +17,17 @@ use crate::fault::Reason;
 use crate::lifecycle::State;
 use crate::supervision::{Decision, Supervisor};
 
-/// The task of one ring kernel.
+/// The future of one ring kernel in handler form.
 pub(crate) struct HandlerDriver<K: RingKernel, F> {
     inbox: Inbox<K::Input, K::Output>,
     factory: F,
-    /// None between a fault and the restart.
+    /// `None` between a fault and the restart.
     kernel: Option<K>,
     supervisor: Supervisor,
     backoff: Option<Delay>,
 }
 
-// Nothing in a driver is pinned: the state is only ever used by reference and never polled.
+// Nothing in a driver is pinned: the state is used by reference only and never polled.
 impl<K: RingKernel, F> Unpin for HandlerDriver<K, F> {}
 
 impl<K, F> HandlerDriver<K, F>
@@ -57,7 +57,7 @@ where
         }
     }
 
-    /// Runs user code at a message boundary; a panic or an error in it is judged here.
+    /// Calls user code at a message boundary. A panic or an error in it goes to supervision.
     #[inline]
     fn call_user_code(
         &mut self,
@@ -65,7 +65,7 @@ where
     ) -> PollStep {
         let Some(kernel) = self.kernel.as_mut() else { return PollStep::Continue };
         let ctx = &mut self.inbox.ctx;
-        // Unwind safe: after a panic the state is thrown away, or the user has chosen `Resume` for it.
+        // Unwind safe: after a panic the state is dropped, unless the user has chosen `Resume` for it.
         match catch_unwind(AssertUnwindSafe(|| call(kernel, ctx))) {
             Ok(Ok(())) => {
                 self.inbox.complete_current();
@@ -91,7 +91,7 @@ where
         }
     }
 
-    /// Makes the state anew once the backoff is over. An abort cuts the backoff short.
+    /// Rebuilds the state once the backoff has passed. An abort ends the backoff early.
     #[cold]
     fn poll_restart(&mut self, cx: &mut TaskContext<'_>) -> PollStep {
         if self.inbox.is_aborted() {
@@ -127,7 +127,7 @@ where
         let Some(kernel) = self.kernel.as_mut() else { return PollStep::Continue };
         let ctx = &mut self.inbox.ctx;
         match catch_unwind(AssertUnwindSafe(|| kernel.on_terminate(ctx))) {
-            // What the hook sent must go out too: the intake reports `Drained` once more when it has.
+            // The outputs of the hook are still delivered: the inbox reports `Drained` again after that.
             Ok(Ok(())) => PollStep::Continue,
             Ok(Err(error)) => self.end(State::Failed, Reason::KernelFailed, &error_text(&error)),
             Err(panic) => self.end(State::Failed, Reason::KernelFailed, &panic_text(&*panic)),
@@ -135,13 +135,13 @@ where
     }
 
     fn end(&mut self, to: State, reason: Reason, cause: &str) -> PollStep {
-        // The state goes first: who sees the ring kernel ended may rely on its resources being free.
+        // Drop the state first: a caller that sees the ended state may rely on the resources being free.
         self.drop_state();
         self.inbox.end(to, reason, cause);
         PollStep::Done
     }
 
-    /// Drops the state; a panic in its `drop` must not take the worker with it.
+    /// Drops the state. A panic in its `drop` must not end the worker.
     fn drop_state(&mut self) {
         let kernel = self.kernel.take();
         let _ = catch_unwind(AssertUnwindSafe(|| drop(kernel)));

@@ -1,4 +1,4 @@
-//! Loop driver.
+//! Driver of a ring kernel in loop form.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,18 +19,18 @@ use crate::lifecycle::{Command, State};
 use crate::message::Message;
 use crate::supervision::{Decision, Supervisor};
 
-/// How a run of a loop ended.
+/// How one run of a loop ended.
 type RunOutcome = Result<(), (Reason, String)>;
 
-/// A loop's future, or why it could not be made.
+/// The future of a loop, or the reason why it could not be created.
 type Started = Result<LoopFuture, (Reason, String)>;
 
 type LoopFuture = Pin<Box<dyn Future<Output = HandlerResult> + Send>>;
 
-/// Makes the future of one run of a loop.
+/// Creates the future of one run of a loop.
 pub(crate) type LoopFactory<I, O> = Box<dyn Fn(LoopContext<I, O>) -> LoopFuture + Send>;
 
-/// Running a ring kernel in loop form.
+/// The future of one ring kernel in loop form.
 pub(crate) struct LoopDriver<I: Message, O: Message> {
     factory: LoopFactory<I, O>,
     inbox_slot: InboxSlot<I, O>,
@@ -38,7 +38,7 @@ pub(crate) struct LoopDriver<I: Message, O: Message> {
     backoff: Option<Delay>,
     supervisor: Supervisor,
     wait: WaitStrategy,
-    /// Known from the first run on.
+    /// Set before the first run.
     cell: Option<Arc<KernelCell>>,
 }
 
@@ -88,10 +88,10 @@ impl<I: Message, O: Message> LoopDriver<I, O> {
         Poll::Ready(Some(started.map_err(|panic| (Reason::HandlerPanicked, panic_text(&*panic)))))
     }
 
-    /// Lets the loop run until it waits. Ready with how it ended.
+    /// Polls the loop. Ready with its result.
     fn poll_loop(&mut self, running: &mut LoopFuture, cx: &mut TaskContext<'_>) -> Poll<RunOutcome> {
         Poll::Ready(match catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(cx))) {
-            // It may wait for something that never comes, so an abort does not wait for it.
+            // The loop may wait for something that never happens, so an abort does not wait for the loop.
             Ok(Poll::Pending) if self.poll_abort(cx).is_ready() => Ok(()),
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(Ok(()))) => Ok(()),
@@ -107,9 +107,9 @@ impl<I: Message, O: Message> LoopDriver<I, O> {
         }
     }
 
-    /// After a run: true if there is to be another.
+    /// Cleans up after a run. Returns whether there is to be another.
     fn finish_run(&mut self, outcome: RunOutcome) -> bool {
-        // A loop that leaked its context took the messages with it; its handles report the end of it.
+        // A loop that leaked its context leaked its messages too; its callers see the end of the ring kernel.
         let Some(mut inbox) = self.take_inbox() else { return false };
         match outcome {
             Ok(()) => {
@@ -125,7 +125,7 @@ impl<I: Message, O: Message> LoopDriver<I, O> {
                         inbox.end(State::Failed, Reason::KernelFailed, &cause);
                         return false;
                     }
-                    // A loop's state is lost with its frame: to resume is to start it again.
+                    // A loop's state is lost with its stack frame: to resume is to restart.
                     Decision::Resume => Duration::ZERO,
                     Decision::RestartAfter(pause) => pause,
                 };
@@ -160,7 +160,7 @@ impl<I: Message, O: Message> Future for LoopDriver<I, O> {
                         return Poll::Pending;
                     }
                     Poll::Ready(outcome) => {
-                        // Its context, dropped with it, puts the intake back on the shelf.
+                        // Its context is dropped with it and returns the inbox.
                         let _ = catch_unwind(AssertUnwindSafe(|| drop(running)));
                         outcome
                     }

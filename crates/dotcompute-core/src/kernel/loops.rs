@@ -1,8 +1,7 @@
-//! Ring kernels in loop form: a function that receives and sends until it is told to stop.
+//! Loop form of a ring kernel: a function that receives and sends until it is told to stop.
 //!
-//! The function owns its state in local variables, which handler form cannot express where one message's handling spans
-//! several others, or where it waits for something outside. A message counts as handled when the next one is asked for, or
-//! when the function returns.
+//! The function holds its state in local variables. It suits work that handler form cannot express: handling one message across several
+//! others, or waiting for something outside. A message counts as handled when the next one is received, or when the function returns.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context as TaskContext, Poll};
@@ -15,19 +14,19 @@ use super::inbox::{Inbox, InboxEvent, NeedsFullPoll};
 use super::poll_step::POLL_BUDGET;
 use crate::message::{Message, MessageHeader};
 
-/// Where a context puts the intake back when it is dropped, in good order or by a panic.
+/// Where a context returns its inbox when it is dropped, also during a panic.
 pub(super) type InboxSlot<I, O> = Arc<Mutex<Option<Inbox<I, O>>>>;
 
-/// A loop's way to the outside: it receives, answers and sends through this.
+/// Passed to a loop: receives, replies and sends.
 ///
-/// The plain calls block and belong on a thread of their own
-/// ([`Runtime::launch_thread_loop`](crate::runtime::Runtime::launch_thread_loop)); those that end in `_async` may run anywhere.
+/// The plain calls block and need a dedicated thread
+/// ([`Runtime::launch_thread_loop`](crate::runtime::Runtime::launch_thread_loop)). Calls that end in `_async` run anywhere.
 ///
 /// ```
 /// use dotcompute_core::error::HandlerResult;
 /// use dotcompute_core::loops::LoopContext;
 ///
-/// /// Gives the sum of every two numbers.
+/// /// Sends the sum of every two numbers.
 /// async fn pairs(mut ctx: LoopContext<u32, u32>) -> HandlerResult {
 ///     while let Some(first) = ctx.receive_async().await {
 ///         let Some(second) = ctx.receive_async().await else { break };
@@ -37,11 +36,11 @@ pub(super) type InboxSlot<I, O> = Arc<Mutex<Option<Inbox<I, O>>>>;
 /// }
 /// ```
 pub struct LoopContext<I: Message, O: Message> {
-    /// None only while being dropped.
+    /// `None` only during `drop`.
     inbox: Option<Inbox<I, O>>,
     inbox_slot: InboxSlot<I, O>,
     wait: WaitStrategy,
-    /// Messages received since the loop last gave way.
+    /// Messages received since the loop last yielded.
     messages_since_yield: u32,
 }
 
@@ -51,14 +50,14 @@ impl<I: Message, O: Message> LoopContext<I, O> {
     }
 
     fn inbox(&mut self) -> &mut Inbox<I, O> {
-        self.inbox.as_mut().expect("only `drop` takes the intake")
+        self.inbox.as_mut().expect("only `drop` takes the inbox")
     }
 
     fn inbox_ref(&self) -> &Inbox<I, O> {
-        self.inbox.as_ref().expect("only `drop` takes the intake")
+        self.inbox.as_ref().expect("only `drop` takes the inbox")
     }
 
-    /// A look in passing, or one that arranges to be woken. The message before must have been finished.
+    /// Polls once; with a context, registers the task's waker if there is no message. The previous message must be completed.
     fn poll_once(&mut self, cx: Option<&mut TaskContext<'_>>) -> Poll<Option<I>> {
         match (cx, self.inbox().try_next()) {
             (_, Ok(Some(message))) => Poll::Ready(Some(message)),
@@ -82,7 +81,7 @@ impl<I: Message, O: Message> LoopContext<I, O> {
         }
     }
 
-    /// Ready when every output has gone out, or the ring kernel is aborted.
+    /// Ready when every output is sent, or the ring kernel is aborted.
     fn poll_flush(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
         let inbox = self.inbox();
         if !inbox.ctx.router.has_backlog() || inbox.ctx.router.poll_flush(&inbox.ctx.cell, cx).is_ready() {
@@ -91,26 +90,26 @@ impl<I: Message, O: Message> LoopContext<I, O> {
         inbox.poll_abort(cx)
     }
 
-    /// The next message; none when the ring kernel is to end: return then.
+    /// Receives the next message. Returns `None` when the ring kernel is to end: the loop must return then.
     ///
-    /// Blocks while there is none, and while the ring kernel is paused.
+    /// Blocks while there is no message, and while the ring kernel is paused.
     pub fn receive(&mut self) -> Option<I> {
         self.inbox().complete_current();
         spin_then_park(self.wait, None, |cx| self.poll_once(cx)).flatten()
     }
 
-    /// As [`receive`](Self::receive), but not longer than `timeout`.
+    /// Like [`receive`](Self::receive), but waits at most `timeout`.
     ///
     /// # Errors
     ///
-    /// [`ReceiveTimeout`] when there was no message in time.
+    /// [`ReceiveTimeout`] if no message arrived in time.
     pub fn receive_timeout(&mut self, timeout: Duration) -> Result<Option<I>, ReceiveTimeout> {
         self.inbox().complete_current();
         spin_then_park(self.wait, Some(Instant::now() + timeout), |cx| self.poll_once(cx))
             .ok_or(ReceiveTimeout)
     }
 
-    /// As [`receive`](Self::receive), for async code.
+    /// Like [`receive`](Self::receive), for async code.
     pub async fn receive_async(&mut self) -> Option<I> {
         if self.messages_since_yield >= POLL_BUDGET {
             self.messages_since_yield = 0;
@@ -122,50 +121,50 @@ impl<I: Message, O: Message> LoopContext<I, O> {
         std::future::poll_fn(|cx| self.poll_receive(wait, cx)).await
     }
 
-    /// Sends an output, as [`Context::send`](crate::kernel::Context::send) does, and waits until there was room for it.
+    /// Sends an output like [`Context::send`](crate::kernel::Context::send), then waits until it is accepted.
     ///
-    /// When the ring kernel is aborted meanwhile, the output becomes a dead letter.
+    /// If the ring kernel is aborted meanwhile, the output becomes a dead letter.
     pub fn send(&mut self, output: O) {
         self.inbox().ctx.send(output);
         let wait = self.wait;
         block_on_poll(wait, None, |cx| self.poll_flush(cx));
     }
 
-    /// As [`send`](Self::send), for async code.
+    /// Like [`send`](Self::send), for async code.
     pub async fn send_async(&mut self, output: O) {
         self.inbox().ctx.send(output);
         std::future::poll_fn(|cx| self.poll_flush(cx)).await;
     }
 
-    /// Answers the message last received, as [`Context::reply`](crate::kernel::Context::reply) does. Never waits.
+    /// Replies to the last message received, like [`Context::reply`](crate::kernel::Context::reply). Never waits.
     pub fn reply(&mut self, output: O) {
         self.inbox().ctx.reply(output);
     }
 
-    /// Takes over the duty to answer the message last received. None if nobody waits for an answer.
+    /// Takes the reply handle of the last message received. `None` if it was sent with `tell` or already has its reply.
     pub fn take_reply(&mut self) -> Option<ReplyTo<O>> {
         self.inbox().ctx.take_reply()
     }
 
-    /// The header of the message last received.
+    /// Returns the header of the last message received.
     #[must_use]
     pub fn header(&self) -> Option<&MessageHeader> {
         self.inbox_ref().ctx.header()
     }
 
-    /// The name this ring kernel was launched with.
+    /// Returns the name of this ring kernel.
     #[must_use]
     pub fn kernel(&self) -> &str {
         self.inbox_ref().ctx.kernel()
     }
 
-    /// Whether somebody waits for an answer to the message last received.
+    /// Whether a caller waits for a reply to the last message received.
     #[must_use]
     pub fn wants_reply(&self) -> bool {
         self.inbox_ref().ctx.wants_reply()
     }
 
-    /// Whether the ring kernel is to end. `receive` still gives what was accepted before, then none.
+    /// Whether the ring kernel is to end. `receive` still returns the messages accepted before, then `None`.
     #[must_use]
     pub fn should_terminate(&self) -> bool {
         self.inbox_ref().ctx.should_terminate()
@@ -179,7 +178,7 @@ impl<I: Message, O: Message> Drop for LoopContext<I, O> {
     }
 }
 
-/// No message came in time.
+/// No message arrived in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no message came in time; receive again, or look at `should_terminate`")]
+#[error("receiving in a loop: no message arrived in time; receive again, or check `should_terminate`")]
 pub struct ReceiveTimeout;

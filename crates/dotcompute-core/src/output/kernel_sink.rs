@@ -1,4 +1,4 @@
-//! Kernel sink.
+//! The mailbox of a connected ring kernel as an output sink.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,7 +14,7 @@ use crate::message::{Message, MessageHeader};
 use crate::options::Backpressure;
 use crate::telemetry::Sampler;
 
-/// The input ring of a connected ring kernel as an outlet.
+/// Sends outputs to the mailbox of a connected ring kernel.
 pub(crate) struct KernelSink<O, P> {
     to: Arc<TypedCell<O, P>>,
     input: Sender<Envelope<O, P>>,
@@ -42,7 +42,7 @@ impl<O: Message, P: Message> KernelSink<O, P> {
 impl<O: Message, P: Message> OutputSink<O> for KernelSink<O, P> {
     fn try_send(&mut self, header: MessageHeader, output: O) -> SendOutcome<O> {
         match self.to.untyped.lifecycle.get() {
-            // Pipelines may be activated in any order: what comes early waits.
+            // A pipeline may be activated in any order: outputs wait until this ring kernel is activated.
             State::Created | State::Launched => return SendOutcome::Full(output),
             _ => {}
         }
@@ -65,6 +65,7 @@ impl<O: Message, P: Message> OutputSink<O> for KernelSink<O, P> {
     fn poll_ready(&mut self, priority: u8, cx: &mut Context<'_>) -> Poll<()> {
         let lifecycle = &self.to.untyped.lifecycle;
         if lifecycle.get() <= State::Launched {
+            // SYNC POINT: state-change (output sink). Registers, then rechecks. Pairs with `StateCell::transition`.
             lifecycle.waiters().register(&mut self.state_token, cx.waker());
             if lifecycle.get() <= State::Launched {
                 return Poll::Pending;

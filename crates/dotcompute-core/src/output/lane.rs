@@ -1,4 +1,4 @@
-//! Lane.
+//! One destination with its backlog.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
@@ -7,10 +7,10 @@ use crate::cell::connections::{Connection, OutputSink, SendOutcome};
 use crate::cell::kernel_cell::KernelCell;
 use crate::message::{Message, MessageHeader};
 
-/// One outlet with the outputs that wait for room in it.
+/// A sink with the outputs that wait for a free slot in it.
 pub(super) struct OutputLane<O> {
     sink: Box<dyn OutputSink<O>>,
-    /// The link that takes most outputs by another way.
+    /// The device link to the same destination, which delivers most outputs without the host.
     pub(super) link: Option<u8>,
     pub(super) queued: VecDeque<(MessageHeader, O)>,
 }
@@ -20,7 +20,7 @@ impl<O: Message> OutputLane<O> {
         Self { sink, link, queued: VecDeque::new() }
     }
 
-    /// Passes an output on, or queues it behind those that wait.
+    /// Sends an output, or queues it behind the backlog.
     pub(super) fn send_or_queue(&mut self, cell: &KernelCell, header: MessageHeader, output: O) {
         if !self.queued.is_empty() {
             self.queued.push_back((header, output));

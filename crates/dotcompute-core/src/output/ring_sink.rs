@@ -1,4 +1,4 @@
-//! Ring sink.
+//! The output ring as an output sink.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,7 +11,7 @@ use crate::cell::typed_cell::TypedCell;
 use crate::envelope::Received;
 use crate::message::{Message, MessageHeader};
 
-/// The output ring as an outlet.
+/// Sends outputs to the output ring of the ring kernel itself.
 pub(crate) struct RingSink<I, O> {
     cell: Arc<TypedCell<I, O>>,
     token: WaitToken,

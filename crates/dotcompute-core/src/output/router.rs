@@ -1,4 +1,4 @@
-//! Router.
+//! Distributes each output of a ring kernel to its destinations.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -8,7 +8,7 @@ use crate::cell::connections::{Connections, OutputSink};
 use crate::cell::kernel_cell::KernelCell;
 use crate::message::{Message, MessageHeader};
 
-/// All outlets of one ring kernel; owned by its driver.
+/// All output lanes of one ring kernel. Owned by its driver.
 pub(crate) struct OutputRouter<O> {
     connections: Arc<Connections<O>>,
     ring: OutputLane<O>,
@@ -21,7 +21,7 @@ impl<O: Message> OutputRouter<O> {
         Self { connections, ring: OutputLane::new((ring, None)), connected: Vec::new(), backlog: false }
     }
 
-    /// Whether outputs wait for room.
+    /// Whether outputs wait for free slots.
     #[inline]
     pub(crate) fn has_backlog(&self) -> bool {
         self.backlog
@@ -51,7 +51,7 @@ impl<O: Message> OutputRouter<O> {
         }
     }
 
-    /// As [`send`](Self::send), for an output that some links (a bit each) have taken already: it goes to all others.
+    /// Like [`send`](Self::send), for an output that the links in the bit mask `linked` have delivered: sends it to all other connections.
     pub(crate) fn send_except_linked(
         &mut self,
         cell: &KernelCell,
@@ -78,7 +78,7 @@ impl<O: Message> OutputRouter<O> {
         self.connected.extend(self.connections.take_new().into_iter().map(OutputLane::new));
     }
 
-    /// Passes on what waits. Ready when nothing is left.
+    /// Sends queued outputs. Ready when all lanes are empty.
     pub(crate) fn poll_flush(&mut self, cell: &KernelCell, cx: &mut Context<'_>) -> Poll<()> {
         let mut all_sent = true;
         for lane in std::iter::once(&mut self.ring).chain(&mut self.connected) {
@@ -88,14 +88,14 @@ impl<O: Message> OutputRouter<O> {
         if all_sent { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Makes what waits dead letters: the ring kernel is ending without them.
+    /// Turns queued outputs into dead letters, at the end of the ring kernel.
     pub(crate) fn dead_letter_backlog(&mut self, cell: &KernelCell) {
         for lane in std::iter::once(&mut self.ring).chain(&mut self.connected) {
             for (header, output) in lane.queued.drain(..) {
                 cell.dead_letter_output(
                     header,
                     output,
-                    String::from("the ring kernel ended while the output waited for room"),
+                    String::from("the ring kernel ended while the output waited for a free slot"),
                 );
             }
         }
