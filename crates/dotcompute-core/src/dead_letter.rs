@@ -1,4 +1,4 @@
-//! Messages that will never be handled: counted exactly, and the latest of them kept for inspection.
+//! Dead letters: messages that will never be handled. All are counted; the latest are stored for inspection.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -14,18 +14,18 @@ use crate::message::MessageHeader;
 
 /// A message that will never be handled.
 pub struct DeadLetter {
-    /// What happened, where, to which type of message.
+    /// The ring kernel, the type of the message, and the cause.
     pub fault: Fault,
-    /// The message's header.
+    /// The header of the message.
     pub header: MessageHeader,
-    /// When it was given up.
+    /// When it became a dead letter.
     pub when: SystemTime,
-    /// The message itself, where it still exists: a handler that panicked or failed has consumed its message.
+    /// The message itself, if it still exists: a handler that panicked or failed has consumed its message.
     pub message: Option<Box<dyn Any + Send>>,
 }
 
 impl DeadLetter {
-    /// Takes the message out, if it still exists and is a `M`; otherwise leaves everything as it is.
+    /// Takes the message if it still exists and is an `M`. Otherwise changes nothing.
     pub fn take_message<M: 'static>(&mut self) -> Option<M> {
         match self.message.take()?.downcast() {
             Ok(message) => Some(*message),
@@ -48,20 +48,20 @@ impl fmt::Debug for DeadLetter {
     }
 }
 
-/// What can be read about a dead letter without taking it.
+/// A dead letter without its message.
 #[derive(Debug, Clone)]
 pub struct DeadLetterInfo {
-    /// What happened, where, to which type of message.
+    /// The ring kernel, the type of the message, and the cause.
     pub fault: Fault,
-    /// The message's header.
+    /// The header of the message.
     pub header: MessageHeader,
-    /// When it was given up.
+    /// When it became a dead letter.
     pub when: SystemTime,
     /// Whether the message itself still exists.
     pub holds_message: bool,
 }
 
-/// A runtime's dead letters: the latest are kept, all are counted.
+/// The dead letters of a runtime: stores the latest, counts all.
 #[derive(Debug)]
 pub(crate) struct DeadLetters {
     capacity: usize,
@@ -86,7 +86,7 @@ impl DeadLetters {
             }
             oldest
         };
-        // Dropped after the lock is released: a message's own `drop` may take its time.
+        // Dropped after the lock is released: the message's own `drop` may be slow.
         drop(dropped);
     }
 
@@ -109,7 +109,7 @@ impl DeadLetters {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<DeadLetter>> {
-        // A poisoned queue is still a queue: no invariant spans its elements.
+        // A poisoned queue is still consistent: no invariant spans its elements.
         self.letters.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_the_latest_and_counts_all() {
+    fn stores_the_latest_and_counts_all() {
         let dead_letters = DeadLetters::new(2);
         for value in 0u8..5 {
             dead_letters.add(fault(), MessageHeader::new(), Some(Box::new(value)));
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_of_another_type_is_not_lost_by_asking() {
+    fn taking_a_message_as_another_type_leaves_it_in_the_dead_letter() {
         let dead_letters = DeadLetters::new(1);
         dead_letters.add(fault(), MessageHeader::new(), Some(Box::new(7u8)));
         let mut letter = dead_letters.take().pop().unwrap();

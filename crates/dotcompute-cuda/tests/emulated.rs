@@ -447,7 +447,7 @@ fn who_does_not_make_way_in_time_is_named_and_goes_on() {
     slow.tell(number(400_000_000)).unwrap();
     slow.receive_timeout(PATIENCE).unwrap();
     let refused = runtime.quiesced(Duration::from_millis(20), || unreachable!()).unwrap_err().to_string();
-    assert!(refused.contains("slow had not come to a message boundary"), "{refused}");
+    assert!(refused.contains("slow did not reach a message boundary"), "{refused}");
     slow.tell(number(0)).unwrap();
     slow.receive_timeout(PATIENCE).unwrap();
     assert_eq!(runtime.quiesced(PATIENCE, || 7).unwrap(), 7);

@@ -1,4 +1,4 @@
-//! The CPU backend: ring kernels as tasks, on a pool of workers or on threads of their own.
+//! The CPU backend: runs drivers on a pool of workers or on dedicated threads.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
@@ -18,7 +18,7 @@ use super::residency::{Residency, Resident};
 use super::shared_task::SharedTask;
 use crate::options::Placement;
 
-/// Threads of this process.
+/// Runs ring kernels on threads of this process.
 pub(crate) struct CpuBackend {
     workers: usize,
     /// Started by the first ring kernel placed on it.
@@ -35,7 +35,7 @@ impl CpuBackend {
             return Ok(pool);
         }
         let pool = Pool::start(self.workers)?;
-        // Another launch may have been quicker; the pool that lost stops its workers when dropped.
+        // Another launch may have started a pool meanwhile; this pool then stops its workers when dropped.
         Ok(self.pool.get_or_init(|| pool))
     }
 }
@@ -50,7 +50,7 @@ impl Backend for CpuBackend {
             return Err(BackendError::Unsupported {
                 backend: BackendKind::Cpu,
                 problem: String::from(
-                    "its handler is code for a device; give the runtime a device's backend",
+                    "its handler is code for a device; set a device with `RuntimeOptions::device`",
                 ),
             });
         };
@@ -75,8 +75,8 @@ impl Backend for CpuBackend {
 
 /// A shared pool of worker threads.
 ///
-/// Scheduling tasks on threads is not what this project is about, so it is the work of `async-executor`, smol's small and
-/// well-kept executor: a task costs its own memory and about a hundred bytes, and nothing while idle.
+/// Scheduling is left to `async-executor`, the small executor of smol: a task costs its own memory and about a hundred bytes, and no CPU
+/// time while idle.
 struct Pool {
     executor: Arc<Executor<'static>>,
     stop: Arc<StopSignal>,
@@ -102,12 +102,12 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.stop.trigger();
-        // Workers are not joined: one may be inside a handler that never returns. The tasks they leave are dropped with the
-        // executor, by whoever lets go of it last, and become `Terminated` by that.
+        // Workers are not joined: one may be in a handler that never returns. The remaining tasks are dropped with the last reference
+        // to the executor, and their ring kernels become `Terminated`.
     }
 }
 
-/// Tells the workers to stop.
+/// Stops the workers.
 struct StopSignal {
     triggered: AtomicBool,
     workers: WaitList,
@@ -136,7 +136,7 @@ impl StopSignal {
     }
 }
 
-/// A ring kernel on the pool: it holds nothing that outlives its task.
+/// Residency of a ring kernel on the pool, which holds nothing that outlives its task.
 struct PoolResidency(Arc<SharedTask>);
 
 impl Residency for PoolResidency {
@@ -149,7 +149,7 @@ impl Residency for PoolResidency {
     }
 }
 
-/// A ring kernel on a thread of its own.
+/// Residency of a ring kernel on a dedicated thread.
 struct ThreadResidency {
     exited: Arc<(Mutex<bool>, Condvar)>,
 }
@@ -165,12 +165,12 @@ impl ThreadResidency {
         let run = move || {
             let _at_exit = exit_guard;
             if let Some(core) = core {
-                // Allowed a moment ago; should it be forbidden now, the ring kernel runs all the same.
+                // The core was available a moment ago. If setting the affinity fails now, the ring kernel runs without it.
                 core_affinity::set_for_current(core);
             }
             run_to_end(task);
         };
-        // The operating system shows 15 bytes of it.
+        // Linux shows only 15 bytes of a thread name.
         let thread =
             std::thread::Builder::new().name(kernel.chars().filter(|&c| c != '\0').take(15).collect());
         thread.spawn(run).map_err(|source| BackendError::Thread { source })?;
@@ -201,7 +201,7 @@ impl Drop for ExitFlagGuard {
     }
 }
 
-/// Polls a task on this thread until it is done, sleeping while it waits.
+/// Polls a task on this thread until it is ready, parking while it is pending.
 fn run_to_end(mut task: HostTask) {
     let waker = thread_waker();
     let mut cx = Context::from_waker(&waker);

@@ -61,7 +61,8 @@ impl<O> Connections<O> {
     {
         self.clone.get_or_init(|| O::clone);
         self.new.lock().unwrap_or_else(PoisonError::into_inner).push((sink, link));
-        // SYNC POINT: connection-added (caller). Release: pairs with the acquire load in `count`; publishes the sink and the clone function.
+        // SYNC POINT: connection-added (caller). Release: pairs with the acquire load in `count`; publishes the sink and the clone
+        // function.
         self.added.fetch_add(1, Ordering::Release);
     }
 }

@@ -53,7 +53,8 @@ impl dyn AnyKernel + '_ {
         let _guard = cell.lifecycle_lock();
         match cell.lifecycle.get() {
             State::Active => {
-                // SYNC POINT: pause-confirmation (caller). Issues the command under the lock; the caller then waits for the state. Pairs with
+                // SYNC POINT: pause-confirmation (caller). Issues the command under the lock; the caller then waits for the state. Pairs
+                // with
                 // `KernelCell::confirm_paused`.
                 self.command(Command::Pause);
                 Ok(())

@@ -54,7 +54,8 @@ impl<O: Message> OutputRing<O> {
     pub(crate) fn push(&self, output: Received<O>) -> Result<(), PushError<Received<O>>> {
         let band = Band::of(output.header.priority.get());
         self.ends().sender.try_push(band, output)?;
-        // SYNC POINT: output-waiter (ring kernel). Fills a slot, then wakes. Pairs with `OutputWaiter::poll`, which registers, then rechecks.
+        // SYNC POINT: output-waiter (ring kernel). Fills a slot, then wakes. Pairs with `OutputWaiter::poll`, which registers, then
+        // rechecks.
         self.readers.notify_all();
         Ok(())
     }

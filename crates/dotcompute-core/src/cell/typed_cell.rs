@@ -76,7 +76,8 @@ impl<I: Message, O: Message> TypedCell<I, O> {
         self.device_residency.get().is_some()
     }
 
-    /// Pushes an envelope into the mailbox through `sender`, which must belong to this ring kernel. A dropped message becomes a dead letter.
+    /// Pushes an envelope into the mailbox through `sender`, which must belong to this ring kernel. A dropped message becomes a dead
+    /// letter.
     #[inline]
     pub(crate) fn post(
         &self,

@@ -1,7 +1,7 @@
-//! Attending to a ring kernel on a device: the task on the host that posts its messages, takes its events and keeps its books.
+//! Device proxy: the host task that represents a ring kernel on a device. It posts messages, polls events and does the accounting.
 //!
-//! It runs no user code, so that askers may run it in a worker's place at any time ([`SharedTask`](crate::backend::SharedTask)): whoever waits for an
-//! answer polls the device himself, and no hop lies between.
+//! It runs no user code, so a caller may run it inline ([`SharedTask`](crate::backend::SharedTask)): a caller that waits for a reply polls
+//! the device itself, without a thread hop.
 
 mod links;
 
@@ -27,7 +27,7 @@ use crate::message::record::DeviceRecord;
 use crate::message::{MessageHeader, Priority};
 use crate::supervision::{Decision, Supervision, Supervisor};
 
-/// What a device has to do by itself after a fault, for this supervision to come out as it does on the host.
+/// Returns what a device must do by itself after a fault, so that this supervision has the same effect as on the host.
 pub(crate) fn after_fault(supervision: Supervision) -> AfterFault {
     match supervision {
         Supervision::Resume => AfterFault::Continue,
@@ -35,44 +35,44 @@ pub(crate) fn after_fault(supervision: Supervision) -> AfterFault {
     }
 }
 
-/// A message that was posted and is not done with.
+/// A message that was posted to the device and is not completed.
 struct Posted<I, O> {
-    /// None once its handler has reported an error: it is a dead letter then.
+    /// `None` once its handler has reported an error: it is a dead letter then.
     in_flight: Option<InFlight<O>>,
-    /// For the dead letter that it becomes if the device never comes to it.
+    /// For the dead letter that it becomes if the device does not handle it.
     message: I,
 }
 
-/// What the attendant is about.
+/// What the proxy does at present.
 enum Phase {
-    /// Posting messages and taking events.
+    /// Posting messages and polling events.
     Serving,
     /// Waiting until the device pauses.
     Pausing,
-    /// Waiting until the device pauses, to read or write the state and go on.
+    /// Waiting until the device pauses, to read or write the state and continue.
     PausingForState,
-    /// Waiting before a restart; none if it is due.
+    /// Waiting before a restart. `None` if the restart is due.
     BackingOff(Option<Delay>),
-    /// Waiting until the device has stopped, to end like this.
+    /// Waiting until the device has stopped, to end with this result.
     Stopping { to: State, reason: Reason, cause: Cow<'static, str> },
 }
 
-/// The task of one ring kernel on a device.
+/// The future of one ring kernel on a device.
 pub(crate) struct DeviceProxy<I: DeviceRecord, O: DeviceRecord> {
     inbox: Inbox<I, O>,
-    /// None once it has ended.
+    /// `None` once the ring kernel has ended.
     port: Option<Box<dyn DevicePort>>,
     posted: VecDeque<Posted<I, O>>,
-    /// The ticket of the first of them.
+    /// Sequence number of the first posted message.
     first_sequence: u64,
     last_command: Option<DeviceCommand>,
     phase: Phase,
     supervisor: Supervisor,
-    /// Until the next look at what wakes nobody.
+    /// Time until the next check of conditions that wake no task.
     recheck_timer: Option<Delay>,
 }
 
-// Nothing in an attendant is pinned.
+// Nothing in a device proxy is pinned.
 impl<I: DeviceRecord, O: DeviceRecord> Unpin for DeviceProxy<I, O> {}
 
 impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
@@ -95,10 +95,10 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
         let outputs_blocked =
             router.has_backlog() && router.poll_flush(&self.inbox.ctx.cell, cx).is_pending();
         let Some(port) = &self.port else { return PollStep::Done };
-        // Looked at before the events: those that led to the state are taken before it is acted upon.
+        // Read the state before the events: events that precede a state are then processed before the state is acted upon.
         let state = port.state();
-        // Held up by its outputs, it leaves the events where they are, and the device holds its messages back: unless the device is to
-        // come to a message boundary, which it does not while a handler waits for room.
+        // While blocked on output, the proxy leaves events in the ring, and thereby the device delays further messages. It polls events
+        // nevertheless if the device is to reach a message boundary: a handler that waits for event slots would never reach one.
         let polls_events = !outputs_blocked || !matches!(self.phase, Phase::Serving) || port.is_quiescing();
         if polls_events {
             match self.take_event() {
@@ -111,7 +111,7 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
             (DeviceState::Lost(problem), _) => self.fail_lost(&problem),
             (DeviceState::Stopped, Phase::Stopping { .. }) => self.stopped(cx),
             (DeviceState::Stopped, _) => self.fail_lost("it left the device without a command"),
-            // One that held after a fault has had its state made anew by now, and need not run to pause.
+            // A kernel in `Faulted` has had its state rebuilt by now. It need not run to pause.
             (DeviceState::Paused | DeviceState::Faulted, Phase::Pausing) => {
                 self.phase = Phase::Serving;
                 PollStep::Continue
@@ -133,7 +133,7 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
             }
             (state, Phase::Serving) => self.step_serving(state, outputs_blocked, polls_events, cx),
             (state, Phase::Pausing) => {
-                // An end does not wait for the pause.
+                // A termination does not wait for the pause.
                 if self.inbox.poll_new_command(cx).is_ready() {
                     self.phase = Phase::Serving;
                     return PollStep::Continue;
@@ -157,7 +157,7 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
                 self.command(DeviceCommand::Pause);
                 self.phase = Phase::PausingForState;
             } else {
-                // Paused by the runtime, or not begun: there is no message in hand.
+                // Paused by the runtime, or not activated yet: no message is being handled.
                 self.serve_state_requests();
             }
             return PollStep::Continue;
@@ -166,7 +166,7 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
         let draining = self.inbox.is_draining();
         if draining {
             links_are_done = self.close_links() == Some(0);
-            // What was posted or linked is handled first, also by one that is paused.
+            // Posted and linked messages are handled first, also if the ring kernel is paused.
             if !self.posted.is_empty() || !links_are_done {
                 self.ensure_running();
             }
@@ -195,7 +195,7 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
                 return PollStep::Continue;
             }
             Poll::Ready(InboxEvent::Aborted) => return self.stop(State::Terminated, Reason::Aborted, ""),
-            // Told to since the look above: its links come first.
+            // `Drain` was issued after the check above: close the links first.
             Poll::Ready(InboxEvent::Drained) if !draining => return PollStep::Continue,
             Poll::Ready(InboxEvent::Drained)
                 if self.posted.is_empty() && !outputs_blocked && links_are_done =>
@@ -214,7 +214,7 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
         self.inbox.cell.untyped.state_requests.are_pending()
     }
 
-    /// Reads and writes the state as was asked, between two messages.
+    /// Serves checkpoint and restore requests, between two messages.
     #[cold]
     fn serve_state_requests(&mut self) {
         let Some(port) = &mut self.port else { return };
@@ -223,7 +223,7 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
                 None => port.read_state(),
                 Some(bytes) => port.write_state(&bytes).map(|()| Vec::new()),
             };
-            // Who has stopped waiting has been told so.
+            // An error means that the caller no longer waits; its own call has already returned an error.
             let _ = reply.send(result.map_err(|error| error.to_string()));
         }
     }
@@ -253,7 +253,7 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
         }
     }
 
-    /// Takes one event, if there is one. The error says what a device has done that cannot be.
+    /// Processes one event, if there is one. An error describes a violation of the protocol by the device.
     fn take_event(&mut self) -> Result<bool, String> {
         let Some(event) = self.port.as_mut().and_then(|port| port.next_event()) else { return Ok(false) };
         match event {
@@ -297,19 +297,19 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
         Ok(true)
     }
 
-    /// Finishes the messages below this ticket.
+    /// Completes the messages with sequence numbers below `up_to`.
     fn complete_up_to(&mut self, up_to: u64, handler_time: Option<Duration>) -> Result<(), String> {
         let count = up_to.checked_sub(self.first_sequence).filter(|&count| count <= self.posted.len() as u64);
         let Some(count) = count else {
             let (first_sequence, posted) = (self.first_sequence, self.posted.len());
             return Err(format!(
-                "it reported {up_to} messages as done, of {posted} from number {first_sequence} on"
+                "it reported the messages up to {up_to} as done; {posted} are posted, from {first_sequence} on"
             ));
         };
         for done in self.posted.drain(..count as usize) {
             if let Some(in_flight) = done.in_flight {
                 self.inbox.resume_current(in_flight);
-                // The device knows only the sum.
+                // The device measures only the sum.
                 self.inbox.complete_after(handler_time.map(|handler_time| handler_time / count as u32));
             }
         }
@@ -317,7 +317,7 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
         Ok(())
     }
 
-    /// The handler has reported an error: decides how to go on.
+    /// The handler has reported an error: applies the supervision policy.
     #[cold]
     fn apply_supervision(&mut self, cause: &str) {
         if matches!(self.phase, Phase::Stopping { .. }) {
@@ -335,7 +335,7 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
         }
     }
 
-    /// Makes the state anew once the backoff is over and the device holds. An abort cuts the backoff short.
+    /// Rebuilds the state once the backoff has passed and the device holds. An abort ends the backoff early.
     #[cold]
     fn poll_backoff(&mut self, cx: &mut TaskContext<'_>) -> PollStep {
         if self.inbox.is_aborted() {
@@ -353,7 +353,7 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
         }
         let state = self.port.as_ref().map(|port| port.state());
         if let Some(state @ (DeviceState::Running | DeviceState::Launched | DeviceState::Paused)) = state {
-            // Its last batch is not over yet.
+            // The last batch is not finished.
             return self.register_and_recheck(&state, true, cx);
         }
         let reset = self.port.as_mut().map_or(Ok(()), |port| port.reset_state());
@@ -361,7 +361,7 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
             return self.stop(State::Failed, Reason::KernelFailed, &error.to_string());
         }
         self.phase = Phase::Serving;
-        // Whatever it was commanded before, it holds now.
+        // The device holds after a reset, whatever its last command was.
         self.last_command = None;
         if self.inbox.is_activated() {
             self.command(DeviceCommand::Run);
@@ -369,7 +369,7 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
         PollStep::Continue
     }
 
-    /// Has the device stop, to end like this.
+    /// Commands the device to stop, and to end with this result.
     fn stop(&mut self, to: State, reason: Reason, cause: &str) -> PollStep {
         self.command(DeviceCommand::Stop);
         self.close_links();
@@ -378,7 +378,7 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
     }
 
     fn stopped(&mut self, cx: &mut TaskContext<'_>) -> PollStep {
-        // Nobody may send to one that has ended.
+        // A ring kernel ends only after every link to it is closed: no peer may send to an ended one.
         if self.close_links().is_none() {
             return if self.poll_recheck_timer(cx) { PollStep::Continue } else { PollStep::Pending };
         }
@@ -396,14 +396,14 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
     fn end(&mut self, to: State, reason: Reason, cause: &str) -> PollStep {
         self.inbox.cell.untyped.state_requests.close();
         self.settle_link_accounting(reason, cause);
-        // The device goes first: who sees the ring kernel ended may rely on its resources being free.
+        // Drop the port first: a caller that sees the ended state may rely on the device's resources being free.
         self.port = None;
         self.dead_letter_posted(reason, cause);
         self.inbox.end(to, reason, cause);
         PollStep::Done
     }
 
-    /// What the device never came to becomes dead letters.
+    /// Turns messages that the device has not handled into dead letters.
     fn dead_letter_posted(&mut self, reason: Reason, cause: &str) {
         for Posted { in_flight, message } in self.posted.drain(..) {
             if let Some(InFlight { current, .. }) = in_flight {
@@ -419,7 +419,10 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
         }
     }
 
-    /// Waits for the device, unless it has something to say already.
+    /// Registers the task's waker, then rechecks: returns `Continue` if something has happened meanwhile.
+    ///
+    /// SYNC POINT: state-request (device proxy) and device-event (device proxy). Pairs with `KernelHandle::request_state`, which enqueues,
+    /// then notifies, and with the backend's watcher behind `DevicePort::register_waker`.
     fn register_and_recheck(
         &mut self,
         known: &DeviceState,
@@ -435,7 +438,7 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
     }
 }
 
-/// The place of a message among those posted.
+/// Returns the index of a message among those posted.
 fn posted_index<I, O>(
     posted: &VecDeque<Posted<I, O>>,
     first_sequence: u64,
@@ -444,7 +447,7 @@ fn posted_index<I, O>(
     let posted_index =
         sequence.checked_sub(first_sequence).filter(|&posted_index| posted_index < posted.len() as u64);
     posted_index.map(|posted_index| posted_index as usize).ok_or_else(|| {
-        format!("it reported on message {sequence}, of {} from number {first_sequence} on", posted.len())
+        format!("it reported on message {sequence}; {} are posted, from {first_sequence} on", posted.len())
     })
 }
 
@@ -454,11 +457,11 @@ fn returned(code: i32) -> String {
 
 fn record<T: DeviceRecord>(bytes: &[u8]) -> Result<T, String> {
     T::from_record_bytes(bytes).ok_or_else(|| {
-        format!("it gave {} bytes as a `{}`, which has another size", bytes.len(), T::TYPE_NAME)
+        format!("it sent {} bytes as a `{}`, which has a different size", bytes.len(), T::TYPE_NAME)
     })
 }
 
-/// An output, and the message that caused it.
+/// Decodes an output and finds the message that caused it.
 fn find<'a, I, O: DeviceRecord>(
     posted: &'a mut VecDeque<Posted<I, O>>,
     first_sequence: u64,
@@ -499,7 +502,7 @@ impl<I: DeviceRecord, O: DeviceRecord> Future for DeviceProxy<I, O> {
 }
 
 impl<I: DeviceRecord, O: DeviceRecord> Drop for DeviceProxy<I, O> {
-    /// Reached without an end only when the runtime is dropped with the ring kernel alive.
+    /// No `end` before this only if the runtime is dropped while the ring kernel is alive.
     fn drop(&mut self) {
         self.inbox.cell.untyped.state_requests.close();
         self.settle_link_accounting(Reason::Aborted, "the runtime was dropped");

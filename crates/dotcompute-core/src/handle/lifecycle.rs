@@ -28,7 +28,8 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     ///
     /// # Errors
     ///
-    /// [`LifecycleError`]: the ring kernel is not `Active`, or did not reach a message boundary in time. It then pauses when it reaches one.
+    /// [`LifecycleError`]: the ring kernel is not `Active`, or did not reach a message boundary in time. It then pauses when it reaches
+    /// one.
     pub fn deactivate(&self, timeout: Duration) -> Result<(), LifecycleError> {
         self.any_kernel().deactivate(timeout)
     }

@@ -157,8 +157,8 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     /// Only the thread differs. Messages are still handled one at a time and in order, a panic or an error still ends at the message
     /// boundary, and the accounting is the same. If the ring kernel is busy or has a dedicated thread, the ask is an ordinary one.
     ///
-    /// This is not the default, because the caller runs the handler itself: [`abort`](Self::abort) cannot release a caller whose handler does
-    /// not return. An ask with a timeout never runs a handler inline, since it could not leave the handler in time.
+    /// This is not the default, because the caller runs the handler itself: [`abort`](Self::abort) cannot release a caller whose handler
+    /// does not return. An ask with a timeout never runs a handler inline, since it could not leave the handler in time.
     ///
     /// ```
     /// # use dotcompute_core::error::HandlerResult;

@@ -17,8 +17,8 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     /// Sends a request and returns a [`PendingAsk`] that waits for the reply: for callers that interleave the wait with other work, such
     /// as checking for signals.
     ///
-    /// The future is ready at once unless the mailbox is full and the backpressure blocks. `handle` may be a reference, or an owning pointer
-    /// such as `Arc` for a pending ask that outlives the call.
+    /// The future is ready at once unless the mailbox is full and the backpressure blocks. `handle` may be a reference, or an owning
+    /// pointer such as `Arc` for a pending ask that outlives the call.
     ///
     /// ```
     /// # use dotcompute_core::error::HandlerResult;

@@ -94,8 +94,8 @@ impl<O: Message> Context<O> {
 
     /// Sends an output: to every connected ring kernel, or to the output ring that `receive` reads.
     ///
-    /// Never waits. An output without a free slot is queued, and this ring kernel takes its next message after the queue is empty. An output
-    /// ring that is never read therefore blocks its ring kernel in time, and then the senders of that ring kernel.
+    /// Never waits. An output without a free slot is queued, and this ring kernel takes its next message after the queue is empty. An
+    /// output ring that is never read therefore blocks its ring kernel in time, and then the senders of that ring kernel.
     ///
     /// The output has a new id, and the priority of the current message. Its `correlation_id` is the id of the current message.
     #[inline]

@@ -1,4 +1,4 @@
-//! Launching: taking the name, the rings, and the place to run.
+//! Launching: registers the name, creates mailbox and output ring, and places the driver.
 
 use std::sync::{Arc, Weak};
 
@@ -44,13 +44,13 @@ impl Runtime {
         self.launch_with(name, KernelOptions::default(), factory)
     }
 
-    /// Launches a ring kernel in handler form: makes its state with `factory`, its rings and its thread or task. It handles nothing,
-    /// and nothing may be sent to it, until it is [activated](KernelHandle::activate). The factory is kept for restarts.
+    /// Launches a ring kernel in handler form: creates its state with `factory`, its rings, and its thread or task. It handles no messages
+    /// and accepts none until it is [activated](KernelHandle::activate). The factory is called again for restarts.
     ///
     /// # Errors
     ///
-    /// [`LaunchError`]: the name is empty or taken, a capacity is zero or too large, there is no thread or core for it, the factory
-    /// panicked, or the runtime is shut down. No resource is held then.
+    /// [`LaunchError`]: the name is empty or in use, a capacity is zero or too large, no thread or core is available, the factory panicked,
+    /// or the runtime is shut down. No resource is held then.
     pub fn launch_with<K, F>(
         &self,
         name: &str,
@@ -74,8 +74,8 @@ impl Runtime {
         self.launch_task(cell, Program::Host(Box::pin(HandlerDriver::new(inbox, kernel, factory))), None)
     }
 
-    /// Launches a ring kernel in loop form: an async function that receives and sends until it is told to stop. It is first called
-    /// at activation, and again by supervision after a panic or an error.
+    /// Launches a ring kernel in loop form: an async function that receives and sends until it is told to stop. The function is first
+    /// called at activation, and again by supervision after a panic or an error.
     ///
     /// ```
     /// # use dotcompute_core::options::KernelOptions;
@@ -111,7 +111,7 @@ impl Runtime {
         self.launch_boxed_loop(name, options, Box::new(move |ctx| Box::pin(body(ctx))))
     }
 
-    /// Launches a ring kernel in loop form on a thread of its own: a plain function that may block.
+    /// Launches a ring kernel in loop form on a dedicated thread: a plain function that may block.
     ///
     /// ```
     /// # use dotcompute_core::options::KernelOptions;
@@ -147,7 +147,7 @@ impl Runtime {
         if options.placement == Placement::Pool {
             return Err(LaunchError::Options {
                 kernel: name.into(),
-                problem: "a loop that blocks is placed on the shared pool, where it would keep a worker from all others",
+                problem: "a blocking loop is placed on the shared pool, where it would block a worker",
                 advice: "use `KernelOptions::dedicated` or `pinned`, or write it as an async loop",
             });
         }
@@ -173,7 +173,7 @@ impl Runtime {
         self.launch_task(cell, Program::Host(Box::pin(LoopDriver::new(inbox, factory))), None)
     }
 
-    /// Makes the rings and takes the name.
+    /// Creates the rings and registers the name.
     fn reserve<I: Message, O: Message>(
         &self,
         name: &str,
@@ -187,8 +187,8 @@ impl Runtime {
             Backpressure::DropOldest => mailbox::Overflow::DropOldest,
             _ => mailbox::Overflow::Reject,
         };
-        // A thread of its own sleeps rarely and is sent to often: its senders should not pay for a full fence. A task on the pool
-        // goes idle at every lull, and a barrier across all threads each time would cost more than the fences.
+        // A dedicated thread parks rarely and gets many messages, so its senders should not pay for a full fence. A task on the pool goes
+        // idle at every pause in the traffic, and a process-wide barrier each time would cost more than the senders' fences.
         let fence = match options.placement {
             Placement::Pool => Fence::Symmetric,
             Placement::Dedicated | Placement::Pinned(_) => Fence::Asymmetric,
@@ -212,15 +212,15 @@ impl Runtime {
         Ok((cell, receiver))
     }
 
-    /// Launches a ring kernel on the runtime's device. It handles nothing until it is [activated](KernelHandle::activate); from then
-    /// on its handle cannot be told from that of a ring kernel on a thread.
+    /// Launches a ring kernel on the runtime's device. It handles no messages until it is [activated](KernelHandle::activate). Its handle
+    /// behaves like that of a ring kernel on the host.
     ///
-    /// `options` place the task that attends to it on the host: on the pool, or on a thread of its own.
+    /// `options` place its device proxy on the host: on the pool, or on a dedicated thread.
     ///
     /// # Errors
     ///
-    /// As for [`launch_with`](Self::launch_with), and [`BackendError`] if there is no device, if the handler does not compile, or if it does
-    /// not fit. No resource is held then.
+    /// As for [`launch_with`](Self::launch_with), and [`BackendError`] if there is no device, or the handler does not compile or does not
+    /// fit. No resource is held then.
     pub fn launch_on_device<I: DeviceRecord, O: DeviceRecord>(
         &self,
         name: &str,
@@ -229,7 +229,7 @@ impl Runtime {
     ) -> Result<KernelHandle<I, O>, LaunchError> {
         let after_fault = device_proxy::after_fault(options.supervision);
         let (cell, receiver) = self.reserve::<I, O>(name, options)?;
-        // Made now, so that giving up from here on ends the ring kernel.
+        // Created first: dropping the inbox on an error ends the ring kernel.
         let inbox = Inbox::new(Arc::clone(&cell), receiver);
         let program = Program::Device(Box::new(kernel.into_program(after_fault)));
         let device = self.device.as_ref().ok_or_else(no_device);
@@ -255,7 +255,7 @@ impl Runtime {
         match self.cpu.launch(plan) {
             Ok(Resident { residency, .. }) => {
                 cell.set_residency(residency, device);
-                // Created until now; only a shutdown at this very moment could have changed it.
+                // The state is `Created`, unless the runtime is being shut down at this moment.
                 let _ = untyped.lifecycle.transition(State::Launched, |state| state == State::Created);
                 Ok(KernelHandle::new(cell))
             }
@@ -272,22 +272,22 @@ impl Runtime {
 fn no_device() -> BackendError {
     BackendError::Unavailable {
         backend: BackendKind::Cuda,
-        missing: String::from("this runtime was made without a device"),
-        advice: String::from("give it one with `RuntimeOptions::device`"),
+        missing: String::from("this runtime was created without a device"),
+        advice: String::from("set one with `RuntimeOptions::device`"),
     }
 }
 
-/// The runtime's hold on a ring kernel on a device, and the way to it.
+/// Residency and port of a ring kernel on a device.
 type OnDevice = (Box<dyn Residency>, Box<dyn DevicePort>);
 
-/// Makes a program resident on a device.
+/// Launches a program on a device.
 fn launch_on(device: &dyn Backend, untyped: &KernelCell, program: Program) -> Result<OnDevice, BackendError> {
     let plan =
         LaunchPlan { kernel: Arc::clone(&untyped.name), placement: untyped.options.placement, program };
     let Resident { residency, port } = device.launch(plan)?;
     let port = port.ok_or_else(|| BackendError::Unsupported {
         backend: device.kind(),
-        problem: String::from("it gave no port for a device program: it is not a device's backend"),
+        problem: String::from("it returned no port for a device program: it is not the backend of a device"),
     })?;
     Ok((residency, port))
 }

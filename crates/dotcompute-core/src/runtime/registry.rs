@@ -1,4 +1,4 @@
-//! Which ring kernels a runtime has: by name, and in the order in which they feed each other.
+//! The ring kernels of a runtime: by name, and in topological order of their connections.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,7 @@ use crate::cell::any_kernel::AnyKernel;
 use crate::cell::kernel_cell::{KernelCell, Unregister};
 use crate::error::LaunchError;
 
-/// The names in use.
+/// The ring kernels by name.
 #[derive(Default)]
 pub(crate) struct Registry {
     kernels: Mutex<HashMap<Arc<str>, Arc<dyn AnyKernel>>>,
@@ -20,11 +20,11 @@ impl Registry {
         self.kernels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the name, or says why not. A failed ring kernel's name may be taken over.
+    /// Registers a ring kernel, or returns why its name cannot be used. The name of a failed ring kernel may be reused.
     pub(super) fn add(&self, kernel: Arc<dyn AnyKernel>) -> Result<(), LaunchError> {
         let name = Arc::clone(&kernel.cell().name);
         let mut kernels = self.lock();
-        // Looked at under the lock that `close` takes after setting it: what is added is also shut down.
+        // Checked under the lock that `close` takes after setting the flag: a ring kernel added here is also shut down.
         if self.closed.load(Ordering::Acquire) {
             return Err(LaunchError::RuntimeClosed { kernel: name });
         }
@@ -57,7 +57,7 @@ impl Unregister for Registry {
     }
 }
 
-/// Sorts ring kernels so that each comes before those it feeds. Those in a circle come last, in any order.
+/// Sorts ring kernels so that each precedes its downstream ring kernels. Those in a cycle come last, in any order.
 pub(super) fn topological_order(kernels: Vec<Arc<dyn AnyKernel>>) -> Vec<Arc<dyn AnyKernel>> {
     let mut upstream_counts: HashMap<Arc<str>, usize> = HashMap::new();
     let downstream: Vec<Vec<Arc<str>>> = kernels

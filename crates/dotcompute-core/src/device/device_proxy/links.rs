@@ -1,4 +1,4 @@
-//! What an attendant does about links: messages that reach its ring kernel without it.
+//! The device proxy's part in links, whose messages bypass it: closing, draining and accounting.
 
 use std::any::Any;
 use std::future::Future;
@@ -14,16 +14,16 @@ use crate::fault::Reason;
 use crate::message::MessageHeader;
 use crate::message::record::DeviceRecord;
 
-/// Between two looks at what wakes nobody: whether links are closed.
+/// Interval between checks whether links are closed, which wakes no task.
 const LINK_POLL_INTERVAL: Duration = Duration::from_micros(200);
 
 impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
-    /// Closes the links that lead here. None while somebody may still send; then how many messages wait in them.
+    /// Closes the links to this ring kernel. `None` while a peer may still send; then the number of messages queued in them.
     pub(super) fn close_links(&mut self) -> Option<u64> {
         self.port.as_mut().map_or(Some(0), |port| port.close_links())
     }
 
-    /// Arranges to look again in a moment, for what wakes nobody. True if the moment is now.
+    /// Arms the recheck timer. Returns `true` when it is due.
     pub(super) fn poll_recheck_timer(&mut self, cx: &mut TaskContext<'_>) -> bool {
         let recheck_timer = self.recheck_timer.get_or_insert_with(|| Delay::new(LINK_POLL_INTERVAL));
         let is_due = Pin::new(recheck_timer).poll(cx).is_ready();
@@ -33,7 +33,7 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
         is_due
     }
 
-    /// What waits in links becomes dead letters, and nothing is counted any more.
+    /// Turns messages queued in links into dead letters, and stores the final counts.
     pub(super) fn settle_link_accounting(&mut self, reason: Reason, cause: &str) {
         let cell = Arc::clone(&self.inbox.cell.untyped);
         if cell.links.peer().is_none() {
@@ -49,7 +49,7 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
         if remaining > 0
             && let Some(port) = &mut self.port
         {
-            // What cannot be read is counted all the same.
+            // Messages that cannot be read are dead letters without a body.
             let _ = port.drain_links(&mut |bytes| {
                 if let (Some(message), Some(decremented)) =
                     (I::from_record_bytes(bytes), remaining.checked_sub(1))
