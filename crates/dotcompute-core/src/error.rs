@@ -28,7 +28,7 @@ pub enum LaunchError {
     EmptyName,
     /// The name is in use.
     #[error(
-        "launching ring kernel `{kernel}`: the name is in use by one that is {state}; choose another name or terminate that one first"
+        "launching ring kernel `{kernel}`: the name is in use, by a ring kernel that is {state}; choose another name or terminate that one first"
     )]
     DuplicateName {
         /// The name.

@@ -126,6 +126,7 @@ impl StateCell {
     }
 
     pub(crate) fn set_command(&self, command: Command) {
+        // Release: pairs with the acquire load in `command`.
         self.command.store(command as u8, Ordering::Release);
     }
 

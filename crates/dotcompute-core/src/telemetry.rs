@@ -192,7 +192,7 @@ impl Latencies {
     }
 }
 
-/// Creates a histogram with a fixed range. One that grows would allocate while messages are handled.
+/// Creates a histogram with a fixed range. A growing range would allocate while messages are handled.
 fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, MAX_LATENCY.as_nanos() as u64, 2)
         .expect("the bounds are in order, and two significant digits within the crate's 0 to 5")

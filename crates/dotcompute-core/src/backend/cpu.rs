@@ -121,6 +121,7 @@ impl Default for StopSignal {
 
 impl StopSignal {
     fn trigger(&self) {
+        // SYNC POINT: pool-stop (runtime). Stores, then wakes. Release: pairs with the acquire load in `wait`.
         self.triggered.store(true, Ordering::Release);
         self.workers.notify_all();
     }
@@ -128,6 +129,7 @@ impl StopSignal {
     async fn wait(&self) {
         let mut token = WaitToken::default();
         std::future::poll_fn(|cx| {
+            // SYNC POINT: pool-stop (worker). Registers, then rechecks. Pairs with `trigger`.
             self.workers.register(&mut token, cx.waker());
             if self.triggered.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
         })

@@ -303,11 +303,11 @@ pub trait DevicePort: Send {
         false
     }
 
-    /// Registers `waker`, which is woken on a change of state, on a quiesce and, if `takes_events`, on an event.
+    /// Registers `waker`, which is woken on a change of state, on a quiesce and, if `polls_events`, on an event.
     ///
     /// SYNC POINT: device-event (port). The caller rechecks these three conditions after this returns; see
     /// `DeviceProxy::register_and_recheck`.
-    fn register_waker(&mut self, waker: &Waker, takes_events: bool);
+    fn register_waker(&mut self, waker: &Waker, polls_events: bool);
 }
 
 /// Counts of messages that a ring kernel sent and received over links.

@@ -3,6 +3,7 @@
 //! It runs no user code, so a caller may run it inline ([`SharedTask`](crate::backend::SharedTask)): a caller that waits for a reply polls
 //! the device itself, without a thread hop.
 
+mod events;
 mod links;
 
 use std::borrow::Cow;
@@ -10,21 +11,18 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use dotcompute_ring::wait::WaitStrategy;
 use futures_timer::Delay;
 
-use crate::backend::device_port::{
-    AfterFault, DeviceCommand, DeviceEvent, DeviceMessage, DevicePort, DeviceState,
-};
+use crate::backend::device_port::{AfterFault, DeviceCommand, DeviceMessage, DevicePort, DeviceState};
 use crate::cell::state_requests::StateRequest;
 use crate::fault::Reason;
 use crate::kernel::inbox::{InFlight, Inbox, InboxEvent};
 use crate::kernel::poll_step::{POLL_BUDGET, PollStep};
 use crate::lifecycle::State;
 use crate::message::record::DeviceRecord;
-use crate::message::{MessageHeader, Priority};
 use crate::supervision::{Decision, Supervision, Supervisor};
 
 /// Returns what a device must do by itself after a fault, so that this supervision has the same effect as on the host.
@@ -253,70 +251,6 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
         }
     }
 
-    /// Processes one event, if there is one. An error describes a violation of the protocol by the device.
-    fn take_event(&mut self) -> Result<bool, String> {
-        let Some(event) = self.port.as_mut().and_then(|port| port.next_event()) else { return Ok(false) };
-        match event {
-            DeviceEvent::Sent { sequence, output, linked } => {
-                let (output, posted) = find(&mut self.posted, self.first_sequence, sequence, output)?;
-                with_in_flight(&mut self.inbox, posted, |inbox| inbox.ctx.send_except_linked(output, linked));
-            }
-            DeviceEvent::LinkedSent { priority, output, linked } => {
-                let header = MessageHeader::new().with_priority(Priority::new(priority));
-                let (output, ctx) = (record::<O>(output)?, &mut self.inbox.ctx);
-                ctx.router.send_except_linked(&ctx.cell, header, output, linked);
-            }
-            DeviceEvent::LinkedFailed { priority, code, message } => {
-                let header = MessageHeader::new().with_priority(Priority::new(priority));
-                let message = record::<I>(message)?;
-                let cell = &self.inbox.cell.untyped;
-                cell.links.failed.increment();
-                cell.dead_letter::<O>(
-                    header,
-                    None,
-                    Some(Box::new(message)),
-                    Reason::HandlerErrored,
-                    returned(code),
-                );
-                self.apply_supervision(&returned(code));
-            }
-            DeviceEvent::Replied { sequence, output } => {
-                let (output, posted) = find(&mut self.posted, self.first_sequence, sequence, output)?;
-                with_in_flight(&mut self.inbox, posted, |inbox| inbox.ctx.reply(output));
-            }
-            DeviceEvent::Failed { sequence, code } => {
-                let posted = posted_index(&self.posted, self.first_sequence, sequence)?;
-                if let Some(in_flight) = self.posted[posted].in_flight.take() {
-                    self.inbox.resume_current(in_flight);
-                    self.inbox.fail_current(Reason::HandlerErrored, &returned(code));
-                    self.apply_supervision(&returned(code));
-                }
-            }
-            DeviceEvent::Done { up_to, handler_time } => self.complete_up_to(up_to, handler_time)?,
-        }
-        Ok(true)
-    }
-
-    /// Completes the messages with sequence numbers below `up_to`.
-    fn complete_up_to(&mut self, up_to: u64, handler_time: Option<Duration>) -> Result<(), String> {
-        let count = up_to.checked_sub(self.first_sequence).filter(|&count| count <= self.posted.len() as u64);
-        let Some(count) = count else {
-            let (first_sequence, posted) = (self.first_sequence, self.posted.len());
-            return Err(format!(
-                "it reported the messages up to {up_to} as done; {posted} are posted, from {first_sequence} on"
-            ));
-        };
-        for done in self.posted.drain(..count as usize) {
-            if let Some(in_flight) = done.in_flight {
-                self.inbox.resume_current(in_flight);
-                // The device measures only the sum.
-                self.inbox.complete_after(handler_time.map(|handler_time| handler_time / count as u32));
-            }
-        }
-        self.first_sequence = up_to;
-        Ok(())
-    }
-
     /// The handler has reported an error: applies the supervision policy.
     #[cold]
     fn apply_supervision(&mut self, cause: &str) {
@@ -422,7 +356,7 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
     /// Registers the task's waker, then rechecks: returns `Continue` if something has happened meanwhile.
     ///
     /// SYNC POINT: state-request (device proxy) and device-event (device proxy). Pairs with `KernelHandle::request_state`, which enqueues,
-    /// then notifies, and with the backend's watcher behind `DevicePort::register_waker`.
+    /// then notifies, and with the backend, which wakes the waker of `DevicePort::register_waker` after each change.
     fn register_and_recheck(
         &mut self,
         known: &DeviceState,
@@ -435,52 +369,6 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
         let changed = (polls_events && port.has_event()) || port.state() != *known;
         let has_requests = matches!(self.phase, Phase::Serving) && self.has_state_requests();
         if changed || has_requests { PollStep::Continue } else { PollStep::Pending }
-    }
-}
-
-/// Returns the index of a message among those posted.
-fn posted_index<I, O>(
-    posted: &VecDeque<Posted<I, O>>,
-    first_sequence: u64,
-    sequence: u64,
-) -> Result<usize, String> {
-    let posted_index =
-        sequence.checked_sub(first_sequence).filter(|&posted_index| posted_index < posted.len() as u64);
-    posted_index.map(|posted_index| posted_index as usize).ok_or_else(|| {
-        format!("it reported on message {sequence}; {} are posted, from {first_sequence} on", posted.len())
-    })
-}
-
-fn returned(code: i32) -> String {
-    format!("the device's handler returned {code}")
-}
-
-fn record<T: DeviceRecord>(bytes: &[u8]) -> Result<T, String> {
-    T::from_record_bytes(bytes).ok_or_else(|| {
-        format!("it sent {} bytes as a `{}`, which has a different size", bytes.len(), T::TYPE_NAME)
-    })
-}
-
-/// Decodes an output and finds the message that caused it.
-fn find<'a, I, O: DeviceRecord>(
-    posted: &'a mut VecDeque<Posted<I, O>>,
-    first_sequence: u64,
-    sequence: u64,
-    bytes: &[u8],
-) -> Result<(O, &'a mut Posted<I, O>), String> {
-    let posted_index = posted_index(posted, first_sequence, sequence)?;
-    Ok((record(bytes)?, &mut posted[posted_index]))
-}
-
-fn with_in_flight<I: DeviceRecord, O: DeviceRecord>(
-    inbox: &mut Inbox<I, O>,
-    posted: &mut Posted<I, O>,
-    act: impl FnOnce(&mut Inbox<I, O>),
-) {
-    if let Some(in_flight) = posted.in_flight.take() {
-        inbox.resume_current(in_flight);
-        act(inbox);
-        posted.in_flight = inbox.suspend_current();
     }
 }
 

@@ -1,4 +1,4 @@
-//! The public lifecycle calls; `cell/lifecycle_calls.rs` implements them.
+//! The public lifecycle calls. `cell/lifecycle_calls.rs` implements them.
 
 use std::time::{Duration, Instant};
 

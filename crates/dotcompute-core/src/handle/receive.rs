@@ -113,19 +113,19 @@ fn produces_no_output(state: State) -> bool {
 }
 
 /// A caller that waits for an output. Dropping it leaves the wait lists.
-pub(crate) struct OutputWaiter<'a, I, O> {
+struct OutputWaiter<'a, I, O> {
     cell: &'a TypedCell<I, O>,
     token: WaitToken,
     state_waiter: StateWaiter<'a>,
 }
 
 impl<'a, I: Message, O: Message> OutputWaiter<'a, I, O> {
-    pub(crate) fn new(cell: &'a TypedCell<I, O>) -> Self {
+    fn new(cell: &'a TypedCell<I, O>) -> Self {
         Self { cell, token: WaitToken::default(), state_waiter: StateWaiter::new(&cell.untyped.lifecycle) }
     }
 
     /// Polls once; with a context, registers the task's waker if there is no output.
-    pub(crate) fn poll_once(&mut self, cx: Option<&mut Context<'_>>) -> Poll<Result<Received<O>, State>> {
+    fn poll_once(&mut self, cx: Option<&mut Context<'_>>) -> Poll<Result<Received<O>, State>> {
         if let Some(cx) = cx {
             return self.poll(cx);
         }
@@ -138,7 +138,7 @@ impl<'a, I: Message, O: Message> OutputWaiter<'a, I, O> {
     }
 
     /// Ready with an output, or with the state once no further output is possible.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received<O>, State>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received<O>, State>> {
         let output = &self.cell.output;
         if let Some(received) = output.try_receive() {
             return Poll::Ready(Ok(received));

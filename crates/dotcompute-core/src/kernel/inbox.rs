@@ -101,6 +101,7 @@ impl<I: Message, O: Message> Inbox<I, O> {
                 }
             }
             if self.ctx.router.has_backlog() && self.ctx.router.poll_flush(&self.ctx.cell, cx).is_pending() {
+                // SYNC POINT: mailbox-half-free (driver). Pairs with `PendingSend::poll_send`, which registers, then rechecks.
                 // While blocked on output it takes no messages, so the band may not become half free for a long time: wake waiting
                 // senders now.
                 self.receiver.wake_senders();
@@ -145,8 +146,10 @@ impl<I: Message, O: Message> Inbox<I, O> {
             }
             Command::Pause if changed => Poll::Ready(Some(InboxEvent::Deactivated)),
             Command::Pause => {
+                // SYNC POINT: mailbox-half-free (driver). A paused driver takes no messages, as above.
                 self.receiver.wake_senders();
                 loop {
+                    // SYNC POINT: pause-confirmation (driver). Confirms, then registers for the next command and rechecks the state.
                     // Has no effect on a ring kernel that is terminated meanwhile: its state stays `Terminating`.
                     self.cell.untyped.confirm_paused();
                     if self.poll_new_command(cx).is_ready() {
