@@ -233,7 +233,7 @@ fn an_ask_is_waited_for_in_pieces() {
     let handle = Arc::new(setup.handle.clone());
     let mut pending = block_on(KernelHandle::begin_ask(Arc::clone(&handle), 6)).unwrap();
     assert!(pending.try_take().is_none() && pending.wait(Duration::from_millis(5)).is_none());
-    let given_up = block_on(KernelHandle::begin_ask(&setup.handle, 7)).unwrap().give_up(PATIENCE);
+    let given_up = block_on(KernelHandle::begin_ask(&setup.handle, 7)).unwrap().into_timeout_error(PATIENCE);
     assert!(matches!(given_up, AskError::TimedOut { waited, .. } if waited == PATIENCE));
     setup.handle.reactivate().unwrap();
     assert_eq!(pending.wait(PATIENCE).unwrap().unwrap(), 3);

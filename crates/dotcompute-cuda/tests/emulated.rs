@@ -464,7 +464,7 @@ fn a_kernel_that_does_not_quiesce_in_time_is_named_and_continues() {
     slow.tell(number(400_000_000)).unwrap();
     slow.receive_timeout(TIMEOUT).unwrap();
     let error = runtime.quiesced(Duration::from_millis(20), || unreachable!()).unwrap_err().to_string();
-    assert!(error.contains("slow had not come to a message boundary"), "{error}");
+    assert!(error.contains("slow did not reach a message boundary"), "{error}");
     slow.tell(number(0)).unwrap();
     slow.receive_timeout(TIMEOUT).unwrap();
     assert_eq!(runtime.quiesced(TIMEOUT, || 7).unwrap(), 7);
