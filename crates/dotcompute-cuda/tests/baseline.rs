@@ -9,19 +9,23 @@ use std::time::Instant;
 
 use dotcompute_conformance::{TIMEOUT, watchdog};
 use dotcompute_cuda::cuda::CudaBackend;
-use dotcompute_cuda::cuda::plain::{BYTES, Flag, Launches, Text, Way, probe};
+use dotcompute_cuda::cuda::baseline::{
+    BYTES, FlagPingPong, KernelSource, LaunchMethod, PerMessageLaunch, probe,
+};
 
 /// The benchmark's kernels.
-const PLAIN: &str = include_str!("../../dotcompute-bench/device/plain.cu");
+const BASELINE: &str = include_str!("../../dotcompute-bench/device/baseline.cu");
 
 fn backend() -> Option<Arc<CudaBackend>> {
     fake_driver::backend(|_| {})
 }
 
-fn text(entry: &'static str) -> Text {
-    let Some(folder) = fake_driver::folder() else { return Text { file: "plain.cu", text: PLAIN, entry } };
-    let text = fake_driver::marked(PLAIN, &fake_driver::host_library(&folder, PLAIN));
-    Text { file: "plain.cu", text: text.leak(), entry }
+fn text(entry: &'static str) -> KernelSource {
+    let Some(folder) = fake_driver::folder() else {
+        return KernelSource { file: "baseline.cu", text: BASELINE, entry };
+    };
+    let text = fake_driver::marked(BASELINE, &fake_driver::host_library(&folder, BASELINE));
+    KernelSource { file: "baseline.cu", text: text.leak(), entry }
 }
 
 #[test]
@@ -30,7 +34,7 @@ fn a_flag_is_echoed_and_dropping_it_ends_its_kernel() {
     let Some(backend) = backend() else { return };
     // The second kernel is loaded after the first has exited: loading waits for the whole device.
     for _ in 0..2 {
-        let flag = Flag::new(&backend, text("flag")).unwrap();
+        let flag = FlagPingPong::new(&backend, text("flag")).unwrap();
         assert_eq!(flag.seen(), 0);
         for number in 1..=1000 {
             flag.send(number);
@@ -46,13 +50,13 @@ fn a_flag_is_echoed_and_dropping_it_ends_its_kernel() {
 fn every_launch_method_replies_to_a_message() {
     watchdog!();
     let Some(backend) = backend() else { return };
-    for method in [Way::Mapped, Way::Copied, Way::Graph] {
-        let mut launches = Launches::new(&backend, method, text("answer")).unwrap();
+    for method in [LaunchMethod::Mapped, LaunchMethod::Copied, LaunchMethod::Graph] {
+        let mut launch = PerMessageLaunch::new(&backend, method, text("answer")).unwrap();
         for round in 0..100 {
             let message: [u8; BYTES] = std::array::from_fn(|index| round + index as u8);
             let mut expected = message;
             expected[56] += 1;
-            assert_eq!(launches.call(&message).unwrap(), expected, "{method:?}, {round}");
+            assert_eq!(launch.call(&message).unwrap(), expected, "{method:?}, {round}");
         }
     }
 }
@@ -62,11 +66,11 @@ fn a_kernel_that_does_not_compile_or_exist_is_an_error() {
     watchdog!();
     let Some(backend) = backend() else { return };
     let broken =
-        Text { file: "broken.cu", text: "extern \"C\" __global__ void f() { nothing; }", entry: "f" };
-    let error = Flag::new(&backend, broken).err().unwrap().to_string();
+        KernelSource { file: "broken.cu", text: "extern \"C\" __global__ void f() { nothing; }", entry: "f" };
+    let error = FlagPingPong::new(&backend, broken).err().unwrap().to_string();
     assert!(error.contains("broken.cu") && error.contains("nothing"), "{error}");
-    let missing = Text { entry: "missing", ..text("flag") };
-    let error = Launches::new(&backend, Way::Mapped, missing).err().unwrap().to_string();
+    let missing = KernelSource { entry: "missing", ..text("flag") };
+    let error = PerMessageLaunch::new(&backend, LaunchMethod::Mapped, missing).err().unwrap().to_string();
     assert!(error.contains("missing"), "{error}");
 }
 

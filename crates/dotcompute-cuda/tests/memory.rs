@@ -14,7 +14,7 @@ use dotcompute_core::memory::{
 use dotcompute_core::orchestrator::{
     Argument, Geometry, KernelLaunchError, Orchestrator, OrchestratorError, Origin,
 };
-use dotcompute_cuda::cuda::plain::{Flag, Text};
+use dotcompute_cuda::cuda::baseline::{FlagPingPong, KernelSource};
 use dotcompute_cuda::cuda::{CudaKernel, CudaLauncher, CudaMemory, accelerators};
 
 const AXPY: &str = "\
@@ -196,7 +196,7 @@ fn a_kernel_that_does_not_compile_or_launch_is_an_error() {
 #[test]
 fn buffers_move_and_kernels_run_beside_a_resident_kernel() {
     watchdog!();
-    const FLAG: &str = include_str!("../../dotcompute-bench/device/plain.cu");
+    const FLAG: &str = include_str!("../../dotcompute-bench/device/baseline.cu");
     let (Some(memory), Some(orchestrator), Some(backend)) =
         (memory(), orchestrator(), fake_driver::backend(|_| {}))
     else {
@@ -217,7 +217,8 @@ fn buffers_move_and_kernels_run_beside_a_resident_kernel() {
         None => FLAG,
         Some(folder) => fake_driver::marked(FLAG, &fake_driver::host_library(&folder, FLAG)).leak(),
     };
-    let flag = Flag::new(&backend, Text { file: "plain.cu", text, entry: "flag" }).unwrap();
+    let flag =
+        FlagPingPong::new(&backend, KernelSource { file: "baseline.cu", text, entry: "flag" }).unwrap();
     (0..20).for_each(|_| run(pool.clone()));
     (0..20).for_each(|_| run(memory.clone()));
     drop(flag);

@@ -19,12 +19,12 @@
 //! - Hearts are watched, and the stream of each ring kernel is looked at: an error of the context fails all that is in it.
 
 mod accelerators;
+#[doc(hidden)]
+pub mod baseline;
 mod buffers;
 mod ground;
 mod memory;
 mod one_shot;
-#[doc(hidden)]
-pub mod plain;
 mod stage;
 mod stream;
 
