@@ -51,12 +51,12 @@ fn every_launch_method_replies_to_a_message() {
     watchdog!();
     let Some(backend) = backend() else { return };
     for method in [LaunchMethod::Mapped, LaunchMethod::Copied, LaunchMethod::Graph] {
-        let mut launch = PerMessageLaunch::new(&backend, method, text("answer")).unwrap();
+        let mut launches = PerMessageLaunch::new(&backend, method, text("answer")).unwrap();
         for round in 0..100 {
             let message: [u8; BYTES] = std::array::from_fn(|index| round + index as u8);
             let mut expected = message;
             expected[56] += 1;
-            assert_eq!(launch.call(&message).unwrap(), expected, "{method:?}, {round}");
+            assert_eq!(launches.call(&message).unwrap(), expected, "{method:?}, {round}");
         }
     }
 }

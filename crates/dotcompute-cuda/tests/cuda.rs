@@ -190,7 +190,7 @@ fn a_launch_that_does_not_fit_is_an_error_with_what_would_fit() {
 }
 
 #[test]
-fn whole_device_waits_complete_beside_a_busy_ring_kernel() {
+fn calls_that_wait_for_the_whole_device_complete() {
     watchdog!();
     let change = |options: &mut CudaOptions| {
         options.max_residency = Duration::from_millis(200);
@@ -264,5 +264,5 @@ fn a_lost_context_fails_all_and_a_new_runtime_works() {
 
 #[test]
 fn all_tests_pass_on_the_fake_driver() {
-    fake_driver::run_all_tests(&["whole_device_waits_complete_beside_a_busy_ring_kernel"]);
+    fake_driver::run_all_tests(&["calls_that_wait_for_the_whole_device_complete"]);
 }

@@ -217,7 +217,7 @@ detect() {
 
 # What each call of the driver took beside a ring kernel that never rests, from the test that makes them.
 coexistence() {
-    sed -nE 's/^(test .* \.\.\. )?([a-zA-Z][^:]*): ([0-9]+\.[0-9]{3})$/{"call":"\2","milliseconds":\3}/p' "$OUT"/logs/*whole_device_waits*.txt 2>/dev/null \
+    sed -nE 's/^(test .* \.\.\. )?([a-zA-Z][^:]*): ([0-9]+\.[0-9]{3})$/{"call":"\2","milliseconds":\3}/p' "$OUT"/logs/*calls_that_wait*.txt 2>/dev/null \
         > "$OUT/coexistence.jsonl"
     [ -s "$OUT/coexistence.jsonl" ] || return
     say ""

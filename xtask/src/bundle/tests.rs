@@ -30,12 +30,12 @@ fn program(folder: &Path, name: &str, text: &str) {
 
 /// A bundle whose tests pass, fail, hang, are skipped, and are not run.
 const TESTS: &str = r#"case "$1" in
---list) for name in fine broken hangs skips all_tests_pass_on_the_fake_driver whole_device_waits; do echo "$name: test"; done ;;
+--list) for name in fine broken hangs skips all_tests_pass_on_the_fake_driver calls_that_wait; do echo "$name: test"; done ;;
 fine) echo 'a "quoted" \ word' ;;
 broken) echo "it said	so"; exit 101 ;;
 hangs) trap '' TERM; while :; do sleep 1; done ;;
 skips) echo "test skips ... skipped: there is no GPU" ;;
-whole_device_waits) echo "test whole_device_waits ... cuMemFree: 12.500"; echo "cuMemAlloc: 0.250"; echo "a word: not a number" ;;
+calls_that_wait) echo "test calls_that_wait ... cuMemFree: 12.500"; echo "cuMemAlloc: 0.250"; echo "a word: not a number" ;;
 *) exit 1 ;;
 esac"#;
 
