@@ -1,4 +1,4 @@
-//! A model of `UnifiedBuffer`: a plain vector that knows which copies exist and which of their elements are stale.
+//! A model of `UnifiedBuffer`: a plain vector, with which copies exist and which of their elements are stale.
 
 use dotcompute_core::memory::{BufferState, MemoryError, UnifiedBuffer};
 use proptest::prelude::*;

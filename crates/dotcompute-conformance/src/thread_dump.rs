@@ -1,7 +1,7 @@
 //! The stacks of all threads of this process, as text.
 //!
 //! On Linux a signal is sent to each thread in `/proc/self/task`. Its handler unwinds the interrupted stack into a slot that was
-//! reserved for the thread; it neither allocates nor locks. The calling thread then looks the addresses up and formats them. A thread
+//! reserved for the thread; it neither allocates nor locks. The calling thread then resolves the addresses and formats them. A thread
 //! that blocks all signals, as those of some drivers do, is listed by name only. On other systems there is no such list.
 
 #[cfg(not(target_os = "linux"))]

@@ -1,58 +1,57 @@
-//! The life of a ring kernel, and every call in every wrong state.
+//! The lifecycle of a ring kernel, and every call in every wrong state.
 
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use dotcompute_conformance::{TIMEOUT, watchdog};
 use dotcompute_core::error::{HandlerResult, LaunchError, LifecycleError, ReceiveError, Refusal};
 use dotcompute_core::kernel::{Context, RingKernel};
 use dotcompute_core::lifecycle::State;
 use dotcompute_core::options::KernelOptions;
 use dotcompute_core::runtime::Runtime;
 
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Sums, and writes down what happens to it.
-struct Diary {
+/// Adds up its messages and records every call of a handler or hook.
+struct Recorder {
     events: Arc<Mutex<Vec<String>>>,
     sum: u64,
 }
 
-impl Diary {
-    fn note(&self, event: impl Into<String>) {
+impl Recorder {
+    fn record(&self, event: impl Into<String>) {
         self.events.lock().unwrap().push(event.into());
     }
 }
 
-impl RingKernel for Diary {
+impl RingKernel for Recorder {
     type Input = u64;
     type Output = u64;
 
     fn handle(&mut self, message: u64, ctx: &mut Context<u64>) -> HandlerResult {
         self.sum += message;
-        self.note(format!("handle {message}"));
+        self.record(format!("handle {message}"));
         ctx.reply(self.sum);
         Ok(())
     }
     fn on_activate(&mut self, _: &mut Context<u64>) -> HandlerResult {
-        self.note("activate");
+        self.record("activate");
         Ok(())
     }
     fn on_deactivate(&mut self, _: &mut Context<u64>) -> HandlerResult {
-        self.note("deactivate");
+        self.record("deactivate");
         Ok(())
     }
     fn on_terminate(&mut self, ctx: &mut Context<u64>) -> HandlerResult {
-        self.note("terminate");
+        self.record("terminate");
         ctx.send(self.sum);
         Ok(())
     }
 }
 
-fn diary() -> (Arc<Mutex<Vec<String>>>, impl Fn() -> Diary + Send + 'static) {
+fn recorder() -> (Arc<Mutex<Vec<String>>>, impl Fn() -> Recorder + Send + 'static) {
     let events = Arc::new(Mutex::new(Vec::new()));
-    let inner = Arc::clone(&events);
-    (events, move || Diary { events: Arc::clone(&inner), sum: 0 })
+    let factory_events = Arc::clone(&events);
+    (events, move || Recorder { events: Arc::clone(&factory_events), sum: 0 })
 }
 
 fn placements() -> [KernelOptions; 2] {
@@ -60,23 +59,24 @@ fn placements() -> [KernelOptions; 2] {
 }
 
 #[test]
-fn a_life_in_order() {
+fn states_and_hooks_follow_the_lifecycle() {
+    watchdog!();
     for options in placements() {
         let runtime = Runtime::new().unwrap();
-        let (events, factory) = diary();
-        let kernel = runtime.launch_with("diary", options, factory).unwrap();
+        let (events, factory) = recorder();
+        let kernel = runtime.launch_with("recorder", options, factory).unwrap();
         assert_eq!(kernel.state(), State::Launched);
         kernel.activate().unwrap();
         assert_eq!(kernel.ask(1).unwrap(), 1);
-        kernel.deactivate(PATIENCE).unwrap();
+        kernel.deactivate(TIMEOUT).unwrap();
         assert_eq!(kernel.state(), State::Deactivated);
-        // Accepted and kept while paused.
+        // Accepted and queued while deactivated.
         kernel.tell(2).unwrap();
         kernel.tell(3).unwrap();
         assert_eq!(kernel.stats().queued, 2);
         kernel.reactivate().unwrap();
         assert_eq!(kernel.ask(4).unwrap(), 10);
-        kernel.terminate(PATIENCE).unwrap();
+        kernel.terminate(TIMEOUT).unwrap();
         assert_eq!(kernel.state(), State::Terminated);
         assert_eq!(
             *events.lock().unwrap(),
@@ -91,7 +91,7 @@ fn a_life_in_order() {
                 "terminate"
             ]
         );
-        // Answers to what was told, and what `on_terminate` sent, are still to be had after the end.
+        // Replies to `tell` and the output of `on_terminate` can still be received after the end.
         let outputs: Vec<u64> = std::iter::from_fn(|| kernel.try_receive().ok()).collect();
         assert_eq!(outputs, [3, 6, 10]);
         assert!(matches!(kernel.receive(), Err(ReceiveError::Ended { state: State::Terminated, .. })));
@@ -100,39 +100,40 @@ fn a_life_in_order() {
 
 #[test]
 fn calls_in_the_wrong_state_say_which_state_and_which_call() {
+    watchdog!();
     for options in placements() {
         let runtime = Runtime::new().unwrap();
-        let (_, factory) = diary();
-        let kernel = runtime.launch_with("diary", options, factory).unwrap();
+        let (_, factory) = recorder();
+        let kernel = runtime.launch_with("recorder", options, factory).unwrap();
 
-        // Launched, never activated: nothing queues up silently.
+        // Launched and never activated: messages are rejected, not queued.
         let error = kernel.tell(5).unwrap_err();
         assert_eq!(error.reason, Refusal::NotActivated { state: State::Launched });
         assert_eq!(
             error.to_string(),
-            "sending a `u64` to ring kernel `diary`: it is Launched and was never activated; call `activate` first"
+            "sending a `u64` to ring kernel `recorder`: it is Launched and was never activated; call `activate` first"
         );
         assert!(matches!(kernel.receive(), Err(ReceiveError::NotActivated { .. })));
-        for error in [kernel.deactivate(PATIENCE).unwrap_err(), kernel.reactivate().unwrap_err()] {
+        for error in [kernel.deactivate(TIMEOUT).unwrap_err(), kernel.reactivate().unwrap_err()] {
             assert!(matches!(error, LifecycleError::WrongState { state: State::Launched, .. }), "{error}");
         }
         kernel.activate().unwrap();
         let error = kernel.activate().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "calling `activate` on ring kernel `diary`: it is Active; it needs no activation"
+            "calling `activate` on ring kernel `recorder`: it is Active; it needs no activation"
         );
         assert!(kernel.reactivate().is_err());
-        kernel.deactivate(PATIENCE).unwrap();
-        assert!(kernel.deactivate(PATIENCE).is_err());
+        kernel.deactivate(TIMEOUT).unwrap();
+        assert!(kernel.deactivate(TIMEOUT).is_err());
         assert!(kernel.activate().is_err());
-        kernel.terminate(PATIENCE).unwrap();
-        // Ending twice is no mistake.
-        kernel.terminate(PATIENCE).unwrap();
+        kernel.terminate(TIMEOUT).unwrap();
+        // Ending it twice is not an error.
+        kernel.terminate(TIMEOUT).unwrap();
         kernel.abort().unwrap();
         for error in [
             kernel.activate().unwrap_err(),
-            kernel.deactivate(PATIENCE).unwrap_err(),
+            kernel.deactivate(TIMEOUT).unwrap_err(),
             kernel.reactivate().unwrap_err(),
         ] {
             assert!(matches!(error, LifecycleError::WrongState { state: State::Terminated, .. }), "{error}");
@@ -143,27 +144,29 @@ fn calls_in_the_wrong_state_say_which_state_and_which_call() {
 }
 
 #[test]
-fn a_kernel_that_is_ended_before_it_was_activated_ends() {
+fn a_kernel_terminated_before_activation_ends() {
+    watchdog!();
     for options in placements() {
         let runtime = Runtime::new().unwrap();
-        let (events, factory) = diary();
-        let kernel = runtime.launch_with("diary", options, factory).unwrap();
-        kernel.terminate(PATIENCE).unwrap();
+        let (events, factory) = recorder();
+        let kernel = runtime.launch_with("recorder", options, factory).unwrap();
+        kernel.terminate(TIMEOUT).unwrap();
         assert_eq!(kernel.state(), State::Terminated);
-        assert!(events.lock().unwrap().is_empty(), "no hook runs for a life that never began");
+        assert!(events.lock().unwrap().is_empty(), "no hook runs without an activation");
     }
 }
 
 #[test]
-fn everything_accepted_right_after_activation_is_handled_by_a_terminate() {
+fn a_terminate_right_after_activation_handles_every_accepted_message() {
+    watchdog!();
     for options in placements() {
         for _ in 0..50 {
             let runtime = Runtime::new().unwrap();
-            let (events, factory) = diary();
-            let kernel = runtime.launch_with("diary", options.clone(), factory).unwrap();
+            let (events, factory) = recorder();
+            let kernel = runtime.launch_with("recorder", options.clone(), factory).unwrap();
             kernel.activate().unwrap();
             kernel.tell(1).unwrap();
-            kernel.terminate(PATIENCE).unwrap();
+            kernel.terminate(TIMEOUT).unwrap();
             assert_eq!(*events.lock().unwrap(), ["activate", "handle 1", "terminate"]);
         }
     }
@@ -171,55 +174,59 @@ fn everything_accepted_right_after_activation_is_handled_by_a_terminate() {
 
 #[test]
 fn names_are_unique_while_in_use() {
+    watchdog!();
     let runtime = Runtime::new().unwrap();
-    let kernel = runtime.launch("twice", diary().1).unwrap();
-    let error = runtime.launch("twice", diary().1).unwrap_err();
+    let kernel = runtime.launch("twice", recorder().1).unwrap();
+    let error = runtime.launch("twice", recorder().1).unwrap_err();
     assert!(matches!(error, LaunchError::DuplicateName { state: State::Launched, .. }));
     assert!(error.to_string().contains("`twice`"));
     kernel.activate().unwrap();
-    assert_eq!(kernel.ask(1).unwrap(), 1, "the first is unharmed");
-    kernel.terminate(PATIENCE).unwrap();
-    runtime.launch("twice", diary().1).unwrap();
-    assert!(matches!(runtime.launch("", diary().1), Err(LaunchError::EmptyName)));
+    assert_eq!(kernel.ask(1).unwrap(), 1, "the first kernel is unaffected");
+    kernel.terminate(TIMEOUT).unwrap();
+    runtime.launch("twice", recorder().1).unwrap();
+    assert!(matches!(runtime.launch("", recorder().1), Err(LaunchError::EmptyName)));
 }
 
 #[test]
 fn unknown_names_and_wrong_types_are_errors() {
+    watchdog!();
     let runtime = Runtime::new().unwrap();
-    let error = runtime.handle::<u64, u64>("nobody").unwrap_err();
+    let error = runtime.handle::<u64, u64>("unknown").unwrap_err();
     assert_eq!(
         error.to_string(),
-        "looking up ring kernel `nobody`: no such name (none has been launched); launch it first"
+        "looking up ring kernel `unknown`: no such name (none has been launched); launch it first"
     );
-    let _kernel = runtime.launch("somebody", diary().1).unwrap();
-    assert!(runtime.handle::<u64, u64>("nobody").unwrap_err().to_string().contains("`somebody`"));
-    let error = runtime.handle::<u32, u64>("somebody").unwrap_err();
+    let _kernel = runtime.launch("known", recorder().1).unwrap();
+    assert!(runtime.handle::<u64, u64>("unknown").unwrap_err().to_string().contains("`known`"));
+    let error = runtime.handle::<u32, u64>("known").unwrap_err();
     assert!(
         matches!(&error, LifecycleError::WrongType { requested, actual, .. } if requested == "u32 -> u64" && actual == "u64 -> u64")
     );
-    assert!(runtime.handle::<u64, u64>("somebody").is_ok());
+    assert!(runtime.handle::<u64, u64>("known").is_ok());
 }
 
 #[test]
 fn bad_options_launch_nothing() {
+    watchdog!();
     let runtime = Runtime::new().unwrap();
     for (options, ring) in
         [(KernelOptions::new().capacity(0), "input"), (KernelOptions::new().output_capacity(0), "output")]
     {
-        let error = runtime.launch_with("k", options, diary().1).unwrap_err();
+        let error = runtime.launch_with("k", options, recorder().1).unwrap_err();
         assert!(error.to_string().contains(ring), "{error}");
     }
-    let error = runtime.launch_with("k", KernelOptions::new().capacity(usize::MAX), diary().1).unwrap_err();
+    let error =
+        runtime.launch_with("k", KernelOptions::new().capacity(usize::MAX), recorder().1).unwrap_err();
     assert!(matches!(error, LaunchError::Capacity { .. }), "{error}");
-    let error = runtime.launch_with("k", KernelOptions::new().pinned(9999), diary().1).unwrap_err();
+    let error = runtime.launch_with("k", KernelOptions::new().pinned(9999), recorder().1).unwrap_err();
     assert!(error.to_string().contains("core 9999"), "{error}");
-    let error = runtime.launch("k", || -> Diary { panic!("no state today") }).unwrap_err();
+    let error = runtime.launch("k", || -> Recorder { panic!("no state today") }).unwrap_err();
     assert!(error.to_string().contains("no state today"), "{error}");
-    // Each left the name free.
-    runtime.launch("k", diary().1).unwrap();
+    // Each failed launch left the name free.
+    runtime.launch("k", recorder().1).unwrap();
 }
 
-/// Its handler holds on until it is let go.
+/// Its handler blocks while the lock is held.
 struct Stuck(Arc<Mutex<()>>);
 
 impl RingKernel for Stuck {
@@ -233,15 +240,16 @@ impl RingKernel for Stuck {
 }
 
 #[test]
-fn nobody_waits_for_a_handler_that_does_not_return() {
+fn no_call_waits_for_a_handler_that_does_not_return() {
+    watchdog!();
     for options in placements() {
         let runtime = Runtime::new().unwrap();
         let gate = Arc::new(Mutex::new(()));
-        let held = gate.lock().unwrap();
-        let inner = Arc::clone(&gate);
-        let kernel = runtime.launch_with("stuck", options, move || Stuck(Arc::clone(&inner))).unwrap();
+        let guard = gate.lock().unwrap();
+        let handler_gate = Arc::clone(&gate);
+        let kernel = runtime.launch_with("stuck", options, move || Stuck(Arc::clone(&handler_gate))).unwrap();
         kernel.activate().unwrap();
-        let asker = {
+        let caller = {
             let kernel = kernel.clone();
             std::thread::spawn(move || kernel.ask(1).unwrap_err().to_string())
         };
@@ -261,11 +269,11 @@ fn nobody_waits_for_a_handler_that_does_not_return() {
         assert!(matches!(error, LifecycleError::Timeout { .. }));
         let error = kernel.terminate(Duration::from_millis(10)).unwrap_err();
         assert!(error.to_string().contains("does not return"), "{error}");
-        assert!(asker.join().unwrap().contains("is Failed"));
+        assert!(caller.join().unwrap().contains("is Failed"));
         assert!(queued.join().unwrap().contains("is Failed"));
         assert_eq!(kernel.state(), State::Failed);
-        // Let go at last, it finds that it has ended, and the books still balance.
-        drop(held);
+        // When the handler returns, it finds that the kernel has ended, and the counters agree.
+        drop(guard);
         while !kernel.stats().is_conserved() || kernel.stats().queued > 0 {
             std::thread::yield_now();
         }
@@ -273,13 +281,14 @@ fn nobody_waits_for_a_handler_that_does_not_return() {
 }
 
 #[test]
-fn a_closed_runtime_launches_nothing_and_its_handles_say_so() {
+fn a_runtime_that_was_shut_down_has_ended_its_kernels() {
+    watchdog!();
     let runtime = Runtime::new().unwrap();
-    let kernel = runtime.launch("k", diary().1).unwrap();
+    let kernel = runtime.launch("k", recorder().1).unwrap();
     kernel.activate().unwrap();
     kernel.tell(1).unwrap();
-    runtime.shutdown(PATIENCE).unwrap();
+    runtime.shutdown(TIMEOUT).unwrap();
     assert_eq!(kernel.state(), State::Terminated);
-    assert_eq!(kernel.stats().handled, 1, "shutdown handles what was accepted");
+    assert_eq!(kernel.stats().handled, 1, "shutdown handles the accepted messages");
     assert!(matches!(kernel.tell(2).unwrap_err().reason, Refusal::Ended { .. }));
 }

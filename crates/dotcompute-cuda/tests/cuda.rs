@@ -50,7 +50,7 @@ const SHAPES: [(Shape, &str); 3] = [
     (Shape::Grid { blocks: 2, threads: 2 }, "GridShape"),
 ];
 
-/// The handlers as text; for the fake driver, with the library to run in the GPU's place.
+/// The handlers as text; for the fake driver, with the library to run instead of the kernel.
 fn text(entry: &str, shape: &str) -> String {
     let handlers = format!("{DEVICE_HANDLERS}{FAULTY}");
     let Some(folder) = fake_driver::folder() else { return handlers };

@@ -160,7 +160,7 @@ fn an_unusable_driver_is_an_error_with_advice(fake: &Path) {
     contains(
         &text,
         &[
-            "initialising: the fake was told to fail (CUDA_ERROR_OF_THE_FAKE, code 803)",
+            "initialising: the fake driver was set to fail (CUDA_ERROR_OF_THE_FAKE, code 803)",
             "restart the machine",
         ],
     );

@@ -40,7 +40,7 @@ int cuGetErrorName(int code, const char **name) {
     *name = code == 209 ? "CUDA_ERROR_NO_BINARY_FOR_GPU" : "CUDA_ERROR_OF_THE_FAKE";
     return 0;
 }
-int cuGetErrorString(int code, const char **text) { (void)code; *text = "the fake was told to fail"; return 0; }
+int cuGetErrorString(int code, const char **text) { (void)code; *text = "the fake driver was set to fail"; return 0; }
 
 int cuDeviceGetCount(int *count) { *count = 2; return 0; }
 int cuDeviceGet(int *device, int ordinal) { *device = ordinal + 100; return 0; }

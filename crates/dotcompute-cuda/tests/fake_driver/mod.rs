@@ -75,7 +75,7 @@ pub fn backend(change: impl FnOnce(&mut CudaOptions)) -> Option<Arc<CudaBackend>
     opened(CudaBackend::with_options(options))
 }
 
-/// Device code with a mark by which the fake driver finds the library to run in its place.
+/// Device code with a mark by which the fake driver finds the library to run instead.
 pub fn marked(text: &str, library: &Path) -> String {
     format!(
         "extern \"C\" __device__ const char dc_mark[] = \"FAKE_KERNEL={}\";\n\
