@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from _goals import GOALS
 from _harness import ROOT, Machine, Series, arguments, number, picture, progress, table
+from _targets import GOALS
 
 OLD = "0.2.0"
 WORKER = Path(__file__).with_name("_worker.py")

@@ -15,8 +15,8 @@ import sys
 
 import numpy as np
 
-from _goals import GOALS
 from _harness import Series, arguments, check, progress, report, table
+from _targets import GOALS
 
 
 def main() -> int:
@@ -33,8 +33,8 @@ def main() -> int:
         os.environ["PYDOTCOMPUTE_NO_UVLOOP"] = "1"
 
     # Here, because pydotcompute looks for uvloop when it is imported.
-    from _newer import NEWER
-    from _references import REFERENCES
+    from _baselines import REFERENCES
+    from _new_workloads import NEWER
     from _workloads import WORKLOADS, Setting
 
     subjects = [*WORKLOADS, *NEWER, *REFERENCES]

@@ -14,7 +14,7 @@ import numpy as np
 
 from pydotcompute._optional import cuda_devices, import_cupy, import_numba_cuda, stream_ordered_pool, wait_for_device_work
 from pydotcompute.backends.base import Backend, BackendType, KernelExecutionResult, timed
-from pydotcompute.core._launch import launch, launchable
+from pydotcompute.core._grid_launch import launch, launchable
 from pydotcompute.exceptions import BackendNotAvailableError, CUDAError, KernelCompilationError
 
 if TYPE_CHECKING:

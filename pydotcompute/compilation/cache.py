@@ -1,6 +1,6 @@
 """Compiled kernels on disk, so that a program that starts again does not compile again.
 
-Any number of threads and processes may share a folder. An entry is one file (:mod:`pydotcompute.compilation.entry_file`), put in its place
+Any number of threads and processes may share a folder. An entry is one file (:mod:`pydotcompute.compilation._cache_file`), put in its place
 in one step and read with suspicion: a file that is cut off, changed, or another one than its name says counts as absent and is removed.
 Reading takes no lock; whoever changes the folder holds a lock on a file in it, which the system releases when a process dies.
 
@@ -24,8 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydotcompute.compilation import entry_file
-from pydotcompute.compilation.entry_file import CorruptEntryError, Entry
+from pydotcompute.compilation import _cache_file
+from pydotcompute.compilation._cache_file import CorruptEntryError, Entry
 from pydotcompute.exceptions import InvalidConfigurationError, KernelCompilationError
 
 __all__ = ["CacheEntry", "KernelCache", "get_kernel_cache", "warmup_kernels"]
@@ -129,14 +129,14 @@ class KernelCache:
             TypeError: If the metadata holds something that JSON has no word for.
         """
         payload = ptx.encode() if isinstance(ptx, str) else bytes(ptx)
-        data = entry_file.encode(Entry(kernel_name, source_hash, signature, metadata or {}, time.time(), payload))
+        data = _cache_file.encode(Entry(kernel_name, source_hash, signature, metadata or {}, time.time(), payload))
         if len(data) > self._max_bytes:
             _log.warning("kernel %r has %d bytes, more than the whole cache (%d): not kept", kernel_name, len(data), self._max_bytes)
             return False
         path = self._path(kernel_name, source_hash)
         try:
             with self._locked():
-                entry_file.write(path, data, time.time_ns())
+                _cache_file.write(path, data, time.time_ns())
                 self._evict(newest=path)
         except OSError as error:
             _log.warning("cannot keep kernel %r in %s: %s", kernel_name, self._folder, error)
@@ -238,7 +238,7 @@ class KernelCache:
         return f"KernelCache(entries={stats['entries']}/{stats['max_entries']}, size={stats['total_size_bytes'] // 1024}KB)"
 
     def _path(self, kernel_name: str, source_hash: str) -> Path:
-        return self._folder / entry_file.file_name(kernel_name, source_hash)
+        return self._folder / _cache_file.file_name(kernel_name, source_hash)
 
     def _make_folder(self) -> None:
         """Makes the folder, for the user alone: machine code that others could change must not be run."""
@@ -263,7 +263,7 @@ class KernelCache:
     def _read(self, path: Path) -> Entry | None:
         """Reads an entry; removes it if it is corrupt."""
         try:
-            return entry_file.read(path)
+            return _cache_file.read(path)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -280,7 +280,7 @@ class KernelCache:
         try:
             with self._locked():
                 try:
-                    entry_file.read(path)  # Another process may have put a good one there since.
+                    _cache_file.read(path)  # Another process may have put a good one there since.
                 except CorruptEntryError:
                     path.unlink()
         except FileNotFoundError:
@@ -291,7 +291,7 @@ class KernelCache:
     def _files(self) -> Iterator[Path]:
         """The files of entries."""
         try:
-            yield from self._folder.glob(f"*{entry_file.SUFFIX}")
+            yield from self._folder.glob(f"*{_cache_file.SUFFIX}")
         except OSError as error:
             _log.warning("cannot list %s: %s", self._folder, error)
 
@@ -309,7 +309,7 @@ class KernelCache:
 
     def _evict(self, newest: Path) -> None:
         """Keeps the limits, and removes what a process left that died while writing. Under the lock, so that nobody writes now."""
-        for unfinished in self._folder.glob(f"*{entry_file.UNFINISHED}"):
+        for unfinished in self._folder.glob(f"*{_cache_file.UNFINISHED}"):
             unfinished.unlink(missing_ok=True)
         aged = self._by_age()
         count, total = len(aged), sum(size for _, size, _ in aged)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from pydotcompute.compilation.blame import compilation_error
+from pydotcompute.compilation._source_location import compilation_error
 from pydotcompute.compilation.fingerprint import Fingerprint, fingerprint, is_installed
 from pydotcompute.exceptions import BackendNotAvailableError, InvalidConfigurationError, KernelCompilationError
 

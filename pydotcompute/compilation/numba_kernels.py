@@ -12,7 +12,7 @@ import pickle
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pydotcompute.compilation.blame import compilation_error
+from pydotcompute.compilation._source_location import compilation_error
 from pydotcompute.compilation.cache import KernelCache, get_kernel_cache
 from pydotcompute.compilation.fingerprint import Fingerprint
 

@@ -26,7 +26,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from pydotcompute._optional import import_cupy
-from pydotcompute.core._launch import launch, launchable
+from pydotcompute.core._grid_launch import launch, launchable
 from pydotcompute.core.accelerator import Accelerator, get_accelerator
 from pydotcompute.core.memory_pool import MemoryPool, get_memory_pool
 from pydotcompute.exceptions import BackendNotAvailableError, InvalidConfigurationError

@@ -40,8 +40,8 @@ are literals such as ``0.5``.
 from pydotcompute.native.fields import state
 from pydotcompute.native.handler import HandlerContext
 from pydotcompute.native.kernel import NativeKernel, compile_cubin
-from pydotcompute.native.numbers import float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64
 from pydotcompute.native.runtime import NativeRuntime
+from pydotcompute.native.scalar_types import float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64
 from pydotcompute.native.stats import Latency, NativeStats
 
 __all__ = [

@@ -8,7 +8,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from pydotcompute.exceptions import BackendNotAvailableError
-from pydotcompute.native._blame import check_returned, uncompilable
+from pydotcompute.native._diagnostics import check_returned, uncompilable
 from pydotcompute.native._translate import entry_source, translate
 from pydotcompute.native.handler import CONTEXT_DTYPE, HandlerDeclaration
 

@@ -15,8 +15,8 @@ from unittest import mock
 from weakref import WeakKeyDictionary
 
 from pydotcompute.exceptions import BackendNotAvailableError, KernelCompilationError
-from pydotcompute.native._blame import check_returned, uncompilable
 from pydotcompute.native._cpu import HostCode, compile_for_host
+from pydotcompute.native._diagnostics import check_returned, uncompilable
 from pydotcompute.native._translate import entry_source, shape_text, translate
 from pydotcompute.native.handler import CONTEXT_DTYPE, HandlerDeclaration
 

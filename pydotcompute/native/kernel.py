@@ -41,7 +41,7 @@ from pydotcompute import _core
 from pydotcompute.exceptions import InvalidConfigurationError, KernelError, QueueTimeoutError, TypeValidationError
 from pydotcompute.native._cpu import compile_for_host
 from pydotcompute.native._cuda import compile_for_device, text_that_calls, text_that_calls_host, wheel_folders
-from pydotcompute.native._loop import complete
+from pydotcompute.native._event_loop import complete
 from pydotcompute.native.handler import HandlerDeclaration, declare
 from pydotcompute.native.runtime import NativeRuntime, runtimes, shared_runtime
 from pydotcompute.native.stats import Latency, NativeStats

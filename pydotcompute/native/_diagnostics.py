@@ -7,7 +7,7 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from pydotcompute.compilation.blame import compilation_error
+from pydotcompute.compilation._source_location import compilation_error
 from pydotcompute.exceptions import CompilationError, KernelCompilationError
 from pydotcompute.native.handler import HandlerDeclaration
 
