@@ -11,47 +11,47 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from _harness import CLOCK, check, settle, time_blocks
-from _workloads import Samples, Setting, Workload, numbers
+from _harness import CLOCK, check, collect_garbage, time_blocks
+from _workloads import RunConfig, Samples, Workload, numbers
 
 
 class _Plain:
     """An object with a method, and one that is a coroutine."""
 
-    def hand_back(self, item: Any) -> Any:
+    def echo(self, item: Any) -> Any:
         return item
 
     async def hand_back_later(self, item: Any) -> Any:
         return item
 
 
-def clock(setting: Setting) -> Samples:
+def clock(config: RunConfig) -> Samples:
     """Two readings of the clock, one after the other: what every single timing includes."""
-    samples = np.empty(setting.count(20_000))
+    samples = np.empty(config.count(20_000))
     for index in range(len(samples)):
         start = CLOCK()
         samples[index] = CLOCK() - start
     return samples
 
 
-def method_call(setting: Setting) -> Samples:
+def method_call(config: RunConfig) -> Samples:
     """A loop over 1,000 items that calls a method with each and looks at what it returns."""
-    items, call = numbers(1000), _Plain().hand_back
+    items, call = numbers(1000), _Plain().echo
 
     def block() -> None:
         for item in items:
             if call(item) is not item:
                 check(False, "a method returned another item")
 
-    return time_blocks(block, len(items), setting.count(200))
+    return time_blocks(block, len(items), config.count(200))
 
 
-def coroutine_call(setting: Setting) -> Samples:
+def coroutine_call(config: RunConfig) -> Samples:
     """The same with a coroutine that never waits."""
 
     async def work() -> Samples:
         items, call = numbers(1000), _Plain().hand_back_later
-        samples = np.empty(setting.count(200))
+        samples = np.empty(config.count(200))
         for index in range(len(samples)):
             start = CLOCK()
             for item in items:
@@ -60,10 +60,10 @@ def coroutine_call(setting: Setting) -> Samples:
             samples[index] = (CLOCK() - start) / len(items)
         return samples
 
-    return setting.run(work())
+    return config.run(work())
 
 
-def asyncio_ping_pong(setting: Setting) -> Samples:
+def asyncio_ping_pong(config: RunConfig) -> Samples:
     """Two tasks that hand one item to and fro through two `asyncio.Queue`s."""
 
     async def work() -> Samples:
@@ -75,9 +75,9 @@ def asyncio_ping_pong(setting: Setting) -> Samples:
                 await back.put(await there.get())
 
         task = asyncio.create_task(peer())
-        items = numbers(setting.count(20_000))
+        items = numbers(config.count(20_000))
         samples = np.empty(len(items))
-        settle()
+        collect_garbage()
         for index, item in enumerate(items):
             start = CLOCK()
             await there.put(item)
@@ -87,10 +87,10 @@ def asyncio_ping_pong(setting: Setting) -> Samples:
         task.cancel()
         return samples
 
-    return setting.run(work())
+    return config.run(work())
 
 
-def thread_ping_pong(setting: Setting) -> Samples:
+def thread_ping_pong(config: RunConfig) -> Samples:
     """Two threads that hand one item to and fro through two `queue.SimpleQueue`s."""
     there: queue.SimpleQueue[Any] = queue.SimpleQueue()
     back: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -101,9 +101,9 @@ def thread_ping_pong(setting: Setting) -> Samples:
 
     thread = threading.Thread(target=peer)
     thread.start()
-    items = numbers(setting.count(10_000))
+    items = numbers(config.count(10_000))
     samples = np.empty(len(items))
-    settle()
+    collect_garbage()
     try:
         for index, item in enumerate(items):
             start = CLOCK()
@@ -117,7 +117,7 @@ def thread_ping_pong(setting: Setting) -> Samples:
     return samples
 
 
-def deque_pair(setting: Setting) -> Samples:
+def deque_pair(config: RunConfig) -> Samples:
     """`append` and `popleft` of a bare deque, which has no bound, no waiting and no priorities."""
     items: list[Any] = numbers(1000)
     bare: deque[Any] = deque()
@@ -129,10 +129,10 @@ def deque_pair(setting: Setting) -> Samples:
             if get() is not item:
                 check(False, "a deque gave another item")
 
-    return time_blocks(block, len(items), setting.count(200))
+    return time_blocks(block, len(items), config.count(200))
 
 
-def pack(setting: Setting) -> Samples:
+def pack(config: RunConfig) -> Samples:
     """msgpack of a plain dictionary with the same three values, and neither header nor type."""
     values = [{"sensor": sensor, "celsius": sensor / 8, "place": "hall"} for sensor in range(1000)]
     packed: list[bytes] = []
@@ -141,12 +141,12 @@ def pack(setting: Setting) -> Samples:
         packed.clear()
         packed.extend(map(msgpack.packb, values))
 
-    samples = time_blocks(block, len(values), setting.count(100))
+    samples = time_blocks(block, len(values), config.count(100))
     check([msgpack.unpackb(data) for data in packed] == values, "what was packed does not read back")
     return samples
 
 
-REFERENCES = [
+BASELINES = [
     Workload("clock", "read the clock twice", clock),
     Workload("method_call", "call a method that returns its argument", method_call),
     Workload("coroutine_call", "await a coroutine that returns its argument", coroutine_call),

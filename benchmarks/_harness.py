@@ -65,7 +65,7 @@ class Series:
     unit: str = "ns"
     what: str = ""
     reference: bool = False
-    goal: str = ""
+    target: str = ""
 
     def percentile(self, q: float) -> float:
         """The sample that `q` percent do not exceed, interpolated linearly."""
@@ -85,7 +85,7 @@ class Series:
         }
 
 
-def settle() -> None:
+def collect_garbage() -> None:
     """Collect garbage now and set aside what lives, so that a measurement does not pay for what came before it."""
     gc.collect()
     gc.freeze()
@@ -104,7 +104,7 @@ def time_blocks(block: Callable[[], None], operations: int, blocks: int) -> NDAr
     """
     block()
     block()
-    settle()
+    collect_garbage()
     samples = np.empty(blocks)
     for index in range(blocks):
         start = CLOCK()
@@ -211,8 +211,8 @@ def series_table(series: Sequence[Series]) -> str:
     rows = []
     for one in ordered:
         marks = [number(one.percentile(q)) for q in (50, 99, 100)] if one.unit == "ns" else [number(one.percentile(50)), "", ""]
-        rows.append([("reference: " if one.reference else "") + one.name, one.unit, *marks, str(len(one.samples)), one.goal])
-    return table(["", "unit", "p50", "p99", "max", "samples", "goal" if any(one.goal for one in series) else ""], rows)
+        rows.append([("reference: " if one.reference else "") + one.name, one.unit, *marks, str(len(one.samples)), one.target])
+    return table(["", "unit", "p50", "p99", "max", "samples", "goal" if any(one.target for one in series) else ""], rows)
 
 
 def picture(path: Path, title: str, series: Sequence[Series]) -> None:

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from _harness import CLOCK, check, settle, time_blocks
-from _workloads import PATIENCE_S, Samples, Setting, Workload, numbers
+from _harness import CLOCK, check, collect_garbage, time_blocks
+from _workloads import TIMEOUT_S, RunConfig, Samples, Workload, numbers
 from pydotcompute import RingKernelMessage, message
 from pydotcompute.native import HandlerContext, NativeKernel, state
 from pydotcompute.ring_kernels._cython import FastSPSCQueue
 from pydotcompute.ring_kernels.shared_queue import SharedQueue
 
 
-def fast_spsc_queue(setting: Setting) -> Samples:
+def fast_spsc_queue(config: RunConfig) -> Samples:
     """`put` and `get` of a `FastSPSCQueue` on one thread."""
     items = numbers(1000)
     queue: FastSPSCQueue[Any] = FastSPSCQueue()
@@ -28,19 +28,19 @@ def fast_spsc_queue(setting: Setting) -> Samples:
             if get() is not item:
                 check(False, f"message {item.value} went in and another came out")
 
-    return time_blocks(block, len(items), setting.count(200))
+    return time_blocks(block, len(items), config.count(200))
 
 
 def _echo_process(there: str, back: str, count: int) -> None:
     """What the other process does: hand back `count` messages."""
     with SharedQueue.attach(there, wait="spin") as requests, SharedQueue.attach(back, wait="spin") as answers:
         for _ in range(count):
-            answers.put(requests.get(timeout=PATIENCE_S))
+            answers.put(requests.get(timeout=TIMEOUT_S))
 
 
-def cross_process(setting: Setting) -> Samples:
+def cross_process(config: RunConfig) -> Samples:
     """Half the time of 64 bytes there and back between two processes, each of which spins."""
-    count = setting.count(20_000)
+    count = config.count(20_000)
     warm = max(20, count // 10)
     messages = [index.to_bytes(64, "little") for index in range(warm + count)]
     samples = np.empty(count)
@@ -53,15 +53,15 @@ def cross_process(setting: Setting) -> Samples:
             check(back.get(timeout=60) == messages[0], "the first message came back as another one")
             for index in range(1, len(messages)):
                 if index == warm:
-                    settle()
+                    collect_garbage()
                 start = CLOCK()
                 there.put(messages[index])
-                answer = back.get(timeout=PATIENCE_S)
+                answer = back.get(timeout=TIMEOUT_S)
                 elapsed = CLOCK() - start
                 check(answer == messages[index], f"message {index} came back as another one")
                 if index >= warm:
                     samples[index - warm] = elapsed / 2
-            peer.join(PATIENCE_S)
+            peer.join(TIMEOUT_S)
             check(peer.exitcode == 0, f"the other process ended with {peer.exitcode}")
         finally:
             peer.kill()
@@ -89,12 +89,12 @@ def count_and_echo(ctx: HandlerContext, state: Count, msg: Tick) -> Tick:
     return Tick(msg.value)
 
 
-def _native(use: Callable[[NativeKernel, Setting], tuple[Samples, int]], **options: Any) -> Callable[[Setting], Samples]:
+def _native(use: Callable[[NativeKernel, RunConfig], tuple[Samples, int]], **options: Any) -> Callable[[RunConfig], Samples]:
     """Run `use` beside a native ring kernel that echoes; it has to have handled as many messages as `use` says it sent."""
 
-    def run(setting: Setting) -> Samples:
+    def run(config: RunConfig) -> Samples:
         with NativeKernel(count_and_echo, state=Count, **options) as kernel:
-            samples, sent = use(kernel, setting)
+            samples, sent = use(kernel, config)
             handled = kernel.state.handled
         check(handled == sent, f"{sent} messages were sent, and {handled} handled")
         return samples
@@ -102,17 +102,17 @@ def _native(use: Callable[[NativeKernel, Setting], tuple[Samples, int]], **optio
     return run
 
 
-def native_asks(timeout: float | None) -> Callable[[NativeKernel, Setting], tuple[Samples, int]]:
+def native_asks(timeout: float | None) -> Callable[[NativeKernel, RunConfig], tuple[Samples, int]]:
     """One ask at a time: the time of each."""
 
-    def use(kernel: NativeKernel, setting: Setting) -> tuple[Samples, int]:
-        count = setting.count(20_000)
+    def use(kernel: NativeKernel, config: RunConfig) -> tuple[Samples, int]:
+        count = config.count(20_000)
         warm = max(20, count // 10)
         ticks = [Tick(value=value) for value in range(warm + count)]
         samples = np.empty(count)
         for index, tick in enumerate(ticks):
             if index == warm:
-                settle()
+                collect_garbage()
             start = CLOCK()
             answer = kernel.ask(tick, timeout)
             elapsed = CLOCK() - start
@@ -124,7 +124,7 @@ def native_asks(timeout: float | None) -> Callable[[NativeKernel, Setting], tupl
     return use
 
 
-def native_ask_many(kernel: NativeKernel, setting: Setting) -> tuple[Samples, int]:
+def native_ask_many(kernel: NativeKernel, config: RunConfig) -> tuple[Samples, int]:
     """1,000 asks in one call, as records: the time of each."""
     records = np.zeros(1000, kernel.input_dtype)
     records["value"] = np.arange(1000)
@@ -133,11 +133,11 @@ def native_ask_many(kernel: NativeKernel, setting: Setting) -> tuple[Samples, in
         answers = kernel.ask_many(records)
         check(np.array_equal(answers["value"], records["value"]), "an answer has another value than its question")
 
-    samples = time_blocks(block, len(records), setting.count(200))
+    samples = time_blocks(block, len(records), config.count(200))
     return samples, (len(samples) + 2) * len(records)
 
 
-NEWER = [
+NEW_WORKLOADS = [
     Workload("native_ask", "NativeKernel: ask, handled on the asker's thread while the ring kernel is idle", _native(native_asks(None))),
     Workload(
         "native_ask_thread", "NativeKernel: ask with a timeout, handled on another thread that spins", _native(native_asks(5.0), spin=True)

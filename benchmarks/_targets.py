@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Goal:
+class Target:
     """A median of at most so many microseconds, and at least so many times the speed of 0.2.0 in the same run."""
 
     microseconds: float
     times: float | None = None
 
-    def judge(self, microseconds: float, times: float | None = None) -> str:
+    def evaluate(self, microseconds: float, times: float | None = None) -> str:
         """Say whether a result reaches the goal.
 
         Args:
@@ -28,15 +28,15 @@ class Goal:
         return ", ".join(parts)
 
 
-GOALS = {
-    "ask": Goal(2.0, 6.0),
-    "ask_timeout": Goal(2.0, 6.0),
+TARGETS = {
+    "ask": Target(2.0, 6.0),
+    "ask_timeout": Target(2.0, 6.0),
     # 500,000 round trips a second.
-    "ask_rate": Goal(2.0),
-    "threaded_ask": Goal(10.0),
-    "fast_queue": Goal(0.3),
-    "fast_spsc_queue": Goal(0.1),
-    "serialise": Goal(0.5),
-    "deserialise": Goal(0.8),
-    "cross_process": Goal(0.5),
+    "ask_rate": Target(2.0),
+    "threaded_ask": Target(10.0),
+    "fast_queue": Target(0.3),
+    "fast_spsc_queue": Target(0.1),
+    "serialise": Target(0.5),
+    "deserialise": Target(0.8),
+    "cross_process": Target(0.5),
 }

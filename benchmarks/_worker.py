@@ -8,7 +8,7 @@ import sys
 import time
 from importlib import metadata
 
-from _workloads import WORKLOADS, Setting
+from _workloads import WORKLOADS, RunConfig
 
 
 def main() -> int:
@@ -18,14 +18,14 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("names", nargs="+", choices=[workload.name for workload in WORKLOADS])
     options = parser.parse_args()
-    setting = Setting(quick=options.quick, loop=options.loop)
+    config = RunConfig(quick=options.quick, loop=options.loop)
     by_name = {workload.name: workload for workload in WORKLOADS}
     print(json.dumps({"release": metadata.version("pydotcompute"), "python": sys.version.split()[0]}), flush=True)
     for name in options.names:
         start = time.perf_counter()
         outcome: dict[str, object] = {"name": name}
         try:
-            outcome["samples"] = by_name[name].run(setting).round(2).tolist()
+            outcome["samples"] = by_name[name].run(config).round(2).tolist()
         except Exception as error:
             # The comparison has to name what failed and why, and measure the rest.
             outcome["error"] = f"{type(error).__name__}: {error}"

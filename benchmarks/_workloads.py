@@ -15,7 +15,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from _harness import CLOCK, check, settle, time_blocks
+from _harness import CLOCK, check, collect_garbage, time_blocks
 from pydotcompute import RingKernelRuntime, message
 from pydotcompute.exceptions import QueueTimeoutError
 from pydotcompute.ring_kernels import (
@@ -29,7 +29,7 @@ from pydotcompute.ring_kernels import (
 from pydotcompute.ring_kernels.cython_kernel import CythonRingKernel
 
 Samples = NDArray[np.float64]
-PATIENCE_S = 5.0
+TIMEOUT_S = 5.0
 LIMIT_S = 60.0
 
 
@@ -50,7 +50,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Setting:
+class RunConfig:
     """How much to measure, and on which event loop.
 
     Attributes:
@@ -88,7 +88,7 @@ class Workload:
 
     name: str
     what: str
-    run: Callable[[Setting], Samples]
+    run: Callable[[RunConfig], Samples]
 
 
 async def echo(ctx: Any) -> None:
@@ -119,9 +119,9 @@ def numbers(count: int) -> list[Any]:
     return [Number(value=value) for value in range(count)]
 
 
-async def _with_kernel(kernel: Any, setting: Setting, use: Callable[[RingKernelRuntime], Awaitable[Samples]]) -> Samples:
+async def _with_kernel(kernel: Any, config: RunConfig, use: Callable[[RingKernelRuntime], Awaitable[Samples]]) -> Samples:
     """Run `use` beside a ring kernel named "peer" that is active."""
-    async with RingKernelRuntime(use_uvloop=setting.loop == "uvloop") as runtime:
+    async with RingKernelRuntime(use_uvloop=config.loop == "uvloop") as runtime:
         await runtime.launch("peer", kernel)
         await runtime.activate("peer")
         try:
@@ -131,7 +131,7 @@ async def _with_kernel(kernel: Any, setting: Setting, use: Callable[[RingKernelR
             await runtime.terminate("peer", timeout=0.1)
 
 
-def asks(kernel: Any, timeout: float | None) -> Callable[[Setting], Samples]:
+def asks(kernel: Any, timeout: float | None) -> Callable[[RunConfig], Samples]:
     """One ask at a time of an asyncio ring kernel: the time of each."""
 
     async def use(runtime: RingKernelRuntime, count: int) -> Samples:
@@ -139,7 +139,7 @@ def asks(kernel: Any, timeout: float | None) -> Callable[[Setting], Samples]:
         warm = max(20, count // 10)
         for index, sent in enumerate(numbers(warm + count)):
             if index == warm:
-                settle()
+                collect_garbage()
             start = CLOCK()
             answer = await runtime.send_and_receive("peer", sent, timeout=timeout)
             elapsed = CLOCK() - start
@@ -148,16 +148,16 @@ def asks(kernel: Any, timeout: float | None) -> Callable[[Setting], Samples]:
                 samples[index - warm] = elapsed
         return samples
 
-    return lambda setting: setting.run(_with_kernel(kernel, setting, lambda runtime: use(runtime, setting.count(20_000))))
+    return lambda config: config.run(_with_kernel(kernel, config, lambda runtime: use(runtime, config.count(20_000))))
 
 
-def ask_rate(setting: Setting) -> Samples:
+def ask_rate(config: RunConfig) -> Samples:
     """Asks in blocks of 1,000 without a look at the clock in between."""
 
     async def use(runtime: RingKernelRuntime) -> Samples:
         sent = numbers(1000)
-        samples = np.empty(setting.count(40))
-        settle()
+        samples = np.empty(config.count(40))
+        collect_garbage()
         for index in range(len(samples)):
             start = CLOCK()
             for one in sent:
@@ -167,15 +167,15 @@ def ask_rate(setting: Setting) -> Samples:
             samples[index] = (CLOCK() - start) / len(sent)
         return samples
 
-    return setting.run(_with_kernel(echo, setting, use))
+    return config.run(_with_kernel(echo, config, use))
 
 
-def ask_built(setting: Setting) -> Samples:
+def ask_built(config: RunConfig) -> Samples:
     """Asks whose message is made for each, and answered by a reply that is made for it."""
 
     async def use(runtime: RingKernelRuntime) -> Samples:
-        samples = np.empty(setting.count(10_000))
-        settle()
+        samples = np.empty(config.count(10_000))
+        collect_garbage()
         for index in range(len(samples)):
             start = CLOCK()
             sent = Number(value=index)
@@ -185,15 +185,15 @@ def ask_built(setting: Setting) -> Samples:
             check(answer.correlation_id == sent.message_id, f"the reply to ask {index} does not name it")
         return samples
 
-    return setting.run(_with_kernel(reply_to, setting, use))
+    return config.run(_with_kernel(reply_to, config, use))
 
 
-def stream(setting: Setting) -> Samples:
+def stream(config: RunConfig) -> Samples:
     """A producer that does not wait for answers beside a consumer: the time per message that went there and back."""
 
     async def use(runtime: RingKernelRuntime) -> Samples:
-        sent = numbers(setting.count(5000))
-        samples = np.empty(setting.count(20))
+        sent = numbers(config.count(5000))
+        samples = np.empty(config.count(20))
 
         async def produce() -> None:
             for one in sent:
@@ -205,14 +205,14 @@ def stream(setting: Setting) -> Samples:
                 if answer.value != expected:
                     check(False, f"answer {expected} of the stream was {answer.value}")
 
-        settle()
+        collect_garbage()
         for index in range(len(samples)):
             start = CLOCK()
             await asyncio.gather(produce(), consume())
             samples[index] = (CLOCK() - start) / len(sent)
         return samples
 
-    return setting.run(_with_kernel(echo, setting, use))
+    return config.run(_with_kernel(echo, config, use))
 
 
 def thread_echo(ctx: Any) -> None:
@@ -220,33 +220,33 @@ def thread_echo(ctx: Any) -> None:
     while not ctx.should_terminate:
         received = ctx.receive(timeout=0.05)
         if received is not None:
-            ctx.send(received, timeout=PATIENCE_S)
+            ctx.send(received, timeout=TIMEOUT_S)
 
 
 def _receive(kernel: Any) -> Any:
     """Receive, asking again when a wait of 50 ms brought nothing, for five seconds."""
-    for _ in range(int(PATIENCE_S / 0.05)):
+    for _ in range(int(TIMEOUT_S / 0.05)):
         answer = kernel.receive(timeout=0.05)
         if answer is not None:
             return answer
     return None
 
 
-def thread_asks(make: Callable[[], Any]) -> Callable[[Setting], Samples]:
+def thread_asks(make: Callable[[], Any]) -> Callable[[RunConfig], Samples]:
     """One ask at a time of a ring kernel on a thread: the time of each."""
 
-    def run(setting: Setting) -> Samples:
-        samples = np.empty(setting.count(10_000))
+    def run(config: RunConfig) -> Samples:
+        samples = np.empty(config.count(10_000))
         warm = max(20, len(samples) // 10)
         with make() as kernel:
             for index, sent in enumerate(numbers(warm + len(samples))):
                 if index == warm:
-                    settle()
+                    collect_garbage()
                 start = CLOCK()
-                kernel.send(sent, timeout=PATIENCE_S)
+                kernel.send(sent, timeout=TIMEOUT_S)
                 answer = _receive(kernel)
                 elapsed = CLOCK() - start
-                check(answer is not None, f"ask {index} was not answered within {PATIENCE_S} s")
+                check(answer is not None, f"ask {index} was not answered within {TIMEOUT_S} s")
                 check(answer.value == index, f"ask {index} was answered with {answer.value}")
                 if index >= warm:
                     samples[index - warm] = elapsed
@@ -255,7 +255,7 @@ def thread_asks(make: Callable[[], Any]) -> Callable[[Setting], Samples]:
     return run
 
 
-def _blocks(setting: Setting, operation: Callable[[Any], Any]) -> Samples:
+def _blocks(config: RunConfig, operation: Callable[[Any], Any]) -> Samples:
     """Time `operation` on each of 1,000 messages, in blocks; each has to give back the very message it was given."""
     items = numbers(1000)
 
@@ -264,13 +264,13 @@ def _blocks(setting: Setting, operation: Callable[[Any], Any]) -> Samples:
             if operation(item) is not item:
                 check(False, f"message {item.value} went in and another came out")
 
-    return time_blocks(block, len(items), setting.count(200))
+    return time_blocks(block, len(items), config.count(200))
 
 
-def queue_nowait(make: Callable[[], Any]) -> Callable[[Setting], Samples]:
+def queue_nowait(make: Callable[[], Any]) -> Callable[[RunConfig], Samples]:
     """`put_nowait` and `get_nowait` on one thread."""
 
-    def run(setting: Setting) -> Samples:
+    def run(config: RunConfig) -> Samples:
         queue = make()
         put, get = queue.put_nowait, queue.get_nowait
 
@@ -278,15 +278,15 @@ def queue_nowait(make: Callable[[], Any]) -> Callable[[Setting], Samples]:
             put(item)
             return get()
 
-        return _blocks(setting, pair)
+        return _blocks(config, pair)
 
     return run
 
 
-def queue_blocking(make: Callable[[], Any]) -> Callable[[Setting], Samples]:
+def queue_blocking(make: Callable[[], Any]) -> Callable[[RunConfig], Samples]:
     """`put` and `get` on one thread, on a queue that never makes them wait."""
 
-    def run(setting: Setting) -> Samples:
+    def run(config: RunConfig) -> Samples:
         queue = make()
         put, get = queue.put, queue.get
 
@@ -294,17 +294,17 @@ def queue_blocking(make: Callable[[], Any]) -> Callable[[Setting], Samples]:
             put(item)
             return get()
 
-        return _blocks(setting, pair)
+        return _blocks(config, pair)
 
     return run
 
 
-def queue_awaited(make: Callable[[], Any]) -> Callable[[Setting], Samples]:
+def queue_awaited(make: Callable[[], Any]) -> Callable[[RunConfig], Samples]:
     """`await put` and `await get` in one task, on a queue that never makes them wait."""
 
-    async def work(setting: Setting) -> Samples:
+    async def work(config: RunConfig) -> Samples:
         queue, items = make(), numbers(1000)
-        samples = np.empty(setting.count(200))
+        samples = np.empty(config.count(200))
         for index in range(-2, len(samples)):
             start = CLOCK()
             for item in items:
@@ -315,10 +315,10 @@ def queue_awaited(make: Callable[[], Any]) -> Callable[[Setting], Samples]:
                 samples[index] = (CLOCK() - start) / len(items)
         return samples
 
-    return lambda setting: setting.run(work(setting))
+    return lambda config: config.run(work(config))
 
 
-def make_message(setting: Setting) -> Samples:
+def make_message(config: RunConfig) -> Samples:
     """Make a message of three fields, with its id."""
     made: list[Any] = []
 
@@ -326,13 +326,13 @@ def make_message(setting: Setting) -> Samples:
         made.clear()
         made.extend(Reading(sensor=sensor, celsius=21.5, place="hall") for sensor in range(1000))
 
-    samples = time_blocks(block, 1000, setting.count(200))
+    samples = time_blocks(block, 1000, config.count(200))
     check([one.sensor for one in made] == list(range(1000)), "the messages made do not hold what they were given")
     check(len({one.message_id for one in made}) == 1000 and isinstance(made[0].message_id, UUID), "message ids are not distinct UUIDs")
     return samples
 
 
-def serialise(setting: Setting) -> Samples:
+def serialise(config: RunConfig) -> Samples:
     """Serialise a message of three fields."""
     readings = [Reading(sensor=sensor, celsius=sensor / 8, place="hall") for sensor in range(1000)]
     encoded: list[bytes] = []
@@ -341,12 +341,12 @@ def serialise(setting: Setting) -> Samples:
         encoded.clear()
         encoded.extend(reading.serialize() for reading in readings)
 
-    samples = time_blocks(block, len(readings), setting.count(100))
+    samples = time_blocks(block, len(readings), config.count(100))
     check([Reading.deserialize(data) for data in encoded] == readings, "what was serialised does not read back")
     return samples
 
 
-def deserialise(setting: Setting) -> Samples:
+def deserialise(config: RunConfig) -> Samples:
     """Deserialise a message of three fields."""
     readings = [Reading(sensor=sensor, celsius=sensor / 8, place="hall") for sensor in range(1000)]
     encoded = [reading.serialize() for reading in readings]
@@ -356,7 +356,7 @@ def deserialise(setting: Setting) -> Samples:
         decoded.clear()
         decoded.extend(map(Reading.deserialize, encoded))
 
-    samples = time_blocks(block, len(readings), setting.count(100))
+    samples = time_blocks(block, len(readings), config.count(100))
     check(decoded == readings, "what was deserialised is not what was serialised")
     return samples
 

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from _harness import ROOT, Machine, Series, arguments, number, picture, progress, table
-from _targets import GOALS
+from _targets import TARGETS
 
 OLD = "0.2.0"
 WORKER = Path(__file__).with_name("_worker.py")
@@ -49,7 +49,7 @@ class Pair:
         """The median of each round, of shape (rounds,)."""
         return np.array([np.median(samples) for samples in getattr(self, side)])
 
-    def quotients(self) -> NDArray[np.float64]:
+    def speedups(self) -> NDArray[np.float64]:
         """How many times faster this release was, round by round, where both sides have a result."""
         new, old = self.medians("new"), self.medians("old")
         rounds = min(len(new), len(old))
@@ -67,8 +67,8 @@ class Pair:
                     "p99": marks[1],
                     "max": marks[2],
                 }
-        if len(quotients := self.quotients()):
-            figures["times_faster"] = {"median": round(float(np.median(quotients)), 2), "rounds": quotients.round(2).tolist()}
+        if len(speedups := self.speedups()):
+            figures["times_faster"] = {"median": round(float(np.median(speedups)), 2), "rounds": speedups.round(2).tolist()}
         return figures
 
 
@@ -160,11 +160,11 @@ def _label(loop: str, name: str) -> str:
 
 def verdict(pair: Pair) -> str:
     """Whether the goals of a workload were met; empty for one without a goal, or without a result."""
-    goal = GOALS.get(pair.name.partition(" ")[0])
-    if goal is None or not pair.new:
+    target = TARGETS.get(pair.name.partition(" ")[0])
+    if target is None or not pair.new:
         return ""
-    quotients = pair.quotients()
-    return goal.judge(float(np.median(pair.medians("new"))) / 1000, float(np.median(quotients)) if len(quotients) else None)
+    speedups = pair.speedups()
+    return target.evaluate(float(np.median(pair.medians("new"))) / 1000, float(np.median(speedups)) if len(speedups) else None)
 
 
 def rows(pairs: Sequence[Pair]) -> list[list[str]]:
@@ -179,8 +179,8 @@ def rows(pairs: Sequence[Pair]) -> list[list[str]]:
                 if samples
                 else ["failed", ""]
             )
-        quotients = pair.quotients()
-        cells += [f"{np.median(quotients):.2f} ×", f"{quotients.min():.2f} - {quotients.max():.2f}"] if len(quotients) else ["", ""]
+        speedups = pair.speedups()
+        cells += [f"{np.median(speedups):.2f} ×", f"{speedups.min():.2f} - {speedups.max():.2f}"] if len(speedups) else ["", ""]
         laid_out.append([*cells, verdict(pair)])
     return laid_out
 

@@ -16,7 +16,7 @@ import sys
 import numpy as np
 
 from _harness import Series, arguments, check, progress, report, table
-from _targets import GOALS
+from _targets import TARGETS
 
 
 def main() -> int:
@@ -33,11 +33,11 @@ def main() -> int:
         os.environ["PYDOTCOMPUTE_NO_UVLOOP"] = "1"
 
     # Here, because pydotcompute looks for uvloop when it is imported.
-    from _baselines import REFERENCES
-    from _new_workloads import NEWER
-    from _workloads import WORKLOADS, Setting
+    from _baselines import BASELINES
+    from _new_workloads import NEW_WORKLOADS
+    from _workloads import WORKLOADS, RunConfig
 
-    subjects = [*WORKLOADS, *NEWER, *REFERENCES]
+    subjects = [*WORKLOADS, *NEW_WORKLOADS, *BASELINES]
     if options.list:
         print(table(["", "what one operation is"], [[one.name, one.what] for one in subjects]))
         return 0
@@ -45,13 +45,13 @@ def main() -> int:
     if not chosen:
         parser.error(f"nothing is called {' or '.join(options.only)}; --list prints the names")
 
-    setting = Setting(quick=options.quick, loop=options.loop)
+    config = RunConfig(quick=options.quick, loop=options.loop)
     series = []
     for subject in progress(chosen, "workloads"):
-        samples = subject.run(setting)
+        samples = subject.run(config)
         check(len(samples) > 0 and bool((samples >= 0).all()), f"{subject.name}: no samples, or negative ones")
-        goal = GOALS[subject.name].judge(float(np.median(samples)) / 1000) if subject.name in GOALS else ""
-        series.append(Series(subject.name, samples, what=subject.what, reference=subject in REFERENCES, goal=goal))
+        target = TARGETS[subject.name].evaluate(float(np.median(samples)) / 1000) if subject.name in TARGETS else ""
+        series.append(Series(subject.name, samples, what=subject.what, reference=subject in BASELINES, target=target))
     report(
         options,
         "pydotcompute",

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from _harness import CLOCK, Series, add_examples, arguments, check, progress, report, settle
+from _harness import CLOCK, Series, add_examples, arguments, check, collect_garbage, progress, report
 
 add_examples()
 
@@ -93,7 +93,7 @@ def measure(graph: Graph, kernels: list[int], rounds: int, sweeps: int) -> list[
         for name, make in compared.items():
             with make() as ranking:
                 ranking.sweep()  # Compiles, and touches the memory.
-                settle()
+                collect_garbage()
                 start = CLOCK()
                 for _ in range(sweeps):
                     before = CLOCK()

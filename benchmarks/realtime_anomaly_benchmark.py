@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from _harness import CLOCK, Series, add_examples, arguments, check, progress, report, settle
+from _harness import CLOCK, Series, add_examples, arguments, check, collect_garbage, progress, report
 
 add_examples()
 
@@ -214,7 +214,7 @@ def main() -> int:
     outcomes: dict[str, list[Outcome]] = {name: [] for name in VARIANTS}
     for _ in progress(range(rounds), "rounds"):
         for name, run in VARIANTS.items():
-            settle()
+            collect_garbage()
             outcome = run(measurements)
             expected = outcomes["function"][0].scores if outcomes["function"] else outcome.scores
             check(not np.isnan(outcome.scores).any(), f"{name}: an event has no score")

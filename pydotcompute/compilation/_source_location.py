@@ -12,7 +12,7 @@ from typing import Any
 from pydotcompute.exceptions import KernelCompilationError
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_PLACE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
+_LOCATION = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 
 
 def compilation_error(name: str, func: Callable[..., Any], cause: Exception) -> KernelCompilationError:
@@ -49,14 +49,14 @@ def locate(func: Callable[..., Any], cause: Exception) -> tuple[str, int]:
     last = code.co_firstlineno + sum(1 for _ in _lines_of(func))
     file = os.path.abspath(code.co_filename) if os.path.exists(code.co_filename) else code.co_filename
     found = code.co_firstlineno
-    for place in _places(cause):
+    for place in _locations(cause):
         if os.path.basename(place[0]) == os.path.basename(file) and code.co_firstlineno <= place[1] <= last:
             found = place[1]
     return file, found
 
 
-def _places(cause: Exception) -> list[tuple[str, int]]:
-    places = [(match["file"], int(match["line"])) for match in _PLACE.finditer(_COLOUR.sub("", str(cause)))]
+def _locations(cause: Exception) -> list[tuple[str, int]]:
+    places = [(match["file"], int(match["line"])) for match in _LOCATION.finditer(_COLOUR.sub("", str(cause)))]
     location = getattr(cause, "loc", None)
     if location is not None and location.line is not None:
         places.append((str(location.filename), int(location.line)))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-class KeptOverloads:
+class CachedOverloads:
     """What a dispatcher of Numba asks for compiled code, with the methods that it calls; one for each function.
 
     An overload is the function compiled for some types. That it cannot be kept or brought back is a line in the log and a compilation more,
@@ -56,13 +56,13 @@ class KeptOverloads:
 
     def flush(self) -> None:
         """Forgets what was kept for this function: Numba compiles it anew."""
-        for entry in self._own():
+        for entry in self._own_signatures():
             self._store.remove(entry.kernel_name, entry.source_hash)
 
     def signatures(self) -> list[Any]:
         """The types for which code is kept, so that it can be brought in before the first call."""
         found = []
-        for entry in self._own():
+        for entry in self._own_signatures():
             try:
                 found.append(pickle.loads(bytes.fromhex(entry.metadata["types"])))
             except Exception as error:
@@ -98,7 +98,7 @@ class KeptOverloads:
         key = self._key(signature, compiled.codegen)
         self._store.store(self._name, key, data, signature=str(signature), metadata={"function": self._digest, "types": kept_types})
 
-    def _own(self) -> list[Any]:
+    def _own_signatures(self) -> list[Any]:
         return [entry for entry in self._store.entries() if entry.metadata.get("function") == self._digest]
 
     def _key(self, signature: Any, codegen: Any) -> str:
@@ -131,10 +131,10 @@ class CpuKernel:
         self._func = func
         self._name = name
         self.dispatcher = njit(fastmath=options.fastmath, debug=options.debug, boundscheck=options.debug or None)(func)
-        self._kept: KeptOverloads | None = None
+        self._cached_overloads: CachedOverloads | None = None
         if options.cache and print_.lasting:
-            self._kept = KeptOverloads(get_kernel_cache(), name, print_)
-            self.dispatcher._cache = self._kept
+            self._cached_overloads = CachedOverloads(get_kernel_cache(), name, print_)
+            self.dispatcher._cache = self._cached_overloads
         if signature is not None:
             self.compile(signature)
             self.dispatcher.disable_compile()
@@ -156,7 +156,7 @@ class CpuKernel:
         Returns:
             For how many combinations of types.
         """
-        signatures = self._kept.signatures() if self._kept is not None else []
+        signatures = self._cached_overloads.signatures() if self._cached_overloads is not None else []
         for signature in signatures:
             self.compile(signature)
         return len(signatures)
@@ -222,7 +222,7 @@ class CudaKernel:
 def _cache_beside_the_source(dispatcher: Any, name: str) -> None:
     """Has Numba keep a CUDA kernel in its own files, and makes a damaged one cost a compilation, not the program.
 
-    They are not :class:`KeptOverloads`, since which kernels may be kept, and under which key, differs between Numba's own CUDA target and
+    They are not :class:`CachedOverloads`, since which kernels may be kept, and under which key, differs between Numba's own CUDA target and
     NVIDIA's.
     """
     try:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydotcompute import _core
 from pydotcompute._optional import wait_for_device_work
 from pydotcompute.core._device_array import device_array
-from pydotcompute.core._metal_array import MetalHalf
+from pydotcompute.core._metal_array import MetalCopy
 from pydotcompute.core.accelerator import get_accelerator
 from pydotcompute.core.memory_pool import get_memory_pool
 from pydotcompute.exceptions import BufferSyncError, CUDAError
@@ -43,7 +43,7 @@ class BufferMemory:
         self._dtype = dtype
         self.halves = _core.BufferHalves(handle, nbytes, pinned, get_memory_pool()._pool_of(handle))
         self.device_id = handle.index
-        self.metal = MetalHalf(shape, dtype)
+        self.metal = MetalCopy(shape, dtype)
         self._host: NDArray[Any] | None = None
         self._device: Any | None = None
 
@@ -105,7 +105,7 @@ class BufferMemory:
 
     def metal_array(self) -> Any:
         """The array of MLX's, up to date."""
-        if self.metal.is_behind:
+        if self.metal.is_stale:
             self.metal.read_from(self.host())
             if self.halves.is_shared:
                 self.halves.synchronize()

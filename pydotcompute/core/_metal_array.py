@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydotcompute._optional import import_mlx
 from pydotcompute.exceptions import BackendNotAvailableError, BufferSyncError, MetalError
 
-__all__ = ["MetalHalf", "mlx_dtype"]
+__all__ = ["MetalCopy", "mlx_dtype"]
 
 _TYPES = frozenset(
     ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "complex64"],
@@ -36,7 +36,7 @@ def mlx_dtype(mlx: Any, dtype: np.dtype[Any]) -> Any:
     return getattr(mlx, "bool_" if name == "bool" else name)
 
 
-class MetalHalf:
+class MetalCopy:
     """An array of MLX's beside those of a buffer.
 
     Attributes:
@@ -53,7 +53,7 @@ class MetalHalf:
         self.is_newer = False
 
     @property
-    def is_behind(self) -> bool:
+    def is_stale(self) -> bool:
         """Whether it has to be read from the host's half before anybody looks."""
         return not (self.is_current or self.is_newer)
 
@@ -106,7 +106,7 @@ class MetalHalf:
             raise MetalError(f"Cannot take {found} as the buffer's array: give an mlx array of {wanted} and shape {self._shape}")
         self.array, self.is_current, self.is_newer = array, False, True
 
-    def mark_newer(self) -> None:
+    def mark_dirty(self) -> None:
         """Notes that it was written to; nothing if nobody has looked at it yet."""
         if self.array is not None:
             self.is_current, self.is_newer = False, True

@@ -232,7 +232,7 @@ class UnifiedBuffer(Generic[T]):
         Raises:
             BufferNotAllocatedError: It has no memory.
         """
-        self._allocated().metal.mark_newer()
+        self._allocated().metal.mark_dirty()
 
     def synchronize(self) -> None:
         """Brings the half that is behind up to date.

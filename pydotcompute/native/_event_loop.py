@@ -12,36 +12,36 @@ from pydotcompute import _core
 __all__ = ["complete"]
 
 
-class _Bell:
+class _LoopNotifier:
     """The bell of one loop, and who waits for it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._core = _core.NativeBell()
         self._numbers = itertools.count()
-        self._waiting: dict[int, asyncio.Future[None]] = {}
-        loop.add_reader(self._core.fileno(), self._ring)
+        self._futures: dict[int, asyncio.Future[None]] = {}
+        loop.add_reader(self._core.fileno(), self._on_ready)
 
-    def _ring(self) -> None:
+    def _on_ready(self) -> None:
         for number in self._core.take():
-            waiting = self._waiting.get(number)
-            if waiting is not None and not waiting.done():
-                waiting.set_result(None)
+            future = self._futures.get(number)
+            if future is not None and not future.done():
+                future.set_result(None)
 
     async def complete(self, operation: _core.NativeOperation) -> Any:
         while True:
             number = next(self._numbers)
-            over, result = operation.poll(self._core, number)
-            if over:
+            done, result = operation.poll(self._core, number)
+            if done:
                 return result
             # Rung meanwhile, it is heard when the loop comes to it, which is after this.
-            waiting = self._waiting[number] = asyncio.get_running_loop().create_future()
+            future = self._futures[number] = asyncio.get_running_loop().create_future()
             try:
-                await waiting
+                await future
             finally:
-                del self._waiting[number]
+                del self._futures[number]
 
 
-_bells: WeakKeyDictionary[asyncio.AbstractEventLoop, _Bell] = WeakKeyDictionary()
+_notifiers: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopNotifier] = WeakKeyDictionary()
 
 
 async def complete(operation: _core.NativeOperation, timeout: float | None = None) -> Any:
@@ -58,10 +58,10 @@ async def complete(operation: _core.NativeOperation, timeout: float | None = Non
         TimeoutError: It was not over in time. It is given up.
     """
     loop = asyncio.get_running_loop()
-    bell = _bells.get(loop)
-    if bell is None:
-        bell = _bells[loop] = _Bell(loop)
+    notifier = _notifiers.get(loop)
+    if notifier is None:
+        notifier = _notifiers[loop] = _LoopNotifier(loop)
     if timeout is None:
-        return await bell.complete(operation)
+        return await notifier.complete(operation)
     async with asyncio.timeout(timeout):
-        return await bell.complete(operation)
+        return await notifier.complete(operation)

@@ -49,9 +49,9 @@ from pydotcompute.native.stats import Latency, NativeStats
 __all__ = ["NativeKernel", "compile_cubin"]
 
 # How long the end of a program waits for native ring kernels to come to a message boundary.
-_EXIT_PATIENCE = 2.0
+_EXIT_TIMEOUT_S = 2.0
 # How long reading the state of a ring kernel on a device waits for a message boundary.
-_STATE_PATIENCE = 5.0
+_STATE_TIMEOUT_S = 5.0
 
 
 @atexit.register
@@ -62,7 +62,7 @@ def _end_all() -> None:
             kernel._core.abort()
     for runtime in list(runtimes):
         with contextlib.suppress(KernelError):
-            runtime.shutdown(_EXIT_PATIENCE)
+            runtime.shutdown(_EXIT_TIMEOUT_S)
 
 
 class NativeKernel:
@@ -180,7 +180,7 @@ class NativeKernel:
         layout = self._declared.state
         if layout is None:
             raise KernelError(f"Kernel '{self.name}' keeps no state; declare one with state=")
-        record = self._core.state_bytes(_STATE_PATIENCE)
+        record = self._core.state_bytes(_STATE_TIMEOUT_S)
         return np.frombuffer(bytearray(record), layout.dtype)[0] if layout.cls is np.void else layout.codec.unpack(record)
 
     @property

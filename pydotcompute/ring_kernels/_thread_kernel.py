@@ -96,10 +96,10 @@ class ThreadKernel(Generic[TIn, TOut, S]):
         """
         with self._transition:
             if self._state in (self._states["STOPPED"], self._states["FAILED"]):
-                self._bury()
+                self._dead_letter_queued()
             return list(self._dead_letters)
 
-    def _bury(self) -> None:
+    def _dead_letter_queued(self) -> None:
         """Makes dead letters of what is still in the input queue."""
         reason = "unhandled" if self._error is None else "failed"
         waiting = self._inbox._drain() if self._inbox is not None else []

@@ -31,7 +31,7 @@ TOut = TypeVar("TOut")
 _log = logging.getLogger("pydotcompute")
 
 # Dead letters that are kept for each ring kernel; all are counted.
-_DEAD_LETTERS = 1000
+_MAX_DEAD_LETTERS = 1000
 
 
 class KernelState(Enum):
@@ -222,7 +222,7 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         self._task: asyncio.Task[None] | None = None
         self._context: KernelContext[TIn, TOut] | None = None
         self._telemetry: RingKernelTelemetry | None = None
-        self._dead_letters: deque[DeadLetter] = deque(maxlen=_DEAD_LETTERS)
+        self._dead_letters: deque[DeadLetter] = deque(maxlen=_MAX_DEAD_LETTERS)
         self._restarts: deque[float] = deque()
         self.error: BaseException | None = None
 
@@ -382,10 +382,10 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         if task is not None and not task.done() and task is not asyncio.current_task():
             await self._join(task, timeout)
         if context is not None:
-            self._bury(context, "unhandled", self.error if failed else None)
-            gone = KernelStateError(self.kernel_id, KernelState.TERMINATED.name, "receive message from")
-            context.output_queue._fail(gone)
-            context.input_queue._fail(gone)
+            self._dead_letter_queued(context, "unhandled", self.error if failed else None)
+            terminated = KernelStateError(self.kernel_id, KernelState.TERMINATED.name, "receive message from")
+            context.output_queue._fail(terminated)
+            context.input_queue._fail(terminated)
         self._context = self._task = None
         self._set_state(KernelState.TERMINATED.value)
 
@@ -429,7 +429,7 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
             if pause is None or context.should_terminate:
                 self._fail(context, error)
                 return True
-            self._lose_message(context, error)
+            self._dead_letter_current(context, error)
             context.output_queue._fail_taken(error)
             await asyncio.sleep(pause)
             return False
@@ -448,7 +448,7 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         self._restarts.append(now)
         return pause
 
-    def _lose_message(self, context: KernelContext[TIn, TOut], error: BaseException) -> None:
+    def _dead_letter_current(self, context: KernelContext[TIn, TOut], error: BaseException) -> None:
         """The message that the function had when it failed becomes a dead letter."""
         message = context.input_queue._lose()
         if message is not None:
@@ -459,22 +459,22 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         self.error = error
         self._set_state(KernelState.FAILED.value)
         context._active.clear()
-        self._lose_message(context, error)
+        self._dead_letter_current(context, error)
         # First those who wait for answers: they are told the cause, also where their message is still in the queue.
         context.output_queue._fail(error)
-        self._bury(context, "failed", error)
+        self._dead_letter_queued(context, "failed", error)
         context.input_queue._fail(error)
 
     def _retire(self, context: KernelContext[TIn, TOut]) -> None:
         """Its function has returned without being told to: what it sent can be received, and no more comes."""
         self._set_state(KernelState.TERMINATED.value)
         context._active.clear()
-        self._bury(context, "unhandled", None)
+        self._dead_letter_queued(context, "unhandled", None)
         ended = KernelStateError(self.kernel_id, KernelState.TERMINATED.name, "receive message from")
         context.output_queue._fail(ended)
         context.input_queue._fail(ended)
 
-    def _bury(self, context: KernelContext[TIn, TOut], reason: str, cause: BaseException | None) -> None:
+    def _dead_letter_queued(self, context: KernelContext[TIn, TOut], reason: str, cause: BaseException | None) -> None:
         """The messages that wait become dead letters."""
         self._dead_letters.extend(DeadLetter(message, reason, cause) for message in context.input_queue._drain())
 
@@ -482,7 +482,7 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         return f"RingKernel(id={self.kernel_id!r}, state={self.state.name})"
 
 
-async def _ask_when_there_is_room(room: Awaitable[bool], answer: Awaitable[Any]) -> Any:
+async def _ask_after_enqueue(room: Awaitable[bool], answer: Awaitable[Any]) -> Any:
     """What an ask is where the input was full."""
     await room
     return await answer
