@@ -1,4 +1,4 @@
-"""Waiting for native ring kernels in an event loop: by a bell that their threads ring, without the interpreter."""
+"""Waits for native ring kernels in an event loop. Their threads notify the loop without taking the GIL."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["complete"]
 
 
 class _LoopNotifier:
-    """The bell of one loop, and who waits for it."""
+    """Notifier of one event loop, and the futures that wait for it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._core = _core.NativeBell()
@@ -33,7 +33,7 @@ class _LoopNotifier:
             done, result = operation.poll(self._core, number)
             if done:
                 return result
-            # Rung meanwhile, it is heard when the loop comes to it, which is after this.
+            # A notification that arrives in between is not lost: the loop handles it after this coroutine suspends.
             future = self._futures[number] = asyncio.get_running_loop().create_future()
             try:
                 await future
@@ -49,13 +49,13 @@ async def complete(operation: _core.NativeOperation, timeout: float | None = Non
 
     Args:
         operation: The operation.
-        timeout: How long to wait, in seconds; ``None`` for ever.
+        timeout: Maximum time to wait, in seconds; ``None`` for no limit.
 
     Returns:
-        Its result.
+        The result of the operation.
 
     Raises:
-        TimeoutError: It was not over in time. It is given up.
+        TimeoutError: The operation did not finish in time and was abandoned.
     """
     loop = asyncio.get_running_loop()
     notifier = _notifiers.get(loop)

@@ -1,7 +1,7 @@
-"""Exceptions that machine code has raised: from Numba's description of one to the exception.
+"""Builds Python exceptions from Numba's descriptions of exceptions raised in machine code.
 
-Numba describes an exception by a pickled ``(class, arguments, (function, file, line))``. Arguments that were only known when it was raised
-follow as machine values, with a function that makes Python's objects of them.
+Numba describes an exception by a pickled ``(class, arguments, (function, file, line))``. Arguments known only at run time
+follow as machine values, with a function that converts them to Python objects.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ class _Description(ctypes.Structure):
 
 
 def exception_at(address: int) -> tuple[BaseException, str]:
-    """Makes the exception that is described at an address. A description on the heap is freed.
+    """Builds the exception described at an address, and frees the description if it is on the heap.
 
     Args:
-        address: Where the description is: machine code has just left it, or it was kept since.
+        address: Address of the description, as machine code returned it.
 
     Returns:
-        The exception, and where it was raised, as ``file:line``.
+        The exception, and the source location that raised it, as ``file:line``.
     """
-    described = _Description.from_address(address)
-    cls, arguments, place = pickle.loads(ctypes.string_at(described.pickled, described.length))
+    description = _Description.from_address(address)
+    cls, arguments, location = pickle.loads(ctypes.string_at(description.pickled, description.length))
     arguments = () if arguments is None else arguments
-    if described.dynamic > 0:
-        # Frees the values as it makes objects of them.
-        unwrap = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p)(described.unwrap)
-        values = iter(unwrap(described.arguments))
-        arguments = tuple(next(values, argument) if _is_open(argument) else argument for argument in arguments)
-        _free(address)
+    if description.dynamic > 0:
+        # `unwrap` also frees the machine values.
+        unwrap = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p)(description.unwrap)
+        runtime_values = iter(unwrap(description.arguments))
+        arguments = tuple(next(runtime_values, argument) if _is_placeholder(argument) else argument for argument in arguments)
+        _free_description(address)
     exception: BaseException = cls(*arguments)
-    if place is None:
+    if location is None:
         return exception, "somewhere in compiled code"
-    _function, file, line = place
+    _function, file, line = location
     return exception, f"{os.path.basename(file)}:{line}"
 
 
-def _is_open(argument: Any) -> bool:
-    """Whether an argument stands for one that is only known at run time: Numba puts a constant of LLVM's in its place."""
+def _is_placeholder(argument: Any) -> bool:
+    """Whether an argument is a placeholder for a run-time value. Numba represents these by LLVM constants."""
     return type(argument).__module__.startswith("llvmlite")
 
 
-def _free(address: int) -> None:
+def _free_description(address: int) -> None:
     from numba.core.runtime import _nrt_python
 
     ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_nrt_python.c_helpers["Free"])(address)

@@ -482,7 +482,7 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         return f"RingKernel(id={self.kernel_id!r}, state={self.state.name})"
 
 
-async def _ask_after_enqueue(room: Awaitable[bool], answer: Awaitable[Any]) -> Any:
+async def _ask_when_there_is_room(room: Awaitable[bool], answer: Awaitable[Any]) -> Any:
     """What an ask is where the input was full."""
     await room
     return await answer
