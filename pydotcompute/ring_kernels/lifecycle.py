@@ -401,7 +401,7 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
     async def _run(self, context: KernelContext[TIn, TOut]) -> None:
         """Runs the function, again if it fails and its supervision says so."""
         try:
-            while not await self._returns(context):
+            while not await self._run_once(context):
                 pass
         except asyncio.CancelledError:
             if not context.should_terminate:
@@ -413,9 +413,9 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
             self._fail(context, error)
             raise
         if self.state is not KernelState.FAILED and not context.should_terminate:
-            self._retire(context)
+            self._finish(context)
 
-    async def _returns(self, context: KernelContext[TIn, TOut]) -> bool:
+    async def _run_once(self, context: KernelContext[TIn, TOut]) -> bool:
         """Runs the function once. Returns whether that was the last time."""
         try:
             result = self._kernel_func(context)
@@ -425,17 +425,17 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
             _log.error("kernel '%s' raised %s", self.kernel_id, type(error).__name__, exc_info=error)
             if self._telemetry is not None:
                 self._telemetry.record_error(f"{type(error).__name__}: {error}")
-            pause = self._next_restart()
-            if pause is None or context.should_terminate:
+            delay = self._restart_delay()
+            if delay is None or context.should_terminate:
                 self._fail(context, error)
                 return True
             self._dead_letter_current(context, error)
             context.output_queue._fail_taken(error)
-            await asyncio.sleep(pause)
+            await asyncio.sleep(delay)
             return False
         return True
 
-    def _next_restart(self) -> float | None:
+    def _restart_delay(self) -> float | None:
         """How long to wait before the function is started again; ``None`` if it is not."""
         policy = self._config.supervision
         now = time.monotonic()
@@ -444,9 +444,9 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         if policy.max_restarts is not None and len(self._restarts) >= policy.max_restarts:
             return None
         # Doubled more often it would be longer than any program runs, and at last not be a number.
-        pause = policy.backoff * 2.0 ** min(len(self._restarts), 40)
+        delay = policy.backoff * 2.0 ** min(len(self._restarts), 40)
         self._restarts.append(now)
-        return pause
+        return delay
 
     def _dead_letter_current(self, context: KernelContext[TIn, TOut], error: BaseException) -> None:
         """The message that the function had when it failed becomes a dead letter."""
@@ -465,7 +465,7 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         self._dead_letter_queued(context, "failed", error)
         context.input_queue._fail(error)
 
-    def _retire(self, context: KernelContext[TIn, TOut]) -> None:
+    def _finish(self, context: KernelContext[TIn, TOut]) -> None:
         """Its function has returned without being told to: what it sent can be received, and no more comes."""
         self._set_state(KernelState.TERMINATED.value)
         context._active.clear()
@@ -482,10 +482,10 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         return f"RingKernel(id={self.kernel_id!r}, state={self.state.name})"
 
 
-async def _ask_when_there_is_room(room: Awaitable[bool], answer: Awaitable[Any]) -> Any:
+async def _ask_when_there_is_room(enqueued: Awaitable[bool], reply: Awaitable[Any]) -> Any:
     """What an ask is where the input was full."""
-    await room
-    return await answer
+    await enqueued
+    return await reply
 
 
 @asynccontextmanager
