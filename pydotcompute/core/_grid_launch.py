@@ -1,4 +1,4 @@
-"""Which kernels are launched over a grid, and which are called."""
+"""Distinguishes kernels that are launched over a grid from those that are called, and launches the former."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ __all__ = ["launch", "launchable"]
 
 
 def launchable(kernel: Any) -> Any | None:
-    """What is launched by ``kernel[grid, block](...)``: a kernel of Numba's for a GPU, or one of ``@gpu_kernel`` and ``@kernel`` there.
+    """Returns the object to launch with ``kernel[grid, block](...)``: a Numba GPU kernel, or the compiled form of ``@kernel``.
 
     Args:
-        kernel: Anything that may be a kernel. One of ``@kernel`` is compiled for this.
+        kernel: Any kernel. One decorated with ``@kernel`` or ``@gpu_kernel`` is compiled first.
 
     Returns:
-        What to launch; None if it is to be called.
+        The object to launch; ``None`` if the kernel is called instead.
 
     Raises:
-        KernelCompilationError: It does not compile.
+        KernelCompilationError: The kernel does not compile.
     """
     compile_now = getattr(kernel, "compile_now", None)
     target = kernel if compile_now is None else compile_now().kernel
@@ -30,19 +30,19 @@ def launchable(kernel: Any) -> Any | None:
 def launch(
     target: Any, grid: tuple[int, ...], block: tuple[int, ...], stream: Any, shared_memory_bytes: int, *args: Any, **kwargs: Any
 ) -> None:
-    """Launches what :func:`launchable` gave. It may still run when this returns.
+    """Launches a result of :func:`launchable`, without waiting for it.
 
     Args:
-        target: What to launch.
-        grid: Blocks in each dimension.
-        block: Threads of a block in each dimension.
-        stream: A stream of CuPy's or Numba's; None: the current one.
-        shared_memory_bytes: Bytes that the threads of a block share, beside what the kernel declares.
-        *args: Its arguments.
-        **kwargs: Its arguments by name.
+        target: The object to launch.
+        grid: Number of blocks in each dimension.
+        block: Number of threads per block in each dimension.
+        stream: A CuPy or Numba stream; ``None`` for the current one.
+        shared_memory_bytes: Dynamic shared memory per block, in bytes.
+        *args: Arguments of the kernel.
+        **kwargs: Keyword arguments of the kernel.
     """
-    # CuPy's streams have a number that Numba takes; CuPy's own kernels take the current one.
-    numbered = hasattr(stream, "ptr")
-    own = import_numba_cuda().external_stream(stream.ptr) if numbered else stream or 0
-    with stream if numbered else nullcontext():
-        target[grid, block, own, shared_memory_bytes](*args, **kwargs)
+    # Numba accepts the pointer of a CuPy stream. CuPy kernels use the current stream, so the stream is made current too.
+    is_cupy_stream = hasattr(stream, "ptr")
+    numba_stream = import_numba_cuda().external_stream(stream.ptr) if is_cupy_stream else stream or 0
+    with stream if is_cupy_stream else nullcontext():
+        target[grid, block, numba_stream, shared_memory_bytes](*args, **kwargs)
