@@ -1,12 +1,12 @@
-"""The file that holds one entry of the cache, and how it is read with suspicion.
+"""File format of a cache entry. Readers validate every byte.
 
-An entry is one file and says itself what it is, so that no index has to agree with it::
+An entry is one self-describing file, so there is no index that could become inconsistent::
 
     8 bytes    b"PDCKERN1"
-    32 bytes   SHA-256 of all that follows
-    4 bytes    length of the head, little-endian
-    head       JSON: kernel_name, source_hash, signature, metadata, created
-    rest       what was compiled
+    32 bytes   SHA-256 of everything that follows
+    4 bytes    length of the header, little-endian
+    header     JSON: kernel_name, source_hash, signature, metadata, created
+    rest       the compiled code
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from typing import Any
 
 MAGIC = b"PDCKERN1"
 SUFFIX = ".kernel"
-UNFINISHED = ".unfinished"
+TEMPORARY = ".unfinished"
 _CHECKSUM = slice(len(MAGIC), len(MAGIC) + 32)
 _BODY = _CHECKSUM.stop
 _LENGTH = struct.Struct("<I")
 
 
 class CorruptEntryError(Exception):
-    """A file is not an entry, not all of one, or another entry than its name says. Never leaves the package."""
+    """A file is not an entry, is incomplete, or holds a different entry than its name says. Never leaves the package."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What an entry's file holds.
+    """Content of an entry's file.
 
     Attributes:
-        kernel_name: The kernel's name.
-        source_hash: The hash of all that decides what is compiled.
-        signature: The types it was compiled for, if they were given.
-        metadata: What the caller wants to be kept beside it; JSON values.
-        created: When it was stored, in seconds since 1970.
-        payload: What was compiled.
+        kernel_name: Name of the kernel.
+        source_hash: Hash of everything that affects compilation.
+        signature: Types that it was compiled for, if given.
+        metadata: JSON values that the caller stores with it.
+        created: Time of creation, in seconds since 1970.
+        payload: The compiled code.
     """
 
     kernel_name: str
@@ -53,17 +53,17 @@ class Entry:
 
 
 def file_name(kernel_name: str, source_hash: str) -> str:
-    """The name of an entry's file. A hash, since a kernel may be called ``../x`` or by 300 letters."""
+    """Returns the name of an entry's file. It is a hash, because kernel names may be long or contain path separators."""
     return hashlib.sha256(f"{kernel_name}\0{source_hash}".encode()).hexdigest()[:40] + SUFFIX
 
 
 def encode(entry: Entry) -> bytes:
-    """Turns an entry into the bytes of its file.
+    """Encodes an entry as the content of its file.
 
     Raises:
-        TypeError: If the metadata holds something that JSON has no word for.
+        TypeError: The metadata holds a value that JSON does not support.
     """
-    head = json.dumps(
+    header = json.dumps(
         {
             "kernel_name": entry.kernel_name,
             "source_hash": entry.source_hash,
@@ -72,61 +72,61 @@ def encode(entry: Entry) -> bytes:
             "created": entry.created,
         }
     ).encode()
-    body = _LENGTH.pack(len(head)) + head + entry.payload
+    body = _LENGTH.pack(len(header)) + header + entry.payload
     return MAGIC + hashlib.sha256(body).digest() + body
 
 
 def decode(data: bytes) -> Entry:
-    """Turns the bytes of a file into an entry.
+    """Decodes the content of a file.
 
     Raises:
-        CorruptEntryError: If they are not what :func:`encode` made; the checksum covers every byte.
+        CorruptEntryError: The bytes are not the output of :func:`encode`; the checksum covers every byte.
     """
     if data[: len(MAGIC)] != MAGIC:
-        raise CorruptEntryError("it does not begin as an entry does")
+        raise CorruptEntryError("the file does not start with the magic number of an entry")
     body = data[_BODY:]
     if hashlib.sha256(body).digest() != data[_CHECKSUM]:
-        raise CorruptEntryError("its checksum is wrong: it was cut off or changed")
+        raise CorruptEntryError("the checksum does not match: the file was truncated or changed")
     try:
         (length,) = _LENGTH.unpack_from(body)
-        head = json.loads(body[_LENGTH.size : _LENGTH.size + length])
-        return Entry(payload=body[_LENGTH.size + length :], **head)
+        header = json.loads(body[_LENGTH.size : _LENGTH.size + length])
+        return Entry(payload=body[_LENGTH.size + length :], **header)
     except (struct.error, ValueError, TypeError) as error:
-        raise CorruptEntryError(f"its head cannot be read: {error}") from error
+        raise CorruptEntryError(f"the header is invalid: {error}") from error
 
 
 def read(path: Path) -> Entry:
     """Reads the entry in a file.
 
     Raises:
-        CorruptEntryError: If the file is not an entry, or not the one that its name says.
-        OSError: If the file cannot be read.
+        CorruptEntryError: The file is not an entry, or holds a different entry than its name says.
+        OSError: The file cannot be read.
     """
     entry = decode(path.read_bytes())
     if file_name(entry.kernel_name, entry.source_hash) != path.name:
-        raise CorruptEntryError(f"it holds kernel {entry.kernel_name!r}, which belongs into another file")
+        raise CorruptEntryError(f"the file holds kernel {entry.kernel_name!r}, which belongs in another file")
     return entry
 
 
 def write(path: Path, data: bytes, accessed_ns: int) -> None:
-    """Puts a file in its place in one step: whoever reads sees the old file or the new one, never a part, not even after a crash.
+    """Writes a file atomically: readers see either the old or the new content, even after a crash.
 
     Args:
-        path: Where.
-        data: All of it.
-        accessed_ns: What the file's time is set to, in nanoseconds since 1970.
+        path: Path of the file.
+        data: Its content.
+        accessed_ns: Modification time to set, in nanoseconds since 1970.
 
     Raises:
-        OSError: If it cannot be written; what stood at ``path`` still stands there.
+        OSError: Writing failed; the old file is unchanged.
     """
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
     try:
-        with open(unfinished, "wb") as file:
+        with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.utime(unfinished, ns=(accessed_ns, accessed_ns))
-        os.replace(unfinished, path)
+        os.utime(temporary, ns=(accessed_ns, accessed_ns))
+        os.replace(temporary, path)
     except OSError:
-        unfinished.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
