@@ -48,7 +48,7 @@ def test_vector_add(tmp_path: Path) -> None:
 def test_streaming_pipeline(tmp_path: Path) -> None:
     printed = output_of("examples/streaming_pipeline.py", "--lines", 1000, cwd=tmp_path)
     assert next(line for line in printed.splitlines() if "too hot" in line).startswith("sensor 3:")
-    assert "1000 lines, 10 of them broken" in printed
+    assert "1000 lines, 10 of them invalid" in printed
 
 
 def test_pagerank_of_a_list_of_edges(tmp_path: Path, edges: Path) -> None:
