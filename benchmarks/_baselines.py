@@ -1,4 +1,4 @@
-"""References: what Python itself takes for what the workloads do, with nothing of ours in between, by which their figures can be judged."""
+"""Baselines: what plain Python takes for operations like those of the workloads, as a reference for their results."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from _workloads import RunConfig, Samples, Workload, numbers
 
 
 class _Plain:
-    """An object with a method, and one that is a coroutine."""
+    """An object with a method and a coroutine method."""
 
     def echo(self, item: Any) -> Any:
         return item
 
-    async def hand_back_later(self, item: Any) -> Any:
+    async def echo_async(self, item: Any) -> Any:
         return item
 
 
 def clock(config: RunConfig) -> Samples:
-    """Two readings of the clock, one after the other: what every single timing includes."""
+    """Read the clock twice in a row: the overhead included in every single timing."""
     samples = np.empty(config.count(20_000))
     for index in range(len(samples)):
         start = CLOCK()
@@ -35,28 +35,28 @@ def clock(config: RunConfig) -> Samples:
 
 
 def method_call(config: RunConfig) -> Samples:
-    """A loop over 1,000 items that calls a method with each and looks at what it returns."""
+    """Call a method with each of 1,000 items, and check the result."""
     items, call = numbers(1000), _Plain().echo
 
     def block() -> None:
         for item in items:
             if call(item) is not item:
-                check(False, "a method returned another item")
+                check(False, "the method returned a different item")
 
     return time_blocks(block, len(items), config.count(200))
 
 
 def coroutine_call(config: RunConfig) -> Samples:
-    """The same with a coroutine that never waits."""
+    """The same with a coroutine that never suspends."""
 
     async def work() -> Samples:
-        items, call = numbers(1000), _Plain().hand_back_later
+        items, call = numbers(1000), _Plain().echo_async
         samples = np.empty(config.count(200))
         for index in range(len(samples)):
             start = CLOCK()
             for item in items:
                 if await call(item) is not item:
-                    check(False, "a coroutine returned another item")
+                    check(False, "the coroutine returned a different item")
             samples[index] = (CLOCK() - start) / len(items)
         return samples
 
@@ -64,15 +64,15 @@ def coroutine_call(config: RunConfig) -> Samples:
 
 
 def asyncio_ping_pong(config: RunConfig) -> Samples:
-    """Two tasks that hand one item to and fro through two `asyncio.Queue`s."""
+    """Pass one item back and forth between two tasks, through two `asyncio.Queue`s."""
 
     async def work() -> Samples:
-        there: asyncio.Queue[Any] = asyncio.Queue()
-        back: asyncio.Queue[Any] = asyncio.Queue()
+        requests: asyncio.Queue[Any] = asyncio.Queue()
+        replies: asyncio.Queue[Any] = asyncio.Queue()
 
         async def peer() -> None:
             while True:
-                await back.put(await there.get())
+                await replies.put(await requests.get())
 
         task = asyncio.create_task(peer())
         items = numbers(config.count(20_000))
@@ -80,10 +80,10 @@ def asyncio_ping_pong(config: RunConfig) -> Samples:
         collect_garbage()
         for index, item in enumerate(items):
             start = CLOCK()
-            await there.put(item)
-            answer = await back.get()
+            await requests.put(item)
+            reply = await replies.get()
             samples[index] = CLOCK() - start
-            check(answer is item, f"item {index} came back as another one")
+            check(reply is item, f"item {index} returned as a different object")
         task.cancel()
         return samples
 
@@ -91,13 +91,13 @@ def asyncio_ping_pong(config: RunConfig) -> Samples:
 
 
 def thread_ping_pong(config: RunConfig) -> Samples:
-    """Two threads that hand one item to and fro through two `queue.SimpleQueue`s."""
-    there: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    back: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    """Pass one item back and forth between two threads, through two `queue.SimpleQueue`s."""
+    requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    replies: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def peer() -> None:
-        while (item := there.get()) is not None:
-            back.put(item)
+        while (item := requests.get()) is not None:
+            replies.put(item)
 
     thread = threading.Thread(target=peer)
     thread.start()
@@ -107,18 +107,18 @@ def thread_ping_pong(config: RunConfig) -> Samples:
     try:
         for index, item in enumerate(items):
             start = CLOCK()
-            there.put(item)
-            answer = back.get(timeout=5)
+            requests.put(item)
+            reply = replies.get(timeout=5)
             samples[index] = CLOCK() - start
-            check(answer is item, f"item {index} came back as another one")
+            check(reply is item, f"item {index} returned as a different object")
     finally:
-        there.put(None)
+        requests.put(None)
         thread.join()
     return samples
 
 
 def deque_pair(config: RunConfig) -> Samples:
-    """`append` and `popleft` of a bare deque, which has no bound, no waiting and no priorities."""
+    """`append` and `popleft` of a deque, which has no bound, no waiting and no priorities."""
     items: list[Any] = numbers(1000)
     bare: deque[Any] = deque()
     put, get = bare.append, bare.popleft
@@ -127,13 +127,13 @@ def deque_pair(config: RunConfig) -> Samples:
         for item in items:
             put(item)
             if get() is not item:
-                check(False, "a deque gave another item")
+                check(False, "the deque returned a different item")
 
     return time_blocks(block, len(items), config.count(200))
 
 
 def pack(config: RunConfig) -> Samples:
-    """msgpack of a plain dictionary with the same three values, and neither header nor type."""
+    """msgpack of a plain dictionary with the same three values, without header and type."""
     values = [{"sensor": sensor, "celsius": sensor / 8, "place": "hall"} for sensor in range(1000)]
     packed: list[bytes] = []
 
@@ -142,7 +142,7 @@ def pack(config: RunConfig) -> Samples:
         packed.extend(map(msgpack.packb, values))
 
     samples = time_blocks(block, len(values), config.count(100))
-    check([msgpack.unpackb(data) for data in packed] == values, "what was packed does not read back")
+    check([msgpack.unpackb(data) for data in packed] == values, "the packed values do not round-trip")
     return samples
 
 
@@ -150,8 +150,8 @@ BASELINES = [
     Workload("clock", "read the clock twice", clock),
     Workload("method_call", "call a method that returns its argument", method_call),
     Workload("coroutine_call", "await a coroutine that returns its argument", coroutine_call),
-    Workload("asyncio_ping_pong", "there and back through two asyncio.Queues, between two tasks", asyncio_ping_pong),
-    Workload("thread_ping_pong", "there and back through two queue.SimpleQueues, between two threads", thread_ping_pong),
+    Workload("asyncio_ping_pong", "round trip through two asyncio.Queues, between two tasks", asyncio_ping_pong),
+    Workload("thread_ping_pong", "round trip through two queue.SimpleQueues, between two threads", thread_ping_pong),
     Workload("deque", "append and popleft of a deque", deque_pair),
     Workload("msgpack", "msgpack.packb of a dictionary of three values", pack),
 ]

@@ -1,4 +1,4 @@
-"""Workloads of what 0.2.0 does not have, or had only where it could be compiled."""
+"""Workloads without a counterpart in 0.2.0, or with one only where Cython was available."""
 
 from __future__ import annotations
 
@@ -26,39 +26,39 @@ def fast_spsc_queue(config: RunConfig) -> Samples:
         for item in items:
             put(item)
             if get() is not item:
-                check(False, f"message {item.value} went in and another came out")
+                check(False, f"message {item.value} was put, but another one was received")
 
     return time_blocks(block, len(items), config.count(200))
 
 
-def _echo_process(there: str, back: str, count: int) -> None:
-    """What the other process does: hand back `count` messages."""
-    with SharedQueue.attach(there, wait="spin") as requests, SharedQueue.attach(back, wait="spin") as answers:
+def _echo_process(request_name: str, reply_name: str, count: int) -> None:
+    """Entry point of the other process: echo `count` messages."""
+    with SharedQueue.attach(request_name, wait="spin") as requests, SharedQueue.attach(reply_name, wait="spin") as replies:
         for _ in range(count):
-            answers.put(requests.get(timeout=TIMEOUT_S))
+            replies.put(requests.get(timeout=TIMEOUT_S))
 
 
 def cross_process(config: RunConfig) -> Samples:
-    """Half the time of 64 bytes there and back between two processes, each of which spins."""
+    """Half the round-trip time of 64 bytes between two processes, both of which spin."""
     count = config.count(20_000)
     warm = max(20, count // 10)
     messages = [index.to_bytes(64, "little") for index in range(warm + count)]
     samples = np.empty(count)
-    with SharedQueue.create(wait="spin") as there, SharedQueue.create(wait="spin") as back:
-        # Started anew, not forked: a fork would share what the event loops and threads of other workloads left behind.
-        peer = multiprocessing.get_context("spawn").Process(target=_echo_process, args=(there.name, back.name, len(messages)))
+    with SharedQueue.create(wait="spin") as requests, SharedQueue.create(wait="spin") as replies:
+        # Spawned, because a forked process would inherit the event loops and threads of other workloads.
+        peer = multiprocessing.get_context("spawn").Process(target=_echo_process, args=(requests.name, replies.name, len(messages)))
         peer.start()
         try:
-            there.put(messages[0])
-            check(back.get(timeout=60) == messages[0], "the first message came back as another one")
+            requests.put(messages[0])
+            check(replies.get(timeout=60) == messages[0], "the first message was echoed incorrectly")
             for index in range(1, len(messages)):
                 if index == warm:
                     collect_garbage()
                 start = CLOCK()
-                there.put(messages[index])
-                answer = back.get(timeout=TIMEOUT_S)
+                requests.put(messages[index])
+                reply = replies.get(timeout=TIMEOUT_S)
                 elapsed = CLOCK() - start
-                check(answer == messages[index], f"message {index} came back as another one")
+                check(reply == messages[index], f"message {index} was echoed incorrectly")
                 if index >= warm:
                     samples[index - warm] = elapsed / 2
             peer.join(TIMEOUT_S)
@@ -71,39 +71,39 @@ def cross_process(config: RunConfig) -> Samples:
 
 @message
 class Tick(RingKernelMessage):
-    """What the native asks carry."""
+    """Message of the native asks."""
 
     value: int = 0
 
 
 @state
 class Count:
-    """What the native ring kernel keeps."""
+    """State of the native ring kernel."""
 
     handled: int = 0
 
 
 def count_and_echo(ctx: HandlerContext, state: Count, msg: Tick) -> Tick:
-    """Answer every message with its own value."""
+    """Reply to every message with its own value."""
     state.handled += 1
     return Tick(msg.value)
 
 
 def _native(use: Callable[[NativeKernel, RunConfig], tuple[Samples, int]], **options: Any) -> Callable[[RunConfig], Samples]:
-    """Run `use` beside a native ring kernel that echoes; it has to have handled as many messages as `use` says it sent."""
+    """Run `use` with a native echo kernel, and check that the kernel handled as many messages as `use` sent."""
 
     def run(config: RunConfig) -> Samples:
         with NativeKernel(count_and_echo, state=Count, **options) as kernel:
             samples, sent = use(kernel, config)
             handled = kernel.state.handled
-        check(handled == sent, f"{sent} messages were sent, and {handled} handled")
+        check(handled == sent, f"{sent} messages were sent, but {handled} handled")
         return samples
 
     return run
 
 
 def native_asks(timeout: float | None) -> Callable[[NativeKernel, RunConfig], tuple[Samples, int]]:
-    """One ask at a time: the time of each."""
+    """Time single asks, one after the other."""
 
     def use(kernel: NativeKernel, config: RunConfig) -> tuple[Samples, int]:
         count = config.count(20_000)
@@ -114,9 +114,9 @@ def native_asks(timeout: float | None) -> Callable[[NativeKernel, RunConfig], tu
             if index == warm:
                 collect_garbage()
             start = CLOCK()
-            answer = kernel.ask(tick, timeout)
+            reply = kernel.ask(tick, timeout)
             elapsed = CLOCK() - start
-            check(answer.value == index, f"ask {index} was answered with {answer.value}")
+            check(reply.value == index, f"the reply to ask {index} is {reply.value}")
             if index >= warm:
                 samples[index - warm] = elapsed
         return samples, len(ticks)
@@ -125,24 +125,24 @@ def native_asks(timeout: float | None) -> Callable[[NativeKernel, RunConfig], tu
 
 
 def native_ask_many(kernel: NativeKernel, config: RunConfig) -> tuple[Samples, int]:
-    """1,000 asks in one call, as records: the time of each."""
+    """Time 1,000 asks in one call, as records."""
     records = np.zeros(1000, kernel.input_dtype)
     records["value"] = np.arange(1000)
 
     def block() -> None:
-        answers = kernel.ask_many(records)
-        check(np.array_equal(answers["value"], records["value"]), "an answer has another value than its question")
+        replies = kernel.ask_many(records)
+        check(np.array_equal(replies["value"], records["value"]), "a reply does not have the value of its request")
 
     samples = time_blocks(block, len(records), config.count(200))
     return samples, (len(samples) + 2) * len(records)
 
 
 NEW_WORKLOADS = [
-    Workload("native_ask", "NativeKernel: ask, handled on the asker's thread while the ring kernel is idle", _native(native_asks(None))),
+    Workload("native_ask", "NativeKernel: ask, handled on the caller's thread while the ring kernel is idle", _native(native_asks(None))),
     Workload(
         "native_ask_thread", "NativeKernel: ask with a timeout, handled on another thread that spins", _native(native_asks(5.0), spin=True)
     ),
     Workload("native_ask_many", "NativeKernel: ask_many of 1,000 records, each", _native(native_ask_many)),
     Workload("fast_spsc_queue", "FastSPSCQueue: put and get, neither waiting", fast_spsc_queue),
-    Workload("cross_process", "SharedQueue: 64 bytes one way between two processes that spin; half of there and back", cross_process),
+    Workload("cross_process", "SharedQueue: 64 bytes one way between two processes that spin; half a round trip", cross_process),
 ]

@@ -1,4 +1,4 @@
-"""What the workloads have to reach, as it was set before they were written."""
+"""Performance targets of the workloads, as set before the implementation."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Target:
-    """A median of at most so many microseconds, and at least so many times the speed of 0.2.0 in the same run."""
+    """Maximum median in microseconds, and minimum speedup over 0.2.0 in the same run."""
 
     microseconds: float
     times: float | None = None
 
     def evaluate(self, microseconds: float, times: float | None = None) -> str:
-        """Say whether a result reaches the goal.
+        """Say whether a result reaches the target.
 
         Args:
             microseconds: The median.
-            times: How many times faster than 0.2.0 it was, if that was measured.
+            times: Speedup over 0.2.0, if measured.
 
         Returns:
-            Each part of the goal that was measured, with "met" or "NOT MET".
+            Each measured part of the target, with "met" or "NOT MET".
         """
         parts = [f"≤ {self.microseconds} µs: {'met' if microseconds <= self.microseconds else 'NOT MET'}"]
         if self.times is not None and times is not None:
@@ -31,7 +31,7 @@ class Target:
 TARGETS = {
     "ask": Target(2.0, 6.0),
     "ask_timeout": Target(2.0, 6.0),
-    # 500,000 round trips a second.
+    # 500,000 round trips per second.
     "ask_rate": Target(2.0),
     "threaded_ask": Target(10.0),
     "fast_queue": Target(0.3),

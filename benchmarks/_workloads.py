@@ -1,7 +1,7 @@
-"""Workloads that run on pydotcompute 0.2.0 and on this release alike: only names and signatures that both have.
+"""Workloads that run on both pydotcompute 0.2.0 and this release: they use only names and signatures that both have.
 
-Each workload checks what comes out (every message answered, in order, with its own value), so that it cannot measure nothing.
-Messages are made before the clock starts unless making them is what is measured.
+Each workload checks its results (a reply to every message, in order, with its own value), so that it cannot time work that was not done.
+Messages are created before the clock starts, unless their creation is measured.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ LIMIT_S = 60.0
 
 @message
 class Number:
-    """What the asks carry: one number, by which each answer is checked."""
+    """Message of the asks: one number, which identifies the reply."""
 
     value: int = 0
 
 
 @message
 class Reading:
-    """A message of three fields beside its header, for serialising."""
+    """A message of three fields and a header, for serialization."""
 
     sensor: int = 0
     celsius: float = 0.0
@@ -51,10 +51,10 @@ class Reading:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How much to measure, and on which event loop.
+    """Length of the run, and event loop.
 
     Attributes:
-        quick: Whether a smoke run is enough.
+        quick: Whether to run a smoke test only.
         loop: "uvloop" or "asyncio".
     """
 
@@ -62,11 +62,11 @@ class RunConfig:
     loop: str
 
     def count(self, full: int) -> int:
-        """`full` operations, or a fiftieth of them (at least 20) in a smoke run."""
+        """`full` operations; in a smoke test a fiftieth of them, at least 20."""
         return max(20, full // 50) if self.quick else full
 
     def run(self, work: Coroutine[Any, Any, Samples]) -> Samples:
-        """Run a coroutine on an event loop of the chosen kind, for a minute at most: a kernel that died silently must not stop the run."""
+        """Run a coroutine on an event loop of the selected kind, for at most a minute, so that a dead kernel cannot hang the run."""
         factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.SelectorEventLoop
         if self.loop == "uvloop":
             import uvloop
@@ -78,12 +78,12 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Workload:
-    """One thing to measure.
+    """One workload.
 
     Attributes:
-        name: Its name, as one word.
-        what: One sentence: what one operation is.
-        run: Does it and returns nanoseconds per operation.
+        name: Name of the workload, one word.
+        what: One sentence that describes one operation.
+        run: Runs it and returns nanoseconds per operation.
     """
 
     name: str
@@ -92,13 +92,13 @@ class Workload:
 
 
 async def echo(ctx: Any) -> None:
-    """Answer every message with itself."""
+    """Reply to every message with itself."""
     while not ctx.should_terminate:
         await ctx.send(await ctx.receive())
 
 
 async def echo_with_timeout(ctx: Any) -> None:
-    """Answer every message with itself, looking up once a second as kernels that wait with a timeout do."""
+    """Reply to every message with itself, receiving with a timeout of one second."""
     while not ctx.should_terminate:
         try:
             received = await ctx.receive(timeout=1.0)
@@ -108,31 +108,31 @@ async def echo_with_timeout(ctx: Any) -> None:
 
 
 async def reply_to(ctx: Any) -> None:
-    """Answer every message with a reply made for it."""
+    """Reply to every message with a new message."""
     while not ctx.should_terminate:
         received = await ctx.receive()
         await ctx.send(Number(value=received.value, correlation_id=received.message_id))
 
 
 def numbers(count: int) -> list[Any]:
-    """`count` messages, numbered from 0."""
+    """Create `count` messages, numbered from 0."""
     return [Number(value=value) for value in range(count)]
 
 
 async def _with_kernel(kernel: Any, config: RunConfig, use: Callable[[RingKernelRuntime], Awaitable[Samples]]) -> Samples:
-    """Run `use` beside a ring kernel named "peer" that is active."""
+    """Run `use` with an active ring kernel named "peer"."""
     async with RingKernelRuntime(use_uvloop=config.loop == "uvloop") as runtime:
         await runtime.launch("peer", kernel)
         await runtime.activate("peer")
         try:
             return await use(runtime)
         finally:
-            # Release 0.2.0 leaves a kernel that waits without a timeout waiting until this runs out.
+            # A 0.2.0 kernel that waits without a timeout does not notice termination and blocks until this timeout.
             await runtime.terminate("peer", timeout=0.1)
 
 
 def asks(kernel: Any, timeout: float | None) -> Callable[[RunConfig], Samples]:
-    """One ask at a time of an asyncio ring kernel: the time of each."""
+    """Time single asks of an asyncio ring kernel, one after the other."""
 
     async def use(runtime: RingKernelRuntime, count: int) -> Samples:
         samples = np.empty(count)
@@ -141,9 +141,9 @@ def asks(kernel: Any, timeout: float | None) -> Callable[[RunConfig], Samples]:
             if index == warm:
                 collect_garbage()
             start = CLOCK()
-            answer = await runtime.send_and_receive("peer", sent, timeout=timeout)
+            reply = await runtime.send_and_receive("peer", sent, timeout=timeout)
             elapsed = CLOCK() - start
-            check(answer.value == index, f"ask {index} was answered with {answer.value}")
+            check(reply.value == index, f"the reply to ask {index} is {reply.value}")
             if index >= warm:
                 samples[index - warm] = elapsed
         return samples
@@ -152,7 +152,7 @@ def asks(kernel: Any, timeout: float | None) -> Callable[[RunConfig], Samples]:
 
 
 def ask_rate(config: RunConfig) -> Samples:
-    """Asks in blocks of 1,000 without a look at the clock in between."""
+    """Time asks in blocks of 1,000, without reading the clock in between."""
 
     async def use(runtime: RingKernelRuntime) -> Samples:
         sent = numbers(1000)
@@ -161,9 +161,9 @@ def ask_rate(config: RunConfig) -> Samples:
         for index in range(len(samples)):
             start = CLOCK()
             for one in sent:
-                answer = await runtime.send_and_receive("peer", one)
-                if answer.value != one.value:
-                    check(False, f"ask {one.value} was answered with {answer.value}")
+                reply = await runtime.send_and_receive("peer", one)
+                if reply.value != one.value:
+                    check(False, f"the reply to ask {one.value} is {reply.value}")
             samples[index] = (CLOCK() - start) / len(sent)
         return samples
 
@@ -171,7 +171,7 @@ def ask_rate(config: RunConfig) -> Samples:
 
 
 def ask_built(config: RunConfig) -> Samples:
-    """Asks whose message is made for each, and answered by a reply that is made for it."""
+    """Time asks that include creating the request, and a new message as the reply."""
 
     async def use(runtime: RingKernelRuntime) -> Samples:
         samples = np.empty(config.count(10_000))
@@ -179,17 +179,17 @@ def ask_built(config: RunConfig) -> Samples:
         for index in range(len(samples)):
             start = CLOCK()
             sent = Number(value=index)
-            answer = await runtime.send_and_receive("peer", sent)
+            reply = await runtime.send_and_receive("peer", sent)
             samples[index] = CLOCK() - start
-            check(answer.value == index, f"ask {index} was answered with {answer.value}")
-            check(answer.correlation_id == sent.message_id, f"the reply to ask {index} does not name it")
+            check(reply.value == index, f"the reply to ask {index} is {reply.value}")
+            check(reply.correlation_id == sent.message_id, f"the reply to ask {index} has another correlation id")
         return samples
 
     return config.run(_with_kernel(reply_to, config, use))
 
 
 def stream(config: RunConfig) -> Samples:
-    """A producer that does not wait for answers beside a consumer: the time per message that went there and back."""
+    """Time a stream: a producer that does not wait for replies, concurrent with a consumer; time per echoed message."""
 
     async def use(runtime: RingKernelRuntime) -> Samples:
         sent = numbers(config.count(5000))
@@ -201,9 +201,9 @@ def stream(config: RunConfig) -> Samples:
 
         async def consume() -> None:
             for expected in range(len(sent)):
-                answer = await runtime.receive("peer")
-                if answer.value != expected:
-                    check(False, f"answer {expected} of the stream was {answer.value}")
+                reply = await runtime.receive("peer")
+                if reply.value != expected:
+                    check(False, f"reply {expected} of the stream is {reply.value}")
 
         collect_garbage()
         for index in range(len(samples)):
@@ -216,7 +216,7 @@ def stream(config: RunConfig) -> Samples:
 
 
 def thread_echo(ctx: Any) -> None:
-    """Answer every message with itself, on a thread; the timeouts make release 0.2.0 answer at all when it loses a wake-up."""
+    """Echo every message on a thread. The timeouts are for release 0.2.0, which can lose a wake-up and would not reply otherwise."""
     while not ctx.should_terminate:
         received = ctx.receive(timeout=0.05)
         if received is not None:
@@ -224,16 +224,16 @@ def thread_echo(ctx: Any) -> None:
 
 
 def _receive(kernel: Any) -> Any:
-    """Receive, asking again when a wait of 50 ms brought nothing, for five seconds."""
+    """Receive with repeated 50 ms timeouts, for up to five seconds in total."""
     for _ in range(int(TIMEOUT_S / 0.05)):
-        answer = kernel.receive(timeout=0.05)
-        if answer is not None:
-            return answer
+        reply = kernel.receive(timeout=0.05)
+        if reply is not None:
+            return reply
     return None
 
 
 def thread_asks(make: Callable[[], Any]) -> Callable[[RunConfig], Samples]:
-    """One ask at a time of a ring kernel on a thread: the time of each."""
+    """Time single asks of a ring kernel on a thread, one after the other."""
 
     def run(config: RunConfig) -> Samples:
         samples = np.empty(config.count(10_000))
@@ -244,10 +244,10 @@ def thread_asks(make: Callable[[], Any]) -> Callable[[RunConfig], Samples]:
                     collect_garbage()
                 start = CLOCK()
                 kernel.send(sent, timeout=TIMEOUT_S)
-                answer = _receive(kernel)
+                reply = _receive(kernel)
                 elapsed = CLOCK() - start
-                check(answer is not None, f"ask {index} was not answered within {TIMEOUT_S} s")
-                check(answer.value == index, f"ask {index} was answered with {answer.value}")
+                check(reply is not None, f"no reply to ask {index} within {TIMEOUT_S} s")
+                check(reply.value == index, f"the reply to ask {index} is {reply.value}")
                 if index >= warm:
                     samples[index - warm] = elapsed
         return samples
@@ -256,13 +256,13 @@ def thread_asks(make: Callable[[], Any]) -> Callable[[RunConfig], Samples]:
 
 
 def _blocks(config: RunConfig, operation: Callable[[Any], Any]) -> Samples:
-    """Time `operation` on each of 1,000 messages, in blocks; each has to give back the very message it was given."""
+    """Time `operation` on 1,000 messages, in blocks, and check that it returns the message that it was passed."""
     items = numbers(1000)
 
     def block() -> None:
         for item in items:
             if operation(item) is not item:
-                check(False, f"message {item.value} went in and another came out")
+                check(False, f"message {item.value} was put, but another one was received")
 
     return time_blocks(block, len(items), config.count(200))
 
@@ -284,7 +284,7 @@ def queue_nowait(make: Callable[[], Any]) -> Callable[[RunConfig], Samples]:
 
 
 def queue_blocking(make: Callable[[], Any]) -> Callable[[RunConfig], Samples]:
-    """`put` and `get` on one thread, on a queue that never makes them wait."""
+    """`put` and `get` on one thread, on a queue where neither blocks."""
 
     def run(config: RunConfig) -> Samples:
         queue = make()
@@ -300,7 +300,7 @@ def queue_blocking(make: Callable[[], Any]) -> Callable[[RunConfig], Samples]:
 
 
 def queue_awaited(make: Callable[[], Any]) -> Callable[[RunConfig], Samples]:
-    """`await put` and `await get` in one task, on a queue that never makes them wait."""
+    """`await put` and `await get` in one task, on a queue where neither waits."""
 
     async def work(config: RunConfig) -> Samples:
         queue, items = make(), numbers(1000)
@@ -310,7 +310,7 @@ def queue_awaited(make: Callable[[], Any]) -> Callable[[RunConfig], Samples]:
             for item in items:
                 await queue.put(item)
                 if await queue.get() is not item:
-                    check(False, f"message {item.value} went in and another came out")
+                    check(False, f"message {item.value} was put, but another one was received")
             if index >= 0:
                 samples[index] = (CLOCK() - start) / len(items)
         return samples
@@ -319,21 +319,23 @@ def queue_awaited(make: Callable[[], Any]) -> Callable[[RunConfig], Samples]:
 
 
 def make_message(config: RunConfig) -> Samples:
-    """Make a message of three fields, with its id."""
-    made: list[Any] = []
+    """Create a message of three fields, with its id."""
+    created: list[Any] = []
 
     def block() -> None:
-        made.clear()
-        made.extend(Reading(sensor=sensor, celsius=21.5, place="hall") for sensor in range(1000))
+        created.clear()
+        created.extend(Reading(sensor=sensor, celsius=21.5, place="hall") for sensor in range(1000))
 
     samples = time_blocks(block, 1000, config.count(200))
-    check([one.sensor for one in made] == list(range(1000)), "the messages made do not hold what they were given")
-    check(len({one.message_id for one in made}) == 1000 and isinstance(made[0].message_id, UUID), "message ids are not distinct UUIDs")
+    check([one.sensor for one in created] == list(range(1000)), "the created messages do not have the given values")
+    check(
+        len({one.message_id for one in created}) == 1000 and isinstance(created[0].message_id, UUID), "message ids are not distinct UUIDs"
+    )
     return samples
 
 
 def serialise(config: RunConfig) -> Samples:
-    """Serialise a message of three fields."""
+    """Serialize a message of three fields."""
     readings = [Reading(sensor=sensor, celsius=sensor / 8, place="hall") for sensor in range(1000)]
     encoded: list[bytes] = []
 
@@ -342,12 +344,12 @@ def serialise(config: RunConfig) -> Samples:
         encoded.extend(reading.serialize() for reading in readings)
 
     samples = time_blocks(block, len(readings), config.count(100))
-    check([Reading.deserialize(data) for data in encoded] == readings, "what was serialised does not read back")
+    check([Reading.deserialize(data) for data in encoded] == readings, "the serialized messages do not round-trip")
     return samples
 
 
 def deserialise(config: RunConfig) -> Samples:
-    """Deserialise a message of three fields."""
+    """Deserialize a message of three fields."""
     readings = [Reading(sensor=sensor, celsius=sensor / 8, place="hall") for sensor in range(1000)]
     encoded = [reading.serialize() for reading in readings]
     decoded: list[Any] = []
@@ -357,7 +359,7 @@ def deserialise(config: RunConfig) -> Samples:
         decoded.extend(map(Reading.deserialize, encoded))
 
     samples = time_blocks(block, len(readings), config.count(100))
-    check(decoded == readings, "what was deserialised is not what was serialised")
+    check(decoded == readings, "the deserialized messages differ from the originals")
     return samples
 
 
@@ -365,8 +367,8 @@ WORKLOADS = [
     Workload("ask", "send_and_receive of an asyncio ring kernel that echoes", asks(echo, None)),
     Workload("ask_timeout", "the same, with a timeout on both sides' receive", asks(echo_with_timeout, 1.0)),
     Workload("ask_rate", "the same without timeouts, timed in blocks of 1,000", ask_rate),
-    Workload("ask_built", "the same, the message and its reply made for each ask", ask_built),
-    Workload("stream", "a message sent, echoed and received while others are under way", stream),
+    Workload("ask_built", "the same, with request and reply created for each ask", ask_built),
+    Workload("stream", "a message sent, echoed and received while others are in flight", stream),
     Workload(
         "threaded_ask", "send and receive of a ThreadedRingKernel that echoes", thread_asks(lambda: ThreadedRingKernel("peer", thread_echo))
     ),
@@ -379,7 +381,7 @@ WORKLOADS = [
     Workload("ring_buffer", "RingBuffer: put_nowait and get_nowait", queue_nowait(RingBuffer)),
     Workload("sync_queue", "SyncQueue: put and get, neither waiting", queue_blocking(SyncQueue)),
     Workload("spsc_queue", "SPSCQueue: put and get, neither waiting", queue_blocking(SPSCQueue)),
-    Workload("make_message", "make a message of three fields", make_message),
-    Workload("serialise", "serialise a message of three fields", serialise),
-    Workload("deserialise", "deserialise a message of three fields", deserialise),
+    Workload("make_message", "create a message of three fields", make_message),
+    Workload("serialise", "serialize a message of three fields", serialise),
+    Workload("deserialise", "deserialize a message of three fields", deserialise),
 ]

@@ -78,7 +78,7 @@ def test_anomaly_detection_on_made_series(tmp_path: Path) -> None:
 @pytest.mark.skipif(NAB.exists(), reason="NAB's data is there, so that series are not made")
 def test_anomaly_detection_says_why_its_series_are_made(tmp_path: Path) -> None:
     printed = output_of("examples/anomaly_detection.py", "--series", 1, cwd=tmp_path)
-    assert "there is no NAB data" in printed
+    assert "no NAB data" in printed
     assert "3 of 3 anomalies found, 0 alerts elsewhere" in printed
 
 
