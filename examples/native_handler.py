@@ -1,7 +1,7 @@
 """Detect anomalies with a compiled handler: plain Python source, run as machine code on a Rust thread.
 
 The detector is that of `anomaly_detection.py`, here a function `detect(ctx, state, msg)` instead of a coroutine. Numba compiles it when the
-ring kernel is launched; after that, handling a message does not take the GIL. One state holds up to 64 streams.
+ring kernel is launched; after that, handling a message does not take the GIL. One state serves at most 64 streams.
 
 The program sends the measurements in three ways: one ask at a time, from an event loop through the runtime, and as an array. All three
 give the same scores. `--device cuda` runs the same handler in a resident kernel on a GPU.

@@ -39,7 +39,7 @@ class NativeStats:
         dead_letters: Messages accepted that will never be handled: the handler raised, or the ring kernel ended first.
         rejected: Messages not accepted because the queue was full.
         emitted: Outputs put on the output queue.
-        undelivered: Outputs that could not be delivered because every receiver was gone.
+        undelivered: Outputs that could not be delivered because no receiver was left.
         replied: Replies delivered to callers.
         restarts: Number of times the state was rebuilt after an exception.
         queue_time: Time from sending to the start of handling.

@@ -113,8 +113,8 @@ class RingKernelConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
         if self.backpressure_strategy.upper() not in BackpressureStrategy.__members__:
-            known = ", ".join(name.lower() for name in BackpressureStrategy.__members__)
-            raise ValueError(f"backpressure_strategy must be one of {known}, got {self.backpressure_strategy!r}")
+            valid = ", ".join(name.lower() for name in BackpressureStrategy.__members__)
+            raise ValueError(f"backpressure_strategy must be one of {valid}, got {self.backpressure_strategy!r}")
 
 
 @dataclass
@@ -457,7 +457,7 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         context.input_queue._fail(error)
 
     def _finish(self, context: KernelContext[TIn, TOut]) -> None:
-        """Handles a function that returned unasked: its outputs stay receivable, and no further message is accepted."""
+        """Handles a function that returned without a termination request: its outputs stay receivable, and it accepts no messages."""
         self._set_state(KernelState.TERMINATED.value)
         context._active.clear()
         self._dead_letter_queued(context, "unhandled", None)
