@@ -1,4 +1,4 @@
-"""Says what is wrong with a handler that does not compile, and on which line."""
+"""Reports why a handler does not compile, with the source line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from pydotcompute.compilation.blame import compilation_error
+from pydotcompute.compilation._source_location import compilation_error
 from pydotcompute.exceptions import CompilationError, KernelCompilationError
 from pydotcompute.native.handler import HandlerDeclaration
 
@@ -15,10 +15,10 @@ __all__ = ["check_returned", "uncompilable"]
 
 
 class _NoSuchField(CompilationError):
-    """A handler uses a field that no record has. Numba, asked for one, raises ``KeyError`` and does not say where.
+    """A handler uses a field that no record has. Numba raises ``KeyError`` for it, without a source location.
 
     Attributes:
-        loc: Where, as Numba's own errors say it.
+        loc: Source location, in the form of Numba's own errors.
     """
 
     def __init__(self, text: str, file: str, line: int) -> None:
@@ -27,11 +27,11 @@ class _NoSuchField(CompilationError):
 
 
 def uncompilable(declared: HandlerDeclaration, error: Exception) -> KernelCompilationError:
-    """The error for a handler that does not compile.
+    """Returns the error for a handler that does not compile.
 
     Args:
         declared: The handler.
-        error: What the compiler raised.
+        error: Exception of the compiler.
 
     Returns:
         The error, to be raised ``from error``; its text begins with the user's file and line.
@@ -39,13 +39,13 @@ def uncompilable(declared: HandlerDeclaration, error: Exception) -> KernelCompil
     if isinstance(error, KeyError) and error.args and isinstance(error.args[0], str):
         line = next((line for name, line in _attributes(declared.func.__code__) if name == error.args[0]), None)
         if line is not None:
-            there_are = "; ".join(f"{layout.cls.__name__}: {', '.join(f.name for f in layout.fields)}" for layout in declared.layouts)
-            error = _NoSuchField(f"no field is called {error.args[0]!r}; there are {there_are}", declared.func.__code__.co_filename, line)
+            fields = "; ".join(f"{layout.cls.__name__}: {', '.join(f.name for f in layout.fields)}" for layout in declared.layouts)
+            error = _NoSuchField(f"no field is named {error.args[0]!r}; the fields are {fields}", declared.func.__code__.co_filename, line)
     return compilation_error(declared.name, declared.func, error)
 
 
 def _attributes(code: types.CodeType) -> Iterator[tuple[str, int]]:
-    """The attributes that a function reads and writes, with their lines."""
+    """Yields the attributes that a function reads and writes, with their lines."""
     line = code.co_firstlineno
     for instruction in dis.get_instructions(code):
         position = instruction.positions
@@ -55,13 +55,13 @@ def _attributes(code: types.CodeType) -> Iterator[tuple[str, int]]:
 
 
 def check_returned(declared: HandlerDeclaration, returned: Any) -> bool:
-    """Compares what a compiled handler returns, a type of Numba's, with what it declares.
+    """Compares the Numba type that a compiled handler returns with its declaration.
 
     Returns:
-        Whether it returns a message, always or at times.
+        Whether the handler returns a message in at least one case.
 
     Raises:
-        CompilationError: It returns something else than its annotation says.
+        CompilationError: The returned type differs from the annotation.
     """
     if str(returned) == "none":
         return False
@@ -70,5 +70,7 @@ def check_returned(declared: HandlerDeclaration, returned: Any) -> bool:
     names = tuple(f.name for f in declared.output.fields) if declared.output is not None else ()
     if cls is not None and tuple(getattr(value, "fields", ())) == names:
         return True
-    wanted = "nothing" if cls is None else f"a {cls.__name__}"
-    raise CompilationError(f"{declared.name} returns {value}, and is annotated to return {wanted}; return a message of that class, or None")
+    expected = "nothing" if cls is None else f"a {cls.__name__}"
+    raise CompilationError(
+        f"{declared.name} returns {value}, but is annotated to return {expected}; return a message of that class, or None"
+    )

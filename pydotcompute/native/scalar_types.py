@@ -1,4 +1,4 @@
-"""Annotations for numbers of a certain width; to type checkers they are ``int`` and ``float``."""
+"""Annotations for numbers of a fixed width. Type checkers see ``int`` and ``float``."""
 
 from __future__ import annotations
 
