@@ -45,8 +45,8 @@ template <class Output> struct Context {
     // Sends an output, to whoever reads or is connected. Each call of each thread sends one.
     __device__ void send(const Output *output) {
         u32 taken = links->open ? send_over_links(*links, priority, output) : 0;
-        if (taken && taken == links->open && !links->also_to_host) return;
-        u32 kind = tag & LINKED_TICKET ? EVENT_LINKED_SENT | priority << 8 : EVENT_SENT;
+        if (taken && taken == links->open && !links->copy_to_host) return;
+        u32 kind = tag & LINKED_FLAG ? EVENT_LINKED_SENT | priority << 8 : EVENT_SENT;
         events->send(tag, kind, (int)taken, output);
     }
     __device__ void send(const Output &output) { send(&output); }

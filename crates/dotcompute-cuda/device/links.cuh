@@ -15,10 +15,10 @@ struct Links {
     u32 outgoing;
     // The outgoing ones that are open, a bit each; 0 where all outputs go to the host.
     u32 open;
-    u32 also_to_host;
+    u32 copy_to_host;
     Control *control;
-    Ring in[MOST_LINKS];
-    Ring out[MOST_LINKS];
+    Ring in[MAX_LINKS];
+    Ring out[MAX_LINKS];
 };
 
 // Reads where the links are. One thread of each block.
@@ -28,20 +28,20 @@ DC_DEVICE void find_links(Links &links, const Launch &launch) {
     links.incoming = (u32)table.incoming;
     links.outgoing = (u32)table.outgoing;
     links.open = 0;
-    links.also_to_host = 0;
+    links.copy_to_host = 0;
     for (u32 link = 0; link < links.incoming; ++link) links.in[link] = table.in[link];
     for (u32 link = 0; link < links.outgoing; ++link) links.out[link] = table.out[link];
 }
 
 // Takes a place in an outgoing link, waiting for room. False if it is time to leave, or the link is closed.
-DC_DEVICE bool take_place(const Links &links, u32 link, u64 *sequence) {
+DC_DEVICE bool reserve_slot(const Links &links, u32 link, u64 *sequence) {
     RingControl *ring = links.out[link].control;
     u64 mask = links.out[link].mask;
-    u64 tail = load_number(&ring->producer.tail);
+    u64 tail = load_acquire_gpu(&ring->producer.tail);
     for (u32 pause = 32;; pause = pause < 4096 ? 2 * pause : pause) {
         // Acquire: what is free by this head has been read, and is about to be written.
-        while (tail - load_number(&ring->consumer.head) <= mask) {
-            u64 seen = exchange_if_equal(&ring->producer.tail, tail, tail + 1);
+        while (tail - load_acquire_gpu(&ring->consumer.head) <= mask) {
+            u64 seen = compare_exchange(&ring->producer.tail, tail, tail + 1);
             if (seen == tail) {
                 *sequence = tail;
                 return true;
@@ -55,7 +55,7 @@ DC_DEVICE bool take_place(const Links &links, u32 link, u64 *sequence) {
         store_relaxed_sys(&links.control->links.sent[link], tail);
         store_relaxed_sys(&links.control->device.heartbeat, time_ns());
         pause_ns(pause);
-        tail = load_number(&ring->producer.tail);
+        tail = load_acquire_gpu(&ring->producer.tail);
     }
 }
 
@@ -64,11 +64,11 @@ template <class T> DC_DEVICE u32 send_over_links(const Links &links, u32 priorit
     u32 taken = 0;
     for (u32 link = 0; link < links.outgoing; ++link) {
         u64 sequence;
-        if (!(links.open >> link & 1) || !take_place(links, link, &sequence)) continue;
+        if (!(links.open >> link & 1) || !reserve_slot(links, link, &sequence)) continue;
         unsigned char *payload = payload_of(links.out[link], sequence);
-        *reinterpret_cast<MessageHead *>(payload) = MessageHead{0, priority};
-        copy<T>(payload + sizeof(MessageHead), output, 0, 1);
-        store_number(word_of(links.out[link], sequence), sequence + 1);
+        *reinterpret_cast<InputHeader *>(payload) = InputHeader{0, priority};
+        copy<T>(payload + sizeof(InputHeader), output, 0, 1);
+        store_release_gpu(seq_of(links.out[link], sequence), sequence + 1);
         taken |= 1u << link;
     }
     return taken;

@@ -13,7 +13,7 @@ DC_DEVICE unsigned char *slot_of(const Ring &ring, u64 sequence) {
     return reinterpret_cast<unsigned char *>(ring.control + 1) + (sequence & ring.mask) * ring.stride;
 }
 
-DC_DEVICE u64 *word_of(const Ring &ring, u64 sequence) { return reinterpret_cast<u64 *>(slot_of(ring, sequence)); }
+DC_DEVICE u64 *seq_of(const Ring &ring, u64 sequence) { return reinterpret_cast<u64 *>(slot_of(ring, sequence)); }
 
 // Payloads begin right behind the word.
 DC_DEVICE unsigned char *payload_of(const Ring &ring, u64 sequence) { return slot_of(ring, sequence) + sizeof(u64); }
@@ -45,13 +45,13 @@ struct EventSender {
     u64 *limit;
 
     // Waits until this ticket has a slot. False if the host is gone.
-    __device__ bool wait_for_room(u64 sequence) const {
-        for (u32 pause = 32; sequence >= load_number(limit); pause = pause < 4096 ? 2 * pause : pause) {
+    __device__ bool wait_for_slot(u64 sequence) const {
+        for (u32 pause = 32; sequence >= load_acquire_gpu(limit); pause = pause < 4096 ? 2 * pause : pause) {
             u64 head = load_relaxed_sys(&ring.control->consumer.head);
             // What is free by this head has been read out, and is about to be written.
             acquire_sys(&ring.control->consumer.head);
             if (sequence <= head + ring.mask) {
-                store_number(limit, head + ring.mask + 1);
+                store_release_gpu(limit, head + ring.mask + 1);
                 return true;
             }
             if ((load_relaxed_sys(&control->host.command) & COMMAND_MASK) == COMMAND_KILL) return false;
@@ -64,15 +64,15 @@ struct EventSender {
 
     // Sends an event; `output` is a T, or null for none.
     template <class T> __device__ void send(u64 message, u32 kind, int code, const T *output) const {
-        u64 sequence = take_number(tail);
-        if (!wait_for_room(sequence)) return;
+        u64 sequence = fetch_add_relaxed(tail);
+        if (!wait_for_slot(sequence)) return;
         unsigned char *payload = payload_of(ring, sequence);
-        EventHead *head = reinterpret_cast<EventHead *>(payload);
+        EventHeader *head = reinterpret_cast<EventHeader *>(payload);
         head->sequence = message;
         head->kind = kind;
         head->code = code;
-        if (output) copy<T>(payload + sizeof(EventHead), output, 0, 1);
-        store_release_sys(word_of(ring, sequence), sequence + 1);
+        if (output) copy<T>(payload + sizeof(EventHeader), output, 0, 1);
+        store_release_sys(seq_of(ring, sequence), sequence + 1);
     }
 };
 

@@ -10,12 +10,12 @@
 
 namespace dc {
 
-DC_DEVICE MessageHead head_of(const Ring &input, u64 sequence) {
-    return *reinterpret_cast<const MessageHead *>(payload_of(input, sequence));
+DC_DEVICE InputHeader header_of(const Ring &input, u64 sequence) {
+    return *reinterpret_cast<const InputHeader *>(payload_of(input, sequence));
 }
 
 DC_DEVICE const unsigned char *body_of(const Ring &input, u64 sequence) {
-    return payload_of(input, sequence) + sizeof(MessageHead);
+    return payload_of(input, sequence) + sizeof(InputHeader);
 }
 
 // Memory for a T, aligned for any copy.
@@ -33,8 +33,8 @@ template <class Input, class Output> struct BlockMemory {
     u64 event_limit;
     u64 sequence;
     u64 tag;
-    MessageHead head;
-    u32 goes_on;
+    InputHeader head;
+    u32 running;
     u32 count;
     u32 failed;
     int code;
@@ -44,7 +44,7 @@ template <class Input, class Output> struct BlockMemory {
 };
 
 template <class Output, class Memory>
-DC_DEVICE Context<Output> context_for(const Memory &memory, GridLine *grid, u64 sequence, u64 tag, MessageHead head) {
+DC_DEVICE Context<Output> context_for(const Memory &memory, GridLine *grid, u64 sequence, u64 tag, InputHeader head) {
     Context<Output> context;
     context.thread = thread_index();
     context.threads = block_threads();
@@ -74,8 +74,8 @@ template <class Memory> DC_DEVICE void prepare(Memory &memory, const Launch &lau
 
 // Waits for a message, and says where it is.
 template <class Memory> DC_DEVICE void wait_for_message(Memory &memory, const Launch &launch) {
-    memory.goes_on = memory.leader.wait(launch, memory.links);
-    if (!memory.goes_on) return;
+    memory.running = memory.leader.wait(launch, memory.links);
+    if (!memory.running) return;
     memory.from = memory.leader.ring(launch, memory.links);
     memory.sequence = memory.leader.sequence();
     memory.tag = memory.leader.tag();
@@ -84,7 +84,7 @@ template <class Memory> DC_DEVICE void wait_for_message(Memory &memory, const La
 // Reports that the handler has failed with a message: to the host, which has it already unless it came over a link.
 template <class Input>
 DC_DEVICE void send_failure(const EventSender &events, u64 tag, u32 priority, int code, const Input *message) {
-    if (tag & LINKED_TICKET) {
+    if (tag & LINKED_FLAG) {
         events.send(tag, EVENT_LINKED_FAILED | priority << 8, code, message);
     } else {
         events.send(tag, EVENT_FAILED, code, static_cast<const Input *>(nullptr));
@@ -96,41 +96,41 @@ struct ThreadShape {
     template <class Input, class Output, class State, class Handler>
     static __device__ void run(const Launch &launch, Handler handler) {
         BlockMemory<Input, Output> &memory = block_shared<BlockMemory<Input, Output>>();
-        bool leads = thread_index() == 0;
-        if (leads) prepare(memory, launch);
+        bool is_leader = thread_index() == 0;
+        if (is_leader) prepare(memory, launch);
         for (;;) {
-            if (leads) {
+            if (is_leader) {
                 wait_for_message(memory, launch);
                 memory.count = block_threads();
                 memory.failed = 0;
             }
             barrier();
-            if (!memory.goes_on) break;
+            if (!memory.running) break;
             // Every thread looks at the slot that would be its own: at once, where one after another would cross PCIe as often.
             u64 sequence = memory.sequence + thread_index();
-            bool is_there = load_relaxed_sys(word_of(memory.from, sequence)) == sequence + 1;
-            if (!is_there) keep_least(&memory.count, thread_index());
-            if (leads) memory.leader.begin(launch);
+            bool is_there = load_relaxed_sys(seq_of(memory.from, sequence)) == sequence + 1;
+            if (!is_there) atomic_min(&memory.count, thread_index());
+            if (is_leader) memory.leader.begin(launch);
             barrier();
             if (thread_index() < memory.count) {
-                acquire_sys(word_of(memory.from, sequence));
+                acquire_sys(seq_of(memory.from, sequence));
                 Buffer<Input> input;
                 Buffer<Output> output;
                 copy<Input>(input.get(), body_of(memory.from, sequence), 0, 1);
                 clear(output.get());
-                MessageHead head = head_of(memory.from, sequence);
-                u64 tag = memory.tag & LINKED_TICKET ? memory.tag : sequence;
+                InputHeader head = header_of(memory.from, sequence);
+                u64 tag = memory.tag & LINKED_FLAG ? memory.tag : sequence;
                 Context<Output> context = context_for<Output>(memory, nullptr, sequence, tag, head);
                 int code = handler(&context, static_cast<State *>(launch.state), input.get(), output.get());
                 if (code != 0) {
                     send_failure(memory.events, tag, head.priority, code, input.get());
-                    count_one(&memory.failed);
+                    increment(&memory.failed);
                 }
             }
             barrier();
-            if (leads) memory.leader.finish(launch, memory.links, memory.count, memory.failed);
+            if (is_leader) memory.leader.finish(launch, memory.links, memory.count, memory.failed);
         }
-        if (leads) memory.leader.leave(launch, memory.event_tail);
+        if (is_leader) memory.leader.leave(launch, memory.event_tail);
     }
 };
 
@@ -139,36 +139,36 @@ struct BlockShape {
     template <class Input, class Output, class State, class Handler>
     static __device__ void run(const Launch &launch, Handler handler) {
         BlockMemory<Input, Output> &memory = block_shared<BlockMemory<Input, Output>>();
-        bool leads = thread_index() == 0;
-        if (leads) prepare(memory, launch);
+        bool is_leader = thread_index() == 0;
+        if (is_leader) prepare(memory, launch);
         for (;;) {
-            if (leads) {
+            if (is_leader) {
                 wait_for_message(memory, launch);
                 memory.code = 0;
-                if (memory.goes_on) {
+                if (memory.running) {
                     memory.leader.begin(launch);
-                    memory.head = head_of(memory.from, memory.sequence);
+                    memory.head = header_of(memory.from, memory.sequence);
                     clear(memory.output.get());
                 }
             }
             barrier();
-            if (!memory.goes_on) break;
+            if (!memory.running) break;
             copy<Input>(memory.input.get(), body_of(memory.from, memory.sequence), thread_index(), block_threads());
             barrier();
             Context<Output> context =
                 context_for<Output>(memory, nullptr, memory.sequence, memory.tag, memory.head);
             int code =
                 handler(&context, static_cast<State *>(launch.state), memory.input.get(), memory.output.get());
-            if (code != 0) keep_first(&memory.code, code);
+            if (code != 0) set_if_zero(&memory.code, code);
             barrier();
-            if (leads) {
+            if (is_leader) {
                 if (memory.code != 0) {
                     send_failure(memory.events, memory.tag, memory.head.priority, memory.code, memory.input.get());
                 }
                 memory.leader.finish(launch, memory.links, 1, memory.code != 0);
             }
         }
-        if (leads) memory.leader.leave(launch, memory.event_tail);
+        if (is_leader) memory.leader.leave(launch, memory.event_tail);
     }
 };
 
@@ -176,16 +176,16 @@ struct BlockShape {
 struct GridShape {
     // What the other blocks must know of the message, if there is one.
     template <class Memory> static __device__ void announce(GridLine *grid, const Memory &memory) {
-        grid->action = memory.goes_on;
+        grid->action = memory.running;
         grid->code = 0;
-        if (!memory.goes_on) return;
-        MessageHead head = head_of(memory.from, memory.sequence);
+        if (!memory.running) return;
+        InputHeader head = header_of(memory.from, memory.sequence);
         grid->sequence = memory.sequence;
         grid->tag = memory.tag;
         grid->wants_reply = head.wants_reply;
         grid->priority = head.priority;
         grid->open = memory.links.open;
-        grid->also_to_host = memory.links.also_to_host;
+        grid->copy_to_host = memory.links.copy_to_host;
     }
 
     template <class Input, class Output, class State, class Handler>
@@ -193,26 +193,26 @@ struct GridShape {
         BlockMemory<Input, Output> &memory = block_shared<BlockMemory<Input, Output>>();
         GridLine *grid = launch.grid;
         bool first = block_index() == 0;
-        bool leads = first && thread_index() == 0;
+        bool is_leader = first && thread_index() == 0;
         if (thread_index() == 0) {
             find_links(memory.links, launch);
             memory.events = EventSender{launch.events, launch.control, &grid->event_tail, &grid->event_limit};
         }
-        if (leads) {
+        if (is_leader) {
             memory.leader.start(launch, memory.links);
             grid->event_tail = launch.control->device.event_tail;
             grid->event_limit = 0;
         }
         for (;;) {
-            if (leads) {
+            if (is_leader) {
                 wait_for_message(memory, launch);
-                if (memory.goes_on) memory.leader.begin(launch);
+                if (memory.running) memory.leader.begin(launch);
                 announce(grid, memory);
             }
             if (first) {
                 // The others wait at the grid's barrier meanwhile.
                 barrier();
-                if (memory.goes_on) {
+                if (memory.running) {
                     copy<Input>(launch.grid_message, body_of(memory.from, grid->sequence), thread_index(), block_threads());
                 }
             }
@@ -221,21 +221,21 @@ struct GridShape {
             if (thread_index() == 0) {
                 clear(memory.output.get());
                 memory.links.open = grid->open;
-                memory.links.also_to_host = grid->also_to_host;
+                memory.links.copy_to_host = grid->copy_to_host;
             }
             barrier();
-            MessageHead head = {grid->wants_reply, grid->priority};
+            InputHeader head = {grid->wants_reply, grid->priority};
             const Input *message = static_cast<const Input *>(launch.grid_message);
             Context<Output> context = context_for<Output>(memory, grid, grid->sequence, grid->tag, head);
             int code = handler(&context, static_cast<State *>(launch.state), message, memory.output.get());
-            if (code != 0) keep_first(&grid->code, code);
+            if (code != 0) set_if_zero(&grid->code, code);
             grid_barrier(grid);
-            if (leads) {
+            if (is_leader) {
                 if (grid->code != 0) send_failure(memory.events, grid->tag, grid->priority, grid->code, message);
                 memory.leader.finish(launch, memory.links, 1, grid->code != 0);
             }
         }
-        if (leads) memory.leader.leave(launch, grid->event_tail);
+        if (is_leader) memory.leader.leave(launch, grid->event_tail);
     }
 };
 

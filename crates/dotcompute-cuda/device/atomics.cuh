@@ -8,8 +8,8 @@
 //
 // A poll is a relaxed load, and an acquire fence once it has found something: an acquiring load would empty the L1 cache at
 // every look.
-#ifndef DOTCOMPUTE_ACCESS_CUH
-#define DOTCOMPUTE_ACCESS_CUH
+#ifndef DOTCOMPUTE_ATOMICS_CUH
+#define DOTCOMPUTE_ATOMICS_CUH
 
 #ifdef DOTCOMPUTE_EMULATED
 #include "emulated.cuh"
@@ -69,29 +69,29 @@ DC_DEVICE u32 add_acq_rel_gpu(u32 *word, u32 value) {
 }
 
 // Takes a number from a counter in shared or in device memory. Orders nothing.
-DC_DEVICE u64 take_number(u64 *counter) { return atomicAdd(counter, 1ull); }
+DC_DEVICE u64 fetch_add_relaxed(u64 *counter) { return atomicAdd(counter, 1ull); }
 
 // A number that one thread finds out and others use, in shared or in device memory.
-DC_DEVICE u64 load_number(const u64 *place) {
+DC_DEVICE u64 load_acquire_gpu(const u64 *place) {
     u64 value;
     asm volatile("ld.acquire.gpu.u64 %0, [%1];" : "=l"(value) : "l"(place) : "memory");
     return value;
 }
 
-DC_DEVICE void store_number(u64 *place, u64 value) {
+DC_DEVICE void store_release_gpu(u64 *place, u64 value) {
     asm volatile("st.release.gpu.u64 [%0], %1;" : : "l"(place), "l"(value) : "memory");
 }
 
 // Makes it `to` if it is `from`; says what it was. In device memory; orders nothing.
-DC_DEVICE u64 exchange_if_equal(u64 *place, u64 from, u64 to) { return atomicCAS(place, from, to); }
+DC_DEVICE u64 compare_exchange(u64 *place, u64 from, u64 to) { return atomicCAS(place, from, to); }
 
-DC_DEVICE void count_one(u32 *counter) { atomicAdd(counter, 1u); }
+DC_DEVICE void increment(u32 *counter) { atomicAdd(counter, 1u); }
 
 // Makes a number smaller, if this one is.
-DC_DEVICE void keep_least(u32 *place, u32 value) { atomicMin(place, value); }
+DC_DEVICE void atomic_min(u32 *place, u32 value) { atomicMin(place, value); }
 
 // Keeps the first value other than 0 that is offered.
-DC_DEVICE void keep_first(int *place, int value) { atomicCAS(place, 0, value); }
+DC_DEVICE void set_if_zero(int *place, int value) { atomicCAS(place, 0, value); }
 
 DC_DEVICE u32 thread_index() { return threadIdx.x; }
 DC_DEVICE u32 block_threads() { return blockDim.x; }
