@@ -2,7 +2,7 @@
 //
 // Each word is written by one side at a time. Words written by the host and words written by the device are on different cache lines.
 //
-// Handshakes. `SYNC POINT: name` marks both sides of each, here and in src/; a test checks that the marks are paired.
+// Handshakes. A `SYNC POINT` comment with its name marks each side, in src/ and in device/; a test checks that the marks are paired.
 //
 //   SYNC POINT: input slot publish   host posts a message                device finds it by the sequence tag of its slot
 //   SYNC POINT: input head publish   device completes a message          host reuses the slot and settles the accounting

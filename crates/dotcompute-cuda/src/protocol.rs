@@ -3,7 +3,8 @@
 //! Each word is written by one side at a time. Words written by the host and words written by the device are on different cache lines. The
 //! rings are those of [`dotcompute_ring::record`].
 //!
-//! Handshakes. `SYNC POINT: name` marks both sides of each, here and in `device/`; a test checks that the marks are paired.
+//! Handshakes. A `SYNC POINT` comment with its name marks each side, in `src/` and in `device/`; a test checks that the marks are
+//! paired.
 //!
 //! | name | writer | reader |
 //! | --- | --- | --- |
@@ -297,6 +298,7 @@ pub(crate) struct Launch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
     use std::fmt::Write as _;
     use std::mem::offset_of;
     use std::path::Path;
@@ -376,5 +378,66 @@ mod tests {
             .output()
             .expect("a C++ compiler");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// The names marked as a sync point in the files of a directory that end in `extension`, with how often each occurs. The lists in
+    /// `protocol.rs` and `protocol.cuh` are not counted.
+    fn sync_points(directory: &Path, extension: &str) -> BTreeMap<String, usize> {
+        let mut marks = BTreeMap::new();
+        let mut directories = vec![directory.to_owned()];
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    directories.push(path);
+                } else if path.extension().is_some_and(|found| found == extension)
+                    && path.file_stem().is_some_and(|stem| stem != "protocol")
+                {
+                    for name in names(&std::fs::read_to_string(path).unwrap()) {
+                        *marks.entry(name).or_insert(0) += 1;
+                    }
+                }
+            }
+        }
+        marks
+    }
+
+    /// The names behind the marks in a text: up to a `|`, two spaces or the end of the line.
+    fn names(text: &str) -> impl Iterator<Item = String> {
+        let marker = concat!("SYNC POINT", ": ");
+        text.lines().filter_map(move |line| line.split_once(marker)).filter_map(|(comment, rest)| {
+            let name = rest.split(" |").next()?.split("  ").next()?.trim();
+            comment.trim_start().starts_with("//").then(|| name.to_owned())
+        })
+    }
+
+    #[test]
+    fn sync_points_are_marked_on_both_sides() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let [sources, headers] = [root.join("src"), root.join("device")];
+        if !sources.is_dir() || !headers.is_dir() {
+            println!("skipped: this machine has no sources at {}", root.display());
+            return;
+        }
+        let list = |path| names(&std::fs::read_to_string(path).unwrap()).collect::<Vec<String>>();
+        let listed = list(sources.join("protocol.rs"));
+        assert_eq!(
+            listed,
+            list(headers.join("protocol.cuh")),
+            "both files list the same names in the same order"
+        );
+        assert!(!listed.is_empty());
+        let [host, device] = [sync_points(&sources, "rs"), sync_points(&headers, "cuh")];
+        let is_paired = |name: &String| {
+            let marks = device.get(name).copied().unwrap_or_default();
+            // The slots of a link are passed between two ring kernels: both sides are the device's.
+            if name.starts_with("link slot") { marks >= 2 } else { marks >= 1 && host.contains_key(name) }
+        };
+        let unlisted = host.keys().chain(device.keys()).filter(|name| !listed.contains(name));
+        let unpaired: Vec<&String> = listed.iter().filter(|name| !is_paired(name)).chain(unlisted).collect();
+        assert!(
+            unpaired.is_empty(),
+            "sync points without a partner, or missing in protocol.rs: {unpaired:?}"
+        );
     }
 }
