@@ -1,4 +1,4 @@
-"""Buffers with a half on a GPU, on the driver that pretends (crates/dotcompute-cuda/tests/fake): its device memory is the host's.
+"""Buffers with a half on a GPU, on the fake driver (crates/dotcompute-cuda/tests/fake_driver): its device memory is the host's.
 
 Each test runs in a process of its own, since a driver is chosen once in a process.
 """
@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-SOURCE = Path(__file__).parents[2] / "crates/dotcompute-cuda/tests/fake/libcuda.c"
+SOURCE = Path(__file__).parents[2] / "crates/dotcompute-cuda/tests/fake_driver/libcuda.c"
 
 CUPY = """
 import sys

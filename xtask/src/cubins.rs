@@ -13,7 +13,8 @@ use crate::workspace::Workspace;
 const WHEELS: [&str; 2] = ["nvidia-cuda-nvrtc==13.0.88", "nvidia-nvjitlink==13.0.88"];
 
 /// The tests of `dotcompute-cuda` that compile device code; each passes without the compiler, saying that it was skipped.
-const TESTS: [&str; 8] = ["builtins", "cache", "compile", "cuda", "driver", "memory", "plain", "ring_kernel"];
+const TESTS: [&str; 8] =
+    ["baseline", "builtins", "cache", "compile", "cuda", "driver", "memory", "ring_kernel"];
 
 /// The tests that compile device code with the host's C++ compiler only.
 #[cfg(test)]

@@ -15,11 +15,14 @@ mod bundle;
 mod command;
 mod cubins;
 mod examples;
+mod features;
+mod modules;
 mod python;
 mod races;
 mod smoke;
 mod step;
 mod tsan;
+mod vocabulary;
 mod workspace;
 
 use std::process::ExitCode;

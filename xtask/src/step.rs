@@ -6,7 +6,7 @@ use clap::ValueEnum;
 
 use crate::command::{Failure, Invocation};
 use crate::workspace::Workspace;
-use crate::{cubins, examples, python, smoke, tsan};
+use crate::{cubins, examples, features, modules, python, smoke, tsan, vocabulary};
 
 /// One step: one subject, one or a few commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -17,6 +17,10 @@ pub enum Step {
     Clippy,
     /// Dependency rules of deny.toml: licences, sources, bans
     Deny,
+    /// Import circles between the files of a crate
+    Modules,
+    /// Words that the project no longer uses
+    Vocabulary,
     /// Unit, integration and documentation tests of the workspace
     Tests,
     /// Device code, compiled for every architecture with NVIDIA's compiler from PyPI
@@ -27,6 +31,8 @@ pub enum Step {
     NoStd,
     /// The loom models of the rings and of waiting
     Loom,
+    /// The façade without and with each of its features, and its number of dependencies
+    Features,
     /// Every example, run to its end
     Examples,
     /// Documentation, warnings denied
@@ -48,12 +54,13 @@ pub enum Step {
 }
 
 impl Step {
-    pub const LINT: [Step; 3] = [Step::Fmt, Step::Clippy, Step::Deny];
-    pub const TEST: [Step; 17] = [
+    pub const LINT: [Step; 5] = [Step::Fmt, Step::Modules, Step::Vocabulary, Step::Clippy, Step::Deny];
+    pub const TEST: [Step; 18] = [
         Step::Fmt,
         Step::Clippy,
         Step::Deny,
         Step::Tests,
+        Step::Features,
         Step::Cubins,
         Step::Tsan,
         Step::NoStd,
@@ -80,6 +87,8 @@ impl Step {
                 .args(["--", "-D", "warnings"])
                 .run(workspace),
             Step::Deny => deny(workspace),
+            Step::Modules => modules::check(workspace),
+            Step::Vocabulary => vocabulary::check(workspace),
             Step::Tests => Invocation::cargo(["test", "--workspace"]).run(workspace),
             Step::Cubins => cubins::run(workspace),
             Step::Tsan => tsan::run(workspace),
@@ -87,6 +96,7 @@ impl Step {
                 .args(["--profile", "test", "--no-default-features"])
                 .run(workspace),
             Step::Loom => loom(workspace),
+            Step::Features => features::check(workspace),
             Step::Examples => examples::run(workspace),
             Step::Docs => build_docs(workspace),
             Step::Bench => smoke::bench(workspace),

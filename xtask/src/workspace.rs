@@ -49,6 +49,30 @@ impl Workspace {
         Ok(array(&package["targets"]).filter(of_kind).filter_map(|target| text(&target["name"])).collect())
     }
 
+    /// The root source file of every library and every program without one, as `(package, path)`, without tests, examples and build scripts.
+    ///
+    /// # Errors
+    ///
+    /// When cargo cannot describe the workspace.
+    pub fn library_sources(&self) -> Result<Vec<(String, PathBuf)>, Failure> {
+        let describe = Invocation::cargo(["metadata", "--no-deps", "--format-version", "1"]);
+        let metadata = parse(&describe, &describe.capture(self)?)?;
+        let is_library = |target: &&Value| {
+            array(&target["kind"]).any(|kind| {
+                ["lib", "rlib", "cdylib", "proc-macro", "bin"].contains(&kind.as_str().unwrap_or_default())
+            })
+        };
+        let mut sources = Vec::new();
+        for package in array(&metadata["packages"]) {
+            for target in array(&package["targets"]).filter(is_library) {
+                if let (Some(name), Some(path)) = (text(&package["name"]), text(&target["src_path"])) {
+                    sources.push((name, PathBuf::from(path)));
+                }
+            }
+        }
+        Ok(sources)
+    }
+
     /// Runs a build and returns the programs it made or found up to date, as `(target name, path)`.
     ///
     /// # Errors
@@ -76,6 +100,13 @@ impl Workspace {
         let programs = self.build_executables(build)?;
         let found = programs.into_iter().find(|(target, _)| target == name);
         found.map(|(_, path)| path).ok_or_else(|| Failure::Missing(format!("the program {name}")))
+    }
+}
+
+/// Commands run in the root of the workspace.
+impl AsRef<Path> for Workspace {
+    fn as_ref(&self) -> &Path {
+        &self.root
     }
 }
 

@@ -2,13 +2,12 @@
 
 use std::time::Instant;
 
+use crate::config::BenchConfig;
 use crate::error::BenchError;
-use crate::figure::{Figure, Sample};
-use crate::setting::Setting;
-use crate::{ask, many, queue, tell};
+use crate::measurement::{Measurement, Sample};
 
 /// Something that is measured, for several subjects in the same way.
-pub struct Bench<S = Setting> {
+pub struct Bench<S = BenchConfig> {
     pub name: &'static str,
     pub unit: &'static str,
     /// What a reader must know to read the figures.
@@ -19,7 +18,7 @@ pub struct Bench<S = Setting> {
 }
 
 /// One of those compared, with the code that measures it.
-pub struct Subject<S = Setting> {
+pub struct Subject<S = BenchConfig> {
     pub name: &'static str,
     pub run: fn(&S) -> Result<Sample, BenchError>,
 }
@@ -28,15 +27,6 @@ impl<S> Subject<S> {
     pub const fn new(name: &'static str, run: fn(&S) -> Result<Sample, BenchError>) -> Self {
         Subject { name, run }
     }
-}
-
-/// Every bench, in the order in which they are shown.
-pub fn all() -> Vec<Bench> {
-    let mut benches = queue::benches();
-    benches.extend(ask::benches());
-    benches.push(tell::bench());
-    benches.extend(many::benches());
-    benches
 }
 
 /// The benches asked for, or all.
@@ -69,49 +59,36 @@ pub fn run<S: Sync>(
     benches: &[Bench<S>],
     rounds: usize,
     deadline: Option<Instant>,
-    setting: &S,
+    config: &S,
     mut progress: impl FnMut(usize, &str, &str),
-) -> Result<Vec<Figure>, BenchError> {
-    let mut figures: Vec<Vec<Figure>> = benches
+) -> Result<Vec<Measurement>, BenchError> {
+    let mut measurements: Vec<Vec<Measurement>> = benches
         .iter()
-        .map(|bench| bench.subjects.iter().map(|s| Figure::new(bench.name, s.name, bench.unit)).collect())
+        .map(|bench| {
+            bench.subjects.iter().map(|s| Measurement::new(bench.name, s.name, bench.unit)).collect()
+        })
         .collect();
     for round in 0..rounds {
         if round > 0 && deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             break;
         }
-        for (bench, figures) in benches.iter().zip(&mut figures) {
+        for (bench, measurements) in benches.iter().zip(&mut measurements) {
             let count = bench.subjects.len();
             for turn in 0..bench.turns {
                 // Every turn begins with another subject: none is always the one after the slowest.
                 for index in (0..count).map(|i| (i + round + turn) % count) {
                     let subject = &bench.subjects[index];
                     progress(round, bench.name, subject.name);
-                    figures[index].add(on_a_fresh_thread(subject, setting)?);
+                    measurements[index].add(on_a_fresh_thread(subject, config)?);
                 }
             }
         }
     }
-    Ok(figures.into_iter().flatten().collect())
+    Ok(measurements.into_iter().flatten().collect())
 }
 
 /// A subject pins the thread that it runs on, and threads inherit where they may run: the next subject must not.
-fn on_a_fresh_thread<S: Sync>(subject: &Subject<S>, setting: &S) -> Result<Sample, BenchError> {
-    let outcome = std::thread::scope(|scope| scope.spawn(|| (subject.run)(setting)).join());
+fn on_a_fresh_thread<S: Sync>(subject: &Subject<S>, config: &S) -> Result<Sample, BenchError> {
+    let outcome = std::thread::scope(|scope| scope.spawn(|| (subject.run)(config)).join());
     outcome.unwrap_or(Err(BenchError::Panicked { subject: subject.name }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn benches_are_selected_by_name_and_an_unknown_name_lists_the_known() {
-        let one = selected(all(), &["tell".to_owned()]).unwrap();
-        assert_eq!(one.iter().map(|bench| bench.name).collect::<Vec<_>>(), ["tell"]);
-        match selected(all(), &["tel".to_owned()]) {
-            Err(error) => assert!(error.to_string().contains("queue_same_thread"), "{error}"),
-            Ok(_) => panic!("an unknown bench was accepted"),
-        }
-    }
 }

@@ -28,7 +28,7 @@ pub enum BenchError {
     #[error(
         "{variable} is `{value}`, where nothing can be measured; set it to `cuda` or `emulated`, or say so with --device"
     )]
-    NoPlace { variable: &'static str, value: String },
+    UnsupportedDevice { variable: &'static str, value: String },
     #[error("no memory figure: {0}")]
     Memory(&'static str),
 }

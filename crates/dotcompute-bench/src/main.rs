@@ -6,23 +6,21 @@
 //!
 //! `dotcompute-bench gpu` does so with ring kernels on a device, beside the floor of that device.
 
-mod ask;
 mod bench;
 mod clock;
+mod config;
 mod cores;
 mod error;
-mod figure;
 mod gpu;
-mod many;
+mod host;
+mod measure;
+mod measurement;
 mod payload;
 mod probe;
-mod queue;
-mod setting;
-mod spin;
+mod spin_wait;
 mod subjects;
 mod table;
 mod targets;
-mod tell;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -31,9 +29,9 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use clock::Clock;
+use config::BenchConfig;
 use cores::Cores;
 use error::BenchError;
-use setting::Setting;
 use targets::TARGETS;
 
 #[derive(Parser)]
@@ -46,17 +44,17 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Measure rings and ring kernels on this machine's CPU, beside their peers
-    Host(Host),
+    Host(HostOptions),
     /// Measure ring kernels on a GPU, or on the emulated device, beside the device's own floor
     Gpu(gpu::Options),
     /// Try whether the host can be given the GPU's own memory, where messages could then lie
     Probe(probe::Options),
-    #[command(name = many::CHILD, hide = true)]
+    #[command(name = host::idle_kernels::CHILD, hide = true)]
     ManyChild { subject: String, kernels: u64 },
 }
 
 #[derive(Args)]
-struct Host {
+struct HostOptions {
     /// Print one JSON line for each bench and subject instead of tables
     #[arg(long)]
     json: bool,
@@ -73,14 +71,14 @@ struct Host {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Host(options) => host(&options),
-        Command::Gpu(options) => gpu(&options),
+        Command::Host(options) => host_benches(&options),
+        Command::Gpu(options) => gpu_benches(&options),
         Command::Probe(options) => probe::run(&options).and_then(|text| print(&text)),
-        Command::ManyChild { subject, kernels } => many::child(&subject, kernels),
+        Command::ManyChild { subject, kernels } => host::idle_kernels::child(&subject, kernels),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error @ (BenchError::UnknownBench { .. } | BenchError::NoPlace { .. })) => {
+        Err(error @ (BenchError::UnknownBench { .. } | BenchError::UnsupportedDevice { .. })) => {
             eprintln!("error: {error}");
             ExitCode::from(2)
         }
@@ -91,30 +89,31 @@ fn main() -> ExitCode {
     }
 }
 
-fn host(options: &Host) -> Result<(), BenchError> {
-    let benches = bench::selected(bench::all(), &options.only)?;
+fn host_benches(options: &HostOptions) -> Result<(), BenchError> {
+    let benches = bench::selected(host::benches(), &options.only)?;
     let (clock, cores) = (Clock::new(), Cores::choose()?);
-    let setting = if options.quick { Setting::quick(clock, cores) } else { Setting::full(clock, cores) };
+    let config =
+        if options.quick { BenchConfig::quick(clock, cores) } else { BenchConfig::full(clock, cores) };
     let rounds = options.rounds.map_or(if options.quick { 2 } else { 7 }, usize::from);
 
     let bar = bar("{bar:30} {pos}/{len} {msg}");
     let samples: usize = benches.iter().map(|bench| bench.subjects.len() * bench.turns).sum();
     bar.set_length((samples * rounds) as u64);
-    let figures = bench::run(&benches, rounds, None, &setting, |round, bench, subject| {
+    let measurements = bench::run(&benches, rounds, None, &config, |round, bench, subject| {
         bar.set_message(format!("round {}: {bench}, {subject}", round + 1));
         bar.inc(1);
     })?;
     bar.finish_and_clear();
 
     let text = if options.json {
-        figures.iter().map(|figure| format!("{}\n", figure.line(&setting.clock))).collect()
+        measurements.iter().map(|measurement| format!("{}\n", measurement.line(&config.clock))).collect()
     } else {
-        about(&setting, rounds) + &table::render(&benches, &figures, &TARGETS, &setting.clock)
+        about(&config, rounds) + &table::render(&benches, &measurements, &TARGETS, &config.clock)
     };
     print(&text)
 }
 
-fn gpu(options: &gpu::Options) -> Result<(), BenchError> {
+fn gpu_benches(options: &gpu::Options) -> Result<(), BenchError> {
     // Before there is another thread: the driver reads it when it is initialised.
     dotcompute::cuda::driver::request_eager_loading();
     let bar = bar("{spinner} {pos} {msg}");
@@ -146,11 +145,11 @@ fn print(text: &str) -> Result<(), BenchError> {
 }
 
 /// What a reader must know to compare these figures with others.
-fn about(setting: &Setting, rounds: usize) -> String {
+fn about(config: &BenchConfig, rounds: usize) -> String {
     format!(
         "64-byte messages, {rounds} interleaved rounds, driver and peer pinned to two cores where the subject lets \
          us.\nReading the clock costs {:.1} ns; that is taken off every latency, for all subjects alike.\n",
-        setting.clock.nanoseconds(setting.clock.cost())
+        config.clock.nanoseconds(config.clock.cost())
     )
 }
 
@@ -162,15 +161,5 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn no_bench_measures_a_subject_twice() {
-        for bench in bench::all() {
-            let mut names: Vec<&str> = bench.subjects.iter().map(|subject| subject.name).collect();
-            names.sort_unstable();
-            names.dedup();
-            assert_eq!(names.len(), bench.subjects.len(), "{}", bench.name);
-        }
     }
 }

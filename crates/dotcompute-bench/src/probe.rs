@@ -1,7 +1,7 @@
 //! `dotcompute-bench probe`: whether the host can be given the device's own memory.
 
 use clap::Args;
-use dotcompute::cuda::cuda::plain;
+use dotcompute::cuda::cuda::baseline;
 use serde_json::json;
 
 use crate::error::BenchError;
@@ -20,14 +20,14 @@ pub struct Options {
 ///
 /// When there is no GPU.
 pub fn run(options: &Options) -> Result<String, BenchError> {
-    let findings = plain::probe(0).map_err(BenchError::subject("probe", "opening the device"))?;
-    let line = |finding: &plain::Finding| {
-        let plain::Finding { what, works, outcome } = finding;
+    let results = baseline::probe(0).map_err(BenchError::subject("probe", "opening the device"))?;
+    let line = |result: &baseline::ProbeResult| {
+        let baseline::ProbeResult { what, works, outcome } = result;
         if options.json {
             format!("{}\n", json!({ "probe": what, "works": works, "outcome": outcome }))
         } else {
             format!("{what}: {}: {outcome}\n", if *works { "works" } else { "does not work" })
         }
     };
-    Ok(findings.iter().map(line).collect())
+    Ok(results.iter().map(line).collect())
 }

@@ -4,17 +4,24 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use crate::bench::{Bench, more_is_better};
 use crate::clock::Clock;
-use crate::figure::{Figure, median};
-use crate::targets::{Target, quotients};
+use crate::measurement::{Measurement, median};
+use crate::targets::{Target, ratios};
 
 /// Every bench's table, and the targets that could be judged.
-pub fn render<S>(benches: &[Bench<S>], figures: &[Figure], goals: &[Target], clock: &Clock) -> String {
+pub fn render<S>(
+    benches: &[Bench<S>],
+    measurements: &[Measurement],
+    goals: &[Target],
+    clock: &Clock,
+) -> String {
     let mut text = String::new();
     for bench in benches {
-        let figures: Vec<&Figure> = figures.iter().filter(|figure| figure.bench == bench.name).collect();
-        text += &format!("\n{} ({}): {}\n{}\n", bench.name, bench.unit, bench.about, table(&figures, clock));
+        let measurements: Vec<&Measurement> =
+            measurements.iter().filter(|measurement| measurement.bench == bench.name).collect();
+        text +=
+            &format!("\n{} ({}): {}\n{}\n", bench.name, bench.unit, bench.about, table(&measurements, clock));
     }
-    let targets = targets(goals, figures);
+    let targets = targets(goals, measurements);
     if !targets.is_empty() {
         text += "\nTargets (median of the rounds' quotients, smallest and largest beside it)\n";
         text += &format!("{targets}\n");
@@ -22,62 +29,66 @@ pub fn render<S>(benches: &[Bench<S>], figures: &[Figure], goals: &[Target], clo
     text
 }
 
-fn table(figures: &[&Figure], clock: &Clock) -> Table {
-    let references: Vec<&Figure> =
-        ["dotcompute", "floor"].iter().filter_map(|&name| named(figures, name)).collect();
-    let timed = figures.iter().any(|figure| figure.percentiles(clock).is_some());
+fn table(measurements: &[&Measurement], clock: &Clock) -> Table {
+    let references: Vec<&Measurement> =
+        ["dotcompute", "floor"].iter().filter_map(|&name| named(measurements, name)).collect();
+    let timed = measurements.iter().any(|measurement| measurement.percentiles(clock).is_some());
     let mut header = vec!["subject".to_owned()];
     if timed {
         header.extend(["p50", "p99", "p99.9", "p99.99", "p50 of the rounds"].map(str::to_owned));
     } else {
         header.extend(["median", "of the rounds"].map(str::to_owned));
     }
-    let worse = if figures.iter().all(|figure| figure.unit == "bytes") { "larger" } else { "slower" };
+    let worse =
+        if measurements.iter().all(|measurement| measurement.unit == "bytes") { "larger" } else { "slower" };
     header.extend(references.iter().map(|reference| format!("{worse} than {}", reference.subject)));
 
     let mut table = empty(header);
-    for figure in figures {
-        let mut row = vec![figure.subject.to_owned()];
-        match figure.percentiles(clock) {
+    for measurement in measurements {
+        let mut row = vec![measurement.subject.to_owned()];
+        match measurement.percentiles(clock) {
             Some(percentiles) => row.extend(percentiles.map(number)),
-            None => row.push(number(figure.typical(clock))),
+            None => row.push(number(measurement.typical(clock))),
         }
-        let (low, high) = figure.spread();
+        let (low, high) = measurement.spread();
         row.push(format!("{} - {}", number(low), number(high)));
-        row.extend(references.iter().map(|reference| slower(figure, reference)));
+        row.extend(references.iter().map(|reference| slower(measurement, reference)));
         table.add_row(cells(row));
     }
     table
 }
 
 /// How many times slower (or larger) a subject is than the reference; below 1 it is faster.
-fn slower(figure: &Figure, reference: &Figure) -> String {
-    if figure.subject == reference.subject {
+fn slower(measurement: &Measurement, reference: &Measurement) -> String {
+    if measurement.subject == reference.subject {
         return "-".to_owned();
     }
-    let quotients =
-        if more_is_better(figure.unit) { quotients(reference, figure) } else { quotients(figure, reference) };
-    format!("{:.2} x", median(&quotients))
+    let ratios = if more_is_better(measurement.unit) {
+        ratios(reference, measurement)
+    } else {
+        ratios(measurement, reference)
+    };
+    format!("{:.2} x", median(&ratios))
 }
 
-fn targets(goals: &[Target], figures: &[Figure]) -> Table {
+fn targets(goals: &[Target], measurements: &[Measurement]) -> Table {
     let mut table = empty(["target", "measured", "of the rounds", ""].map(str::to_owned).to_vec());
     for target in goals {
-        let Some(verdict) = target.judge(figures) else { continue };
-        let (low, high) = verdict.spread;
-        let word = match (verdict.met, verdict.out_of_reach) {
+        let Some(result) = target.evaluate(measurements) else { continue };
+        let (low, high) = result.spread;
+        let word = match (result.met, result.out_of_reach) {
             (true, _) => "met".to_owned(),
             (false, None) => "NOT MET".to_owned(),
             (false, Some(floor)) => format!("NOT MET (the floor: {})", target.show(floor)),
         };
         let spread = format!("{} - {}", target.show(low), target.show(high));
-        table.add_row(cells(vec![target.to_string(), target.show(verdict.measured), spread, word]));
+        table.add_row(cells(vec![target.to_string(), target.show(result.measured), spread, word]));
     }
     table
 }
 
-fn named<'a>(figures: &[&'a Figure], subject: &str) -> Option<&'a Figure> {
-    figures.iter().copied().find(|figure| figure.subject == subject)
+fn named<'a>(measurements: &[&'a Measurement], subject: &str) -> Option<&'a Measurement> {
+    measurements.iter().copied().find(|measurement| measurement.subject == subject)
 }
 
 fn empty(header: Vec<String>) -> Table {

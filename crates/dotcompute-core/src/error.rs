@@ -7,8 +7,8 @@ use std::time::Duration;
 use dotcompute_ring::CapacityError;
 use thiserror::Error;
 
-use crate::backend::BackendError;
-use crate::dead_letter::Reason;
+use crate::backend::error::BackendError;
+pub use crate::fault::Fault;
 use crate::lifecycle::State;
 
 /// What a handler may fail with: any error, by `?`.
@@ -16,20 +16,6 @@ pub type HandlerError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What a handler returns.
 pub type HandlerResult = Result<(), HandlerError>;
-
-/// A message that a ring kernel did not handle, and why. This is what an asker gets instead of an answer.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("ring kernel `{kernel}` did not handle a `{message_type}`: {reason}{}{cause}", if .cause.is_empty() { "" } else { ": " })]
-pub struct Fault {
-    /// The ring kernel's name.
-    pub kernel: Arc<str>,
-    /// The type name of the message.
-    pub message_type: &'static str,
-    /// The kind of cause.
-    pub reason: Reason,
-    /// The panic text or the error's own text, with its sources; empty where the reason says it all.
-    pub cause: String,
-}
 
 /// Why a ring kernel could not be launched. Nothing was launched and no resource is held.
 #[derive(Debug, Error)]

@@ -23,28 +23,29 @@ extern crate self as dotcompute_core;
 
 pub mod accelerator;
 pub mod backend;
+mod cell;
 pub mod dead_letter;
 pub mod device;
+mod envelope;
 pub mod error;
+mod fault;
 pub mod handle;
 pub mod kernel;
 pub mod lifecycle;
-mod links;
-pub mod loops;
 pub mod memory;
 pub mod message;
 pub mod options;
 pub mod orchestrator;
+mod output;
 pub mod runtime;
 pub mod supervision;
 pub mod telemetry;
 
-mod attendant;
-mod checkpoint;
-mod driver;
-mod envelope;
-mod intake;
-mod outlet;
-mod shared;
+#[cfg(not(feature = "histograms"))]
+mod no_histogram;
 
+#[doc(no_inline)]
+pub use dotcompute_ring as ring;
+#[doc(inline)]
+pub use kernel::loops;
 pub use message::Message;

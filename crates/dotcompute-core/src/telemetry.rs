@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+#[cfg(not(feature = "histograms"))]
+use crate::no_histogram as hdrhistogram;
 use hdrhistogram::Histogram;
 
-use crate::dead_letter::Reason;
+use crate::fault::Reason;
 use crate::lifecycle::State;
 use crate::options::{KernelOptions, Placement, Telemetry};
 
@@ -282,6 +284,7 @@ mod tests {
         assert!(!Sampler::new(Telemetry::CountersOnly).stamp().is_some());
     }
 
+    #[cfg(feature = "histograms")]
     #[test]
     fn latencies_are_summarised() {
         let latencies = Latencies::default();

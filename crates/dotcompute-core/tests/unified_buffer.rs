@@ -1,37 +1,17 @@
 //! `UnifiedBuffer` against a plain vector, with memory that fails when it is told to.
 
-mod buffers;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use buffers::{LEN, Model, Side, act, agrees, follow, ops};
+use dotcompute_conformance::buffer_model::{LEN, Model, ops};
+use dotcompute_conformance::memory::TestCpuMemory;
 use dotcompute_core::memory::{
-    BufferState, CpuMemory, DeviceBlock, DeviceId, DeviceMemory, DeviceSlice, DeviceSliceMut, HostBlock,
-    MemoryError, UnifiedBuffer,
+    BufferState, CpuMemory, DeviceBlock, DeviceId, DeviceMemory, HostBlock, MemoryError, UnifiedBuffer,
 };
 use proptest::prelude::*;
 
-/// That of the `cpu` device.
-struct Cpu;
-
-impl Side for Cpu {
-    fn fill(mut slice: DeviceSliceMut<'_, u16>, value: u16) {
-        slice.as_mut_slice().expect("the cpu device").fill(value);
-    }
-
-    fn read(slice: DeviceSlice<'_, u16>) -> Vec<u16> {
-        slice.as_slice().expect("the cpu device").to_vec()
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 400, ..ProptestConfig::default() })]
-
-    #[test]
-    fn both_sides_see_what_either_wrote_and_only_changes_are_copied(ops in ops(), locked: bool) {
-        agrees::<Cpu>(CpuMemory::new(), ops, locked)?;
-    }
 
     #[test]
     fn what_failed_is_done_by_the_next_look(ops in ops()) {
@@ -40,9 +20,9 @@ proptest! {
         let mut model = Model::new();
         for (op, fails) in ops {
             memory.fails.store(fails, Ordering::Relaxed);
-            match act::<Cpu>(&mut buffer, &op, &model.content) {
+            match op.apply::<TestCpuMemory>(&mut buffer, &model.content) {
                 Ok(()) => {
-                    follow(&mut model, &op);
+                    model.apply(&op);
                 }
                 Err(error) => {
                     prop_assert!(fails && error.to_string().contains("told to"), "{}", error);

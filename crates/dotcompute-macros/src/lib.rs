@@ -22,9 +22,19 @@ use syn::{DeriveInput, parse_macro_input};
 /// `#[serde(...)]` attributes are passed on to serde's own derives, except `flatten` and `untagged`, which are refused.
 #[proc_macro_derive(Message, attributes(message, serde))]
 pub fn derive_message(input: TokenStream) -> TokenStream {
-    let item = parse_macro_input!(input as DeriveInput);
+    expand(parse_macro_input!(input as DeriveInput), "dotcompute")
+}
+
+/// As [`Message`](derive_message), for users of the crate `dotcompute-core`.
+#[proc_macro_derive(CoreMessage, attributes(message, serde))]
+pub fn derive_core_message(input: TokenStream) -> TokenStream {
+    expand(parse_macro_input!(input as DeriveInput), "dotcompute-core")
+}
+
+/// Expands the derive of `published`, the crate that re-exports it.
+fn expand(item: DeriveInput, published: &str) -> TokenStream {
     input::Input::new(item)
-        .and_then(|input| message::expand(&input))
+        .and_then(|input| message::expand(&input, published))
         .unwrap_or_else(syn::Error::into_compile_error)
         .into()
 }

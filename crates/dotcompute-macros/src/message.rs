@@ -9,10 +9,11 @@ use crate::paths::message_module;
 use crate::{record, serde_impl};
 
 /// Everything that the derive emits.
-pub fn expand(input: &Input) -> Result<TokenStream> {
-    let module = message_module()?;
+pub fn expand(input: &Input, published: &str) -> Result<TokenStream> {
+    let module = message_module(published)?;
     let message = message_impl(input, &module);
-    let serde = serde_impl::expand(input, &module)?;
+    let serde =
+        if cfg!(feature = "encode") { serde_impl::expand(input, &module)? } else { TokenStream::new() };
     let record = record::expand(input, &module)?;
     // A block, so that nothing but impls gets out.
     Ok(quote! {

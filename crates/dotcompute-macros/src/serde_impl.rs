@@ -102,7 +102,7 @@ fn shadow_field(field: &mut Field, module: &TokenStream) {
     {
         return;
     }
-    let array = quote!(#module::__private::array);
+    let array = quote!(#module::__private::serde_array);
     let mut shape = quote!(#array::Element);
     let mut ty = &field.ty;
     while let Type::Array(dimension) = ty {

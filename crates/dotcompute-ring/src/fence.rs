@@ -113,10 +113,10 @@ mod tests {
     struct Word(AtomicU32);
 
     fn wait_for(word: &Word, value: u32) {
-        let mut looks = 0;
+        let mut polls = 0;
         while word.0.load(Ordering::Acquire) != value {
-            looks += 1;
-            if looks % 1000 == 0 || cfg!(miri) {
+            polls += 1;
+            if polls % 1000 == 0 || cfg!(miri) {
                 std::thread::yield_now();
             }
         }
@@ -125,7 +125,7 @@ mod tests {
     /// Store buffering, the very thing the fences are for: of two threads that each store and then load the other's word, not both
     /// may miss the other's store.
     #[test]
-    fn two_sides_never_both_miss_the_other() {
+    fn the_two_sides_never_both_miss_a_store() {
         const ROUNDS: u32 = if cfg!(miri) { 20 } else { 50_000 };
         for fence in [Fence::Asymmetric.available(), Fence::Symmetric] {
             let [published, announced, round, seen_there] = [const { Word(AtomicU32::new(0)) }; 4];
@@ -163,7 +163,7 @@ mod tests {
 
     #[cfg(all(target_os = "linux", not(miri)))]
     #[test]
-    fn what_is_available_stays_so() {
+    fn availability_does_not_change() {
         assert_eq!(asymmetric_is_available(), Fence::Asymmetric.available() == Fence::Asymmetric);
         assert_eq!(Fence::Asymmetric.available(), Fence::Asymmetric.available().available());
         assert_eq!(Fence::Symmetric.available(), Fence::Symmetric);

@@ -5,7 +5,7 @@
 //!      128   Producer   tail      what has been claimed, ever         written by producers only
 //!      256   Consumer   head      what has been taken, ever           written by the consumer only
 //!      384   Rare       closed    whether an SPSC consumer is gone    written by the consumer, once
-//!      512   Slot 0     word: ticket + 1 once filled | payload        written by producers only
+//!      512   Slot 0     seq: index + 1 once filled | payload        written by producers only
 //!            Slot 1     ...
 //! ```
 //!
@@ -66,7 +66,7 @@ pub(crate) struct ConsumerLine {
 
 /// What hardly ever changes, so that looking at it costs nothing.
 #[repr(C, align(128))]
-pub(crate) struct RareLine {
+pub(crate) struct FlagsLine {
     /// Not zero while an SPSC ring has no consumer. (Of an MPSC ring, the consumer sets [`CLOSED_BIT`].)
     pub(crate) consumer_closed: AtomicU64,
 }
@@ -77,13 +77,13 @@ pub(crate) struct Control {
     pub(crate) header: Header,
     pub(crate) producer: ProducerLine,
     pub(crate) consumer: ConsumerLine,
-    pub(crate) rare: RareLine,
+    pub(crate) flags: FlagsLine,
 }
 
 /// A place for one message.
 #[repr(C)]
 pub(crate) struct Slot<T> {
-    pub(crate) word: AtomicU64,
+    pub(crate) seq: AtomicU64,
     pub(crate) value: UnsafeCell<MaybeUninit<T>>,
 }
 
@@ -107,7 +107,7 @@ impl Control {
             header,
             producer: ProducerLine { tail: AtomicU64::new(0) },
             consumer: ConsumerLine { head: AtomicU64::new(0) },
-            rare: RareLine { consumer_closed: AtomicU64::new(0) },
+            flags: FlagsLine { consumer_closed: AtomicU64::new(0) },
         }
     }
 }
@@ -116,7 +116,7 @@ impl Control {
 const _: () = {
     assert!(core::mem::offset_of!(Control, producer) == CACHE_LINE);
     assert!(core::mem::offset_of!(Control, consumer) == 2 * CACHE_LINE);
-    assert!(core::mem::offset_of!(Control, rare) == 3 * CACHE_LINE);
+    assert!(core::mem::offset_of!(Control, flags) == 3 * CACHE_LINE);
     assert!(size_of::<Control>() == 4 * CACHE_LINE);
     assert!(core::mem::offset_of!(Slot<[u8; 48]>, value) == 8);
 };
@@ -140,28 +140,28 @@ pub(crate) fn layout_of<T>(slots: usize) -> Option<(Layout, usize)> {
     Layout::new::<Control>().extend(array).ok()
 }
 
-/// Where a ring is. Whoever has one sees to it that the [`Memory`] it came from stays.
-pub(crate) struct View<T> {
+/// Where a ring is. Whoever has one sees to it that the [`RingMemory`] it came from stays.
+pub(crate) struct RingRef<T> {
     control: NonNull<Control>,
     slots: NonNull<Slot<T>>,
     mask: u64,
 }
 
-impl<T> Clone for View<T> {
+impl<T> Clone for RingRef<T> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<T> Copy for View<T> {}
+impl<T> Copy for RingRef<T> {}
 
-// SAFETY: a `View` is only the address of a ring: atomics, and slots whose values are handed from one thread to another by the
+// SAFETY: a `RingRef` is only the address of a ring: atomics, and slots whose values are handed from one thread to another by the
 // protocol of the ends built on it. A `T: Send` may be so handed; no `&T` is ever shared between threads.
-unsafe impl<T: Send> Send for View<T> {}
+unsafe impl<T: Send> Send for RingRef<T> {}
 // SAFETY: as above.
-unsafe impl<T: Send> Sync for View<T> {}
+unsafe impl<T: Send> Sync for RingRef<T> {}
 
-impl<T> View<T> {
+impl<T> RingRef<T> {
     #[inline(always)]
     pub(crate) fn control(&self) -> &Control {
         // SAFETY: initialised before the view was made, and kept by whoever has the view; all that changes in it is atomic.
@@ -170,10 +170,10 @@ impl<T> View<T> {
 
     /// The slot of a ticket.
     #[inline(always)]
-    pub(crate) fn slot(&self, ticket: u64) -> &Slot<T> {
+    pub(crate) fn slot(&self, index: u64) -> &Slot<T> {
         // SAFETY: the masked index is below the number of slots that there is memory for; a slot's fields are an atomic and a cell,
         // for which zeroed memory is valid.
-        unsafe { self.slots.add((ticket & self.mask) as usize).as_ref() }
+        unsafe { self.slots.add((index & self.mask) as usize).as_ref() }
     }
 
     #[inline(always)]
@@ -183,26 +183,26 @@ impl<T> View<T> {
 
     /// Whether the slot of a ticket holds that ticket's value at this moment. Says nothing that a value may be read by.
     #[inline(always)]
-    pub(crate) fn is_filled(&self, ticket: u64) -> bool {
+    pub(crate) fn is_filled(&self, index: u64) -> bool {
         // Relaxed: nothing is read on the strength of it.
-        self.slot(ticket).word.load(Ordering::Relaxed) == ticket + 1
+        self.slot(index).seq.load(Ordering::Relaxed) == index + 1
     }
 
     /// Where the slot of a ticket is, and its bytes.
     #[inline(always)]
-    pub(crate) fn slot_bytes(&self, ticket: u64) -> (*const u8, usize) {
-        (core::ptr::from_ref(self.slot(ticket)).cast(), size_of::<Slot<T>>())
+    pub(crate) fn slot_bytes(&self, index: u64) -> (*const u8, usize) {
+        (core::ptr::from_ref(self.slot(index)).cast(), size_of::<Slot<T>>())
     }
 }
 
 /// A ring's memory. Either its own: one zeroed allocation of a control block and slots, of which pages that no message has touched
 /// cost nothing where the allocator gets zeroed pages from the operating system. Or somebody else's.
-pub(crate) struct Memory<T> {
-    view: View<T>,
+pub(crate) struct RingMemory<T> {
+    ring_ref: RingRef<T>,
     owned: bool,
 }
 
-impl<T> Memory<T> {
+impl<T> RingMemory<T> {
     /// Memory for `slots` slots (from [`slots_for`]).
     pub(crate) fn new(slots: usize) -> Result<Self, CapacityError> {
         let too_large = CapacityError::TooLarge { messages: slots, slot_bytes: size_of::<Slot<T>>() };
@@ -223,11 +223,11 @@ impl<T> Memory<T> {
         // Loom's atomics are not plain zeros; real ones are, and the memory is zeroed already.
         #[cfg(loom)]
         for index in 0..slots {
-            let slot = Slot { word: AtomicU64::new(0), value: UnsafeCell::new(MaybeUninit::uninit()) };
+            let slot = Slot { seq: AtomicU64::new(0), value: UnsafeCell::new(MaybeUninit::uninit()) };
             // SAFETY: as for the control block; `index` is below the number of slots the layout was made for.
             unsafe { first.add(index).write(slot) };
         }
-        Ok(Self { view: View { control, slots: first, mask: slots as u64 - 1 }, owned: true })
+        Ok(Self { ring_ref: RingRef { control, slots: first, mask: slots as u64 - 1 }, owned: true })
     }
 
     /// Memory that is somebody else's, with a ring of `slots` slots in it.
@@ -242,37 +242,40 @@ impl<T> Memory<T> {
         debug_assert!(slots.is_power_of_two());
         // SAFETY: within the memory, by the contract above: the slots begin where the control block ends.
         let first = unsafe { base.add(size_of::<Control>()) }.cast::<Slot<T>>();
-        Self { view: View { control: base.cast(), slots: first, mask: slots as u64 - 1 }, owned: false }
+        Self {
+            ring_ref: RingRef { control: base.cast(), slots: first, mask: slots as u64 - 1 },
+            owned: false,
+        }
     }
 
     #[inline(always)]
-    pub(crate) fn view(&self) -> View<T> {
-        self.view
+    pub(crate) fn ring_ref(&self) -> RingRef<T> {
+        self.ring_ref
     }
 
     #[inline(always)]
     pub(crate) fn control(&self) -> &Control {
-        self.view.control()
+        self.ring_ref.control()
     }
 
     /// The slot of a ticket.
     #[inline(always)]
-    pub(crate) fn slot(&self, ticket: u64) -> &Slot<T> {
-        self.view.slot(ticket)
+    pub(crate) fn slot(&self, index: u64) -> &Slot<T> {
+        self.ring_ref.slot(index)
     }
 
     #[inline(always)]
     pub(crate) fn capacity(&self) -> u64 {
-        self.view.capacity()
+        self.ring_ref.capacity()
     }
 }
 
-impl<T> Drop for Memory<T> {
+impl<T> Drop for RingMemory<T> {
     fn drop(&mut self) {
         if !self.owned {
             return;
         }
-        let View { control, slots: _slots, .. } = self.view;
+        let RingRef { control, slots: _slots, .. } = self.ring_ref;
         let (layout, _) =
             layout_of::<T>(self.capacity() as usize).expect("`new` has made this layout before");
         #[cfg(loom)]

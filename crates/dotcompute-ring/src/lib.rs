@@ -49,10 +49,10 @@
 //! # The layout
 //!
 //! ```text
-//!                 tail: tickets claimed, ever                       word = ticket + 1: filled
+//!                 tail: tickets claimed, ever                       word = index + 1: filled
 //!                    |                                               |
 //!  +---------+-------v--+----------+----------+   +------+---------+-v----+---------+------+---------+
-//!  | header  | producer | consumer | rare     |   | word | value   | word | value   | word | value   | ...
+//!  | header  | producer | consumer | flags     |   | word | value   | word | value   | word | value   | ...
 //!  +---------+----------+---^------+----------+   +------+---------+------+---------+------+---------+
 //!   128 bytes 128        128|       128            slot 0           slot 1           slot 2
 //!                           |

@@ -14,9 +14,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod lazy_band;
+
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::ptr::NonNull;
 use core::task::{Context, Poll};
 
 use crate::error::{CapacityError, PushError};
@@ -24,9 +25,11 @@ use crate::fence::Fence;
 use crate::layout::slots_for;
 use crate::mpsc::Ring;
 use crate::notifier::Notifier;
-use crate::prefetch::ReadAhead;
-use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, spin_loop};
+use crate::prefetch::ReadPrefetcher;
+use crate::sync::{AtomicU64, Ordering};
 use crate::wait_list::{WaitList, WaitToken};
+
+use lazy_band::{LazyBand, spin_or_yield};
 
 const BANDS: usize = 4;
 
@@ -103,134 +106,24 @@ pub fn channel<T: Send>(options: Options) -> Result<(Sender<T>, Receiver<T>), Ca
     let slots = slots_for::<T>(options.capacity)?;
     let mailbox = Mailbox {
         slots,
-        evicting: options.overflow == Overflow::DropOldest,
-        bands: core::array::from_fn(|_| BandCell::new()),
+        drop_oldest: options.overflow == Overflow::DropOldest,
+        bands: core::array::from_fn(|_| LazyBand::new()),
         receiver: Notifier::new(options.fence),
         senders: WaitList::new(options.fence),
     };
     let normal = Box::into_raw(Box::new(Ring::new(slots)?));
     mailbox.bands[Band::Normal as usize].ring.store(normal, Ordering::Release);
     let mailbox = Arc::new(mailbox);
-    Ok((Sender::new(Arc::clone(&mailbox)), Receiver { mailbox, read_ahead: [ReadAhead::default(); BANDS] }))
-}
-
-/// One band: not made yet (null), made, or closed before it was made ([`never`]).
-struct BandCell<T> {
-    ring: AtomicPtr<Ring<T>>,
-    /// Held for one pop, and only in evicting mailboxes. There, taking the oldest value is for the receiver and for full-handed
-    /// senders; two consumers without a lock would need a second writer to the slots' words, in every ring, to serve the few that evict.
-    popping: AtomicU32,
-}
-
-/// A place that no ring can be at: the mark of a band closed before its first use.
-fn never<T>() -> *mut Ring<T> {
-    NonNull::dangling().as_ptr()
-}
-
-impl<T> BandCell<T> {
-    fn new() -> Self {
-        Self { ring: AtomicPtr::new(core::ptr::null_mut()), popping: AtomicU32::new(0) }
-    }
-
-    /// The ring, if it has been made.
-    #[inline]
-    fn made(&self) -> Option<&Ring<T>> {
-        // Acquire: pairs with the release that put it here.
-        let ring = self.ring.load(Ordering::Acquire);
-        if ring.is_null() || ring == never() {
-            return None;
-        }
-        // SAFETY: neither null nor the mark, so it is a ring from `Box::into_raw`, freed only when the mailbox is.
-        Some(unsafe { &*ring })
-    }
-
-    /// The ring, made now if it has to be. `Err` if the band is closed, `Ok(None)` if there is no memory for it.
-    #[inline]
-    fn get_or_make(&self, slots: usize) -> Result<Option<&Ring<T>>, ()> {
-        match self.made() {
-            Some(ring) => Ok(Some(ring)),
-            None => self.make(slots),
-        }
-    }
-
-    #[cold]
-    fn make(&self, slots: usize) -> Result<Option<&Ring<T>>, ()> {
-        if self.ring.load(Ordering::Relaxed) == never() {
-            return Err(());
-        }
-        let Ok(ring) = Ring::new(slots) else { return Ok(None) };
-        let ring = Box::into_raw(Box::new(ring));
-        // Release: whoever finds the ring finds it initialised. Acquire: so does this thread, if another was quicker.
-        match self.ring.compare_exchange(core::ptr::null_mut(), ring, Ordering::AcqRel, Ordering::Acquire) {
-            // SAFETY: just made, and now owned by the mailbox.
-            Ok(_) => Ok(Some(unsafe { &*ring })),
-            Err(present) => {
-                // SAFETY: just made here, and nobody else has seen it.
-                drop(unsafe { Box::from_raw(ring) });
-                if present == never() { Err(()) } else { Ok(self.made()) }
-            }
-        }
-    }
-
-    /// From now on nothing is accepted, also if the band was never made.
-    fn close(&self) {
-        let closed_unmade =
-            self.ring.compare_exchange(core::ptr::null_mut(), never(), Ordering::AcqRel, Ordering::Acquire);
-        if closed_unmade.is_err()
-            && let Some(ring) = self.made()
-        {
-            ring.close();
-        }
-    }
-
-    /// Takes the oldest value.
-    ///
-    /// # Safety
-    ///
-    /// Only the receiver's owner calls this with `locking` false, and only in a mailbox that does not evict.
-    #[inline]
-    unsafe fn try_pop(&self, locking: bool, read_ahead: &mut ReadAhead) -> Option<T> {
-        let ring = self.made()?;
-        if locking {
-            return self.try_pop_locked(ring);
-        }
-        // SAFETY: the one receiver is the only one who pops, by the contract above.
-        unsafe { ring.try_pop(read_ahead) }
-    }
-
-    fn try_pop_locked(&self, ring: &Ring<T>) -> Option<T> {
-        // Acquire and release order the pops of different threads.
-        while self.popping.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            // Held for a few instructions; should its holder have lost its core, this one is better given to it.
-            give_way();
-        }
-        // SAFETY: the lock is held, and in a mailbox that evicts everybody takes it.
-        let value = unsafe { ring.try_pop(&mut ReadAhead::default()) };
-        self.popping.store(0, Ordering::Release);
-        value
-    }
-}
-
-fn give_way() {
-    #[cfg(feature = "std")]
-    crate::sync::yield_now();
-    spin_loop();
-}
-
-impl<T> Drop for BandCell<T> {
-    fn drop(&mut self) {
-        let ring = self.ring.load(Ordering::Acquire);
-        if !ring.is_null() && ring != never() {
-            // SAFETY: from `Box::into_raw`, and `&mut self`: nobody uses it any more.
-            drop(unsafe { Box::from_raw(ring) });
-        }
-    }
+    Ok((
+        Sender::new(Arc::clone(&mailbox)),
+        Receiver { mailbox, prefetcher: [ReadPrefetcher::default(); BANDS] },
+    ))
 }
 
 struct Mailbox<T> {
     slots: usize,
-    evicting: bool,
-    bands: [BandCell<T>; BANDS],
+    drop_oldest: bool,
+    bands: [LazyBand<T>; BANDS],
     /// Where the receiver waits for values.
     receiver: Notifier,
     /// Where senders wait for room.
@@ -239,7 +132,7 @@ struct Mailbox<T> {
 
 impl<T> Mailbox<T> {
     fn rings(&self) -> impl Iterator<Item = &Ring<T>> {
-        self.bands.iter().filter_map(BandCell::made)
+        self.bands.iter().filter_map(LazyBand::get)
     }
 
     fn close(&self) {
@@ -255,7 +148,7 @@ impl<T> Mailbox<T> {
     }
 
     fn is_drained(&self) -> bool {
-        self.bands.iter().all(|band| match band.made() {
+        self.bands.iter().all(|band| match band.get() {
             Some(ring) => ring.is_drained(),
             None => !band.ring.load(Ordering::Acquire).is_null(),
         })
@@ -268,7 +161,7 @@ impl<T> Mailbox<T> {
     /// after every pop that followed, and on its way to an empty band it passes the half. A receiver that stops before that says so
     /// ([`Receiver::wake_senders`]).
     #[inline]
-    fn after_pop(&self, band: usize) {
+    fn wake_senders_if_half_free(&self, band: usize) {
         if self.senders.has_waiters() {
             self.wake_senders(band);
         }
@@ -276,7 +169,7 @@ impl<T> Mailbox<T> {
 
     #[cold]
     fn wake_senders(&self, band: usize) {
-        if self.bands[band].made().is_some_and(Ring::is_half_free) {
+        if self.bands[band].get().is_some_and(Ring::is_half_free) {
             self.senders.notify_all();
         }
     }
@@ -285,20 +178,20 @@ impl<T> Mailbox<T> {
 /// A sender's end. Clone it for another sender. Dropping senders does not close the mailbox.
 pub struct Sender<T> {
     mailbox: Arc<Mailbox<T>>,
-    seen_heads: [AtomicU64; BANDS],
+    cached_heads: [AtomicU64; BANDS],
 }
 
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
-        let seen_heads =
-            core::array::from_fn(|band| AtomicU64::new(self.seen_heads[band].load(Ordering::Acquire)));
-        Self { mailbox: Arc::clone(&self.mailbox), seen_heads }
+        let cached_heads =
+            core::array::from_fn(|band| AtomicU64::new(self.cached_heads[band].load(Ordering::Acquire)));
+        Self { mailbox: Arc::clone(&self.mailbox), cached_heads }
     }
 }
 
 impl<T> Sender<T> {
     fn new(mailbox: Arc<Mailbox<T>>) -> Self {
-        Self { mailbox, seen_heads: core::array::from_fn(|_| AtomicU64::new(0)) }
+        Self { mailbox, cached_heads: core::array::from_fn(|_| AtomicU64::new(0)) }
     }
 
     /// Puts a value into a band and wakes the receiver if it sleeps.
@@ -322,16 +215,16 @@ impl<T> Sender<T> {
     #[inline]
     pub fn try_push_without_wake(&self, band: Band, value: T) -> Result<(), PushError<T>> {
         let band = band as usize;
-        let ring = match self.mailbox.bands[band].get_or_make(self.mailbox.slots) {
+        let ring = match self.mailbox.bands[band].get_or_init(self.mailbox.slots) {
             Ok(Some(ring)) => ring,
             Ok(None) => return Err(PushError::Full(value)),
             Err(()) => return Err(PushError::Closed(value)),
         };
-        ring.try_push(&self.seen_heads[band], value)
+        ring.try_push(&self.cached_heads[band], value)
     }
 
     /// As [`try_push`](Self::try_push), but in a mailbox made with [`Overflow::DropOldest`] a full band gives up its oldest values, usually
-    /// one, to `evicted`.
+    /// one, to `on_drop`.
     ///
     /// # Errors
     ///
@@ -340,18 +233,18 @@ impl<T> Sender<T> {
         &self,
         band: Band,
         mut value: T,
-        mut evicted: impl FnMut(T),
+        mut on_drop: impl FnMut(T),
     ) -> Result<(), PushError<T>> {
         loop {
             match self.try_push(band, value) {
-                Err(PushError::Full(back)) if self.mailbox.evicting => value = back,
+                Err(PushError::Full(back)) if self.mailbox.drop_oldest => value = back,
                 done => return done,
             }
             // SAFETY: `locking` is true.
-            match unsafe { self.mailbox.bands[band as usize].try_pop(true, &mut ReadAhead::default()) } {
-                Some(oldest) => evicted(oldest),
+            match unsafe { self.mailbox.bands[band as usize].try_pop(true, &mut ReadPrefetcher::default()) } {
+                Some(oldest) => on_drop(oldest),
                 // Its oldest value is being written this moment, or the receiver has just made room.
-                None => give_way(),
+                None => spin_or_yield(),
             }
         }
     }
@@ -359,22 +252,22 @@ impl<T> Sender<T> {
     /// Whether half of a band is free, which is when its waiting senders are woken, or the mailbox is closed.
     #[must_use]
     pub fn is_half_free(&self, band: Band) -> bool {
-        self.mailbox.bands[band as usize].made().is_none_or(|ring| ring.is_half_free() || ring.is_closed())
+        self.mailbox.bands[band as usize].get().is_none_or(|ring| ring.is_half_free() || ring.is_closed())
     }
 
     /// Ready when there is room in a band, or the mailbox is closed: pushing again then tells which. Otherwise the task is woken when there
     /// may be. Give the ticket back with [`cancel_wait`](Self::cancel_wait).
-    pub fn poll_ready(&self, band: Band, ticket: &mut WaitToken, cx: &mut Context<'_>) -> Poll<()> {
-        self.mailbox.senders.register(ticket, cx.waker());
+    pub fn poll_ready(&self, band: Band, token: &mut WaitToken, cx: &mut Context<'_>) -> Poll<()> {
+        self.mailbox.senders.register(token, cx.waker());
         let full = self.mailbox.bands[band as usize]
-            .made()
+            .get()
             .is_some_and(|ring| ring.len() >= ring.capacity() && !ring.is_closed());
         if full { Poll::Pending } else { Poll::Ready(()) }
     }
 
     /// Stops waiting for room.
-    pub fn cancel_wait(&self, ticket: &mut WaitToken) {
-        self.mailbox.senders.cancel(ticket);
+    pub fn cancel_wait(&self, token: &mut WaitToken) {
+        self.mailbox.senders.cancel(token);
     }
 
     /// Closes the mailbox: exactly the pushes that came before are accepted.
@@ -385,7 +278,7 @@ impl<T> Sender<T> {
     /// Whether the mailbox is closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.mailbox.bands[Band::Normal as usize].made().is_none_or(Ring::is_closed)
+        self.mailbox.bands[Band::Normal as usize].get().is_none_or(Ring::is_closed)
     }
 
     /// Values in the mailbox.
@@ -410,7 +303,7 @@ impl<T> Sender<T> {
     #[inline]
     #[must_use]
     pub fn drops_oldest(&self) -> bool {
-        self.mailbox.evicting
+        self.mailbox.drop_oldest
     }
 
     /// Values accepted, ever, in all bands.
@@ -434,7 +327,7 @@ impl<T> Sender<T> {
 /// The receiver's end. Dropping it closes the mailbox.
 pub struct Receiver<T> {
     mailbox: Arc<Mailbox<T>>,
-    read_ahead: [ReadAhead; BANDS],
+    prefetcher: [ReadPrefetcher; BANDS],
 }
 
 impl<T: Send> Receiver<T> {
@@ -442,10 +335,10 @@ impl<T: Send> Receiver<T> {
     #[inline]
     pub fn try_pop(&mut self) -> Option<T> {
         let mailbox = &*self.mailbox;
-        for (index, (band, read_ahead)) in mailbox.bands.iter().zip(&mut self.read_ahead).enumerate() {
+        for (index, (band, prefetcher)) in mailbox.bands.iter().zip(&mut self.prefetcher).enumerate() {
             // SAFETY: there is one receiver, not cloneable, and this takes it by `&mut`; evicting mailboxes lock.
-            if let Some(value) = unsafe { band.try_pop(mailbox.evicting, read_ahead) } {
-                mailbox.after_pop(index);
+            if let Some(value) = unsafe { band.try_pop(mailbox.drop_oldest, prefetcher) } {
+                mailbox.wake_senders_if_half_free(index);
                 return Some(value);
             }
         }
@@ -463,7 +356,7 @@ impl<T: Send> Receiver<T> {
             }
             if !self.mailbox.receiver.register(cx.waker()) {
                 // A notifier is at work, for a few instructions; should it have lost its core, this one is better given to it.
-                give_way();
+                spin_or_yield();
                 continue;
             }
             // Looked at again after the announcement: what was pushed in between did not see it.

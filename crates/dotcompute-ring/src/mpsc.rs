@@ -27,8 +27,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::error::{CapacityError, PushError};
-use crate::layout::{CLOSED_BIT, Memory, slots_for};
-use crate::prefetch::{self, ReadAhead};
+use crate::layout::{CLOSED_BIT, RingMemory, slots_for};
+use crate::prefetch::{self, ReadPrefetcher};
 use crate::sync::{AtomicU64, Ordering};
 
 /// Makes a ring with room for `capacity` values, rounded up to a power of two.
@@ -39,8 +39,8 @@ use crate::sync::{AtomicU64, Ordering};
 pub fn channel<T: Send>(capacity: usize) -> Result<(Producer<T>, Consumer<T>), CapacityError> {
     let ring = Arc::new(Ring::new(slots_for::<T>(capacity)?)?);
     Ok((
-        Producer { ring: Arc::clone(&ring), seen_head: AtomicU64::new(0) },
-        Consumer { ring, read_ahead: ReadAhead::default() },
+        Producer { ring: Arc::clone(&ring), cached_head: AtomicU64::new(0) },
+        Consumer { ring, prefetcher: ReadPrefetcher::default() },
     ))
 }
 
@@ -54,21 +54,21 @@ struct Claim {
 
 /// The ring itself. Whoever has it may push; popping is for one at a time.
 pub(crate) struct Ring<T> {
-    memory: Memory<T>,
+    memory: RingMemory<T>,
 }
 
 impl<T> Ring<T> {
     /// A ring of `slots` (from [`slots_for`]).
     pub(crate) fn new(slots: usize) -> Result<Self, CapacityError> {
-        Ok(Self { memory: Memory::new(slots)? })
+        Ok(Self { memory: RingMemory::new(slots)? })
     }
 
     /// Claims up to `wanted` tickets in a row. None if the ring is full, an error if it is closed.
     ///
-    /// `seen_head` is the caller's idea of where the consumer is: true once, so never too large. It spares reading the consumer's line
+    /// `cached_head` is the caller's idea of where the consumer is: true once, so never too large. It spares reading the consumer's line
     /// while there is room by it.
     #[inline]
-    fn claim(&self, seen_head: &AtomicU64, wanted: u64) -> Result<Option<Claim>, ()> {
+    fn claim(&self, cached_head: &AtomicU64, wanted: u64) -> Result<Option<Claim>, ()> {
         let line = &self.memory.control().producer;
         let mut tail = line.tail.load(Ordering::Relaxed);
         loop {
@@ -76,59 +76,59 @@ impl<T> Ring<T> {
                 return Err(());
             }
             // Acquire here and below: what is free by this head has been read out by the consumer, and this thread is about to write it.
-            let mut room = self.room(tail, seen_head.load(Ordering::Acquire));
-            if room < wanted {
+            let mut free_slots = self.free_slots(tail, cached_head.load(Ordering::Acquire));
+            if free_slots < wanted {
                 let head = self.memory.control().consumer.head.load(Ordering::Acquire);
                 // Release: hands the acquired order on to another thread that shares this copy.
-                seen_head.store(head, Ordering::Release);
-                room = self.room(tail, head);
+                cached_head.store(head, Ordering::Release);
+                free_slots = self.free_slots(tail, head);
             }
-            if room == 0 {
-                let now = line.tail.load(Ordering::Relaxed);
-                if now == tail {
+            if free_slots == 0 {
+                let current = line.tail.load(Ordering::Relaxed);
+                if current == tail {
                     return Ok(None);
                 }
-                tail = now;
+                tail = current;
                 continue;
             }
-            let count = room.min(wanted);
+            let count = free_slots.min(wanted);
             // Relaxed: a ticket is only a number; what it guards is published by the slot's word.
             match line.tail.compare_exchange_weak(tail, tail + count, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return Ok(Some(Claim { first: tail, count, limit: tail + room })),
-                Err(now) => tail = now,
+                Ok(_) => return Ok(Some(Claim { first: tail, count, limit: tail + free_slots })),
+                Err(current) => tail = current,
             }
         }
     }
 
     /// Free slots. A `tail` read long ago may lie behind `head`; the claim that relies on it will fail.
     #[inline]
-    fn room(&self, tail: u64, head: u64) -> u64 {
+    fn free_slots(&self, tail: u64, head: u64) -> u64 {
         self.memory.capacity().saturating_sub(tail.saturating_sub(head))
     }
 
     /// Fills a claimed slot. Asks for the one that this or another producer will fill some slots later, if that is below `limit`, so
     /// free already.
     #[inline]
-    fn fill(&self, ticket: u64, limit: u64, value: T) {
-        let ahead = ticket + prefetch::distance(self.memory.capacity());
-        if ticket < ahead && ahead < limit {
-            prefetch::for_writing(self.memory.view(), ahead);
+    fn write_slot(&self, index: u64, limit: u64, value: T) {
+        let ahead = index + prefetch::distance(self.memory.capacity());
+        if index < ahead && ahead < limit {
+            prefetch::prefetch_for_write(self.memory.ring_ref(), ahead);
         }
-        let slot = self.memory.slot(ticket);
-        slot.value.with_mut(|place| {
+        let slot = self.memory.slot(index);
+        slot.value.with_mut(|storage| {
             // SAFETY: the ticket was claimed by this thread, and the consumer has read out the value that was here a lap ago: the claim
             // saw its head beyond it. So nobody else touches the place until the word below says so.
-            unsafe { (*place).write(value) };
+            unsafe { (*storage).write(value) };
         });
         // Release: whoever sees the word sees the value.
-        slot.word.store(ticket + 1, Ordering::Release);
+        slot.seq.store(index + 1, Ordering::Release);
     }
 
     #[inline]
-    pub(crate) fn try_push(&self, seen_head: &AtomicU64, value: T) -> Result<(), PushError<T>> {
-        match self.claim(seen_head, 1) {
+    pub(crate) fn try_push(&self, cached_head: &AtomicU64, value: T) -> Result<(), PushError<T>> {
+        match self.claim(cached_head, 1) {
             Ok(Some(Claim { first, limit, .. })) => {
-                self.fill(first, limit, value);
+                self.write_slot(first, limit, value);
                 Ok(())
             }
             Ok(None) => Err(PushError::Full(value)),
@@ -142,21 +142,21 @@ impl<T> Ring<T> {
     ///
     /// No other thread pops at the same time, and pops of different threads are ordered.
     #[inline]
-    pub(crate) unsafe fn try_pop(&self, read_ahead: &mut ReadAhead) -> Option<T> {
-        let head_word = &self.memory.control().consumer.head;
+    pub(crate) unsafe fn try_pop(&self, prefetcher: &mut ReadPrefetcher) -> Option<T> {
+        let shared_head = &self.memory.control().consumer.head;
         // Relaxed: written only by those who pop, one at a time.
-        let head = head_word.load(Ordering::Relaxed);
+        let head = shared_head.load(Ordering::Relaxed);
         let slot = self.memory.slot(head);
-        // Acquire: pairs with the release in `fill`.
-        if slot.word.load(Ordering::Acquire) != head + 1 {
+        // Acquire: pairs with the release in `write_slot`.
+        if slot.seq.load(Ordering::Acquire) != head + 1 {
             return None;
         }
-        read_ahead.from(self.memory.view(), head);
+        prefetcher.prefetch_after(self.memory.ring_ref(), head);
         // SAFETY: the word says that this ticket's value is there; it is read once, since `head` moves on before the next pop, and
         // overwritten only by a producer that has seen that.
-        let value = slot.value.with(|place| unsafe { (*place).assume_init_read() });
+        let value = slot.value.with(|storage| unsafe { (*storage).assume_init_read() });
         // Release: a producer that sees this may overwrite the slot; the value has been read out.
-        head_word.store(head + 1, Ordering::Release);
+        shared_head.store(head + 1, Ordering::Release);
         Some(value)
     }
 
@@ -203,7 +203,7 @@ impl<T> Ring<T> {
 impl<T> Drop for Ring<T> {
     fn drop(&mut self) {
         // SAFETY: `&mut self`: nobody else pops. Everything claimed has been published, since no push is under way.
-        while let Some(value) = unsafe { self.try_pop(&mut ReadAhead::default()) } {
+        while let Some(value) = unsafe { self.try_pop(&mut ReadPrefetcher::default()) } {
             drop(value);
         }
     }
@@ -212,7 +212,7 @@ impl<T> Drop for Ring<T> {
 /// A producer's end. Clone it for another producer; or share it, at the price of contention on its notes.
 pub struct Producer<T> {
     ring: Arc<Ring<T>>,
-    seen_head: AtomicU64,
+    cached_head: AtomicU64,
 }
 
 impl<T> Clone for Producer<T> {
@@ -220,7 +220,7 @@ impl<T> Clone for Producer<T> {
         // Acquire: the copy carries on the order that came with the head.
         Self {
             ring: Arc::clone(&self.ring),
-            seen_head: AtomicU64::new(self.seen_head.load(Ordering::Acquire)),
+            cached_head: AtomicU64::new(self.cached_head.load(Ordering::Acquire)),
         }
     }
 }
@@ -233,7 +233,7 @@ impl<T: Send> Producer<T> {
     /// [`PushError`] with the value in it: the ring is full or closed.
     #[inline]
     pub fn try_push(&self, value: T) -> Result<(), PushError<T>> {
-        self.ring.try_push(&self.seen_head, value)
+        self.ring.try_push(&self.cached_head, value)
     }
 
     /// Puts in as many values as there is room for, in order and with no other producer's between them, and takes them from the front
@@ -247,12 +247,12 @@ impl<T: Send> Producer<T> {
             return Ok(0);
         }
         let Some(Claim { first, count, limit }) =
-            self.ring.claim(&self.seen_head, values.len() as u64).map_err(|()| PushError::Closed(()))?
+            self.ring.claim(&self.cached_head, values.len() as u64).map_err(|()| PushError::Closed(()))?
         else {
             return Ok(0);
         };
-        for (ticket, value) in (first..).zip(values.drain(..count as usize)) {
-            self.ring.fill(ticket, limit, value);
+        for (index, value) in (first..).zip(values.drain(..count as usize)) {
+            self.ring.write_slot(index, limit, value);
         }
         Ok(count as usize)
     }
@@ -302,7 +302,7 @@ impl<T: Send> Producer<T> {
 /// The consumer's end. Dropping it closes the ring.
 pub struct Consumer<T> {
     ring: Arc<Ring<T>>,
-    read_ahead: ReadAhead,
+    prefetcher: ReadPrefetcher,
 }
 
 impl<T: Send> Consumer<T> {
@@ -310,13 +310,13 @@ impl<T: Send> Consumer<T> {
     #[inline]
     pub fn try_pop(&mut self) -> Option<T> {
         // SAFETY: there is one consumer, not cloneable, and this takes it by `&mut`.
-        unsafe { self.ring.try_pop(&mut self.read_ahead) }
+        unsafe { self.ring.try_pop(&mut self.prefetcher) }
     }
 
-    /// Takes up to `most` values, oldest first, to the end of `into`. Gives how many.
-    pub fn pop_batch(&mut self, into: &mut Vec<T>, most: usize) -> usize {
+    /// Takes up to `max` values, oldest first, to the end of `into`. Gives how many.
+    pub fn pop_batch(&mut self, into: &mut Vec<T>, max: usize) -> usize {
         let before = into.len();
-        into.extend(core::iter::from_fn(|| self.try_pop()).take(most));
+        into.extend(core::iter::from_fn(|| self.try_pop()).take(max));
         into.len() - before
     }
 

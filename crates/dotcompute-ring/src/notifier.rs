@@ -33,13 +33,13 @@ const LOCKED: u32 = 2;
 /// use dotcompute_ring::wait::{WaitStrategy, block_on_poll};
 ///
 /// let (ready, notifier) = (AtomicBool::new(false), Notifier::new(Fence::Asymmetric));
-/// let look = |cx: &mut Context<'_>| loop {
-///     let prepared = notifier.register(cx.waker());
+/// let poll = |cx: &mut Context<'_>| loop {
+///     let registered = notifier.register(cx.waker());
 ///     if ready.load(Ordering::Acquire) {
 ///         notifier.cancel();
 ///         return Poll::Ready(());
 ///     }
-///     if prepared {
+///     if registered {
 ///         return Poll::Pending;
 ///     }
 /// };
@@ -48,7 +48,7 @@ const LOCKED: u32 = 2;
 ///         ready.store(true, Ordering::Release);
 ///         notifier.notify();
 ///     });
-///     block_on_poll(WaitStrategy::Park, None, look);
+///     block_on_poll(WaitStrategy::Park, None, poll);
 /// });
 /// ```
 pub struct Notifier {
@@ -57,7 +57,7 @@ pub struct Notifier {
     fence: Fence,
 }
 
-// SAFETY: the waker, itself `Send + Sync`, is touched only through `Locked`, which one thread at a time can have.
+// SAFETY: the waker, itself `Send + Sync`, is touched only through `WakerGuard`, which one thread at a time can have.
 unsafe impl Send for Notifier {}
 // SAFETY: as above.
 unsafe impl Sync for Notifier {}
@@ -96,7 +96,7 @@ impl Notifier {
     fn wake(&self) {
         // If the lock cannot be had, the waiter is awake, being woken, or about to look again. In each case its next announcement
         // comes after the state just read, so after this notifier's fence: its look after that sees what this notifier published.
-        let waker = self.lock_from(WAITING).and_then(Locked::take);
+        let waker = self.try_lock_from(WAITING).and_then(WakerGuard::take);
         // Unlocked: a waker may run any code, also the waiter's.
         if let Some(waker) = waker {
             waker.wake();
@@ -115,8 +115,8 @@ impl Notifier {
         if state == LOCKED {
             return false;
         }
-        let Some(locked) = self.lock_from(state) else { return false };
-        let replaced = locked.register(waker);
+        let Some(guard) = self.try_lock_from(state) else { return false };
+        let replaced = guard.register(waker);
         // Unlocked: dropping a waker, like waking it, may run any code.
         drop(replaced);
         // Between the announcement and the caller's second look; pairs with the light fence in `notify`.
@@ -131,47 +131,47 @@ impl Notifier {
         let _ = self.state.compare_exchange(WAITING, IDLE, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    fn lock_from(&self, state: u32) -> Option<Locked<'_>> {
+    fn try_lock_from(&self, state: u32) -> Option<WakerGuard<'_>> {
         // Acquire: pairs with the release at the end of the last lock, so that its accesses to the waker come before those of this one.
         self.state.compare_exchange(state, LOCKED, Ordering::Acquire, Ordering::Relaxed).ok()?;
-        Some(Locked { notifier: self, then: IDLE })
+        Some(WakerGuard { notifier: self, next_state: IDLE })
     }
 }
 
-/// The right to touch the waker; given up, also in a panic, for the state `then`.
-struct Locked<'a> {
+/// The right to touch the waker; given up, also in a panic, for the state `next_state`.
+struct WakerGuard<'a> {
     notifier: &'a Notifier,
-    then: u32,
+    next_state: u32,
 }
 
-impl Locked<'_> {
+impl WakerGuard<'_> {
     fn take(self) -> Option<Waker> {
         self.notifier.waker.with_mut(|waker| {
             // SAFETY: the state was moved to locked by whoever made `self`, and leaves it only when `self` is dropped; everybody else
-            // fails to lock until then. The accesses before are ordered before by the acquire in `lock_from`.
+            // fails to lock until then. The accesses before are ordered before by the acquire in `try_lock_from`.
             unsafe { (*waker).take() }
         })
     }
 
     /// Makes `waker` the one to be woken and announces it. Gives the one that was there instead.
     fn register(mut self, waker: &Waker) -> Option<Waker> {
-        let replaced = self.notifier.waker.with_mut(|present| {
+        let replaced = self.notifier.waker.with_mut(|current| {
             // SAFETY: as in `take`.
-            let present = unsafe { &mut *present };
-            match present {
-                Some(present) if present.will_wake(waker) => None,
-                _ => present.replace(waker.clone()),
+            let current = unsafe { &mut *current };
+            match current {
+                Some(current) if current.will_wake(waker) => None,
+                _ => current.replace(waker.clone()),
             }
         });
-        self.then = WAITING;
+        self.next_state = WAITING;
         replaced
     }
 }
 
-impl Drop for Locked<'_> {
+impl Drop for WakerGuard<'_> {
     fn drop(&mut self) {
         // Release: whoever locks next sees what was done to the waker.
-        self.notifier.state.store(self.then, Ordering::Release);
+        self.notifier.state.store(self.next_state, Ordering::Release);
     }
 }
 
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn wakes_once_for_each_announcement_and_not_after_a_cancel() {
+    fn wakes_once_per_registration_and_not_after_a_cancel() {
         let notifier = Notifier::new(Fence::Symmetric);
         let (count, waker) = counting();
         notifier.notify();
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_no_waker_but_the_last() {
+    fn holds_only_the_last_waker() {
         let notifier = Notifier::new(Fence::Symmetric);
         let ((first, first_waker), (second, second_waker)) = (counting(), counting());
         assert!(notifier.register(&first_waker) && notifier.register(&second_waker));
@@ -228,7 +228,7 @@ mod tests {
 
     /// A waker that, when woken, waits again at once: executors that poll inside `wake` do this.
     #[test]
-    fn a_waker_may_prepare_while_it_is_woken() {
+    fn a_waker_may_register_while_it_is_woken() {
         struct Again(Arc<Notifier>, AtomicUsize);
         impl Wake for Again {
             fn wake(self: Arc<Self>) {
@@ -264,12 +264,12 @@ mod tests {
                 }
                 for next in 1..=2 * EACH {
                     let waited = block_on_poll(WaitStrategy::Park, None, |cx: &mut Context<'_>| {
-                        let prepared = notifier.register(cx.waker());
+                        let registered = notifier.register(cx.waker());
                         if published.load(Ordering::Acquire) >= next {
                             notifier.cancel();
                             return Poll::Ready(());
                         }
-                        if !prepared {
+                        if !registered {
                             thread_waker().wake();
                         }
                         Poll::Pending

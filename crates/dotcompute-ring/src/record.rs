@@ -42,7 +42,7 @@ use core::mem::offset_of;
 use core::ptr::NonNull;
 
 use crate::error::CapacityError;
-use crate::layout::{CACHE_LINE, Control, Header, MAGIC, Memory, Slot, VERSION, layout_of, slots_for};
+use crate::layout::{CACHE_LINE, Control, Header, MAGIC, RingMemory, Slot, VERSION, layout_of, slots_for};
 use crate::spsc::{Consumer, Producer, consumer_in, producer_in};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
@@ -149,7 +149,7 @@ pub enum RecordError {
 }
 
 /// Larger than any ticket, by a factor that keeps sums from overflowing.
-const TICKETS: u64 = 1 << 62;
+const MAX_INDEX: u64 = 1 << 62;
 
 /// Bytes of memory that a ring with room for `capacity` records takes.
 ///
@@ -238,16 +238,16 @@ pub unsafe fn consumer<T: Record>(memory: NonNull<u8>, len: usize) -> Result<Con
 /// # Safety
 ///
 /// As for [`producer`], or [`consumer`].
-unsafe fn attach<T: Record>(memory: NonNull<u8>, len: usize) -> Result<Memory<T>, RecordError> {
+unsafe fn attach<T: Record>(memory: NonNull<u8>, len: usize) -> Result<RingMemory<T>, RecordError> {
     check_memory(memory, len, size_of::<Control>())?;
     // SAFETY: a control block's bytes are there, and aligned.
     let found = unsafe { read_header(memory) };
     let slots = check_header::<T>(&found, len)?;
     // SAFETY: the contract above, and the header says that `create` has been here; the memory has room for the control block and `slots`
     // slots of `T`, which were zeroed by it or written since by ends of a ring of the same layout.
-    let ring = unsafe { Memory::borrowed(memory, slots) };
+    let ring = unsafe { RingMemory::borrowed(memory, slots) };
     let head = ring.control().consumer.head.load(Ordering::Relaxed);
-    if head >= TICKETS { Err(RecordError::HeadOutOfRange { head }) } else { Ok(ring) }
+    if head >= MAX_INDEX { Err(RecordError::HeadOutOfRange { head }) } else { Ok(ring) }
 }
 
 fn check_memory(memory: NonNull<u8>, len: usize, needed: usize) -> Result<(), RecordError> {
@@ -264,23 +264,23 @@ fn check_memory(memory: NonNull<u8>, len: usize, needed: usize) -> Result<(), Re
 ///
 /// There are `size_of::<Header>()` readable bytes at `memory`, aligned to [`CACHE_LINE`].
 unsafe fn read_header(memory: NonNull<u8>) -> Header {
-    let wide = |offset: usize, order| {
+    let load_u64 = |offset: usize, order| {
         // SAFETY: a field of the header, by `offset_of`; atomic, since another process may be writing it.
         unsafe { memory.add(offset).cast::<AtomicU64>().as_ref() }.load(order)
     };
-    let narrow = |offset: usize| {
+    let load_u32 = |offset: usize| {
         // SAFETY: as above.
         unsafe { memory.add(offset).cast::<AtomicU32>().as_ref() }.load(Ordering::Relaxed)
     };
     // Acquire, and first: pairs with the release at the end of `create`.
-    let magic = wide(offset_of!(Header, magic), Ordering::Acquire);
+    let magic = load_u64(offset_of!(Header, magic), Ordering::Acquire);
     Header {
         magic,
-        version: narrow(offset_of!(Header, version)),
-        stride: narrow(offset_of!(Header, stride)),
-        capacity: wide(offset_of!(Header, capacity), Ordering::Relaxed),
-        payload_size: narrow(offset_of!(Header, payload_size)),
-        payload_offset: narrow(offset_of!(Header, payload_offset)),
+        version: load_u32(offset_of!(Header, version)),
+        stride: load_u32(offset_of!(Header, stride)),
+        capacity: load_u64(offset_of!(Header, capacity), Ordering::Relaxed),
+        payload_size: load_u32(offset_of!(Header, payload_size)),
+        payload_offset: load_u32(offset_of!(Header, payload_offset)),
     }
 }
 

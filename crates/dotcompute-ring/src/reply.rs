@@ -18,11 +18,13 @@
 //! use dotcompute_ring::reply::ReplySlot;
 //!
 //! let mut slot = ReplySlot::new();
-//! let replier = slot.arm();
+//! let sender = slot.arm();
 //! assert!(slot.try_take().is_none());
-//! std::thread::spawn(move || replier.send(42)).join().unwrap().unwrap();
+//! std::thread::spawn(move || sender.send(42)).join().unwrap().unwrap();
 //! assert_eq!(slot.try_take(), Some(Ok(42)));
 //! ```
+
+mod sender;
 
 use alloc::boxed::Box;
 use core::mem::MaybeUninit;
@@ -33,11 +35,13 @@ use crate::sync::{AtomicU32, Ordering, UnsafeCell};
 #[cfg(all(feature = "std", not(loom)))]
 use crate::wait::{WaitStrategy, spin_then_park};
 
+pub use sender::ReplySender;
+
 const IDLE: u32 = 0;
 const ARMED: u32 = 1;
 const WAKER: u32 = 2;
 const LOCKED: u32 = 3;
-const ANSWERED: u32 = 4;
+const REPLIED: u32 = 4;
 const DROPPED: u32 = 5;
 const ABANDONED: u32 = 6;
 
@@ -116,7 +120,7 @@ impl<T> ReplySlot<T> {
         let cell = unsafe { cell.as_ref() };
         // Acquire: pairs with the replier's release, so that the value is seen.
         match cell.state.load(Ordering::Acquire) {
-            ANSWERED => {
+            REPLIED => {
                 // SAFETY: in the answered state the value is there and the asker's; leaving the state makes it unreachable.
                 let value = cell.value.with(|value| unsafe { (*value).assume_init_read() });
                 cell.state.store(IDLE, Ordering::Relaxed);
@@ -135,8 +139,8 @@ impl<T> ReplySlot<T> {
     /// Stays pending if nothing was asked.
     pub fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, ReplyDropped>> {
         loop {
-            if let Some(answer) = self.try_take() {
-                return Poll::Ready(answer);
+            if let Some(reply) = self.try_take() {
+                return Poll::Ready(reply);
             }
             let Some(cell) = self.cell else { return Poll::Pending };
             // SAFETY: as in `try_take`.
@@ -146,7 +150,7 @@ impl<T> ReplySlot<T> {
                     cell.waker.with_mut(|waker| {
                         // SAFETY: in the armed state the waker is the asker's.
                         let waker = unsafe { &mut *waker };
-                        if !waker.as_ref().is_some_and(|present| present.will_wake(cx.waker())) {
+                        if !waker.as_ref().is_some_and(|current| current.will_wake(cx.waker())) {
                             *waker = Some(cx.waker().clone());
                         }
                     });
@@ -182,10 +186,10 @@ impl<T> ReplySlot<T> {
     /// use dotcompute_ring::wait::WaitStrategy;
     ///
     /// let mut slot = ReplySlot::<u64>::new();
-    /// let replier = slot.arm();
+    /// let sender = slot.arm();
     /// let soon = Some(Instant::now() + Duration::from_millis(1));
     /// assert_eq!(slot.wait(WaitStrategy::Adaptive, soon), None);
-    /// std::thread::spawn(move || drop(replier));
+    /// std::thread::spawn(move || drop(sender));
     /// assert_eq!(slot.wait(WaitStrategy::Adaptive, None), Some(Err(ReplyDropped)));
     /// ```
     #[cfg(all(feature = "std", not(loom)))]
@@ -210,7 +214,7 @@ impl<T> ReplySlot<T> {
             // Still open: the cell is the replier's now.
             ARMED | WAKER | LOCKED => {}
             _ => {
-                if state == ANSWERED {
+                if state == REPLIED {
                     // SAFETY: answered: the value is there, and the asker's alone.
                     unsafe { cell.as_ref() }.value.with_mut(|value| unsafe { (*value).assume_init_drop() });
                 }
@@ -262,146 +266,41 @@ impl<T> Drop for ReplySlot<T> {
     }
 }
 
-/// The replier's end: good for one answer. Dropped without one, it tells the asker so.
-pub struct ReplySender<T> {
-    cell: NonNull<Cell<T>>,
-}
-
-// SAFETY: as for `ReplySlot`.
-unsafe impl<T: Send> Send for ReplySender<T> {}
-// SAFETY: through a shared replier only the state word, an atomic, can be looked at.
-unsafe impl<T: Send> Sync for ReplySender<T> {}
-
-impl<T> ReplySender<T> {
-    /// Answers.
-    ///
-    /// # Errors
-    ///
-    /// The value comes back if the asker has given up.
-    #[inline]
-    pub fn send(self, value: T) -> Result<(), T> {
-        let cell = self.cell;
-        core::mem::forget(self);
-        // SAFETY: the asker cannot free the cell before it is answered; the value is the replier's until then.
-        unsafe { cell.as_ref() }.value.with_mut(|place| unsafe { (*place).write(value) });
-        if Self::conclude(cell, ANSWERED) {
-            return Ok(());
-        }
-        // SAFETY: the asker has gone and the cell is the replier's alone; the value was written above.
-        let value = unsafe { cell.as_ref() }.value.with(|place| unsafe { (*place).assume_init_read() });
-        // SAFETY: as above; the value has been taken out.
-        unsafe { Cell::free(cell) };
-        Err(value)
-    }
-
-    /// Whether the answer is still wanted, for those who have to compute it first. May change at any moment.
-    #[inline]
-    #[must_use]
-    pub fn caller_is_waiting(&self) -> bool {
-        // SAFETY: alive until concluded, and concluding takes the replier.
-        let cell = unsafe { self.cell.as_ref() };
-        // Relaxed: only a hint.
-        cell.state.load(Ordering::Relaxed) != ABANDONED
-    }
-
-    /// Ends the question with `outcome`. False if the asker has gone: the cell is then the caller's. After true it must not be touched.
-    #[inline]
-    fn conclude(cell: NonNull<Cell<T>>, outcome: u32) -> bool {
-        // SAFETY: alive until concluded.
-        let state = unsafe { &cell.as_ref().state };
-        // Release: the asker that sees the outcome sees the value.
-        match state.compare_exchange(ARMED, outcome, Ordering::Release, Ordering::Relaxed) {
-            Ok(_) => true,
-            Err(_) => Self::conclude_and_wake(cell, outcome),
-        }
-    }
-
-    #[cold]
-    fn conclude_and_wake(cell: NonNull<Cell<T>>, outcome: u32) -> bool {
-        loop {
-            // SAFETY: alive until concluded; this borrow ends before that.
-            let this = unsafe { cell.as_ref() };
-            match this.state.load(Ordering::Acquire) {
-                ABANDONED => return false,
-                WAKER => {
-                    if this
-                        .state
-                        .compare_exchange(WAKER, LOCKED, Ordering::Acquire, Ordering::Relaxed)
-                        .is_err()
-                    {
-                        continue;
-                    }
-                    // SAFETY: in the locked state the waker is the replier's.
-                    let waker = this.waker.with_mut(|waker| unsafe { (*waker).take() });
-                    // AcqRel: as in `conclude`, and an asker that went away meanwhile is seen.
-                    if this.state.swap(outcome, Ordering::AcqRel) == ABANDONED {
-                        return false;
-                    }
-                    // The cell may be gone by now; the waker is ours.
-                    if let Some(waker) = waker {
-                        waker.wake();
-                    }
-                    return true;
-                }
-                // The asker took its waker back to look once more.
-                _ => {
-                    if this
-                        .state
-                        .compare_exchange(ARMED, outcome, Ordering::Release, Ordering::Relaxed)
-                        .is_ok()
-                    {
-                        return true;
-                    }
-                }
-            }
-        }
-    }
-}
-
-impl<T> Drop for ReplySender<T> {
-    fn drop(&mut self) {
-        if !Self::conclude(self.cell, DROPPED) {
-            // SAFETY: the asker has gone and no value was written: the cell is the replier's alone.
-            unsafe { Cell::free(self.cell) };
-        }
-    }
-}
-
 #[cfg(all(test, not(loom), feature = "std"))]
 mod tests {
     use super::*;
     use alloc::sync::Arc;
 
     #[test]
-    fn an_answer_comes_once_and_the_slot_is_used_again() {
+    fn a_reply_is_taken_once_and_the_slot_is_reused() {
         let mut slot = ReplySlot::new();
         for round in 0..3 {
-            let replier = slot.arm();
+            let sender = slot.arm();
             assert!(slot.is_armed() && slot.try_take().is_none());
-            replier.send(round).unwrap();
+            sender.send(round).unwrap();
             assert_eq!(slot.try_take(), Some(Ok(round)));
             assert!(slot.try_take().is_none() && !slot.is_armed());
         }
     }
 
     #[test]
-    fn a_dropped_question_is_noticed() {
+    fn a_dropped_sender_is_reported() {
         let mut slot = ReplySlot::<u8>::new();
         drop(slot.arm());
         assert_eq!(slot.try_take(), Some(Err(ReplyDropped)));
     }
 
     #[test]
-    fn values_are_dropped_exactly_once_whoever_leaves_first() {
+    fn values_are_dropped_exactly_once_in_every_order() {
         let value = Arc::new(());
         let mut slot = ReplySlot::new();
         // Answered and taken; answered and not taken; abandoned before the answer; armed again over an open question.
         slot.arm().send(Arc::clone(&value)).unwrap();
         drop(slot.try_take());
         slot.arm().send(Arc::clone(&value)).unwrap();
-        let replier = slot.arm();
+        let sender = slot.arm();
         slot.abandon();
-        assert!(replier.send(Arc::clone(&value)).is_err());
+        assert!(sender.send(Arc::clone(&value)).is_err());
         let late = slot.arm();
         let next = slot.arm();
         assert!(late.send(Arc::clone(&value)).is_err());
@@ -411,23 +310,23 @@ mod tests {
     }
 
     #[test]
-    fn one_pointer_each() {
+    fn each_end_is_one_pointer() {
         assert_eq!(size_of::<Option<ReplySender<[u64; 8]>>>(), 8);
         assert_eq!(size_of::<ReplySlot<[u64; 8]>>(), 8);
     }
 
     #[test]
-    fn a_replier_can_see_that_its_answer_is_not_wanted_any_more() {
+    fn a_sender_sees_that_its_caller_has_abandoned() {
         let mut slot = ReplySlot::new();
-        let replier = slot.arm();
-        assert!(replier.caller_is_waiting());
+        let sender = slot.arm();
+        assert!(sender.caller_is_waiting());
         slot.abandon();
-        assert!(!replier.caller_is_waiting());
-        assert_eq!(replier.send(1), Err(1));
+        assert!(!sender.caller_is_waiting());
+        assert_eq!(sender.send(1), Err(1));
     }
 
     #[test]
-    fn an_idle_slot_travels_as_a_pointer_and_a_busy_one_as_none() {
+    fn an_idle_slot_becomes_a_pointer_and_a_busy_one_null() {
         assert!(ReplySlot::<u8>::new().into_raw().is_null());
         let mut slot = ReplySlot::new();
         slot.arm().send(1).unwrap();
@@ -436,9 +335,9 @@ mod tests {
         assert!(!raw.is_null());
         // SAFETY: from `into_raw` of a slot of the same type, and used once.
         let mut slot = unsafe { ReplySlot::<i32>::from_raw(raw) };
-        let replier = slot.arm();
+        let sender = slot.arm();
         assert!(slot.into_raw().is_null());
-        assert_eq!(replier.send(2), Err(2));
+        assert_eq!(sender.send(2), Err(2));
     }
 
     #[test]
@@ -451,12 +350,12 @@ mod tests {
         }
         let [first, second] = [(); 2].map(|()| Arc::new(Flag(AtomicU32::new(0))));
         let mut slot = ReplySlot::new();
-        let replier = slot.arm();
+        let sender = slot.arm();
         for flag in [&first, &second] {
             let waker = Waker::from(Arc::clone(flag));
             assert_eq!(slot.poll_take(&mut Context::from_waker(&waker)), Poll::Pending);
         }
-        replier.send(7).unwrap();
+        sender.send(7).unwrap();
         assert_eq!((first.0.load(Ordering::Relaxed), second.0.load(Ordering::Relaxed)), (0, 1));
         assert_eq!(slot.try_take(), Some(Ok(7)));
         assert_eq!((Arc::strong_count(&first), Arc::strong_count(&second)), (1, 1), "no waker is kept");
@@ -464,32 +363,32 @@ mod tests {
 
     /// One slot, a replier on another thread that answers, drops, or finds the asker gone: every answer is for its own question.
     #[test]
-    fn answers_match_their_questions_under_every_strategy() {
+    fn replies_match_their_requests_under_every_strategy() {
         const ROUNDS: u64 = if cfg!(miri) { 60 } else { 30_000 };
         let strategies = [WaitStrategy::Adaptive, WaitStrategy::Park, WaitStrategy::Spin];
-        let (questions, inbox) = std::sync::mpsc::channel::<(u64, ReplySender<Box<u64>>)>();
+        let (requests, inbox) = std::sync::mpsc::channel::<(u64, ReplySender<Box<u64>>)>();
         std::thread::scope(|scope| {
             scope.spawn(move || {
-                for (question, replier) in inbox {
-                    if question % 5 == 0 {
-                        drop(replier);
-                    } else if let Err(back) = replier.send(Box::new(question)) {
-                        assert_eq!(*back, question, "an answer that nobody takes comes back whole");
+                for (request, sender) in inbox {
+                    if request % 5 == 0 {
+                        drop(sender);
+                    } else if let Err(back) = sender.send(Box::new(request)) {
+                        assert_eq!(*back, request, "an answer that nobody takes comes back whole");
                     }
                 }
             });
             let mut slot = ReplySlot::new();
-            for question in 0..ROUNDS {
-                questions.send((question, slot.arm())).unwrap();
-                if question % 7 == 0 {
+            for request in 0..ROUNDS {
+                requests.send((request, slot.arm())).unwrap();
+                if request % 7 == 0 {
                     slot.abandon();
                     continue;
                 }
-                let answer = slot.wait(strategies[(question % 3) as usize], None).unwrap();
-                let expected = if question % 5 == 0 { Err(ReplyDropped) } else { Ok(Box::new(question)) };
-                assert_eq!(answer, expected);
+                let reply = slot.wait(strategies[(request % 3) as usize], None).unwrap();
+                let expected = if request % 5 == 0 { Err(ReplyDropped) } else { Ok(Box::new(request)) };
+                assert_eq!(reply, expected);
             }
-            drop(questions);
+            drop(requests);
         });
     }
 }

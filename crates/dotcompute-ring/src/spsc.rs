@@ -32,8 +32,8 @@ use core::fmt;
 use core::marker::PhantomData;
 
 use crate::error::{CapacityError, PushError};
-use crate::layout::{CLOSED_BIT, Memory, View, slots_for};
-use crate::prefetch::{self, ReadAhead};
+use crate::layout::{CLOSED_BIT, RingMemory, RingRef, slots_for};
+use crate::prefetch::{self, ReadPrefetcher};
 use crate::sync::Ordering;
 
 pub use claim::{ClaimedRead, ClaimedWrite};
@@ -53,31 +53,31 @@ pub use claim::{ClaimedRead, ClaimedWrite};
 /// # Ok::<(), CapacityError>(())
 /// ```
 pub fn channel<T: Send>(capacity: usize) -> Result<(Producer<T>, Consumer<T>), CapacityError> {
-    let memory = Memory::new(slots_for::<T>(capacity)?)?;
+    let memory = RingMemory::new(slots_for::<T>(capacity)?)?;
     let ring = Arc::new(Ring { memory });
     Ok((Producer::new(Arc::clone(&ring)), Consumer::new(ring)))
 }
 
 /// The producer's end of a ring in `memory`, opening it again if an earlier one has closed it.
 #[cfg(not(loom))]
-pub(crate) fn producer_in<T: Send>(memory: Memory<T>) -> Producer<T> {
+pub(crate) fn producer_in<T: Send>(memory: RingMemory<T>) -> Producer<T> {
     let producer = Producer::new(Arc::new(Ring { memory }));
     // Relaxed: says only that more may come.
-    producer.view.control().producer.tail.store(producer.tail, Ordering::Relaxed);
+    producer.ring_ref.control().producer.tail.store(producer.tail, Ordering::Relaxed);
     producer
 }
 
 /// The consumer's end of a ring in `memory`, opening it again if an earlier one has closed it.
 #[cfg(not(loom))]
-pub(crate) fn consumer_in<T: Send>(memory: Memory<T>) -> Consumer<T> {
+pub(crate) fn consumer_in<T: Send>(memory: RingMemory<T>) -> Consumer<T> {
     let consumer = Consumer::new(Arc::new(Ring { memory }));
-    consumer.view.control().rare.consumer_closed.store(0, Ordering::Relaxed);
+    consumer.ring_ref.control().flags.consumer_closed.store(0, Ordering::Relaxed);
     consumer
 }
 
 /// The memory that both ends keep; the last to go drops the values still in it.
 struct Ring<T> {
-    memory: Memory<T>,
+    memory: RingMemory<T>,
 }
 
 impl<T> Drop for Ring<T> {
@@ -87,10 +87,10 @@ impl<T> Drop for Ring<T> {
         }
         let mut head = self.memory.control().consumer.head.load(Ordering::Relaxed);
         // Relaxed: both ends are gone, and the count of their references has ordered what they did before this.
-        while self.memory.slot(head).word.load(Ordering::Relaxed) == head + 1 {
-            self.memory.slot(head).value.with_mut(|place| {
+        while self.memory.slot(head).seq.load(Ordering::Relaxed) == head + 1 {
+            self.memory.slot(head).value.with_mut(|storage| {
                 // SAFETY: by the word a value was put here, by `head` it was not taken out, and `&mut self`: nobody else can.
-                unsafe { (*place).assume_init_drop() };
+                unsafe { (*storage).assume_init_drop() };
             });
             head += 1;
         }
@@ -98,13 +98,13 @@ impl<T> Drop for Ring<T> {
 }
 
 /// The first ticket from `head` on whose slot has not been filled: slots are filled in order, so it is found by halving.
-fn first_unfilled<T>(view: View<T>, head: u64) -> u64 {
-    let (mut filled, mut beyond) = (0, view.capacity() + 1);
+fn first_unfilled<T>(ring_ref: RingRef<T>, head: u64) -> u64 {
+    let (mut filled, mut beyond) = (0, ring_ref.capacity() + 1);
     while filled + 1 < beyond {
         let count = filled.midpoint(beyond);
-        let ticket = head + count - 1;
+        let index = head + count - 1;
         // Acquire: as for a pop, so that a consumer that finds a value here may look at it.
-        if view.slot(ticket).word.load(Ordering::Acquire) == ticket + 1 {
+        if ring_ref.slot(index).seq.load(Ordering::Acquire) == index + 1 {
             filled = count;
         } else {
             beyond = count;
@@ -117,13 +117,13 @@ fn first_unfilled<T>(view: View<T>, head: u64) -> u64 {
 // Aligned so that the indices of two ends that lie side by side, as on the stack that `channel` returns to, do not share a line.
 #[repr(align(128))]
 pub struct Producer<T> {
-    view: View<T>,
+    ring_ref: RingRef<T>,
     /// The next ticket.
     tail: u64,
     /// The first ticket that there is no room for, by the last look at the consumer.
     limit: u64,
     /// Whether the consumer was far behind at that look: then its slots come from another core, and are worth fetching.
-    consumer_lags: bool,
+    prefetch_enabled: bool,
     ring: Arc<Ring<T>>,
     /// One thread at a time has an end; it need not be shareable, and claims rely on that.
     not_sync: PhantomData<Cell<()>>,
@@ -131,38 +131,38 @@ pub struct Producer<T> {
 
 impl<T> Producer<T> {
     fn new(ring: Arc<Ring<T>>) -> Self {
-        let view = ring.memory.view();
-        let tail = first_unfilled(view, view.control().consumer.head.load(Ordering::Acquire));
+        let ring_ref = ring.memory.ring_ref();
+        let tail = first_unfilled(ring_ref, ring_ref.control().consumer.head.load(Ordering::Acquire));
         // No room, by this: the first push looks at the consumer.
-        Self { view, tail, limit: tail, consumer_lags: false, ring, not_sync: PhantomData }
+        Self { ring_ref, tail, limit: tail, prefetch_enabled: false, ring, not_sync: PhantomData }
     }
 
     /// Free slots, of which at least `wanted` if there are so many.
     #[inline]
-    fn room(&mut self, wanted: u64) -> u64 {
-        let room = self.limit - self.tail;
-        if room >= wanted { room } else { self.look_for_room() }
+    fn free_slots(&mut self, wanted: u64) -> u64 {
+        let free_slots = self.limit - self.tail;
+        if free_slots >= wanted { free_slots } else { self.reload_head() }
     }
 
     #[inline]
-    fn look_for_room(&mut self) -> u64 {
+    fn reload_head(&mut self) -> u64 {
         // Acquire: what is free by this head has been read out, and is about to be written.
-        let head = self.view.control().consumer.head.load(Ordering::Acquire);
+        let head = self.ring_ref.control().consumer.head.load(Ordering::Acquire);
         // In shared memory `head` is whatever the other side writes: no value of it may give more room than there are slots.
-        let room = self.view.capacity().saturating_sub(self.tail.wrapping_sub(head));
-        self.limit = self.tail + room;
-        let distance = prefetch::distance(self.view.capacity());
-        self.consumer_lags = distance > 0 && self.view.capacity() - room >= distance;
-        room
+        let free_slots = self.ring_ref.capacity().saturating_sub(self.tail.wrapping_sub(head));
+        self.limit = self.tail + free_slots;
+        let distance = prefetch::distance(self.ring_ref.capacity());
+        self.prefetch_enabled = distance > 0 && self.ring_ref.capacity() - free_slots >= distance;
+        free_slots
     }
 
-    /// Asks for the slot that comes some pushes after `ticket`, if it is free already.
+    /// Asks for the slot that comes some pushes after `index`, if it is free already.
     #[inline]
-    fn fetch_ahead(&self, ticket: u64) {
-        if self.consumer_lags {
-            let ahead = ticket + prefetch::distance(self.view.capacity());
+    fn prefetch_ahead(&self, index: u64) {
+        if self.prefetch_enabled {
+            let ahead = index + prefetch::distance(self.ring_ref.capacity());
             if ahead < self.limit {
-                prefetch::for_writing(self.view, ahead);
+                prefetch::prefetch_for_write(self.ring_ref, ahead);
             }
         }
     }
@@ -188,15 +188,15 @@ impl<T> Producer<T> {
         if self.is_closed() {
             return Err(PushError::Closed(value));
         }
-        if self.room(1) == 0 {
+        if self.free_slots(1) == 0 {
             return Err(PushError::Full(value));
         }
-        let ticket = self.tail;
-        self.fetch_ahead(ticket);
-        self.view.slot(ticket).value.with_mut(|place| {
+        let index = self.tail;
+        self.prefetch_ahead(index);
+        self.ring_ref.slot(index).value.with_mut(|storage| {
             // SAFETY: there is room for this ticket, so the consumer has read out the value that was here a lap ago, and it reads no
             // slot before its word says so. This is the one producer, and it has `&mut self`.
-            unsafe { (*place).write(value) };
+            unsafe { (*storage).write(value) };
         });
         self.publish(1);
         Ok(())
@@ -206,14 +206,14 @@ impl<T> Producer<T> {
     #[inline]
     fn publish(&mut self, count: u64) {
         let end = self.tail + count;
-        for ticket in self.tail..end {
+        for index in self.tail..end {
             // Release: whoever sees the word sees the value. On each, since the consumer may look at any of them first.
-            self.view.slot(ticket).word.store(ticket + 1, Ordering::Release);
+            self.ring_ref.slot(index).seq.store(index + 1, Ordering::Release);
         }
         self.tail = end;
     }
 
-    /// Claims up to `most` slots in a row to be written in place and published together. Fewer if there are fewer free.
+    /// Claims up to `max` slots in a row to be written in place and published together. Fewer if there are fewer free.
     ///
     /// # Errors
     ///
@@ -230,12 +230,12 @@ impl<T> Producer<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[inline]
-    pub fn claim(&mut self, most: usize) -> Result<ClaimedWrite<'_, T>, PushError<()>> {
+    pub fn claim(&mut self, max: usize) -> Result<ClaimedWrite<'_, T>, PushError<()>> {
         if self.is_closed() {
             return Err(PushError::Closed(()));
         }
-        match self.room(most as u64).min(most as u64) {
-            0 if most > 0 => Err(PushError::Full(())),
+        match self.free_slots(max as u64).min(max as u64) {
+            0 if max > 0 => Err(PushError::Full(())),
             claimed => Ok(ClaimedWrite { producer: self, claimed, written: 0 }),
         }
     }
@@ -248,8 +248,8 @@ impl<T> Producer<T> {
     pub fn try_push_batch(&mut self, values: &mut Vec<T>) -> Result<usize, PushError<()>> {
         match self.claim(values.len()) {
             Ok(mut claim) => {
-                let room = claim.len();
-                claim.fill(values.drain(..room));
+                let free_slots = claim.len();
+                claim.fill(values.drain(..free_slots));
                 Ok(claim.commit())
             }
             Err(PushError::Full(())) => Ok(0),
@@ -262,14 +262,14 @@ impl<T> Producer<T> {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         // Relaxed: nothing is read on the strength of it.
-        self.view.control().rare.consumer_closed.load(Ordering::Relaxed) != 0
+        self.ring_ref.control().flags.consumer_closed.load(Ordering::Relaxed) != 0
     }
 
     /// Values in the ring.
     #[must_use]
     pub fn len(&self) -> usize {
-        let head = self.view.control().consumer.head.load(Ordering::Relaxed);
-        self.tail.wrapping_sub(head).min(self.view.capacity()) as usize
+        let head = self.ring_ref.control().consumer.head.load(Ordering::Relaxed);
+        self.tail.wrapping_sub(head).min(self.ring_ref.capacity()) as usize
     }
 
     /// Whether the ring is empty.
@@ -281,7 +281,7 @@ impl<T> Producer<T> {
     /// Values the ring has room for.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.view.capacity() as usize
+        self.ring_ref.capacity() as usize
     }
 
     /// Values put in, ever.
@@ -293,8 +293,8 @@ impl<T> Producer<T> {
     /// Values that the consumer has given back, ever. What it wrote elsewhere before giving them back is seen after this.
     #[must_use]
     pub fn popped(&self) -> u64 {
-        // Acquire: pairs with the release in `give_back`.
-        self.view.control().consumer.head.load(Ordering::Acquire)
+        // Acquire: pairs with the release in `release_slots`.
+        self.ring_ref.control().consumer.head.load(Ordering::Acquire)
     }
 }
 
@@ -317,10 +317,10 @@ impl<T> fmt::Debug for Producer<T> {
 /// The consumer's end. Dropping it closes the ring: nothing more is accepted.
 #[repr(align(128))]
 pub struct Consumer<T> {
-    view: View<T>,
+    ring_ref: RingRef<T>,
     /// The next ticket.
     head: u64,
-    read_ahead: ReadAhead,
+    prefetcher: ReadPrefetcher,
     ring: Arc<Ring<T>>,
     /// One thread at a time has an end; it need not be shareable, and claims rely on that.
     not_sync: PhantomData<Cell<T>>,
@@ -328,15 +328,15 @@ pub struct Consumer<T> {
 
 impl<T> Consumer<T> {
     fn new(ring: Arc<Ring<T>>) -> Self {
-        let view = ring.memory.view();
-        let head = view.control().consumer.head.load(Ordering::Relaxed);
-        Self { view, head, read_ahead: ReadAhead::default(), ring, not_sync: PhantomData }
+        let ring_ref = ring.memory.ring_ref();
+        let head = ring_ref.control().consumer.head.load(Ordering::Relaxed);
+        Self { ring_ref, head, prefetcher: ReadPrefetcher::default(), ring, not_sync: PhantomData }
     }
 
     #[inline]
-    fn is_ready(&self, ticket: u64) -> bool {
+    fn is_ready(&self, index: u64) -> bool {
         // Acquire: pairs with the release in `publish`.
-        self.view.slot(ticket).word.load(Ordering::Acquire) == ticket + 1
+        self.ring_ref.slot(index).seq.load(Ordering::Acquire) == index + 1
     }
 
     /// Reads the value at `head` out and moves on, without giving the slot back.
@@ -347,17 +347,18 @@ impl<T> Consumer<T> {
     #[inline]
     unsafe fn read_next(&mut self) -> T {
         // SAFETY: a ready slot has a value. It is read once, since `head` moves on with it, and it is not overwritten before
-        // `give_back` has published that.
-        let value = self.view.slot(self.head).value.with(|place| unsafe { (*place).assume_init_read() });
+        // `release_slots` has published that.
+        let value =
+            self.ring_ref.slot(self.head).value.with(|storage| unsafe { (*storage).assume_init_read() });
         self.head += 1;
         value
     }
 
     /// Makes every slot before `head` the producer's.
     #[inline]
-    fn give_back(&self) {
+    fn release_slots(&self) {
         // Release: the values have been read out before a producer that sees this writes there.
-        self.view.control().consumer.head.store(self.head, Ordering::Release);
+        self.ring_ref.control().consumer.head.store(self.head, Ordering::Release);
     }
 
     /// Takes the oldest value.
@@ -366,10 +367,10 @@ impl<T> Consumer<T> {
         if !self.is_ready(self.head) {
             return None;
         }
-        self.read_ahead.from(self.view, self.head);
+        self.prefetcher.prefetch_after(self.ring_ref, self.head);
         // SAFETY: just looked.
         let value = unsafe { self.read_next() };
-        self.give_back();
+        self.release_slots();
         Some(value)
     }
 
@@ -380,7 +381,7 @@ impl<T> Consumer<T> {
             return None;
         }
         // SAFETY: a ready slot has a value, which nobody touches until this end, borrowed for as long, moves on.
-        Some(self.view.slot(self.head).value.with(|place| unsafe { (*place).assume_init_ref() }))
+        Some(self.ring_ref.slot(self.head).value.with(|storage| unsafe { (*storage).assume_init_ref() }))
     }
 
     /// Claims the oldest values, at most so many, to be read in place or taken, and their slots given back together. None if there is
@@ -403,46 +404,46 @@ impl<T> Consumer<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[inline]
-    pub fn claim(&mut self, most: usize) -> Option<ClaimedRead<'_, T>> {
-        let most = (most as u64).min(self.view.capacity());
+    pub fn claim(&mut self, max: usize) -> Option<ClaimedRead<'_, T>> {
+        let max = (max as u64).min(self.ring_ref.capacity());
         let mut ready = 0;
-        while ready < most && self.is_ready(self.head + ready) {
-            self.read_ahead.from(self.view, self.head + ready);
+        while ready < max && self.is_ready(self.head + ready) {
+            self.prefetcher.prefetch_after(self.ring_ref, self.head + ready);
             ready += 1;
         }
-        (ready > 0).then_some(ClaimedRead { consumer: self, left: ready })
+        (ready > 0).then_some(ClaimedRead { consumer: self, remaining: ready })
     }
 
-    /// Takes up to `most` values, oldest first, to the end of `into`. Gives how many.
+    /// Takes up to `max` values, oldest first, to the end of `into`. Gives how many.
     #[inline]
-    pub fn pop_batch(&mut self, into: &mut Vec<T>, most: usize) -> usize {
-        let Some(claim) = self.claim(most) else { return 0 };
+    pub fn pop_batch(&mut self, into: &mut Vec<T>, max: usize) -> usize {
+        let Some(claim) = self.claim(max) else { return 0 };
         let count = claim.len();
         into.extend(claim);
         count
     }
 
     #[cfg(test)]
-    pub(crate) fn reads_ahead(&self) -> bool {
-        self.read_ahead.has_backlog()
+    pub(crate) fn is_prefetching(&self) -> bool {
+        self.prefetcher.has_backlog()
     }
 
     /// Whether the producer is gone. There may still be something to take: see [`is_drained`](Self::is_drained).
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.view.control().producer.tail.load(Ordering::Acquire) & CLOSED_BIT != 0
+        self.ring_ref.control().producer.tail.load(Ordering::Acquire) & CLOSED_BIT != 0
     }
 
     /// Whether the producer is gone and everything has been taken.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.view.control().producer.tail.load(Ordering::Acquire) == self.head | CLOSED_BIT
+        self.ring_ref.control().producer.tail.load(Ordering::Acquire) == self.head | CLOSED_BIT
     }
 
     /// Values in the ring: looks at the words of as many slots as the capacity has binary digits.
     #[must_use]
     pub fn len(&self) -> usize {
-        (first_unfilled(self.view, self.head) - self.head) as usize
+        (first_unfilled(self.ring_ref, self.head) - self.head) as usize
     }
 
     /// Whether the ring is empty.
@@ -454,7 +455,7 @@ impl<T> Consumer<T> {
     /// Values the ring has room for.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.view.capacity() as usize
+        self.ring_ref.capacity() as usize
     }
 
     /// Values taken, ever.
@@ -466,8 +467,8 @@ impl<T> Consumer<T> {
 
 impl<T> Drop for Consumer<T> {
     fn drop(&mut self) {
-        self.give_back();
-        self.ring.memory.control().rare.consumer_closed.store(1, Ordering::Relaxed);
+        self.release_slots();
+        self.ring.memory.control().flags.consumer_closed.store(1, Ordering::Relaxed);
     }
 }
 

@@ -18,21 +18,21 @@ use crate::sync::{AtomicUsize, Mutex, Ordering};
 /// use dotcompute_ring::wait::{WaitStrategy, block_on_poll};
 /// use dotcompute_ring::wait_list::{WaitToken, WaitList};
 ///
-/// let (stage, watchers) = (AtomicU32::new(0), WaitList::new(Fence::Symmetric));
+/// let (stage, waiters) = (AtomicU32::new(0), WaitList::new(Fence::Symmetric));
 /// let reached = |wanted| {
-///     let mut ticket = WaitToken::default();
+///     let mut token = WaitToken::default();
 ///     block_on_poll(WaitStrategy::Adaptive, None, |cx| {
-///         watchers.register(&mut ticket, cx.waker());
+///         waiters.register(&mut token, cx.waker());
 ///         if stage.load(Ordering::Acquire) >= wanted { Poll::Ready(()) } else { Poll::Pending }
 ///     });
-///     watchers.cancel(&mut ticket);
+///     waiters.cancel(&mut token);
 /// };
 /// std::thread::scope(|scope| {
 ///     scope.spawn(|| reached(1));
 ///     scope.spawn(|| reached(2));
 ///     for next in 1..=2 {
 ///         stage.store(next, Ordering::Release);
-///         watchers.notify_all();
+///         waiters.notify_all();
 ///     }
 /// });
 /// ```
@@ -53,18 +53,18 @@ struct Entries {
 }
 
 impl Entries {
-    fn position(&self, ticket: &WaitToken) -> Option<usize> {
-        self.wakers.binary_search_by_key(&ticket.key, |(key, _)| *key).ok()
+    fn position(&self, token: &WaitToken) -> Option<usize> {
+        self.wakers.binary_search_by_key(&token.key, |(key, _)| *key).ok()
     }
 
     /// Gives the waker that was replaced, if one was.
-    fn insert_or_replace(&mut self, ticket: &mut WaitToken, waker: &Waker) -> Option<Waker> {
-        if let Some(position) = self.position(ticket) {
-            let present = &mut self.wakers[position].1;
-            return (!present.will_wake(waker)).then(|| mem::replace(present, waker.clone()));
+    fn insert_or_replace(&mut self, token: &mut WaitToken, waker: &Waker) -> Option<Waker> {
+        if let Some(position) = self.position(token) {
+            let current = &mut self.wakers[position].1;
+            return (!current.will_wake(waker)).then(|| mem::replace(current, waker.clone()));
         }
         self.wakers.push_back((self.next_key, waker.clone()));
-        ticket.key = self.next_key;
+        token.key = self.next_key;
         self.next_key += 1;
         None
     }
@@ -97,8 +97,8 @@ impl WaitList {
     }
 
     /// Puts the caller on the list, or replaces its waker. Then look at the condition once more before sleeping.
-    pub fn register(&self, ticket: &mut WaitToken, waker: &Waker) {
-        let replaced = self.with_entries(|entries| entries.insert_or_replace(ticket, waker));
+    pub fn register(&self, token: &mut WaitToken, waker: &Waker) {
+        let replaced = self.with_entries(|entries| entries.insert_or_replace(token, waker));
         // Outside the lock: dropping a waker may run any code, also some that waits here.
         drop(replaced);
         // Between the announcement and the caller's second look; pairs with the light fence in `has_waiters`.
@@ -106,13 +106,13 @@ impl WaitList {
     }
 
     /// Takes the caller off the list, if it is still on it.
-    pub fn cancel(&self, ticket: &mut WaitToken) {
-        let ticket = mem::take(ticket);
-        if ticket.key == 0 {
+    pub fn cancel(&self, token: &mut WaitToken) {
+        let token = mem::take(token);
+        if token.key == 0 {
             return;
         }
         let removed = self.with_entries(|entries| {
-            let position = entries.position(&ticket)?;
+            let position = entries.position(&token)?;
             entries.wakers.remove(position)
         });
         // Outside the lock, as in `register`.
@@ -177,12 +177,12 @@ mod tests {
     }
 
     #[test]
-    fn wakes_everybody_once_and_nobody_who_left() {
+    fn wakes_every_waiter_once_and_no_cancelled_one() {
         let list = Arc::new(WaitList::new(Fence::Symmetric));
         let mut waiters: [(WaitToken, _); 4] = core::array::from_fn(|_| (WaitToken::default(), probe(&list)));
-        for (ticket, (_, waker)) in &mut waiters {
-            list.register(ticket, waker);
-            list.register(ticket, waker);
+        for (token, (_, waker)) in &mut waiters {
+            list.register(token, waker);
+            list.register(token, waker);
         }
         list.cancel(&mut waiters[1].0);
         assert!(list.has_waiters());
@@ -194,32 +194,32 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_that_outlived_its_place_touches_nobody() {
+    fn a_stale_token_affects_no_other_waiter() {
         let list = Arc::new(WaitList::new(Fence::Symmetric));
         let (old, old_waker) = probe(&list);
         let mut stale = WaitToken::default();
         list.register(&mut stale, &old_waker);
         list.notify_all();
         let (new, new_waker) = probe(&list);
-        let mut ticket = WaitToken::default();
-        list.register(&mut ticket, &new_waker);
+        let mut token = WaitToken::default();
+        list.register(&mut token, &new_waker);
         list.cancel(&mut stale);
         list.notify_all();
         assert_eq!((old.woken.load(Ordering::Relaxed), new.woken.load(Ordering::Relaxed)), (1, 1));
     }
 
     #[test]
-    fn a_list_keeps_one_waker_for_each_ticket_and_drops_it_unlocked() {
+    fn a_list_holds_one_waker_per_token_and_drops_it_unlocked() {
         let list = Arc::new(WaitList::new(Fence::Symmetric));
-        let mut ticket = WaitToken::default();
+        let mut token = WaitToken::default();
         for _ in 0..3 {
             let (probe, waker) = probe(&list);
-            list.register(&mut ticket, &waker);
+            list.register(&mut token, &waker);
             drop(waker);
             assert_eq!(Arc::strong_count(&probe), 2, "the list has the only waker");
             // The list's own is dropped by the next round's replacement, or by the cancel.
         }
-        list.cancel(&mut ticket);
+        list.cancel(&mut token);
         assert_eq!(Arc::strong_count(&list), 1, "every waker was dropped");
         assert!(!list.has_waiters());
     }
@@ -233,10 +233,10 @@ mod tests {
             std::thread::scope(|scope| {
                 for _ in 0..3 {
                     scope.spawn(|| {
-                        let mut ticket = WaitToken::default();
+                        let mut token = WaitToken::default();
                         for next in 1..=STAGES {
                             block_on_poll(WaitStrategy::Park, None, |cx| {
-                                list.register(&mut ticket, cx.waker());
+                                list.register(&mut token, cx.waker());
                                 if stage.load(Ordering::Acquire) >= next {
                                     Poll::Ready(())
                                 } else {
@@ -245,7 +245,7 @@ mod tests {
                             });
                             arrived.fetch_add(1, Ordering::Relaxed);
                         }
-                        list.cancel(&mut ticket);
+                        list.cancel(&mut token);
                     });
                 }
                 for next in 1..=STAGES {

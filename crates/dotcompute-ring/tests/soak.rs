@@ -32,10 +32,10 @@ impl Message {
 }
 
 /// Looks again and again, giving the core away now and then: these tests run on machines with one core too.
-fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+fn poll_until<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
     let mut backoff = Backoff::new(WaitStrategy::Adaptive);
     loop {
-        if let Some(found) = look() {
+        if let Some(found) = attempt() {
             return found;
         }
         if backoff.snooze() == Step::Park {
@@ -50,13 +50,13 @@ fn spsc_singly() {
     thread::scope(|scope| {
         scope.spawn(move || {
             for sequence in 0..MESSAGES {
-                until(|| producer.try_push(Message::new(1, sequence)).ok());
+                poll_until(|| producer.try_push(Message::new(1, sequence)).ok());
             }
         });
         for sequence in 0..MESSAGES {
-            assert_eq!(until(|| consumer.try_pop()), Message::new(1, sequence));
+            assert_eq!(poll_until(|| consumer.try_pop()), Message::new(1, sequence));
         }
-        until(|| consumer.is_drained().then_some(()));
+        poll_until(|| consumer.is_drained().then_some(()));
     });
 }
 
@@ -107,13 +107,13 @@ fn mpsc_from_four() {
             let producer = producer.clone();
             scope.spawn(move || {
                 for sequence in 0..MESSAGES / PRODUCERS {
-                    until(|| producer.try_push(Message::new(from, sequence)).ok());
+                    poll_until(|| producer.try_push(Message::new(from, sequence)).ok());
                 }
             });
         }
         let mut seen = [0; PRODUCERS as usize];
         for _ in 0..MESSAGES {
-            mpsc_check(&mut seen, until(|| consumer.try_pop()));
+            mpsc_check(&mut seen, poll_until(|| consumer.try_pop()));
         }
         assert_eq!(seen, [MESSAGES / PRODUCERS; PRODUCERS as usize]);
     });
@@ -122,7 +122,7 @@ fn mpsc_from_four() {
 
 /// Closed in mid-stream: what the producers were told was accepted is what comes out, to the message.
 #[test]
-fn mpsc_closed_under_way() {
+fn mpsc_closed_mid_stream() {
     let (producer, mut consumer) = mpsc::channel(64).unwrap();
     thread::scope(|scope| {
         let producers: Vec<_> = (0..PRODUCERS)
@@ -160,7 +160,7 @@ const BANDS: [Band; PRODUCERS as usize] = [Band::System, Band::High, Band::Norma
 
 /// Four senders, a band each, that sleep when it is full; a receiver that sleeps when there is nothing.
 #[test]
-fn banded_asleep_on_both_sides() {
+fn mailbox_parked_on_both_sides() {
     for (fence, count) in [(Fence::Symmetric, MESSAGES / 4), (Fence::Asymmetric, MESSAGES / 4)] {
         let (sender, mut receiver) =
             mailbox::channel(Options { capacity: 16, overflow: Overflow::Reject, fence }).unwrap();
@@ -168,17 +168,17 @@ fn banded_asleep_on_both_sides() {
             for (from, band) in (0..).zip(BANDS) {
                 let sender = sender.clone();
                 scope.spawn(move || {
-                    let mut ticket = WaitToken::default();
+                    let mut token = WaitToken::default();
                     for sequence in 0..count / PRODUCERS {
                         let mut message = Message::new(from, sequence);
                         while let Err(error) = sender.try_push(band, message) {
                             message = error.into_inner();
                             block_on_poll(WaitStrategy::Park, None, |cx| {
-                                sender.poll_ready(band, &mut ticket, cx)
+                                sender.poll_ready(band, &mut token, cx)
                             });
                         }
                     }
-                    sender.cancel_wait(&mut ticket);
+                    sender.cancel_wait(&mut token);
                 });
             }
             let mut seen = [0; PRODUCERS as usize];
@@ -195,7 +195,7 @@ fn banded_asleep_on_both_sides() {
 
 /// Senders that never wait: each value is either handled or evicted, and each side sees its own in order.
 #[test]
-fn banded_evicting() {
+fn mailbox_drop_oldest() {
     let (sender, mut receiver) =
         mailbox::channel(Options { capacity: 16, overflow: Overflow::DropOldest, fence: Fence::Symmetric })
             .unwrap();
@@ -204,16 +204,16 @@ fn banded_evicting() {
             .map(|from| {
                 let sender = sender.clone();
                 scope.spawn(move || {
-                    let mut evicted = 0;
+                    let mut dropped = 0;
                     for sequence in 0..MESSAGES / 2 {
                         let message = Message::new(from, sequence);
-                        let evict = |oldest: Message| {
+                        let on_drop = |oldest: Message| {
                             assert!(oldest.is_whole(), "{oldest:?}");
-                            evicted += 1;
+                            dropped += 1;
                         };
-                        sender.push_drop_oldest(Band::Normal, message, evict).unwrap();
+                        sender.push_drop_oldest(Band::Normal, message, on_drop).unwrap();
                     }
-                    evicted
+                    dropped
                 })
             })
             .collect();
@@ -232,9 +232,9 @@ fn banded_evicting() {
             }
             handled
         });
-        let evicted: u64 = senders.into_iter().map(|sender| sender.join().unwrap()).sum();
+        let dropped: u64 = senders.into_iter().map(|sender| sender.join().unwrap()).sum();
         sender.close();
-        assert_eq!(receiving.join().unwrap() + evicted, MESSAGES / 2 * 2);
+        assert_eq!(receiving.join().unwrap() + dropped, MESSAGES / 2 * 2);
     });
     assert_eq!((sender.pushed(), sender.popped()), (MESSAGES / 2 * 2, MESSAGES / 2 * 2));
 }

@@ -3,15 +3,17 @@
 //!
 //! `run.sh` in it runs everything. It can be copied anywhere; nothing in it refers to this workspace.
 
+mod program;
 mod python;
 
-use std::fmt;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::command::{Failure, Invocation};
 use crate::workspace::Workspace;
+
+use program::{Program, add_program};
 
 /// The script that runs the bundle.
 const SCRIPT: &str = include_str!("run.sh");
@@ -37,10 +39,10 @@ pub fn make(workspace: &Workspace) -> Result<PathBuf, Failure> {
         let place = folder.join(place);
         fs::create_dir_all(&place).map_err(Failure::io(format!("creating {}", place.display())))?;
         for (name, program) in workspace.build_executables(&build)? {
-            programs.push(put(workspace, &program, &place.join(name))?);
+            programs.push(add_program(workspace, &program, &place.join(name))?);
         }
     }
-    programs.push(python::put(workspace, &folder)?);
+    programs.push(python::add_package(workspace, &folder)?);
     write_about(workspace, &folder, &programs)?;
     write_script(&folder.join("run.sh"))?;
     let bytes = bytes_in(&folder)?;
@@ -85,44 +87,6 @@ fn builds(workspace: &Workspace) -> Result<Vec<(&'static str, Invocation)>, Fail
     let examples = ["--example", "device", "--example", "memory"];
     let examples = Invocation::cargo(["build", "--release", "--package", "dotcompute"]).args(examples);
     Ok(vec![("tests", tests), ("bin", programs), ("examples", examples)])
-}
-
-/// A program of the bundle.
-struct Program {
-    name: String,
-    bytes: u64,
-    /// The newest version of the C library that it asks for.
-    glibc: Glibc,
-}
-
-/// Copies a program without what only a debugger needs.
-fn put(workspace: &Workspace, program: &Path, to: &Path) -> Result<Program, Failure> {
-    Invocation::new("strip").arg("-o").arg(to).arg(program).run(workspace)?;
-    let symbols = Invocation::new("objdump").arg("-T").arg(to).capture(workspace)?;
-    let bytes = fs::metadata(to).map_err(Failure::io(format!("looking at {}", to.display())))?.len();
-    let name = to.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(Program { name, bytes, glibc: needed(&symbols) })
-}
-
-/// A version of the GNU C library.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Glibc(u32, u32);
-
-impl fmt::Display for Glibc {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.0, self.1)
-    }
-}
-
-/// The newest version among the symbols that a program asks for.
-fn needed(symbols: &str) -> Glibc {
-    let version = |rest: &str| {
-        let number =
-            |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok();
-        let mut parts = rest.split('.');
-        Some(Glibc(number(parts.next()?)?, number(parts.next()?)?))
-    };
-    symbols.split("GLIBC_").skip(1).filter_map(version).max().unwrap_or_default()
 }
 
 /// What a reader of results must know of the programs; the script prints it.

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::{Glibc, Program, needed};
+use super::program::{Glibc, Program, required_glibc};
 use crate::command::{Failure, Invocation};
 use crate::python::{self, Environment};
 use crate::workspace::Workspace;
@@ -22,7 +22,7 @@ const SOURCES: [&str; 4] = ["pyproject.toml", "tests", "benchmarks", "examples"]
 /// # Errors
 ///
 /// When the wheel cannot be built, the tools cannot be fetched, or something cannot be copied.
-pub fn put(workspace: &Workspace, folder: &Path) -> Result<Program, Failure> {
+pub fn add_package(workspace: &Workspace, folder: &Path) -> Result<Program, Failure> {
     let python = folder.join("python");
     let wheels = python.join("wheels");
     fs::create_dir_all(&wheels).map_err(Failure::io(format!("creating {}", wheels.display())))?;
@@ -48,7 +48,7 @@ fn tracked(workspace: &Workspace) -> Result<Vec<String>, Failure> {
 fn extensions_glibc(workspace: &Workspace) -> Result<Glibc, Failure> {
     let extension = workspace.root().join("pydotcompute/_core.abi3.so");
     let symbols = Invocation::new("objdump").arg("-T").arg(extension).capture(workspace)?;
-    Ok(needed(&symbols))
+    Ok(required_glibc(&symbols))
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), Failure> {

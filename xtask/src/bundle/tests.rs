@@ -2,14 +2,15 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use super::program::{Glibc, required_glibc};
 use super::*;
 
 #[test]
 fn the_newest_version_of_the_c_library_counts() {
     let symbols = "0000 DF *UND* 0000 (GLIBC_2.2.5) free\n0000 DF *UND* 0000 (GLIBC_2.34) pthread_create\n\
                    0000 DF *UND* 0000 (GLIBC_2.9) x\n0000 DF *UND* 0000 (GLIBC_PRIVATE) y\n";
-    assert_eq!(needed(symbols), Glibc(2, 34));
-    assert_eq!(needed("no symbols"), Glibc(0, 0));
+    assert_eq!(required_glibc(symbols), Glibc(2, 34));
+    assert_eq!(required_glibc("no symbols"), Glibc(0, 0));
 }
 
 #[test]
@@ -29,12 +30,12 @@ fn program(folder: &Path, name: &str, text: &str) {
 
 /// A bundle whose tests pass, fail, hang, are skipped, and are not run.
 const TESTS: &str = r#"case "$1" in
---list) for name in fine broken hangs skips on_a_driver_that_pretends whoever_waits; do echo "$name: test"; done ;;
+--list) for name in fine broken hangs skips all_tests_pass_on_the_fake_driver calls_that_wait; do echo "$name: test"; done ;;
 fine) echo 'a "quoted" \ word' ;;
 broken) echo "it said	so"; exit 101 ;;
 hangs) trap '' TERM; while :; do sleep 1; done ;;
 skips) echo "test skips ... skipped: there is no GPU" ;;
-whoever_waits) echo "test whoever_waits ... cuMemFree: 12.500"; echo "cuMemAlloc: 0.250"; echo "a word: not a number" ;;
+calls_that_wait) echo "test calls_that_wait ... cuMemFree: 12.500"; echo "cuMemAlloc: 0.250"; echo "a word: not a number" ;;
 *) exit 1 ;;
 esac"#;
 
@@ -89,7 +90,7 @@ fn the_script_runs_each_test_alone_and_leaves_json() {
         ("broken", "failed"),
         ("hangs", "timeout"),
         ("skips", "skipped"),
-        ("on_a_driver_that_pretends", ""),
+        ("all_tests_pass_on_the_fake_driver", ""),
         ("--list", "failed"),
         ("device", "passed"),
         ("gpu", "passed"),

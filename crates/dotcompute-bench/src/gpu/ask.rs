@@ -5,11 +5,11 @@ use std::thread;
 
 use dotcompute::prelude::*;
 
-use super::bed::{Bed, GpuSetting, QUEUE, Stays};
-use crate::ask;
+use super::fixture::{Fixture, GpuBenchConfig, QUEUE, ResidencyPolicy};
 use crate::bench::{Bench, Subject};
 use crate::error::BenchError;
-use crate::figure::{Sample, latency_histogram};
+use crate::measure::ask;
+use crate::measurement::{Sample, latency_histogram};
 use crate::payload::Payload;
 
 const ANSWER: &str = include_str!("../../device/answer.cu");
@@ -21,17 +21,17 @@ const OF_A_BLOCK: &str = "dotcompute-block-32";
 const AT_ONCE: &str = "dotcompute-thread-32";
 
 /// One asker: what is compared with the floor.
-pub fn subjects() -> Vec<Subject<GpuSetting>> {
+pub fn subjects() -> Vec<Subject<GpuBenchConfig>> {
     vec![
-        Subject::new(NAME, |setting| ask_one(NAME, setting, kernel(Shape::Block { threads: 1 }))),
-        Subject::new(OF_A_BLOCK, |setting| {
-            ask_one(OF_A_BLOCK, setting, kernel(Shape::Block { threads: 32 }).entry("answer_of_a_block"))
+        Subject::new(NAME, |config| ask_one(NAME, config, kernel(Shape::Block { threads: 1 }))),
+        Subject::new(OF_A_BLOCK, |config| {
+            ask_one(OF_A_BLOCK, config, kernel(Shape::Block { threads: 32 }).entry("answer_of_a_block"))
         }),
     ]
 }
 
 /// Eight askers, and many ring kernels.
-pub fn benches() -> [Bench<GpuSetting>; 2] {
+pub fn benches() -> [Bench<GpuBenchConfig>; 2] {
     let askers = Bench {
         name: "gpu_ask_8",
         unit: "ns",
@@ -39,10 +39,8 @@ pub fn benches() -> [Bench<GpuSetting>; 2] {
                 the mean is one answer's share of the time, all askers together",
         turns: 1,
         subjects: vec![
-            Subject::new(NAME, |setting| ask_eight(NAME, setting, kernel(Shape::Block { threads: 1 }))),
-            Subject::new(AT_ONCE, |setting| {
-                ask_eight(AT_ONCE, setting, kernel(Shape::Thread { threads: 32 }))
-            }),
+            Subject::new(NAME, |config| ask_eight(NAME, config, kernel(Shape::Block { threads: 1 }))),
+            Subject::new(AT_ONCE, |config| ask_eight(AT_ONCE, config, kernel(Shape::Thread { threads: 32 }))),
         ],
     };
     let resident = Bench {
@@ -51,10 +49,10 @@ pub fn benches() -> [Bench<GpuSetting>; 2] {
         about: "one asker, with so many ring kernels resident: they are asked in turn, or only the first of them",
         turns: 1,
         subjects: vec![
-            Subject::new("1", |setting| ask_many("1", setting, 1, 1)),
-            Subject::new("8", |setting| ask_many("8", setting, 8, 8)),
-            Subject::new("64", |setting| ask_many("64", setting, 64, 64)),
-            Subject::new("64-asking-1", |setting| ask_many("64-asking-1", setting, 64, 1)),
+            Subject::new("1", |config| ask_many("1", config, 1, 1)),
+            Subject::new("8", |config| ask_many("8", config, 8, 8)),
+            Subject::new("64", |config| ask_many("64", config, 64, 64)),
+            Subject::new("64-asking-1", |config| ask_many("64-asking-1", config, 64, 1)),
         ],
     };
     [askers, resident]
@@ -66,56 +64,56 @@ fn kernel(shape: Shape) -> DeviceKernel<Payload, Payload> {
 
 fn ask_one(
     subject: &'static str,
-    setting: &GpuSetting,
+    config: &GpuBenchConfig,
     kernel: DeviceKernel<Payload, Payload>,
 ) -> Result<Sample, BenchError> {
-    let bed = Bed::new(subject, setting, Stays::AsUsual)?;
-    let kernel = bed.launch("answer", kernel)?;
-    let sample = ask::drive(subject, &setting.common, |question| {
+    let fixture = Fixture::new(subject, config, ResidencyPolicy::Default)?;
+    let kernel = fixture.launch("answer", kernel)?;
+    let sample = ask::drive(subject, &config.common, |question| {
         kernel.ask(question).map_err(BenchError::subject(subject, "asking"))
     })?;
-    bed.end()?;
+    fixture.end()?;
     Ok(sample)
 }
 
 /// So many ring kernels that stay, the first few of which are asked.
 fn ask_many(
     subject: &'static str,
-    setting: &GpuSetting,
+    config: &GpuBenchConfig,
     resident: usize,
     asked: usize,
 ) -> Result<Sample, BenchError> {
-    let bed = Bed::new(subject, setting, Stays::Always)?;
-    let launch = |index| bed.launch(&format!("answer-{index}"), kernel(Shape::Block { threads: 1 }));
+    let fixture = Fixture::new(subject, config, ResidencyPolicy::Always)?;
+    let launch = |index| fixture.launch(&format!("answer-{index}"), kernel(Shape::Block { threads: 1 }));
     let kernels: Vec<_> = (0..resident).map(launch).collect::<Result<_, _>>()?;
     let mut turns = kernels[..asked].iter().cycle();
     // More than a few hundred of the emulated device's would take minutes: its threads share the cores.
-    let mut common = setting.common.clone();
+    let mut common = config.common.clone();
     common.asks = (common.asks / 10).max(100);
     let sample = ask::drive(subject, &common, |question| match turns.next() {
         Some(kernel) => kernel.ask(question).map_err(BenchError::subject(subject, "asking")),
         None => Err(BenchError::WrongCount { subject, what: "ring kernels to ask", expected: 1, found: 0 }),
     })?;
-    bed.end()?;
+    fixture.end()?;
     Ok(sample)
 }
 
 fn ask_eight(
     subject: &'static str,
-    setting: &GpuSetting,
+    config: &GpuBenchConfig,
     kernel: DeviceKernel<Payload, Payload>,
 ) -> Result<Sample, BenchError> {
-    let bed = Bed::new(subject, setting, Stays::AsUsual)?;
-    let kernel = bed.launch("answer", kernel)?;
-    let each = setting.common.asks / ASKERS;
-    let (start, clock) = (Barrier::new(ASKERS as usize + 1), &setting.common.clock);
+    let fixture = Fixture::new(subject, config, ResidencyPolicy::Default)?;
+    let kernel = fixture.launch("answer", kernel)?;
+    let each = config.common.asks / ASKERS;
+    let (start, clock) = (Barrier::new(ASKERS as usize + 1), &config.common.clock);
     let (begun, all) = thread::scope(|scope| {
         let askers: Vec<_> = (0..ASKERS)
             .map(|asker| {
                 let (kernel, start) = (kernel.clone(), &start);
                 scope.spawn(move || {
                     start.wait();
-                    ask_in_turn(subject, setting, &kernel, asker * each..(asker + 1) * each)
+                    ask_in_turn(subject, config, &kernel, asker * each..(asker + 1) * each)
                 })
             })
             .collect();
@@ -133,7 +131,7 @@ fn ask_eight(
             latencies.saturating_record(lap.saturating_sub(clock.cost()));
         }
     }
-    bed.end()?;
+    fixture.end()?;
     let value = clock.nanoseconds(latencies.value_at_quantile(0.5));
     Ok(Sample { value, latencies: Some(latencies), mean: Some(mean) })
 }
@@ -141,11 +139,11 @@ fn ask_eight(
 /// Asks one question after another; gives the ticks that each took.
 fn ask_in_turn(
     subject: &'static str,
-    setting: &GpuSetting,
+    config: &GpuBenchConfig,
     kernel: &KernelHandle<Payload, Payload>,
     sequences: std::ops::Range<u64>,
 ) -> Result<Vec<u64>, BenchError> {
-    let clock = &setting.common.clock;
+    let clock = &config.common.clock;
     let mut laps = Vec::with_capacity((sequences.end - sequences.start) as usize);
     let mut last = clock.ticks();
     for sequence in sequences {

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use dotcompute::prelude::*;
 
-use super::bed::{Bed, GpuSetting, QUEUE, Stays};
+use super::fixture::{Fixture, GpuBenchConfig, QUEUE, ResidencyPolicy};
 use crate::bench::{Bench, Subject};
 use crate::error::BenchError;
-use crate::figure::Sample;
+use crate::measurement::Sample;
 use crate::payload::{Payload, Tally};
 
 const TALLY: &str = include_str!("../../device/tally.cu");
@@ -18,9 +18,9 @@ const NAME: &str = "dotcompute";
 const AT_ONCE: &str = "dotcompute-thread-32";
 
 /// How long the last messages may be on their way.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-pub fn benches() -> [Bench<GpuSetting>; 2] {
+pub fn benches() -> [Bench<GpuBenchConfig>; 2] {
     let tell = Bench {
         name: "gpu_tell",
         unit: "M/s",
@@ -28,11 +28,11 @@ pub fn benches() -> [Bench<GpuSetting>; 2] {
                 thread-32 up to 32 messages are handled at once",
         turns: 1,
         subjects: vec![
-            Subject::new(NAME, |setting| {
-                tell(NAME, setting, kernel("tally", Shape::Block { threads: 1 }), true)
+            Subject::new(NAME, |config| {
+                tell(NAME, config, kernel("tally", Shape::Block { threads: 1 }), true)
             }),
-            Subject::new(AT_ONCE, |setting| {
-                tell(AT_ONCE, setting, kernel("tally_at_once", Shape::Thread { threads: 32 }), false)
+            Subject::new(AT_ONCE, |config| {
+                tell(AT_ONCE, config, kernel("tally_at_once", Shape::Thread { threads: 32 }), false)
             }),
         ],
     };
@@ -58,14 +58,14 @@ fn kernel(entry: &'static str, shape: Shape) -> DeviceKernel<Payload, Tally> {
 /// Tells, and waits until all are counted. `in_turn`: one after another, and summed up too.
 fn tell(
     subject: &'static str,
-    setting: &GpuSetting,
+    config: &GpuBenchConfig,
     kernel: DeviceKernel<Payload, Tally>,
     in_turn: bool,
 ) -> Result<Sample, BenchError> {
-    let bed = Bed::new(subject, setting, Stays::AsUsual)?;
-    let kernel = bed.launch("tally", kernel)?;
-    let (clock, tells) = (&setting.common.clock, setting.common.tells);
-    setting.common.cores.pin_driver();
+    let fixture = Fixture::new(subject, config, ResidencyPolicy::Default)?;
+    let kernel = fixture.launch("tally", kernel)?;
+    let (clock, tells) = (&config.common.clock, config.common.tells);
+    config.common.cores.pin_driver();
     let begun = clock.ticks();
     for sequence in 0..tells {
         kernel.tell(Payload::new(sequence)).map_err(BenchError::subject(subject, "telling"))?;
@@ -77,23 +77,23 @@ fn tell(
     } else {
         tally.check_places(subject, tells)?;
     }
-    bed.end()?;
+    fixture.end()?;
     Ok(Sample::plain(tells as f64 / seconds / 1e6))
 }
 
-fn burst(setting: &GpuSetting) -> Result<Sample, BenchError> {
-    let bed = Bed::new(NAME, setting, Stays::AsUsual)?;
+fn burst(config: &GpuBenchConfig) -> Result<Sample, BenchError> {
+    let fixture = Fixture::new(NAME, config, ResidencyPolicy::Default)?;
     let relay = DeviceKernel::<Payload, Payload>::cuda_cpp("relay.cu", RELAY).entry("burst");
-    let from = bed.launch("burst", relay.shape(Shape::Block { threads: 1 }))?;
-    let to = bed.launch("tally", kernel("tally", Shape::Block { threads: 1 }))?;
+    let from = fixture.launch("burst", relay.shape(Shape::Block { threads: 1 }))?;
+    let to = fixture.launch("tally", kernel("tally", Shape::Block { threads: 1 }))?;
     from.connect(&to).map_err(BenchError::subject(NAME, "connecting"))?;
-    let (clock, tells) = (&setting.common.clock, setting.common.tells);
+    let (clock, tells) = (&config.common.clock, config.common.tells);
     let begun = clock.ticks();
     from.tell(Payload::new(tells)).map_err(BenchError::subject(NAME, "telling"))?;
     let tally = counted(NAME, &to, tells)?;
     let seconds = clock.seconds_since(begun);
     tally.check(NAME, tells)?;
-    bed.end()?;
+    fixture.end()?;
     Ok(Sample::plain(tells as f64 / seconds / 1e6))
 }
 
@@ -103,7 +103,7 @@ fn counted(
     kernel: &KernelHandle<Payload, Tally>,
     expected: u64,
 ) -> Result<Tally, BenchError> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let tally =
             kernel.ask(Payload::new(0)).map_err(BenchError::subject(subject, "asking for the report"))?;

@@ -5,20 +5,20 @@ use std::time::Duration;
 
 use dotcompute::prelude::*;
 
-use super::bed::{Bed, GpuSetting, Stays};
+use super::fixture::{Fixture, GpuBenchConfig, ResidencyPolicy};
 use crate::bench::{Bench, Subject};
 use crate::error::BenchError;
-use crate::figure::{Sample, latency_histogram, median};
+use crate::measurement::{Sample, latency_histogram, median};
 use crate::payload::Payload;
 
 const ANSWER: &str = include_str!("../../device/answer.cu");
 const NAME: &str = "dotcompute";
 
 /// How long it stays without a message, and how long it is given to leave.
-const GRACE: Duration = Duration::from_millis(1);
-const AWAY: Duration = Duration::from_millis(10);
+const IDLE_TIMEOUT: Duration = Duration::from_millis(1);
+const OFF_DEVICE: Duration = Duration::from_millis(10);
 
-pub fn bench() -> Bench<GpuSetting> {
+pub fn bench() -> Bench<GpuBenchConfig> {
     Bench {
         name: "gpu_wake",
         unit: "ns",
@@ -28,14 +28,14 @@ pub fn bench() -> Bench<GpuSetting> {
     }
 }
 
-fn wake(setting: &GpuSetting) -> Result<Sample, BenchError> {
-    let bed = Bed::new(NAME, setting, Stays::For(GRACE))?;
+fn wake(config: &GpuBenchConfig) -> Result<Sample, BenchError> {
+    let fixture = Fixture::new(NAME, config, ResidencyPolicy::IdleTimeout(IDLE_TIMEOUT))?;
     let kernel = DeviceKernel::<Payload, Payload>::cuda_cpp("answer.cu", ANSWER).entry("answer");
-    let kernel = bed.launch("answer", kernel.shape(Shape::Block { threads: 1 }))?;
-    let clock = &setting.common.clock;
+    let kernel = fixture.launch("answer", kernel.shape(Shape::Block { threads: 1 }))?;
+    let clock = &config.common.clock;
     let (mut latencies, mut nanoseconds) = (latency_histogram(), Vec::new());
-    for sequence in 0..setting.wakes {
-        thread::sleep(AWAY);
+    for sequence in 0..config.wakes {
+        thread::sleep(OFF_DEVICE);
         let begun = clock.ticks();
         let answer = kernel.ask(Payload::new(sequence)).map_err(BenchError::subject(NAME, "asking"))?;
         let took = clock.ticks() - begun;
@@ -45,7 +45,7 @@ fn wake(setting: &GpuSetting) -> Result<Sample, BenchError> {
         latencies.saturating_record(took.saturating_sub(clock.cost()));
         nanoseconds.push(clock.nanoseconds(took));
     }
-    bed.end()?;
+    fixture.end()?;
     let mean = nanoseconds.iter().sum::<f64>() / nanoseconds.len() as f64;
     Ok(Sample { value: median(&nanoseconds), latencies: Some(latencies), mean: Some(mean) })
 }

@@ -5,14 +5,14 @@ use kameo::error::Infallible;
 use kameo::mailbox;
 use kameo::message::{Context, Message};
 
-use crate::ask as asks;
+use crate::config::{BenchConfig, CAPACITY};
 use crate::error::BenchError;
-use crate::figure::Sample;
-use crate::many::{self, Counters, Crowd};
+use crate::measure::ask as asks;
+use crate::measure::idle_kernels::{self, Counters, IdleKernelCost};
+use crate::measure::tell as tells;
+use crate::measurement::Sample;
 use crate::payload::{Payload, Tally};
-use crate::setting::{CAPACITY, Setting};
 use crate::subjects::tokio::{current_thread, idle_workers, joined, two_workers};
-use crate::tell as tells;
 
 const NAME: &str = "kameo";
 
@@ -61,11 +61,11 @@ fn spawn() -> ActorRef<Counter> {
     Counter::spawn_with_mailbox(Counter::default(), mailbox::bounded(CAPACITY))
 }
 
-pub fn ask(setting: &Setting) -> Result<Sample, BenchError> {
-    setting.cores.pin_driver();
+pub fn ask(config: &BenchConfig) -> Result<Sample, BenchError> {
+    config.cores.pin_driver();
     current_thread()?.block_on(async {
         let actor = &spawn();
-        let sample = asks::drive_async(NAME, setting, |question| async move {
+        let sample = asks::drive_async(NAME, config, |question| async move {
             actor.ask(Question(question)).send().await.map_err(BenchError::subject(NAME, "asking"))
         });
         let sample = sample.await;
@@ -76,11 +76,11 @@ pub fn ask(setting: &Setting) -> Result<Sample, BenchError> {
 }
 
 /// A producer task and the actor on two workers; all is handled when the report that was told last comes back.
-pub fn tell(setting: &Setting) -> Result<Sample, BenchError> {
-    let runtime = two_workers(setting)?;
-    let count = setting.tells;
+pub fn tell(config: &BenchConfig) -> Result<Sample, BenchError> {
+    let runtime = two_workers(config)?;
+    let count = config.tells;
     let actor = runtime.block_on(async { spawn() });
-    let begun = setting.clock.ticks();
+    let begun = config.clock.ticks();
     let producer = runtime.spawn(async move {
         for sequence in 0..count {
             let note = Note(Payload::new(sequence));
@@ -89,7 +89,7 @@ pub fn tell(setting: &Setting) -> Result<Sample, BenchError> {
         actor.ask(Report).send().await.map_err(BenchError::subject(NAME, "asking for the report"))
     });
     let tally = joined(NAME, runtime.block_on(producer))?;
-    tells::sample(NAME, setting, begun, tally)
+    tells::sample(NAME, config, begun, tally)
 }
 
 /// One of many: says when it has started and when it has handled.
@@ -113,15 +113,15 @@ impl Message<Note> for Idler {
     }
 }
 
-pub fn many(kernels: u64) -> Result<Crowd, BenchError> {
+pub fn idle_kernels(kernels: u64) -> Result<IdleKernelCost, BenchError> {
     let runtime = idle_workers()?;
     let _inside = runtime.enter();
     let counters = Counters::default();
     let build = || {
-        let spawn = |_| Idler::spawn_with_mailbox(counters.clone(), mailbox::bounded(many::CAPACITY));
+        let spawn = |_| Idler::spawn_with_mailbox(counters.clone(), mailbox::bounded(idle_kernels::CAPACITY));
         Ok((0..kernels).map(spawn).collect::<Vec<_>>())
     };
-    many::measure(NAME, kernels, &counters, build, |actors| {
+    idle_kernels::measure(NAME, kernels, &counters, build, |actors| {
         for actor in actors {
             let note = Note(Payload::new(0));
             actor.tell(note).try_send().map_err(BenchError::subject(NAME, "telling"))?;

@@ -3,14 +3,14 @@
 use ractor::rpc::CallResult;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
-use crate::ask as asks;
+use crate::config::BenchConfig;
 use crate::error::BenchError;
-use crate::figure::Sample;
-use crate::many::{self, Counters, Crowd};
+use crate::measure::ask as asks;
+use crate::measure::idle_kernels::{self, Counters, IdleKernelCost};
+use crate::measure::tell as tells;
+use crate::measurement::Sample;
 use crate::payload::{Payload, Tally};
-use crate::setting::Setting;
 use crate::subjects::tokio::{current_thread, idle_workers, joined, two_workers};
-use crate::tell as tells;
 
 const NAME: &str = "ractor";
 
@@ -64,11 +64,11 @@ async fn call<T: Send + 'static>(
     }
 }
 
-pub fn ask(setting: &Setting) -> Result<Sample, BenchError> {
-    setting.cores.pin_driver();
+pub fn ask(config: &BenchConfig) -> Result<Sample, BenchError> {
+    config.cores.pin_driver();
     current_thread()?.block_on(async {
         let actor = &spawn().await?;
-        let sample = asks::drive_async(NAME, setting, |question| async move {
+        let sample = asks::drive_async(NAME, config, |question| async move {
             call(actor, |reply| Order::Question(question, reply)).await
         });
         let sample = sample.await;
@@ -79,11 +79,11 @@ pub fn ask(setting: &Setting) -> Result<Sample, BenchError> {
 }
 
 /// A producer task and the actor on two workers; all is handled when the report that was told last comes back.
-pub fn tell(setting: &Setting) -> Result<Sample, BenchError> {
-    let runtime = two_workers(setting)?;
-    let count = setting.tells;
+pub fn tell(config: &BenchConfig) -> Result<Sample, BenchError> {
+    let runtime = two_workers(config)?;
+    let count = config.tells;
     let actor = runtime.block_on(spawn())?;
-    let begun = setting.clock.ticks();
+    let begun = config.clock.ticks();
     let producer = runtime.spawn(async move {
         for sequence in 0..count {
             let note = Order::Note(Payload::new(sequence));
@@ -92,7 +92,7 @@ pub fn tell(setting: &Setting) -> Result<Sample, BenchError> {
         call(&actor, Order::Report).await
     });
     let tally = joined(NAME, runtime.block_on(producer))?;
-    tells::sample(NAME, setting, begun, tally)
+    tells::sample(NAME, config, begun, tally)
 }
 
 /// One of many: says when it has started and when it has handled.
@@ -123,7 +123,7 @@ impl Actor for Idler {
     }
 }
 
-pub fn many(kernels: u64) -> Result<Crowd, BenchError> {
+pub fn idle_kernels(kernels: u64) -> Result<IdleKernelCost, BenchError> {
     let runtime = idle_workers()?;
     let counters = Counters::default();
     let build = || {
@@ -137,7 +137,7 @@ pub fn many(kernels: u64) -> Result<Crowd, BenchError> {
             Ok(actors)
         })
     };
-    many::measure(NAME, kernels, &counters, build, |actors| {
+    idle_kernels::measure(NAME, kernels, &counters, build, |actors| {
         for actor in actors {
             let note = Order::Note(Payload::new(0));
             actor.cast(note).map_err(BenchError::subject(NAME, "telling"))?;

@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::ask as asks;
+use crate::config::{BATCH, BenchConfig, CAPACITY};
 use crate::error::BenchError;
-use crate::figure::Sample;
-use crate::many::{self, Counters, Crowd};
+use crate::measure::ask as asks;
+use crate::measure::idle_kernels::{self, Counters, IdleKernelCost};
+use crate::measure::queue;
+use crate::measure::tell as tells;
+use crate::measurement::Sample;
 use crate::payload::{Payload, Tally};
-use crate::queue;
-use crate::setting::{BATCH, CAPACITY, Setting};
-use crate::tell as tells;
 
 const NAME: &str = "tokio";
 
@@ -31,9 +31,9 @@ pub fn current_thread() -> Result<Runtime, BenchError> {
 /// # Errors
 ///
 /// When the system refuses the threads.
-pub fn two_workers(setting: &Setting) -> Result<Runtime, BenchError> {
+pub fn two_workers(config: &BenchConfig) -> Result<Runtime, BenchError> {
     let started = AtomicUsize::new(0);
-    let cores = setting.cores;
+    let cores = config.cores;
     let pin = move || match started.fetch_add(1, Ordering::Relaxed) {
         0 => cores.pin_driver(),
         _ => cores.pin_peer(),
@@ -65,16 +65,16 @@ pub fn joined<T>(
     outcome.unwrap_or(Err(BenchError::Panicked { subject }))
 }
 
-pub fn same_thread(setting: &Setting) -> Result<Sample, BenchError> {
+pub fn same_thread(config: &BenchConfig) -> Result<Sample, BenchError> {
     let (sender, mut receiver) = mpsc::channel(CAPACITY);
-    queue::same_thread(NAME, setting, |payload| {
+    queue::same_thread(NAME, config, |payload| {
         sender.try_send(payload).ok()?;
         receiver.try_recv().ok()
     })
 }
 
-pub fn cross_thread(setting: &Setting) -> Result<Sample, BenchError> {
-    stream(setting, send_all, |mut receiver| async move {
+pub fn cross_thread(config: &BenchConfig) -> Result<Sample, BenchError> {
+    stream(config, send_all, |mut receiver| async move {
         let mut tally = Tally::default();
         while let Some(payload) = receiver.recv().await {
             tally.add(&payload);
@@ -83,7 +83,7 @@ pub fn cross_thread(setting: &Setting) -> Result<Sample, BenchError> {
     })
 }
 
-pub fn cross_thread_batched(setting: &Setting) -> Result<Sample, BenchError> {
+pub fn cross_thread_batched(config: &BenchConfig) -> Result<Sample, BenchError> {
     let send = |sender: mpsc::Sender<Payload>, count: u64| async move {
         for batch in 0..count / BATCH as u64 {
             let permits = sender.reserve_many(BATCH).await;
@@ -94,7 +94,7 @@ pub fn cross_thread_batched(setting: &Setting) -> Result<Sample, BenchError> {
         }
         Ok(())
     };
-    stream(setting, send, |mut receiver| async move {
+    stream(config, send, |mut receiver| async move {
         let mut tally = Tally::default();
         let mut batch = Vec::with_capacity(BATCH);
         while receiver.recv_many(&mut batch, BATCH).await > 0 {
@@ -113,7 +113,7 @@ async fn send_all(sender: mpsc::Sender<Payload>, count: u64) -> Result<(), Bench
 
 /// A producer task and a consumer task on two workers.
 fn stream<S, R>(
-    setting: &Setting,
+    config: &BenchConfig,
     send: impl FnOnce(mpsc::Sender<Payload>, u64) -> S,
     receive: impl FnOnce(mpsc::Receiver<Payload>) -> R,
 ) -> Result<Sample, BenchError>
@@ -121,22 +121,22 @@ where
     S: Future<Output = Result<(), BenchError>> + Send + 'static,
     R: Future<Output = Tally> + Send + 'static,
 {
-    let runtime = two_workers(setting)?;
+    let runtime = two_workers(config)?;
     let (sender, receiver) = mpsc::channel(CAPACITY);
-    let count = setting.stream;
-    let begun = setting.clock.ticks();
+    let count = config.stream;
+    let begun = config.clock.ticks();
     let consumer = runtime.spawn(receive(receiver));
     let producer = runtime.spawn(send(sender, count));
     let (sent, tally) = runtime.block_on(async { (producer.await, consumer.await) });
-    let seconds = setting.clock.seconds_since(begun);
+    let seconds = config.clock.seconds_since(begun);
     joined(NAME, sent)?;
     tally.map_err(|_| BenchError::Panicked { subject: NAME })?.check(NAME, count)?;
     Ok(Sample::plain(count as f64 / seconds / 1e6))
 }
 
 /// An actor by hand: a task with a mailbox, and a oneshot channel in each question.
-pub fn ask(setting: &Setting) -> Result<Sample, BenchError> {
-    setting.cores.pin_driver();
+pub fn ask(config: &BenchConfig) -> Result<Sample, BenchError> {
+    config.cores.pin_driver();
     current_thread()?.block_on(async {
         let (sender, mut receiver) = mpsc::channel::<(Payload, oneshot::Sender<Payload>)>(CAPACITY);
         let actor = tokio::spawn(async move {
@@ -146,7 +146,7 @@ pub fn ask(setting: &Setting) -> Result<Sample, BenchError> {
             }
         });
         let asker = &sender;
-        let sample = asks::drive_async(NAME, setting, |question| async move {
+        let sample = asks::drive_async(NAME, config, |question| async move {
             let (reply, answer) = oneshot::channel();
             asker.send((question, reply)).await.map_err(BenchError::subject(NAME, "asking"))?;
             answer.await.map_err(BenchError::subject(NAME, "awaiting an answer"))
@@ -159,10 +159,10 @@ pub fn ask(setting: &Setting) -> Result<Sample, BenchError> {
 }
 
 /// A producer task, and a task with a mailbox that counts, on two workers.
-pub fn tell(setting: &Setting) -> Result<Sample, BenchError> {
-    let runtime = two_workers(setting)?;
+pub fn tell(config: &BenchConfig) -> Result<Sample, BenchError> {
+    let runtime = two_workers(config)?;
     let (sender, mut receiver) = mpsc::channel(CAPACITY);
-    let begun = setting.clock.ticks();
+    let begun = config.clock.ticks();
     let handler = runtime.spawn(async move {
         let mut tally = Tally::default();
         while let Some(payload) = receiver.recv().await {
@@ -170,19 +170,19 @@ pub fn tell(setting: &Setting) -> Result<Sample, BenchError> {
         }
         Ok(tally)
     });
-    let producer = runtime.spawn(send_all(sender, setting.tells));
+    let producer = runtime.spawn(send_all(sender, config.tells));
     let (sent, tally) = runtime.block_on(async { (producer.await, handler.await) });
     joined(NAME, sent)?;
-    tells::sample(NAME, setting, begun, joined(NAME, tally)?)
+    tells::sample(NAME, config, begun, joined(NAME, tally)?)
 }
 
 /// Bare tasks, each waiting on its own channel.
-pub fn many(kernels: u64) -> Result<Crowd, BenchError> {
+pub fn idle_kernels(kernels: u64) -> Result<IdleKernelCost, BenchError> {
     let runtime = idle_workers()?;
     let counters = Counters::default();
     let build = || {
         let task = |_| {
-            let (sender, mut receiver) = mpsc::channel::<Payload>(many::CAPACITY);
+            let (sender, mut receiver) = mpsc::channel::<Payload>(idle_kernels::CAPACITY);
             let counters = counters.clone();
             runtime.spawn(async move {
                 counters.start();
@@ -194,7 +194,7 @@ pub fn many(kernels: u64) -> Result<Crowd, BenchError> {
         };
         Ok((0..kernels).map(task).collect::<Vec<_>>())
     };
-    many::measure(NAME, kernels, &counters, build, |senders| {
+    idle_kernels::measure(NAME, kernels, &counters, build, |senders| {
         for sender in senders {
             sender.try_send(Payload::new(0)).map_err(BenchError::subject(NAME, "telling"))?;
         }

@@ -11,9 +11,13 @@ use dotcompute_ring::fence::Fence;
 use dotcompute_ring::wait::{park, thread_waker};
 use dotcompute_ring::wait_list::{WaitList, WaitToken};
 
-use super::{
-    Backend, BackendError, BackendKind, HostTask, LaunchPlan, Program, Residency, Resident, SharedTask,
-};
+use super::Backend;
+use super::error::{BackendError, BackendKind};
+use super::launch_plan::{HostTask, LaunchPlan, Program};
+#[cfg(not(feature = "pinning"))]
+use super::no_affinity as core_affinity;
+use super::residency::{Residency, Resident};
+use super::shared_task::SharedTask;
 use crate::options::Placement;
 
 /// Threads of this process.
@@ -52,6 +56,10 @@ impl Backend for CpuBackend {
                 ),
             });
         };
+        #[cfg(not(feature = "pinning"))]
+        if let Placement::Pinned(_) = plan.placement {
+            return Err(core_affinity::error());
+        }
         let residency: Box<dyn Residency> = match plan.placement {
             Placement::Pool => {
                 let (shared_task, pool_task) = SharedTask::new(task);

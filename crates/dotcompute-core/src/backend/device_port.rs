@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::BackendError;
+use super::error::BackendError;
 use crate::message::MessageHeader;
 use crate::message::record::RecordLayout;
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
 use std::task::{Context, Poll, Waker};
 
-use super::HostTask;
+use super::launch_plan::HostTask;
 
 /// Where the task of a ring kernel on the pool is run, by one thread at a time.
 ///

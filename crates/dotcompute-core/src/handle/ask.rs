@@ -1,73 +1,23 @@
 //! Asking: a message with a way back, and waiting for the answer.
 
-use std::marker::PhantomData;
-use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, Ordering};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use dotcompute_ring::reply::ReplySlot;
 use dotcompute_ring::wait::{Backoff, Step, block_on_poll};
 
-use super::post::Patience;
-use super::{KernelHandle, within};
+use super::KernelHandle;
+use super::ask_outcome::{Outcome, last_look, poll_answer};
+use super::timeout::within;
+use super::wait_limit::Patience;
+use crate::cell::any_kernel::AnyKernel;
 use crate::envelope::Answer;
 use crate::error::{AskError, Refusal, TellError};
-use crate::lifecycle::{State, Watch};
+use crate::lifecycle::Watch;
 use crate::message::Message;
-use crate::shared::AnyKernel;
 
 /// How often a spinning asker looks for an answer before it looks whether anybody is left to give one.
 const LOOKS_BETWEEN_CHECKS: u32 = 1 << 14;
-
-/// A place for one idle reply slot, shared by the threads that share a handle.
-pub(super) struct SpareSlot<O>(AtomicPtr<()>, PhantomData<ReplySlot<Answer<O>>>);
-
-impl<O> SpareSlot<O> {
-    pub(super) const fn empty() -> Self {
-        Self(AtomicPtr::new(std::ptr::null_mut()), PhantomData)
-    }
-
-    #[inline]
-    fn take(&self) -> ReplySlot<Answer<O>> {
-        // Acquire: pairs with the release in `give`, so that the slot's content is seen.
-        let raw = self.0.swap(std::ptr::null_mut(), Ordering::Acquire);
-        if raw.is_null() {
-            return ReplySlot::new();
-        }
-        // SAFETY: every non-null pointer in this place was put there by `give`, from `into_raw` of a slot of this very type
-        // (the type parameter is the place's own), and the swap has taken it out, so it is owned here alone.
-        unsafe { ReplySlot::from_raw(raw.cast()) }
-    }
-
-    #[inline]
-    fn give(&self, slot: ReplySlot<Answer<O>>) {
-        let old = self.0.swap(slot.into_raw().cast(), Ordering::AcqRel);
-        if !old.is_null() {
-            // SAFETY: as in `take`. Another thread's slot was here; one spare is enough.
-            drop(unsafe { ReplySlot::<Answer<O>>::from_raw(old.cast()) });
-        }
-    }
-}
-
-impl<O> Drop for SpareSlot<O> {
-    fn drop(&mut self) {
-        let raw = *self.0.get_mut();
-        if !raw.is_null() {
-            // SAFETY: as in `take`; `&mut self` shows that nobody else uses the place.
-            drop(unsafe { ReplySlot::<Answer<O>>::from_raw(raw.cast()) });
-        }
-    }
-}
-
-/// What came of waiting.
-enum Outcome<O> {
-    Answer(Answer<O>),
-    NoReply,
-    Ended(State),
-    TimedOut,
-}
 
 impl<I: Message, O: Message> KernelHandle<I, O> {
     /// Sends a message and waits for its answer.
@@ -143,59 +93,6 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         self.await_answer(slot, Some(timeout.saturating_sub(began.elapsed()))).await
     }
 
-    /// Asks, and leaves waiting for the answer to [`PendingAsk`]: for callers that have to look at something else now and then, and come
-    /// back to the same question.
-    ///
-    /// Ready at once unless the ring is full and the ring kernel's backpressure has its senders wait. Takes a handle by reference, or by
-    /// anything that leads to one (`Arc`), for a pending ask that outlives the call.
-    ///
-    /// ```
-    /// # use dotcompute_core::error::HandlerResult;
-    /// # use dotcompute_core::handle::KernelHandle;
-    /// # use dotcompute_core::kernel::{Context, RingKernel};
-    /// # use dotcompute_core::runtime::Runtime;
-    /// # struct Double;
-    /// # impl RingKernel for Double {
-    /// #     type Input = u64;
-    /// #     type Output = u64;
-    /// #     fn handle(&mut self, message: u64, ctx: &mut Context<u64>) -> HandlerResult {
-    /// #         ctx.reply(message * 2);
-    /// #         Ok(())
-    /// #     }
-    /// # }
-    /// use std::time::Duration;
-    ///
-    /// let runtime = Runtime::new()?;
-    /// let double = runtime.launch("double", || Double)?;
-    /// double.activate()?;
-    /// let mut pending = futures_lite::future::block_on(KernelHandle::begin_ask(&double, 21))?;
-    /// let answer = loop {
-    ///     match pending.wait(Duration::from_millis(50)) {
-    ///         Some(answer) => break answer?,
-    ///         None => println!("still waiting"),
-    ///     }
-    /// };
-    /// assert_eq!(answer, 42);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`AskError::NotSent`]: the message was not accepted.
-    pub async fn begin_ask<H: Deref<Target = Self>>(
-        handle: H,
-        message: I,
-    ) -> Result<PendingAsk<I, O, H>, AskError<I>> {
-        let mut slot = handle.spare.take();
-        let envelope = handle.envelope(message, Some(slot.arm()));
-        if let Err(envelope) = handle.send_inline(envelope)
-            && let Err((reason, unsent)) = handle.send_async(envelope, handle.patience()).await
-        {
-            return Err(handle.not_sent(reason, unsent.message));
-        }
-        Ok(PendingAsk { slot: Some(slot), handle, messages: PhantomData })
-    }
-
     /// The patience of this ring kernel's backpressure, at most so long.
     fn patience_within(&self, timeout: Duration) -> Patience {
         match self.patience() {
@@ -241,7 +138,11 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
 
     /// Spins while the strategy says so; then sleeps until the answer comes or the ring kernel's life is over.
     #[inline]
-    fn wait_for_answer(&self, slot: &mut ReplySlot<Answer<O>>, deadline: Option<Instant>) -> Outcome<O> {
+    pub(super) fn wait_for_answer(
+        &self,
+        slot: &mut ReplySlot<Answer<O>>,
+        deadline: Option<Instant>,
+    ) -> Outcome<O> {
         let mut backoff = Backoff::new(self.wait);
         let mut looks = 0u32;
         loop {
@@ -279,7 +180,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     }
 
     #[inline]
-    fn conclude(
+    pub(super) fn conclude(
         &self,
         mut slot: ReplySlot<Answer<O>>,
         outcome: Outcome<O>,
@@ -295,7 +196,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     }
 
     #[cold]
-    fn no_answer(&self, outcome: Outcome<O>, waited: Duration) -> AskError<I> {
+    pub(super) fn no_answer(&self, outcome: Outcome<O>, waited: Duration) -> AskError<I> {
         let (kernel, message_type) = (Arc::clone(&self.shared.core.name), I::TYPE_NAME);
         match outcome {
             Outcome::Answer(Err(fault)) => AskError::Failed(*fault),
@@ -309,100 +210,8 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     }
 
     #[cold]
-    fn not_sent(&self, reason: Refusal, message: I) -> AskError<I> {
+    pub(super) fn not_sent(&self, reason: Refusal, message: I) -> AskError<I> {
         let kernel = Arc::clone(&self.shared.core.name);
         AskError::NotSent(TellError { kernel, message_type: I::TYPE_NAME, reason, message })
-    }
-}
-
-/// A question that was accepted, and whose answer has not been taken. Dropped, it gives up the answer; the message may still be handled.
-///
-/// See [`KernelHandle::begin_ask`].
-pub struct PendingAsk<I: Message, O: Message, H: Deref<Target = KernelHandle<I, O>>> {
-    /// None once the answer was given.
-    slot: Option<ReplySlot<Answer<O>>>,
-    handle: H,
-    messages: PhantomData<fn(I) -> O>,
-}
-
-impl<I: Message, O: Message, H: Deref<Target = KernelHandle<I, O>>> std::fmt::Debug for PendingAsk<I, O, H> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PendingAsk").field("kernel", &*self.handle).finish_non_exhaustive()
-    }
-}
-
-impl<I: Message, O: Message, H: Deref<Target = KernelHandle<I, O>>> PendingAsk<I, O, H> {
-    /// The answer, if it is there.
-    ///
-    /// None too once the answer was given.
-    #[inline]
-    pub fn try_take(&mut self) -> Option<Result<O, AskError<I>>> {
-        let slot = self.slot.as_mut()?;
-        let outcome = match slot.try_take() {
-            Some(answer) => answer.map_or(Outcome::NoReply, Outcome::Answer),
-            None => {
-                let state = self.handle.state();
-                if !state.has_ended() {
-                    return None;
-                }
-                last_look(slot, state)
-            }
-        };
-        self.conclude(outcome)
-    }
-
-    /// Waits for the answer, at most so long; then none, and it can be waited for again.
-    pub fn wait(&mut self, timeout: Duration) -> Option<Result<O, AskError<I>>> {
-        let outcome = self.handle.wait_for_answer(self.slot.as_mut()?, Some(Instant::now() + timeout));
-        self.conclude(outcome)
-    }
-
-    /// Looks for the answer, and arranges that the task is woken once it is there or will not come. A waker may be woken for nothing.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<O, AskError<I>>> {
-        let Some(slot) = self.slot.as_mut() else { return Poll::Pending };
-        if let Poll::Ready(answer) = slot.poll_take(cx) {
-            let outcome = answer.map_or(Outcome::NoReply, Outcome::Answer);
-            return self.conclude(outcome).map_or(Poll::Pending, Poll::Ready);
-        }
-        Poll::Pending
-    }
-
-    /// The error of an ask that was waited for so long in vain. Gives up the answer.
-    pub fn give_up(mut self, waited: Duration) -> AskError<I> {
-        // Whoever has the way back may still use it, and finds nobody there.
-        self.slot = None;
-        self.handle.no_answer(Outcome::TimedOut, waited)
-    }
-
-    fn conclude(&mut self, outcome: Outcome<O>) -> Option<Result<O, AskError<I>>> {
-        if let Outcome::TimedOut = outcome {
-            return None;
-        }
-        let slot = self.slot.take()?;
-        Some(self.handle.conclude(slot, outcome, Duration::ZERO))
-    }
-}
-
-/// Ready with the answer, or with the end of the ring kernel that should have given it.
-fn poll_answer<O>(
-    slot: &mut ReplySlot<Answer<O>>,
-    watch: &mut Watch<'_>,
-    cx: &mut Context<'_>,
-) -> Poll<Outcome<O>> {
-    if let Poll::Ready(answer) = slot.poll_take(cx) {
-        return Poll::Ready(answer.map_or(Outcome::NoReply, Outcome::Answer));
-    }
-    match watch.poll(cx, State::has_ended) {
-        Poll::Ready(state) => Poll::Ready(last_look(slot, state)),
-        Poll::Pending => Poll::Pending,
-    }
-}
-
-/// A ring kernel answers or buries everything before its state says that it has ended. What is not here now was taken over by
-/// somebody else (`take_reply`), or is in the hands of a handler that does not return.
-fn last_look<O>(slot: &mut ReplySlot<Answer<O>>, state: State) -> Outcome<O> {
-    match slot.try_take() {
-        Some(answer) => answer.map_or(Outcome::NoReply, Outcome::Answer),
-        None => Outcome::Ended(state),
     }
 }

@@ -5,9 +5,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::error::{check_range, range_of};
-use super::host::HostHalf;
+use super::host_copy::HostHalf;
 use super::{
-    ALIGN, DeviceBlock, DeviceId, DeviceMemory, DeviceSlice, DeviceSliceMut, DirtyRanges, MemoryError, cast,
+    ALIGN, DeviceBlock, DeviceId, DeviceMemory, DeviceSlice, DeviceSliceMut, DirtyRanges, MemoryError,
+    pod_cast,
 };
 use crate::message::record::Plain;
 
@@ -343,7 +344,7 @@ impl<T: Plain> UnifiedBuffer<T> {
             let mut wanted = self.dirty.clone();
             wanted.remove(but);
             while let Some(range) = wanted.pop() {
-                let to = cast::bytes_mut(&mut host.elements_mut()[range.clone()]);
+                let to = pod_cast::bytes_mut(&mut host.elements_mut()[range.clone()]);
                 device.read(range.start * size_of::<T>(), to)?;
                 self.transfers.to_host += 1;
                 self.transfers.to_host_bytes += to.len() as u64;
@@ -373,7 +374,7 @@ impl<T: Plain> UnifiedBuffer<T> {
             && let Some(host) = &self.host
         {
             while let Some(range) = self.dirty.as_slice().last().cloned() {
-                let from = cast::bytes(&host.elements()[range.clone()]);
+                let from = pod_cast::bytes(&host.elements()[range.clone()]);
                 device.write(range.start * size_of::<T>(), from)?;
                 self.transfers.to_device += 1;
                 self.transfers.to_device_bytes += from.len() as u64;

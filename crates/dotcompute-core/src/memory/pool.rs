@@ -4,7 +4,7 @@ use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 use super::error::range_of;
-use super::shelf::{Bounds, PoolStats, Shelf};
+use super::free_list::{Bounds, PoolStats, Shelf};
 use super::{DeviceBlock, DeviceId, DeviceMemory, HostBlock, MemoryError};
 
 /// How much a pool may have. Whatever is not said is not limited.

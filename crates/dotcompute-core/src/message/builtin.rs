@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Message;
-use super::name::TypeName;
+use super::type_name::TypeName;
 
 macro_rules! named_as_in_rust {
     ($($ty:ty)*) => {$(

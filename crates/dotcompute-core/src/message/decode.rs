@@ -12,8 +12,8 @@ use rmp_serde::decode::{Error as UnpackError, ReadRefReader};
 use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{self, Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, Visitor};
 
-use super::encode::key;
-use super::scan::{Fault, FaultKind, Head, Scanner};
+use super::keys;
+use super::scanner::{Fault, FaultKind, Head, Scanner};
 use super::{DecodeError, DecodeErrorKind, Message, MessageHeader, Priority};
 
 /// How deep arrays and maps may lie in each other, the message's own map included.
@@ -178,10 +178,10 @@ impl<'de> Map<'de> {
 
     fn add(&mut self, entry: Entry<'de>) -> Result<(), Error> {
         let place = match entry.key {
-            key::TYPE => &mut self.message_type,
-            key::MESSAGE_ID => &mut self.message_id,
-            key::PRIORITY => &mut self.priority,
-            key::CORRELATION_ID => &mut self.correlation_id,
+            keys::TYPE => &mut self.message_type,
+            keys::MESSAGE_ID => &mut self.message_id,
+            keys::PRIORITY => &mut self.priority,
+            keys::CORRELATION_ID => &mut self.correlation_id,
             _ => {
                 self.fields.push(entry);
                 return Ok(());
@@ -214,7 +214,7 @@ impl<'de> Map<'de> {
 
     fn header(&self) -> Result<MessageHeader, Error> {
         let message_id =
-            self.message_id.ok_or(Error::in_field(key::MESSAGE_ID, DecodeErrorKind::MissingField))?;
+            self.message_id.ok_or(Error::in_field(keys::MESSAGE_ID, DecodeErrorKind::MissingField))?;
         Ok(MessageHeader {
             message_id: message_id.make(|value| Deserialize::deserialize(value))?,
             correlation_id: match self.correlation_id {
@@ -254,11 +254,11 @@ struct Top<'a, 'de>(&'a Map<'de>);
 
 impl<'de> Top<'_, 'de> {
     fn value(&self) -> Result<Entry<'de>, Error> {
-        let mut values = self.0.fields.iter().filter(|entry| entry.key == key::VALUE);
+        let mut values = self.0.fields.iter().filter(|entry| entry.key == keys::VALUE);
         match (values.next(), values.next()) {
             (Some(entry), None) => Ok(*entry),
-            (None, _) => Err(de::Error::missing_field(key::VALUE)),
-            (Some(_), Some(_)) => Err(de::Error::duplicate_field(key::VALUE)),
+            (None, _) => Err(de::Error::missing_field(keys::VALUE)),
+            (Some(_), Some(_)) => Err(de::Error::duplicate_field(keys::VALUE)),
         }
     }
 

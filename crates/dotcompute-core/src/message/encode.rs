@@ -6,22 +6,8 @@ use rmp_serde::encode::Error as PackError;
 use serde::de::DeserializeOwned;
 use serde::ser::{Error as _, Serialize, SerializeStruct, Serializer};
 
+use super::keys;
 use super::{DecodeError, EncodeError, Message, MessageHeader, decode};
-
-/// The keys that every message's map may have besides the type's fields.
-pub(super) mod key {
-    pub const TYPE: &str = "__type__";
-    pub const MESSAGE_ID: &str = "message_id";
-    pub const PRIORITY: &str = "priority";
-    pub const CORRELATION_ID: &str = "correlation_id";
-    /// Where a message that has no named fields keeps its value.
-    pub const VALUE: &str = "value";
-
-    /// Whether a field may not be called this.
-    pub fn is_reserved(name: &str) -> bool {
-        [TYPE, MESSAGE_ID, PRIORITY, CORRELATION_ID].contains(&name)
-    }
-}
 
 /// A message that can leave the process: every [`Message`] that serde can write and read.
 ///
@@ -116,7 +102,7 @@ fn pack<T: Message + Serialize>(
     message.serialize(top).map_err(|error| {
         out.truncate(before);
         match field {
-            Some(field) if key::is_reserved(field) => {
+            Some(field) if keys::is_reserved(field) => {
                 EncodeError::ReservedField { message_type: T::TYPE_NAME, field }
             }
             field => EncodeError::Value {
@@ -144,11 +130,11 @@ impl<'a, 'out> Top<'a, 'out> {
         let pairs = u32::try_from(len + own)
             .map_err(|_| PackError::custom("it has more than 4,294,967,295 fields"))?;
         rmp::encode::write_map_len(self.packer.get_mut(), pairs)?;
-        self.pair(key::TYPE, self.type_name)?;
+        self.pair(keys::TYPE, self.type_name)?;
         if let Some(header) = self.header {
-            self.pair(key::MESSAGE_ID, &header.message_id)?;
-            self.pair(key::PRIORITY, &header.priority.get())?;
-            self.pair(key::CORRELATION_ID, &header.correlation_id)?;
+            self.pair(keys::MESSAGE_ID, &header.message_id)?;
+            self.pair(keys::PRIORITY, &header.priority.get())?;
+            self.pair(keys::CORRELATION_ID, &header.correlation_id)?;
         }
         Ok(())
     }
@@ -161,7 +147,7 @@ impl<'a, 'out> Top<'a, 'out> {
     /// Opens the map for a message without named fields. The caller writes the value.
     fn value(mut self) -> Result<&'a mut Pack<'out>, PackError> {
         self.open(1)?;
-        key::VALUE.serialize(&mut *self.packer)?;
+        keys::VALUE.serialize(&mut *self.packer)?;
         Ok(self.packer)
     }
 }
@@ -280,7 +266,7 @@ impl SerializeStruct for Fields<'_, '_> {
         value: &T,
     ) -> Result<(), PackError> {
         *self.field = Some(name);
-        if key::is_reserved(name) {
+        if keys::is_reserved(name) {
             return Err(PackError::custom("reserved"));
         }
         let Some(to_come) = self.to_come.checked_sub(1) else {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::num::NonZeroU128;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+#[cfg(feature = "uuid")]
 use uuid::Uuid;
 
 /// Names a message among all messages of all processes. Shown as a UUID.
@@ -100,12 +101,14 @@ impl MessageId {
     }
 }
 
+#[cfg(feature = "uuid")]
 impl From<MessageId> for Uuid {
     fn from(id: MessageId) -> Self {
         Self::from_u128(id.as_u128())
     }
 }
 
+#[cfg(feature = "uuid")]
 impl TryFrom<Uuid> for MessageId {
     type Error = NilMessageId;
 
@@ -116,7 +119,10 @@ impl TryFrom<Uuid> for MessageId {
 
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&Uuid::from(*self), f)
+        let bits = self.as_u128();
+        let part = |shift: u32| (bits >> shift) as u16;
+        let (high, low) = ((bits >> 96) as u32, bits as u64 & 0xFFFF_FFFF_FFFF);
+        write!(f, "{high:08x}-{:04x}-{:04x}-{:04x}-{low:012x}", part(80), part(64), part(48))
     }
 }
 
@@ -189,8 +195,9 @@ fn process_bits() -> u64 {
     if known != 0 {
         return known;
     }
-    // A random UUID is never zero: its version and variant are set.
-    let drawn = Uuid::new_v4().as_u64_pair().0;
+    let random = getrandom::u64().expect("the operating system provides random bytes");
+    // Never 0, which means "not drawn". `v8` overwrites this bit with the version.
+    let drawn = random | 0x8000;
     #[cfg(unix)]
     fork::forget_in_children();
     match PROCESS.compare_exchange(0, drawn, Ordering::Relaxed, Ordering::Relaxed) {
@@ -227,7 +234,7 @@ mod fork {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "uuid"))]
 mod tests {
     use std::collections::HashSet;
 

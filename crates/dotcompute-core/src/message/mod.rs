@@ -76,30 +76,40 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-#[doc(hidden)]
-pub mod array;
 mod builtin;
-mod bytes;
+#[cfg(feature = "encode")]
 mod decode;
+#[cfg(feature = "encode")]
 mod encode;
+#[cfg(feature = "encode")]
 mod error;
 mod header;
 mod id;
+#[cfg(feature = "encode")]
 mod id_serde;
-mod name;
+#[cfg(feature = "encode")]
+mod keys;
 mod priority;
 pub mod record;
-mod scan;
+mod record_bytes;
+#[cfg(feature = "encode")]
+mod scanner;
+#[cfg(feature = "encode")]
+#[doc(hidden)]
+pub mod serde_array;
+mod type_name;
 
 /// Makes a struct or an enum a message: see [Deriving](self#deriving).
-pub use dotcompute_macros::Message;
+pub use dotcompute_macros::CoreMessage as Message;
 
+#[cfg(feature = "encode")]
 pub use encode::Encode;
+#[cfg(feature = "encode")]
 pub use error::{DecodeError, DecodeErrorKind, EncodeError};
 pub use header::MessageHeader;
 pub use id::{MessageId, NilMessageId};
-pub use name::MessageTypeId;
 pub use priority::Priority;
+pub use type_name::MessageTypeId;
 
 /// A value that ring kernels receive and send.
 ///
@@ -127,10 +137,14 @@ pub trait Message: Send + 'static {
 /// What the derive macro's output names. Not for people.
 #[doc(hidden)]
 pub mod __private {
+    /// The derive for users of the crate `dotcompute`.
+    pub use dotcompute_macros::Message;
+    #[cfg(feature = "encode")]
     pub use serde;
 
-    pub use super::array;
-    pub use super::name::TypeName;
+    #[cfg(feature = "encode")]
+    pub use super::serde_array;
+    pub use super::type_name::TypeName;
 
     /// Fails to compile, at the caller, where a record's field has no bytes.
     #[track_caller]

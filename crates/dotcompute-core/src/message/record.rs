@@ -36,7 +36,7 @@ use std::fmt::Write as _;
 
 pub use dotcompute_ring::record::{Record, bytes_of, from_bytes};
 
-pub use super::bytes::RecordBytes;
+pub use super::record_bytes::RecordBytes;
 
 use super::Message;
 

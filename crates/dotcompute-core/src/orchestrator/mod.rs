@@ -31,31 +31,20 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::accelerator::Properties;
-
 mod argument;
-mod cpu;
+mod cpu_launcher;
 mod error;
-mod geometry;
 mod history;
+mod launch_geometry;
+mod launcher;
 
 pub use argument::{Argument, ArgumentError, Arguments, BoundArgument, BoundBuffer, BoundValue, Element};
-pub use cpu::{CpuKernel, CpuLauncher};
+pub use cpu_launcher::{CpuKernel, CpuLauncher};
 pub use error::{KernelLaunchError, OrchestratorError};
-pub use geometry::Geometry;
 use history::History;
 pub use history::Launch;
-
-/// Where a kernel came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Origin {
-    /// It was there under its name already.
-    Registered,
-    /// It had been compiled by an earlier process, and was kept on disk.
-    DiskCache,
-    /// It was compiled.
-    Compiled,
-}
+pub use launch_geometry::Geometry;
+pub use launcher::{Launcher, Origin};
 
 /// What compiling came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,43 +53,6 @@ pub struct Compilation {
     pub origin: Origin,
     /// How long it took to have it.
     pub elapsed: Duration,
-}
-
-/// What an orchestrator needs of a device. It makes kernels and runs them; names, arguments, timing and history are not its concern.
-pub trait Launcher: Send + Sync {
-    /// What a kernel is made of.
-    type Source;
-    /// A kernel that can be launched.
-    type Kernel: Send + Sync;
-
-    /// The device.
-    fn properties(&self) -> &Properties;
-
-    /// Makes a kernel, which errors call `name`.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with it.
-    fn compile(
-        &self,
-        name: &str,
-        source: &Self::Source,
-    ) -> Result<(Self::Kernel, Origin), Box<dyn std::error::Error + Send + Sync>>;
-
-    /// Whether it is just this that the kernel was made of.
-    fn is_built_from(&self, kernel: &Self::Kernel, source: &Self::Source) -> bool;
-
-    /// Runs the kernel, and returns when it has run and how long it took. The buffers are of this device, and up to date there.
-    ///
-    /// # Errors
-    ///
-    /// [`KernelLaunchError`].
-    fn launch(
-        &self,
-        kernel: &Self::Kernel,
-        geometry: Geometry,
-        arguments: Vec<BoundArgument<'_>>,
-    ) -> Result<Duration, KernelLaunchError>;
 }
 
 /// Compiles, keeps and runs one-shot kernels on one device. Any number of threads may use it.

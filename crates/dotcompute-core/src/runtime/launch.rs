@@ -1,26 +1,30 @@
 //! Launching: taking the name, the rings, and the place to run.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use dotcompute_ring::fence::Fence;
 use dotcompute_ring::mailbox;
 
 use super::Runtime;
-use crate::attendant::{self, Attendant};
 use crate::backend::device_port::DevicePort;
 use crate::backend::{Backend, BackendError, BackendKind, LaunchPlan, Program, Residency, Resident};
+use crate::cell::any_kernel::AnyKernel;
+use crate::cell::kernel_cell::{Core, Unregister};
+use crate::cell::typed_cell::{NewShared, Shared};
 use crate::device::DeviceKernel;
-use crate::driver::HandlerDriver;
+use crate::device::device_proxy::{self, Attendant};
+use crate::envelope::Received;
 use crate::error::{HandlerResult, LaunchError, panic_text};
 use crate::handle::KernelHandle;
-use crate::intake::Intake;
 use crate::kernel::RingKernel;
+use crate::kernel::handler_driver::HandlerDriver;
+use crate::kernel::inbox::Intake;
+use crate::kernel::loop_driver::{LoopDriver, LoopFactory};
+use crate::kernel::loops::LoopContext;
 use crate::lifecycle::State;
-use crate::loops::{LoopContext, LoopDriver, LoopFactory};
 use crate::message::Message;
 use crate::message::record::DeviceRecord;
 use crate::options::{Backpressure, KernelOptions, Placement};
-use crate::shared::{AnyKernel, Core, NewShared, Shared};
 
 impl Runtime {
     /// Launches a ring kernel with default options; see [`launch_with`](Self::launch_with).
@@ -190,14 +194,14 @@ impl Runtime {
             Placement::Dedicated | Placement::Pinned(_) => Fence::Asymmetric,
         };
         let mailbox = mailbox::Options { capacity: options.capacity, overflow, fence };
-        mailbox::check_capacity::<crate::envelope::Received<O>>(options.output_capacity)
+        mailbox::check_capacity::<Received<O>>(options.output_capacity)
             .map_err(|source| LaunchError::Capacity { kernel: Arc::clone(&name), ring: "output", source })?;
         let core = Core::new(
             Arc::clone(&name),
             (I::TYPE_NAME, O::TYPE_NAME),
             options,
             Arc::clone(&self.dead_letters),
-            Arc::downgrade(&self.registry),
+            Arc::downgrade(&self.registry) as Weak<dyn Unregister>,
         );
         let (shared, receiver) = Shared::new(core, mailbox).map_err(|source| LaunchError::Capacity {
             kernel: name,
@@ -223,7 +227,7 @@ impl Runtime {
         options: KernelOptions,
         kernel: DeviceKernel<I, O>,
     ) -> Result<KernelHandle<I, O>, LaunchError> {
-        let after_fault = attendant::after_fault(options.supervision);
+        let after_fault = device_proxy::after_fault(options.supervision);
         let (shared, receiver) = self.reserve::<I, O>(name, options)?;
         // Made now, so that giving up from here on ends the ring kernel.
         let intake = Intake::new(Arc::clone(&shared), receiver);

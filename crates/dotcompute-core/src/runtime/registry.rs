@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::cell::any_kernel::AnyKernel;
+use crate::cell::kernel_cell::{Core, Unregister};
 use crate::error::LaunchError;
-use crate::shared::{AnyKernel, Core};
 
 /// The names in use.
 #[derive(Default)]
@@ -37,14 +38,6 @@ impl Registry {
         Ok(())
     }
 
-    /// Frees the name of a ring kernel that has ended, unless another has taken it over.
-    pub(crate) fn forget(&self, core: &Core) {
-        let mut kernels = self.lock();
-        if kernels.get(&core.name).is_some_and(|holder| std::ptr::eq(holder.core(), core)) {
-            kernels.remove(&core.name);
-        }
-    }
-
     pub(super) fn all(&self) -> Vec<Arc<dyn AnyKernel>> {
         self.lock().values().cloned().collect()
     }
@@ -52,6 +45,15 @@ impl Registry {
     pub(super) fn close(&self) -> Vec<Arc<dyn AnyKernel>> {
         self.closed.store(true, Ordering::Release);
         self.all()
+    }
+}
+
+impl Unregister for Registry {
+    fn unregister(&self, core: &Core) {
+        let mut kernels = self.lock();
+        if kernels.get(&core.name).is_some_and(|holder| std::ptr::eq(holder.core(), core)) {
+            kernels.remove(&core.name);
+        }
     }
 }
 

@@ -20,6 +20,8 @@
 //! - The watchdog checks heartbeats and each ring kernel's stream; a context error fails every ring kernel in that context.
 
 mod accelerators;
+#[doc(hidden)]
+pub mod baseline;
 mod buffers;
 mod deferred_free;
 mod device_allocation;
@@ -27,8 +29,6 @@ mod error;
 mod function;
 mod one_shot;
 mod pinned_memory;
-#[doc(hidden)]
-pub mod plain;
 mod process_device;
 mod resident_grid;
 mod stream;

@@ -38,8 +38,8 @@ impl<T> ClaimedWrite<'_, T> {
         if self.is_empty() {
             return Err(value);
         }
-        self.next_place(|place| {
-            place.write(value);
+        self.next_slot(|storage| {
+            storage.write(value);
         });
         self.written += 1;
         Ok(())
@@ -53,8 +53,8 @@ impl<T> ClaimedWrite<'_, T> {
         let mut values = values.into_iter();
         while self.written < self.claimed {
             let Some(value) = values.next() else { break };
-            self.next_place(|place| {
-                place.write(value);
+            self.next_slot(|storage| {
+                storage.write(value);
             });
             // After the value is there, and one by one: should the iterator panic, what was written is dropped, and only that.
             self.written += 1;
@@ -84,19 +84,19 @@ impl<T> ClaimedWrite<'_, T> {
         if self.is_empty() {
             return None;
         }
-        let result = self.next_place(write);
+        let result = self.next_slot(write);
         self.written += 1;
         Some(result)
     }
 
     #[inline]
-    fn next_place<R>(&mut self, write: impl FnOnce(&mut MaybeUninit<T>) -> R) -> R {
-        let ticket = self.producer.tail + self.written;
-        self.producer.fetch_ahead(ticket);
-        let slot = self.producer.view.slot(ticket);
-        slot.value.with_mut(|place| {
+    fn next_slot<R>(&mut self, write: impl FnOnce(&mut MaybeUninit<T>) -> R) -> R {
+        let index = self.producer.tail + self.written;
+        self.producer.prefetch_ahead(index);
+        let slot = self.producer.ring_ref.slot(index);
+        slot.value.with_mut(|storage| {
             // SAFETY: as in `try_push`: the claim found room for this ticket, and has the one producer by `&mut`.
-            write(unsafe { &mut *place })
+            write(unsafe { &mut *storage })
         })
     }
 
@@ -115,9 +115,9 @@ impl<T> Drop for ClaimedWrite<'_, T> {
         // After a commit `written` is zero.
         while core::mem::needs_drop::<T>() && self.written > 0 {
             self.written -= 1;
-            self.next_place(|place| {
+            self.next_slot(|storage| {
                 // SAFETY: the place was written, is not published, and with the count taken back is nobody's.
-                unsafe { place.assume_init_drop() };
+                unsafe { storage.assume_init_drop() };
             });
         }
     }
@@ -129,18 +129,18 @@ impl<T> Drop for ClaimedWrite<'_, T> {
 pub struct ClaimedRead<'a, T> {
     pub(super) consumer: &'a mut Consumer<T>,
     /// Ready slots from its head on.
-    pub(super) left: u64,
+    pub(super) remaining: u64,
 }
 
 impl<T> ClaimedRead<'_, T> {
     /// Looks at the values that have not been taken yet, oldest first.
     #[inline]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &T> {
-        let Consumer { view, head, .. } = &*self.consumer;
-        (0..self.left as usize).map(move |index| {
+        let Consumer { ring_ref, head, .. } = &*self.consumer;
+        (0..self.remaining as usize).map(move |index| {
             // SAFETY: these slots are ready, and nobody touches their values while the consumer, which `self` has by `&mut`, does not
             // move on; that takes `&mut self`.
-            view.slot(head + index as u64).value.with(|place| unsafe { (*place).assume_init_ref() })
+            ring_ref.slot(head + index as u64).value.with(|storage| unsafe { (*storage).assume_init_ref() })
         })
     }
 
@@ -156,14 +156,14 @@ impl<T> Iterator for ClaimedRead<'_, T> {
 
     #[inline]
     fn next(&mut self) -> Option<T> {
-        self.left = self.left.checked_sub(1)?;
-        // SAFETY: `left` counts ready slots from `head` on, and this was one of them.
+        self.remaining = self.remaining.checked_sub(1)?;
+        // SAFETY: `remaining` counts ready slots from `head` on, and this was one of them.
         Some(unsafe { self.consumer.read_next() })
     }
 
     #[inline]
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.left as usize, Some(self.left as usize))
+        (self.remaining as usize, Some(self.remaining as usize))
     }
 }
 
@@ -172,6 +172,6 @@ impl<T> ExactSizeIterator for ClaimedRead<'_, T> {}
 impl<T> Drop for ClaimedRead<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        self.consumer.give_back();
+        self.consumer.release_slots();
     }
 }

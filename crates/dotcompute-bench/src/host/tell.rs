@@ -1,0 +1,23 @@
+//! The host bench of one-way messages.
+
+use crate::bench::{Bench, Subject};
+use crate::subjects::{crossbeam, dotcompute, kameo, ractor, rtrb, tokio};
+
+pub fn bench() -> Bench {
+    Bench {
+        name: "tell",
+        unit: "M/s",
+        about: "one producer thread, one handler on another; until all are handled; rtrb is the bare stream, for \
+                scale; ractor's mailbox has no bound, so its producer never waits",
+        turns: 3,
+        subjects: vec![
+            Subject::new("dotcompute", dotcompute::tell),
+            Subject::new("dotcompute-no-telemetry", dotcompute::tell_without_telemetry),
+            Subject::new("rtrb", rtrb::tell),
+            Subject::new("crossbeam", crossbeam::tell),
+            Subject::new("tokio", tokio::tell),
+            Subject::new("kameo", kameo::tell),
+            Subject::new("ractor", ractor::tell),
+        ],
+    }
+}

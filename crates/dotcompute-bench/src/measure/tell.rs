@@ -1,0 +1,24 @@
+//! Telling: one producer, one handler that counts, until everything is handled.
+
+use crate::clock::Clock;
+use crate::config::BenchConfig;
+use crate::error::BenchError;
+use crate::measurement::Sample;
+use crate::payload::Tally;
+
+/// The sample of a producer that began at `begun` and knows by `tally` that all its messages are handled.
+///
+/// # Errors
+///
+/// When the handler has counted something else than was told.
+pub fn sample(
+    subject: &'static str,
+    config: &BenchConfig,
+    begun: u64,
+    tally: Tally,
+) -> Result<Sample, BenchError> {
+    let clock: &Clock = &config.clock;
+    let seconds = clock.seconds_since(begun);
+    tally.check(subject, config.tells)?;
+    Ok(Sample::plain(config.tells as f64 / seconds / 1e6))
+}
