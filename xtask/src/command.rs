@@ -3,31 +3,35 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, Read};
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Why a step failed, in words that say which command to run by hand.
+/// Why a step failed. The text names the command to run by hand.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     #[error("cannot start `{command}`: {source}; is the program installed and on PATH?")]
     Start { command: String, source: io::Error },
     #[error("`{command}` failed ({status}); run it alone from {directory} to see why")]
     Status { command: String, status: String, directory: PathBuf },
-    #[error("`{command}` had not ended after {limit:?} and was killed; run it alone from {directory}")]
+    #[error("`{command}` did not end within {limit:?} and was killed; run it alone from {directory}")]
     TimedOut { command: String, limit: Duration, directory: PathBuf },
-    #[error("`{command}` printed something other than was agreed: {problem}")]
+    #[error("`{command}` printed unexpected output: {problem}")]
     Output { command: String, problem: String },
     #[error("{doing}: {source}")]
     Io { doing: String, source: io::Error },
     #[error("ThreadSanitizer reported {count} races with device code; all of its reports are in {log}")]
     Races { count: usize, log: PathBuf },
-    #[error("device code with a seeded fault ({fault}) gave no report: ThreadSanitizer sees nothing here")]
-    Blind { fault: &'static str },
-    #[error("{folder} has {bytes} bytes, and {most} is the most that is sent; leave something out")]
-    TooLarge { folder: PathBuf, bytes: u64, most: u64 },
-    #[error("the wheel {wheel} is not one to publish: {problem}")]
+    #[error(
+        "ThreadSanitizer did not report the seeded fault ({fault}); its results for device code are not reliable here"
+    )]
+    SeededFaultMissed { fault: &'static str },
+    #[error("the bundle {folder} has {bytes} bytes, more than the limit of {max}; leave something out")]
+    TooLarge { folder: PathBuf, bytes: u64, max: u64 },
+    #[error("the wheel {wheel} cannot be published: {problem}")]
     Wheel { wheel: PathBuf, problem: String },
     #[error("parsing {}: {problem}", file.display())]
     Syntax { file: PathBuf, problem: String },
@@ -38,17 +42,20 @@ pub enum Failure {
     Circles { count: usize },
     #[error("{count} retired words (listed above); use the terms of {list}")]
     Vocabulary { count: usize, list: &'static str },
-    #[error("the workspace lacks {0}")]
+    #[error("the workspace has no {0}")]
     Missing(String),
 }
 
 impl Failure {
-    /// An input/output error, with what was being done to what.
+    /// Describes an I/O error by what was being done.
     pub fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Failure {
         let doing = doing.into();
         move |source| Failure::Io { doing, source }
     }
 }
+
+/// How long each command took, until [`Invocation::take_durations`] reads it.
+static DURATIONS: Mutex<Vec<(String, Duration)>> = Mutex::new(Vec::new());
 
 /// A program with its arguments, changed environment and directory. `Display` gives a line that a shell accepts.
 #[derive(Clone, Debug)]
@@ -96,13 +103,13 @@ impl Invocation {
         self
     }
 
-    /// Kills the program after `limit`. For programs of ours only: what they start would outlive them.
+    /// Kills the program after `limit`. Not for programs that start others: those would keep running.
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = Some(limit);
         self
     }
 
-    /// Runs it with this process's output.
+    /// Runs it with this process's output, and records its duration for [`take_durations`].
     ///
     /// # Errors
     ///
@@ -122,7 +129,7 @@ impl Invocation {
         let root = root.as_ref();
         let mut child = self.start(root, Stdio::piped())?;
         let mut pipe = child.stdout.take().ok_or_else(|| Failure::Missing("the child's output".into()))?;
-        // Read beside the wait: a child that fills the pipe would otherwise never end.
+        // A thread reads while this one waits: a child that fills the pipe would otherwise block.
         let reader = thread::spawn(move || {
             let mut text = String::new();
             pipe.read_to_string(&mut text).map(|_| text)
@@ -131,6 +138,11 @@ impl Invocation {
         let text = reader.join().unwrap_or_else(|_| Err(io::Error::other("the reading thread panicked")));
         finished?;
         text.map_err(|error| Failure::Output { command: self.to_string(), problem: error.to_string() })
+    }
+
+    /// How long the commands since the last call took, in order.
+    pub fn take_durations() -> Vec<(String, Duration)> {
+        mem::take(&mut *DURATIONS.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn start(&self, root: &Path, stdout: Stdio) -> Result<Child, Failure> {
@@ -145,6 +157,13 @@ impl Invocation {
     }
 
     fn finish(&self, root: &Path, child: &mut Child) -> Result<(), Failure> {
+        let started = Instant::now();
+        let ended = self.wait(root, child);
+        DURATIONS.lock().unwrap_or_else(PoisonError::into_inner).push((self.to_string(), started.elapsed()));
+        ended
+    }
+
+    fn wait(&self, root: &Path, child: &mut Child) -> Result<(), Failure> {
         let waiting = || format!("waiting for `{self}`");
         let status = match self.limit {
             None => child.wait().map_err(Failure::io(waiting()))?,
@@ -189,7 +208,7 @@ impl fmt::Display for Invocation {
     }
 }
 
-/// The word as a POSIX shell would need it.
+/// Quotes a word for a POSIX shell.
 fn quoted(word: &OsStr) -> String {
     let word = word.to_string_lossy();
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@".contains(c);

@@ -1,4 +1,4 @@
-//! What cargo knows of the workspace: where it is, which targets it has, what a build made.
+//! The workspace as cargo describes it: its root, its targets, the programs of a build.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -73,7 +73,7 @@ impl Workspace {
         Ok(sources)
     }
 
-    /// Runs a build and returns the programs it made or found up to date, as `(target name, path)`.
+    /// Runs a build and returns its programs, rebuilt or up to date, as `(target name, path)`.
     ///
     /// # Errors
     ///
@@ -95,7 +95,7 @@ impl Workspace {
     ///
     /// # Errors
     ///
-    /// As [`Workspace::build_executables`], and when the build made no such program.
+    /// As [`Workspace::build_executables`], and when the build has no such program.
     pub fn build_executable(&self, build: &Invocation, name: &str) -> Result<PathBuf, Failure> {
         let programs = self.build_executables(build)?;
         let found = programs.into_iter().find(|(target, _)| target == name);

@@ -1,4 +1,4 @@
-//! Fault.
+//! Faults: which message was not handled, and why.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,24 +9,24 @@ use thiserror::Error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reason {
-    /// The handler panicked on it.
+    /// The handler panicked.
     HandlerPanicked,
-    /// The handler returned an error for it.
+    /// The handler returned an error.
     HandlerErrored,
     /// It was queued when its ring kernel failed.
     KernelFailed,
     /// It was queued when its ring kernel was aborted.
     Aborted,
-    /// It was queued when a loop returned of its own accord.
+    /// It was queued when the loop of its ring kernel returned without being told to.
     LoopEnded,
-    /// It made room for a newer message (`Backpressure::DropOldest`).
+    /// It was dropped as the oldest message of a full mailbox (`Backpressure::DropOldest`).
     Evicted,
-    /// A ring kernel sent it on, and whoever should take it had ended or was full.
+    /// It was an output whose destination had ended or was full.
     Undelivered,
 }
 
 impl Reason {
-    /// All reasons, in the order their counters are kept.
+    /// All reasons, in the order of their counters.
     pub const ALL: [Self; 7] = [
         Self::HandlerPanicked,
         Self::HandlerErrored,
@@ -46,13 +46,13 @@ impl fmt::Display for Reason {
             Self::KernelFailed => "the ring kernel failed while the message was queued",
             Self::Aborted => "the ring kernel was aborted while the message was queued",
             Self::LoopEnded => "the ring kernel's loop returned while the message was queued",
-            Self::Evicted => "a newer message took its place in a full ring",
-            Self::Undelivered => "the receiver of this output had ended or was full",
+            Self::Evicted => "the mailbox was full and dropped its oldest message",
+            Self::Undelivered => "the destination of this output had ended or was full",
         })
     }
 }
 
-/// A message that a ring kernel did not handle, and why. This is what an asker gets instead of an answer.
+/// A message that a ring kernel did not handle, and the reason. Completes the caller's request in place of a reply.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("ring kernel `{kernel}` did not handle a `{message_type}`: {reason}{}{cause}", if .cause.is_empty() { "" } else { ": " })]
 pub struct Fault {
@@ -62,6 +62,6 @@ pub struct Fault {
     pub message_type: &'static str,
     /// The kind of cause.
     pub reason: Reason,
-    /// The panic text or the error's own text, with its sources; empty where the reason says it all.
+    /// The panic text, or the error text with its sources. Empty if the reason is sufficient.
     pub cause: String,
 }

@@ -130,7 +130,7 @@ fn threads_take_a_message_each() {
     watchdog!();
     const TEXT: &str = r#"
         extern "C" __device__ int32_t handle(Ctx *ctx, Number *state, const Number *message, Number *reply) {
-            dc::take_number(reinterpret_cast<dc::u64 *>(&state->value));
+            dc::fetch_add_relaxed(reinterpret_cast<dc::u64 *>(&state->value));
             if (message->value % 10 == 3) return static_cast<int32_t>(message->value);
             reply->value = message->value * message->value;
             ctx->reply(reply);
@@ -331,7 +331,7 @@ fn a_handler_that_never_returns_is_an_error_in_time() {
     let kernel = launch(&runtime, "loop", text());
     kernel.ask(number(1)).unwrap();
     let AskError::Failed(fault) = kernel.ask(number(13)).unwrap_err() else { panic!() };
-    assert!(fault.cause.contains("has not beaten") && fault.cause.contains("message number 1"), "{fault}");
+    assert!(fault.cause.contains("no heartbeat for") && fault.cause.contains("message number 1"), "{fault}");
     assert_eq!(kernel.wait_ended(TIMEOUT), State::Failed);
     // The device and the name stay usable.
     let again = launch(&runtime, "loop", text());
@@ -395,12 +395,12 @@ fn a_launch_that_does_not_fit_is_an_error_with_what_would_fit() {
     let cases = [
         (text().shape(Shape::Block { threads: 0 }), "1 to 1024"),
         (text().shape(Shape::Block { threads: 2000 }), "2000 threads"),
-        (text().shape(Shape::Grid { blocks: 0, threads: 1 }), "no blocks"),
-        (text().shape(Shape::Grid { blocks: 4, threads: 1 }), "takes 4 blocks, and 3 of the device's 3"),
-        (text().shape(Shape::Thread { threads: 32 }).queue_capacity(8), "queue of 8"),
+        (text().shape(Shape::Grid { blocks: 0, threads: 1 }), "0 blocks"),
+        (text().shape(Shape::Grid { blocks: 4, threads: 1 }), "needs 4 blocks, but 3 of the device's 3"),
+        (text().shape(Shape::Thread { threads: 32 }).queue_capacity(8), "queue has 8 slots"),
         (text().queue_capacity(0), "rings"),
-        (text().state_bytes(vec![0; 8], 3), "aligned to 3"),
-        (huge.state_size(1 << 55), "its state has 36028797018963968 bytes, more than this machine gives"),
+        (text().state_bytes(vec![0; 8], 3), "an alignment of 3"),
+        (huge.state_size(1 << 55), "its state has 36028797018963968 bytes, more than the host can allocate"),
         (text().entry("no name"), "`no name`"),
         (text().entry("missing"), "missing"),
     ];
@@ -464,7 +464,7 @@ fn a_kernel_that_does_not_quiesce_in_time_is_named_and_continues() {
     slow.tell(number(400_000_000)).unwrap();
     slow.receive_timeout(TIMEOUT).unwrap();
     let error = runtime.quiesced(Duration::from_millis(20), || unreachable!()).unwrap_err().to_string();
-    assert!(error.contains("slow had not come to a message boundary"), "{error}");
+    assert!(error.contains("slow did not reach a message boundary"), "{error}");
     slow.tell(number(0)).unwrap();
     slow.receive_timeout(TIMEOUT).unwrap();
     assert_eq!(runtime.quiesced(TIMEOUT, || 7).unwrap(), 7);

@@ -181,10 +181,7 @@ fn a_kernel_that_does_not_compile_or_launch_is_an_error() {
         Argument::value(1_u64),
     ];
     let problem = launch(Geometry::linear(1, 1), arguments).to_string();
-    assert_eq!(
-        problem,
-        "argument 0: the kernel takes a parameter of 4 bytes, and was given a value of f64, which takes 8"
-    );
+    assert_eq!(problem, "argument 0: expected a parameter of 4 bytes, got a value of f64, which takes 8");
     let problem = launch(Geometry::linear(1, 4096), vec![]).to_string();
     assert!(problem.contains("a block of [4096, 1, 1]"), "{problem}");
     let problem = launch(Geometry::new([1, 1 << 20, 1], [1; 3]), vec![]).to_string();

@@ -12,7 +12,7 @@ pub fn message_module(published: &str) -> Result<TokenStream> {
     Ok(path(&published.replace('-', "_")))
 }
 
-/// Returns the path of the `message` module in the crate that the user depends on, under the name that the user's Cargo.toml gives it.
+/// Returns the path of the `message` module in the crate that the user depends on, under its name in the user's Cargo.toml.
 #[cfg(feature = "renamed-crate")]
 pub fn message_module(_published: &str) -> Result<TokenStream> {
     use proc_macro_crate::{FoundCrate, crate_name};

@@ -1,18 +1,26 @@
-//! A way back for one answer: request and response in one hand-over of a cache line, with no allocation and no reference count.
+//! One-shot reply channel with a reusable slot. A reply costs one cache-line transfer, no allocation and no reference count.
 //!
-//! A [`ReplySlot`] belongs to the asker and is used for one question after another. Arming it gives the [`ReplySender`] that travels with
-//! the question. Both are a pointer to one cell, whose state word says who may touch what:
+//! A [`ReplySlot`] belongs to the caller and is used for one request after another. Arming it returns the [`ReplySender`] that travels with
+//! the request. Both point to one cell. The cell's state word holds one of seven values; its other bits are zero. It says which side may
+//! access the value and the waker:
 //!
-//! | state | value | waker | left by |
-//! | --- | --- | --- | --- |
-//! | idle | nobody | asker | asker: arms |
-//! | armed | replier | asker | replier: answers; asker: registers a waker or abandons |
-//! | waker | replier | nobody | replier: locks; asker: takes it back or abandons |
-//! | locked | replier | replier | replier: answers; asker: abandons |
-//! | answered, dropped | asker | asker | asker: takes |
-//! | abandoned | replier | replier | replier: frees the cell |
+//! | state | value | access to the value | access to the waker | left by |
+//! | --- | --- | --- | --- | --- |
+//! | idle | 0 | none | caller | caller: arms |
+//! | armed | 1 | sender | caller | sender: completes; caller: registers a waker or abandons |
+//! | waker | 2 | sender | none | sender: locks; caller: takes the waker back or abandons |
+//! | locked | 3 | sender | sender | sender: completes; caller: abandons |
+//! | replied, dropped | 4, 5 | caller | caller | caller: takes |
+//! | abandoned | 6 | sender | sender | sender: frees the cell |
 //!
-//! The replier answers with one compare-exchange and never touches the cell after it; whoever leaves last frees it.
+//! | transition | ordering | pair |
+//! | --- | --- | --- |
+//! | to replied or dropped | release | acquire in `try_take` and `abandon`: `SYNC POINT: reply complete` |
+//! | armed to waker | release | acquire of waker to locked: `SYNC POINT: reply waker` |
+//! | to abandoned | AcqRel | acquire load and AcqRel swap in the sender: `SYNC POINT: reply abandon` |
+//!
+//! The reply sender completes with one compare-exchange and does not touch the cell afterwards. If the caller has abandoned the cell, the
+//! sender frees it; otherwise the reply slot does.
 //!
 //! ```
 //! use dotcompute_ring::reply::ReplySlot;
@@ -45,7 +53,7 @@ const REPLIED: u32 = 4;
 const DROPPED: u32 = 5;
 const ABANDONED: u32 = 6;
 
-/// The state comes first and the waker last, so that state and a small answer share a line.
+/// The state comes first and the waker last, so that the state and a small reply share a cache line.
 #[repr(C, align(128))]
 struct Cell<T> {
     state: AtomicU32,
@@ -62,66 +70,68 @@ impl<T> Cell<T> {
         })))
     }
 
-    /// Frees a cell; its value, if any, has been taken out.
+    /// Frees a cell, whose value, if any, has been moved out.
     ///
     /// # Safety
     ///
-    /// The cell came from `allocate`, and the caller is the only one that still knows it.
+    /// The cell came from `allocate`, and no other end uses it any more.
     unsafe fn free(cell: NonNull<Self>) {
-        // SAFETY: by the contract above.
+        // SAFETY: by the contract of this function.
         drop(unsafe { Box::from_raw(cell.as_ptr()) });
     }
 }
 
-/// The replier went away without an answer.
+/// The sender was dropped without a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the question was dropped without an answer")]
+#[error("waiting for a reply: the request was dropped without one; check why its handler did not reply")]
 pub struct ReplyDropped;
 
-/// The asker's end.
+/// The caller's end.
 pub struct ReplySlot<T> {
-    /// Made at the first arming, and anew after one was abandoned.
+    /// Allocated at the first arming, and again after an abandoned request.
     cell: Option<NonNull<Cell<T>>>,
 }
 
-// SAFETY: the slot hands values of `T` from the replier's thread to the asker's, by the protocol above.
+// SAFETY: the slot moves a `T` from the sender's thread to the caller's, by the protocol of the state word.
 unsafe impl<T: Send> Send for ReplySlot<T> {}
-// SAFETY: through a shared slot only the state word, an atomic, can be looked at.
+// SAFETY: a shared reference to a slot gives access to the state word only, which is atomic.
 unsafe impl<T: Send> Sync for ReplySlot<T> {}
 
 impl<T> ReplySlot<T> {
-    /// An idle slot. Allocates nothing yet.
+    /// Creates an idle slot. Allocates nothing yet.
     #[must_use]
     pub const fn new() -> Self {
         Self { cell: None }
     }
 
-    /// Makes the way back for one answer. An answer that was not taken, or is still on its way, is given up.
+    /// Arms the slot for one request and returns its sender. Abandons a reply that is pending or was not taken.
     #[inline]
     pub fn arm(&mut self) -> ReplySender<T> {
         if let Some(cell) = self.cell {
-            // SAFETY: the asker has not abandoned the cell, so it is alive.
+            // SAFETY: the cell is alive, because only `abandon` gives it up, and that clears `self.cell`.
             if unsafe { cell.as_ref() }.state.load(Ordering::Relaxed) != IDLE {
                 self.abandon();
             }
         }
         let cell = *self.cell.get_or_insert_with(Cell::allocate);
-        // Relaxed: the replier gets to know the cell by whatever carries it, which publishes this store too.
-        // SAFETY: alive, as above, or just made.
+        // Relaxed: the request that carries the sender to another thread also publishes this store.
+        // SAFETY: the cell is alive, as above, or was just allocated.
         unsafe { cell.as_ref() }.state.store(ARMED, Ordering::Relaxed);
         ReplySender { cell }
     }
 
-    /// The answer, or that there will be none; `None` while it is open, or if nothing was asked.
+    /// Takes the reply, or the error that there will be none. `None` while the reply is pending, or if the slot is idle.
     #[inline]
     pub fn try_take(&mut self) -> Option<Result<T, ReplyDropped>> {
         let cell = self.cell?;
-        // SAFETY: not abandoned by the asker, so alive.
+        // SAFETY: the cell is alive, because only `abandon` gives it up, and that clears `self.cell`.
         let cell = unsafe { cell.as_ref() };
-        // Acquire: pairs with the replier's release, so that the value is seen.
+        // SYNC POINT: reply complete
+        // Acquire: pairs with the release in `ReplySender::complete` and the AcqRel in `complete_and_wake`; the value is visible.
         match cell.state.load(Ordering::Acquire) {
             REPLIED => {
-                // SAFETY: in the answered state the value is there and the asker's; leaving the state makes it unreachable.
+                // SAFETY: in the replied state the value is initialised and belongs to the caller. It is read once, because the next store
+                // leaves that state.
                 let value = cell.value.with(|value| unsafe { (*value).assume_init_read() });
                 cell.state.store(IDLE, Ordering::Relaxed);
                 Some(Ok(value))
@@ -134,51 +144,53 @@ impl<T> ReplySlot<T> {
         }
     }
 
-    /// As [`try_take`](Self::try_take), but arranges for the task to be woken by the answer.
+    /// Like [`try_take`](Self::try_take), but registers the task to be woken by the reply.
     ///
-    /// Stays pending if nothing was asked.
+    /// Stays pending if the slot is idle.
     pub fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, ReplyDropped>> {
         loop {
             if let Some(reply) = self.try_take() {
                 return Poll::Ready(reply);
             }
             let Some(cell) = self.cell else { return Poll::Pending };
-            // SAFETY: as in `try_take`.
+            // SAFETY: the cell is alive, as in `try_take`.
             let cell = unsafe { cell.as_ref() };
             match cell.state.load(Ordering::Relaxed) {
                 ARMED => {
                     cell.waker.with_mut(|waker| {
-                        // SAFETY: in the armed state the waker is the asker's.
+                        // SAFETY: in the armed state the waker belongs to the caller.
                         let waker = unsafe { &mut *waker };
                         if !waker.as_ref().is_some_and(|current| current.will_wake(cx.waker())) {
                             *waker = Some(cx.waker().clone());
                         }
                     });
-                    // Release: the replier that locks it sees the waker. If the answer came first, look again.
+                    // SYNC POINT: reply waker
+                    // Release: pairs with the acquire compare-exchange in `complete_and_wake`; publishes the waker. On failure the reply
+                    // came first: poll again.
                     if cell.state.compare_exchange(ARMED, WAKER, Ordering::Release, Ordering::Relaxed).is_ok()
                     {
                         return Poll::Pending;
                     }
                 }
-                // Taken back, to be replaced above. Relaxed: only the asker has written the waker so far.
+                // Takes the waker back; the next iteration replaces it. Relaxed: only the caller has written the waker so far.
                 WAKER => {
                     let _ = cell.state.compare_exchange(WAKER, ARMED, Ordering::Relaxed, Ordering::Relaxed);
                 }
-                // The replier is between two instructions of its answer, and wakes the task that was here last; this one may be another.
-                // Not waited for, since the replier may just have lost its core.
+                // The sender is completing, and wakes the task that registered last, which may be another one. Schedule another poll
+                // instead of spinning, because the sender may have been preempted.
                 LOCKED => {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
                 IDLE => return Poll::Pending,
-                // Answered or dropped since `try_take` looked.
+                // Replied or dropped since `try_take` polled.
                 _ => {}
             }
         }
     }
 
-    /// Waits for the answer on this thread. None when the deadline has passed first: the question is then still open, to be waited for
-    /// again or [abandoned](Self::abandon).
+    /// Blocks this thread until the reply arrives. `None` if the deadline passes first: the request stays pending, to be waited for again
+    /// or [abandoned](Self::abandon).
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -205,44 +217,48 @@ impl<T> ReplySlot<T> {
         })
     }
 
-    /// Gives up an answer that is still open. The replier finds out when it answers.
+    /// Abandons a pending reply. Its sender gets the value back when it replies.
     pub fn abandon(&mut self) {
         let Some(cell) = self.cell.take() else { return };
-        // SAFETY: as in `try_take`.
+        // SYNC POINT: reply abandon
+        // AcqRel: acquire pairs with the release of a completed reply; release publishes the caller's last accesses to the sender, which
+        // frees the cell.
+        // SAFETY: the cell is alive, as in `try_take`.
         let state = unsafe { cell.as_ref() }.state.swap(ABANDONED, Ordering::AcqRel);
         match state {
-            // Still open: the cell is the replier's now.
+            // Still pending: the sender owns the cell from now on.
             ARMED | WAKER | LOCKED => {}
             _ => {
                 if state == REPLIED {
-                    // SAFETY: answered: the value is there, and the asker's alone.
+                    // SAFETY: in the replied state the value is initialised and belongs to the caller.
                     unsafe { cell.as_ref() }.value.with_mut(|value| unsafe { (*value).assume_init_drop() });
                 }
-                // SAFETY: the replier is done with the cell (or there was none), so only the asker knows it.
+                // SAFETY: the sender has completed, or there was none, so no other end uses the cell.
                 unsafe { Cell::free(cell) };
             }
         }
     }
 
-    /// Whether a question is open.
+    /// Returns whether the slot is armed: a reply is pending or was not taken.
     #[must_use]
     pub fn is_armed(&self) -> bool {
-        // SAFETY: as in `try_take`.
+        // SAFETY: the cell is alive, as in `try_take`.
         self.cell.is_some_and(|cell| unsafe { cell.as_ref() }.state.load(Ordering::Relaxed) != IDLE)
     }
 
-    /// The slot as a pointer, to be kept where a type cannot; null if there is nothing to keep. An open question is given up.
+    /// Converts the slot to a pointer, for storage that has no type parameter. Null if there is no cell to keep. Abandons a pending
+    /// request.
     #[inline]
     #[must_use]
     pub fn into_raw(mut self) -> *mut () {
         if self.is_armed() {
             self.abandon();
         }
-        // Taken out, so that dropping `self` does nothing.
+        // Taken, so that dropping `self` does nothing.
         self.cell.take().map_or(core::ptr::null_mut(), |cell| cell.as_ptr().cast())
     }
 
-    /// The slot that was made a pointer.
+    /// Converts a pointer back to a slot.
     ///
     /// # Safety
     ///
@@ -294,7 +310,7 @@ mod tests {
     fn values_are_dropped_exactly_once_in_every_order() {
         let value = Arc::new(());
         let mut slot = ReplySlot::new();
-        // Answered and taken; answered and not taken; abandoned before the answer; armed again over an open question.
+        // Replied and taken; replied and not taken; abandoned before the reply; armed again while a reply is pending.
         slot.arm().send(Arc::clone(&value)).unwrap();
         drop(slot.try_take());
         slot.arm().send(Arc::clone(&value)).unwrap();
@@ -358,10 +374,14 @@ mod tests {
         sender.send(7).unwrap();
         assert_eq!((first.0.load(Ordering::Relaxed), second.0.load(Ordering::Relaxed)), (0, 1));
         assert_eq!(slot.try_take(), Some(Ok(7)));
-        assert_eq!((Arc::strong_count(&first), Arc::strong_count(&second)), (1, 1), "no waker is kept");
+        assert_eq!(
+            (Arc::strong_count(&first), Arc::strong_count(&second)),
+            (1, 1),
+            "the cell holds no waker"
+        );
     }
 
-    /// One slot, a replier on another thread that answers, drops, or finds the asker gone: every answer is for its own question.
+    /// One slot; the sender on another thread replies, is dropped, or finds the slot abandoned. Every reply belongs to its own request.
     #[test]
     fn replies_match_their_requests_under_every_strategy() {
         const ROUNDS: u64 = if cfg!(miri) { 60 } else { 30_000 };
@@ -373,7 +393,7 @@ mod tests {
                     if request % 5 == 0 {
                         drop(sender);
                     } else if let Err(back) = sender.send(Box::new(request)) {
-                        assert_eq!(*back, request, "an answer that nobody takes comes back whole");
+                        assert_eq!(*back, request, "an abandoned reply is returned whole");
                     }
                 }
             });

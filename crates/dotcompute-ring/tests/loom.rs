@@ -1,12 +1,11 @@
-//! Models of the rings, run through every order of their steps by `loom`:
+//! Loom models of the rings: `loom` explores every interleaving of their steps.
 //!
 //! ```text
 //! RUSTFLAGS="--cfg loom" cargo test -p dotcompute-ring --test loom --release
 //! ```
 //!
-//! A slot written while it is read shows as a concurrent access, a value never dropped as a leak, a lost wake-up as a deadlock.
-//! The ends are brought back to one thread before they are dropped: what orders their last steps is an `Arc` of `alloc`'s, which
-//! loom does not see.
+//! A slot written while it is read is reported as a concurrent access, a value never dropped as a leak, a lost wake-up as a deadlock. The
+//! models return both ends to one thread before dropping them, because an `Arc` of `alloc` orders the drops, and loom does not track it.
 #![cfg(loom)]
 
 use std::sync::Arc as StdArc;
@@ -20,14 +19,14 @@ use dotcompute_ring::mailbox::{self, Band, Options, Overflow, Receiver, Sender};
 use dotcompute_ring::wait_list::WaitToken;
 use dotcompute_ring::{PushError, mpsc, spsc};
 
-/// Three preemptions find every known mistake here; without a bound the larger models take hours.
+/// Three preemptions find every known bug here; without a bound the larger models take hours.
 fn model(run: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
     builder.check(run);
 }
 
-/// A value that loom misses if it is never dropped.
+/// A value that loom reports if it is never dropped.
 type Value = Track<u32>;
 
 fn value(number: u32) -> Value {
@@ -131,7 +130,7 @@ fn spsc_drops_remaining_values() {
     });
 }
 
-/// Pushes until it is taken or the ring is closed; whether it was taken.
+/// Pushes until the value is accepted or the ring is closed. Returns whether it was accepted.
 fn push_until_accepted(producer: &mpsc::Producer<Value>, number: u32) -> bool {
     let mut next = value(number);
     loop {
@@ -167,8 +166,8 @@ fn mpsc_gives_each_index_to_one_producer() {
     });
 }
 
-/// Two threads on one producer have its note on the consumer's place in common: who relies on what the other noted must also have
-/// the order that came with it, or it writes a slot that to its knowledge is still being read.
+/// Two threads that share a producer share its cached `head`. A thread that relies on the copy must also acquire the order that came with
+/// it; otherwise it writes a slot that the consumer may still be reading.
 #[test]
 fn mpsc_shares_a_producers_cached_head() {
     model(|| {
@@ -240,7 +239,7 @@ fn mailbox_drop_oldest_and_pop_return_every_value_once() {
     });
 }
 
-/// The first push into a band makes it, closing forbids making it: one of them wins, and both sides know which.
+/// The first push into a band initialises it, and closing forbids that. Exactly one of them succeeds, and both sides agree which.
 #[test]
 fn mailbox_closes_a_band_during_its_initialization() {
     model(|| {
@@ -276,7 +275,7 @@ fn waker() -> Waker {
     Waker::from(StdArc::new(Unpark(thread::current())))
 }
 
-/// Waits as a task does, asleep between polls.
+/// Waits as a task does, parked between polls.
 fn block_on<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
     let waker = waker();
     let mut cx = Context::from_waker(&waker);
@@ -336,7 +335,7 @@ fn mailbox_wakes_a_sender_that_waits_for_a_free_slot() {
     });
 }
 
-/// The sender sleeps although the ring is not full to the last slot any more: it is woken when half is free, and that comes.
+/// The sender parks although a slot is free again: the receiver wakes it once the band is half free.
 #[test]
 fn mailbox_wakes_a_sender_once_the_band_is_half_free() {
     model(|| {

@@ -1,11 +1,11 @@
-//! Models of waiting and replying, run through every order of their steps by `loom`:
+//! Loom models of waiting and replying: `loom` explores every interleaving of their steps.
 //!
 //! ```text
 //! RUSTFLAGS="--cfg loom" cargo test -p dotcompute-ring --test loom_waiting --release
 //! ```
 //!
-//! A lost wake-up shows as a deadlock, a race for a waker or a value as a concurrent access, a value never dropped as a leak.
-//! Under loom every fence is symmetric; the asymmetric one is tested on real threads, in `fence.rs`.
+//! A lost wake-up is reported as a deadlock, a race for a waker or a value as a concurrent access, a value never dropped as a leak. Under
+//! loom every fence is symmetric; `fence.rs` tests the asymmetric one on real threads.
 #![cfg(loom)]
 
 use std::sync::Arc as StdArc;
@@ -21,7 +21,7 @@ use dotcompute_ring::notifier::Notifier;
 use dotcompute_ring::reply::{ReplyDropped, ReplySlot};
 use dotcompute_ring::wait_list::{WaitList, WaitToken};
 
-/// Three preemptions find every known mistake here; without a bound the larger models take hours.
+/// Three preemptions find every known bug here; without a bound the larger models take hours.
 fn model(run: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
@@ -40,7 +40,7 @@ fn waker() -> Waker {
     Waker::from(StdArc::new(Unpark(thread::current())))
 }
 
-/// For a task that does not sleep. Unlike the others it may be woken at any time: in loom, unparking ends a `join` too.
+/// For a task that does not park. Unlike the other wakers it may be woken at any time: in loom, unparking also ends a `join`.
 struct NoopWake;
 
 impl Wake for NoopWake {
@@ -51,7 +51,8 @@ fn noop_waker() -> Waker {
     Waker::from(StdArc::new(NoopWake))
 }
 
-/// Something to wait for, and where to wait for it. The count is relaxed throughout: what orders it are the fences under test.
+/// A counter to wait for, and the notifier or wait list to wait on. The counter is relaxed throughout, because the fences under test order
+/// it.
 struct Event<L> {
     count: AtomicU32,
     wait_point: L,
@@ -146,7 +147,7 @@ fn notifier_wakes_the_waker_that_replaced_another() {
         let event = Event::new(Notifier::new(Fence::Symmetric));
         let notifier = Arc::clone(&event);
         thread::spawn(move || notifier.publish());
-        // The announcement of a poll whose task has moved since; the wake-up may go there only if the next look finds the event.
+        // Registered by a poll of a task that has moved since. It may receive the wake-up only if the next poll finds the event.
         let _ = event.wait_point.register(&noop_waker());
         event.wait(1);
     });
@@ -169,7 +170,7 @@ fn notifier_keeps_working_after_a_cancel() {
     });
 }
 
-/// Against the contract, and thus without a promise as to who is woken; but no data race either.
+/// Two waiters violate the contract, so which one is woken is unspecified; but there is no data race.
 #[test]
 fn notifier_survives_two_waiters() {
     model(|| {
@@ -216,10 +217,10 @@ fn wait_list_cancel_takes_no_wake_up_from_another() {
     });
 }
 
-/// Tracked by loom, so that a value lost or dropped twice is noticed.
+/// Tracked by loom, which reports a value that is lost or dropped twice.
 type Value = Track<u32>;
 
-/// Polls and sleeps, as an executor does.
+/// Polls and parks, as an executor does.
 fn wait(slot: &mut ReplySlot<Value>) -> Result<u32, ReplyDropped> {
     let waker = waker();
     loop {
@@ -227,12 +228,12 @@ fn wait(slot: &mut ReplySlot<Value>) -> Result<u32, ReplyDropped> {
             return reply.map(Track::into_inner);
         }
         thread::park();
-        // A poll may ask to be polled again; the other thread has to come to it.
+        // A poll may schedule another poll; the other thread must run in between.
         thread::yield_now();
     }
 }
 
-/// Looks and looks, as a spinning asker does.
+/// Polls continuously, as a spinning caller does.
 fn spin(slot: &mut ReplySlot<Value>) -> Result<u32, ReplyDropped> {
     loop {
         if let Some(reply) = slot.try_take() {
@@ -249,7 +250,7 @@ fn reply_reaches_a_spinning_and_a_parked_caller_and_the_slot_is_reused() {
         let first = slot.arm();
         let sender = thread::spawn(move || assert!(first.send(Track::new(1)).is_ok()));
         assert_eq!(spin(&mut slot), Ok(1));
-        // The first replier may not have returned yet; it must not touch the cell any more.
+        // The first sender may not have returned yet; it must not touch the cell any more.
         let second = slot.arm();
         let other = thread::spawn(move || assert!(second.send(Track::new(2)).is_ok()));
         assert_eq!(wait(&mut slot), Ok(2));
@@ -277,10 +278,10 @@ fn reply_races_with_an_abandoning_caller() {
     model(|| {
         let mut slot = ReplySlot::new();
         let sender = slot.arm();
-        // Err: abandoned first, and the value comes back. Ok: answered first, and the slot drops it.
+        // Err: abandoned first, and the value is returned. Ok: replied first, and the slot drops the value.
         let thread = thread::spawn(move || drop(sender.send(Track::new(1))));
         slot.abandon();
-        // With a fresh cell, whatever the old one's replier does.
+        // Uses a new cell, regardless of what the sender of the old one does.
         slot.arm().send(Track::new(2)).ok().unwrap();
         assert_eq!(spin(&mut slot), Ok(2));
         thread.join().unwrap();

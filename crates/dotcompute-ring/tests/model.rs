@@ -1,4 +1,4 @@
-//! The rings against a `VecDeque`: whatever is done in whatever order, both say the same, and no value is leaked or dropped twice.
+//! Model tests of the rings against a `VecDeque`: any sequence of operations has the same results, and no value is leaked or dropped twice.
 #![cfg(not(loom))]
 
 use std::cell::Cell;
@@ -12,13 +12,13 @@ use dotcompute_ring::{PushError, mpsc, spsc};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// Counts how many values there are; dropping one twice makes the count wrong, as does leaking one.
+/// Counts live values; a double drop or a leak makes the count wrong.
 #[derive(Clone, Default)]
 struct LiveCount(Arc<AtomicIsize>);
 
 struct Value {
     number: u32,
-    // A box, so that a tool that watches memory sees a double drop too.
+    // Boxed, so that a memory checker detects a double drop too.
     alive: Box<LiveCount>,
 }
 
@@ -49,9 +49,9 @@ enum Op {
     Pop,
     PushBatch(usize),
     PopBatch(usize),
-    /// Claims, writes, and commits or not.
+    /// Claims, writes, and commits or drops the claim.
     Write(usize, usize, bool),
-    /// Claims, looks at all of them, takes some.
+    /// Claims, reads all values in place, takes some.
     Read(usize, usize),
     Close,
 }
@@ -70,7 +70,7 @@ fn ops(closing: u32) -> impl Strategy<Value = Vec<Op>> {
 }
 
 proptest! {
-    // A failure prints its case; a file of past cases would be written beside the sources of whoever runs this.
+    // A failure prints its case. Without this setting proptest would write a file of past cases beside the sources.
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
@@ -157,7 +157,7 @@ proptest! {
             prop_assert!(matches!(producer.claim(1).err(), Some(PushError::Closed(()))));
             drop(producer);
         }
-        // What was left went with the second end.
+        // The end dropped last has dropped the remaining values.
         prop_assert_eq!(live.count(), 0);
     }
 
@@ -293,7 +293,7 @@ fn priorities_map_to_the_documented_bands() {
     }
 }
 
-/// An iterator that panics after some values: those that it gave are neither leaked nor pushed.
+/// An iterator panics after some values: those already written are neither leaked nor published.
 #[test]
 fn a_claim_survives_a_panic_of_the_iterator_that_fills_it() {
     let live = LiveCount::default();
@@ -311,7 +311,7 @@ fn a_claim_survives_a_panic_of_the_iterator_that_fills_it() {
     assert_eq!(consumer.try_pop().map(|value| value.number), Some(9));
 }
 
-/// A reader that panics half way: what it took is gone, the rest is still there.
+/// A reader panics in the middle of a claim: the values it took are dropped, the others remain.
 #[test]
 fn a_claim_survives_a_panic_of_its_reader() {
     let live = LiveCount::default();
@@ -321,7 +321,7 @@ fn a_claim_survives_a_panic_of_its_reader() {
     producer.try_push_batch(&mut (0..4).map(|number| live.value(number)).collect()).unwrap();
     let reading = std::panic::AssertUnwindSafe(|| {
         let claim = consumer.claim(4).unwrap();
-        claim.for_each(|value| assert_ne!(value.number, 1, "this one hurts"));
+        claim.for_each(|value| assert_ne!(value.number, 1, "the reader panics here"));
     });
     assert!(std::panic::catch_unwind(reading).is_err());
     assert_eq!(live.count(), 2);
@@ -329,7 +329,8 @@ fn a_claim_survives_a_panic_of_its_reader() {
     assert_eq!(consumer.try_pop().map(|value| value.number), Some(2));
 }
 
-/// A claim that is forgotten may leak, but the ring goes on as if nothing had been claimed (writing) or kept (reading).
+/// A forgotten claim may leak its values, but the ring stays usable. Written slots count as not claimed, and the next pop releases the
+/// slots of values already taken.
 #[test]
 fn a_forgotten_claim_leaves_the_ring_consistent() {
     let (mut producer, mut consumer) = spsc::channel(2).unwrap();
@@ -345,8 +346,8 @@ fn a_forgotten_claim_leaves_the_ring_consistent() {
     assert_eq!(producer.try_push_batch(&mut vec![5, 6]), Ok(2));
 }
 
-/// Memory is asked for zeroed and touched only where messages come: a ring far larger than a machine's memory can be made,
-/// and one that cannot be is refused.
+/// Memory is allocated zeroed and touched only by messages. A ring far larger than the memory in use can be created; an impossible one is
+/// rejected.
 #[test]
 fn large_rings_are_cheap_and_impossible_ones_rejected() {
     use dotcompute_ring::CapacityError;

@@ -1,5 +1,5 @@
-//! Rings of plain records in memory that is not theirs: byte for byte as documented, refused when damaged, and going on after an
-//! end, or its whole process, is gone.
+//! Record rings in memory of the test. They are laid out byte for byte as documented, rejected when corrupt, and usable after an end, or
+//! its whole process, has ended.
 #![cfg(not(loom))]
 
 use std::ptr::NonNull;
@@ -9,7 +9,7 @@ use dotcompute_ring::record::{self, Record, RecordError};
 use dotcompute_ring::{CapacityError, PushError};
 use proptest::prelude::*;
 
-/// Aligned memory of which any part can be offered as a ring.
+/// Aligned memory, any part of which can be used for a ring.
 struct TestMemory {
     lines: Vec<Line>,
 }
@@ -28,7 +28,7 @@ impl TestMemory {
     fn with_ring<T: Record>(capacity: usize) -> Self {
         let mut memory = Self::new(record::required_bytes::<T>(capacity).unwrap());
         let len = memory.len();
-        // SAFETY: all of the ground, which nobody else uses.
+        // SAFETY: the range is all of this memory, and nothing else uses it yet.
         unsafe { record::create::<T>(memory.start(), len, capacity) }.unwrap();
         memory
     }
@@ -43,7 +43,7 @@ impl TestMemory {
 
     fn bytes(&mut self) -> &mut [u8] {
         let len = self.len();
-        // SAFETY: the lines are that many bytes, borrowed for as long.
+        // SAFETY: the lines are that many bytes, and the slice borrows `self` mutably.
         unsafe { std::slice::from_raw_parts_mut(self.start().as_ptr(), len) }
     }
 
@@ -54,7 +54,7 @@ impl TestMemory {
 
 fn attach_error<T: Record>(memory: &mut TestMemory, len: usize) -> RecordError {
     let start = memory.start();
-    // SAFETY: the ground outlives the end, which nobody gets.
+    // SAFETY: the memory outlives this function, and no end is returned from it.
     let (producer, consumer) =
         unsafe { (record::producer::<T>(start, len), record::consumer::<T>(start, len)) };
     let error = producer.expect_err("a producer attached");
@@ -66,7 +66,7 @@ fn attach_error<T: Record>(memory: &mut TestMemory, len: usize) -> RecordError {
 fn the_memory_layout_is_as_documented() {
     let mut memory = TestMemory::with_ring::<[u32; 5]>(3);
     let (start, len) = (memory.start(), memory.len());
-    // SAFETY: the ground outlives the ends, and is looked at below while they rest.
+    // SAFETY: the memory outlives the ends, and is read directly only after they are dropped.
     let (mut producer, mut consumer) = unsafe {
         (record::producer::<[u32; 5]>(start, len).unwrap(), record::consumer::<[u32; 5]>(start, len).unwrap())
     };
@@ -85,9 +85,9 @@ fn the_memory_layout_is_as_documented() {
     assert_eq!(memory.word(16), 4);
     assert_eq!(memory.word(24), 20 | 8 << 32);
     assert_eq!(size_of::<Header>(), CACHE_LINE);
-    // The tail, which the producer leaves behind closed; the head; that the consumer has gone.
+    // The tail with the closed bit, set by the dropped producer; the head; the flag of the dropped consumer.
     assert_eq!((memory.word(128), memory.word(256), memory.word(384)), (1 << 63 | 5, 1, 1));
-    // Slots of 32 bytes: ticket 4 is in the first, a lap later than ticket 0.
+    // Slots of 32 bytes: index 4 is in the first slot, one lap after index 0.
     let words = [0, 1, 2, 3].map(|slot| memory.word(512 + slot * 32));
     assert_eq!(words, [5, 2, 3, 4]);
     assert_eq!(memory.word(512 + 8), 4 | 4 << 32);
@@ -99,7 +99,7 @@ fn reattached_ends_continue_where_their_predecessors_stopped() {
     let (start, len) = (memory.start(), memory.len());
     let (mut pushed, mut popped) = (0, 0);
     for round in 0..40 {
-        // SAFETY: the ground outlives the ends; one of each kind at a time.
+        // SAFETY: the memory outlives the ends, and there is one of each kind at a time.
         let (mut producer, mut consumer) = unsafe {
             (record::producer::<u64>(start, len).unwrap(), record::consumer::<u64>(start, len).unwrap())
         };
@@ -126,14 +126,14 @@ fn memory_without_a_ring_is_rejected() {
     let (start, len) = (memory.start(), memory.len());
     assert_eq!(attach_error::<u64>(&mut memory, len), RecordError::BadMagic { found: 0xABAB_ABAB_ABAB_ABAB });
     assert_eq!(attach_error::<u64>(&mut memory, 511), RecordError::TooShort { len: 511, needed: 512 });
-    // SAFETY: within the ground, and nobody attaches.
+    // SAFETY: within the memory, and no end is attached.
     let create =
         |offset: usize, len, capacity| unsafe { record::create::<u64>(start.add(offset), len, capacity) };
     assert_eq!(create(8, 2048, 4), Err(RecordError::Misaligned { offset: 8 }));
     assert_eq!(create(0, 600, 8), Err(RecordError::TooShort { len: 600, needed: 640 }));
     assert_eq!(create(0, len, 0), Err(RecordError::Capacity(CapacityError::Zero)));
     assert!(matches!(create(0, len, usize::MAX), Err(RecordError::Capacity(CapacityError::TooLarge { .. }))));
-    assert_eq!(memory.word(0), 0xABAB_ABAB_ABAB_ABAB, "a refusal writes nothing");
+    assert_eq!(memory.word(0), 0xABAB_ABAB_ABAB_ABAB, "a rejected `create` writes nothing");
 }
 
 #[test]
@@ -173,15 +173,15 @@ fn a_header_mismatch_is_rejected_by_field_name() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever stands in the control block and the words, attaching and using the ends stays within the memory (which the allocator's
-    /// checks, Miri and the guard bytes behind it watch over), and does not panic.
+    /// Whatever bytes are in the control block and the sequence tags, attaching and using the ends does not panic and stays within the
+    /// memory. The allocator's checks, Miri and the guard bytes behind the ring detect violations.
     #[test]
     fn a_corrupt_ring_stays_within_its_memory(
         corruption in proptest::collection::vec((0..1024_usize, any::<u8>()), 0..12),
         huge: Option<u64>,
     ) {
         let mut memory = TestMemory::new(2048);
-        // SAFETY: the ground, half of it.
+        // SAFETY: the range is the first half of the memory.
         unsafe { record::create::<u64>(memory.start(), 1024, 16) }.unwrap();
         for (offset, value) in corruption {
             memory.bytes()[offset] = value;
@@ -190,7 +190,7 @@ proptest! {
             memory.bytes()[16..24].copy_from_slice(&capacity.to_ne_bytes());
         }
         let start = memory.start();
-        // SAFETY: the ground outlives the ends, and only they use it.
+        // SAFETY: the memory outlives the ends, and only they use it.
         unsafe {
             if let Ok(mut producer) = record::producer::<u64>(start, 1024) {
                 prop_assert!(producer.len() <= producer.capacity());
@@ -207,7 +207,7 @@ proptest! {
     }
 }
 
-/// Between processes; needs memory that two can map.
+/// Tests between processes; they need memory that two processes can map.
 #[cfg(all(target_os = "linux", feature = "std", not(miri)))]
 mod processes {
     use super::*;
@@ -225,7 +225,7 @@ mod processes {
         values: [f32; 12],
         check: u64,
     }
-    // SAFETY: `repr(C)`, 8 + 48 + 8 bytes: no padding, and numbers only.
+    // SAFETY: `repr(C)`, 8 + 48 + 8 bytes of numbers: no padding.
     unsafe impl Record for Tick {}
 
     impl Tick {
@@ -242,7 +242,7 @@ mod processes {
     impl Mapping {
         fn of(file: &impl AsRawFd) -> Self {
             let len = record::required_bytes::<Tick>(CAPACITY).unwrap();
-            // SAFETY: a fresh mapping at a place that the kernel chooses.
+            // SAFETY: a new mapping at an address that the kernel chooses.
             let start = unsafe {
                 let access = libc::PROT_READ | libc::PROT_WRITE;
                 libc::mmap(std::ptr::null_mut(), len, access, libc::MAP_SHARED, file.as_raw_fd(), 0)
@@ -254,25 +254,25 @@ mod processes {
 
     impl Drop for Mapping {
         fn drop(&mut self) {
-            // SAFETY: mapped by `of`; every end in it is gone, by the order in which the tests declare them.
+            // SAFETY: mapped by `of`. The tests declare the ends after the mapping, so every end in it is dropped first.
             unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
         }
     }
 
-    /// Memory that is a file, so that it can be mapped twice, with an empty ring in it.
+    /// Creates an empty ring in a memory file, which can be mapped more than once.
     fn shared_ring() -> OwnedFd {
-        // SAFETY: a name that ends in zero; the descriptor is new, and ours.
+        // SAFETY: the name ends in a zero byte, and this is the only owner of the new descriptor.
         let file = unsafe { OwnedFd::from_raw_fd(libc::memfd_create(c"ring".as_ptr(), 0)) };
         let len = record::required_bytes::<Tick>(CAPACITY).unwrap();
-        // SAFETY: plain numbers.
+        // SAFETY: the arguments are passed by value.
         assert_eq!(unsafe { libc::ftruncate(file.as_raw_fd(), len as libc::off_t) }, 0);
         let mapping = Mapping::of(&file);
-        // SAFETY: the mapping is as long as it says, and nobody else has it yet.
+        // SAFETY: the mapping has this length, and no other code uses it yet.
         unsafe { record::create::<Tick>(mapping.start, mapping.len, CAPACITY) }.unwrap();
         file
     }
 
-    /// One thread sees the ring at one address, one at another.
+    /// Each thread maps the ring at its own address.
     #[test]
     fn two_mappings_share_one_ring() {
         const COUNT: u64 = 200_000;
@@ -289,7 +289,7 @@ mod processes {
                 }
             });
             let mapping = Mapping::of(&file);
-            // SAFETY: as above; the only consumer.
+            // SAFETY: the mapping outlives the end; it is the only consumer.
             let mut consumer = unsafe { record::consumer::<Tick>(mapping.start, mapping.len) }.unwrap();
             let mut expected = 0;
             while expected < COUNT {
@@ -304,7 +304,7 @@ mod processes {
         });
     }
 
-    /// Killed at the latest when the test that started it ends, however it ends.
+    /// A child process that is killed at the latest when its test ends, however it ends.
     struct ProducerProcess(Child);
 
     impl ProducerProcess {
@@ -313,7 +313,7 @@ mod processes {
         }
 
         fn kill(&mut self) {
-            // SIGKILL: nothing of the child's runs any more, no `Drop` either.
+            // SIGKILL: the child runs no more code, not even a `Drop`.
             self.0.kill().and_then(|()| self.0.wait()).unwrap();
         }
     }
@@ -325,7 +325,7 @@ mod processes {
     }
 
     #[test]
-    #[ignore = "not a test: what the next one runs as another process"]
+    #[ignore = "not a test: the next test runs it as another process"]
     fn endless_producer() {
         let path = std::env::var_os(PATH).expect("started by the next test");
         let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
@@ -340,7 +340,7 @@ mod processes {
         }
     }
 
-    /// A producer's process is killed in the middle of its work, three times; each successor goes on with the next record.
+    /// The producer's process is killed in the middle of its work, three times; each successor continues with the next record.
     #[test]
     fn a_ring_survives_its_producers_process() {
         let file = shared_ring();
@@ -358,7 +358,7 @@ mod processes {
                     None => {
                         assert!(
                             more_may_come(),
-                            "record {expected} is missing, and nobody is there to write it"
+                            "record {expected} is missing, and no producer is alive to write it"
                         );
                         thread::yield_now();
                     }

@@ -1,4 +1,4 @@
-//! A million messages through each ring, from thread to thread, every one in its place.
+//! Soak tests: a million messages through each ring between threads, with every message checked.
 #![cfg(all(not(loom), feature = "std"))]
 
 use std::thread;
@@ -9,11 +9,11 @@ use dotcompute_ring::wait::{Backoff, Step, WaitStrategy, block_on_poll};
 use dotcompute_ring::wait_list::WaitToken;
 use dotcompute_ring::{PushError, mpsc, spsc};
 
-/// Miri takes a thousand times as long.
+/// Miri is about a thousand times slower.
 const MESSAGES: u64 = if cfg!(miri) { 1_000 } else { 1_000_000 };
 const PRODUCERS: u64 = 4;
 
-/// Larger than a line, and damaged if half of it is from another message.
+/// Larger than a cache line, and detectably torn if half of it is from another message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Message {
     from: u64,
@@ -31,7 +31,7 @@ impl Message {
     }
 }
 
-/// Looks again and again, giving the core away now and then: these tests run on machines with one core too.
+/// Polls until there is a result, yielding from time to time: these tests also run on machines with one core.
 fn poll_until<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
     let mut backoff = Backoff::new(WaitStrategy::Adaptive);
     loop {
@@ -60,7 +60,7 @@ fn spsc_singly() {
     });
 }
 
-/// Batches of changing size, so that they straddle the end of the ring at every place.
+/// Batches of changing size, so that they wrap around the end of the ring at every offset.
 #[test]
 fn spsc_in_batches() {
     let (mut producer, mut consumer) = spsc::channel(64).unwrap();
@@ -120,7 +120,7 @@ fn mpsc_from_four() {
     assert_eq!((producer.pushed(), producer.popped()), (MESSAGES, MESSAGES));
 }
 
-/// Closed in mid-stream: what the producers were told was accepted is what comes out, to the message.
+/// Closed mid-stream: the consumer pops exactly the messages whose push was accepted.
 #[test]
 fn mpsc_closed_mid_stream() {
     let (producer, mut consumer) = mpsc::channel(64).unwrap();
@@ -158,7 +158,7 @@ fn mpsc_closed_mid_stream() {
 
 const BANDS: [Band; PRODUCERS as usize] = [Band::System, Band::High, Band::Normal, Band::Low];
 
-/// Four senders, a band each, that sleep when it is full; a receiver that sleeps when there is nothing.
+/// Four senders with a band each, which park when it is full, and a receiver that parks when the mailbox is empty.
 #[test]
 fn mailbox_parked_on_both_sides() {
     for (fence, count) in [(Fence::Symmetric, MESSAGES / 4), (Fence::Asymmetric, MESSAGES / 4)] {
@@ -193,7 +193,7 @@ fn mailbox_parked_on_both_sides() {
     }
 }
 
-/// Senders that never wait: each value is either handled or evicted, and each side sees its own in order.
+/// Senders that never wait: each value is either popped or dropped as the oldest, in order on both sides.
 #[test]
 fn mailbox_drop_oldest() {
     let (sender, mut receiver) =

@@ -9,8 +9,8 @@
 //! - **Exact accounting.** `sent = handled + dead letters + queued`, after every fault and every way to end.
 //! - **Failures reach the caller.** If a handler panics or returns an error, `ask` returns an error with the kernel's name, the message
 //!   type and the cause. The message becomes a dead letter.
-//! - **Order.** Four priority bands, first in, first out within a band. A sender that finds the mailbox full blocks, is rejected, or
-//!   drops the oldest message, as [`Backpressure`](options::Backpressure) says.
+//! - **Order.** Four priority bands, first in, first out within a band. [`Backpressure`](options::Backpressure) selects what a
+//!   full mailbox does: it blocks the sender, rejects the message, or drops the oldest one.
 //! - **One behaviour on every device.** The same messages, calls and errors apply on the CPU, on the emulated device and on a GPU.
 //!
 //! # Example
@@ -81,7 +81,7 @@ pub mod message {
 
 /// Returns the devices of this machine: its CPU, then the GPUs that can be used.
 ///
-/// There are no GPUs without the feature `cuda`. With it, `cuda::cuda::accelerators` says why a GPU is missing.
+/// There are no GPUs without the feature `cuda`. With it, `cuda::cuda::accelerators` returns the reason if there are none.
 ///
 /// ```
 /// for accelerator in dotcompute::accelerators() {

@@ -1,5 +1,5 @@
-//! A folder with the tests and benchmarks of the CUDA backend and of the Python package, for a machine with a GPU that has neither Rust nor
-//! a network.
+//! A folder with the tests and benchmarks of the CUDA backend and of the Python package, for a machine with a GPU but without Rust and
+//! network access.
 //!
 //! `run.sh` in it runs everything. It can be copied anywhere; nothing in it refers to this workspace.
 
@@ -18,17 +18,17 @@ use program::{Program, add_program};
 /// The script that runs the bundle.
 const SCRIPT: &str = include_str!("run.sh");
 
-/// Tests of `dotcompute-cuda` that a GPU adds nothing to: they bring a driver that pretends, or run on the emulated device.
+/// Tests of `dotcompute-cuda` that do not depend on a GPU: they use the fake driver or the emulated device.
 const WITHOUT_A_GPU: [&str; 2] = ["driver", "emulated"];
 
-/// Where less than a whole workspace can be sent, this still goes.
-const MOST_BYTES: u64 = 60 << 20;
+/// Size limit of the bundle.
+const MAX_BYTES: u64 = 60 << 20;
 
-/// Builds the programs in release mode, strips them, and puts them into `target/gpu-bundle`, with the script. Gives that folder.
+/// Builds the programs in release mode, strips them, and puts them into `target/gpu-bundle`, with the script. Returns that folder.
 ///
 /// # Errors
 ///
-/// When something cannot be built or copied, or the whole is too large.
+/// When something cannot be built or copied, or the bundle is too large.
 pub fn make(workspace: &Workspace) -> Result<PathBuf, Failure> {
     let folder = workspace.target_dir().join("gpu-bundle");
     if folder.exists() {
@@ -46,8 +46,8 @@ pub fn make(workspace: &Workspace) -> Result<PathBuf, Failure> {
     write_about(workspace, &folder, &programs)?;
     write_script(&folder.join("run.sh"))?;
     let bytes = bytes_in(&folder)?;
-    if bytes > MOST_BYTES {
-        return Err(Failure::TooLarge { folder, bytes, most: MOST_BYTES });
+    if bytes > MAX_BYTES {
+        return Err(Failure::TooLarge { folder, bytes, max: MAX_BYTES });
     }
     println!(
         "{}: {} programs, {:.1} MiB",
@@ -58,7 +58,7 @@ pub fn make(workspace: &Workspace) -> Result<PathBuf, Failure> {
     Ok(folder)
 }
 
-/// What all files in a folder and below have.
+/// Total size of the files in a folder and below.
 fn bytes_in(folder: &Path) -> Result<u64, Failure> {
     let reading = || Failure::io(format!("reading {}", folder.display()));
     let mut bytes = 0;
@@ -70,7 +70,7 @@ fn bytes_in(folder: &Path) -> Result<u64, Failure> {
     Ok(bytes)
 }
 
-/// What is built, and the folder that it goes to.
+/// The builds, and the folder for each.
 fn builds(workspace: &Workspace) -> Result<Vec<(&'static str, Invocation)>, Failure> {
     let mut tests = Invocation::cargo(["test", "--release", "--no-run", "--package", "dotcompute-cuda"]);
     for name in workspace.targets("dotcompute-cuda", "test")? {
@@ -89,7 +89,7 @@ fn builds(workspace: &Workspace) -> Result<Vec<(&'static str, Invocation)>, Fail
     Ok(vec![("tests", tests), ("bin", programs), ("examples", examples)])
 }
 
-/// What a reader of results must know of the programs; the script prints it.
+/// Writes the commit and the required glibc to `bundle.txt`, which the script prints.
 fn write_about(workspace: &Workspace, folder: &Path, programs: &[Program]) -> Result<(), Failure> {
     let commit = Invocation::new("git").args(["describe", "--always", "--dirty"]).capture(workspace);
     let commit = commit.unwrap_or_else(|_| String::from("unknown"));

@@ -20,7 +20,7 @@ fn what_is_left_out_is_there() {
     assert!(tests.iter().any(|test| test == "cuda"));
 }
 
-/// A program of shell text.
+/// Writes an executable shell script.
 fn program(folder: &Path, name: &str, text: &str) {
     let file = folder.join(name);
     fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -39,7 +39,7 @@ calls_that_wait) echo "test calls_that_wait ... cuMemFree: 12.500"; echo "cuMemA
 *) exit 1 ;;
 esac"#;
 
-/// An interpreter that has everything and says what it was asked for.
+/// A Python interpreter that has every package and prints its arguments.
 const PYTHON: &str = r#"case "$1 $2" in
 "-m pip") [ "$3" = install ] ;;
 "-m pytest") echo "$PYTHONPATH" | grep -q . && echo "$@" ;;
@@ -52,7 +52,7 @@ fn run(bench: &str) -> (bool, Value) {
     program(&folder, "tests/suite", TESTS);
     program(&folder, "tests/wont_start", "exit 127");
     program(&folder, "examples/device", "true");
-    // `detect FILE --backend NAME --output FILE`: the same scores on every device, unless there are none.
+    // `detect FILE --backend NAME --output FILE`: writes the same scores for every device.
     program(
         &folder,
         "bin/dotcompute",
@@ -75,7 +75,7 @@ fn run(bench: &str) -> (bool, Value) {
     (output.status.success(), results)
 }
 
-/// What became of a test, by its name.
+/// The status of a test.
 fn status<'a>(results: &'a Value, name: &str) -> &'a str {
     let tests = results["tests"].as_array().unwrap();
     tests.iter().find(|test| test["test"] == name).map_or("", |test| test["status"].as_str().unwrap())

@@ -1,11 +1,11 @@
-//! Backend error.
+//! Kinds of backend, and the errors of backends.
 
 use std::fmt;
 use std::time::Duration;
 
 use thiserror::Error;
 
-/// The kinds of backend there are.
+/// The kinds of backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BackendKind {
@@ -13,7 +13,7 @@ pub enum BackendKind {
     Cpu,
     /// An NVIDIA GPU.
     Cuda,
-    /// The code of a GPU, on threads of this process.
+    /// GPU code that runs on threads of this process.
     Emulated,
 }
 
@@ -27,11 +27,11 @@ impl fmt::Display for BackendKind {
     }
 }
 
-/// Why a backend could not do what was asked of it.
+/// Why a backend could not do what was requested.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BackendError {
-    /// The backend cannot work on this machine.
+    /// The backend does not work on this machine.
     #[error("the {backend} backend is not available: {missing}; {advice}")]
     Unavailable {
         /// Which backend.
@@ -44,20 +44,20 @@ pub enum BackendError {
     /// A thread could not be started.
     #[error("starting a thread for it failed: {source}; raise the limit on threads, or place it on the pool")]
     Thread {
-        /// What the operating system says.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// The core to run on does not exist or may not be used.
+    /// The requested core does not exist, or this process may not use it.
     #[error(
-        "core {requested} cannot be used: this process may run on {usable} cores, numbered from 0; choose one of those"
+        "core {requested} is not available: this process may run on {usable} cores, numbered from 0; choose one of those"
     )]
     NoSuchCore {
-        /// The number asked for.
+        /// The requested number.
         requested: usize,
-        /// How many there are.
+        /// How many cores the process may use.
         usable: usize,
     },
-    /// The plan does not suit this backend.
+    /// The backend does not support this plan.
     #[error("the {backend} backend cannot run it: {problem}")]
     Unsupported {
         /// Which backend.
@@ -67,23 +67,23 @@ pub enum BackendError {
     },
     /// Ring kernels did not leave the device in time.
     #[error(
-        "bringing all ring kernels off the device: {} had not come to a message boundary after {waited:?}; wait longer, or abort them",
+        "quiescing the device: {} did not reach a message boundary within {waited:?}; wait longer, or abort them",
         .kernels.join(", ")
     )]
     QuiesceTimeout {
         /// Their names.
         kernels: Vec<String>,
-        /// How long was waited.
+        /// The time waited.
         waited: Duration,
     },
-    /// The device refused for a reason of its own.
+    /// The device reported an error.
     #[error("the {backend} backend, while {doing}: {problem}")]
     Device {
         /// Which backend.
         backend: BackendKind,
         /// What was being done.
         doing: String,
-        /// What went wrong, and what would fit.
+        /// What went wrong, and what would work.
         problem: String,
     },
 }

@@ -1,4 +1,4 @@
-//! Launch plan.
+//! What a backend launches.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,11 +7,11 @@ use std::sync::Arc;
 use super::device_port::DeviceProgram;
 use crate::options::Placement;
 
-/// A ring kernel about to become resident.
+/// A ring kernel to be launched.
 pub struct LaunchPlan {
     /// Its name, for threads, logs and errors.
     pub kernel: Arc<str>,
-    /// Where on the backend.
+    /// Where it runs on the backend.
     pub placement: Placement,
     /// What it runs.
     pub program: Program,
@@ -20,12 +20,12 @@ pub struct LaunchPlan {
 /// What a ring kernel runs.
 #[non_exhaustive]
 pub enum Program {
-    /// A task for the host: to be polled until it is ready, from the moment of launch on. It waits for activation by itself,
-    /// catches the panics of user code, and looks for commands whenever it is polled.
+    /// A future for the host, to be polled from launch until it is ready. It waits for activation by itself, catches panics of user code,
+    /// and checks for commands in every poll.
     Host(HostTask),
-    /// A handler for a device: it handles nothing before its first command.
+    /// A handler for a device. It handles no message before its first command.
     Device(Box<DeviceProgram>),
 }
 
-/// A ring kernel that runs on the host, as a task.
+/// The driver of a ring kernel on the host.
 pub type HostTask = Pin<Box<dyn Future<Output = ()> + Send>>;

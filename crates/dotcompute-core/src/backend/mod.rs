@@ -1,9 +1,8 @@
-//! Where ring kernels run.
+//! Backends: where ring kernels run.
 //!
-//! The runtime owns names, states, supervision, routing and books. A [`Backend`] owns the place: it takes a [`LaunchPlan`], acquires
-//! every resource the plan needs, and gives back a [`Resident`], the runtime's hold on one resident ring kernel. The CPU
-//! backend runs a [`Program::Host`] on a pool or on a thread of its own. A device's backend runs a [`Program::Device`]
-//! ([`device_port`]).
+//! The runtime owns names, states, supervision, routing and accounting. A [`Backend`] owns execution: it takes a [`LaunchPlan`], acquires
+//! every resource that the plan needs, and returns a [`Resident`]. The CPU backend runs a [`Program::Host`] on a pool or a dedicated
+//! thread. A device's backend runs a [`Program::Device`] ([`device_port`]). A new backend starts with the trait [`Backend`].
 
 use std::time::Duration;
 
@@ -21,32 +20,32 @@ pub use launch_plan::{HostTask, LaunchPlan, Program};
 pub use residency::{Residency, Resident};
 pub use shared_task::SharedTask;
 
-/// A place where ring kernels run.
+/// Launches ring kernels on one kind of device.
 ///
 /// # Contract
 ///
-/// - `launch` takes every resource (threads, device memory, residency on the device) or fails without holding any.
-/// - After a launch, nothing a backend does may fail in a way that leaves somebody waiting: a backend that loses its device
-///   reports every ring kernel on it as [`Lost`](device::DeviceState::Lost).
-/// - A program of a kind that the backend does not run is refused as [`BackendError::Unsupported`].
+/// - `launch` acquires every resource (threads, device memory, residency on the device), or fails without holding any.
+/// - After a launch, no failure of the backend leaves a caller waiting: a backend that loses its device reports every ring kernel on it as
+///   [`Lost`](device_port::DeviceState::Lost).
+/// - A program of a kind that the backend does not run is rejected with [`BackendError::Unsupported`].
 pub trait Backend: Send + Sync {
-    /// Which kind it is.
+    /// Returns the kind of backend.
     fn kind(&self) -> BackendKind;
 
-    /// Makes a ring kernel resident, waiting for its activation.
+    /// Makes a ring kernel resident. It then waits for its activation.
     ///
     /// # Errors
     ///
     /// [`BackendError`], with no resource held.
     fn launch(&self, plan: LaunchPlan) -> Result<Resident, BackendError>;
 
-    /// Runs `act` with no ring kernel on the device: each leaves at its next message boundary, for which `timeout` is waited, and comes
-    /// back afterwards. Where leaving means nothing, `act` is just run.
+    /// Runs `act` while no ring kernel is on the device. Each leaves at its next message boundary, within `timeout`, and is relaunched
+    /// afterwards. A backend whose ring kernels do not occupy a device just runs `act`.
     ///
     /// # Errors
     ///
     /// [`BackendError::QuiesceTimeout`]; `act` was not run then.
-    fn quiesced(&self, _patience: Duration, act: &mut dyn FnMut()) -> Result<(), BackendError> {
+    fn quiesced(&self, _timeout: Duration, act: &mut dyn FnMut()) -> Result<(), BackendError> {
         act();
         Ok(())
     }

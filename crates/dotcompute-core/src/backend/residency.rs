@@ -1,4 +1,4 @@
-//! Residency.
+//! What a backend returns for a launched ring kernel.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,21 +6,21 @@ use std::time::Instant;
 use super::device_port::DevicePort;
 use super::shared_task::SharedTask;
 
-/// A ring kernel that has been made resident.
+/// A launched ring kernel.
 pub struct Resident {
-    /// The runtime's hold on it.
+    /// Keeps track of its resources.
     pub residency: Box<dyn Residency>,
-    /// The way to a [`Program::Device`]; none for a program of the host, which looks after itself.
+    /// The host's access to a [`Program::Device`]. `None` for a [`Program::Host`], which needs none.
     pub port: Option<Box<dyn DevicePort>>,
 }
 
-/// The runtime's hold on one resident ring kernel.
+/// The resources of one launched ring kernel.
 pub trait Residency: Send + Sync {
-    /// Where whoever waits for the ring kernel may run it; none if it runs only in a place of its own.
+    /// Returns the task that a waiting caller may poll inline. `None` if the ring kernel has a dedicated thread.
     fn shared_task(&self) -> Option<Arc<SharedTask>> {
         None
     }
 
-    /// Waits until the backend has taken its resources back after the end, at most until `deadline`. False if it had not.
+    /// Waits until the backend has released its resources after the end, at most until `deadline`. Returns `false` on timeout.
     fn join(&self, deadline: Instant) -> bool;
 }

@@ -1,4 +1,4 @@
-//! Connections.
+//! Connections between ring kernels, handed over from `connect` to the driver.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -6,61 +6,63 @@ use std::task::{Context, Poll};
 
 use crate::message::MessageHeader;
 
-/// What became of an output that was offered.
-pub(crate) enum Offer<O> {
-    Taken,
-    /// No room now; offer it again.
+/// Result of an attempt to send an output.
+pub(crate) enum SendOutcome<O> {
+    Accepted,
+    /// No free slot at present; try again.
     Full(O),
-    /// It will never be taken, and why.
-    Refused(O, String),
+    /// The sink will never accept it, for this reason.
+    Rejected(O, String),
 }
 
-/// A place that takes outputs of type `O`.
-pub(crate) trait Outlet<O>: Send {
-    fn offer(&mut self, header: MessageHeader, output: O) -> Offer<O>;
-    /// Ready when offering again may succeed.
-    fn poll_room(&mut self, priority: u8, cx: &mut Context<'_>) -> Poll<()>;
+/// A destination for outputs of type `O`.
+pub(crate) trait OutputSink<O>: Send {
+    fn try_send(&mut self, header: MessageHeader, output: O) -> SendOutcome<O>;
+    /// Ready once another attempt may succeed; otherwise registers the task's waker.
+    fn poll_ready(&mut self, priority: u8, cx: &mut Context<'_>) -> Poll<()>;
 }
 
-/// A connection, and the link that its device has for it.
-pub(crate) type Route<O> = (Box<dyn Outlet<O>>, Option<u8>);
+/// A destination, and the number of the device link that also leads to it, if there is one.
+pub(crate) type Connection<O> = (Box<dyn OutputSink<O>>, Option<u8>);
 
-/// Connections made with `connect`, on their way to the driver, which takes them at a message boundary.
-pub(crate) struct Routes<O> {
-    /// How many there are; the driver compares it with how many it has.
-    made: AtomicUsize,
-    new: Mutex<Vec<Route<O>>>,
+/// The connections of one ring kernel. `connect` adds them, and the driver takes them over at its next output.
+pub(crate) struct Connections<O> {
+    /// Number of connections added. The driver compares it with the number it has taken over.
+    added: AtomicUsize,
+    new: Mutex<Vec<Connection<O>>>,
     clone: OnceLock<fn(&O) -> O>,
 }
 
-impl<O> Routes<O> {
+impl<O> Connections<O> {
     pub(crate) fn new() -> Self {
-        Self { made: AtomicUsize::new(0), new: Mutex::new(Vec::new()), clone: OnceLock::new() }
+        Self { added: AtomicUsize::new(0), new: Mutex::new(Vec::new()), clone: OnceLock::new() }
     }
 
-    /// How many connections were made so far.
+    /// Returns the number of connections added so far.
     #[inline]
     pub(crate) fn count(&self) -> usize {
-        self.made.load(Ordering::Acquire)
+        // SYNC POINT: connection-added (driver). Acquire: pairs with the release in `add`; the sink and the clone function are visible.
+        self.added.load(Ordering::Acquire)
     }
 
-    /// The connections made since the last call.
-    pub(crate) fn take_new(&self) -> Vec<Route<O>> {
+    /// Takes the connections added since the last call.
+    pub(crate) fn take_new(&self) -> Vec<Connection<O>> {
         std::mem::take(&mut *self.new.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// How to clone an output. None before the first connection is made.
+    /// Returns the function that clones an output. `None` before the first connection.
     pub(crate) fn clone_fn(&self) -> Option<fn(&O) -> O> {
         self.clone.get().copied()
     }
 
-    pub(crate) fn add(&self, outlet: Box<dyn Outlet<O>>, link: Option<u8>)
+    pub(crate) fn add(&self, sink: Box<dyn OutputSink<O>>, link: Option<u8>)
     where
         O: Clone,
     {
         self.clone.get_or_init(|| O::clone);
-        self.new.lock().unwrap_or_else(PoisonError::into_inner).push((outlet, link));
-        // Release: a driver that sees the count finds the outlet and the clone function.
-        self.made.fetch_add(1, Ordering::Release);
+        self.new.lock().unwrap_or_else(PoisonError::into_inner).push((sink, link));
+        // SYNC POINT: connection-added (caller). Release: pairs with the acquire load in `count`; publishes the sink and the clone
+        // function.
+        self.added.fetch_add(1, Ordering::Release);
     }
 }

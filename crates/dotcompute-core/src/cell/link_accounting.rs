@@ -1,56 +1,56 @@
-//! The books of links: ways from one ring kernel on a device to another that the runtime does not see a message of.
+//! Accounting of links: rings in device memory between two ring kernels, whose messages bypass the host.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::backend::device_port::{DevicePeer, LinkCounts};
 use crate::telemetry::Counter;
 
-/// What a ring kernel has sent and taken over links.
+/// Counts of what a ring kernel sends and receives over links.
 #[derive(Default)]
-pub(crate) struct LinkBooks {
-    state: Mutex<Books>,
-    /// Messages over links whose handler failed.
+pub(crate) struct LinkAccounting {
+    state: Mutex<LinkState>,
+    /// Linked messages whose handler failed.
     pub(crate) failed: Counter,
-    /// Messages over links that it ended without.
-    pub(crate) left: Counter,
+    /// Linked messages that were unhandled when the ring kernel ended.
+    pub(crate) unhandled: Counter,
 }
 
 #[derive(Default)]
-struct Books {
-    /// While it is on its device.
+struct LinkState {
+    /// The ring kernel on its device. `None` before launch and after the end.
     peer: Option<Arc<dyn DevicePeer>>,
-    /// What it came to, once it has ended.
-    last: LinkCounts,
+    /// The counts at the end of the ring kernel.
+    final_counts: LinkCounts,
 }
 
-impl LinkBooks {
-    fn lock(&self) -> MutexGuard<'_, Books> {
+impl LinkAccounting {
+    fn lock(&self) -> MutexGuard<'_, LinkState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Called once, at launch.
+    /// Sets the peer. Called once, at launch.
     pub(crate) fn open(&self, peer: Option<Arc<dyn DevicePeer>>) {
         self.lock().peer = peer;
     }
 
-    /// The ring kernel on its device, while it is there.
+    /// Returns the ring kernel as its device links see it, until it ends.
     pub(crate) fn peer(&self) -> Option<Arc<dyn DevicePeer>> {
         self.lock().peer.clone()
     }
 
-    /// Lets go of the device, which takes no more over links. The counts stay.
+    /// Drops the peer and stores its final counts. New links are then impossible.
     pub(crate) fn close(&self) {
-        let mut books = self.lock();
-        if let Some(peer) = books.peer.take() {
-            books.last = peer.link_counts();
+        let mut state = self.lock();
+        if let Some(peer) = state.peer.take() {
+            state.final_counts = peer.link_counts();
         }
     }
 
-    /// What has been counted until now.
+    /// Returns the present counts, or the final ones.
     pub(crate) fn counts(&self) -> LinkCounts {
-        let books = self.lock();
-        let counts = books.peer.as_ref().map_or(books.last, |peer| peer.link_counts());
-        // What is being sent and handled at this moment may be counted at one end only.
+        let state = self.lock();
+        let counts = state.peer.as_ref().map_or(state.final_counts, |peer| peer.link_counts());
+        // A message in progress may be counted at one end only.
         LinkCounts { received: counts.received.max(counts.handled), ..counts }
     }
 }

@@ -1,4 +1,4 @@
-//! Output ring.
+//! The output ring: outputs of a ring kernel that is not connected, until a caller receives them.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
@@ -11,7 +11,7 @@ use dotcompute_ring::{CapacityError, PushError};
 use crate::envelope::Received;
 use crate::message::Message;
 
-/// The ring that `receive` reads. Its memory is taken when it is first used.
+/// The ring that `receive` reads. Allocated on first use.
 pub(crate) struct OutputRing<O> {
     capacity: usize,
     ring: OnceLock<Ends<O>>,
@@ -19,7 +19,7 @@ pub(crate) struct OutputRing<O> {
 }
 
 impl<O> OutputRing<O> {
-    /// The callers that wait for an output.
+    /// The wait list of callers that wait for an output.
     pub(crate) fn readers(&self) -> &WaitList {
         &self.readers
     }
@@ -27,12 +27,12 @@ impl<O> OutputRing<O> {
 
 struct Ends<O> {
     sender: Sender<Received<O>>,
-    /// Handles are many and a ring has one consumer end, so they take turns.
+    /// Handles share the only receiver of the ring.
     receiver: Mutex<Receiver<Received<O>>>,
 }
 
 impl<O: Message> OutputRing<O> {
-    /// Checks the capacity now, so that using the ring cannot fail later.
+    /// Checks the capacity, so that the later allocation cannot fail.
     pub(crate) fn new(capacity: usize) -> Result<Self, CapacityError> {
         mailbox::check_capacity::<Received<O>>(capacity)?;
         Ok(Self { capacity, ring: OnceLock::new(), readers: WaitList::new(Fence::Symmetric) })
@@ -50,21 +50,23 @@ impl<O: Message> OutputRing<O> {
         })
     }
 
-    /// Puts an output in and wakes the callers that wait for one.
+    /// Pushes an output, then wakes all callers that wait for one.
     pub(crate) fn push(&self, output: Received<O>) -> Result<(), PushError<Received<O>>> {
         let band = Band::of(output.header.priority.get());
         self.ends().sender.try_push(band, output)?;
+        // SYNC POINT: output-waiter (ring kernel). Fills a slot, then wakes. Pairs with `OutputWaiter::poll`, which registers, then
+        // rechecks.
         self.readers.notify_all();
         Ok(())
     }
 
-    /// Ready once pushing with this priority may succeed.
+    /// Ready once a push with this priority may succeed; otherwise registers the task's waker.
     pub(crate) fn poll_ready(&self, priority: u8, token: &mut WaitToken, cx: &mut Context<'_>) -> Poll<()> {
         self.ends().sender.poll_ready(Band::of(priority), token, cx)
     }
 
     pub(crate) fn try_receive(&self) -> Option<Received<O>> {
-        // Not made yet means that nothing was ever put in.
+        // A ring that was never allocated has never held an output.
         let ends = self.ring.get()?;
         ends.receiver.lock().unwrap_or_else(PoisonError::into_inner).try_pop()
     }

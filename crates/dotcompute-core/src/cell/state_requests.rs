@@ -1,4 +1,4 @@
-//! Reading the state of a ring kernel on a device, and putting it back: calls on their way to its attendant.
+//! Queue of checkpoint and restore requests from handles to the device proxy.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,62 +6,63 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dotcompute_ring::reply::{ReplySender, ReplySlot};
 
-/// What came of a call: the state's bytes for a read, none for a write; or what the device says.
-pub(crate) type StateAnswer = Result<Vec<u8>, String>;
+/// The bytes of the state after a read, no bytes after a write, or the device's error text.
+pub(crate) type StateReply = Result<Vec<u8>, String>;
 
-/// A call.
-pub(crate) struct StateCall {
-    /// The bytes to be put into the state; none to read it.
+/// A request to read or write the state.
+pub(crate) struct StateRequest {
+    /// The bytes to write. `None` to read.
     pub(crate) write: Option<Vec<u8>>,
-    pub(crate) reply: ReplySender<StateAnswer>,
+    pub(crate) reply: ReplySender<StateReply>,
 }
 
-/// The calls that an attendant has not come to.
+/// The requests that the device proxy has not served yet.
 #[derive(Default)]
-pub(crate) struct StateCalls {
+pub(crate) struct StateRequestQueue {
     pending: AtomicBool,
-    calls: Mutex<Waiting>,
+    requests: Mutex<QueueState>,
 }
 
 #[derive(Default)]
-struct Waiting {
-    calls: VecDeque<StateCall>,
-    /// The ring kernel has ended; who calls now is told by the end of his replier.
+struct QueueState {
+    requests: VecDeque<StateRequest>,
+    /// The ring kernel has ended. Later requests complete with `ReplyDropped`, because their reply sender is dropped.
     closed: bool,
 }
 
-impl StateCalls {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+impl StateRequestQueue {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a call in. The attendant has to be woken after it.
-    pub(crate) fn put(&self, write: Option<Vec<u8>>) -> ReplySlot<StateAnswer> {
+    /// Enqueues a request. The caller must notify the device proxy afterwards.
+    pub(crate) fn enqueue(&self, write: Option<Vec<u8>>) -> ReplySlot<StateReply> {
         let mut slot = ReplySlot::new();
         let reply = slot.arm();
-        let mut waiting = self.lock();
-        if !waiting.closed {
-            waiting.calls.push_back(StateCall { write, reply });
-            // Release: an attendant that sees it finds the call.
+        let mut queue = self.lock();
+        if !queue.closed {
+            queue.requests.push_back(StateRequest { write, reply });
+            // Release: pairs with the acquire load in `are_pending`; publishes the request.
             self.pending.store(true, Ordering::Release);
         }
         slot
     }
 
-    /// Whether there are any.
+    /// Whether requests are queued.
     #[inline]
     pub(crate) fn are_pending(&self) -> bool {
+        // Acquire: pairs with the release store in `enqueue`.
         self.pending.load(Ordering::Acquire)
     }
 
-    /// All that there are.
-    pub(crate) fn take(&self) -> VecDeque<StateCall> {
-        let mut waiting = self.lock();
+    /// Takes all queued requests.
+    pub(crate) fn take(&self) -> VecDeque<StateRequest> {
+        let mut queue = self.lock();
         self.pending.store(false, Ordering::Release);
-        std::mem::take(&mut waiting.calls)
+        std::mem::take(&mut queue.requests)
     }
 
-    /// Turns away those that there are and all that come.
+    /// Drops all queued requests and rejects later ones.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         drop(self.take());

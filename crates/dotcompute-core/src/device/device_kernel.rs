@@ -1,4 +1,4 @@
-//! Describing a ring kernel for a device: its handler, its state, and how many threads work on a message.
+//! Description of a ring kernel for a device: its handler, its state, and how many threads handle a message.
 
 use std::borrow::Cow;
 use std::marker::PhantomData;
@@ -8,15 +8,15 @@ use crate::message::record::{DeviceRecord, RecordBytes, RecordLayout, RecordMess
 
 pub use crate::backend::device_port::Shape;
 
-/// The handler's name in the code unless another is given.
+/// Default name of the handler's function.
 const ENTRY: &str = "handle";
-/// Messages in the device's own ring unless another number is given.
-const QUEUE: usize = 64;
+/// Default capacity of the device's input ring, in messages.
+const DEFAULT_QUEUE_CAPACITY: usize = 64;
 
-/// A ring kernel that handles `I` and gives `O` on a device; for
+/// A ring kernel on a device that handles `I` and sends `O`. Launched by
 /// [`Runtime::launch_on_device`](crate::runtime::Runtime::launch_on_device).
 ///
-/// The handler is one device function, with the C structs of its messages already in front of it:
+/// The handler is one device function. The C structs of its messages are prepended to its text:
 ///
 /// ```
 /// use dotcompute_core::device::{DeviceKernel, Shape};
@@ -33,10 +33,10 @@ const QUEUE: usize = 64;
 /// struct Sum { total: u64 }
 ///
 /// let kernel = DeviceKernel::<Add, Sum>::cuda_cpp("sum.cu", r#"
-///     extern "C" __device__ int32_t handle(Ctx *ctx, Sum *state, const Add *add, Sum *answer) {
+///     extern "C" __device__ int32_t handle(Ctx *ctx, Sum *state, const Add *add, Sum *reply) {
 ///         state->total += add->value;
-///         *answer = *state;
-///         ctx->reply(answer);
+///         *reply = *state;
+///         ctx->reply(reply);
 ///         return 0;
 ///     }
 /// "#)
@@ -50,13 +50,13 @@ pub struct DeviceKernel<I, O> {
 }
 
 impl<I: RecordMessage, O: RecordMessage> DeviceKernel<I, O> {
-    /// A handler in CUDA C++, without state, of the default [`Shape`]. `file` names the text in compile errors.
+    /// A handler in CUDA C++, without state and with the default [`Shape`]. `file` names the text in compile errors.
     #[must_use]
     pub fn cuda_cpp(file: impl Into<Cow<'static, str>>, text: impl Into<Cow<'static, str>>) -> Self {
         Self::new(DeviceCode::CudaCpp { file: file.into(), text: text.into() })
     }
 
-    /// A handler in this code.
+    /// A handler in this code, without state and with the default [`Shape`].
     #[must_use]
     pub fn new(code: DeviceCode) -> Self {
         Self { program: program(code, I::LAYOUT, O::LAYOUT), messages: PhantomData }
@@ -71,15 +71,15 @@ fn program(code: DeviceCode, input: RecordLayout, output: RecordLayout) -> Devic
         input,
         output,
         shape: Shape::default(),
-        queue_capacity: QUEUE,
+        queue_capacity: DEFAULT_QUEUE_CAPACITY,
         after_fault: AfterFault::Hold,
     }
 }
 
 impl DeviceKernel<RecordBytes, RecordBytes> {
-    /// A handler whose messages are declared elsewhere, with layouts that are known at run time only.
+    /// A handler whose message layouts are known only at run time.
     ///
-    /// Every message sent to it has to have the input's size.
+    /// Every message sent to it must have the size of the input layout.
     #[must_use]
     pub fn with_layouts(code: DeviceCode, input: RecordLayout, output: RecordLayout) -> Self {
         Self { program: program(code, input, output), messages: PhantomData }
@@ -87,14 +87,14 @@ impl DeviceKernel<RecordBytes, RecordBytes> {
 }
 
 impl<I: DeviceRecord, O: DeviceRecord> DeviceKernel<I, O> {
-    /// Names the handler's function; `handle` by default.
+    /// Sets the name of the handler's function. Default `handle`.
     #[must_use]
     pub fn entry(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.program.entry = name.into();
         self
     }
 
-    /// Gives the handler a state that begins as this record, at launch and after each restart.
+    /// Gives the handler a state, initialized from this record at launch and after each restart.
     #[must_use]
     pub fn state<S: RecordMessage>(mut self, state: S) -> Self {
         let bytes = bytes_of(&state).to_vec();
@@ -103,7 +103,7 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceKernel<I, O> {
         self
     }
 
-    /// Gives the handler a state that begins as these bytes, aligned to `align` (a power of two). Its struct is defined by the code.
+    /// Gives the handler a state, initialized from these bytes and aligned to `align` (a power of two). The code defines its struct.
     #[must_use]
     pub fn state_bytes(mut self, bytes: Vec<u8>, align: usize) -> Self {
         let size = bytes.len();
@@ -111,8 +111,8 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceKernel<I, O> {
         self
     }
 
-    /// Gives the handler a state of so many bytes, of which those that no image was given for begin as zeros: for states that are too large
-    /// to be sent from the host. Its struct, `State`, is defined by the code. What the device has no room for is refused at launch.
+    /// Sets the size of the state in bytes. Bytes beyond the initial image start as zeros: for states that are too large to copy from the
+    /// host. The code defines the struct `State`. A state that does not fit into device memory is an error at launch.
     ///
     /// ```
     /// # use dotcompute_core::{Message, device::DeviceKernel};
@@ -120,7 +120,7 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceKernel<I, O> {
     /// # #[message(record)]
     /// # #[repr(C)]
     /// # struct Number { value: u64 }
-    /// // A table of 1 GiB, behind a head of 16 bytes that begins as told.
+    /// // A table of 1 GiB behind a header of 16 bytes, which has initial values.
     /// let text = "struct State { unsigned long long head[2], table[1 << 27]; }; // ...";
     /// let kernel = DeviceKernel::<Number, Number>::cuda_cpp("table.cu", text)
     ///     .state_bytes(vec![1; 16], 8)
@@ -131,28 +131,28 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceKernel<I, O> {
     pub fn state_size(mut self, bytes: usize) -> Self {
         let state = &mut self.program.state;
         state.size = bytes.max(state.bytes.len());
-        // Of a record there is one; this is something larger.
+        // A record has exactly its own size; a larger state has no record layout.
         if state.size > state.bytes.len() {
             state.layout = None;
         }
         self
     }
 
-    /// Sets how many threads work on a message.
+    /// Sets how many threads handle a message.
     #[must_use]
     pub fn shape(mut self, shape: Shape) -> Self {
         self.program.shape = shape;
         self
     }
 
-    /// Sets how many messages the device's own input ring holds. Those wait in order; the others wait on the host, by priority.
+    /// Sets the capacity of the device's input ring, in messages. Messages in it are in order; further ones wait on the host, by priority.
     #[must_use]
     pub fn queue_capacity(mut self, messages: usize) -> Self {
         self.program.queue_capacity = messages;
         self
     }
 
-    /// What a backend is given of it.
+    /// Returns the program that a backend launches.
     #[must_use]
     pub fn program(&self) -> &DeviceProgram {
         &self.program

@@ -1,4 +1,4 @@
-//! Asking: a message with a way back, and waiting for the answer.
+//! `ask`: sends a request and waits for its reply.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,51 +7,51 @@ use dotcompute_ring::reply::ReplySlot;
 use dotcompute_ring::wait::{Backoff, Step, block_on_poll};
 
 use super::KernelHandle;
-use super::ask_outcome::{Outcome, last_look, poll_answer};
-use super::timeout::within;
-use super::wait_limit::Patience;
+use super::ask_outcome::{AskOutcome, final_check, poll_reply};
+use super::timeout::with_timeout;
+use super::wait_limit::WaitLimit;
 use crate::cell::any_kernel::AnyKernel;
-use crate::envelope::Answer;
+use crate::envelope::ReplyResult;
 use crate::error::{AskError, Refusal, TellError};
-use crate::lifecycle::Watch;
+use crate::lifecycle::StateWaiter;
 use crate::message::Message;
 
-/// How often a spinning asker looks for an answer before it looks whether anybody is left to give one.
-const LOOKS_BETWEEN_CHECKS: u32 = 1 << 14;
+/// Number of polls of a spinning caller between two checks of the deadline and of the ring kernel's state.
+const POLLS_PER_LIVENESS_CHECK: u32 = 1 << 14;
 
 impl<I: Message, O: Message> KernelHandle<I, O> {
-    /// Sends a message and waits for its answer.
+    /// Sends a message and waits for the reply.
     ///
-    /// Waits as long as the ring kernel lives; see [`ask_timeout`](Self::ask_timeout) for a limit.
+    /// Waits until the ring kernel replies or ends. [`ask_timeout`](Self::ask_timeout) limits the wait.
     ///
     /// # Errors
     ///
-    /// [`AskError`]: the message was not accepted, handling it failed (with the panic or error text), the handler gave no answer, or
-    /// the ring kernel ended.
+    /// [`AskError`]: the message was not accepted, the handler failed (with its panic or error text), the handler returned without a reply,
+    /// or the ring kernel ended.
     #[inline]
     pub fn ask(&self, message: I) -> Result<O, AskError<I>> {
-        self.ask_within(message, None, self.patience())
+        self.ask_with_limits(message, None, self.wait_limit())
     }
 
-    /// As [`ask`](Self::ask), but a full ring is refused at once, whatever the backpressure. The answer is waited for.
+    /// Like [`ask`](Self::ask), but a full mailbox rejects the message at once, whatever the backpressure. Still waits for the reply.
     ///
     /// # Errors
     ///
-    /// As for `ask`; a full ring is [`Refusal::Full`] inside [`AskError::NotSent`].
+    /// As for `ask`. A full mailbox is [`Refusal::Full`] in [`AskError::NotSent`].
     pub fn try_ask(&self, message: I) -> Result<O, AskError<I>> {
-        self.ask_within(message, None, Patience::None)
+        self.ask_with_limits(message, None, WaitLimit::NoWait)
     }
 
-    /// As [`ask`](Self::ask), waiting at most `timeout` in all.
+    /// Like [`ask`](Self::ask), but waits at most `timeout` in total.
     ///
     /// # Errors
     ///
-    /// As for `ask`, and [`AskError::TimedOut`]. A question that times out may still be handled.
+    /// As for `ask`, and [`AskError::TimedOut`]. A request that times out may still be handled.
     pub fn ask_timeout(&self, message: I, timeout: Duration) -> Result<O, AskError<I>> {
-        self.ask_within(message, Some(timeout), self.patience_within(timeout))
+        self.ask_with_limits(message, Some(timeout), self.wait_limit_within(timeout))
     }
 
-    /// As [`ask`](Self::ask), for async code. Dropping the future gives up the answer; the message may still be handled.
+    /// Like [`ask`](Self::ask), for async code. Dropping the future abandons the reply; the message may still be handled.
     ///
     /// # Errors
     ///
@@ -61,157 +61,158 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         let envelope = self.envelope(message, Some(slot.arm()));
         match self.send_inline(envelope) {
             Ok(()) => {
-                if let Some(answer) = slot.try_take() {
-                    return self.conclude(
+                if let Some(reply) = slot.try_take() {
+                    return self.finish_ask(
                         slot,
-                        answer.map_or(Outcome::NoReply, Outcome::Answer),
+                        reply.map_or(AskOutcome::NoReply, AskOutcome::Reply),
                         Duration::ZERO,
                     );
                 }
             }
             Err(envelope) => {
-                if let Err((reason, unsent)) = self.send_async(envelope, self.patience()).await {
-                    return Err(self.not_sent(reason, unsent.message));
+                if let Err((reason, unsent)) = self.send_async(envelope, self.wait_limit()).await {
+                    return Err(self.not_sent_error(reason, unsent.message));
                 }
             }
         }
-        self.await_answer(slot, None).await
+        self.await_reply(slot, None).await
     }
 
-    /// As [`ask_timeout`](Self::ask_timeout), for async code.
+    /// Like [`ask_timeout`](Self::ask_timeout), for async code.
     ///
     /// # Errors
     ///
     /// As for `ask_timeout`.
     pub async fn ask_timeout_async(&self, message: I, timeout: Duration) -> Result<O, AskError<I>> {
-        let began = Instant::now();
+        let start = Instant::now();
         let mut slot = self.spare.take();
         let envelope = self.envelope(message, Some(slot.arm()));
-        if let Err((reason, unsent)) = self.send_async(envelope, self.patience_within(timeout)).await {
-            return Err(self.not_sent(reason, unsent.message));
+        if let Err((reason, unsent)) = self.send_async(envelope, self.wait_limit_within(timeout)).await {
+            return Err(self.not_sent_error(reason, unsent.message));
         }
-        self.await_answer(slot, Some(timeout.saturating_sub(began.elapsed()))).await
+        self.await_reply(slot, Some(timeout.saturating_sub(start.elapsed()))).await
     }
 
-    /// The patience of this ring kernel's backpressure, at most so long.
-    fn patience_within(&self, timeout: Duration) -> Patience {
-        match self.patience() {
-            Patience::None => Patience::None,
-            Patience::For(time) => Patience::For(time.min(timeout)),
-            Patience::Endless => Patience::For(timeout),
+    /// Returns the wait limit of the ring kernel's backpressure, but at most `timeout`.
+    fn wait_limit_within(&self, timeout: Duration) -> WaitLimit {
+        match self.wait_limit() {
+            WaitLimit::NoWait => WaitLimit::NoWait,
+            WaitLimit::Timeout(time) => WaitLimit::Timeout(time.min(timeout)),
+            WaitLimit::Unlimited => WaitLimit::Timeout(timeout),
         }
     }
 
-    async fn await_answer(
+    async fn await_reply(
         &self,
-        mut slot: ReplySlot<Answer<O>>,
+        mut slot: ReplySlot<ReplyResult<O>>,
         timeout: Option<Duration>,
     ) -> Result<O, AskError<I>> {
         let outcome = {
-            let mut watch = Watch::new(&self.shared.core.life);
-            within(timeout, std::future::poll_fn(|cx| poll_answer(&mut slot, &mut watch, cx))).await
+            let mut waiter = StateWaiter::new(&self.cell.untyped.lifecycle);
+            with_timeout(timeout, std::future::poll_fn(|cx| poll_reply(&mut slot, &mut waiter, cx))).await
         };
-        self.conclude(slot, outcome.unwrap_or(Outcome::TimedOut), timeout.unwrap_or_default())
+        self.finish_ask(slot, outcome.unwrap_or(AskOutcome::TimedOut), timeout.unwrap_or_default())
     }
 
     #[inline]
-    fn ask_within(
+    fn ask_with_limits(
         &self,
         message: I,
         timeout: Option<Duration>,
-        patience: Patience,
+        wait_limit: WaitLimit,
     ) -> Result<O, AskError<I>> {
         let deadline = timeout.map(|time| Instant::now() + time);
         let mut slot = self.spare.take();
         let mut unsent = Err(self.envelope(message, Some(slot.arm())));
-        if timeout.is_none() || self.attends {
+        if timeout.is_none() || self.polls_device {
             unsent = unsent.or_else(|envelope| self.send_inline(envelope));
         }
         if let Err(envelope) = unsent
-            && let Err((reason, unsent)) = self.send(envelope, patience)
+            && let Err((reason, unsent)) = self.send(envelope, wait_limit)
         {
-            return Err(self.not_sent(reason, unsent.message));
+            return Err(self.not_sent_error(reason, unsent.message));
         }
-        let outcome = self.wait_for_answer(&mut slot, deadline);
-        self.conclude(slot, outcome, timeout.unwrap_or_default())
+        let outcome = self.wait_for_reply(&mut slot, deadline);
+        self.finish_ask(slot, outcome, timeout.unwrap_or_default())
     }
 
-    /// Spins while the strategy says so; then sleeps until the answer comes or the ring kernel's life is over.
+    /// Waits for the reply: spins as long as the wait strategy says, then parks until the reply arrives or the ring kernel ends.
     #[inline]
-    pub(super) fn wait_for_answer(
+    pub(super) fn wait_for_reply(
         &self,
-        slot: &mut ReplySlot<Answer<O>>,
+        slot: &mut ReplySlot<ReplyResult<O>>,
         deadline: Option<Instant>,
-    ) -> Outcome<O> {
+    ) -> AskOutcome<O> {
         let mut backoff = Backoff::new(self.wait);
-        let mut looks = 0u32;
+        let mut polls = 0u32;
         loop {
-            if let Some(answer) = slot.try_take() {
-                return answer.map_or(Outcome::NoReply, Outcome::Answer);
+            if let Some(reply) = slot.try_take() {
+                return reply.map_or(AskOutcome::NoReply, AskOutcome::Reply);
             }
-            if self.attends {
-                self.attend();
+            if self.polls_device {
+                self.poll_device_inline();
             }
             if backoff.snooze() == Step::Park {
                 break;
             }
-            looks += 1;
-            if looks == LOOKS_BETWEEN_CHECKS {
-                looks = 0;
+            polls += 1;
+            if polls == POLLS_PER_LIVENESS_CHECK {
+                polls = 0;
                 if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                    return Outcome::TimedOut;
+                    return AskOutcome::TimedOut;
                 }
                 let state = self.state();
                 if state.has_ended() {
-                    return last_look(slot, state);
+                    return final_check(slot, state);
                 }
             }
         }
-        let mut watch = Watch::new(&self.shared.core.life);
-        block_on_poll(self.wait, deadline, |cx| poll_answer(slot, &mut watch, cx))
-            .unwrap_or(Outcome::TimedOut)
+        let mut waiter = StateWaiter::new(&self.cell.untyped.lifecycle);
+        block_on_poll(self.wait, deadline, |cx| poll_reply(slot, &mut waiter, cx))
+            .unwrap_or(AskOutcome::TimedOut)
     }
 
-    /// Looks at the device in place of its attendant, unless somebody else does at this moment.
-    pub(super) fn attend(&self) {
-        if let Some(turn) = self.shared_task.as_ref().and_then(|shared_task| shared_task.try_sit()) {
-            turn.run();
+    /// Polls the device proxy once on the calling thread, unless another thread is polling it.
+    pub(super) fn poll_device_inline(&self) {
+        if let Some(guard) = self.shared_task.as_ref().and_then(|shared_task| shared_task.try_acquire()) {
+            guard.run();
         }
     }
 
     #[inline]
-    pub(super) fn conclude(
+    pub(super) fn finish_ask(
         &self,
-        mut slot: ReplySlot<Answer<O>>,
-        outcome: Outcome<O>,
+        mut slot: ReplySlot<ReplyResult<O>>,
+        outcome: AskOutcome<O>,
         waited: Duration,
     ) -> Result<O, AskError<I>> {
-        if let Outcome::Answer(Ok(answer)) = outcome {
-            self.spare.give(slot);
-            return Ok(answer);
+        if let AskOutcome::Reply(Ok(reply)) = outcome {
+            self.spare.put(slot);
+            return Ok(reply);
         }
-        // Whoever has the way back may still use it: it gets the cell, and finds nobody there.
+        // The reply sender may still exist. Abandoning the slot passes ownership of the cell to it; a later reply is returned to the
+        // sender as an error.
         slot.abandon();
-        Err(self.no_answer(outcome, waited))
+        Err(self.no_reply_error(outcome, waited))
     }
 
     #[cold]
-    pub(super) fn no_answer(&self, outcome: Outcome<O>, waited: Duration) -> AskError<I> {
-        let (kernel, message_type) = (Arc::clone(&self.shared.core.name), I::TYPE_NAME);
+    pub(super) fn no_reply_error(&self, outcome: AskOutcome<O>, waited: Duration) -> AskError<I> {
+        let (kernel, message_type) = (Arc::clone(&self.cell.untyped.name), I::TYPE_NAME);
         match outcome {
-            Outcome::Answer(Err(fault)) => AskError::Failed(*fault),
-            Outcome::Answer(Ok(_)) | Outcome::NoReply => AskError::NoReply { kernel, message_type },
-            Outcome::Ended(state) => AskError::Ended { kernel, message_type, state },
-            Outcome::TimedOut => {
-                let stats = self.shared.stats();
+            AskOutcome::Reply(Err(fault)) => AskError::Failed(*fault),
+            AskOutcome::Reply(Ok(_)) | AskOutcome::NoReply => AskError::NoReply { kernel, message_type },
+            AskOutcome::Ended(state) => AskError::Ended { kernel, message_type, state },
+            AskOutcome::TimedOut => {
+                let stats = self.cell.stats();
                 AskError::TimedOut { kernel, message_type, waited, state: stats.state, queued: stats.queued }
             }
         }
     }
 
     #[cold]
-    pub(super) fn not_sent(&self, reason: Refusal, message: I) -> AskError<I> {
-        let kernel = Arc::clone(&self.shared.core.name);
+    pub(super) fn not_sent_error(&self, reason: Refusal, message: I) -> AskError<I> {
+        let kernel = Arc::clone(&self.cell.untyped.name);
         AskError::NotSent(TellError { kernel, message_type: I::TYPE_NAME, reason, message })
     }
 }

@@ -1,40 +1,42 @@
-//! Ask outcome.
+//! The ways in which waiting for a reply ends, and the checks that tell them apart.
 
 use std::task::{Context, Poll};
 
 use dotcompute_ring::reply::ReplySlot;
 
-use crate::envelope::Answer;
-use crate::lifecycle::{State, Watch};
+use crate::envelope::ReplyResult;
+use crate::lifecycle::{State, StateWaiter};
 
-/// What came of waiting.
-pub(super) enum Outcome<O> {
-    Answer(Answer<O>),
+/// Result of waiting for a reply.
+pub(super) enum AskOutcome<O> {
+    Reply(ReplyResult<O>),
     NoReply,
     Ended(State),
     TimedOut,
 }
 
-/// Ready with the answer, or with the end of the ring kernel that should have given it.
-pub(super) fn poll_answer<O>(
-    slot: &mut ReplySlot<Answer<O>>,
-    watch: &mut Watch<'_>,
+/// Ready with the reply, or with the ended state of the ring kernel.
+pub(super) fn poll_reply<O>(
+    slot: &mut ReplySlot<ReplyResult<O>>,
+    waiter: &mut StateWaiter<'_>,
     cx: &mut Context<'_>,
-) -> Poll<Outcome<O>> {
-    if let Poll::Ready(answer) = slot.poll_take(cx) {
-        return Poll::Ready(answer.map_or(Outcome::NoReply, Outcome::Answer));
+) -> Poll<AskOutcome<O>> {
+    if let Poll::Ready(reply) = slot.poll_take(cx) {
+        return Poll::Ready(reply.map_or(AskOutcome::NoReply, AskOutcome::Reply));
     }
-    match watch.poll(cx, State::has_ended) {
-        Poll::Ready(state) => Poll::Ready(last_look(slot, state)),
+    match waiter.poll(cx, State::has_ended) {
+        Poll::Ready(state) => Poll::Ready(final_check(slot, state)),
         Poll::Pending => Poll::Pending,
     }
 }
 
-/// A ring kernel answers or buries everything before its state says that it has ended. What is not here now was taken over by
-/// somebody else (`take_reply`), or is in the hands of a handler that does not return.
-pub(super) fn last_look<O>(slot: &mut ReplySlot<Answer<O>>, state: State) -> Outcome<O> {
+/// Takes the reply of a ring kernel that has ended, or reports the end.
+///
+/// A ring kernel replies to or dead-letters every request before it enters an ended state. A reply still missing here is held by a
+/// `ReplyTo` (`take_reply`) or by a handler that does not return.
+pub(super) fn final_check<O>(slot: &mut ReplySlot<ReplyResult<O>>, state: State) -> AskOutcome<O> {
     match slot.try_take() {
-        Some(answer) => answer.map_or(Outcome::NoReply, Outcome::Answer),
-        None => Outcome::Ended(state),
+        Some(reply) => reply.map_or(AskOutcome::NoReply, AskOutcome::Reply),
+        None => AskOutcome::Ended(state),
     }
 }

@@ -1,4 +1,4 @@
-//! Connecting.
+//! `connect`: routes the outputs of one ring kernel to another one's mailbox, or over a link of their device.
 
 use std::sync::{Arc, PoisonError};
 
@@ -7,34 +7,34 @@ use crate::error::LifecycleError;
 use crate::lifecycle::State;
 use crate::message::Message;
 use crate::options::Backpressure;
-use crate::output::kernel_sink::KernelOutlet;
+use crate::output::kernel_sink::KernelSink;
 
 impl<I: Message, O: Message> KernelHandle<I, O> {
-    /// Makes `to` take what this ring kernel sends, with no hop through the program.
+    /// Sends the outputs of this ring kernel to the mailbox of `to`.
     ///
-    /// Connected to several, it sends a clone to each (fan-out); several may be connected to one (fan-in). Each output has
-    /// the priority of the message that caused it. A full `to` holds this ring kernel up, unless `to` rejects or drops.
-    /// What was sent before is still in the output ring.
+    /// A ring kernel connected to several others sends a clone to each (fan-out); several may be connected to one (fan-in). Each output has
+    /// the priority of the message that caused it. If `to` is full, this ring kernel is blocked on output, unless `to` rejects or drops the
+    /// oldest. Outputs sent before the connection remain in the output ring.
     ///
-    /// Two ring kernels on one device are connected there: outputs reach `to` through the device's memory, and the host sees neither
-    /// them nor their headers (up to eight such connections each way in a ring kernel's life; further ones, and those to a `to` that
-    /// rejects or drops, go by way of the host). For that both are brought to a message boundary once.
+    /// Two ring kernels on one device are connected by a link: a ring in device memory, so that outputs and their headers bypass the host.
+    /// A ring kernel has at most eight links in each direction. Further connections, and those to a `to` that rejects or drops the oldest,
+    /// go through the host. Creating a link brings both ring kernels to a message boundary once.
     ///
     /// # Errors
     ///
-    /// [`LifecycleError`] if either has ended, if both are the same, or if their device cannot connect them now.
+    /// [`LifecycleError`]: either ring kernel has ended, both are the same, or their device cannot connect them now.
     pub fn connect<P: Message>(&self, to: &KernelHandle<O, P>) -> Result<(), LifecycleError>
     where
         O: Clone,
     {
-        let (here, there) = (&self.shared.core, &to.shared.core);
-        if Arc::ptr_eq(here, there) {
-            return Err(LifecycleError::SelfConnection { kernel: Arc::clone(&here.name) });
+        let (from, downstream) = (&self.cell.untyped, &to.cell.untyped);
+        if Arc::ptr_eq(from, downstream) {
+            return Err(LifecycleError::SelfConnection { kernel: Arc::clone(&from.name) });
         }
-        for core in [here, there] {
-            let state = core.life.get();
+        for cell in [from, downstream] {
+            let state = cell.lifecycle.get();
             if state >= State::Terminating {
-                let kernel = Arc::clone(&core.name);
+                let kernel = Arc::clone(&cell.name);
                 return Err(LifecycleError::WrongState {
                     kernel,
                     state,
@@ -44,22 +44,22 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
             }
         }
         let link = self.link(to)?;
-        here.feeds.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&there.name));
-        self.shared.routes.add(Box::new(KernelOutlet::new(Arc::clone(&to.shared))), link);
+        from.downstream.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&downstream.name));
+        self.cell.connections.add(Box::new(KernelSink::new(Arc::clone(&to.cell))), link);
         Ok(())
     }
 
-    /// Connects the two on their device, if they are on one and can be.
+    /// Creates a link between the two on their device. `None` if they are not on one device, or no link is possible.
     fn link<P: Message>(&self, to: &KernelHandle<O, P>) -> Result<Option<u8>, LifecycleError> {
-        let (here, there) = (&self.shared.core, &to.shared.core);
-        let Some(peer) = here.links.peer() else { return Ok(None) };
-        let link = match there.links.peer() {
-            Some(other) if there.options.backpressure == Backpressure::Block => peer.link(&*other),
+        let (from, downstream) = (&self.cell.untyped, &to.cell.untyped);
+        let Some(peer) = from.links.peer() else { return Ok(None) };
+        let link = match downstream.links.peer() {
+            Some(other) if downstream.options.backpressure == Backpressure::Block => peer.link(&*other),
             _ => Ok(None),
         };
         let link = link.map_err(|error| LifecycleError::Link {
-            kernel: Arc::clone(&here.name),
-            to: Arc::clone(&there.name),
+            kernel: Arc::clone(&from.name),
+            to: Arc::clone(&downstream.name),
             problem: error.to_string(),
         })?;
         if link.is_none() {

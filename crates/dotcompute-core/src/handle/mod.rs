@@ -1,8 +1,8 @@
-//! Talking to a ring kernel: `tell`, `ask`, `receive`, and its life.
+//! The caller's side of a ring kernel: `tell`, `ask`, `receive`, `connect` and the lifecycle calls.
 //!
-//! Every call has up to four forms. The plain one waits as the ring kernel's [`Backpressure`] says;
-//! `try_…` never waits; `…_timeout` waits so long; `…_async` gives a future that any executor can run. Dropping such a future gives
-//! up the call.
+//! A call has up to four forms. The plain form waits as the ring kernel's [`Backpressure`](crate::options::Backpressure) says, `try_…`
+//! never waits, `…_timeout` waits at most the given time, and `…_async` returns a future that runs on any executor. Dropping such a future
+//! cancels the call.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use dotcompute_ring::wait::WaitStrategy;
 
 use crate::backend::shared_task::SharedTask;
 use crate::cell::any_kernel::AnyKernel;
-use crate::cell::typed_cell::Shared;
+use crate::cell::typed_cell::TypedCell;
 use crate::envelope::Envelope;
 pub use crate::envelope::Received;
 use crate::lifecycle::State;
@@ -34,9 +34,9 @@ mod wait_limit;
 
 pub use pending_ask::PendingAsk;
 
-/// A ring kernel's address: typed, cheap to clone, usable from any thread and any executor.
+/// The address of a ring kernel: typed, cheap to clone, usable from any thread and any executor.
 ///
-/// Handles do not keep a ring kernel alive: one that has ended answers every call with an error that says so.
+/// A handle does not keep its ring kernel alive. Calls on a ring kernel that has ended return an error that says so.
 ///
 /// ```
 /// use dotcompute_core::error::HandlerResult;
@@ -57,108 +57,108 @@ pub use pending_ask::PendingAsk;
 /// let double = runtime.launch("double", || Double)?;
 /// double.activate()?;
 /// assert_eq!(double.ask(21)?, 42);
-/// // Told instead of asked, it puts its answer on its output ring.
+/// // The reply to a `tell` goes to the output ring.
 /// double.tell(4)?;
 /// assert_eq!(double.receive()?, 8);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct KernelHandle<I, O> {
-    shared: Arc<Shared<I, O>>,
-    /// This handle's producer end, with its own cache of where the consumer is.
+    cell: Arc<TypedCell<I, O>>,
+    /// The producing end of the mailbox for this handle, with its own cached `head`.
     input: Sender<Envelope<I, O>>,
     priority: Priority,
     wait: WaitStrategy,
     sampler: Sampler,
-    /// A reply slot for the next ask, so that asking allocates nothing.
+    /// Caches a reply slot for the next ask, so that `ask` does not allocate.
     spare: SpareSlot<O>,
-    /// Where asks through this handle may run the ring kernel themselves, if they are to.
+    /// The task that asks through this handle may poll on the calling thread. `None` if they may not.
     shared_task: Option<Arc<SharedTask>>,
-    /// Whether what runs there is the attendant of a device: no user code, to be run again until the answer is there.
-    attends: bool,
+    /// Whether that task is a device proxy: it runs no user code, and a waiting caller polls it until the reply arrives.
+    polls_device: bool,
 }
 
 impl<I, O> Clone for KernelHandle<I, O> {
     fn clone(&self) -> Self {
         Self {
-            shared: Arc::clone(&self.shared),
+            cell: Arc::clone(&self.cell),
             input: self.input.clone(),
             priority: self.priority,
             wait: self.wait,
             sampler: self.sampler.clone(),
             spare: SpareSlot::empty(),
             shared_task: self.shared_task.clone(),
-            attends: self.attends,
+            polls_device: self.polls_device,
         }
     }
 }
 
 impl<I, O> std::fmt::Debug for KernelHandle<I, O> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let core = &self.shared.core;
+        let cell = &self.cell.untyped;
         f.debug_struct("KernelHandle")
-            .field("kernel", &core.name)
-            .field("state", &core.life.get())
-            .field("input", &core.input_type)
-            .field("output", &core.output_type)
+            .field("kernel", &cell.name)
+            .field("state", &cell.lifecycle.get())
+            .field("input", &cell.input_type)
+            .field("output", &cell.output_type)
             .finish_non_exhaustive()
     }
 }
 
 const _: () = {
     const fn is_send_and_sync<T: Send + Sync>() {}
-    // Handles go to any thread and any executor, whatever their messages: those need not be `Sync`.
+    // Handles move between threads and executors even if their message types are not `Sync`.
     is_send_and_sync::<KernelHandle<std::cell::Cell<u8>, std::cell::Cell<u8>>>();
 };
 
 impl<I: Message, O: Message> KernelHandle<I, O> {
-    pub(crate) fn new(shared: Arc<Shared<I, O>>) -> Self {
-        let input = shared.input.clone();
-        let wait = shared.core.options.wait;
-        let sampler = Sampler::new(shared.core.options.telemetry);
-        let attends = shared.is_on_device();
-        let shared_task = if attends { shared.shared_task() } else { None };
+    pub(crate) fn new(cell: Arc<TypedCell<I, O>>) -> Self {
+        let input = cell.input.clone();
+        let wait = cell.untyped.options.wait;
+        let sampler = Sampler::new(cell.untyped.options.telemetry);
+        let polls_device = cell.is_on_device();
+        let shared_task = if polls_device { cell.shared_task() } else { None };
         let spare = SpareSlot::empty();
-        Self { shared, input, priority: Priority::default(), wait, sampler, spare, shared_task, attends }
+        Self { cell, input, priority: Priority::default(), wait, sampler, spare, shared_task, polls_device }
     }
 
-    /// The ring kernel's name.
+    /// Returns the name of the ring kernel.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.shared.core.name
+        &self.cell.untyped.name
     }
 
-    /// The ring kernel's state.
+    /// Returns the state of the ring kernel.
     #[must_use]
     pub fn state(&self) -> State {
-        self.shared.core.life.get()
+        self.cell.untyped.lifecycle.get()
     }
 
-    /// What has happened in the ring kernel so far. Reading stops nothing.
+    /// Returns the counters and latencies of the ring kernel. Reading them does not stop it.
     #[must_use]
     pub fn stats(&self) -> KernelStats {
-        self.shared.stats()
+        self.cell.stats()
     }
 
-    /// A handle to the same ring kernel whose messages have this priority.
+    /// Returns a handle to the same ring kernel whose messages have this priority.
     #[must_use]
     pub fn with_priority(&self, priority: impl Into<Priority>) -> Self {
         Self { priority: priority.into(), ..self.clone() }
     }
 
-    /// A handle to the same ring kernel that waits in this way for answers, outputs and room.
+    /// Returns a handle to the same ring kernel that waits for replies, outputs and free slots with this strategy.
     #[must_use]
     pub fn with_wait(&self, wait: WaitStrategy) -> Self {
         Self { wait, ..self.clone() }
     }
 
-    /// A handle to the same ring kernel whose [`ask`](Self::ask) and [`ask_async`](Self::ask_async) handle the message on the calling
-    /// thread, if the ring kernel is idle at that moment: no other thread is woken, and nothing travels to another core and back.
+    /// Returns a handle whose [`ask`](Self::ask) and [`ask_async`](Self::ask_async) run the handler on the calling thread if the ring
+    /// kernel is idle. Such an ask wakes no other thread and moves no cache line to another core.
     ///
-    /// Messages are still handled one after another and in order, panics and errors still end at the message boundary, and the
-    /// books are kept as ever; only the thread is another. A ring kernel that is busy, or on a thread of its own, is asked as usual.
+    /// Only the thread differs. Messages are still handled one at a time and in order, a panic or an error still ends at the message
+    /// boundary, and the accounting is the same. If the ring kernel is busy or has a dedicated thread, the ask is an ordinary one.
     ///
-    /// It is not the default because the caller then waits in the handler itself: one that never returns keeps its asker, which
-    /// [`abort`](Self::abort) would otherwise release. Asks with a timeout never run a handler, since they could not leave it in time.
+    /// This is not the default, because the caller runs the handler itself: [`abort`](Self::abort) cannot release a caller whose handler
+    /// does not return. An ask with a timeout never runs a handler inline, since it could not leave the handler in time.
     ///
     /// ```
     /// # use dotcompute_core::error::HandlerResult;
@@ -182,6 +182,6 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     /// ```
     #[must_use]
     pub fn with_inline_asks(&self) -> Self {
-        Self { shared_task: self.shared.shared_task(), ..self.clone() }
+        Self { shared_task: self.cell.shared_task(), ..self.clone() }
     }
 }

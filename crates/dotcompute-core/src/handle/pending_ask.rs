@@ -1,4 +1,4 @@
-//! Pending ask.
+//! `begin_ask`: sends a request and returns the wait for its reply as a value.
 
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 use dotcompute_ring::reply::ReplySlot;
 
 use super::KernelHandle;
-use super::ask_outcome::{Outcome, last_look};
-use crate::envelope::Answer;
+use super::ask_outcome::{AskOutcome, final_check};
+use crate::envelope::ReplyResult;
 use crate::error::AskError;
 use crate::message::Message;
 
 impl<I: Message, O: Message> KernelHandle<I, O> {
-    /// Asks, and leaves waiting for the answer to [`PendingAsk`]: for callers that have to look at something else now and then, and come
-    /// back to the same question.
+    /// Sends a request and returns a [`PendingAsk`] that waits for the reply: for callers that interleave the wait with other work, such
+    /// as checking for signals.
     ///
-    /// Ready at once unless the ring is full and the ring kernel's backpressure has its senders wait. Takes a handle by reference, or by
-    /// anything that leads to one (`Arc`), for a pending ask that outlives the call.
+    /// The future is ready at once unless the mailbox is full and the backpressure blocks. `handle` may be a reference, or an owning
+    /// pointer such as `Arc` for a pending ask that outlives the call.
     ///
     /// ```
     /// # use dotcompute_core::error::HandlerResult;
@@ -40,13 +40,13 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     /// let double = runtime.launch("double", || Double)?;
     /// double.activate()?;
     /// let mut pending = futures_lite::future::block_on(KernelHandle::begin_ask(&double, 21))?;
-    /// let answer = loop {
+    /// let reply = loop {
     ///     match pending.wait(Duration::from_millis(50)) {
-    ///         Some(answer) => break answer?,
+    ///         Some(reply) => break reply?,
     ///         None => println!("still waiting"),
     ///     }
     /// };
-    /// assert_eq!(answer, 42);
+    /// assert_eq!(reply, 42);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
@@ -60,20 +60,20 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         let mut slot = handle.spare.take();
         let envelope = handle.envelope(message, Some(slot.arm()));
         if let Err(envelope) = handle.send_inline(envelope)
-            && let Err((reason, unsent)) = handle.send_async(envelope, handle.patience()).await
+            && let Err((reason, unsent)) = handle.send_async(envelope, handle.wait_limit()).await
         {
-            return Err(handle.not_sent(reason, unsent.message));
+            return Err(handle.not_sent_error(reason, unsent.message));
         }
         Ok(PendingAsk { slot: Some(slot), handle, messages: PhantomData })
     }
 }
 
-/// A question that was accepted, and whose answer has not been taken. Dropped, it gives up the answer; the message may still be handled.
+/// A request that was accepted and whose reply has not been taken. Dropping it abandons the reply; the message may still be handled.
 ///
 /// See [`KernelHandle::begin_ask`].
 pub struct PendingAsk<I: Message, O: Message, H: Deref<Target = KernelHandle<I, O>>> {
-    /// None once the answer was given.
-    slot: Option<ReplySlot<Answer<O>>>,
+    /// `None` once the reply was taken.
+    slot: Option<ReplySlot<ReplyResult<O>>>,
     handle: H,
     messages: PhantomData<fn(I) -> O>,
 }
@@ -85,53 +85,54 @@ impl<I: Message, O: Message, H: Deref<Target = KernelHandle<I, O>>> std::fmt::De
 }
 
 impl<I: Message, O: Message, H: Deref<Target = KernelHandle<I, O>>> PendingAsk<I, O, H> {
-    /// The answer, if it is there.
+    /// Takes the reply if it has arrived.
     ///
-    /// None too once the answer was given.
+    /// Returns `None` if it has not arrived, and also if it was taken before.
     #[inline]
     pub fn try_take(&mut self) -> Option<Result<O, AskError<I>>> {
         let slot = self.slot.as_mut()?;
         let outcome = match slot.try_take() {
-            Some(answer) => answer.map_or(Outcome::NoReply, Outcome::Answer),
+            Some(reply) => reply.map_or(AskOutcome::NoReply, AskOutcome::Reply),
             None => {
                 let state = self.handle.state();
                 if !state.has_ended() {
                     return None;
                 }
-                last_look(slot, state)
+                final_check(slot, state)
             }
         };
-        self.conclude(outcome)
+        self.finish_ask(outcome)
     }
 
-    /// Waits for the answer, at most so long; then none, and it can be waited for again.
+    /// Waits for the reply, at most `timeout`. Returns `None` after a timeout; the caller may wait again.
     pub fn wait(&mut self, timeout: Duration) -> Option<Result<O, AskError<I>>> {
-        let outcome = self.handle.wait_for_answer(self.slot.as_mut()?, Some(Instant::now() + timeout));
-        self.conclude(outcome)
+        let outcome = self.handle.wait_for_reply(self.slot.as_mut()?, Some(Instant::now() + timeout));
+        self.finish_ask(outcome)
     }
 
-    /// Looks for the answer, and arranges that the task is woken once it is there or will not come. A waker may be woken for nothing.
+    /// Polls for the reply and registers the task's waker, which is woken when the reply arrives or cannot arrive. Wake-ups may be
+    /// spurious.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<O, AskError<I>>> {
         let Some(slot) = self.slot.as_mut() else { return Poll::Pending };
-        if let Poll::Ready(answer) = slot.poll_take(cx) {
-            let outcome = answer.map_or(Outcome::NoReply, Outcome::Answer);
-            return self.conclude(outcome).map_or(Poll::Pending, Poll::Ready);
+        if let Poll::Ready(reply) = slot.poll_take(cx) {
+            let outcome = reply.map_or(AskOutcome::NoReply, AskOutcome::Reply);
+            return self.finish_ask(outcome).map_or(Poll::Pending, Poll::Ready);
         }
         Poll::Pending
     }
 
-    /// The error of an ask that was waited for so long in vain. Gives up the answer.
-    pub fn give_up(mut self, waited: Duration) -> AskError<I> {
-        // Whoever has the way back may still use it, and finds nobody there.
+    /// Abandons the reply and returns the error of an ask that has timed out after `waited`.
+    pub fn into_timeout_error(mut self, waited: Duration) -> AskError<I> {
+        // The reply sender may still exist: dropping the slot passes ownership of the cell to it.
         self.slot = None;
-        self.handle.no_answer(Outcome::TimedOut, waited)
+        self.handle.no_reply_error(AskOutcome::TimedOut, waited)
     }
 
-    fn conclude(&mut self, outcome: Outcome<O>) -> Option<Result<O, AskError<I>>> {
-        if let Outcome::TimedOut = outcome {
+    fn finish_ask(&mut self, outcome: AskOutcome<O>) -> Option<Result<O, AskError<I>>> {
+        if let AskOutcome::TimedOut = outcome {
             return None;
         }
         let slot = self.slot.take()?;
-        Some(self.handle.conclude(slot, outcome, Duration::ZERO))
+        Some(self.handle.finish_ask(slot, outcome, Duration::ZERO))
     }
 }

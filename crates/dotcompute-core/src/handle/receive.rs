@@ -1,4 +1,4 @@
-//! Receiving.
+//! `receive`: takes outputs from the output ring.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -8,43 +8,43 @@ use dotcompute_ring::wait::spin_then_park;
 use dotcompute_ring::wait_list::WaitToken;
 
 use super::KernelHandle;
-use crate::cell::typed_cell::Shared;
+use crate::cell::typed_cell::TypedCell;
 use crate::envelope::Received;
 use crate::error::ReceiveError;
-use crate::lifecycle::{State, Watch};
+use crate::lifecycle::{State, StateWaiter};
 use crate::message::Message;
 
 impl<I: Message, O: Message> KernelHandle<I, O> {
     /// Waits for the next output of the ring kernel.
     ///
-    /// Outputs of a connected ring kernel go where it is connected to and cannot be received.
+    /// Outputs of a connected ring kernel go to the ring kernels it is connected to and cannot be received.
     ///
     /// # Errors
     ///
-    /// [`ReceiveError`] if the ring kernel has ended and its outputs have all been received, or was never activated.
+    /// [`ReceiveError`]: the ring kernel was never activated, or it has ended and all its outputs have been received.
     pub fn receive(&self) -> Result<O, ReceiveError> {
         self.receive_envelope(None).map(|received| received.message)
     }
 
-    /// As [`receive`](Self::receive), but never waits.
+    /// Like [`receive`](Self::receive), but never waits.
     ///
     /// # Errors
     ///
     /// As for `receive`, and [`ReceiveError::Empty`].
     pub fn try_receive(&self) -> Result<O, ReceiveError> {
-        if let Some(received) = self.shared.output.try_receive() {
+        if let Some(received) = self.cell.output.try_receive() {
             return Ok(received.message);
         }
         let state = self.state();
-        // Looked at once more after the state: an output put in just before the end is not missed.
-        match self.shared.output.try_receive() {
+        // Recheck after reading the state: an output sent just before the end is not missed.
+        match self.cell.output.try_receive() {
             Some(received) => Ok(received.message),
-            None if state.has_ended() || state <= State::Launched => Err(self.nothing_to_come(state)),
-            None => Err(ReceiveError::Empty { kernel: Arc::clone(&self.shared.core.name) }),
+            None if state.has_ended() || state <= State::Launched => Err(self.ended_error(state)),
+            None => Err(ReceiveError::Empty { kernel: Arc::clone(&self.cell.untyped.name) }),
         }
     }
 
-    /// As [`receive`](Self::receive), waiting at most `timeout`.
+    /// Like [`receive`](Self::receive), but waits at most `timeout`.
     ///
     /// # Errors
     ///
@@ -53,48 +53,48 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         self.receive_envelope(Some(timeout)).map(|received| received.message)
     }
 
-    /// As [`receive`](Self::receive) or, with a timeout, [`receive_timeout`](Self::receive_timeout): the output with its header,
-    /// whose `correlation_id` is the id of the message that caused it.
+    /// Like [`receive`](Self::receive), or [`receive_timeout`](Self::receive_timeout) if `timeout` is given, but returns the output with
+    /// its header. The header's `correlation_id` is the id of the message that caused the output.
     ///
     /// # Errors
     ///
     /// As for those.
     pub fn receive_envelope(&self, timeout: Option<Duration>) -> Result<Received<O>, ReceiveError> {
-        let mut place = ReaderPlace::new(&self.shared);
+        let mut waiter = OutputWaiter::new(&self.cell);
         let deadline = timeout.map(|time| Instant::now() + time);
-        let look = |cx: Option<&mut Context<'_>>| {
+        let poll_once = |cx: Option<&mut Context<'_>>| {
             let spins = cx.is_none();
-            match place.look(cx) {
-                // On a device it comes as soon as somebody fetches it.
-                Poll::Pending if spins && self.attends => {
-                    self.attend();
-                    place.look(None)
+            match waiter.poll_once(cx) {
+                // An output on a device arrives only when the device proxy is polled.
+                Poll::Pending if spins && self.polls_device => {
+                    self.poll_device_inline();
+                    waiter.poll_once(None)
                 }
-                looked => looked,
+                polled => polled,
             }
         };
-        match spin_then_park(self.wait, deadline, look) {
+        match spin_then_park(self.wait, deadline, poll_once) {
             Some(Ok(received)) => Ok(received),
-            Some(Err(state)) => Err(self.nothing_to_come(state)),
-            None => Err(self.nothing_came(timeout.unwrap_or_default())),
+            Some(Err(state)) => Err(self.ended_error(state)),
+            None => Err(self.timeout_error(timeout.unwrap_or_default())),
         }
     }
 
-    /// As [`receive`](Self::receive), for async code. A dropped future has received nothing.
+    /// Like [`receive`](Self::receive), for async code. A future dropped before it is ready has taken no output.
     ///
     /// # Errors
     ///
     /// As for `receive`.
     pub async fn receive_async(&self) -> Result<O, ReceiveError> {
-        let mut place = ReaderPlace::new(&self.shared);
-        match std::future::poll_fn(|cx| place.poll(cx)).await {
+        let mut waiter = OutputWaiter::new(&self.cell);
+        match std::future::poll_fn(|cx| waiter.poll(cx)).await {
             Ok(received) => Ok(received.message),
-            Err(state) => Err(self.nothing_to_come(state)),
+            Err(state) => Err(self.ended_error(state)),
         }
     }
 
-    fn nothing_to_come(&self, state: State) -> ReceiveError {
-        let kernel = Arc::clone(&self.shared.core.name);
+    fn ended_error(&self, state: State) -> ReceiveError {
+        let kernel = Arc::clone(&self.cell.untyped.name);
         if state <= State::Launched {
             ReceiveError::NotActivated { kernel, state }
         } else {
@@ -102,51 +102,52 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         }
     }
 
-    fn nothing_came(&self, waited: Duration) -> ReceiveError {
-        ReceiveError::TimedOut { kernel: Arc::clone(&self.shared.core.name), waited, state: self.state() }
+    fn timeout_error(&self, waited: Duration) -> ReceiveError {
+        ReceiveError::TimedOut { kernel: Arc::clone(&self.cell.untyped.name), waited, state: self.state() }
     }
 }
 
-/// Whether a ring kernel in this state will put out nothing more, or has not begun to.
-fn nothing_can_come(state: State) -> bool {
+/// Whether a ring kernel in this state sends no outputs: it has ended, or was not activated.
+fn produces_no_output(state: State) -> bool {
     state.has_ended() || state <= State::Launched
 }
 
-/// Waiting for something to receive; gives up its place when dropped.
-pub(crate) struct ReaderPlace<'a, I, O> {
-    shared: &'a Shared<I, O>,
-    ticket: WaitToken,
-    watch: Watch<'a>,
+/// A caller that waits for an output. Dropping it leaves the wait lists.
+struct OutputWaiter<'a, I, O> {
+    cell: &'a TypedCell<I, O>,
+    token: WaitToken,
+    state_waiter: StateWaiter<'a>,
 }
 
-impl<'a, I: Message, O: Message> ReaderPlace<'a, I, O> {
-    pub(crate) fn new(shared: &'a Shared<I, O>) -> Self {
-        Self { shared, ticket: WaitToken::default(), watch: Watch::new(&shared.core.life) }
+impl<'a, I: Message, O: Message> OutputWaiter<'a, I, O> {
+    fn new(cell: &'a TypedCell<I, O>) -> Self {
+        Self { cell, token: WaitToken::default(), state_waiter: StateWaiter::new(&cell.untyped.lifecycle) }
     }
 
-    /// A look in passing, or one that arranges to be woken.
-    pub(crate) fn look(&mut self, cx: Option<&mut Context<'_>>) -> Poll<Result<Received<O>, State>> {
+    /// Polls once; with a context, registers the task's waker if there is no output.
+    fn poll_once(&mut self, cx: Option<&mut Context<'_>>) -> Poll<Result<Received<O>, State>> {
         if let Some(cx) = cx {
             return self.poll(cx);
         }
-        let state = self.shared.core.life.get();
-        match self.shared.output.try_receive() {
+        let state = self.cell.untyped.lifecycle.get();
+        match self.cell.output.try_receive() {
             Some(received) => Poll::Ready(Ok(received)),
-            None if nothing_can_come(state) => Poll::Ready(Err(state)),
+            None if produces_no_output(state) => Poll::Ready(Err(state)),
             None => Poll::Pending,
         }
     }
 
-    /// Ready with an output, or with the state once nothing can come any more.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received<O>, State>> {
-        let output = &self.shared.output;
+    /// Ready with an output, or with the state once no further output is possible.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received<O>, State>> {
+        let output = &self.cell.output;
         if let Some(received) = output.try_receive() {
             return Poll::Ready(Ok(received));
         }
-        output.readers().register(&mut self.ticket, cx.waker());
-        let over = self.watch.poll(cx, nothing_can_come);
-        // Looked at again after announcing: what was put in between, or just before the end, is found here.
-        match (output.try_receive(), over) {
+        // SYNC POINT: output-waiter (receiver). Registers, then rechecks the ring below. Pairs with `OutputRing::push`, which fills a slot,
+        // then wakes the wait list. The recheck also finds an output that was sent just before the end.
+        output.readers().register(&mut self.token, cx.waker());
+        let ended = self.state_waiter.poll(cx, produces_no_output);
+        match (output.try_receive(), ended) {
             (Some(received), _) => Poll::Ready(Ok(received)),
             (None, Poll::Ready(state)) => Poll::Ready(Err(state)),
             (None, Poll::Pending) => Poll::Pending,
@@ -154,8 +155,8 @@ impl<'a, I: Message, O: Message> ReaderPlace<'a, I, O> {
     }
 }
 
-impl<I, O> Drop for ReaderPlace<'_, I, O> {
+impl<I, O> Drop for OutputWaiter<'_, I, O> {
     fn drop(&mut self) {
-        self.shared.output.readers().cancel(&mut self.ticket);
+        self.cell.output.readers().cancel(&mut self.token);
     }
 }

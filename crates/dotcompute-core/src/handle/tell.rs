@@ -1,4 +1,4 @@
-//! Telling.
+//! `tell`: sends a message without waiting for it to be handled.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use dotcompute_ring::reply::ReplySender;
 
 use super::KernelHandle;
-use super::wait_limit::Patience;
-use crate::envelope::{Answer, Envelope};
+use super::wait_limit::WaitLimit;
+use crate::envelope::{Envelope, ReplyResult};
 use crate::error::{Refusal, TellError};
 use crate::message::{Message, MessageHeader};
 use crate::options::Backpressure;
@@ -17,64 +17,64 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     ///
     /// # Errors
     ///
-    /// [`TellError`] with the message in it: the ring kernel was never activated, has ended, or has no room and its backpressure is
-    /// `Reject` (or `BlockFor`, and the time is up).
+    /// [`TellError`], which returns the message: the ring kernel was never activated or has ended, or the mailbox is full and the
+    /// backpressure is `Reject` (or `BlockFor`, and its time has passed).
     #[inline]
     pub fn tell(&self, message: I) -> Result<(), TellError<I>> {
-        self.send(self.envelope(message, None), self.patience())
+        self.send(self.envelope(message, None), self.wait_limit())
             .map_err(|(reason, unsent)| self.tell_error(reason, unsent))
     }
 
-    /// As [`tell`](Self::tell), but never waits, whatever the backpressure.
+    /// Like [`tell`](Self::tell), but never waits, whatever the backpressure.
     ///
     /// # Errors
     ///
-    /// As for `tell`; a full ring is [`Refusal::Full`].
+    /// As for `tell`. A full mailbox is [`Refusal::Full`].
     #[inline]
     pub fn try_tell(&self, message: I) -> Result<(), TellError<I>> {
-        self.send(self.envelope(message, None), Patience::None)
+        self.send(self.envelope(message, None), WaitLimit::NoWait)
             .map_err(|(reason, unsent)| self.tell_error(reason, unsent))
     }
 
-    /// As [`tell`](Self::tell), waiting at most `timeout` for room, whatever the backpressure.
+    /// Like [`tell`](Self::tell), but waits at most `timeout` for a free slot, whatever the backpressure.
     ///
     /// # Errors
     ///
-    /// As for `tell`; no room in time is [`Refusal::TimedOut`].
+    /// As for `tell`. A mailbox that stays full is [`Refusal::TimedOut`].
     pub fn tell_timeout(&self, message: I, timeout: Duration) -> Result<(), TellError<I>> {
-        let sent = self.send(self.envelope(message, None), Patience::For(timeout));
+        let sent = self.send(self.envelope(message, None), WaitLimit::Timeout(timeout));
         sent.map_err(|(reason, unsent)| self.tell_error(reason, unsent))
     }
 
-    /// As [`tell`](Self::tell), for async code.
+    /// Like [`tell`](Self::tell), for async code.
     ///
     /// # Errors
     ///
-    /// As for `tell`. If the future is dropped before it is ready, the message is dropped with it and was not sent.
+    /// As for `tell`. Dropping the future before it is ready drops the message, which is then not sent.
     pub async fn tell_async(&self, message: I) -> Result<(), TellError<I>> {
-        let sent = self.send_async(self.envelope(message, None), self.patience()).await;
+        let sent = self.send_async(self.envelope(message, None), self.wait_limit()).await;
         sent.map_err(|(reason, unsent)| self.tell_error(reason, unsent))
     }
 
     #[inline]
-    pub(super) fn envelope(&self, message: I, reply: Option<ReplySender<Answer<O>>>) -> Envelope<I, O> {
+    pub(super) fn envelope(&self, message: I, reply: Option<ReplySender<ReplyResult<O>>>) -> Envelope<I, O> {
         let header = MessageHeader::new().with_priority(self.priority);
         Envelope { header, stamp: self.sampler.stamp(), reply, message }
     }
 
     #[inline]
-    pub(super) fn patience(&self) -> Patience {
-        match self.shared.core.options.backpressure {
-            Backpressure::Block => Patience::Endless,
-            Backpressure::BlockFor(time) => Patience::For(time),
-            Backpressure::Reject | Backpressure::DropOldest => Patience::None,
+    pub(super) fn wait_limit(&self) -> WaitLimit {
+        match self.cell.untyped.options.backpressure {
+            Backpressure::Block => WaitLimit::Unlimited,
+            Backpressure::BlockFor(time) => WaitLimit::Timeout(time),
+            Backpressure::Reject | Backpressure::DropOldest => WaitLimit::NoWait,
         }
     }
 
     #[cold]
     fn tell_error(&self, reason: Refusal, unsent: Envelope<I, O>) -> TellError<I> {
         TellError {
-            kernel: Arc::clone(&self.shared.core.name),
+            kernel: Arc::clone(&self.cell.untyped.name),
             message_type: I::TYPE_NAME,
             reason,
             message: unsent.message,

@@ -1,12 +1,12 @@
-//! Timeout.
+//! Limits a future in time.
 
 use std::time::Duration;
 
 use futures_lite::FutureExt;
 use futures_timer::Delay;
 
-/// What a future gives, unless `timeout` is over first.
-pub(super) async fn within<T>(timeout: Option<Duration>, future: impl Future<Output = T>) -> Option<T> {
+/// Returns the output of `future`, or `None` if `timeout` passes first.
+pub(super) async fn with_timeout<T>(timeout: Option<Duration>, future: impl Future<Output = T>) -> Option<T> {
     match timeout {
         None => Some(future.await),
         Some(timeout) => {

@@ -1,11 +1,11 @@
-//! Wait limit.
+//! How long a sender waits for a free slot.
 
 use std::time::Duration;
 
-/// How long a sender is prepared to wait for room.
+/// How long a sender waits for a free slot in a full mailbox.
 #[derive(Clone, Copy)]
-pub(super) enum Patience {
-    None,
-    For(Duration),
-    Endless,
+pub(super) enum WaitLimit {
+    NoWait,
+    Timeout(Duration),
+    Unlimited,
 }

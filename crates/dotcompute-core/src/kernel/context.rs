@@ -1,75 +1,76 @@
-//! Context.
+//! What a handler is passed: header, reply, send.
 
 use std::sync::Arc;
 
 use dotcompute_ring::reply::ReplySender;
 
-use crate::cell::kernel_cell::Core;
-use crate::envelope::Answer;
+use crate::cell::kernel_cell::KernelCell;
+use crate::envelope::ReplyResult;
 use crate::lifecycle::Command;
 use crate::message::{Message, MessageHeader};
-use crate::output::router::Outlets;
+use crate::output::router::OutputRouter;
 
-/// The message being handled, without its body.
+/// The current message, without its body.
 pub(crate) struct Current<O> {
     pub(crate) header: MessageHeader,
-    pub(crate) reply: Option<ReplySender<Answer<O>>>,
+    pub(crate) reply: Option<ReplySender<ReplyResult<O>>>,
 }
 
-/// A handler's way to the outside: it answers and sends through this.
+/// Passed to a handler with each message: reads the header, replies and sends.
 pub struct Context<O> {
-    pub(crate) core: Arc<Core>,
+    pub(crate) cell: Arc<KernelCell>,
     pub(crate) current: Option<Current<O>>,
-    pub(crate) outlets: Outlets<O>,
+    pub(crate) router: OutputRouter<O>,
 }
 
 impl<O: Message> Context<O> {
-    pub(crate) fn new(core: Arc<Core>, outlets: Outlets<O>) -> Self {
-        Self { core, current: None, outlets }
+    pub(crate) fn new(cell: Arc<KernelCell>, router: OutputRouter<O>) -> Self {
+        Self { cell, current: None, router }
     }
 
-    /// The name this ring kernel was launched with.
+    /// Returns the name of this ring kernel.
     #[must_use]
     pub fn kernel(&self) -> &str {
-        &self.core.name
+        &self.cell.name
     }
 
-    /// The header of the message being handled; none in the `on_…` hooks.
+    /// Returns the header of the current message. `None` in the `on_…` hooks.
     #[must_use]
     pub fn header(&self) -> Option<&MessageHeader> {
         self.current.as_ref().map(|current| &current.header)
     }
 
-    /// Whether somebody waits for an answer to the message being handled.
+    /// Whether a caller waits for a reply to the current message.
     #[must_use]
     pub fn wants_reply(&self) -> bool {
         self.current.as_ref().is_some_and(|current| current.reply.is_some())
     }
 
-    /// Answers the message being handled: to its asker if it was asked and not yet answered, else as [`send`](Self::send) does.
+    /// Replies to the current message. If it was sent with `tell`, or already has its reply, the output is sent as by [`send`](Self::send).
     ///
-    /// The asker has the answer when this returns; the handler may go on.
+    /// The reply is visible to the caller when this returns. The handler may continue.
     #[inline]
     pub fn reply(&mut self, output: O) {
         match self.current.as_mut().and_then(|current| current.reply.take()) {
-            Some(asker) => {
-                // Counted first, so that an asker who looks finds its own answer counted.
-                self.core.counters.replied.bump_exclusively();
-                // The asker may have given up, which its own error has told it.
-                let _ = asker.send(Ok(output));
+            Some(reply_sender) => {
+                // Count first: a caller that has the reply also finds it in the stats.
+                self.cell.counters.replied.increment_single_writer();
+                // An error means that the caller no longer waits; its own call has already returned an error.
+                let _ = reply_sender.send(Ok(output));
             }
             None => self.send(output),
         }
     }
 
-    /// Takes over the duty to answer, to answer later or from elsewhere. None if nobody waits for an answer.
+    /// Takes the reply handle of the current message, to reply later or from another thread. `None` if the message was sent with `tell`
+    /// or already has its reply.
     ///
     /// The message counts as handled when the handler returns.
     ///
     /// ```
     /// # use dotcompute_core::error::HandlerResult;
     /// # use dotcompute_core::kernel::{Context, RingKernel, ReplyTo};
-    /// /// Answers a question when the next one comes.
+    /// /// Replies to each request when the next one arrives.
     /// #[derive(Default)]
     /// struct OneBehind(Option<(u32, ReplyTo<u32>)>);
     ///
@@ -77,36 +78,36 @@ impl<O: Message> Context<O> {
     ///     type Input = u32;
     ///     type Output = u32;
     ///     fn handle(&mut self, message: u32, ctx: &mut Context<u32>) -> HandlerResult {
-    ///         let next = ctx.take_reply().map(|to| (message, to));
-    ///         if let Some((question, asker)) = std::mem::replace(&mut self.0, next) {
-    ///             asker.send(question * 2);
+    ///         let next = ctx.take_reply().map(|reply_to| (message, reply_to));
+    ///         if let Some((request, reply_to)) = std::mem::replace(&mut self.0, next) {
+    ///             reply_to.send(request * 2);
     ///         }
     ///         Ok(())
     ///     }
     /// }
     /// ```
     pub fn take_reply(&mut self) -> Option<ReplyTo<O>> {
-        let replier = self.current.as_mut()?.reply.take()?;
-        self.core.counters.replied.bump_exclusively();
-        Some(ReplyTo(replier))
+        let reply_sender = self.current.as_mut()?.reply.take()?;
+        self.cell.counters.replied.increment_single_writer();
+        Some(ReplyTo(reply_sender))
     }
 
     /// Sends an output: to every connected ring kernel, or to the output ring that `receive` reads.
     ///
-    /// Never waits. Where there is no room the output is kept, and this ring kernel takes its next message when it has gone
-    /// out: an output ring that nobody reads will in time hold up its ring kernel, and then those who send to it.
+    /// Never waits. An output without a free slot is queued, and this ring kernel takes its next message after the queue is empty. An
+    /// output ring that is never read therefore blocks its ring kernel in time, and then the senders of that ring kernel.
     ///
-    /// The output has a new id and the priority of the message being handled, whose id becomes its `correlation_id`.
+    /// The output has a new id, and the priority of the current message. Its `correlation_id` is the id of the current message.
     #[inline]
     pub fn send(&mut self, output: O) {
         let header = self.output_header();
-        self.outlets.send(&self.core, header, output);
+        self.router.send(&self.cell, header, output);
     }
 
-    /// As [`send`](Self::send), for an output that some links have taken already.
-    pub(crate) fn send_beside(&mut self, output: O, linked: u8) {
+    /// Like [`send`](Self::send), for an output that the links in the bit mask `linked` have delivered.
+    pub(crate) fn send_except_linked(&mut self, output: O, linked: u8) {
         let header = self.output_header();
-        self.outlets.send_beside(&self.core, header, output, linked);
+        self.router.send_except_linked(&self.cell, header, output, linked);
     }
 
     #[inline]
@@ -117,18 +118,18 @@ impl<O: Message> Context<O> {
         }
     }
 
-    /// Whether the ring kernel is to end soon: a handler that works long may stop early.
+    /// Whether the ring kernel was told to terminate or abort. A long-running handler may return early then.
     #[must_use]
     pub fn should_terminate(&self) -> bool {
-        matches!(self.core.life.command(), Command::Drain | Command::Abort)
+        matches!(self.cell.lifecycle.command(), Command::Drain | Command::Abort)
     }
 }
 
-/// The duty to answer one asker. Dropped without an answer, it tells the asker that there is none.
-pub struct ReplyTo<O>(ReplySender<Answer<O>>);
+/// The right and duty to reply to one request. Dropping it without a reply completes the request with an error.
+pub struct ReplyTo<O>(ReplySender<ReplyResult<O>>);
 
 impl<O: Message> ReplyTo<O> {
-    /// Answers. False if the asker no longer waits; the answer is then dropped.
+    /// Sends the reply. Returns `false` if the caller no longer waits; the reply is then dropped.
     pub fn send(self, output: O) -> bool {
         self.0.send(Ok(output)).is_ok()
     }

@@ -1,4 +1,4 @@
-//! Running a ring kernel in handler form: one task that a pool worker or a thread of its own polls.
+//! Driver of a ring kernel in handler form.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,25 +9,25 @@ use std::time::Instant;
 use futures_timer::Delay;
 
 use super::context::Context;
-use super::inbox::{Intake, Next};
-use super::poll_step::{After, TURN};
+use super::inbox::{Inbox, InboxEvent};
+use super::poll_step::{POLL_BUDGET, PollStep};
 use super::ring_kernel::RingKernel;
 use crate::error::{HandlerResult, error_text, panic_text};
 use crate::fault::Reason;
 use crate::lifecycle::State;
-use crate::supervision::{Supervisor, Verdict};
+use crate::supervision::{Decision, Supervisor};
 
-/// The task of one ring kernel.
+/// The future of one ring kernel in handler form.
 pub(crate) struct HandlerDriver<K: RingKernel, F> {
-    intake: Intake<K::Input, K::Output>,
+    inbox: Inbox<K::Input, K::Output>,
     factory: F,
-    /// None between a fault and the restart.
+    /// `None` between a fault and the restart.
     kernel: Option<K>,
     supervisor: Supervisor,
     backoff: Option<Delay>,
 }
 
-// Nothing in a driver is pinned: the state is only ever used by reference and never polled.
+// Nothing in a driver is pinned: the state is used by reference only and never polled.
 impl<K: RingKernel, F> Unpin for HandlerDriver<K, F> {}
 
 impl<K, F> HandlerDriver<K, F>
@@ -35,36 +35,41 @@ where
     K: RingKernel,
     F: Fn() -> K + Send + 'static,
 {
-    pub(crate) fn new(intake: Intake<K::Input, K::Output>, kernel: K, factory: F) -> Self {
-        let supervisor = Supervisor::new(intake.shared.core.options.supervision);
-        Self { intake, factory, kernel: Some(kernel), supervisor, backoff: None }
+    pub(crate) fn new(inbox: Inbox<K::Input, K::Output>, kernel: K, factory: F) -> Self {
+        let supervisor = Supervisor::new(inbox.cell.untyped.options.supervision);
+        Self { inbox, factory, kernel: Some(kernel), supervisor, backoff: None }
     }
 
     #[inline]
-    fn step(&mut self, cx: &mut TaskContext<'_>) -> After {
+    fn step(&mut self, cx: &mut TaskContext<'_>) -> PollStep {
         if self.kernel.is_none() {
-            return self.restart(cx);
+            return self.poll_restart(cx);
         }
-        match self.intake.poll_next(self.intake.wait, cx) {
-            Poll::Ready(Next::Message(message)) => self.guarded(|kernel, ctx| kernel.handle(message, ctx)),
-            Poll::Ready(Next::Activated) => self.guarded(K::on_activate),
-            Poll::Ready(Next::Deactivated) => self.guarded(K::on_deactivate),
-            Poll::Ready(Next::Drained) => self.terminate(),
-            Poll::Ready(Next::Aborted) => self.end(State::Terminated, Reason::Aborted, ""),
-            Poll::Pending => After::Wait,
+        match self.inbox.poll_next(self.inbox.wait, cx) {
+            Poll::Ready(InboxEvent::Message(message)) => {
+                self.call_user_code(|kernel, ctx| kernel.handle(message, ctx))
+            }
+            Poll::Ready(InboxEvent::Activated) => self.call_user_code(K::on_activate),
+            Poll::Ready(InboxEvent::Deactivated) => self.call_user_code(K::on_deactivate),
+            Poll::Ready(InboxEvent::Drained) => self.terminate(),
+            Poll::Ready(InboxEvent::Aborted) => self.end(State::Terminated, Reason::Aborted, ""),
+            Poll::Pending => PollStep::Pending,
         }
     }
 
-    /// Runs user code at a message boundary; a panic or an error in it is judged here.
+    /// Calls user code at a message boundary. A panic or an error in it goes to supervision.
     #[inline]
-    fn guarded(&mut self, call: impl FnOnce(&mut K, &mut Context<K::Output>) -> HandlerResult) -> After {
-        let Some(kernel) = self.kernel.as_mut() else { return After::GoOn };
-        let ctx = &mut self.intake.ctx;
-        // Unwind safe: after a panic the state is thrown away, or the user has chosen `Resume` for it.
+    fn call_user_code(
+        &mut self,
+        call: impl FnOnce(&mut K, &mut Context<K::Output>) -> HandlerResult,
+    ) -> PollStep {
+        let Some(kernel) = self.kernel.as_mut() else { return PollStep::Continue };
+        let ctx = &mut self.inbox.ctx;
+        // Unwind safe: after a panic the state is dropped, unless the user has chosen `Resume` for it.
         match catch_unwind(AssertUnwindSafe(|| call(kernel, ctx))) {
             Ok(Ok(())) => {
-                self.intake.finish();
-                After::GoOn
+                self.inbox.complete_current();
+                PollStep::Continue
             }
             Ok(Err(error)) => self.fault(Reason::HandlerErrored, &error_text(&error)),
             Err(panic) => self.fault(Reason::HandlerPanicked, &panic_text(&*panic)),
@@ -72,63 +77,71 @@ where
     }
 
     #[cold]
-    fn fault(&mut self, reason: Reason, cause: &str) -> After {
-        self.intake.finish_badly(reason, cause);
-        match self.supervisor.judge(Instant::now()) {
-            Verdict::Resume => After::GoOn,
-            Verdict::Fail => self.end(State::Failed, Reason::KernelFailed, cause),
-            Verdict::RestartAfter(pause) => {
-                self.intake.shared.core.counters.restarts.bump_exclusively();
+    fn fault(&mut self, reason: Reason, cause: &str) -> PollStep {
+        self.inbox.fail_current(reason, cause);
+        match self.supervisor.on_fault(Instant::now()) {
+            Decision::Resume => PollStep::Continue,
+            Decision::Fail => self.end(State::Failed, Reason::KernelFailed, cause),
+            Decision::RestartAfter(pause) => {
+                self.inbox.cell.untyped.counters.restarts.increment_single_writer();
                 self.drop_state();
                 self.backoff = (!pause.is_zero()).then(|| Delay::new(pause));
-                After::GoOn
+                PollStep::Continue
             }
         }
     }
 
-    /// Makes the state anew once the backoff is over. An abort cuts the backoff short.
+    /// Rebuilds the state once the backoff has passed. An abort ends the backoff early.
     #[cold]
-    fn restart(&mut self, cx: &mut TaskContext<'_>) -> After {
-        if self.intake.is_aborted() {
+    fn poll_restart(&mut self, cx: &mut TaskContext<'_>) -> PollStep {
+        if self.inbox.is_aborted() {
             return self.end(State::Terminated, Reason::Aborted, "");
         }
         if let Some(backoff) = &mut self.backoff {
             if Pin::new(backoff).poll(cx).is_pending() {
-                return if self.intake.poll_abort(cx).is_pending() { After::Wait } else { After::GoOn };
+                return if self.inbox.poll_abort(cx).is_pending() {
+                    PollStep::Pending
+                } else {
+                    PollStep::Continue
+                };
             }
             self.backoff = None;
         }
         match catch_unwind(AssertUnwindSafe(&self.factory)) {
             Ok(kernel) => {
                 self.kernel = Some(kernel);
-                if self.intake.is_activated() { self.guarded(K::on_activate) } else { After::GoOn }
+                if self.inbox.is_activated() {
+                    self.call_user_code(K::on_activate)
+                } else {
+                    PollStep::Continue
+                }
             }
             Err(panic) => self.fault(Reason::HandlerPanicked, &panic_text(&*panic)),
         }
     }
 
-    fn terminate(&mut self) -> After {
-        if !self.intake.claim_terminate_hook() {
+    fn terminate(&mut self) -> PollStep {
+        if !self.inbox.claim_terminate_hook() {
             return self.end(State::Terminated, Reason::Aborted, "");
         }
-        let Some(kernel) = self.kernel.as_mut() else { return After::GoOn };
-        let ctx = &mut self.intake.ctx;
+        let Some(kernel) = self.kernel.as_mut() else { return PollStep::Continue };
+        let ctx = &mut self.inbox.ctx;
         match catch_unwind(AssertUnwindSafe(|| kernel.on_terminate(ctx))) {
-            // What the hook sent must go out too: the intake reports `Drained` once more when it has.
-            Ok(Ok(())) => After::GoOn,
+            // The outputs of the hook are still delivered: the inbox reports `Drained` again after that.
+            Ok(Ok(())) => PollStep::Continue,
             Ok(Err(error)) => self.end(State::Failed, Reason::KernelFailed, &error_text(&error)),
             Err(panic) => self.end(State::Failed, Reason::KernelFailed, &panic_text(&*panic)),
         }
     }
 
-    fn end(&mut self, to: State, reason: Reason, cause: &str) -> After {
-        // The state goes first: who sees the ring kernel ended may rely on its resources being free.
+    fn end(&mut self, to: State, reason: Reason, cause: &str) -> PollStep {
+        // Drop the state first: a caller that sees the ended state may rely on the resources being free.
         self.drop_state();
-        self.intake.end(to, reason, cause);
-        After::End
+        self.inbox.end(to, reason, cause);
+        PollStep::Done
     }
 
-    /// Drops the state; a panic in its `drop` must not take the worker with it.
+    /// Drops the state. A panic in its `drop` must not end the worker.
     fn drop_state(&mut self) {
         let kernel = self.kernel.take();
         let _ = catch_unwind(AssertUnwindSafe(|| drop(kernel)));
@@ -144,11 +157,11 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let driver = self.get_mut();
-        for _ in 0..TURN {
+        for _ in 0..POLL_BUDGET {
             match driver.step(cx) {
-                After::GoOn => {}
-                After::Wait => return Poll::Pending,
-                After::End => return Poll::Ready(()),
+                PollStep::Continue => {}
+                PollStep::Pending => return Poll::Pending,
+                PollStep::Done => return Poll::Ready(()),
             }
         }
         cx.waker().wake_by_ref();

@@ -1,4 +1,4 @@
-//! Loop driver.
+//! Driver of a ring kernel in loop form.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,88 +10,88 @@ use std::time::{Duration, Instant};
 use dotcompute_ring::wait::WaitStrategy;
 use futures_timer::Delay;
 
-use super::inbox::Intake;
-use super::loops::{LoopContext, Shelf};
-use crate::cell::kernel_cell::Core;
+use super::inbox::Inbox;
+use super::loops::{InboxSlot, LoopContext};
+use crate::cell::kernel_cell::KernelCell;
 use crate::error::{HandlerResult, error_text, panic_text};
 use crate::fault::Reason;
 use crate::lifecycle::{Command, State};
 use crate::message::Message;
-use crate::supervision::{Supervisor, Verdict};
+use crate::supervision::{Decision, Supervisor};
 
-/// How a run of a loop ended.
-type Outcome = Result<(), (Reason, String)>;
+/// How one run of a loop ended.
+type RunOutcome = Result<(), (Reason, String)>;
 
-/// A loop's future, or why it could not be made.
+/// The future of a loop, or the reason why it could not be created.
 type Started = Result<LoopFuture, (Reason, String)>;
 
 type LoopFuture = Pin<Box<dyn Future<Output = HandlerResult> + Send>>;
 
-/// Makes the future of one run of a loop.
+/// Creates the future of one run of a loop.
 pub(crate) type LoopFactory<I, O> = Box<dyn Fn(LoopContext<I, O>) -> LoopFuture + Send>;
 
-/// Running a ring kernel in loop form.
+/// The future of one ring kernel in loop form.
 pub(crate) struct LoopDriver<I: Message, O: Message> {
     factory: LoopFactory<I, O>,
-    shelf: Shelf<I, O>,
+    inbox_slot: InboxSlot<I, O>,
     running: Option<LoopFuture>,
     backoff: Option<Delay>,
     supervisor: Supervisor,
     wait: WaitStrategy,
-    /// Known from the first run on.
-    core: Option<Arc<Core>>,
+    /// Set before the first run.
+    cell: Option<Arc<KernelCell>>,
 }
 
 impl<I: Message, O: Message> LoopDriver<I, O> {
-    pub(crate) fn new(intake: Intake<I, O>, factory: LoopFactory<I, O>) -> Self {
-        let options = &intake.shared.core.options;
+    pub(crate) fn new(inbox: Inbox<I, O>, factory: LoopFactory<I, O>) -> Self {
+        let options = &inbox.cell.untyped.options;
         let supervisor = Supervisor::new(options.supervision);
         let wait = options.wait;
         Self {
             factory,
-            shelf: Arc::new(Mutex::new(Some(intake))),
+            inbox_slot: Arc::new(Mutex::new(Some(inbox))),
             running: None,
             backoff: None,
             supervisor,
             wait,
-            core: None,
+            cell: None,
         }
     }
 
-    fn take_intake(&self) -> Option<Intake<I, O>> {
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner).take()
+    fn take_inbox(&self) -> Option<Inbox<I, O>> {
+        self.inbox_slot.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn put_intake(&self, intake: Intake<I, O>) {
-        *self.shelf.lock().unwrap_or_else(PoisonError::into_inner) = Some(intake);
+    fn put_inbox(&self, inbox: Inbox<I, O>) {
+        *self.inbox_slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(inbox);
     }
 
     /// Before the first run and between runs: waits for activation and for the end of a backoff.
     fn poll_start(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<Started>> {
-        let Some(mut intake) = self.take_intake() else { return Poll::Ready(None) };
-        if intake.is_aborted() || intake.ends_unstarted() {
-            intake.end(State::Terminated, Reason::Aborted, "");
+        let Some(mut inbox) = self.take_inbox() else { return Poll::Ready(None) };
+        if inbox.is_aborted() || inbox.terminates_unactivated() {
+            inbox.end(State::Terminated, Reason::Aborted, "");
             return Poll::Ready(None);
         }
         let waiting = match &mut self.backoff {
-            Some(backoff) => Pin::new(backoff).poll(cx).is_pending() && intake.poll_abort(cx).is_pending(),
-            None => intake.poll_activation(cx).is_pending(),
+            Some(backoff) => Pin::new(backoff).poll(cx).is_pending() && inbox.poll_abort(cx).is_pending(),
+            None => inbox.poll_activation(cx).is_pending(),
         };
         if waiting {
-            self.put_intake(intake);
+            self.put_inbox(inbox);
             return Poll::Pending;
         }
         self.backoff = None;
-        self.core = Some(Arc::clone(&intake.shared.core));
-        let ctx = LoopContext::new(intake, Arc::clone(&self.shelf), self.wait);
+        self.cell = Some(Arc::clone(&inbox.cell.untyped));
+        let ctx = LoopContext::new(inbox, Arc::clone(&self.inbox_slot), self.wait);
         let started = catch_unwind(AssertUnwindSafe(|| (self.factory)(ctx)));
         Poll::Ready(Some(started.map_err(|panic| (Reason::HandlerPanicked, panic_text(&*panic)))))
     }
 
-    /// Lets the loop run until it waits. Ready with how it ended.
-    fn poll_loop(&mut self, running: &mut LoopFuture, cx: &mut TaskContext<'_>) -> Poll<Outcome> {
+    /// Polls the loop. Ready with its result.
+    fn poll_loop(&mut self, running: &mut LoopFuture, cx: &mut TaskContext<'_>) -> Poll<RunOutcome> {
         Poll::Ready(match catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(cx))) {
-            // It may wait for something that never comes, so an abort does not wait for it.
+            // The loop may wait for something that never happens, so an abort does not wait for the loop.
             Ok(Poll::Pending) if self.poll_abort(cx).is_ready() => Ok(()),
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(Ok(()))) => Ok(()),
@@ -101,37 +101,37 @@ impl<I: Message, O: Message> LoopDriver<I, O> {
     }
 
     fn poll_abort(&self, cx: &mut TaskContext<'_>) -> Poll<()> {
-        match &self.core {
-            Some(core) if core.poll_command_is(Command::Abort, cx).is_ready() => Poll::Ready(()),
+        match &self.cell {
+            Some(cell) if cell.poll_command_is(Command::Abort, cx).is_ready() => Poll::Ready(()),
             _ => Poll::Pending,
         }
     }
 
-    /// After a run: true if there is to be another.
-    fn settle(&mut self, outcome: Outcome) -> bool {
-        // A loop that leaked its context took the messages with it; its handles report the end of it.
-        let Some(mut intake) = self.take_intake() else { return false };
+    /// Cleans up after a run. Returns whether there is to be another.
+    fn finish_run(&mut self, outcome: RunOutcome) -> bool {
+        // A loop that leaked its context leaked its messages too; its callers see the end of the ring kernel.
+        let Some(mut inbox) = self.take_inbox() else { return false };
         match outcome {
             Ok(()) => {
-                intake.finish();
-                let reason = if intake.is_aborted() { Reason::Aborted } else { Reason::LoopEnded };
-                intake.end(State::Terminated, reason, "");
+                inbox.complete_current();
+                let reason = if inbox.is_aborted() { Reason::Aborted } else { Reason::LoopEnded };
+                inbox.end(State::Terminated, reason, "");
                 false
             }
             Err((reason, cause)) => {
-                intake.finish_badly(reason, &cause);
-                let pause = match self.supervisor.judge(Instant::now()) {
-                    Verdict::Fail => {
-                        intake.end(State::Failed, Reason::KernelFailed, &cause);
+                inbox.fail_current(reason, &cause);
+                let pause = match self.supervisor.on_fault(Instant::now()) {
+                    Decision::Fail => {
+                        inbox.end(State::Failed, Reason::KernelFailed, &cause);
                         return false;
                     }
-                    // A loop's state is lost with its frame: to resume is to start it again.
-                    Verdict::Resume => Duration::ZERO,
-                    Verdict::RestartAfter(pause) => pause,
+                    // A loop's state is lost with its stack frame: to resume is to restart.
+                    Decision::Resume => Duration::ZERO,
+                    Decision::RestartAfter(pause) => pause,
                 };
-                intake.shared.core.counters.restarts.bump_exclusively();
+                inbox.cell.untyped.counters.restarts.increment_single_writer();
                 self.backoff = (!pause.is_zero()).then(|| Delay::new(pause));
-                self.put_intake(intake);
+                self.put_inbox(inbox);
                 true
             }
         }
@@ -160,13 +160,13 @@ impl<I: Message, O: Message> Future for LoopDriver<I, O> {
                         return Poll::Pending;
                     }
                     Poll::Ready(outcome) => {
-                        // Its context, dropped with it, puts the intake back on the shelf.
+                        // Its context is dropped with it and returns the inbox.
                         let _ = catch_unwind(AssertUnwindSafe(|| drop(running)));
                         outcome
                     }
                 },
             };
-            if !driver.settle(outcome) {
+            if !driver.finish_run(outcome) {
                 return Poll::Ready(());
             }
         }

@@ -1,11 +1,11 @@
-//! Poll step.
+//! What the drivers have in common: steps, and how many of them one poll may take.
 
-/// Messages a ring kernel handles before it lets others on the same worker have their turn.
-pub(crate) const TURN: u32 = 128;
+/// Steps that a driver takes in one poll before it yields to other ring kernels on the same worker.
+pub(crate) const POLL_BUDGET: u32 = 128;
 
-/// What a driver does after a step.
-pub(crate) enum After {
-    GoOn,
-    Wait,
-    End,
+/// Result of one step of a driver.
+pub(crate) enum PollStep {
+    Continue,
+    Pending,
+    Done,
 }

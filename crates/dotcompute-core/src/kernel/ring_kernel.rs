@@ -1,13 +1,13 @@
-//! Ring kernel.
+//! Handler form of a ring kernel.
 
 use super::context::Context;
 use crate::error::HandlerResult;
 use crate::message::Message;
 
-/// A ring kernel in handler form: state, and what to do with each message.
+/// A ring kernel in handler form: its state, and a handler for each message.
 ///
-/// Messages are handled one after another, so the state needs no lock. State and messages are separate, so that after a
-/// panic the state can be made anew while queued messages stay ([`Supervision`](crate::supervision::Supervision)).
+/// Messages are handled one at a time, so the state needs no lock. The state is separate from the queued messages: after a panic it can
+/// be rebuilt without losing them ([`Supervision`](crate::supervision::Supervision)).
 ///
 /// ```
 /// use dotcompute_core::error::HandlerResult;
@@ -32,29 +32,29 @@ use crate::message::Message;
 /// }
 /// ```
 pub trait RingKernel: Send + 'static {
-    /// What it takes.
+    /// Messages that it handles.
     type Input: Message;
-    /// What it gives.
+    /// Its replies and outputs.
     type Output: Message;
 
     /// Handles one message.
     ///
     /// # Errors
     ///
-    /// Any error makes the message a dead letter with the error as its cause; an asker gets it at once, and the ring kernel's
-    /// supervision decides how to go on. A panic is treated the same.
+    /// An error turns the message into a dead letter with the error as its cause, and completes the caller's `ask` with it at once. The
+    /// supervision policy decides what happens next. A panic has the same effect.
     fn handle(&mut self, message: Self::Input, ctx: &mut Context<Self::Output>) -> HandlerResult;
 
     /// Called before the first message after each activation, reactivation and restart.
     ///
     /// # Errors
     ///
-    /// As for a message, but that no message is lost: supervision decides how to go on.
+    /// As for `handle`, except that no message is lost.
     fn on_activate(&mut self, _ctx: &mut Context<Self::Output>) -> HandlerResult {
         Ok(())
     }
 
-    /// Called when the ring kernel is paused.
+    /// Called when the ring kernel is deactivated.
     ///
     /// # Errors
     ///
@@ -63,9 +63,9 @@ pub trait RingKernel: Send + 'static {
         Ok(())
     }
 
-    /// Called after the last message of a ring kernel that is terminated. What it sends still goes out.
+    /// Called after the last message of a ring kernel that is terminated. Its outputs are still delivered.
     ///
-    /// Not called on one that failed or was aborted.
+    /// Not called if the ring kernel failed or was aborted.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! The memory of the `cpu` device: a second place on the host.
+//! The memory of the `cpu` device: separate allocations on the host.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::fmt;
@@ -15,12 +15,12 @@ use crate::backend::BackendKind;
 pub struct CpuMemory {}
 
 impl CpuMemory {
-    /// The one that there is.
+    /// Returns the memory of the `cpu` device.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {})
     }
 
-    /// What buffers on it call their device.
+    /// The id of the `cpu` device.
     pub const DEVICE: DeviceId = DeviceId { backend: BackendKind::Cpu, index: 0 };
 }
 
@@ -30,17 +30,17 @@ impl DeviceMemory for CpuMemory {
     }
 
     fn allocate(&self, bytes: usize) -> Result<Box<dyn DeviceBlock>, MemoryError> {
-        let refused = MemoryError::NoDeviceMemory { device: Self::DEVICE, requested: bytes, free: None };
-        Ok(Box::new(Bytes::zeroed(bytes).ok_or(refused)?))
+        let error = MemoryError::NoDeviceMemory { device: Self::DEVICE, requested: bytes, free: None };
+        Ok(Box::new(AlignedBytes::zeroed(bytes).ok_or(error)?))
     }
 
-    /// No: the processor copies from any memory equally well.
+    /// Returns `false`: the CPU copies from any memory equally fast.
     fn supports_page_locked(&self) -> bool {
         false
     }
 
     fn page_locked(&self, bytes: usize) -> Result<Box<dyn HostBlock>, MemoryError> {
-        Ok(Box::new(Bytes::zeroed(bytes).ok_or(MemoryError::NoHostMemory { requested: bytes })?))
+        Ok(Box::new(AlignedBytes::zeroed(bytes).ok_or(MemoryError::NoHostMemory { requested: bytes })?))
     }
 
     fn trim(&self) -> Result<(), MemoryError> {
@@ -49,51 +49,53 @@ impl DeviceMemory for CpuMemory {
 }
 
 /// Bytes on the heap, aligned to [`ALIGN`].
-pub(super) struct Bytes {
+pub(super) struct AlignedBytes {
     base: NonNull<u8>,
     len: usize,
     layout: Layout,
 }
 
-// SAFETY: the bytes are this value's own: shared borrows of it read them, and it takes a mutable one to write.
-unsafe impl Send for Bytes {}
-// SAFETY: as above.
-unsafe impl Sync for Bytes {}
+// SAFETY: this value owns the bytes at `base`, so another thread may access and free them.
+unsafe impl Send for AlignedBytes {}
+// SAFETY: a shared borrow only reads the bytes; writes need a mutable borrow.
+unsafe impl Sync for AlignedBytes {}
 
-impl Bytes {
-    /// So many zeros; none if there is no such memory. Pages that nobody touches cost nothing where the system gives zeroed pages.
+impl AlignedBytes {
+    /// Allocates `len` zeroed bytes; `None` if the host has not enough memory. Where the operating system provides zeroed pages, a page
+    /// uses no memory until it is touched.
     pub(super) fn zeroed(len: usize) -> Option<Self> {
         let layout = Layout::from_size_align(len.max(1), ALIGN).ok()?;
-        // SAFETY: the layout's size is not zero.
+        // SAFETY: the layout's size is at least 1.
         let base = NonNull::new(unsafe { alloc_zeroed(layout) })?;
         Some(Self { base, len, layout })
     }
 
     pub(super) fn as_slice(&self) -> &[u8] {
-        // SAFETY: `len` bytes were allocated at `base`, zeroed then; they live as long as `self`.
+        // SAFETY: `base` points to `len` bytes that `zeroed` allocated and initialized. They are freed only when `self` is dropped.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.len) }
     }
 
     pub(super) fn as_mut_slice(&mut self) -> &mut [u8] {
-        // SAFETY: as above, and `self` is borrowed mutably.
+        // SAFETY: `base` points to `len` initialized bytes that live as long as `self`; the mutable borrow of `self` makes this access
+        // exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.len) }
     }
 }
 
-impl Drop for Bytes {
+impl Drop for AlignedBytes {
     fn drop(&mut self) {
-        // SAFETY: allocated with this layout, and given back once.
+        // SAFETY: `zeroed` allocated `base` with this layout, and `drop` runs once.
         unsafe { dealloc(self.base.as_ptr(), self.layout) };
     }
 }
 
-impl fmt::Debug for Bytes {
+impl fmt::Debug for AlignedBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes at {:p}", self.len, self.base)
     }
 }
 
-impl DeviceBlock for Bytes {
+impl DeviceBlock for AlignedBytes {
     fn address(&self) -> u64 {
         self.base.expose_provenance().get() as u64
     }
@@ -127,7 +129,7 @@ impl DeviceBlock for Bytes {
     }
 }
 
-impl HostBlock for Bytes {
+impl HostBlock for AlignedBytes {
     fn bytes(&self) -> &[u8] {
         self.as_slice()
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::backend::BackendKind;
 
-/// Which device of this machine.
+/// Identifies a device of this machine.
 ///
 /// ```
 /// use dotcompute_core::backend::BackendKind;
@@ -16,7 +16,7 @@ use crate::backend::BackendKind;
 pub struct DeviceId {
     /// The kind of device.
     pub backend: BackendKind,
-    /// Its number among those of its kind, from 0.
+    /// Index among the devices of this kind, from 0.
     pub index: u32,
 }
 

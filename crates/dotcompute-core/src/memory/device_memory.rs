@@ -4,91 +4,91 @@ use std::fmt;
 
 use super::{DeviceId, MemoryError};
 
-/// What every block of memory is aligned to, in bytes. No element of a buffer may ask for more.
+/// Alignment of every block of memory, in bytes. It is also the greatest alignment of a buffer's elements.
 pub const ALIGN: usize = 256;
 
-/// Where the memory of a device comes from.
+/// Allocator for the memory of a device.
 ///
 /// # Contract
 ///
-/// - Blocks are aligned to [`ALIGN`]. Their content is any bytes: those of the block's last owner, or zeros.
-/// - Nothing here waits for a ring kernel that is resident on the device, other than by having it make way.
+/// - Blocks are aligned to [`ALIGN`]. Their content is unspecified but initialized: bytes of the block's last owner, or zeros.
+/// - No method waits for a resident ring kernel, other than by quiescing it.
 pub trait DeviceMemory: fmt::Debug + Send + Sync {
-    /// The device.
+    /// Returns the device.
     fn device(&self) -> DeviceId;
 
-    /// Takes a block of the device's memory.
+    /// Allocates a block of device memory.
     ///
     /// # Errors
     ///
-    /// [`MemoryError::NoDeviceMemory`], [`MemoryError::Limit`], or what the device says.
+    /// [`MemoryError::NoDeviceMemory`], [`MemoryError::Limit`], or an error of the device.
     fn allocate(&self, bytes: usize) -> Result<Box<dyn DeviceBlock>, MemoryError>;
 
-    /// Whether [`page_locked`](Self::page_locked) gives memory that is page-locked.
+    /// Returns whether [`page_locked`](Self::page_locked) allocates page-locked memory.
     fn supports_page_locked(&self) -> bool;
 
-    /// Takes host memory that stays where it is, so that the device can copy it by itself. Where that gains nothing, as on the `cpu`
-    /// device, it is ordinary memory.
+    /// Allocates page-locked host memory, which the device can copy by itself. Ordinary memory where page-locking gains nothing, as on the
+    /// `cpu` device.
     ///
     /// # Errors
     ///
-    /// [`MemoryError::NoHostMemory`], [`MemoryError::Limit`], or what the device says.
+    /// [`MemoryError::NoHostMemory`], [`MemoryError::Limit`], or an error of the device.
     fn page_locked(&self, bytes: usize) -> Result<Box<dyn HostBlock>, MemoryError>;
 
-    /// Gives back what is kept for later and used by nobody.
+    /// Releases cached blocks.
     ///
     /// # Errors
     ///
-    /// [`MemoryError::Device`] when the device could not be brought to take it.
+    /// [`MemoryError::Device`] if the device could not release them.
     fn trim(&self) -> Result<(), MemoryError>;
 }
 
-/// A block of a device's memory. Dropping it gives it back.
+/// A block of device memory. Dropping it releases the memory.
 pub trait DeviceBlock: fmt::Debug + Send + Sync {
-    /// Where it is, as the device sees it.
+    /// Returns its address in the device's address space.
     fn address(&self) -> u64;
 
-    /// How many bytes it has: as many as were asked for.
+    /// Returns its length in bytes, as requested.
     fn len(&self) -> usize;
 
-    /// Whether it has none.
+    /// Returns whether it has no bytes.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Copies these bytes to it, from byte `at` on. They are there when this returns.
+    /// Copies `from` into the block, starting at byte `at`. The copy is complete when this returns.
     ///
     /// # Errors
     ///
     /// [`MemoryError::OutOfRange`], or [`MemoryError::Device`].
     fn write(&mut self, at: usize, from: &[u8]) -> Result<(), MemoryError>;
 
-    /// Copies its bytes from `at` on.
+    /// Copies bytes of the block into `to`, starting at byte `at`.
     ///
     /// # Errors
     ///
     /// As for [`write`](Self::write).
     fn read(&self, at: usize, to: &mut [u8]) -> Result<(), MemoryError>;
 
-    /// Makes all of it zeros.
+    /// Fills the block with zeros.
     ///
     /// # Errors
     ///
     /// [`MemoryError::Device`].
     fn zero(&mut self) -> Result<(), MemoryError>;
 
-    /// Its bytes, where the host can look at them.
+    /// Returns the bytes, if the host can access them.
     fn host_view(&self) -> Option<&[u8]>;
 
-    /// Its bytes to write to, where the host can.
+    /// Returns the bytes for writing, if the host can access them.
     fn host_view_mut(&mut self) -> Option<&mut [u8]>;
 }
 
-/// A block of the host's memory, from a device. Dropping it gives it back.
+/// A block of host memory, allocated through a device. Dropping it releases the memory.
 pub trait HostBlock: fmt::Debug + Send + Sync {
-    /// Its bytes: as many as were asked for.
+    /// Returns the bytes; the length is as requested.
     fn bytes(&self) -> &[u8];
 
-    /// Its bytes, to write to.
+    /// Returns the bytes for writing.
     fn bytes_mut(&mut self) -> &mut [u8];
 }

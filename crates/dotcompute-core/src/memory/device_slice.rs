@@ -1,11 +1,11 @@
-//! The device's half of a buffer, borrowed.
+//! Borrows of a buffer's device copy.
 
 use std::marker::PhantomData;
 
 use super::{DeviceBlock, pod_cast};
 use crate::message::record::Plain;
 
-/// Elements on a device, to read. Their bytes are up to date there as long as this borrow lasts.
+/// Elements of a device copy, for reading. They stay up to date as long as this borrow lasts.
 pub struct DeviceSlice<'a, T> {
     address: u64,
     len: usize,
@@ -18,38 +18,38 @@ impl<'a, T: Plain> DeviceSlice<'a, T> {
         Self { address: block.address(), len, view: block.host_view(), elements: PhantomData }
     }
 
-    /// Where they are, as the device sees it. Code that the device runs may read there until this borrow ends; whoever starts such
-    /// code waits for it before.
+    /// Returns the address in the device's address space. Device code may read there until this borrow ends; the caller that starts such
+    /// code waits for its end first.
     #[must_use]
     pub fn address(&self) -> u64 {
         self.address
     }
 
-    /// How many elements.
+    /// Returns the number of elements.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no elements.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The elements, where the host can look at the device's memory: on the `cpu` device.
+    /// Returns the elements, if the host can access the device's memory: on the `cpu` device.
     #[must_use]
     pub fn as_slice(&self) -> Option<&'a [T]> {
         pod_cast::elements(self.view?)
     }
 
-    /// Their bytes, as [`as_slice`](Self::as_slice).
+    /// Returns the bytes under the same condition as [`as_slice`](Self::as_slice).
     pub(crate) fn into_bytes(self) -> Option<&'a [u8]> {
         self.view
     }
 }
 
-/// Elements on a device, to write. They were marked as newer than the host's when this was borrowed.
+/// Elements of a device copy, for writing. The borrow has marked them dirty, so the host copy of them is stale.
 pub struct DeviceSliceMut<'a, T> {
     address: u64,
     len: usize,
@@ -58,7 +58,7 @@ pub struct DeviceSliceMut<'a, T> {
 }
 
 impl<'a, T: Plain> DeviceSliceMut<'a, T> {
-    /// The elements from `first` on, of which `block` has that many at least.
+    /// Borrows `len` elements from index `first` on. The block has at least that many.
     pub(super) fn new(block: &'a mut dyn DeviceBlock, first: usize, len: usize) -> Self {
         let bytes = first * size_of::<T>()..(first + len) * size_of::<T>();
         let address = block.address() + bytes.start as u64;
@@ -66,32 +66,32 @@ impl<'a, T: Plain> DeviceSliceMut<'a, T> {
         Self { address, len, view, elements: PhantomData }
     }
 
-    /// Where they are, as the device sees it. Code that the device runs may read and write there until this borrow ends; whoever
-    /// starts such code waits for it before.
+    /// Returns the address in the device's address space. Device code may read and write there until this borrow ends; the caller that
+    /// starts such code waits for its end first.
     #[must_use]
     pub fn address(&self) -> u64 {
         self.address
     }
 
-    /// How many elements.
+    /// Returns the number of elements.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no elements.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The elements, where the host can look at the device's memory: on the `cpu` device.
+    /// Returns the elements, if the host can access the device's memory: on the `cpu` device.
     #[must_use]
     pub fn as_mut_slice(&mut self) -> Option<&mut [T]> {
         pod_cast::elements_mut(self.view.as_deref_mut()?)
     }
 
-    /// Their bytes, as [`as_mut_slice`](Self::as_mut_slice).
+    /// Returns the bytes under the same condition as [`as_mut_slice`](Self::as_mut_slice).
     pub(crate) fn into_bytes(self) -> Option<&'a mut [u8]> {
         self.view
     }

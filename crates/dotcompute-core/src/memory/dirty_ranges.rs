@@ -1,13 +1,14 @@
-//! Which elements of one half are newer than the other's.
+//! Elements of one copy of a buffer that are stale in the other copy.
 
 use std::ops::Range;
 
-/// So many ranges are kept apart at most: each is a copy of its own, and beyond that the ones with the smallest gap between them become one.
+/// Maximum number of dirty ranges. Each range is copied separately; beyond this number, the two ranges with the smallest gap between them
+/// are merged.
 pub const MAX_DIRTY_RANGES: usize = 32;
 
-/// A set of elements, as ranges in order that neither touch nor overlap; at most [`MAX_DIRTY_RANGES`] of them.
+/// A set of element indices, stored as at most [`MAX_DIRTY_RANGES`] sorted ranges that neither touch nor overlap.
 ///
-/// With more, gaps are taken in, the smallest first. That is harmless: what lies in a gap is equal on both sides.
+/// When there are more ranges, the smallest gaps are merged first. This is harmless: elements in a gap are equal in both copies.
 ///
 /// ```
 /// use dotcompute_core::memory::DirtyRanges;
@@ -29,7 +30,7 @@ impl DirtyRanges {
         if range.is_empty() {
             return;
         }
-        // Those that it touches: they become one with it.
+        // Ranges that `range` touches or overlaps: they are merged into it.
         let first = self.0.partition_point(|other| other.end < range.start);
         let last = self.0.partition_point(|other| other.start <= range.end);
         let mut merged = range;
@@ -38,56 +39,56 @@ impl DirtyRanges {
         }
         self.0.splice(first..last, [merged]);
         if self.0.len() > MAX_DIRTY_RANGES {
-            self.take_in_smallest_gap();
+            self.merge_smallest_gap();
         }
     }
 
-    /// Takes a range out.
+    /// Removes a range.
     pub fn remove(&mut self, range: Range<usize>) {
         if range.is_empty() {
             return;
         }
         let first = self.0.partition_point(|other| other.end <= range.start);
         let last = self.0.partition_point(|other| other.start < range.end);
-        let mut left = Vec::with_capacity(2);
+        let mut remaining = Vec::with_capacity(2);
         if let (Some(from), Some(to)) = (self.0[first..last].first(), self.0[first..last].last()) {
-            left.extend(
+            remaining.extend(
                 [from.start..range.start, range.end..to.end].into_iter().filter(|part| !part.is_empty()),
             );
         }
-        self.0.splice(first..last, left);
+        self.0.splice(first..last, remaining);
         if self.0.len() > MAX_DIRTY_RANGES {
-            self.take_in_smallest_gap();
+            self.merge_smallest_gap();
         }
     }
 
-    /// Takes the last range out.
+    /// Removes and returns the last range.
     pub fn pop(&mut self) -> Option<Range<usize>> {
         self.0.pop()
     }
 
-    /// The ranges.
+    /// Returns the ranges.
     #[must_use]
     pub fn as_slice(&self) -> &[Range<usize>] {
         &self.0
     }
 
-    /// Whether there are none.
+    /// Returns whether the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How many elements they have together.
+    /// Returns the number of elements in all ranges.
     #[must_use]
     pub fn elements(&self) -> usize {
         self.0.iter().map(ExactSizeIterator::len).sum()
     }
 
-    fn take_in_smallest_gap(&mut self) {
-        let gap = |at: &usize| self.0[at + 1].start - self.0[*at].end;
-        if let Some(at) = (0..self.0.len().saturating_sub(1)).min_by_key(gap) {
-            self.0[at].end = self.0.remove(at + 1).end;
+    fn merge_smallest_gap(&mut self) {
+        let gap = |index: &usize| self.0[index + 1].start - self.0[*index].end;
+        if let Some(index) = (0..self.0.len().saturating_sub(1)).min_by_key(gap) {
+            self.0[index].end = self.0.remove(index + 1).end;
         }
     }
 }
@@ -104,17 +105,17 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn it_is_the_set_of_what_was_put_in_and_not_taken_out(
+        fn it_agrees_with_a_set_of_indices(
             ops in prop::collection::vec((any::<bool>(), 0..LEN, 0..20_usize), 0..120)
         ) {
             let mut ranges = DirtyRanges::default();
             let mut model = [false; LEN];
-            let mut most = 0;
+            let mut max_runs = 0;
             for (inserts, start, len) in ops {
                 let range = start..(start + len).min(LEN);
                 if inserts { ranges.insert(range.clone()) } else { ranges.remove(range.clone()) }
                 model[range].fill(inserts);
-                most = most.max(model.chunk_by(|a, b| a == b).filter(|run| run[0]).count());
+                max_runs = max_runs.max(model.chunk_by(|a, b| a == b).filter(|run| run[0]).count());
 
                 let mut found = [false; LEN];
                 for range in ranges.as_slice() {
@@ -123,8 +124,8 @@ mod tests {
                 }
                 prop_assert!(ranges.as_slice().windows(2).all(|pair| pair[0].end < pair[1].start), "{:?}", ranges);
                 prop_assert!(ranges.as_slice().len() <= MAX_DIRTY_RANGES);
-                prop_assert!(found.iter().zip(&model).all(|(found, wanted)| found >= wanted), "{:?}", ranges);
-                if most <= MAX_DIRTY_RANGES {
+                prop_assert!(found.iter().zip(&model).all(|(found, expected)| found >= expected), "{:?}", ranges);
+                if max_runs <= MAX_DIRTY_RANGES {
                     prop_assert_eq!(found, model);
                 }
                 prop_assert_eq!(ranges.elements(), found.iter().filter(|found| **found).count());
@@ -133,9 +134,9 @@ mod tests {
     }
 
     #[test]
-    fn with_too_many_the_smallest_gap_goes_first() {
+    fn beyond_the_maximum_the_smallest_gap_is_merged_first() {
         let mut ranges = DirtyRanges::default();
-        // Gaps of 9 but for one of 3, between the sixth and the seventh.
+        // All gaps are 9, except one of 3 between the sixth and the seventh range.
         for index in 0..=MAX_DIRTY_RANGES {
             let start = index * 10 - if index > 5 { 6 } else { 0 };
             ranges.insert(start..start + 1);

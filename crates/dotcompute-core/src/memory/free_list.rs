@@ -1,4 +1,4 @@
-//! Blocks of one kind of memory, kept for whoever wants one of the same size next.
+//! Free lists: blocks of one kind of memory, cached by size class.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,42 +6,50 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::size_class::{class_of, class_within};
 use super::{DeviceId, MemoryError};
 
-/// What a pool has of one kind of memory, and what it has done. Bytes are those of size classes.
+/// Statistics of a pool for one kind of memory. Bytes are sums of size classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct PoolStats {
     /// Bytes in use.
     pub in_use: usize,
-    /// Bytes that are kept for later.
+    /// Cached bytes.
     pub cached: usize,
-    /// The most that was in use at once.
+    /// Maximum of `in_use` so far.
     pub peak: usize,
     /// Blocks in use.
     pub blocks_in_use: usize,
-    /// Blocks that are kept for later.
+    /// Cached blocks.
     pub blocks_cached: usize,
-    /// Requests that a kept block could serve.
+    /// Requests served by a cached block.
     pub hits: u64,
-    /// Requests that it could not.
+    /// Requests served by a new block.
     pub misses: u64,
-    /// Requests that were refused.
+    /// Requests that failed.
     pub refused: u64,
-    /// Bytes that have been given back, ever.
+    /// Total bytes released from the cache.
     pub trimmed: u64,
 }
 
-/// How much a pool may have.
+/// Limits of a pool for one kind of memory, in bytes; `None` is unlimited.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Bounds {
-    /// Of bytes in use and kept together.
+pub(super) struct PoolLimits {
+    /// Maximum of bytes in use and cached bytes together.
     pub(super) limit: Option<usize>,
-    /// Of bytes kept.
+    /// Maximum of cached bytes.
     pub(super) cache_limit: Option<usize>,
 }
 
-/// Blocks of one kind.
+impl PoolLimits {
+    /// Returns how many bytes may be cached while `in_use` bytes are in use.
+    fn cacheable(&self, in_use: usize) -> usize {
+        let available = self.limit.map_or(usize::MAX, |limit| limit.saturating_sub(in_use));
+        available.min(self.cache_limit.unwrap_or(usize::MAX))
+    }
+}
+
+/// Free blocks of one kind of memory, and the accounting of blocks in use.
 #[derive(Debug)]
-pub(super) struct Shelf<B: ?Sized> {
+pub(super) struct FreeList<B: ?Sized> {
     device: DeviceId,
     what: &'static str,
     inner: Mutex<Inner<B>>,
@@ -49,17 +57,17 @@ pub(super) struct Shelf<B: ?Sized> {
 
 #[derive(Debug)]
 struct Inner<B: ?Sized> {
-    bounds: Bounds,
-    kept: BTreeMap<usize, Vec<Box<B>>>,
+    limits: PoolLimits,
+    free_blocks: BTreeMap<usize, Vec<Box<B>>>,
     stats: PoolStats,
 }
 
 impl<B: ?Sized> Inner<B> {
-    /// Gives kept blocks back, the largest first, until no more than so many bytes are kept. Done under the lock, so that the bytes are
-    /// back before anybody counts on them.
+    /// Releases cached blocks, the largest first, until at most `cache_limit` bytes are cached. The lock is held meanwhile, so that the
+    /// memory is free before another thread relies on it.
     fn trim_to(&mut self, cache_limit: usize) {
         while self.stats.cached > cache_limit {
-            let Some(mut entry) = self.kept.last_entry() else { return };
+            let Some(mut entry) = self.free_blocks.last_entry() else { return };
             let class = *entry.key();
             let block = entry.get_mut().pop();
             if entry.get().is_empty() {
@@ -73,11 +81,11 @@ impl<B: ?Sized> Inner<B> {
         }
     }
 
-    fn take_kept(&mut self, class: usize) -> Option<Box<B>> {
-        let blocks = self.kept.get_mut(&class)?;
+    fn pop_free(&mut self, class: usize) -> Option<Box<B>> {
+        let blocks = self.free_blocks.get_mut(&class)?;
         let block = blocks.pop();
         if blocks.is_empty() {
-            self.kept.remove(&class);
+            self.free_blocks.remove(&class);
         }
         if block.is_some() {
             self.stats.cached -= class;
@@ -86,15 +94,15 @@ impl<B: ?Sized> Inner<B> {
         block
     }
 
-    fn give_back(&mut self, class: usize) {
+    fn count_released(&mut self, class: usize) {
         self.stats.in_use -= class;
         self.stats.blocks_in_use -= 1;
     }
 }
 
-impl<B: ?Sized> Shelf<B> {
-    pub(super) fn new(device: DeviceId, what: &'static str, bounds: Bounds) -> Self {
-        let inner = Inner { bounds, kept: BTreeMap::new(), stats: PoolStats::default() };
+impl<B: ?Sized> FreeList<B> {
+    pub(super) fn new(device: DeviceId, what: &'static str, limits: PoolLimits) -> Self {
+        let inner = Inner { limits, free_blocks: BTreeMap::new(), stats: PoolStats::default() };
         Self { device, what, inner: Mutex::new(inner) }
     }
 
@@ -106,7 +114,7 @@ impl<B: ?Sized> Shelf<B> {
         self.lock().stats
     }
 
-    /// Gives back what is kept beyond so many bytes; returns how many that were.
+    /// Releases cached blocks until at most `cache_limit` bytes are cached; returns the number of bytes released.
     pub(super) fn trim_to(&self, cache_limit: usize) -> usize {
         let mut inner = self.lock();
         let before = inner.stats.cached;
@@ -114,59 +122,60 @@ impl<B: ?Sized> Shelf<B> {
         before - inner.stats.cached
     }
 
-    /// Sets how much it may have from now on. What is in use stays.
-    pub(super) fn set_bounds(&self, bounds: Bounds) {
+    /// Sets the limits and trims the cache to them. Blocks in use are unaffected.
+    pub(super) fn set_limits(&self, limits: PoolLimits) {
         let mut inner = self.lock();
-        inner.bounds = bounds;
-        let room = bounds.limit.map_or(usize::MAX, |limit| limit.saturating_sub(inner.stats.in_use));
-        inner.trim_to(room.min(bounds.cache_limit.unwrap_or(usize::MAX)));
+        inner.limits = limits;
+        let cacheable = limits.cacheable(inner.stats.in_use);
+        inner.trim_to(cacheable);
     }
 
-    /// A block of at least so many bytes and its size class: one that is kept, or one that `make` makes.
+    /// Returns a block of at least `bytes` bytes and its size class: a cached block, or a new one from `allocate`.
     pub(super) fn take(
         &self,
         bytes: usize,
-        make: impl Fn(usize) -> Result<Box<B>, MemoryError>,
+        allocate: impl Fn(usize) -> Result<Box<B>, MemoryError>,
     ) -> Result<(Box<B>, usize), MemoryError> {
         let too_large = MemoryError::TooLarge { elements: bytes, element_bytes: 1 };
         let class = class_of(bytes).ok_or(too_large)?;
         if let Some(block) = self.reserve(bytes, class)? {
             return Ok((block, class));
         }
-        // Not under the lock: the device may take its time. What it lacks, other size classes may be keeping.
-        let made = make(class).or_else(|error| match error {
+        // Without the lock, because an allocation by the device may take long. If memory is short, cached blocks of other size classes
+        // are released and the allocation is tried again.
+        let allocated = allocate(class).or_else(|error| match error {
             MemoryError::NoDeviceMemory { .. } | MemoryError::NoHostMemory { .. } if self.trim_to(0) > 0 => {
-                make(class)
+                allocate(class)
             }
             other => Err(other),
         });
         let mut inner = self.lock();
-        match made {
+        match allocated {
             Ok(block) => {
                 inner.stats.misses += 1;
                 inner.stats.peak = inner.stats.peak.max(inner.stats.in_use);
                 Ok((block, class))
             }
             Err(error) => {
-                inner.give_back(class);
+                inner.count_released(class);
                 inner.stats.refused += 1;
                 Err(error)
             }
         }
     }
 
-    /// Counts a block of this class as used; gives it if one is kept.
+    /// Counts a block of this class as in use; returns it if one is cached.
     fn reserve(&self, requested: usize, class: usize) -> Result<Option<Box<B>>, MemoryError> {
         let mut inner = self.lock();
-        let block = inner.take_kept(class);
+        let block = inner.pop_free(class);
         let in_use = inner.stats.in_use;
         if block.is_none()
-            && let Some(limit) = inner.bounds.limit
+            && let Some(limit) = inner.limits.limit
         {
-            let room = limit.saturating_sub(in_use);
-            let Some(cache_limit) = room.checked_sub(class) else {
+            let available = limit.saturating_sub(in_use);
+            let Some(cache_limit) = available.checked_sub(class) else {
                 inner.stats.refused += 1;
-                let (device, what, fits) = (self.device, self.what, class_within(room));
+                let (device, what, fits) = (self.device, self.what, class_within(available));
                 return Err(MemoryError::Limit {
                     device,
                     what,
@@ -188,15 +197,14 @@ impl<B: ?Sized> Shelf<B> {
         Ok(block)
     }
 
-    /// Takes a block back.
+    /// Returns a block to the free list, and trims the cache to the limits.
     pub(super) fn put(&self, class: usize, block: Box<B>) {
         let mut inner = self.lock();
-        inner.give_back(class);
-        inner.kept.entry(class).or_default().push(block);
+        inner.count_released(class);
+        inner.free_blocks.entry(class).or_default().push(block);
         inner.stats.cached += class;
         inner.stats.blocks_cached += 1;
-        let Bounds { limit, cache_limit } = inner.bounds;
-        let room = limit.map_or(usize::MAX, |limit| limit.saturating_sub(inner.stats.in_use));
-        inner.trim_to(room.min(cache_limit.unwrap_or(usize::MAX)));
+        let cacheable = inner.limits.cacheable(inner.stats.in_use);
+        inner.trim_to(cacheable);
     }
 }

@@ -1,7 +1,7 @@
-//! Arrays that live on the host and on a device, and where their memory comes from.
+//! Arrays that live on the host and on a device, and the memory that they are allocated from.
 //!
-//! A [`UnifiedBuffer`] is one array with two halves, one on the host and one on a device. Its bytes move when the other side looks,
-//! and only those that have changed. A [`DeviceMemory`] is where the device's half comes from: a device's own, or a [`MemoryPool`] of it.
+//! A [`UnifiedBuffer`] is one array with a host copy and a device copy. Bytes move when the other side reads them, and only the ranges
+//! that have changed. A [`DeviceMemory`] allocates the device copy: it is the memory of a device, or a [`MemoryPool`] over it.
 //!
 //! ```
 //! use dotcompute_core::memory::{CpuMemory, BufferState, UnifiedBuffer};
@@ -9,19 +9,19 @@
 //! let mut prices = UnifiedBuffer::<f32>::from_slice(CpuMemory::new(), &[1.0, 2.0, 3.0])?;
 //! assert_eq!(prices.state(), BufferState::HostOnly);
 //!
-//! let on_device = prices.device()?; // the device looks: everything is copied there
+//! let on_device = prices.device()?; // allocates the device copy and fills it
 //! assert_eq!(on_device.len(), 3);
 //! assert_eq!(prices.state(), BufferState::Synchronized);
 //!
-//! prices.host_range_mut(1..2)?[0] = 20.0; // one element is newer on the host now
+//! prices.host_range_mut(1..2)?[0] = 20.0; // the device copy of this element is stale now
 //! assert_eq!(prices.state(), BufferState::HostDirty);
 //! prices.device()?;
 //! assert_eq!(prices.transfers().to_device_bytes, 12 + 4);
 //! # Ok::<(), dotcompute_core::memory::MemoryError>(())
 //! ```
 //!
-//! The `cpu` device has memory of its own too, a second place on the host: so a program behaves there as it does on a GPU, and
-//! whoever forgets that there are two sides finds it out without one.
+//! The `cpu` device also has memory of its own: separate allocations on the host. A program therefore behaves as it does on a GPU, and a
+//! missing synchronization shows up on a machine without one.
 
 mod buffer;
 mod cpu_memory;

@@ -1,19 +1,20 @@
-//! Size classes: what requests of a pool are rounded up to.
+//! Size classes: the sizes that a pool rounds requests up to.
 
 use super::ALIGN;
 
-/// The size class of so many bytes: there are four to each doubling, so that at most a quarter more is taken than was asked for
-/// (beyond the first few hundred bytes). None if it cannot be addressed.
+/// Returns the size class of `bytes`; `None` if it cannot be addressed.
+///
+/// Each doubling has four classes. Beyond the first few hundred bytes, rounding adds at most a quarter of the request.
 pub(super) fn class_of(bytes: usize) -> Option<usize> {
     if bytes <= 4 * ALIGN {
         return Some(bytes.max(1).next_multiple_of(ALIGN));
     }
-    // A quarter of the power of two that is not above it.
+    // A quarter of the greatest power of two below `bytes`.
     let step = 1 << ((bytes - 1).ilog2() - 2);
     bytes.checked_next_multiple_of(step)
 }
 
-/// The largest size class within so many bytes.
+/// Returns the greatest size class that is at most `bytes`.
 pub(super) fn class_within(bytes: usize) -> usize {
     if bytes < 4 * ALIGN {
         return bytes - bytes % ALIGN;
@@ -26,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn classes_waste_a_quarter_at_most_and_are_their_own() {
+    fn a_class_is_its_own_class_and_wastes_at_most_a_quarter() {
         for bytes in (1..20_000).chain([1 << 30, (1 << 30) + 1, usize::MAX / 2]) {
             let class = class_of(bytes).unwrap();
             assert!(class >= bytes && class.is_multiple_of(ALIGN), "{bytes}");
@@ -38,7 +39,7 @@ mod tests {
                 within <= bytes && (within == 0 || class_of(within) == Some(within)),
                 "{bytes}: {within}"
             );
-            // There is no class between.
+            // There is no class between them.
             assert!(within == class || class_of(within + 1) == Some(class), "{bytes}: {within}, {class}");
         }
         assert_eq!(class_of(0), Some(ALIGN));

@@ -1,14 +1,14 @@
-//! Records whose type exists only at run time.
+//! Records whose type is known only at run time.
 
 use super::Message;
 
-/// Bytes of a record that fit into the message itself; larger ones are on the heap.
+/// Bytes that a record stores inline; larger records are on the heap.
 const INLINE: usize = 64;
 
-/// The bytes of a record whose layout is not a Rust type: another language has declared it, and only its size matters here.
+/// The bytes of a record whose layout another language has declared: only its size is known here.
 ///
-/// Aligned to 8, which is as much as any number in a record asks for. Up to 64 bytes lie in the value itself, so that making and sending
-/// a small record allocates nothing.
+/// The bytes are aligned to 8, the greatest alignment of a number in a record. Up to 64 bytes are stored inline, so creating and sending a
+/// small record allocates nothing.
 ///
 /// ```
 /// use dotcompute_core::message::record::RecordBytes;
@@ -31,7 +31,7 @@ enum Words {
 }
 
 impl RecordBytes {
-    /// A record of so many bytes, all zero.
+    /// Creates a record of `len` zero bytes.
     #[inline]
     #[must_use]
     pub fn zeroed(len: usize) -> Self {
@@ -43,7 +43,7 @@ impl RecordBytes {
         Self { len, words }
     }
 
-    /// A record of these bytes.
+    /// Creates a record with a copy of `bytes`.
     #[inline]
     #[must_use]
     pub fn from_slice(bytes: &[u8]) -> Self {
@@ -59,15 +59,15 @@ impl RecordBytes {
         }
     }
 
-    /// The bytes, in the order of the machine's memory.
+    /// Returns the bytes in memory order.
     #[inline]
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
-        // SAFETY: there are at least `len` bytes in the words (both constructors see to it), all initialised; any byte is a `u8`.
+        // SAFETY: `zeroed` allocates words of at least `len` bytes in total, all initialized, and `len` never changes.
         unsafe { std::slice::from_raw_parts(self.words().as_ptr().cast(), self.len) }
     }
 
-    /// The bytes, to be written.
+    /// Returns the bytes for writing.
     #[inline]
     #[must_use]
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
@@ -75,7 +75,8 @@ impl RecordBytes {
             Words::Inline(words) => words,
             Words::Heap(words) => words,
         };
-        // SAFETY: as in `as_slice`, and any bytes make a `u64`; the borrow is unique.
+        // SAFETY: `zeroed` allocates words of at least `len` bytes in total. Every bit pattern is a valid `u64`, and the mutable borrow is
+        // exclusive.
         unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), self.len) }
     }
 }
@@ -103,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_come_back_at_every_size_around_the_inline_one() {
+    fn bytes_round_trip_below_and_above_the_inline_size() {
         for len in [0, 1, 7, 8, 63, INLINE, INLINE + 1, 1000] {
             let bytes: Vec<u8> = (0..len).map(|index| (index * 7 % 251) as u8).collect();
             let record = RecordBytes::from_slice(&bytes);

@@ -1,17 +1,17 @@
-//! Walks over MessagePack without building anything, so that hostile bytes are refused before any value is made of them.
+//! Validating scan of MessagePack: rejects malformed bytes before any value is built from them.
 
 use rmp::Marker;
 
-/// A walk over MessagePack bytes. Every length is compared with the bytes that are left before it is believed, and the
-/// walk keeps its own stack, so that neither a length nor a depth in the bytes can cost memory or overflow anything.
+/// Scanner over MessagePack bytes. It checks each length against the remaining bytes before use, and keeps its own bounded stack. A hostile
+/// length or depth can therefore neither allocate memory nor overflow the stack.
 pub struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-/// The head of a value: all of it, unless it is a container.
-pub enum Head<'a> {
-    /// A string's bytes, not yet known to be UTF-8.
+/// The header of a value. For all values but containers, it includes the content.
+pub enum ValueHeader<'a> {
+    /// A string's bytes, not yet checked to be UTF-8.
     Str(&'a [u8]),
     /// An array; this many values follow.
     Array(u32),
@@ -21,21 +21,21 @@ pub enum Head<'a> {
     Other,
 }
 
-/// Why bytes are not MessagePack, and where.
+/// A position at which bytes are not valid MessagePack.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// The offset of the value at fault.
+pub struct ScanError {
+    /// Offset of the invalid value.
     pub offset: usize,
-    pub kind: FaultKind,
+    pub kind: ScanErrorKind,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub enum FaultKind {
-    /// At least this many bytes had to follow, but only so many do.
-    Truncated { needed: u64, left: usize },
-    /// The one byte that no MessagePack value starts with, 0xc1.
+pub enum ScanErrorKind {
+    /// At least `needed` bytes must follow, but only `remaining` do.
+    Truncated { needed: u64, remaining: usize },
+    /// The byte 0xc1, which starts no MessagePack value.
     Reserved,
-    /// Containers within containers, beyond the limit.
+    /// Containers are nested more deeply than the limit.
     TooDeep,
 }
 
@@ -44,79 +44,79 @@ impl<'a> Scanner<'a> {
         Self { bytes, at: 0 }
     }
 
-    /// The offset of the next value.
+    /// Returns the offset of the next value.
     pub fn offset(&self) -> usize {
         self.at
     }
 
-    /// How many bytes are left.
-    pub fn left(&self) -> usize {
+    /// Returns the number of remaining bytes.
+    pub fn remaining(&self) -> usize {
         self.bytes.len() - self.at
     }
 
-    /// Reads a value's head. The values in a container are read by the next calls.
-    pub fn head(&mut self) -> Result<Head<'a>, Fault> {
+    /// Reads the header of a value. For a container, the next calls read its values.
+    pub fn header(&mut self) -> Result<ValueHeader<'a>, ScanError> {
         let start = self.at;
         let marker = Marker::from_u8(self.number(start, 1)? as u8);
         Ok(match marker {
             Marker::Null | Marker::False | Marker::True | Marker::FixPos(_) | Marker::FixNeg(_) => {
-                Head::Other
+                ValueHeader::Other
             }
-            Marker::U8 | Marker::I8 => self.other(start, 1)?,
-            Marker::U16 | Marker::I16 | Marker::FixExt1 => self.other(start, 2)?,
-            Marker::FixExt2 => self.other(start, 3)?,
-            Marker::U32 | Marker::I32 | Marker::F32 => self.other(start, 4)?,
-            Marker::FixExt4 => self.other(start, 5)?,
-            Marker::U64 | Marker::I64 | Marker::F64 => self.other(start, 8)?,
-            Marker::FixExt8 => self.other(start, 9)?,
-            Marker::FixExt16 => self.other(start, 17)?,
-            Marker::Bin8 => self.prefixed(start, 1, 0)?,
-            Marker::Bin16 => self.prefixed(start, 2, 0)?,
-            Marker::Bin32 => self.prefixed(start, 4, 0)?,
-            // An extension's type byte comes after its length and is not counted in it.
-            Marker::Ext8 => self.prefixed(start, 1, 1)?,
-            Marker::Ext16 => self.prefixed(start, 2, 1)?,
-            Marker::Ext32 => self.prefixed(start, 4, 1)?,
-            Marker::FixStr(len) => Head::Str(self.take(start, len.into())?),
+            Marker::U8 | Marker::I8 => self.skip_content(start, 1)?,
+            Marker::U16 | Marker::I16 | Marker::FixExt1 => self.skip_content(start, 2)?,
+            Marker::FixExt2 => self.skip_content(start, 3)?,
+            Marker::U32 | Marker::I32 | Marker::F32 => self.skip_content(start, 4)?,
+            Marker::FixExt4 => self.skip_content(start, 5)?,
+            Marker::U64 | Marker::I64 | Marker::F64 => self.skip_content(start, 8)?,
+            Marker::FixExt8 => self.skip_content(start, 9)?,
+            Marker::FixExt16 => self.skip_content(start, 17)?,
+            Marker::Bin8 => self.skip_prefixed(start, 1, 0)?,
+            Marker::Bin16 => self.skip_prefixed(start, 2, 0)?,
+            Marker::Bin32 => self.skip_prefixed(start, 4, 0)?,
+            // The type byte of an extension follows the length, which does not include it.
+            Marker::Ext8 => self.skip_prefixed(start, 1, 1)?,
+            Marker::Ext16 => self.skip_prefixed(start, 2, 1)?,
+            Marker::Ext32 => self.skip_prefixed(start, 4, 1)?,
+            Marker::FixStr(len) => ValueHeader::Str(self.take(start, len.into())?),
             Marker::Str8 => self.string(start, 1)?,
             Marker::Str16 => self.string(start, 2)?,
             Marker::Str32 => self.string(start, 4)?,
-            Marker::FixArray(len) => self.container(start, len.into(), 1).map(Head::Array)?,
-            Marker::Array16 => self.long_container(start, 2, 1).map(Head::Array)?,
-            Marker::Array32 => self.long_container(start, 4, 1).map(Head::Array)?,
-            Marker::FixMap(len) => self.container(start, len.into(), 2).map(Head::Map)?,
-            Marker::Map16 => self.long_container(start, 2, 2).map(Head::Map)?,
-            Marker::Map32 => self.long_container(start, 4, 2).map(Head::Map)?,
-            Marker::Reserved => return Err(Fault { offset: start, kind: FaultKind::Reserved }),
+            Marker::FixArray(len) => self.container(start, len.into(), 1).map(ValueHeader::Array)?,
+            Marker::Array16 => self.long_container(start, 2, 1).map(ValueHeader::Array)?,
+            Marker::Array32 => self.long_container(start, 4, 1).map(ValueHeader::Array)?,
+            Marker::FixMap(len) => self.container(start, len.into(), 2).map(ValueHeader::Map)?,
+            Marker::Map16 => self.long_container(start, 2, 2).map(ValueHeader::Map)?,
+            Marker::Map32 => self.long_container(start, 4, 2).map(ValueHeader::Map)?,
+            Marker::Reserved => return Err(ScanError { offset: start, kind: ScanErrorKind::Reserved }),
         })
     }
 
-    /// Passes over one whole value and returns its bytes. Containers may lie `max_depth` deep in it.
-    pub fn skip(&mut self, max_depth: usize) -> Result<&'a [u8], Fault> {
+    /// Skips one whole value and returns its bytes. Its containers may be nested `max_depth` deep.
+    pub fn skip(&mut self, max_depth: usize) -> Result<&'a [u8], ScanError> {
         let start = self.at;
-        // For each open container, outermost first, how many values are still to come.
+        // Number of remaining values of each open container, outermost first.
         let mut open: Vec<u64> = Vec::new();
         loop {
             let offset = self.at;
-            let inside = match self.head()? {
-                Head::Array(len) => Some(u64::from(len)),
-                Head::Map(len) => Some(2 * u64::from(len)),
-                Head::Str(_) | Head::Other => None,
+            let inside = match self.header()? {
+                ValueHeader::Array(len) => Some(u64::from(len)),
+                ValueHeader::Map(len) => Some(2 * u64::from(len)),
+                ValueHeader::Str(_) | ValueHeader::Other => None,
             };
             if let Some(count) = inside {
                 if open.len() == max_depth {
-                    return Err(Fault { offset, kind: FaultKind::TooDeep });
+                    return Err(ScanError { offset, kind: ScanErrorKind::TooDeep });
                 }
                 if count > 0 {
                     open.push(count);
                     continue;
                 }
             }
-            // A value has ended, and with it every container of which it was the last.
+            // A value has ended, and with it each container of which it is the last value.
             loop {
-                let Some(to_come) = open.last_mut() else { return Ok(&self.bytes[start..self.at]) };
-                *to_come -= 1;
-                if *to_come > 0 {
+                let Some(remaining) = open.last_mut() else { return Ok(&self.bytes[start..self.at]) };
+                *remaining -= 1;
+                if *remaining > 0 {
                     break;
                 }
                 open.pop();
@@ -124,49 +124,59 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// The next `len` bytes, of the value that starts at `start`.
-    fn take(&mut self, start: usize, len: u64) -> Result<&'a [u8], Fault> {
-        let left = self.left();
-        match usize::try_from(len).ok().filter(|&len| len <= left) {
+    /// Takes the next `len` bytes; `start` is the offset of their value, for errors.
+    fn take(&mut self, start: usize, len: u64) -> Result<&'a [u8], ScanError> {
+        let remaining = self.remaining();
+        match usize::try_from(len).ok().filter(|&len| len <= remaining) {
             Some(len) => {
                 let taken = &self.bytes[self.at..self.at + len];
                 self.at += len;
                 Ok(taken)
             }
-            None => Err(Fault { offset: start, kind: FaultKind::Truncated { needed: len, left } }),
+            None => {
+                Err(ScanError { offset: start, kind: ScanErrorKind::Truncated { needed: len, remaining } })
+            }
         }
     }
 
-    /// The next `width` bytes as a big-endian number.
-    fn number(&mut self, start: usize, width: u64) -> Result<u32, Fault> {
+    /// Takes the next `width` bytes as a big-endian number.
+    fn number(&mut self, start: usize, width: u64) -> Result<u32, ScanError> {
         Ok(self.take(start, width)?.iter().fold(0, |number, &byte| number << 8 | u32::from(byte)))
     }
 
-    fn other(&mut self, start: usize, len: u64) -> Result<Head<'a>, Fault> {
+    fn skip_content(&mut self, start: usize, len: u64) -> Result<ValueHeader<'a>, ScanError> {
         self.take(start, len)?;
-        Ok(Head::Other)
+        Ok(ValueHeader::Other)
     }
 
-    fn prefixed(&mut self, start: usize, width: u64, uncounted: u64) -> Result<Head<'a>, Fault> {
+    fn skip_prefixed(
+        &mut self,
+        start: usize,
+        width: u64,
+        uncounted: u64,
+    ) -> Result<ValueHeader<'a>, ScanError> {
         let len = u64::from(self.number(start, width)?) + uncounted;
-        self.other(start, len)
+        self.skip_content(start, len)
     }
 
-    fn string(&mut self, start: usize, width: u64) -> Result<Head<'a>, Fault> {
+    fn string(&mut self, start: usize, width: u64) -> Result<ValueHeader<'a>, ScanError> {
         let len = self.number(start, width)?;
-        Ok(Head::Str(self.take(start, len.into())?))
+        Ok(ValueHeader::Str(self.take(start, len.into())?))
     }
 
-    fn long_container(&mut self, start: usize, width: u64, values_each: u64) -> Result<u32, Fault> {
+    fn long_container(&mut self, start: usize, width: u64, values_each: u64) -> Result<u32, ScanError> {
         let len = self.number(start, width)?;
         self.container(start, len, values_each)
     }
 
-    /// Believes a container's length only if that many values could follow: the shortest is one byte.
-    fn container(&self, start: usize, len: u32, values_each: u64) -> Result<u32, Fault> {
+    /// Checks that the values of a container can fit into the remaining bytes: the shortest value is one byte.
+    fn container(&self, start: usize, len: u32, values_each: u64) -> Result<u32, ScanError> {
         let needed = u64::from(len) * values_each;
-        if needed > self.left() as u64 {
-            return Err(Fault { offset: start, kind: FaultKind::Truncated { needed, left: self.left() } });
+        if needed > self.remaining() as u64 {
+            return Err(ScanError {
+                offset: start,
+                kind: ScanErrorKind::Truncated { needed, remaining: self.remaining() },
+            });
         }
         Ok(len)
     }
@@ -176,7 +186,7 @@ impl<'a> Scanner<'a> {
 mod tests {
     use super::*;
 
-    fn skip(bytes: &[u8], max_depth: usize) -> Result<usize, Fault> {
+    fn skip(bytes: &[u8], max_depth: usize) -> Result<usize, ScanError> {
         Scanner::new(bytes).skip(max_depth).map(<[u8]>::len)
     }
 
@@ -215,23 +225,26 @@ mod tests {
             assert_eq!(skip(value, 8), Ok(value.len()), "{value:02x?}");
             for cut in 0..value.len() {
                 assert!(
-                    matches!(skip(&value[..cut], 8), Err(Fault { kind: FaultKind::Truncated { .. }, .. })),
+                    matches!(
+                        skip(&value[..cut], 8),
+                        Err(ScanError { kind: ScanErrorKind::Truncated { .. }, .. })
+                    ),
                     "{value:02x?} cut to {cut} bytes"
                 );
             }
             let mut longer = value.to_vec();
             longer.push(0xc1);
-            assert_eq!(skip(&longer, 8), Ok(value.len()), "what follows is not looked at");
+            assert_eq!(skip(&longer, 8), Ok(value.len()), "bytes after the value are ignored");
         }
     }
 
     #[test]
-    fn a_hostile_length_is_refused_where_it_stands() {
+    fn a_hostile_length_is_rejected_with_its_offset() {
         let bytes = [0x92, 0x01, 0xdd, 0xff, 0xff, 0xff, 0xff, 0x00];
-        let kind = FaultKind::Truncated { needed: 0xffff_ffff, left: 1 };
-        assert_eq!(skip(&bytes, 8), Err(Fault { offset: 2, kind }));
-        let kind = FaultKind::Truncated { needed: 2 * 0xffff_ffff, left: 0 };
-        assert_eq!(skip(&[0xdf, 0xff, 0xff, 0xff, 0xff], 8), Err(Fault { offset: 0, kind }));
+        let kind = ScanErrorKind::Truncated { needed: 0xffff_ffff, remaining: 1 };
+        assert_eq!(skip(&bytes, 8), Err(ScanError { offset: 2, kind }));
+        let kind = ScanErrorKind::Truncated { needed: 2 * 0xffff_ffff, remaining: 0 };
+        assert_eq!(skip(&[0xdf, 0xff, 0xff, 0xff, 0xff], 8), Err(ScanError { offset: 0, kind }));
     }
 
     #[test]
@@ -239,7 +252,10 @@ mod tests {
         let mut bytes = vec![0x91; 4];
         bytes.push(0x00);
         assert_eq!(skip(&bytes, 4), Ok(5));
-        assert_eq!(skip(&bytes, 3), Err(Fault { offset: 3, kind: FaultKind::TooDeep }));
-        assert_eq!(skip(&[0x91; 1_000_000], 128), Err(Fault { offset: 128, kind: FaultKind::TooDeep }));
+        assert_eq!(skip(&bytes, 3), Err(ScanError { offset: 3, kind: ScanErrorKind::TooDeep }));
+        assert_eq!(
+            skip(&[0x91; 1_000_000], 128),
+            Err(ScanError { offset: 128, kind: ScanErrorKind::TooDeep })
+        );
     }
 }

@@ -1,8 +1,7 @@
-//! Arrays of any length on the wire: serde itself stops at 32 elements.
+//! Serialization of arrays of any length; serde itself supports at most 32 elements.
 //!
-//! The derive macro sees that a field is an array, and of how many dimensions, and says so by `D`: [`Nested`] once for each
-//! dimension, [`Element`] for what is inside. It has to say it, because serde implements its traits for some arrays, so
-//! that without `D` the two impls of each trait here would overlap.
+//! The derive macro passes the number of an array's dimensions as `D`: [`Nested`] once per dimension, around [`Element`]. serde implements
+//! its traits for some arrays, so without `D` the two impls of each trait here would overlap.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -14,25 +13,25 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// Not an array.
 pub struct Element;
 
-/// An array of what `D` says.
+/// An array whose elements have the shape `D`.
 pub struct Nested<D>(PhantomData<D>);
 
-/// A value that can be written as `D`.
+/// A value of the shape `D` that can be serialized.
 pub trait Write<D> {
     fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error>;
 }
 
-/// A value that can be read as `D`.
+/// A value of the shape `D` that can be deserialized.
 pub trait Read<'de, D>: Sized {
     fn read<R: Deserializer<'de>>(deserializer: R) -> Result<Self, R::Error>;
 }
 
-/// What `#[serde(serialize_with)]` names for a field that is an array.
+/// The function that `#[serde(serialize_with)]` names for an array field.
 pub fn serialize<D, T: Write<D>, S: Serializer>(array: &T, serializer: S) -> Result<S::Ok, S::Error> {
     array.write(serializer)
 }
 
-/// What `#[serde(deserialize_with)]` names for a field that is an array.
+/// The function that `#[serde(deserialize_with)]` names for an array field.
 pub fn deserialize<'de, D, T: Read<'de, D>, R: Deserializer<'de>>(deserializer: R) -> Result<T, R::Error> {
     T::read(deserializer)
 }
@@ -47,16 +46,16 @@ impl<T: Write<D>, D, const N: usize> Write<Nested<D>> for [T; N] {
     fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut tuple = serializer.serialize_tuple(N)?;
         for element in self {
-            tuple.serialize_element(&Writing(element, PhantomData))?;
+            tuple.serialize_element(&WriteAdapter(element, PhantomData))?;
         }
         tuple.end()
     }
 }
 
-/// Makes serde's trait of ours.
-struct Writing<'a, T, D>(&'a T, PhantomData<D>);
+/// Implements `Serialize` through [`Write`].
+struct WriteAdapter<'a, T, D>(&'a T, PhantomData<D>);
 
-impl<T: Write<D>, D> Serialize for Writing<'_, T, D> {
+impl<T: Write<D>, D> Serialize for WriteAdapter<'_, T, D> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.0.write(serializer)
     }
@@ -74,10 +73,10 @@ impl<'de, T: Read<'de, D>, D, const N: usize> Read<'de, Nested<D>> for [T; N] {
     }
 }
 
-/// Makes serde's trait of ours.
-struct Reading<T, D>(PhantomData<(T, D)>);
+/// Implements `DeserializeSeed` through [`Read`].
+struct ReadAdapter<T, D>(PhantomData<(T, D)>);
 
-impl<'de, T: Read<'de, D>, D> DeserializeSeed<'de> for Reading<T, D> {
+impl<'de, T: Read<'de, D>, D> DeserializeSeed<'de> for ReadAdapter<T, D> {
     type Value = T;
 
     fn deserialize<R: Deserializer<'de>>(self, deserializer: R) -> Result<T, R::Error> {
@@ -97,7 +96,7 @@ impl<'de, T: Read<'de, D>, D, const N: usize> Visitor<'de> for ArrayVisitor<T, D
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<[T; N], A::Error> {
         let mut elements = Vec::with_capacity(N.min(seq.size_hint().unwrap_or(0)));
         while elements.len() < N {
-            match seq.next_element_seed(Reading(PhantomData))? {
+            match seq.next_element_seed(ReadAdapter(PhantomData))? {
                 Some(element) => elements.push(element),
                 None => return Err(A::Error::invalid_length(elements.len(), &self)),
             }

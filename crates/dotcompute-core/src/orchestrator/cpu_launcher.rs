@@ -11,12 +11,12 @@ use crate::error::{HandlerResult, error_text, panic_text};
 
 type Closure = dyn for<'a> Fn(&mut Arguments<'a>) -> HandlerResult + Send + Sync;
 
-/// A kernel for the `cpu` device: a closure that takes its arguments in their order, all of them.
+/// A kernel for the `cpu` device: a closure that takes all of its arguments in order.
 #[derive(Clone)]
 pub struct CpuKernel(Arc<Closure>);
 
 impl CpuKernel {
-    /// A kernel that calls this once for each launch.
+    /// Creates a kernel that calls `closure` once per launch.
     pub fn new(
         closure: impl for<'a> Fn(&mut Arguments<'a>) -> HandlerResult + Send + Sync + 'static,
     ) -> Self {
@@ -30,14 +30,14 @@ impl fmt::Debug for CpuKernel {
     }
 }
 
-/// Runs closures, each on the thread that launches it.
+/// Runs each kernel on the thread that launches it.
 #[derive(Debug)]
 pub struct CpuLauncher {
     properties: Properties,
 }
 
 impl CpuLauncher {
-    /// One for this machine's processor.
+    /// Creates a launcher for this machine's CPU.
     #[must_use]
     pub fn new() -> Self {
         Self { properties: cpu_properties() }
@@ -58,7 +58,7 @@ impl Launcher for CpuLauncher {
         &self.properties
     }
 
-    /// The compiler of this program has made it.
+    /// Returns the kernel itself: rustc has compiled it.
     fn compile(
         &self,
         _name: &str,
@@ -79,12 +79,12 @@ impl Launcher for CpuLauncher {
     ) -> Result<Duration, KernelLaunchError> {
         let given = arguments.len();
         let mut arguments = Arguments::new(arguments, geometry);
-        let begun = Instant::now();
+        let start = Instant::now();
         let outcome = catch_unwind(AssertUnwindSafe(|| (kernel.0)(&mut arguments)));
-        let elapsed = begun.elapsed();
+        let elapsed = start.elapsed();
         match outcome {
-            Ok(Ok(())) if arguments.left() > 0 => {
-                Err(KernelLaunchError::ArgumentCount { takes: given - arguments.left(), given })
+            Ok(Ok(())) if arguments.remaining() > 0 => {
+                Err(KernelLaunchError::ArgumentCount { takes: given - arguments.remaining(), given })
             }
             Ok(Ok(())) => Ok(elapsed),
             Ok(Err(error)) => Err(KernelLaunchError::Failed { cause: error_text(&error) }),

@@ -5,42 +5,42 @@ use std::time::Duration;
 use super::{BoundArgument, Geometry, KernelLaunchError};
 use crate::accelerator::Properties;
 
-/// Where a kernel came from.
+/// Where a compiled kernel came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Origin {
-    /// It was there under its name already.
+    /// It was already registered under its name.
     Registered,
-    /// It had been compiled by an earlier process, and was kept on disk.
+    /// An earlier process compiled it; it was loaded from the disk cache.
     DiskCache,
-    /// It was compiled.
+    /// It was compiled now.
     Compiled,
 }
 
-/// What an orchestrator needs of a device. It makes kernels and runs them; names, arguments, timing and history are not its concern.
+/// Compiles and runs kernels on one device. The orchestrator adds names, arguments, timing and history.
 pub trait Launcher: Send + Sync {
-    /// What a kernel is made of.
+    /// Source of a kernel.
     type Source;
     /// A kernel that can be launched.
     type Kernel: Send + Sync;
 
-    /// The device.
+    /// Returns the properties of the device.
     fn properties(&self) -> &Properties;
 
-    /// Makes a kernel, which errors call `name`.
+    /// Compiles a kernel. Errors call it `name`.
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// The compiler's error.
     fn compile(
         &self,
         name: &str,
         source: &Self::Source,
     ) -> Result<(Self::Kernel, Origin), Box<dyn std::error::Error + Send + Sync>>;
 
-    /// Whether it is just this that the kernel was made of.
+    /// Returns whether the kernel was compiled from exactly this source.
     fn is_built_from(&self, kernel: &Self::Kernel, source: &Self::Source) -> bool;
 
-    /// Runs the kernel, and returns when it has run and how long it took. The buffers are of this device, and up to date there.
+    /// Runs the kernel to its end and returns how long it ran. The buffers are on this device and up to date there.
     ///
     /// # Errors
     ///

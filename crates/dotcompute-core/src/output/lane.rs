@@ -1,46 +1,46 @@
-//! Lane.
+//! One destination with its backlog.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
 
-use crate::cell::connections::{Offer, Outlet, Route};
-use crate::cell::kernel_cell::Core;
+use crate::cell::connections::{Connection, OutputSink, SendOutcome};
+use crate::cell::kernel_cell::KernelCell;
 use crate::message::{Message, MessageHeader};
 
-/// One outlet with the outputs that wait for room in it.
-pub(super) struct Lane<O> {
-    outlet: Box<dyn Outlet<O>>,
-    /// The link that takes most outputs by another way.
+/// A sink with the outputs that wait for a free slot in it.
+pub(super) struct OutputLane<O> {
+    sink: Box<dyn OutputSink<O>>,
+    /// The device link to the same destination, which delivers most outputs without the host.
     pub(super) link: Option<u8>,
-    pub(super) waiting: VecDeque<(MessageHeader, O)>,
+    pub(super) queued: VecDeque<(MessageHeader, O)>,
 }
 
-impl<O: Message> Lane<O> {
-    pub(super) fn new((outlet, link): Route<O>) -> Self {
-        Self { outlet, link, waiting: VecDeque::new() }
+impl<O: Message> OutputLane<O> {
+    pub(super) fn new((sink, link): Connection<O>) -> Self {
+        Self { sink, link, queued: VecDeque::new() }
     }
 
-    /// Passes an output on, or queues it behind those that wait.
-    pub(super) fn pass(&mut self, core: &Core, header: MessageHeader, output: O) {
-        if !self.waiting.is_empty() {
-            self.waiting.push_back((header, output));
+    /// Sends an output, or queues it behind the backlog.
+    pub(super) fn send_or_queue(&mut self, cell: &KernelCell, header: MessageHeader, output: O) {
+        if !self.queued.is_empty() {
+            self.queued.push_back((header, output));
             return;
         }
-        match self.outlet.offer(header, output) {
-            Offer::Taken => core.counters.emitted.bump_exclusively(),
-            Offer::Full(output) => self.waiting.push_back((header, output)),
-            Offer::Refused(output, cause) => core.bury_output(header, output, cause),
+        match self.sink.try_send(header, output) {
+            SendOutcome::Accepted => cell.counters.emitted.increment_single_writer(),
+            SendOutcome::Full(output) => self.queued.push_back((header, output)),
+            SendOutcome::Rejected(output, cause) => cell.dead_letter_output(header, output, cause),
         }
     }
 
-    pub(super) fn poll_flush(&mut self, core: &Core, cx: &mut Context<'_>) -> Poll<()> {
-        while let Some((header, output)) = self.waiting.pop_front() {
-            match self.outlet.offer(header, output) {
-                Offer::Taken => core.counters.emitted.bump_exclusively(),
-                Offer::Refused(output, cause) => core.bury_output(header, output, cause),
-                Offer::Full(output) => {
-                    self.waiting.push_front((header, output));
-                    if self.outlet.poll_room(header.priority.get(), cx).is_pending() {
+    pub(super) fn poll_flush(&mut self, cell: &KernelCell, cx: &mut Context<'_>) -> Poll<()> {
+        while let Some((header, output)) = self.queued.pop_front() {
+            match self.sink.try_send(header, output) {
+                SendOutcome::Accepted => cell.counters.emitted.increment_single_writer(),
+                SendOutcome::Rejected(output, cause) => cell.dead_letter_output(header, output, cause),
+                SendOutcome::Full(output) => {
+                    self.queued.push_front((header, output));
+                    if self.sink.poll_ready(header.priority.get(), cx).is_pending() {
                         return Poll::Pending;
                     }
                 }

@@ -1,7 +1,7 @@
-//! Where a ring kernel's outputs go: its output ring, or the input rings of the ring kernels it is connected to.
+//! Delivery of outputs: to the output ring, or to the mailboxes of connected ring kernels.
 //!
-//! A handler never waits for room. What does not fit at once waits in the driver, and no further message is taken until it
-//! has gone: that is how backpressure travels upstream without a pool worker ever being blocked.
+//! A handler never waits for a free slot. An output that does not fit is queued in its lane, and the inbox takes no further message until
+//! the lanes are empty. Backpressure thus propagates upstream and never blocks a pool worker.
 
 pub(crate) mod kernel_sink;
 mod lane;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::backend::cpu::CpuBackend;
 use crate::backend::{Backend, BackendError};
 use crate::cell::any_kernel::AnyKernel;
-use crate::cell::typed_cell::Shared;
+use crate::cell::typed_cell::TypedCell;
 use crate::dead_letter::{DeadLetter, DeadLetterInfo, DeadLetters};
 use crate::error::{LaunchError, LifecycleError, ShutdownError};
 use crate::handle::KernelHandle;
@@ -18,20 +18,20 @@ use crate::telemetry::KernelStats;
 mod launch;
 mod registry;
 
-use registry::{Registry, in_order_of_flow};
+use registry::{Registry, topological_order};
 
-/// How many names an "unknown ring kernel" error lists.
+/// Number of known names that an "unknown ring kernel" error lists.
 const NAMES_IN_ERRORS: usize = 8;
 
-/// How a runtime is made, where the defaults do not suit.
+/// Options of a runtime.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct RuntimeOptions {
-    /// Threads of the shared pool; started with the first ring kernel placed on it. Default: one per core this process may use.
+    /// Threads of the shared pool, which starts with the first ring kernel placed on it. Default: one per available core.
     pub workers: usize,
-    /// Dead letters kept for inspection; older ones make room (all are counted). Default 1024.
+    /// Number of dead letters stored for inspection. The oldest are dropped first; all are counted. Default 1024.
     pub dead_letter_capacity: usize,
-    /// Where ring kernels for a device run. Default: nowhere.
+    /// Backend for ring kernels on a device. Default: none.
     pub device: Option<Arc<dyn Backend>>,
 }
 
@@ -54,7 +54,7 @@ impl Default for RuntimeOptions {
 }
 
 impl RuntimeOptions {
-    /// The defaults.
+    /// Returns the default options.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -67,14 +67,14 @@ impl RuntimeOptions {
         self
     }
 
-    /// Sets how many dead letters are kept.
+    /// Sets how many dead letters are stored.
     #[must_use]
     pub fn dead_letter_capacity(mut self, letters: usize) -> Self {
         self.dead_letter_capacity = letters;
         self
     }
 
-    /// Sets where ring kernels for a device run.
+    /// Sets the backend for ring kernels on a device.
     #[must_use]
     pub fn device(mut self, backend: Arc<dyn Backend>) -> Self {
         self.device = Some(backend);
@@ -82,7 +82,7 @@ impl RuntimeOptions {
     }
 }
 
-/// Owns ring kernels: launches them, knows their names, ends them.
+/// Owns ring kernels: launches them, finds them by name, and ends them.
 ///
 /// ```
 /// use std::time::Duration;
@@ -125,16 +125,16 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// A runtime with default options. Starts no thread yet.
+    /// Creates a runtime with default options. Starts no thread yet.
     ///
     /// # Errors
     ///
-    /// None today; backends that must be opened will report here.
+    /// None at present; a backend that can fail to open would report here.
     pub fn new() -> Result<Self, LaunchError> {
         Self::with_options(RuntimeOptions::default())
     }
 
-    /// A runtime with these options.
+    /// Creates a runtime with these options.
     ///
     /// # Errors
     ///
@@ -150,16 +150,16 @@ impl Runtime {
 
     // ---- finding ----
 
-    /// The ring kernel of this name, if its messages are of these types.
+    /// Returns a handle to the ring kernel of this name, if its message types match.
     ///
     /// # Errors
     ///
     /// [`LifecycleError::UnknownKernel`] or [`LifecycleError::WrongType`].
     pub fn handle<I: Message, O: Message>(&self, name: &str) -> Result<KernelHandle<I, O>, LifecycleError> {
         let kernel = self.find(name)?;
-        let (actual_in, actual_out) = (kernel.core().input_type, kernel.core().output_type);
-        match kernel.into_any().downcast::<Shared<I, O>>() {
-            Ok(shared) => Ok(KernelHandle::new(shared)),
+        let (actual_in, actual_out) = (kernel.cell().input_type, kernel.cell().output_type);
+        match kernel.into_any().downcast::<TypedCell<I, O>>() {
+            Ok(cell) => Ok(KernelHandle::new(cell)),
             Err(_) => Err(LifecycleError::WrongType {
                 kernel: name.into(),
                 requested: format!("{} -> {}", I::TYPE_NAME, O::TYPE_NAME),
@@ -179,7 +179,7 @@ impl Runtime {
         Err(LifecycleError::UnknownKernel { kernel: name.to_owned(), known })
     }
 
-    /// The counters and latencies of the ring kernel of this name.
+    /// Returns the counters and latencies of the ring kernel of this name.
     ///
     /// # Errors
     ///
@@ -188,7 +188,7 @@ impl Runtime {
         self.find(name).map(|kernel| kernel.stats())
     }
 
-    /// The counters and latencies of every ring kernel that has not terminated, by name.
+    /// Returns the counters and latencies of every ring kernel that has not terminated, sorted by name.
     #[must_use]
     pub fn all_stats(&self) -> Vec<KernelStats> {
         let mut all: Vec<KernelStats> = self.registry.all().iter().map(|kernel| kernel.stats()).collect();
@@ -198,19 +198,19 @@ impl Runtime {
 
     // ---- dead letters ----
 
-    /// How many messages have become dead letters in this runtime so far, outputs that nobody took included.
+    /// Returns how many messages have become dead letters in this runtime, undelivered outputs included.
     #[must_use]
     pub fn dead_letter_count(&self) -> u64 {
         self.dead_letters.total()
     }
 
-    /// The dead letters that are kept, oldest first, without taking them.
+    /// Lists the stored dead letters, oldest first, without taking them.
     #[must_use]
     pub fn dead_letters(&self) -> Vec<DeadLetterInfo> {
         self.dead_letters.list()
     }
 
-    /// Takes the dead letters that are kept, oldest first, with their messages.
+    /// Takes the stored dead letters, oldest first, with their messages.
     #[must_use]
     pub fn take_dead_letters(&self) -> Vec<DeadLetter> {
         self.dead_letters.take()
@@ -218,15 +218,15 @@ impl Runtime {
 
     // ---- the device ----
 
-    /// Runs `act` with no ring kernel of this runtime on its device, so that `act` may make any call to the device's driver: one that waits
-    /// for the whole device, or frees memory, would otherwise wait for ring kernels that never end.
+    /// Runs `act` while no ring kernel of this runtime is on its device, so that `act` may make any driver call. A call that waits for the
+    /// whole device, or frees memory, would otherwise wait for ring kernels that do not end.
     ///
-    /// Each leaves at its next message boundary, with its state kept, and comes back afterwards. Messages sent meanwhile wait. Ring
-    /// kernels on threads are not concerned.
+    /// Each ring kernel leaves at its next message boundary, preserves its state, and is relaunched afterwards. Messages sent meanwhile are
+    /// queued. Ring kernels on the host are not affected.
     ///
     /// # Errors
     ///
-    /// [`BackendError::QuiesceTimeout`] if some were not at a message boundary within `timeout`; `act` was not run then.
+    /// [`BackendError::QuiesceTimeout`] if some did not reach a message boundary within `timeout`; `act` was not run then.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -243,44 +243,44 @@ impl Runtime {
         result.ok_or_else(|| BackendError::Unsupported {
             backend: device.kind(),
             problem: String::from(
-                "it said that it ran what was to be run with the device quiet, and did not",
+                "`quiesced` returned `Ok` without running the closure; this is a bug in the backend",
             ),
         })
     }
 
     // ---- ending ----
 
-    /// Ends every ring kernel, as [`KernelHandle::terminate`] does, and with it the runtime. Those that feed others end first, so
-    /// that what travels between them is handled. Waits at most `timeout` for all of them together.
+    /// Ends every ring kernel like [`KernelHandle::terminate`], and then the runtime. Upstream ring kernels end first, so that messages
+    /// between ring kernels are handled. Waits at most `timeout` in total.
     ///
     /// # Errors
     ///
-    /// [`ShutdownError`] names those that did not come to an end; their messages became dead letters if they could still be aborted.
+    /// [`ShutdownError`] names the ring kernels that did not end. Their messages became dead letters if they could still be aborted.
     pub fn shutdown(self, timeout: Duration) -> Result<(), ShutdownError> {
         let deadline = Instant::now() + timeout;
-        let kernels = in_order_of_flow(self.registry.close());
+        let kernels = topological_order(self.registry.close());
         let mut stuck = Vec::new();
         for kernel in &kernels {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if kernel.terminate(left).is_err() {
-                stuck.push(kernel.core().name.to_string());
+            let remaining = deadline.saturating_duration_since(Instant::now());
+            if kernel.terminate(remaining).is_err() {
+                stuck.push(kernel.cell().name.to_string());
             }
         }
         for kernel in &kernels {
-            let ended = kernel.core().life.get() == State::Terminated;
-            if ended && !kernel.join(deadline.max(Instant::now() + JOIN_GRACE)) {
-                stuck.push(kernel.core().name.to_string());
+            let ended = kernel.cell().lifecycle.get() == State::Terminated;
+            if ended && !kernel.join(deadline.max(Instant::now() + JOIN_TIMEOUT)) {
+                stuck.push(kernel.cell().name.to_string());
             }
         }
         if stuck.is_empty() { Ok(()) } else { Err(ShutdownError { stuck, waited: timeout }) }
     }
 }
 
-/// A thread that has reported its ring kernel's end needs only to return.
-const JOIN_GRACE: Duration = Duration::from_millis(200);
+/// Time for a thread to exit after its ring kernel has ended.
+const JOIN_TIMEOUT: Duration = Duration::from_millis(200);
 
 impl Drop for Runtime {
-    /// Aborts what still lives, without waiting: a program that wants its messages handled calls [`Runtime::shutdown`].
+    /// Aborts the remaining ring kernels without waiting. To have their messages handled, call [`Runtime::shutdown`].
     fn drop(&mut self) {
         for kernel in self.registry.close() {
             kernel.request_end(Command::Abort);

@@ -8,7 +8,7 @@ use dotcompute_core::backend::{BackendError, BackendKind};
 use dotcompute_core::memory::{DeviceId, DeviceMemory};
 
 use super::buffers::CudaMemory;
-use super::ground::device_error;
+use super::error::device_error;
 use super::{live_context, unavailable};
 use crate::driver::{Device, Driver, DriverError};
 

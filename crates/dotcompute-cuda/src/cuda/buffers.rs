@@ -13,8 +13,10 @@ use cudarc::driver::{CudaContext, result, sys};
 use dotcompute_core::backend::{BackendError, BackendKind};
 use dotcompute_core::memory::{DeviceBlock, DeviceId, DeviceMemory, HostBlock, MemoryError};
 
-use super::ground::{Ground, device_error};
-use super::memory::{Graveyard, Pinned};
+use super::deferred_free::DeferredFreeList;
+use super::error::device_error;
+use super::pinned_memory::PinnedMemory;
+use super::process_device::ProcessDevice;
 use super::stream::Stream;
 use super::{live_context, unavailable};
 use crate::driver::{Device, Driver, DriverError};
@@ -41,7 +43,7 @@ struct Inner {
     pool: Pool,
     stream: Stream,
     context: Arc<CudaContext>,
-    ground: Arc<Ground>,
+    process_device: Arc<ProcessDevice>,
 }
 
 impl CudaMemory {
@@ -66,15 +68,15 @@ impl CudaMemory {
             });
         }
         let context = live_context(device).map_err(|error| unavailable(&error))?;
-        let ground = Ground::of(device);
-        let made = ground.quiesced(PATIENCE, || {
-            let pool = Pool::new(device.index, &context, &ground.graveyard)?;
-            Ok((pool, Stream::new(&context, &ground.graveyard)?))
+        let process_device = ProcessDevice::of(device);
+        let made = process_device.quiesced(PATIENCE, || {
+            let pool = Pool::new(device.index, &context, &process_device.deferred_free)?;
+            Ok((pool, Stream::new(&context, &process_device.deferred_free)?))
         })?;
         let (pool, stream) =
             made.map_err(|error: DriverError| device_error("opening the memory of the device", &error))?;
         let device = DeviceId { backend: BackendKind::Cuda, index: device.index };
-        Ok(Arc::new(Self(Arc::new(Inner { device, pool, stream, context, ground }))))
+        Ok(Arc::new(Self(Arc::new(Inner { device, pool, stream, context, process_device }))))
     }
 }
 
@@ -111,7 +113,8 @@ impl Inner {
         doing: &str,
         act: impl FnOnce() -> Result<T, DriverError>,
     ) -> Result<T, MemoryError> {
-        let acted = self.ground.quiesced(PATIENCE, act).map_err(|error| self.failed(doing, &error))?;
+        let acted =
+            self.process_device.quiesced(PATIENCE, act).map_err(|error| self.failed(doing, &error))?;
         acted.map_err(|error| self.failed(doing, &error))
     }
 }
@@ -151,9 +154,9 @@ impl DeviceMemory for CudaMemory {
 
     fn page_locked(&self, bytes: usize) -> Result<Box<dyn HostBlock>, MemoryError> {
         let inner = &self.0;
-        let made = inner
-            .ground
-            .quiesced(PATIENCE, || Pinned::zeroed(&inner.context, &inner.ground.graveyard, bytes));
+        let made = inner.process_device.quiesced(PATIENCE, || {
+            PinnedMemory::zeroed(&inner.context, &inner.process_device.deferred_free, bytes)
+        });
         let doing = || format!("page-locking {bytes} bytes of the host");
         match made.map_err(|error| inner.failed(doing(), &error))? {
             Ok(pinned) => Ok(Box::new(Locked { pinned, len: bytes })),
@@ -176,7 +179,7 @@ impl DeviceMemory for CudaMemory {
 struct Pool {
     handle: sys::CUmemoryPool,
     context: Arc<CudaContext>,
-    graveyard: Arc<Graveyard>,
+    deferred_free: Arc<DeferredFreeList>,
 }
 
 // SAFETY: a pool is the context's, not a thread's, and the driver takes its own locks.
@@ -185,7 +188,11 @@ unsafe impl Send for Pool {}
 unsafe impl Sync for Pool {}
 
 impl Pool {
-    fn new(index: u32, context: &Arc<CudaContext>, graveyard: &Arc<Graveyard>) -> Result<Self, DriverError> {
+    fn new(
+        index: u32,
+        context: &Arc<CudaContext>,
+        deferred_free: &Arc<DeferredFreeList>,
+    ) -> Result<Self, DriverError> {
         let doing = || DriverError::while_doing("making a memory pool");
         context.bind_to_thread().map_err(doing())?;
         // SAFETY: a plain struct, of which the driver says that what is not used is to be zero.
@@ -196,7 +203,7 @@ impl Pool {
         let mut handle = std::ptr::null_mut();
         // SAFETY: both are good for the call.
         unsafe { sys::cuMemPoolCreate(&raw mut handle, &raw const properties) }.result().map_err(doing())?;
-        let pool = Self { handle, context: Arc::clone(context), graveyard: Arc::clone(graveyard) };
+        let pool = Self { handle, context: Arc::clone(context), deferred_free: Arc::clone(deferred_free) };
         // By default it gives memory back at every synchronisation, which may wait for the device.
         let mut keeps = u64::MAX;
         let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
@@ -210,7 +217,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.graveyard.bury_handle(&self.context, self.handle, |handle| {
+        self.deferred_free.defer_destroy(&self.context, self.handle, |handle| {
             // SAFETY: made by `new` and destroyed once; its blocks were given back before, as each has kept it.
             let _ = unsafe { sys::cuMemPoolDestroy(handle) };
         });
@@ -315,7 +322,7 @@ impl Drop for Block {
 
 /// Page-locked memory of the host.
 struct Locked {
-    pinned: Pinned,
+    pinned: PinnedMemory,
     len: usize,
 }
 

@@ -13,9 +13,10 @@ use dotcompute_core::orchestrator::{
 };
 
 use super::accelerators::properties;
-use super::ground::{Ground, device_error};
-use super::memory::Graveyard;
-use super::stage::{Code, Function};
+use super::deferred_free::DeferredFreeList;
+use super::error::device_error;
+use super::function::{Function, ModuleGuard};
+use super::process_device::ProcessDevice;
 use super::stream::Stream;
 use super::{CudaOptions, live_context, toolchain, unavailable};
 use crate::cache::{Cache, Origin as Cached};
@@ -74,7 +75,7 @@ pub struct LoadedKernel {
     function: Function,
     /// The sizes of its parameters, in bytes.
     parameters: Vec<usize>,
-    _code: Code,
+    _module: ModuleGuard,
 }
 
 /// Compiles one-shot kernels and runs them on a GPU, each launch in a stream that waits for no other: ring kernels stay where they are. To
@@ -100,7 +101,7 @@ pub struct CudaLauncher {
     device: Device,
     properties: Properties,
     context: Arc<CudaContext>,
-    ground: Arc<Ground>,
+    process_device: Arc<ProcessDevice>,
     toolchain: Toolchain,
     cache: Cache,
     patience: Duration,
@@ -130,7 +131,7 @@ impl CudaLauncher {
             properties: properties(&device),
             toolchain: toolchain(&options.search)?,
             context: live_context(&device).map_err(|error| unavailable(&error))?,
-            ground: Ground::of(&device),
+            process_device: ProcessDevice::of(&device),
             cache: Cache::from_environment(),
             patience: options.quiesce_timeout,
             lanes: Mutex::default(),
@@ -149,12 +150,12 @@ impl CudaLauncher {
             Cached::Cache => Origin::DiskCache,
             _ => Origin::Compiled,
         };
-        let loaded = self.ground.quiesced(self.patience, || {
+        let loaded = self.process_device.quiesced(self.patience, || {
             let module = Module::load(&self.context, &compiled.kernel.cubin)?;
             let function = Function::named(&module, &source.entry)?;
             let parameters = function.parameters();
-            let code = Code::new(module, &self.ground.graveyard);
-            Ok(LoadedKernel { source: source.clone(), function, parameters, _code: code })
+            let code = ModuleGuard::new(module, &self.process_device.deferred_free);
+            Ok(LoadedKernel { source: source.clone(), function, parameters, _module: code })
         })?;
         let doing = || format!("loading it (is `{}` an `extern \"C\" __global__` function?)", source.entry);
         Ok((loaded.map_err(|error: DriverError| device_error(&doing(), &error))?, origin))
@@ -166,8 +167,9 @@ impl CudaLauncher {
         if let Some(idle) = idle {
             return Ok(idle);
         }
-        let made =
-            self.ground.quiesced(self.patience, || Lane::new(&self.context, &self.ground.graveyard))?;
+        let made = self
+            .process_device
+            .quiesced(self.patience, || Lane::new(&self.context, &self.process_device.deferred_free))?;
         made.map_err(|error| device_error("making a stream for it", &error))
     }
 }
@@ -240,9 +242,9 @@ struct Lane {
 
 impl Lane {
     /// The device is quiet.
-    fn new(context: &Arc<CudaContext>, graveyard: &Arc<Graveyard>) -> Result<Self, DriverError> {
-        let event = || Event::new(context, graveyard);
-        Ok(Self { stream: Stream::new(context, graveyard)?, begun: event()?, ended: event()? })
+    fn new(context: &Arc<CudaContext>, deferred_free: &Arc<DeferredFreeList>) -> Result<Self, DriverError> {
+        let event = || Event::new(context, deferred_free);
+        Ok(Self { stream: Stream::new(context, deferred_free)?, begun: event()?, ended: event()? })
     }
 
     /// Runs a kernel and waits for it.
@@ -322,21 +324,21 @@ fn elapsed_time() -> Result<ElapsedTime, DriverError> {
 struct Event {
     handle: sys::CUevent,
     context: Arc<CudaContext>,
-    graveyard: Arc<Graveyard>,
+    deferred_free: Arc<DeferredFreeList>,
 }
 
 // SAFETY: an event is the context's, not a thread's, and the driver takes its own locks.
 unsafe impl Send for Event {}
 
 impl Event {
-    fn new(context: &Arc<CudaContext>, graveyard: &Arc<Graveyard>) -> Result<Self, DriverError> {
+    fn new(context: &Arc<CudaContext>, deferred_free: &Arc<DeferredFreeList>) -> Result<Self, DriverError> {
         let doing = || DriverError::while_doing("making an event");
         context.bind_to_thread().map_err(doing())?;
         let mut handle = std::ptr::null_mut();
         let flags = sys::CUevent_flags::CU_EVENT_DEFAULT as u32;
         // SAFETY: `handle` may be written to.
         unsafe { sys::cuEventCreate(&raw mut handle, flags) }.result().map_err(doing())?;
-        Ok(Self { handle, context: Arc::clone(context), graveyard: Arc::clone(graveyard) })
+        Ok(Self { handle, context: Arc::clone(context), deferred_free: Arc::clone(deferred_free) })
     }
 
     fn record(&self, stream: sys::CUstream) -> Result<(), DriverError> {
@@ -360,7 +362,7 @@ impl Event {
 
 impl Drop for Event {
     fn drop(&mut self) {
-        self.graveyard.bury_handle(&self.context, self.handle, |handle| {
+        self.deferred_free.defer_destroy(&self.context, self.handle, |handle| {
             // SAFETY: made by `new` and destroyed once; its owner is gone.
             let _ = unsafe { sys::cuEventDestroy_v2(handle) };
         });

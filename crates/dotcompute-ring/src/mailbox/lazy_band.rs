@@ -7,15 +7,21 @@ use crate::mpsc::Ring;
 use crate::prefetch::ReadPrefetcher;
 use crate::sync::{AtomicPtr, AtomicU32, Ordering, spin_loop};
 
-/// One band: not made yet (null), made, or closed before it was made ([`closed_sentinel`]).
+/// One band: not initialised (null), initialised, or closed before it was initialised ([`closed_sentinel`]).
+///
+/// `ring`: null, then the address of the ring or [`closed_sentinel`], either of which is final. Written by an AcqRel compare-exchange from
+/// null, of the push that initialises the band or of `close`; read by both ends with acquire. `SYNC POINT: band publish`.
+///
+/// `pop_lock`: bit 0 is set while a pop is in progress; bits 1-31 are zero. Taken by an acquire compare-exchange to 1, and released by a
+/// release store of 0. `SYNC POINT: pop lock`.
 pub(super) struct LazyBand<T> {
     pub(super) ring: AtomicPtr<Ring<T>>,
-    /// Held for one pop, and only in evicting mailboxes. There, taking the oldest value is for the receiver and for full-handed
-    /// senders; two consumers without a lock would need a second writer to the slots' words, in every ring, to serve the few that evict.
+    /// Lock held during one pop, in drop-oldest mailboxes only: there, senders that find the band full also pop. A lock-free pop by several
+    /// consumers would need a second writer to the sequence tags of every ring.
     pop_lock: AtomicU32,
 }
 
-/// A place that no ring can be at: the mark of a band closed before its first use.
+/// An address that no ring has: marks a band that was closed before its first use.
 fn closed_sentinel<T>() -> *mut Ring<T> {
     NonNull::dangling().as_ptr()
 }
@@ -25,19 +31,21 @@ impl<T> LazyBand<T> {
         Self { ring: AtomicPtr::new(core::ptr::null_mut()), pop_lock: AtomicU32::new(0) }
     }
 
-    /// The ring, if it has been made.
+    /// Returns the ring, if it is initialised.
     #[inline]
     pub(super) fn get(&self) -> Option<&Ring<T>> {
-        // Acquire: pairs with the release that put it here.
+        // SYNC POINT: band publish
+        // Acquire: pairs with the release of the compare-exchange in `init`; the ring is initialised.
         let ring = self.ring.load(Ordering::Acquire);
         if ring.is_null() || ring == closed_sentinel() {
             return None;
         }
-        // SAFETY: neither null nor the mark, so it is a ring from `Box::into_raw`, freed only when the mailbox is.
+        // SAFETY: `ring` is neither null nor the sentinel, so it came from `Box::into_raw`. It is freed only when the mailbox is dropped,
+        // and `self` borrows from the mailbox.
         Some(unsafe { &*ring })
     }
 
-    /// The ring, made now if it has to be. `Err` if the band is closed, `Ok(None)` if there is no memory for it.
+    /// Returns the ring, and initialises it if necessary. `Err` if the band is closed, `Ok(None)` if the memory is not available.
     #[inline]
     pub(super) fn get_or_init(&self, slots: usize) -> Result<Option<&Ring<T>>, ()> {
         match self.get() {
@@ -53,19 +61,21 @@ impl<T> LazyBand<T> {
         }
         let Ok(ring) = Ring::new(slots) else { return Ok(None) };
         let ring = Box::into_raw(Box::new(ring));
-        // Release: whoever finds the ring finds it initialised. Acquire: so does this thread, if another was quicker.
+        // SYNC POINT: band publish
+        // Release: pairs with the acquire load in `get`; publishes the ring. Acquire: if another thread was first, its ring is initialised
+        // here too.
         match self.ring.compare_exchange(core::ptr::null_mut(), ring, Ordering::AcqRel, Ordering::Acquire) {
-            // SAFETY: just made, and now owned by the mailbox.
+            // SAFETY: the pointer was just created by `Box::into_raw`, and the mailbox owns it from now on.
             Ok(_) => Ok(Some(unsafe { &*ring })),
             Err(current) => {
-                // SAFETY: just made here, and nobody else has seen it.
+                // SAFETY: the pointer was just created by `Box::into_raw`, and the failed compare-exchange did not publish it.
                 drop(unsafe { Box::from_raw(ring) });
                 if current == closed_sentinel() { Err(()) } else { Ok(self.get()) }
             }
         }
     }
 
-    /// From now on nothing is accepted, also if the band was never made.
+    /// Closes the band: nothing more is accepted, even if the band was never initialised.
     pub(super) fn close(&self) {
         let closed_before_init = self.ring.compare_exchange(
             core::ptr::null_mut(),
@@ -80,29 +90,32 @@ impl<T> LazyBand<T> {
         }
     }
 
-    /// Takes the oldest value.
+    /// Pops the oldest value.
     ///
     /// # Safety
     ///
-    /// Only the receiver's owner calls this with `locking` false, and only in a mailbox that does not evict.
+    /// `locking` is false only in calls by the owner of the receiver, and only in a mailbox without `drop_oldest`.
     #[inline]
     pub(super) unsafe fn try_pop(&self, locking: bool, prefetcher: &mut ReadPrefetcher) -> Option<T> {
         let ring = self.get()?;
         if locking {
             return self.try_pop_locked(ring);
         }
-        // SAFETY: the one receiver is the only one who pops, by the contract above.
+        // SAFETY: by the contract of this function, only the receiver pops from this ring.
         unsafe { ring.try_pop(prefetcher) }
     }
 
     fn try_pop_locked(&self, ring: &Ring<T>) -> Option<T> {
-        // Acquire and release order the pops of different threads.
+        // SYNC POINT: pop lock
+        // Acquire: pairs with the release store of 0 below; orders the pops of different threads.
         while self.pop_lock.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            // Held for a few instructions; should its holder have lost its core, this one is better given to it.
+            // The lock is held for a few instructions. Yield, in case its holder was preempted.
             spin_or_yield();
         }
-        // SAFETY: the lock is held, and in a mailbox that evicts everybody takes it.
+        // SAFETY: this thread holds the lock, and every pop of a drop-oldest mailbox takes it.
         let value = unsafe { ring.try_pop(&mut ReadPrefetcher::default()) };
+        // SYNC POINT: pop lock
+        // Release: pairs with the acquire compare-exchange above.
         self.pop_lock.store(0, Ordering::Release);
         value
     }
@@ -118,7 +131,7 @@ impl<T> Drop for LazyBand<T> {
     fn drop(&mut self) {
         let ring = self.ring.load(Ordering::Acquire);
         if !ring.is_null() && ring != closed_sentinel() {
-            // SAFETY: from `Box::into_raw`, and `&mut self`: nobody uses it any more.
+            // SAFETY: the pointer came from `Box::into_raw`, and `&mut self` excludes all other users.
             drop(unsafe { Box::from_raw(ring) });
         }
     }

@@ -1,27 +1,27 @@
-//! Pacing of the polls of one wait.
+//! Backoff: the pace of the polls of one wait.
 
 use super::WaitStrategy;
 use crate::sync::spin_loop;
 #[cfg(feature = "std")]
 use crate::sync::yield_now;
 
-/// What to do after having looked in vain.
+/// What to do after a poll that found nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Look again.
+    /// Poll again.
     Retry,
-    /// Arrange to be woken, look once more, and sleep.
+    /// Register to be woken, recheck, and park.
     Park,
 }
 
-/// Looks without a pause at first: what a pause costs (up to 140 cycles on recent x86) is more than the answer may take.
+/// Polls without a pause at the start of a wait. A pause instruction (up to 140 cycles on recent x86) can take longer than the reply.
 const HOT_POLLS: u32 = 64;
-/// Looks of an adaptive wait before it offers its core to others: 5 to 20 µs, by how long the processor's pause takes.
+/// Polls of an adaptive wait before it yields: 5 to 20 µs, depending on how long the CPU's pause instruction takes.
 pub(super) const SPIN_POLLS: u32 = 400;
-/// Times an adaptive wait offers its core before it sleeps. Without an operating system there is nobody to offer it to.
+/// Yields of an adaptive wait before it parks. Without an operating system there is no other thread to yield to.
 pub(super) const YIELD_POLLS: u32 = if cfg!(feature = "std") { 4 } else { 0 };
 
-/// Paces the looks of one wait.
+/// Paces the polls of one wait.
 ///
 /// ```
 /// use dotcompute_ring::wait::{Backoff, Step, WaitStrategy};
@@ -29,9 +29,9 @@ pub(super) const YIELD_POLLS: u32 = if cfg!(feature = "std") { 4 } else { 0 };
 /// let mut backoff = Backoff::new(WaitStrategy::Adaptive);
 /// let mut polls = 1;
 /// while backoff.snooze() == Step::Retry {
-///     polls += 1; // Look here.
+///     polls += 1; // Poll here.
 /// }
-/// assert!(polls > 1); // Now sleep.
+/// assert!(polls > 1); // Now park.
 /// ```
 #[derive(Debug, Clone)]
 pub struct Backoff {
@@ -40,27 +40,27 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The beginning of a wait.
+    /// Starts a wait.
     #[inline]
     #[must_use]
     pub const fn new(strategy: WaitStrategy) -> Self {
         Self { strategy, polls: 0 }
     }
 
-    /// Begins anew: what was waited for came, and there is more to wait for.
+    /// Starts over: the awaited event has occurred, and there is another one to wait for.
     #[inline]
     pub const fn reset(&mut self) {
         self.polls = 0;
     }
 
-    /// Waits a moment, or says that the time has come to sleep.
+    /// Waits a moment, or returns that it is time to park.
     #[inline]
     pub fn snooze(&mut self) -> Step {
         match self.strategy {
             WaitStrategy::Park => Step::Park,
-            // Not even a pause: its core is its own.
+            // Not even a pause instruction: the thread has a core of its own.
             WaitStrategy::Spin => {
-                // Loom has to be told, or it would let this thread look for ever.
+                // Loom must be told that the thread spins, or it explores endless polling.
                 #[cfg(loom)]
                 spin_loop();
                 Step::Retry
@@ -96,7 +96,7 @@ impl Backoff {
     }
 }
 
-/// Whether spinning only keeps the other side from running.
+/// Returns whether spinning only keeps the other side from running.
 #[cfg(all(feature = "std", not(loom)))]
 pub(super) fn is_single_core() -> bool {
     use std::sync::OnceLock;
@@ -104,11 +104,11 @@ pub(super) fn is_single_core() -> bool {
     *SINGLE.get_or_init(|| cores_online() == Some(1))
 }
 
-/// The machine's cores, whatever this thread is pinned to: `available_parallelism` says 1 on a pinned thread, and what the first
-/// caller sees is kept for all.
+/// Returns the number of the machine's cores, regardless of thread affinity. `available_parallelism` returns 1 on a pinned thread, and the
+/// first caller's result is cached for all.
 #[cfg(all(feature = "std", not(loom), unix))]
 fn cores_online() -> Option<usize> {
-    // SAFETY: the call takes one integer and touches no memory of ours.
+    // SAFETY: the call takes one integer and accesses no memory of the process.
     let online = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
     usize::try_from(online).ok()
 }

@@ -8,10 +8,10 @@ use std::time::Instant;
 use super::backoff::YIELD_POLLS;
 use super::{Backoff, Step, WaitStrategy};
 
-/// Looks of a spinning wait before it looks at the clock, which costs as much as several looks.
+/// Polls of a spinning wait per read of the clock, which costs as much as several polls.
 const POLLS_PER_CLOCK_READ: u32 = 64;
 
-/// Wakes a thread out of [`park`].
+/// Unparks a thread that is in [`park`].
 struct Unpark(Thread);
 
 impl Wake for Unpark {
@@ -28,14 +28,14 @@ thread_local! {
     static WAKER: Waker = Waker::from(Arc::new(Unpark(std::thread::current())));
 }
 
-/// A waker that wakes the calling thread out of [`park`]. The same one at every call of a thread.
+/// Returns a waker that ends a [`park`] of the calling thread. Every call of a thread returns the same waker.
 #[must_use]
 pub fn thread_waker() -> Waker {
-    // While the thread's locals are being destroyed, a new one does as well.
+    // While the thread's locals are being destroyed, a new waker serves as well.
     WAKER.try_with(Waker::clone).unwrap_or_else(|_| Waker::from(Arc::new(Unpark(std::thread::current()))))
 }
 
-/// Sleeps until the thread's waker is used, or the deadline. May also wake for no reason. False if the deadline has passed.
+/// Parks until the thread's waker is used or the deadline passes. May wake spuriously. False if the deadline has passed.
 pub fn park(deadline: Option<Instant>) -> bool {
     match deadline {
         None => std::thread::park(),
@@ -58,13 +58,13 @@ fn ready<T>(poll: Poll<T>) -> Option<T> {
     }
 }
 
-/// Looks until there is something, on this thread, as the strategy says. None when the deadline has passed.
+/// Polls on this thread until the poll is ready, waiting as `strategy` says. `None` if the deadline passes.
 ///
-/// While spinning, `poll` is called with `None` and just looks. With a context it arranges to be woken through its waker, looks once
-/// more, and only then says `Pending`. Arranging to be woken can take a system call (see [`fence`](crate::fence)), so that it is
-/// left until the thread is about to sleep. Taking an arrangement back after the deadline is the caller's part.
+/// While spinning, `poll` is called with `None` and only polls. With a context, `poll` registers the context's waker, rechecks, and only
+/// then returns `Pending`. Registering can take a system call (see [`fence`](crate::fence)), so it happens only when the thread is about to
+/// park. After the deadline, the caller cancels the registration.
 ///
-/// Allocates nothing, but for the thread's waker at its first sleep.
+/// Allocates nothing, except the thread's waker at its first park.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU32, Ordering};
@@ -118,11 +118,10 @@ pub fn spin_then_park<T>(
     }
 }
 
-/// Polls until ready, on this thread: `poll` is a future's poll, which arranges to be woken before it says `Pending`. None when
-/// the deadline has passed.
+/// Polls on this thread until ready: `poll` is the poll of a future, which registers the waker before it returns `Pending`. `None` if the
+/// deadline passes.
 ///
-/// Allocates nothing, but for the thread's waker at its first use. For what can be looked at without arranging to be woken, see
-/// [`spin_then_park`].
+/// Allocates nothing, except the thread's waker at its first use. If polling is possible without registering, use [`spin_then_park`].
 pub fn block_on_poll<T>(
     strategy: WaitStrategy,
     deadline: Option<Instant>,
@@ -130,7 +129,7 @@ pub fn block_on_poll<T>(
 ) -> Option<T> {
     let waker = thread_waker();
     let mut cx = Context::from_waker(&waker);
-    // Arranging to be woken is not free, so an adaptive wait makes few looks here.
+    // Registering has a cost, so an adaptive wait polls only a few times here.
     let mut polls = 0;
     loop {
         if let Poll::Ready(value) = poll(&mut cx) {
@@ -150,7 +149,7 @@ pub fn block_on_poll<T>(
             Step::Retry => !has_passed(deadline),
         };
         if !in_time {
-            // A last look: what came with the deadline is not thrown away.
+            // A last poll: an event that arrived with the deadline is not discarded.
             return ready(poll(&mut cx));
         }
     }
@@ -209,7 +208,7 @@ mod tests {
             let mut polls = 0;
             let found = block_on_poll(strategy, None, |cx| {
                 polls += 1;
-                // Woken each time, so the sleep returns each time; without that this would hang.
+                // Woken each time, so each park returns; otherwise this would hang.
                 cx.waker().wake_by_ref();
                 if polls > 3 * YIELD_POLLS { Poll::Ready(polls) } else { Poll::Pending }
             });
@@ -223,7 +222,7 @@ mod tests {
         assert!(here.will_wake(&thread_waker()));
         let there = std::thread::spawn(thread_waker).join().unwrap();
         assert!(!here.will_wake(&there));
-        // The thread is gone: waking it does nothing.
+        // The thread has ended: waking it does nothing.
         there.wake();
     }
 }

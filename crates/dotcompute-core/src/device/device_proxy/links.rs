@@ -1,4 +1,4 @@
-//! What an attendant does about links: messages that reach its ring kernel without it.
+//! The device proxy's part in links, whose messages bypass it: closing, draining and accounting.
 
 use std::any::Any;
 use std::future::Future;
@@ -9,54 +9,56 @@ use std::time::Duration;
 
 use futures_timer::Delay;
 
-use super::Attendant;
+use super::DeviceProxy;
 use crate::fault::Reason;
 use crate::message::MessageHeader;
 use crate::message::record::DeviceRecord;
 
-/// Between two looks at what wakes nobody: whether links are closed.
-const SOON: Duration = Duration::from_micros(200);
+/// Interval between checks whether links are closed, which wakes no task.
+const LINK_POLL_INTERVAL: Duration = Duration::from_micros(200);
 
-impl<I: DeviceRecord, O: DeviceRecord> Attendant<I, O> {
-    /// Closes the links that lead here. None while somebody may still send; then how many messages wait in them.
+impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
+    /// Closes the links to this ring kernel. `None` while a peer may still send; then the number of messages queued in them.
     pub(super) fn close_links(&mut self) -> Option<u64> {
         self.port.as_mut().map_or(Some(0), |port| port.close_links())
     }
 
-    /// Arranges to look again in a moment, for what wakes nobody. True if the moment is now.
-    pub(super) fn look_again_soon(&mut self, cx: &mut TaskContext<'_>) -> bool {
-        let again = self.again.get_or_insert_with(|| Delay::new(SOON));
-        let is_now = Pin::new(again).poll(cx).is_ready();
-        if is_now {
-            self.again = None;
+    /// Arms the recheck timer. Returns `true` when it is due.
+    pub(super) fn poll_recheck_timer(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        let recheck_timer = self.recheck_timer.get_or_insert_with(|| Delay::new(LINK_POLL_INTERVAL));
+        let is_due = Pin::new(recheck_timer).poll(cx).is_ready();
+        if is_due {
+            self.recheck_timer = None;
         }
-        is_now
+        is_due
     }
 
-    /// What waits in links becomes dead letters, and nothing is counted any more.
-    pub(super) fn close_link_books(&mut self, reason: Reason, cause: &str) {
-        let core = Arc::clone(&self.intake.shared.core);
-        if core.links.peer().is_none() {
+    /// Turns messages queued in links into dead letters, and stores the final counts.
+    pub(super) fn settle_link_accounting(&mut self, reason: Reason, cause: &str) {
+        let cell = Arc::clone(&self.inbox.cell.untyped);
+        if cell.links.peer().is_none() {
             return;
         }
-        core.links.close();
-        let counts = core.links.counts();
-        let mut left = counts.received.saturating_sub(counts.handled + core.links.failed.get());
-        let bury = |message: Option<Box<dyn Any + Send>>| {
-            core.links.left.bump();
-            core.bury::<O>(MessageHeader::new(), None, message, reason, cause.to_owned());
+        cell.links.close();
+        let counts = cell.links.counts();
+        let mut remaining = counts.received.saturating_sub(counts.handled + cell.links.failed.get());
+        let dead_letter = |message: Option<Box<dyn Any + Send>>| {
+            cell.links.unhandled.increment();
+            cell.dead_letter::<O>(MessageHeader::new(), None, message, reason, cause.to_owned());
         };
-        if left > 0
+        if remaining > 0
             && let Some(port) = &mut self.port
         {
-            // What cannot be read is counted all the same.
+            // Messages that cannot be read are dead letters without a body.
             let _ = port.drain_links(&mut |bytes| {
-                if let (Some(message), Some(less)) = (I::from_record_bytes(bytes), left.checked_sub(1)) {
-                    left = less;
-                    bury(Some(Box::new(message)));
+                if let (Some(message), Some(decremented)) =
+                    (I::from_record_bytes(bytes), remaining.checked_sub(1))
+                {
+                    remaining = decremented;
+                    dead_letter(Some(Box::new(message)));
                 }
             });
         }
-        (0..left).for_each(|_| bury(None));
+        (0..remaining).for_each(|_| dead_letter(None));
     }
 }

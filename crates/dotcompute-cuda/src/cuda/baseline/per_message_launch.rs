@@ -9,10 +9,12 @@ use dotcompute_core::backend::BackendError;
 use dotcompute_ring::layout::CACHE_LINE;
 
 use super::super::CudaBackend;
-use super::super::memory::{DeviceMemory, Graveyard, Pinned};
+use super::super::deferred_free::DeferredFreeList;
+use super::super::device_allocation::DeviceAllocation;
+use super::super::pinned_memory::PinnedMemory;
 use super::{KernelSource, LoadedBaseline, bind_context, with_kernel};
 use crate::driver::DriverError;
-use crate::exchange::SharedMemory;
+use crate::host_device_channel::SharedMemory;
 
 /// Bytes of a message and of an answer.
 pub const BYTES: usize = 64;
@@ -31,9 +33,9 @@ pub enum LaunchMethod {
 /// A kernel that is launched for every message; the host waits for each answer. It stays on the thread that made it.
 pub struct PerMessageLaunch {
     graph: Option<Graph>,
-    message: Pinned,
-    answer: Pinned,
-    on_device: Option<[DeviceMemory; 2]>,
+    message: PinnedMemory,
+    answer: PinnedMemory,
+    on_device: Option<[DeviceAllocation; 2]>,
     loaded: LoadedBaseline,
     /// The context is current for this thread.
     thread: PhantomData<*const ()>,
@@ -47,19 +49,19 @@ impl PerMessageLaunch {
     /// As for the launch of a ring kernel.
     pub fn new(backend: &CudaBackend, way: LaunchMethod, text: KernelSource) -> Result<Self, BackendError> {
         with_kernel(backend, text, |loaded| {
-            let (context, graveyard) = (bind_context(backend)?, &backend.ground.graveyard);
-            let device = || DeviceMemory::new(context, graveyard, BYTES);
+            let (context, deferred_free) = (bind_context(backend)?, &backend.process_device.deferred_free);
+            let device = || DeviceAllocation::new(context, deferred_free, BYTES);
             let on_device = if way == LaunchMethod::Mapped { None } else { Some([device()?, device()?]) };
             let mut launches = Self {
                 graph: None,
-                message: Pinned::zeroed(context, graveyard, CACHE_LINE)?,
-                answer: Pinned::zeroed(context, graveyard, CACHE_LINE)?,
+                message: PinnedMemory::zeroed(context, deferred_free, CACHE_LINE)?,
+                answer: PinnedMemory::zeroed(context, deferred_free, CACHE_LINE)?,
                 on_device,
                 loaded,
                 thread: PhantomData,
             };
             if way == LaunchMethod::Graph {
-                launches.graph = Some(launches.record(context, graveyard)?);
+                launches.graph = Some(launches.record(context, deferred_free)?);
             }
             Ok(launches)
         })
@@ -112,7 +114,11 @@ impl PerMessageLaunch {
         launched.map_err(DriverError::while_doing("launching a kernel for a message"))
     }
 
-    fn record(&self, context: &Arc<CudaContext>, graveyard: &Arc<Graveyard>) -> Result<Graph, DriverError> {
+    fn record(
+        &self,
+        context: &Arc<CudaContext>,
+        deferred_free: &Arc<DeferredFreeList>,
+    ) -> Result<Graph, DriverError> {
         let doing = || DriverError::while_doing("recording a graph");
         let stream = self.loaded.stream.handle();
         // Only this thread puts anything into the stream.
@@ -131,7 +137,7 @@ impl PerMessageLaunch {
             executable
         };
         let executable = executable.map_err(doing())?;
-        Ok(Graph { executable, context: Arc::clone(context), graveyard: Arc::clone(graveyard) })
+        Ok(Graph { executable, context: Arc::clone(context), deferred_free: Arc::clone(deferred_free) })
     }
 }
 
@@ -139,7 +145,7 @@ impl PerMessageLaunch {
 struct Graph {
     executable: sys::CUgraphExec,
     context: Arc<CudaContext>,
-    graveyard: Arc<Graveyard>,
+    deferred_free: Arc<DeferredFreeList>,
 }
 
 impl Graph {
@@ -152,7 +158,7 @@ impl Graph {
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        self.graveyard.bury_handle(&self.context, self.executable, |handle| {
+        self.deferred_free.defer_destroy(&self.context, self.executable, |handle| {
             // SAFETY: made by `record` and destroyed once; its owner is gone.
             let _ = unsafe { result::graph::exec_destroy(handle) };
         });
