@@ -21,9 +21,9 @@
 mod accelerators;
 #[doc(hidden)]
 pub mod baseline;
-mod buffers;
 mod ground;
 mod memory;
+mod memory_pool;
 mod one_shot;
 mod stage;
 mod stream;
@@ -50,7 +50,7 @@ use memory::Pinned;
 use stage::{CudaResidency, CudaStage, Function, Ingredients, fits};
 
 pub use accelerators::{accelerators, memory_info};
-pub use buffers::CudaMemory;
+pub use memory_pool::CudaMemory;
 pub use one_shot::{CudaKernel, CudaLauncher, LoadedKernel};
 
 /// How the CUDA backend is made, where the defaults do not suit.

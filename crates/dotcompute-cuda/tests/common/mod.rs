@@ -21,7 +21,7 @@ pub const ARCHITECTURES: [Architecture; 3] = [
 /// test.
 pub fn search() -> Search {
     match env::var_os("DOTCOMPUTE_TEST_WHEELS") {
-        Some(site_packages) => Search::nowhere().site_packages(PathBuf::from(site_packages)),
+        Some(site_packages) => Search::empty().site_packages(PathBuf::from(site_packages)),
         None => Search::from_environment(),
     }
 }
