@@ -185,13 +185,13 @@ const SHARED: [(Root, Range<i64>, bool, &[&str]); 18] = [
     // The word of a slot for an event, and how many events the host has taken.
     (EVENTS, 512..513, true, &["st.release.sys"]),
     (EVENTS, 256..257, false, &["ld.relaxed.sys"]),
-    // The command, and the faults that were judged.
+    // The command, and the acknowledged faults.
     (CONTROL, 0..1, false, &["ld.relaxed.sys"]),
     (CONTROL, 4..5, false, &["ld.relaxed.sys"]),
     // State and faults.
     (CONTROL, 128..129, false, &["ld", "st.release.sys"]),
     (CONTROL, 132..133, false, &["ld", "st.release.sys"]),
-    // The heartbeat, the time in handlers, the next event, the message in hand.
+    // The heartbeat, the time in handlers, the next event, the current message.
     (CONTROL, 136..137, false, &["st.relaxed.sys"]),
     (CONTROL, 144..145, false, &["ld", "st.relaxed.sys"]),
     (CONTROL, 152..153, false, &["ld", "st.relaxed.sys"]),
@@ -253,7 +253,7 @@ fn wrongs(text: &str, shape: Shape, sends: bool) -> Vec<String> {
         if sends { &["ld.acquire.gpu", "st.release.gpu", "atom"] } else { &["ld.acquire.gpu"] };
     let missing = |instruction: &&&str| at(Root::Table, &(0..i64::MAX), instruction) == 0;
     wrongs.extend(linked.iter().filter(missing).map(|instruction| format!("no {instruction} in links")));
-    // A fence behind what was found: the judged faults, the command, the message (in every thread that takes one of its own), room for an event.
+    // A fence behind what was found: the acknowledged faults, the command, the message (in every thread that takes one of its own), room for an event.
     let takers = if matches!(shape, Shape::Thread { .. }) { 2 } else { 1 };
     let wanted = 2 + takers + at(EVENTS, &(256..257), "ld.relaxed.sys");
     let fences = text.matches("fence.acq_rel.sys;").count();
