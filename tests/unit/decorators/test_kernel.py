@@ -110,7 +110,7 @@ def test_a_gpu_kernel_can_be_declared_anywhere_and_says_where_it_cannot_run() ->
     assert fill._kernel_meta["device"] == "cuda"
     if get_compiler().cuda_available:
         pytest.skip("this machine has a GPU")
-    with pytest.raises(KernelCompilationError, match=r"kernel 'fill' at .*test_kernel_decorators.py:\d+.*\n.*no GPU"):
+    with pytest.raises(KernelCompilationError, match=r"kernel 'fill' at .*test_kernel.py:\d+.*\n.*no GPU"):
         fill[1, 32](np.zeros(3))
 
 

@@ -294,7 +294,7 @@ for kernel in kernels:
     ("end", "status"), [("", 0), ("raise RuntimeError('end')", 1), ("import os, signal; os.kill(os.getpid(), signal.SIGINT)", -2)]
 )
 def test_programs_end_with_kernels_active(end: str, status: int) -> None:
-    program = _PROGRAM.format(folder=str(Path(__file__).parents[1]), end=end)
+    program = _PROGRAM.format(folder=str(Path(__file__).parents[2]), end=end)
     ended = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=100)
     assert ended.returncode == status, ended.stderr
     assert "panicked" not in ended.stderr
@@ -311,7 +311,7 @@ for wait in (kernels[0].receive, kernels[0].receive):
         print("interrupted")
         break
 """
-    program = _PROGRAM.format(folder=str(Path(__file__).parents[1]), end=end)
+    program = _PROGRAM.format(folder=str(Path(__file__).parents[2]), end=end)
     ended = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=100)
     assert (ended.returncode, ended.stdout) == (0, "interrupted\n"), ended.stderr
 
