@@ -13,7 +13,7 @@ pub struct Bench<S = BenchConfig> {
     /// What a reader must know to read the figures.
     pub about: &'static str,
     /// How often each subject's turn comes in one round: more for a bench in which small differences matter.
-    pub turns: usize,
+    pub samples_per_round: usize,
     pub subjects: Vec<Subject<S>>,
 }
 
@@ -74,7 +74,7 @@ pub fn run<S: Sync>(
         }
         for (bench, measurements) in benches.iter().zip(&mut measurements) {
             let count = bench.subjects.len();
-            for turn in 0..bench.turns {
+            for turn in 0..bench.samples_per_round {
                 // Every turn begins with another subject: none is always the one after the slowest.
                 for index in (0..count).map(|i| (i + round + turn) % count) {
                     let subject = &bench.subjects[index];

@@ -8,7 +8,7 @@
 pub struct Clock {
     clock: quanta::Clock,
     nanoseconds_per_tick: f64,
-    cost: u64,
+    read_cost: u64,
 }
 
 impl Clock {
@@ -25,7 +25,7 @@ impl Clock {
             last = now;
         }
         distances.sort_unstable();
-        Clock { clock, nanoseconds_per_tick, cost: distances[distances.len() / 2] }
+        Clock { clock, nanoseconds_per_tick, read_cost: distances[distances.len() / 2] }
     }
 
     /// The time now, in ticks.
@@ -38,13 +38,13 @@ impl Clock {
         ticks as f64 * self.nanoseconds_per_tick
     }
 
-    pub fn seconds_since(&self, begun: u64) -> f64 {
-        self.nanoseconds(self.ticks() - begun) / 1e9
+    pub fn seconds_since(&self, started: u64) -> f64 {
+        self.nanoseconds(self.ticks() - started) / 1e9
     }
 
     /// What one reading costs, in ticks.
-    pub fn cost(&self) -> u64 {
-        self.cost
+    pub fn read_cost(&self) -> u64 {
+        self.read_cost
     }
 }
 
@@ -59,11 +59,11 @@ mod tests {
     fn it_agrees_with_the_systems_clock() {
         let clock = Clock::new();
         let outer = Instant::now();
-        let begun = clock.ticks();
+        let started = clock.ticks();
         thread::sleep(Duration::from_millis(20));
-        let seconds = clock.seconds_since(begun);
-        let most = outer.elapsed().as_secs_f64();
+        let seconds = clock.seconds_since(started);
+        let max = outer.elapsed().as_secs_f64();
         // However long the sleep takes, it lies between these; one tenth is for the calibration on a busy machine.
-        assert!(seconds > 0.020 * 0.9 && seconds < most * 1.1, "{seconds} s of at most {most} s");
+        assert!(seconds > 0.020 * 0.9 && seconds < max * 1.1, "{seconds} s of at most {max} s");
     }
 }

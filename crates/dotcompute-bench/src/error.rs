@@ -12,7 +12,7 @@ pub enum BenchError {
     #[error("{subject}: {what}: expected {expected}, found {found}; the figure would be worthless")]
     WrongCount { subject: &'static str, what: &'static str, expected: u64, found: u64 },
     #[error("{subject}: the answer to message {sequence} was not its answer")]
-    WrongAnswer { subject: &'static str, sequence: u64 },
+    WrongReply { subject: &'static str, sequence: u64 },
     #[error("nothing moved for {seconds} s; the other thread has died or hangs")]
     Stuck { seconds: u64 },
     #[error("{subject}: {doing}: {cause}")]

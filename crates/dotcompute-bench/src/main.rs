@@ -97,7 +97,7 @@ fn host_benches(options: &HostOptions) -> Result<(), BenchError> {
     let rounds = options.rounds.map_or(if options.quick { 2 } else { 7 }, usize::from);
 
     let bar = bar("{bar:30} {pos}/{len} {msg}");
-    let samples: usize = benches.iter().map(|bench| bench.subjects.len() * bench.turns).sum();
+    let samples: usize = benches.iter().map(|bench| bench.subjects.len() * bench.samples_per_round).sum();
     bar.set_length((samples * rounds) as u64);
     let measurements = bench::run(&benches, rounds, None, &config, |round, bench, subject| {
         bar.set_message(format!("round {}: {bench}, {subject}", round + 1));
@@ -149,7 +149,7 @@ fn about(config: &BenchConfig, rounds: usize) -> String {
     format!(
         "64-byte messages, {rounds} interleaved rounds, driver and peer pinned to two cores where the subject lets \
          us.\nReading the clock costs {:.1} ns; that is taken off every latency, for all subjects alike.\n",
-        config.clock.nanoseconds(config.clock.cost())
+        config.clock.nanoseconds(config.clock.read_cost())
     )
 }
 

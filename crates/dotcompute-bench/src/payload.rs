@@ -45,13 +45,13 @@ impl Payload {
 
     /// What the other side does for an ask: the smallest work that depends on the message.
     #[inline]
-    pub fn answer(mut self) -> Self {
+    pub fn reply(mut self) -> Self {
         self.words[6] = self.words[6].wrapping_add(1);
         self
     }
 
     #[inline]
-    pub fn is_answer_to(&self, sequence: u64) -> bool {
+    pub fn is_reply_to(&self, sequence: u64) -> bool {
         self.sequence == sequence && self.words[6] == sequence.wrapping_add(1)
     }
 }
@@ -80,9 +80,9 @@ impl Tally {
     ///
     /// [`BenchError::WrongCount`] says what differs.
     pub fn check(&self, subject: &'static str, expected: u64) -> Result<(), BenchError> {
-        self.check_places(subject, expected)?;
+        self.check_order(subject, expected)?;
         let sum = (0..expected).fold(0_u64, u64::wrapping_add).wrapping_mul(7);
-        Self::same(subject, "sum of the messages", sum, self.sum)
+        Self::expect_equal(subject, "sum of the messages", sum, self.sum)
     }
 
     /// As [`Tally::check`], for a consumer that compares every word with the message's place and makes no sum.
@@ -90,12 +90,17 @@ impl Tally {
     /// # Errors
     ///
     /// As for [`Tally::check`].
-    pub fn check_places(&self, subject: &'static str, expected: u64) -> Result<(), BenchError> {
-        Self::same(subject, "messages handled", expected, self.count)?;
-        Self::same(subject, "messages out of order", 0, self.misplaced)
+    pub fn check_order(&self, subject: &'static str, expected: u64) -> Result<(), BenchError> {
+        Self::expect_equal(subject, "messages handled", expected, self.count)?;
+        Self::expect_equal(subject, "messages out of order", 0, self.misplaced)
     }
 
-    fn same(subject: &'static str, what: &'static str, expected: u64, found: u64) -> Result<(), BenchError> {
+    fn expect_equal(
+        subject: &'static str,
+        what: &'static str,
+        expected: u64,
+        found: u64,
+    ) -> Result<(), BenchError> {
         if found == expected {
             return Ok(());
         }
@@ -139,15 +144,15 @@ mod tests {
 
     #[test]
     fn a_message_is_its_bytes() {
-        let message = Payload::new(7).answer();
+        let message = Payload::new(7).reply();
         assert_eq!(message.to_bytes()[..16], [7, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(Payload::from_bytes(&message.to_bytes()), Some(message));
     }
 
     #[test]
     fn only_an_answer_is_an_answer() {
-        assert!(Payload::new(7).answer().is_answer_to(7));
-        assert!(!Payload::new(7).is_answer_to(7));
-        assert!(!Payload::new(7).answer().is_answer_to(8));
+        assert!(Payload::new(7).reply().is_reply_to(7));
+        assert!(!Payload::new(7).is_reply_to(7));
+        assert!(!Payload::new(7).reply().is_reply_to(8));
     }
 }

@@ -17,14 +17,14 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub fn spin_until<T>(mut attempt: impl FnMut() -> Option<T>) -> Result<T, BenchError> {
     // The clock is read once in about a million attempts, so that it costs nothing.
     const ATTEMPTS: u32 = 1 << 20;
-    let mut begun = None;
+    let mut started = None;
     loop {
         for _ in 0..ATTEMPTS {
             if let Some(value) = attempt() {
                 return Ok(value);
             }
         }
-        if begun.get_or_insert_with(Instant::now).elapsed() > TIMEOUT {
+        if started.get_or_insert_with(Instant::now).elapsed() > TIMEOUT {
             return Err(BenchError::Stuck { seconds: TIMEOUT.as_secs() });
         }
     }

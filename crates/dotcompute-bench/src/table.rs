@@ -30,7 +30,7 @@ pub fn render<S>(
 }
 
 fn table(measurements: &[&Measurement], clock: &Clock) -> Table {
-    let references: Vec<&Measurement> =
+    let baselines: Vec<&Measurement> =
         ["dotcompute", "floor"].iter().filter_map(|&name| named(measurements, name)).collect();
     let timed = measurements.iter().any(|measurement| measurement.percentiles(clock).is_some());
     let mut header = vec!["subject".to_owned()];
@@ -41,7 +41,7 @@ fn table(measurements: &[&Measurement], clock: &Clock) -> Table {
     }
     let worse =
         if measurements.iter().all(|measurement| measurement.unit == "bytes") { "larger" } else { "slower" };
-    header.extend(references.iter().map(|reference| format!("{worse} than {}", reference.subject)));
+    header.extend(baselines.iter().map(|reference| format!("{worse} than {}", reference.subject)));
 
     let mut table = empty(header);
     for measurement in measurements {
@@ -52,7 +52,7 @@ fn table(measurements: &[&Measurement], clock: &Clock) -> Table {
         }
         let (low, high) = measurement.spread();
         row.push(format!("{} - {}", number(low), number(high)));
-        row.extend(references.iter().map(|reference| slower(measurement, reference)));
+        row.extend(baselines.iter().map(|reference| slower(measurement, reference)));
         table.add_row(cells(row));
     }
     table

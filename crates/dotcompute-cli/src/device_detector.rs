@@ -269,7 +269,7 @@ mod tests {
         let wheels = std::env::var_os("DOTCOMPUTE_TEST_WHEELS");
         let must_be_there = wheels.is_some();
         let search = wheels.map_or_else(Search::from_environment, |folder| {
-            Search::nowhere().site_packages(std::path::PathBuf::from(folder))
+            Search::empty().site_packages(std::path::PathBuf::from(folder))
         });
         let toolchain = match Toolchain::load(&search) {
             Err(error) if must_be_there => panic!("{error}"),

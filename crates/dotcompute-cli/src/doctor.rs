@@ -188,7 +188,7 @@ fn gpu_compiler() -> Check {
             Check::new("NVRTC", true, format!("{}; {linker}", toolchain.compiler()), meaning)
         }
         Err(error) => {
-            Check::new("NVRTC", false, format!("in none of {} places", error.looked.len()), meaning)
+            Check::new("NVRTC", false, format!("in none of {} places", error.attempts.len()), meaning)
                 .or(error.advice)
         }
     }

@@ -14,7 +14,8 @@ use dotcompute_ring::wait::WaitStrategy;
 pub use crate::fixture::run;
 use crate::fixture::{Fixture, TIMEOUT, TestBackend};
 use crate::kernels::TestKernel::{Count, Sum};
-use crate::kernels::{FAILING, Odd, number};
+use crate::kernels::{FAILING, Number, Odd, number};
+use crate::watchdog::step;
 
 /// Defines a `#[test]` for each property of a [`TestBackend`], in the current module.
 ///
@@ -76,6 +77,7 @@ macro_rules! backend_tests {
 pub fn ask_tell_and_receive_work_with_every_wait_strategy<B: TestBackend>() {
     let waits = [WaitStrategy::Adaptive, WaitStrategy::Spin, WaitStrategy::Park];
     for (wait, dedicated) in waits.into_iter().flat_map(|wait| [(wait, false), (wait, true)]) {
+        step(format!("{wait:?}, dedicated: {dedicated}"));
         let fixture = Fixture::<B>::new();
         let mut options = KernelOptions::new().wait(wait);
         if dedicated {
@@ -150,6 +152,7 @@ pub fn supervision_decides_what_follows_an_error<B: TestBackend>() {
     for (supervision, after, restarts) in
         [(Supervision::restart(100, TIMEOUT), 1, 20), (Supervision::Resume, 4, 0)]
     {
+        step(format!("{supervision:?}"));
         let fixture = Fixture::<B>::new();
         let kernel = fixture.launch(Sum, "sum", KernelOptions::new().supervision(supervision));
         for round in 0..20 {
@@ -187,7 +190,7 @@ pub fn an_abort_returns_unhandled_messages_as_dead_letters<B: TestBackend>() {
     let stats = kernel.stats();
     assert!(stats.is_conserved() && stats.handled < 50, "{stats:?}");
     let mut letters = fixture.runtime.take_dead_letters();
-    let bodies = letters.iter_mut().filter_map(DeadLetter::take_message::<crate::Number>).count();
+    let bodies = letters.iter_mut().filter_map(DeadLetter::take_message::<Number>).count();
     assert_eq!(bodies as u64, stats.dead_letters, "with their bodies, also those on the device");
 }
 
@@ -217,6 +220,7 @@ pub fn it_works_at_either_end_of_a_pipeline_and_full_outputs_block_it<B: TestBac
     assert_eq!(total.stats().emitted, replies);
 
     // Nothing reads the outputs: the producer is blocked, and an abort still takes effect.
+    step("unread outputs");
     let fixture = Fixture::<B>::new();
     let source = fixture.launch(Count, "count", small());
     source.tell(number(100)).unwrap();
@@ -250,6 +254,7 @@ pub fn every_message_is_accounted_for_however_the_kernel_ends<B: TestBackend>() 
 
 fn check_accounting<B: TestBackend>(supervision: Supervision, backpressure: Backpressure, ending: &str) {
     let title = format!("{supervision:?} {backpressure:?} {ending}");
+    step(title.clone());
     let started = Instant::now();
     let fixture = Fixture::<B>::new();
     let options = KernelOptions::new().capacity(8).supervision(supervision).backpressure(backpressure);

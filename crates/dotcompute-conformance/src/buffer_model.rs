@@ -3,7 +3,7 @@
 use dotcompute_core::memory::{BufferState, MemoryError, UnifiedBuffer};
 use proptest::prelude::*;
 
-use crate::memory::TestMemory;
+use crate::fixture::TestMemory;
 
 /// Elements of the buffer.
 pub const LEN: usize = 150;

@@ -9,7 +9,8 @@ use dotcompute_core::supervision::Supervision;
 pub use crate::fixture::run;
 use crate::fixture::{Fixture, TIMEOUT, TestDevice};
 use crate::kernels::TestKernel::Sum;
-use crate::kernels::number;
+use crate::kernels::{Number, number};
+use crate::watchdog::step;
 
 /// Defines the tests of [`backend_tests!`](crate::backend_tests!) and those of a [`TestDevice`], in the current module.
 ///
@@ -38,21 +39,23 @@ pub fn state_is_checkpointed_and_restored_between_messages<D: TestDevice>() {
     let options = KernelOptions::new().supervision(Supervision::Resume);
     let kernel = fixture.backend.launch(&fixture.runtime, Sum, "sum", options);
     kernel.restore(&number(40), TIMEOUT).unwrap();
-    assert_eq!(kernel.checkpoint::<crate::Number>(TIMEOUT).unwrap(), number(40), "before it is activated");
+    assert_eq!(kernel.checkpoint::<Number>(TIMEOUT).unwrap(), number(40), "before it is activated");
     kernel.activate().unwrap();
     assert_eq!(kernel.ask(number(2)).unwrap(), number(42));
+    step("checkpoints while another thread sends");
     // While another thread sends: each checkpoint lies between two messages, and no message is lost.
     let sender = std::thread::spawn({
         let kernel = kernel.clone();
         move || (0..2000).for_each(|_| kernel.tell(number(1001)).unwrap())
     });
     for _ in 0..20 {
-        let state = kernel.checkpoint::<crate::Number>(TIMEOUT).unwrap();
+        let state = kernel.checkpoint::<Number>(TIMEOUT).unwrap();
         assert_eq!((state.value - 42) % 1001, 0);
     }
     sender.join().unwrap();
     assert_eq!(kernel.ask(number(1)).unwrap(), number(43 + 2000 * 1001));
 
+    step("restore while deactivated");
     kernel.deactivate(TIMEOUT).unwrap();
     kernel.restore(&number(7), TIMEOUT).unwrap();
     assert_eq!(kernel.state(), State::Deactivated, "and stays so");

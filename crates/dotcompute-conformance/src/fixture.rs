@@ -1,9 +1,11 @@
 //! What an implementer provides for the tests, and the fixture that each test starts from.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dotcompute_core::device::DeviceKernel;
 use dotcompute_core::handle::KernelHandle;
+use dotcompute_core::memory::{DeviceMemory, DeviceSlice, DeviceSliceMut};
 use dotcompute_core::options::KernelOptions;
 use dotcompute_core::runtime::Runtime;
 
@@ -70,6 +72,31 @@ pub trait TestDevice: TestBackend {
     ) -> KernelHandle<Number, Number> {
         runtime.launch_on_device(name, options, self.kernel(kernel.entry())).expect("launching a test kernel")
     }
+}
+
+/// A `DeviceMemory` under test, with the device's own means to access it.
+///
+/// [`device_memory_tests!`](crate::device_memory_tests!) has an example.
+pub trait TestMemory {
+    /// Cases of the property test.
+    const CASES: u32 = 400;
+
+    /// A size that the device can address and does not have.
+    const TOO_LARGE_BYTES: usize = isize::MAX as usize - 4096;
+
+    /// Why this machine cannot run the tests, which then print the reason and pass.
+    fn unavailable() -> Option<String> {
+        None
+    }
+
+    /// Opens the memory.
+    fn open() -> Arc<dyn DeviceMemory>;
+
+    /// Sets all elements, as the device does.
+    fn fill(slice: DeviceSliceMut<'_, u16>, value: u16);
+
+    /// The elements, as the device reads them.
+    fn read(slice: DeviceSlice<'_, u16>) -> Vec<u16>;
 }
 
 /// A backend with a runtime.

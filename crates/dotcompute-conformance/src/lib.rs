@@ -83,6 +83,5 @@ mod fixture;
 mod kernels;
 mod thread_dump;
 
-pub use fixture::{Fixture, TIMEOUT, TestBackend, TestDevice};
+pub use fixture::{Fixture, TIMEOUT, TestBackend, TestDevice, TestMemory};
 pub use kernels::{Count, DEVICE_HANDLERS, FAILING, FIRST_WITHOUT_REPLY, Number, Sum, TestKernel, number};
-pub use memory::TestMemory;

@@ -14,10 +14,13 @@ pub use crate::fixture::run;
 use crate::fixture::{Fixture, TIMEOUT, TestDevice};
 use crate::kernels::TestKernel::{Count, Sum};
 use crate::kernels::{FAILING, Number, Total, number};
+use crate::watchdog::step;
 
 /// Defines the tests of connections on a [`TestDevice`] that has links, in the current module.
 ///
-/// ```ignore
+/// ```
+/// # struct MyDevice;
+/// // MyDevice implements `TestDevice`.
 /// mod links {
 ///     dotcompute_conformance::link_tests!(super::MyDevice);
 /// }
@@ -44,6 +47,7 @@ fn options() -> KernelOptions {
 }
 
 fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    step(what);
     let started = Instant::now();
     while !holds() {
         assert!(started.elapsed() < TIMEOUT, "{what}");

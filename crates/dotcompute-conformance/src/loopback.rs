@@ -4,7 +4,7 @@
 //! runtime's side of the contract: no message without a free slot, sequence numbers in order, no message after a stop.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -91,8 +91,10 @@ struct Inner {
     /// Messages posted: the next sequence number.
     posted: u64,
     events: VecDeque<Event>,
+    /// Messages handled.
     done: u64,
-    done_seen: u64,
+    /// Value of `done` at the last [`DeviceEvent::Done`].
+    done_reported: u64,
     command: Option<DeviceCommand>,
     state: DeviceState,
     state_bytes: Vec<u8>,
@@ -113,7 +115,7 @@ impl Kernel {
             posted: 0,
             events: VecDeque::new(),
             done: 0,
-            done_seen: 0,
+            done_reported: 0,
             command: None,
             state: DeviceState::Launched,
             state_bytes: initial_state(&program.state),
@@ -175,7 +177,7 @@ impl Kernel {
                 {
                     break next;
                 }
-                inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+                inner = self.changed.wait(inner).expect(CONTRACT_HOLDS);
             };
             let mut state_bytes = std::mem::take(&mut inner.state_bytes);
             drop(inner);
@@ -208,7 +210,7 @@ impl Kernel {
             && inner.command != Some(DeviceCommand::Stop)
             && !Self::is_lost(&inner)
         {
-            inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            inner = self.changed.wait(inner).expect(CONTRACT_HOLDS);
         }
         drop(inner);
         self.update(|inner| inner.events.push_back(event));
@@ -255,13 +257,13 @@ impl DevicePort for LoopbackPort {
             });
         }
         let up_to = inner.done;
-        (std::mem::replace(&mut inner.done_seen, up_to) != up_to)
+        (std::mem::replace(&mut inner.done_reported, up_to) != up_to)
             .then_some(DeviceEvent::Done { up_to, handler_time: Some(Duration::from_micros(1)) })
     }
 
     fn has_event(&self) -> bool {
         let inner = self.kernel.lock();
-        !inner.events.is_empty() || inner.done != inner.done_seen
+        !inner.events.is_empty() || inner.done != inner.done_reported
     }
 
     fn state(&self) -> DeviceState {
@@ -318,7 +320,7 @@ impl Residency for LoopbackResidency {
         let mut inner = self.0.lock();
         while !inner.exited {
             let Some(remaining) = deadline.checked_duration_since(Instant::now()) else { return false };
-            inner = self.0.changed.wait_timeout(inner, remaining).unwrap_or_else(PoisonError::into_inner).0;
+            inner = self.0.changed.wait_timeout(inner, remaining).expect(CONTRACT_HOLDS).0;
         }
         true
     }
@@ -331,10 +333,12 @@ fn initial_state(state: &StateImage) -> Vec<u8> {
     bytes
 }
 
-/// Locks even after a panic: the assertions of the port panic with the lock held, and the device's thread must still end.
+/// Locks, and panics if an assertion has failed with the lock held: a violated contract ends both sides.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock().expect(CONTRACT_HOLDS)
 }
+
+const CONTRACT_HOLDS: &str = "no assertion on the contract has failed";
 
 /// [`Loopback`] under test.
 pub struct LoopbackDevice(Arc<Loopback>);

@@ -10,32 +10,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use crate::buffer_model::{LEN, Model, Op, ops};
-use crate::fixture::run_unless;
-
-/// A `DeviceMemory` under test, with the device's own means to access it.
-///
-/// [`device_memory_tests!`](crate::device_memory_tests!) has an example.
-pub trait TestMemory {
-    /// Cases of the property test.
-    const CASES: u32 = 400;
-
-    /// A size that the device can address and does not have.
-    const TOO_LARGE_BYTES: usize = isize::MAX as usize - 4096;
-
-    /// Why this machine cannot run the tests, which then print the reason and pass.
-    fn unavailable() -> Option<String> {
-        None
-    }
-
-    /// Opens the memory.
-    fn open() -> Arc<dyn DeviceMemory>;
-
-    /// Sets all elements, as the device does.
-    fn fill(slice: DeviceSliceMut<'_, u16>, value: u16);
-
-    /// The elements, as the device reads them.
-    fn read(slice: DeviceSlice<'_, u16>) -> Vec<u16>;
-}
+use crate::fixture::{TestMemory, run_unless};
 
 /// [`CpuMemory`] under test.
 #[derive(Debug)]

@@ -5,12 +5,12 @@
 //! that blocks all signals, as those of some drivers do, is listed by name only. On other systems there is no such list.
 
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn all_threads() -> String {
+pub(crate) fn all_threads_but(_name: &str) -> String {
     String::from("  (stacks are available on Linux only)\n")
 }
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::all_threads;
+pub(crate) use linux::all_threads_but;
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -20,8 +20,6 @@ mod linux {
     use std::fs;
     use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
     use std::time::{Duration, Instant};
-
-    use crate::watchdog::THREAD_NAME;
 
     /// Threads whose stacks are captured; those beyond are counted.
     const MAX_THREADS: usize = 256;
@@ -120,8 +118,8 @@ mod linux {
         }
     }
 
-    /// The threads of this process but for watchdogs: ids and names, which the kernel cuts to 15 bytes.
-    fn threads() -> Vec<(c_int, String)> {
+    /// Ids and names of the threads of this process, except this one and those called `omitted`. The kernel truncates names to 15 bytes.
+    fn threads(omitted: &str) -> Vec<(c_int, String)> {
         let Ok(entries) = fs::read_dir("/proc/self/task") else { return Vec::new() };
         let ids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
         let named = ids.map(|id: c_int| {
@@ -129,17 +127,17 @@ mod linux {
             (id, name.trim_end().to_owned())
         });
         let mut threads: Vec<_> =
-            named.filter(|(id, name)| *id != this_thread() && name != THREAD_NAME).collect();
+            named.filter(|(id, name)| *id != this_thread() && name != omitted).collect();
         threads.sort_unstable();
         threads
     }
 
-    /// Name, id and stack of every thread of this process but for watchdogs.
-    pub(crate) fn all_threads() -> String {
+    /// Name, id and stack of every thread of this process, except this one and those called `omitted`.
+    pub(crate) fn all_threads_but(omitted: &str) -> String {
         // The first unwinding of a process may initialize tables; not in a handler.
         backtrace::trace(|_| true);
         let installed = install_handler();
-        let threads = threads();
+        let threads = threads(omitted);
         let mut requested = Vec::new();
         for ((thread, _), slot) in threads.iter().zip(&SLOTS) {
             requested.push(installed && request(slot, *thread));

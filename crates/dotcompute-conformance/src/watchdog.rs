@@ -18,6 +18,7 @@
 //!
 //! The environment variable [`TIMEOUT_ENV_VAR`] replaces every limit of the process.
 
+use std::cell::RefCell;
 use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -34,8 +35,8 @@ pub const DEFAULT_LIMIT: Duration = Duration::from_secs(300);
 /// Exit status of a process that a watchdog ends: that of a test program with a failed test.
 pub const EXIT_STATUS: i32 = 101;
 
-/// Name of the threads that wait for the limits.
-pub(crate) const THREAD_NAME: &str = "test-watchdog";
+/// Name of the threads that wait for the limits; at most 15 bytes, as the kernel truncates it.
+const THREAD_NAME: &str = "test-watchdog";
 
 /// Starts a [`Watchdog`] with [`DEFAULT_LIMIT`] for the rest of the enclosing scope, under the enclosing function's name.
 #[macro_export]
@@ -46,6 +47,22 @@ macro_rules! watchdog {
             $crate::watchdog::Watchdog::start_in(here, $crate::watchdog::DEFAULT_LIMIT)
         };
     };
+}
+
+thread_local! {
+    /// The watchdogs that this thread has started and not dropped.
+    static STARTED_HERE: RefCell<Vec<Arc<Shared>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Reports the next step of the test to the watchdog that this thread started last, as [`Watchdog::step`] does.
+///
+/// For tests that use [`watchdog!`](crate::watchdog!). Does nothing on a thread without a watchdog.
+pub fn step(step: impl Into<String>) {
+    STARTED_HERE.with_borrow(|started| {
+        if let Some(shared) = started.last() {
+            shared.progress().step = step.into();
+        }
+    });
 }
 
 /// A time limit for one test, from [`start`](Self::start) until it is dropped.
@@ -103,6 +120,7 @@ impl Watchdog {
             let thread = std::thread::Builder::new().name(String::from(THREAD_NAME));
             thread.spawn(wait).expect("starting the thread of a test's watchdog")
         });
+        STARTED_HERE.with_borrow_mut(|started| started.push(Arc::clone(&shared)));
         Self { shared, thread }
     }
 
@@ -124,6 +142,7 @@ impl Drop for Watchdog {
     fn drop(&mut self) {
         self.shared.progress().ended = true;
         self.shared.ended_cv.notify_all();
+        STARTED_HERE.with_borrow_mut(|started| started.retain(|other| !Arc::ptr_eq(other, &self.shared)));
         if let Some(thread) = self.thread.take() {
             // The thread does not panic, and a drop may run during a panic of the test.
             drop(thread.join());
@@ -164,7 +183,7 @@ impl Shared {
         /// Held to the end of the process: when several tests hang, the first report is not interrupted by the exit after the second.
         static REPORT: Mutex<()> = Mutex::new(());
         let _held = REPORT.lock().unwrap_or_else(PoisonError::into_inner);
-        let threads = thread_dump::all_threads();
+        let threads = thread_dump::all_threads_but(THREAD_NAME);
         let Self { test, .. } = self;
         let report = format!(
             "\nwatchdog: the test `{test}` has not ended after {limit:?}; last step: {step}\n\

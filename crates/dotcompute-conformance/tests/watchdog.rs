@@ -77,11 +77,14 @@ fn a_hung_test_is_reported_with_every_stack() {
 fn the_macro_names_the_test() {
     if is_child() {
         dotcompute_conformance::watchdog!();
+        drop(Watchdog::start("another", Duration::from_secs(3600)));
+        dotcompute_conformance::watchdog::step("receiving");
         wait_for_a_message_that_is_never_sent();
     }
     let (output, report) = child("the_macro_names_the_test", "1");
     assert!(!output.status.success());
     assert!(report.contains("watchdog::the_macro_names_the_test` has not ended"), "{report}");
+    assert!(report.contains("last step: receiving"), "{report}");
 }
 
 #[test]

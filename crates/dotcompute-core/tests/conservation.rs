@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use dotcompute_conformance::watchdog::step;
 use dotcompute_conformance::{TIMEOUT, watchdog};
 use dotcompute_core::error::{AskError, HandlerResult, Refusal};
 use dotcompute_core::handle::KernelHandle;
@@ -110,6 +111,7 @@ fn scenario(options: KernelOptions, faults: bool, ending: Ending) -> (KernelStat
         "{:?} {:?} {:?} faults={faults} {ending:?}",
         options.backpressure, options.placement, options.supervision
     );
+    step(title.clone());
     let runtime = Runtime::with_options(RuntimeOptions::new().workers(2)).unwrap();
     let reached = Arc::new(AtomicU64::new(0));
     let in_kernel = Arc::clone(&reached);

@@ -239,7 +239,8 @@ fn a_pending_ask_can_be_waited_for_repeatedly() {
     let handle = Arc::new(fixture.handle.clone());
     let mut pending = block_on(KernelHandle::begin_ask(Arc::clone(&handle), 6)).unwrap();
     assert!(pending.try_take().is_none() && pending.wait(Duration::from_millis(5)).is_none());
-    let timed_out = block_on(KernelHandle::begin_ask(&fixture.handle, 7)).unwrap().into_timeout_error(TIMEOUT);
+    let timed_out =
+        block_on(KernelHandle::begin_ask(&fixture.handle, 7)).unwrap().into_timeout_error(TIMEOUT);
     assert!(matches!(timed_out, AskError::TimedOut { waited, .. } if waited == TIMEOUT));
     fixture.handle.reactivate().unwrap();
     assert_eq!(pending.wait(TIMEOUT).unwrap().unwrap(), 3);

@@ -34,7 +34,7 @@ pub fn compile_input(name: &str, program: &DeviceProgram, architecture: Architec
     let input = HEADERS.iter().fold(input, |input, &(name, text)| input.header(Source::new(name, text)));
     let input = sources(program, file, text).into_iter().fold(input, Input::source);
     Some(match &program.code {
-        DeviceCode::Linked { part, lto_ir, .. } => input.part(LtoIr::new(part.clone(), lto_ir.clone())),
+        DeviceCode::Linked { part, lto_ir, .. } => input.lto_part(LtoIr::new(part.clone(), lto_ir.clone())),
         _ => input,
     })
 }
@@ -112,7 +112,7 @@ mod tests {
         let whole = DeviceCode::CudaCpp { file: "handler.cu".into(), text: text.into() };
         let whole = DeviceKernel::with_layouts(whole, question, answer);
         let without = compile_input("python", whole.program(), architecture).unwrap();
-        assert_eq!(input, without.clone().part(LtoIr::new("the compiled handler", vec![1, 2, 3])));
+        assert_eq!(input, without.clone().lto_part(LtoIr::new("the compiled handler", vec![1, 2, 3])));
         assert_ne!(input, without);
         assert!(host_sources(kernel.program()).is_none());
         assert_eq!(host_sources(whole.program()).unwrap().len(), 3);

@@ -19,7 +19,7 @@ fn a_compiler_without_its_builtins_is_an_error_that_names_them() {
     let file = std::path::Path::new(&wheels).join("nvidia/cu13/lib/libnvrtc.so.13");
     let folder = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(&file, folder.path().join("libnvrtc.so.13")).unwrap();
-    let alone = Search::nowhere().at(Component::Nvrtc, folder.path());
+    let alone = Search::empty().at(Component::Nvrtc, folder.path());
     let error = Toolchain::load(&alone).unwrap().compile(&scale(ARCHITECTURES[1])).unwrap_err();
     assert!(matches!(&error, CompileError::Nvrtc { source, .. } if source.code == 7), "{error:?}");
     let text = error.to_string();

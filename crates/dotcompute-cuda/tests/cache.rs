@@ -23,9 +23,9 @@ fn the_second_compilation_is_a_cache_hit_with_the_same_kernel() {
     let cache = Cache::at(folder.path().join("cache"));
     let input = scale(ARCHITECTURES[1]);
     let first = cache.compile(&toolchain, &input).unwrap();
-    assert_eq!((first.origin, first.unsaved), (Origin::Compiler, None));
+    assert_eq!((first.origin, first.store_error), (Origin::Compiler, None));
     let second = cache.compile(&toolchain, &input).unwrap();
-    assert_eq!((second.origin, second.unsaved), (Origin::Cache, None));
+    assert_eq!((second.origin, second.store_error), (Origin::Cache, None));
     // The log contains the time of the compilation: equal logs are from the same one.
     assert!(second.kernel == first.kernel);
     assert_eq!(second.kernel.resource_usage(), first.kernel.resource_usage());
@@ -51,8 +51,12 @@ fn a_bad_entry_is_compiled_again_and_replaced() {
     let mut flipped = bytes.clone();
     flipped[bytes.len() / 2] ^= 1;
     let cut = bytes[..bytes.len() - 1].to_vec();
-    let bad =
-        [("checksum", flipped), ("checksum", cut), ("cut off", Vec::new()), ("no entry", vec![b'x'; 500])];
+    let bad = [
+        ("checksum", flipped),
+        ("checksum", cut),
+        ("truncated", Vec::new()),
+        ("not an entry", vec![b'x'; 500]),
+    ];
     for (expected, bad) in bad {
         fs::write(&path, bad).unwrap();
         let again = cache.compile(&toolchain, &input).unwrap();
@@ -69,7 +73,7 @@ fn a_bad_entry_is_compiled_again_and_replaced() {
     fs::copy(other, &path).unwrap();
     let again = cache.compile(&toolchain, &input).unwrap();
     assert!(
-        matches!(&again.origin, Origin::Replaced { problem } if problem.contains("something else")),
+        matches!(&again.origin, Origin::Replaced { problem } if problem.contains("another key")),
         "{again:?}"
     );
     assert!(again.kernel.cubin == good);
@@ -83,10 +87,10 @@ fn an_unusable_cache_folder_is_not_an_error() {
     fs::write(&file, "not a folder").unwrap();
     let cache = Cache::at(file.join("below"));
     let outcome = cache.compile(&toolchain, &scale(ARCHITECTURES[1])).unwrap();
-    assert!(outcome.unsaved.is_some_and(|reason| reason.contains("below")));
+    assert!(outcome.store_error.is_some_and(|reason| reason.contains("below")));
 
     let outcome = Cache::none().compile(&toolchain, &scale(ARCHITECTURES[1])).unwrap();
-    assert_eq!((outcome.origin, outcome.unsaved), (Origin::Compiler, None));
+    assert_eq!((outcome.origin, outcome.store_error), (Origin::Compiler, None));
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn an_error_has_the_users_own_file_and_line() {
         let error = toolchain.compile(&input).unwrap_err();
         let [diagnostic] = error.diagnostics() else { panic!("one error: {error}") };
         assert_eq!(diagnostic.severity, Severity::Error);
-        assert_eq!(diagnostic.place, Some(("src/detector.rs".into(), 114)));
+        assert_eq!(diagnostic.location, Some(("src/detector.rs".into(), 114)));
         assert_eq!(diagnostic.message, "identifier \"y\" is undefined");
         assert!(diagnostic.details.contains("return x + y;"), "{diagnostic}");
         let text = error.to_string();
@@ -78,12 +78,12 @@ fn an_error_in_a_header_has_the_headers_line() {
         .header(Source::new("sub/bad.cuh", "\n\nint f( {\n"))
         .source(Source::new("k.cu", "#include \"sub/bad.cuh\"\n"));
     let error = toolchain.compile(&input).unwrap_err();
-    assert!(error.diagnostics().iter().any(|one| one.place == Some(("sub/bad.cuh".into(), 3))), "{error}");
+    assert!(error.diagnostics().iter().any(|one| one.location == Some(("sub/bad.cuh".into(), 3))), "{error}");
 
     let error =
         toolchain.compile(&Input::new("k", HOPPER).source(Source::new("k.cu", "\n#include <stdio.h>\n")));
     let error = error.unwrap_err();
-    assert_eq!(error.diagnostics()[0].place, Some(("k.cu".into(), 2)), "{error}");
+    assert_eq!(error.diagnostics()[0].location, Some(("k.cu".into(), 2)), "{error}");
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_warning_is_returned_with_the_kernel() {
     let diagnostics = kernel.diagnostics();
     assert_eq!(diagnostics.len(), 1, "{}", kernel.log);
     assert_eq!(diagnostics[0].severity, Severity::Warning);
-    assert_eq!(diagnostics[0].place, Some(("w.cu".into(), 1)));
+    assert_eq!(diagnostics[0].location, Some(("w.cu".into(), 1)));
     let quiet = toolchain.compile(&input.option("-diag-suppress=177")).unwrap();
     assert_eq!(quiet.diagnostics(), []);
 }
@@ -163,15 +163,15 @@ fn parts_of_other_front_ends_are_linked_in() {
 
     let text = "extern \"C\" __device__ int external(int);\nextern \"C\" __global__ void k(int* x) { *x = external(*x); }\n";
     let input = Input::new("k", HOPPER).source(Source::new("k.cu", text));
-    let whole = toolchain.compile(&input.clone().part(LtoIr::new("part", part.clone()))).unwrap();
+    let whole = toolchain.compile(&input.clone().lto_part(LtoIr::new("part", part.clone()))).unwrap();
     assert_eq!(whole.resource_usage().len(), 1, "{}", whole.log);
 
     // Bytes that are not LTO-IR are an error of the linker. Without a linker, any part is an error.
-    let error = toolchain.compile(&input.clone().part(LtoIr::new("part", vec![7; 100]))).unwrap_err();
+    let error = toolchain.compile(&input.clone().lto_part(LtoIr::new("part", vec![7; 100]))).unwrap_err();
     assert!(matches!(error, CompileError::Rejected { stage: Stage::Linking, .. }), "{error:?}");
     assert!(error.to_string().contains("nvJitLink, adding a part"), "{error}");
-    let error = toolchain.without_linker().compile(&input.part(LtoIr::new("part", part))).unwrap_err();
-    assert!(matches!(error, CompileError::NeedsLinker { reason: NoLinker::LeftOut, .. }), "{error:?}");
+    let error = toolchain.without_linker().compile(&input.lto_part(LtoIr::new("part", part))).unwrap_err();
+    assert!(matches!(error, CompileError::NeedsLinker { reason: NoLinker::Disabled, .. }), "{error:?}");
 }
 
 #[test]
@@ -183,14 +183,14 @@ fn ptx_can_be_read() {
 
 #[test]
 fn a_missing_compiler_is_an_error_with_the_searched_locations() {
-    let error = Toolchain::load(&Search::nowhere().at(Component::Nvrtc, "/no/such/folder")).unwrap_err();
+    let error = Toolchain::load(&Search::empty().at(Component::Nvrtc, "/no/such/folder")).unwrap_err();
     let text = error.to_string();
     assert!(
         text.starts_with("NVRTC could not be loaded:\n  /no/such/folder (named by the program):"),
         "{text}"
     );
     assert!(text.contains("No such file"), "{text}");
-    let text = Toolchain::load(&Search::nowhere()).unwrap_err().to_string();
+    let text = Toolchain::load(&Search::empty()).unwrap_err().to_string();
     assert!(
         text.contains("pip install nvidia-cuda-nvrtc==13.0.*") && text.contains("DOTCOMPUTE_NVRTC"),
         "{text}"

@@ -1,7 +1,7 @@
 //! The conformance tests on a GPU, in every shape, and what only the CUDA backend has.
 //!
-//! On a machine without a GPU the tests are skipped and print why; with `DOTCOMPUTE_DEVICE=cuda` they fail instead. There, each runs on the
-//! fake driver too (`fake_driver/libcuda.c`), which runs the device code on threads: that tests all but the GPU itself.
+//! On a machine without a GPU the tests are skipped and print why; with `DOTCOMPUTE_DEVICE=cuda` they fail instead. Each also runs on the
+//! fake driver (`fake_driver/libcuda.c`), which runs the device code on host threads: that tests everything but the GPU.
 
 mod coexistence;
 mod common;

@@ -158,7 +158,7 @@ fn an_error_has_the_users_own_line_in_every_shape() {
                 program(DeviceKernel::cuda_cpp("src/typo.cu", text).shape(shape).queue_capacity(128));
             let error = toolchain.compile(&input(&program, ARCHITECTURES[1])).unwrap_err();
             let [diagnostic] = error.diagnostics() else { panic!("one error: {error}") };
-            assert_eq!(diagnostic.place, Some(("src/typo.cu".into(), 3)), "{error}");
+            assert_eq!(diagnostic.location, Some(("src/typo.cu".into(), 3)), "{error}");
             assert!(diagnostic.message.contains("vlaue"), "{error}");
         }
     }

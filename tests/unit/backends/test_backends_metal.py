@@ -60,9 +60,9 @@ def test_arrays_there_and_back(backend: MetalBackend, dtype: str) -> None:
 def test_types_that_it_does_not_have(backend: MetalBackend) -> None:
     assert backend.copy_to_host(backend.copy_to_device(np.float64([1.5]))).dtype == np.float32
     for dtype in ("complex128", "M8[ns]", ">i4", "S3"):
-        with pytest.raises(MetalError, match="no type"):
+        with pytest.raises(MetalError, match="does not support elements"):
             backend.allocate((3,), np.dtype(dtype))
-        with pytest.raises(MetalError, match="no type"):
+        with pytest.raises(MetalError, match="does not support elements"):
             backend.copy_to_device(np.zeros(3, dtype))
     with pytest.raises(MetalError, match="Allocating"):
         backend.allocate((-3,), np.float32)
@@ -176,7 +176,7 @@ def test_a_result_becomes_the_buffers(mx: Any) -> None:
     buffer.metal = buffer.metal * 5  # type: ignore[operator]
     assert buffer.state is BufferState.DEVICE_DIRTY and buffer.host.tolist() == [10, 10, 10]
     for wrong in (mx.zeros((4,), dtype=mx.int32), mx.zeros((3,)), np.zeros(3, np.int32)):
-        with pytest.raises(MetalError, match="give an mlx array"):
+        with pytest.raises(MetalError, match="expected an mlx array"):
             buffer.metal = wrong
     assert buffer.host.tolist() == [10, 10, 10]
     buffer.metal = mx.array([1, 2, 3], dtype=mx.int32)
@@ -189,7 +189,7 @@ def test_marking_what_nobody_has_looked_at_loses_nothing(mx: Any) -> None:
     buffer = UnifiedBuffer(2).fill(5)
     buffer.mark_metal_dirty()
     assert buffer.host.tolist() == [5, 5] and buffer.metal.tolist() == [5, 5]  # type: ignore[attr-defined]
-    with pytest.raises(MetalError, match="no type"):
+    with pytest.raises(MetalError, match="does not support elements"):
         _ = UnifiedBuffer(2, np.complex128).allocate().metal
 
 

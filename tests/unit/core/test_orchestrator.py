@@ -158,7 +158,7 @@ async def test_a_failure_is_raised_and_recorded() -> None:
 async def test_what_is_no_kernel() -> None:
     async with ComputeOrchestrator() as orchestrator:
         orchestrator.register_kernel("known", len)
-        with pytest.raises(ValueError, match=r"'unknown' not registered; there are: 'known'"):
+        with pytest.raises(ValueError, match=r"'unknown' not registered; existing kernels: 'known'"):
             await orchestrator.launch_kernel("unknown", CONFIG)
         assert orchestrator.get_execution_history() == []
         with pytest.raises(InvalidConfigurationError, match="'nothing'"):

@@ -111,7 +111,7 @@ def test_a_handler_without_output_gives_none() -> None:
             kernel.tell(Count(2))
         kernel.terminate()
         assert kernel.state.next == 200
-        with pytest.raises(KernelError, match="gives no answers"):
+        with pytest.raises(KernelError, match="sends no replies"):
             kernel.ask_many(np.zeros(1, kernel.input_dtype))
 
 

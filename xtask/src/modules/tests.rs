@@ -64,7 +64,7 @@ fn tests_globs_other_crates_and_inline_modules_are_told_apart() {
         ("a.rs", "use crate::b::*; pub struct A(B); mod inner { pub fn f() {} } fn g() { inner::f() }"),
         (
             "b.rs",
-            "use std::fmt; pub struct B; #[cfg(test)] mod tests { use crate::a::A; } fn h(_: fmt::Error) {}",
+            "use std::fmt; pub struct B; #[cfg(test)] mod tests { use crate::a::A; } #[cfg(all(test, not(loom)))] fn t(_: crate::a::A) {} fn h(_: fmt::Error) {}",
         ),
     ];
     assert_eq!(circles("apart", &files), []);

@@ -14,40 +14,42 @@ use crate::payload::Payload;
 
 const ANSWER: &str = include_str!("../../device/answer.cu");
 /// Threads that ask at once.
-const ASKERS: u64 = 8;
+const CALLERS: u64 = 8;
 
 const NAME: &str = "dotcompute";
-const OF_A_BLOCK: &str = "dotcompute-block-32";
-const AT_ONCE: &str = "dotcompute-thread-32";
+const BLOCK_32: &str = "dotcompute-block-32";
+const THREAD_32: &str = "dotcompute-thread-32";
 
 /// One asker: what is compared with the floor.
 pub fn subjects() -> Vec<Subject<GpuBenchConfig>> {
     vec![
         Subject::new(NAME, |config| ask_one(NAME, config, kernel(Shape::Block { threads: 1 }))),
-        Subject::new(OF_A_BLOCK, |config| {
-            ask_one(OF_A_BLOCK, config, kernel(Shape::Block { threads: 32 }).entry("answer_of_a_block"))
+        Subject::new(BLOCK_32, |config| {
+            ask_one(BLOCK_32, config, kernel(Shape::Block { threads: 32 }).entry("answer_of_a_block"))
         }),
     ]
 }
 
 /// Eight askers, and many ring kernels.
 pub fn benches() -> [Bench<GpuBenchConfig>; 2] {
-    let askers = Bench {
+    let callers = Bench {
         name: "gpu_ask_8",
         unit: "ns",
         about: "as gpu_ask, from 8 threads of the host at once; in shape thread-32 up to 32 messages are handled at once; \
                 the mean is one answer's share of the time, all askers together",
-        turns: 1,
+        samples_per_round: 1,
         subjects: vec![
             Subject::new(NAME, |config| ask_eight(NAME, config, kernel(Shape::Block { threads: 1 }))),
-            Subject::new(AT_ONCE, |config| ask_eight(AT_ONCE, config, kernel(Shape::Thread { threads: 32 }))),
+            Subject::new(THREAD_32, |config| {
+                ask_eight(THREAD_32, config, kernel(Shape::Thread { threads: 32 }))
+            }),
         ],
     };
     let resident = Bench {
         name: "gpu_resident",
         unit: "ns",
         about: "one asker, with so many ring kernels resident: they are asked in turn, or only the first of them",
-        turns: 1,
+        samples_per_round: 1,
         subjects: vec![
             Subject::new("1", |config| ask_many("1", config, 1, 1)),
             Subject::new("8", |config| ask_many("8", config, 8, 8)),
@@ -55,7 +57,7 @@ pub fn benches() -> [Bench<GpuBenchConfig>; 2] {
             Subject::new("64-asking-1", |config| ask_many("64-asking-1", config, 64, 1)),
         ],
     };
-    [askers, resident]
+    [callers, resident]
 }
 
 fn kernel(shape: Shape) -> DeviceKernel<Payload, Payload> {
@@ -69,8 +71,8 @@ fn ask_one(
 ) -> Result<Sample, BenchError> {
     let fixture = Fixture::new(subject, config, ResidencyPolicy::Default)?;
     let kernel = fixture.launch("answer", kernel)?;
-    let sample = ask::drive(subject, &config.common, |question| {
-        kernel.ask(question).map_err(BenchError::subject(subject, "asking"))
+    let sample = ask::drive(subject, &config.common, |request| {
+        kernel.ask(request).map_err(BenchError::subject(subject, "asking"))
     })?;
     fixture.end()?;
     Ok(sample)
@@ -81,17 +83,17 @@ fn ask_many(
     subject: &'static str,
     config: &GpuBenchConfig,
     resident: usize,
-    asked: usize,
+    active: usize,
 ) -> Result<Sample, BenchError> {
     let fixture = Fixture::new(subject, config, ResidencyPolicy::Always)?;
     let launch = |index| fixture.launch(&format!("answer-{index}"), kernel(Shape::Block { threads: 1 }));
     let kernels: Vec<_> = (0..resident).map(launch).collect::<Result<_, _>>()?;
-    let mut turns = kernels[..asked].iter().cycle();
+    let mut samples_per_round = kernels[..active].iter().cycle();
     // More than a few hundred of the emulated device's would take minutes: its threads share the cores.
     let mut common = config.common.clone();
     common.asks = (common.asks / 10).max(100);
-    let sample = ask::drive(subject, &common, |question| match turns.next() {
-        Some(kernel) => kernel.ask(question).map_err(BenchError::subject(subject, "asking")),
+    let sample = ask::drive(subject, &common, |request| match samples_per_round.next() {
+        Some(kernel) => kernel.ask(request).map_err(BenchError::subject(subject, "asking")),
         None => Err(BenchError::WrongCount { subject, what: "ring kernels to ask", expected: 1, found: 0 }),
     })?;
     fixture.end()?;
@@ -105,30 +107,30 @@ fn ask_eight(
 ) -> Result<Sample, BenchError> {
     let fixture = Fixture::new(subject, config, ResidencyPolicy::Default)?;
     let kernel = fixture.launch("answer", kernel)?;
-    let each = config.common.asks / ASKERS;
-    let (start, clock) = (Barrier::new(ASKERS as usize + 1), &config.common.clock);
-    let (begun, all) = thread::scope(|scope| {
-        let askers: Vec<_> = (0..ASKERS)
-            .map(|asker| {
+    let each = config.common.asks / CALLERS;
+    let (start, clock) = (Barrier::new(CALLERS as usize + 1), &config.common.clock);
+    let (started, all) = thread::scope(|scope| {
+        let callers: Vec<_> = (0..CALLERS)
+            .map(|caller| {
                 let (kernel, start) = (kernel.clone(), &start);
                 scope.spawn(move || {
                     start.wait();
-                    ask_in_turn(subject, config, &kernel, asker * each..(asker + 1) * each)
+                    ask_in_turn(subject, config, &kernel, caller * each..(caller + 1) * each)
                 })
             })
             .collect();
         start.wait();
-        let begun = clock.ticks();
+        let started = clock.ticks();
         let panicked = || Err(BenchError::Panicked { subject });
         let all: Vec<_> =
-            askers.into_iter().map(|asker| asker.join().unwrap_or_else(|_| panicked())).collect();
-        (begun, all)
+            callers.into_iter().map(|caller| caller.join().unwrap_or_else(|_| panicked())).collect();
+        (started, all)
     });
-    let mean = clock.seconds_since(begun) * 1e9 / (each * ASKERS) as f64;
+    let mean = clock.seconds_since(started) * 1e9 / (each * CALLERS) as f64;
     let mut latencies = latency_histogram();
     for laps in all {
         for lap in laps? {
-            latencies.saturating_record(lap.saturating_sub(clock.cost()));
+            latencies.saturating_record(lap.saturating_sub(clock.read_cost()));
         }
     }
     fixture.end()?;
@@ -147,9 +149,9 @@ fn ask_in_turn(
     let mut laps = Vec::with_capacity((sequences.end - sequences.start) as usize);
     let mut last = clock.ticks();
     for sequence in sequences {
-        let answer = kernel.ask(Payload::new(sequence)).map_err(BenchError::subject(subject, "asking"))?;
-        if !answer.is_answer_to(sequence) {
-            return Err(BenchError::WrongAnswer { subject, sequence });
+        let reply = kernel.ask(Payload::new(sequence)).map_err(BenchError::subject(subject, "asking"))?;
+        if !reply.is_reply_to(sequence) {
+            return Err(BenchError::WrongReply { subject, sequence });
         }
         let now = clock.ticks();
         laps.push(now - last);

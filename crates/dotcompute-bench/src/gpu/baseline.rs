@@ -29,17 +29,17 @@ fn to_the_gpu(config: &GpuBenchConfig) -> Result<Sample, BenchError> {
     let backend = config.gpu(NAME)?;
     let text = baseline::KernelSource { entry: "flag", ..BASELINE };
     let flag = FlagPingPong::new(&backend, text).map_err(BenchError::subject(NAME, "launching a kernel"))?;
-    ask::drive(NAME, &config.common, |question| {
-        let number = number(question);
+    ask::drive(NAME, &config.common, |request| {
+        let number = number(request);
         flag.send(number);
         spin_until(|| (flag.seen() == number).then_some(()))?;
-        Ok(question.answer())
+        Ok(request.reply())
     })
 }
 
 /// A number that is not that of the question before: not 0, which is what the flags begin as, nor the one that ends it.
-fn number(question: Payload) -> u32 {
-    question.sequence() as u32 % (baseline::STOP - 1) + 1
+fn number(request: Payload) -> u32 {
+    request.sequence() as u32 % (baseline::STOP - 1) + 1
 }
 
 /// On the emulated device: from thread to thread.
@@ -52,11 +52,11 @@ fn between_threads(config: &GpuBenchConfig) -> Result<Sample, BenchError> {
             echo(&flags);
         })
     };
-    let sample = ask::drive(NAME, &config.common, |question| {
-        let number = number(question);
+    let sample = ask::drive(NAME, &config.common, |request| {
+        let number = number(request);
         flags[0].0.store(number, Ordering::Release);
         spin_until(|| (flags[1].0.load(Ordering::Acquire) == number).then_some(()))?;
-        Ok(question.answer())
+        Ok(request.reply())
     });
     flags[0].0.store(baseline::STOP, Ordering::Release);
     peer.join().map_err(|_| BenchError::Panicked { subject: NAME })?;

@@ -181,7 +181,7 @@ mod tests {
         let wheels = env::var_os("DOTCOMPUTE_TEST_WHEELS").map(PathBuf::from);
         let must_be_there = wheels.is_some();
         let search =
-            wheels.map_or_else(Search::from_environment, |folder| Search::nowhere().site_packages(folder));
+            wheels.map_or_else(Search::from_environment, |folder| Search::empty().site_packages(folder));
         let toolchain = match Toolchain::load(&search) {
             Err(error) if must_be_there => panic!("{error}"),
             Err(error) => return println!("skipped: {error}"),

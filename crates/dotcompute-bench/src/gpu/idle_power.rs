@@ -23,7 +23,7 @@ const MANY: &str = "64-resident";
 const OFF_DEVICE: &str = "64-away";
 
 /// Between two readings; the device renews its figure about as often.
-const PACE: Duration = Duration::from_millis(50);
+const SAMPLING_INTERVAL: Duration = Duration::from_millis(50);
 
 pub fn bench() -> Bench<GpuBenchConfig> {
     Bench {
@@ -31,7 +31,7 @@ pub fn bench() -> Bench<GpuBenchConfig> {
         unit: "W",
         about: "the board's power as NVML tells it, with the context open: no ring kernel; so many that are resident and poll; 64 \
                 that have left for want of messages",
-        turns: 1,
+        samples_per_round: 1,
         subjects: vec![
             Subject::new(EMPTY, |config| power(EMPTY, config, 0, ResidencyPolicy::Always)),
             Subject::new(ONE, |config| power(ONE, config, 1, ResidencyPolicy::Always)),
@@ -91,7 +91,7 @@ fn power(
     let mut readings = Vec::new();
     while Instant::now() < deadline {
         readings.push(meter.watts().map_err(BenchError::subject(subject, "reading the power"))?);
-        thread::sleep(PACE);
+        thread::sleep(SAMPLING_INTERVAL);
     }
     fixture.end()?;
     Ok(Sample::plain(readings.iter().sum::<f64>() / readings.len() as f64))

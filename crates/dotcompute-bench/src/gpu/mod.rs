@@ -64,7 +64,7 @@ pub fn run(options: &Options, progress: impl FnMut(usize, &str, &str)) -> Result
     let deadline = options.within.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let device = options.device.map_or_else(from_environment, Ok)?;
     let mut benches = bench::selected(benches(), &options.only)?;
-    let skipped = skip(&mut benches, device);
+    let skipped = skip_unsupported(&mut benches, device);
     let rounds = options.rounds.map_or(if options.quick { 1 } else { 5 }, usize::from);
     let config = config(device, options.quick)?;
     let clock = &config.common.clock;
@@ -79,7 +79,7 @@ pub fn run(options: &Options, progress: impl FnMut(usize, &str, &str)) -> Result
     let about = format!(
         "64-byte messages, at most {rounds} interleaved rounds, device: {device}.\nReading the clock costs {:.1} ns; that is taken \
          off every latency, for all subjects alike.\n",
-        clock.nanoseconds(clock.cost())
+        clock.nanoseconds(clock.read_cost())
     );
     // The emulated device is no GPU.
     let goals = if device == DeviceKind::Cuda { &GPU_TARGETS[..] } else { &[] };
@@ -119,7 +119,7 @@ fn benches() -> Vec<Bench<GpuBenchConfig>> {
         unit: "ns",
         about: "one asker that spins; floor is a bare 4-byte flag to a device function of one thread and back (emulated: to \
                 another thread); in shape block-32 the 32 threads of a block share a message",
-        turns: 1,
+        samples_per_round: 1,
         subjects,
     }];
     benches.extend(ask::benches());
@@ -135,35 +135,36 @@ fn benches() -> Vec<Bench<GpuBenchConfig>> {
 struct Skipped {
     bench: &'static str,
     subject: &'static str,
-    why: String,
+    reason: String,
 }
 
 impl Skipped {
     /// The line for programs.
     fn line(&self) -> serde_json::Value {
-        serde_json::json!({ "bench": self.bench, "subject": self.subject, "skipped": self.why })
+        serde_json::json!({ "bench": self.bench, "subject": self.subject, "skipped": self.reason })
     }
 }
 
 impl fmt::Display for Skipped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}, {}: skipped: {}", self.bench, self.subject, self.why)
+        writeln!(f, "{}, {}: skipped: {}", self.bench, self.subject, self.reason)
     }
 }
 
 /// Takes out what needs a GPU where there is none, and what needs its power where nobody tells it.
-fn skip(benches: &mut Vec<Bench<GpuBenchConfig>>, device: DeviceKind) -> Vec<Skipped> {
+fn skip_unsupported(benches: &mut Vec<Bench<GpuBenchConfig>>, device: DeviceKind) -> Vec<Skipped> {
     let mut skipped = Vec::new();
-    let mut take_out = |name: &'static str, why: String| {
+    let mut remove = |name: &'static str, reason: String| {
         let Some(index) = benches.iter().position(|bench| bench.name == name) else { return };
-        let skip = |subject: Subject<_>| Skipped { bench: name, subject: subject.name, why: why.clone() };
-        skipped.extend(benches.remove(index).subjects.into_iter().map(skip));
+        let skip_unsupported =
+            |subject: Subject<_>| Skipped { bench: name, subject: subject.name, reason: reason.clone() };
+        skipped.extend(benches.remove(index).subjects.into_iter().map(skip_unsupported));
     };
     if device == DeviceKind::Emulated {
-        take_out(per_message_launch::BENCH, String::from("the emulated device runs ring kernels only"));
-        take_out(idle_power::BENCH, String::from("the emulated device has no power of its own"));
-    } else if let Err(why) = idle_power::PowerMeter::new() {
-        take_out(idle_power::BENCH, why);
+        remove(per_message_launch::BENCH, String::from("the emulated device runs ring kernels only"));
+        remove(idle_power::BENCH, String::from("the emulated device has no power of its own"));
+    } else if let Err(reason) = idle_power::PowerMeter::new() {
+        remove(idle_power::BENCH, reason);
     }
     skipped
 }
@@ -215,7 +216,7 @@ fn with_differences(mut benches: Vec<Bench<GpuBenchConfig>>) -> Vec<Bench<GpuBen
         name: difference.bench,
         unit: "ns",
         about: difference.about,
-        turns: 0,
+        samples_per_round: 0,
         subjects: Vec::new(),
     }));
     benches

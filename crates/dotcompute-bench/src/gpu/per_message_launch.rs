@@ -21,7 +21,7 @@ pub fn bench() -> Bench<GpuBenchConfig> {
         unit: "ns",
         about: "for each message: a launch whose kernel reads and writes mapped memory of the host; a copy, a launch and a copy \
                 back; those three as a graph that is replayed; each waited for on its stream",
-        turns: 1,
+        samples_per_round: 1,
         subjects: vec![
             Subject::new(MAPPED, |config| launch(MAPPED, config, LaunchMethod::Mapped)),
             Subject::new(COPIED, |config| launch(COPIED, config, LaunchMethod::Copied)),
@@ -35,9 +35,8 @@ fn launch(subject: &'static str, config: &GpuBenchConfig, way: LaunchMethod) -> 
     let text = baseline::KernelSource { entry: "answer", ..BASELINE };
     let launches = PerMessageLaunch::new(&backend, way, text);
     let mut launches = launches.map_err(BenchError::subject(subject, "loading a kernel"))?;
-    ask::drive(subject, &config.common, |question| {
-        let answer =
-            launches.call(&question.to_bytes()).map_err(BenchError::subject(subject, "launching"))?;
-        Payload::from_bytes(&answer).ok_or(BenchError::WrongAnswer { subject, sequence: question.sequence() })
+    ask::drive(subject, &config.common, |request| {
+        let reply = launches.call(&request.to_bytes()).map_err(BenchError::subject(subject, "launching"))?;
+        Payload::from_bytes(&reply).ok_or(BenchError::WrongReply { subject, sequence: request.sequence() })
     })
 }

@@ -23,7 +23,7 @@ pub fn bench() -> Bench<GpuBenchConfig> {
         unit: "ns",
         about: "the host tells the first and receives from the last; of two, the first is connected to the second through the \
                 device's memory",
-        turns: 1,
+        samples_per_round: 1,
         subjects: vec![Subject::new(ONE_STAGE, one_stage), Subject::new(TWO_STAGES, two_stages)],
     }
 }

@@ -15,7 +15,7 @@ const TALLY: &str = include_str!("../../device/tally.cu");
 const RELAY: &str = include_str!("../../device/relay.cu");
 
 const NAME: &str = "dotcompute";
-const AT_ONCE: &str = "dotcompute-thread-32";
+const THREAD_32: &str = "dotcompute-thread-32";
 
 /// How long the last messages may be on their way.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -26,25 +26,25 @@ pub fn benches() -> [Bench<GpuBenchConfig>; 2] {
         unit: "M/s",
         about: "one thread of the host tells; every message is verified by the handler; until all are handled; in shape \
                 thread-32 up to 32 messages are handled at once",
-        turns: 1,
+        samples_per_round: 1,
         subjects: vec![
             Subject::new(NAME, |config| {
                 tell(NAME, config, kernel("tally", Shape::Block { threads: 1 }), true)
             }),
-            Subject::new(AT_ONCE, |config| {
-                tell(AT_ONCE, config, kernel("tally_at_once", Shape::Thread { threads: 32 }), false)
+            Subject::new(THREAD_32, |config| {
+                tell(THREAD_32, config, kernel("tally_at_once", Shape::Thread { threads: 32 }), false)
             }),
         ],
     };
-    let between = Bench {
+    let gpu_to_gpu = Bench {
         name: "gpu_to_gpu",
         unit: "M/s",
         about: "one ring kernel sends to another that it is connected to; every message is verified by the other's \
                 handler; until all are handled",
-        turns: 1,
+        samples_per_round: 1,
         subjects: vec![Subject::new(NAME, burst)],
     };
-    [tell, between]
+    [tell, gpu_to_gpu]
 }
 
 fn kernel(entry: &'static str, shape: Shape) -> DeviceKernel<Payload, Tally> {
@@ -55,27 +55,27 @@ fn kernel(entry: &'static str, shape: Shape) -> DeviceKernel<Payload, Tally> {
         .queue_capacity(QUEUE)
 }
 
-/// Tells, and waits until all are counted. `in_turn`: one after another, and summed up too.
+/// Tells, and waits until all are counted. `in_order`: one after another, and summed up too.
 fn tell(
     subject: &'static str,
     config: &GpuBenchConfig,
     kernel: DeviceKernel<Payload, Tally>,
-    in_turn: bool,
+    in_order: bool,
 ) -> Result<Sample, BenchError> {
     let fixture = Fixture::new(subject, config, ResidencyPolicy::Default)?;
     let kernel = fixture.launch("tally", kernel)?;
     let (clock, tells) = (&config.common.clock, config.common.tells);
     config.common.cores.pin_driver();
-    let begun = clock.ticks();
+    let started = clock.ticks();
     for sequence in 0..tells {
         kernel.tell(Payload::new(sequence)).map_err(BenchError::subject(subject, "telling"))?;
     }
-    let tally = counted(subject, &kernel, tells)?;
-    let seconds = clock.seconds_since(begun);
-    if in_turn {
+    let tally = wait_until_counted(subject, &kernel, tells)?;
+    let seconds = clock.seconds_since(started);
+    if in_order {
         tally.check(subject, tells)?;
     } else {
-        tally.check_places(subject, tells)?;
+        tally.check_order(subject, tells)?;
     }
     fixture.end()?;
     Ok(Sample::plain(tells as f64 / seconds / 1e6))
@@ -88,17 +88,17 @@ fn burst(config: &GpuBenchConfig) -> Result<Sample, BenchError> {
     let to = fixture.launch("tally", kernel("tally", Shape::Block { threads: 1 }))?;
     from.connect(&to).map_err(BenchError::subject(NAME, "connecting"))?;
     let (clock, tells) = (&config.common.clock, config.common.tells);
-    let begun = clock.ticks();
+    let started = clock.ticks();
     from.tell(Payload::new(tells)).map_err(BenchError::subject(NAME, "telling"))?;
-    let tally = counted(NAME, &to, tells)?;
-    let seconds = clock.seconds_since(begun);
+    let tally = wait_until_counted(NAME, &to, tells)?;
+    let seconds = clock.seconds_since(started);
     tally.check(NAME, tells)?;
     fixture.end()?;
     Ok(Sample::plain(tells as f64 / seconds / 1e6))
 }
 
 /// Asks until so many are counted: a question that comes on another way, or is handled beside the last messages, may be early.
-fn counted(
+fn wait_until_counted(
     subject: &'static str,
     kernel: &KernelHandle<Payload, Tally>,
     expected: u64,

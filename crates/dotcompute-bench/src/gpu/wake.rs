@@ -23,7 +23,7 @@ pub fn bench() -> Bench<GpuBenchConfig> {
         name: "gpu_wake",
         unit: "ns",
         about: "the first question after the ring kernel has left the device for want of messages; it comes back for it",
-        turns: 1,
+        samples_per_round: 1,
         subjects: vec![Subject::new(NAME, wake)],
     }
 }
@@ -36,14 +36,14 @@ fn wake(config: &GpuBenchConfig) -> Result<Sample, BenchError> {
     let (mut latencies, mut nanoseconds) = (latency_histogram(), Vec::new());
     for sequence in 0..config.wakes {
         thread::sleep(OFF_DEVICE);
-        let begun = clock.ticks();
-        let answer = kernel.ask(Payload::new(sequence)).map_err(BenchError::subject(NAME, "asking"))?;
-        let took = clock.ticks() - begun;
-        if !answer.is_answer_to(sequence) {
-            return Err(BenchError::WrongAnswer { subject: NAME, sequence });
+        let started = clock.ticks();
+        let reply = kernel.ask(Payload::new(sequence)).map_err(BenchError::subject(NAME, "asking"))?;
+        let elapsed = clock.ticks() - started;
+        if !reply.is_reply_to(sequence) {
+            return Err(BenchError::WrongReply { subject: NAME, sequence });
         }
-        latencies.saturating_record(took.saturating_sub(clock.cost()));
-        nanoseconds.push(clock.nanoseconds(took));
+        latencies.saturating_record(elapsed.saturating_sub(clock.read_cost()));
+        nanoseconds.push(clock.nanoseconds(elapsed));
     }
     fixture.end()?;
     let mean = nanoseconds.iter().sum::<f64>() / nanoseconds.len() as f64;

@@ -10,7 +10,7 @@ pub fn benches() -> Vec<Bench> {
             unit: "ns",
             about: "both sides spin; floor is a bare ping-pong over two rtrb rings between two cores; dotcompute-inline handles on \
                     the asker's thread; tokio, kameo and ractor on one current-thread runtime, which is their fastest",
-            turns: 1,
+            samples_per_round: 1,
             subjects: vec![
                 Subject::new("floor", rtrb::ping_pong),
                 Subject::new("dotcompute", dotcompute::ask_spinning),
@@ -27,7 +27,7 @@ pub fn benches() -> Vec<Bench> {
             about: "both sides wait as they would in a program that does not own its cores; crossbeam blocks; \
                     dotcompute-pool has the asker beside the ring kernel on one worker, as the asynchronous peers, and so has \
                     dotcompute-inline, whose asks are handled in the asker's place",
-            turns: 1,
+            samples_per_round: 1,
             subjects: vec![
                 Subject::new("floor", rtrb::ping_pong),
                 Subject::new("dotcompute", dotcompute::ask_adaptive),

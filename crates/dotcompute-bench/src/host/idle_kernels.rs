@@ -25,7 +25,7 @@ pub fn benches() -> Vec<Bench> {
             unit: "bytes",
             about: "resident memory of one idle kernel among 100,000, its handle included; two workers, mailboxes \
                     of 8 (ractor's has no bound); tokio is a bare task with a channel",
-            turns: 1,
+            samples_per_round: 1,
             subjects: vec![
                 Subject::new("dotcompute", |config| in_child("dotcompute", config, "bytes")),
                 Subject::new("tokio", |config| in_child("tokio", config, "bytes")),
@@ -37,7 +37,7 @@ pub fn benches() -> Vec<Bench> {
             name: "many_one_message_each",
             unit: "ms",
             about: "the same kernels: one message to each, until all are handled",
-            turns: 1,
+            samples_per_round: 1,
             subjects: vec![
                 Subject::new("dotcompute", |config| in_child("dotcompute", config, "milliseconds")),
                 Subject::new("tokio", |config| in_child("tokio", config, "milliseconds")),
@@ -75,7 +75,7 @@ fn in_child(subject: &'static str, config: &BenchConfig, measurement: &str) -> R
 ///
 /// What the subject reports, or that there is no such subject.
 pub fn child(subject: &str, kernels: u64) -> Result<(), BenchError> {
-    let crowd = match subject {
+    let cost = match subject {
         "dotcompute" => dotcompute::idle_kernels(kernels),
         "tokio" => tokio::idle_kernels(kernels),
         "kameo" => kameo::idle_kernels(kernels),
@@ -84,7 +84,7 @@ pub fn child(subject: &str, kernels: u64) -> Result<(), BenchError> {
             Err(BenchError::Child { subject: subject.to_owned(), problem: "was asked for no subject".into() })
         }
     }?;
-    println!("{}", json!({ "bytes": crowd.bytes, "milliseconds": crowd.milliseconds }));
+    println!("{}", json!({ "bytes": cost.bytes, "milliseconds": cost.milliseconds }));
     Ok(())
 }
 

@@ -9,7 +9,7 @@ pub fn benches() -> Vec<Bench> {
             name: "queue_same_thread",
             unit: "ns",
             about: "push and pop on one thread, the queue empty before and after; time of one pair",
-            turns: 1,
+            samples_per_round: 1,
             subjects: vec![
                 Subject::new("dotcompute", dotcompute::same_thread),
                 Subject::new("dotcompute-mpsc", dotcompute::mpsc_same_thread),
@@ -23,7 +23,7 @@ pub fn benches() -> Vec<Bench> {
             name: "queue_cross_thread",
             unit: "M/s",
             about: "a stream from one thread to another, one message at a time; tokio awaits, the others spin",
-            turns: 1,
+            samples_per_round: 1,
             subjects: vec![
                 Subject::new("dotcompute", dotcompute::cross_thread),
                 Subject::new("dotcompute-mpsc", dotcompute::mpsc_cross_thread),
@@ -37,7 +37,7 @@ pub fn benches() -> Vec<Bench> {
             name: "queue_cross_thread_batched",
             unit: "M/s",
             about: "the same stream by 64 messages at a time, for the queues that can (crossbeam's cannot)",
-            turns: 1,
+            samples_per_round: 1,
             subjects: vec![
                 Subject::new("dotcompute", dotcompute::cross_thread_batched),
                 Subject::new("dotcompute-mpsc", dotcompute::mpsc_cross_thread_batched),

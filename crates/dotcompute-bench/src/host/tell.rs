@@ -9,7 +9,7 @@ pub fn bench() -> Bench {
         unit: "M/s",
         about: "one producer thread, one handler on another; until all are handled; rtrb is the bare stream, for \
                 scale; ractor's mailbox has no bound, so its producer never waits",
-        turns: 3,
+        samples_per_round: 3,
         subjects: vec![
             Subject::new("dotcompute", dotcompute::tell),
             Subject::new("dotcompute-no-telemetry", dotcompute::tell_without_telemetry),

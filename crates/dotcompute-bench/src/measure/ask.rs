@@ -19,19 +19,19 @@ pub fn drive(
 ) -> Result<Sample, BenchError> {
     config.cores.pin_driver();
     let mut sampler = AskSampler::new(subject, config);
-    while let Some(question) = sampler.warm_up() {
-        sampler.check(ask(question)?)?;
+    while let Some(request) = sampler.warm_up() {
+        sampler.check(ask(request)?)?;
     }
-    sampler.begin();
-    while let Some(question) = sampler.timed() {
-        sampler.check(ask(question)?)?;
-        sampler.lap();
+    sampler.start_pass();
+    while let Some(request) = sampler.timed() {
+        sampler.check(ask(request)?)?;
+        sampler.record_lap();
     }
-    sampler.begin();
-    while let Some(question) = sampler.untimed() {
-        sampler.check(ask(question)?)?;
+    sampler.start_pass();
+    while let Some(request) = sampler.untimed() {
+        sampler.check(ask(request)?)?;
     }
-    Ok(sampler.end())
+    Ok(sampler.finish())
 }
 
 /// As [`drive`], for those who await. The caller has pinned the thread.
@@ -45,19 +45,19 @@ pub async fn drive_async<A: Future<Output = Result<Payload, BenchError>>>(
     mut ask: impl FnMut(Payload) -> A,
 ) -> Result<Sample, BenchError> {
     let mut sampler = AskSampler::new(subject, config);
-    while let Some(question) = sampler.warm_up() {
-        sampler.check(ask(question).await?)?;
+    while let Some(request) = sampler.warm_up() {
+        sampler.check(ask(request).await?)?;
     }
-    sampler.begin();
-    while let Some(question) = sampler.timed() {
-        sampler.check(ask(question).await?)?;
-        sampler.lap();
+    sampler.start_pass();
+    while let Some(request) = sampler.timed() {
+        sampler.check(ask(request).await?)?;
+        sampler.record_lap();
     }
-    sampler.begin();
-    while let Some(question) = sampler.untimed() {
-        sampler.check(ask(question).await?)?;
+    sampler.start_pass();
+    while let Some(request) = sampler.untimed() {
+        sampler.check(ask(request).await?)?;
     }
-    Ok(sampler.end())
+    Ok(sampler.finish())
 }
 
 /// The questions of one sample and the times of their answers: what [`drive`] and [`drive_async`] share.
@@ -67,7 +67,7 @@ struct AskSampler<'a> {
     /// Of each pass.
     count: u64,
     sequence: u64,
-    begun: u64,
+    started: u64,
     last: u64,
     /// Kept raw while asking: a histogram costs as much as a fifth of the fastest ask.
     laps: Vec<u64>,
@@ -78,52 +78,60 @@ impl<'a> AskSampler<'a> {
         // Written once, so that no page is touched for the first time while asking.
         let mut laps = vec![u64::MAX; config.asks as usize];
         laps.clear();
-        AskSampler { subject, clock: &config.clock, count: config.asks, sequence: 0, begun: 0, last: 0, laps }
+        AskSampler {
+            subject,
+            clock: &config.clock,
+            count: config.asks,
+            sequence: 0,
+            started: 0,
+            last: 0,
+            laps,
+        }
     }
 
     fn warm_up(&self) -> Option<Payload> {
-        self.before(self.count / 10)
+        self.request_before(self.count / 10)
     }
 
     fn timed(&self) -> Option<Payload> {
-        self.before(self.count / 10 + self.count)
+        self.request_before(self.count / 10 + self.count)
     }
 
     fn untimed(&self) -> Option<Payload> {
-        self.before(self.count / 10 + 2 * self.count)
+        self.request_before(self.count / 10 + 2 * self.count)
     }
 
     #[inline]
-    fn before(&self, end: u64) -> Option<Payload> {
+    fn request_before(&self, end: u64) -> Option<Payload> {
         (self.sequence < end).then(|| Payload::new(self.sequence))
     }
 
     #[inline]
-    fn check(&mut self, answer: Payload) -> Result<(), BenchError> {
-        if !answer.is_answer_to(self.sequence) {
-            return Err(BenchError::WrongAnswer { subject: self.subject, sequence: self.sequence });
+    fn check(&mut self, reply: Payload) -> Result<(), BenchError> {
+        if !reply.is_reply_to(self.sequence) {
+            return Err(BenchError::WrongReply { subject: self.subject, sequence: self.sequence });
         }
         self.sequence += 1;
         Ok(())
     }
 
-    fn begin(&mut self) {
-        self.begun = self.clock.ticks();
-        self.last = self.begun;
+    fn start_pass(&mut self) {
+        self.started = self.clock.ticks();
+        self.last = self.started;
     }
 
     #[inline]
-    fn lap(&mut self) {
+    fn record_lap(&mut self) {
         let now = self.clock.ticks();
         self.laps.push(now - self.last);
         self.last = now;
     }
 
-    fn end(self) -> Sample {
-        let mean = self.clock.seconds_since(self.begun) * 1e9 / self.count as f64;
+    fn finish(self) -> Sample {
+        let mean = self.clock.seconds_since(self.started) * 1e9 / self.count as f64;
         let mut latencies = latency_histogram();
         for lap in &self.laps {
-            latencies.saturating_record(lap.saturating_sub(self.clock.cost()));
+            latencies.saturating_record(lap.saturating_sub(self.clock.read_cost()));
         }
         let value = self.clock.nanoseconds(latencies.value_at_quantile(0.5));
         Sample { value, latencies: Some(latencies), mean: Some(mean) }

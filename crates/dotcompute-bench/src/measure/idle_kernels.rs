@@ -49,17 +49,17 @@ pub fn measure<C>(
     tell_each: impl FnOnce(&C) -> Result<(), BenchError>,
 ) -> Result<IdleKernelCost, BenchError> {
     let before = resident_bytes()?;
-    let crowd = build()?;
-    reached(subject, "kernels started", &counters.started, kernels)?;
+    let kernels_built = build()?;
+    wait_for_count(subject, "kernels started", &counters.started, kernels)?;
     let bytes = resident_bytes()?.saturating_sub(before) as f64 / kernels as f64;
-    let begun = Instant::now();
-    tell_each(&crowd)?;
-    reached(subject, "messages handled", &counters.handled, kernels)?;
-    Ok(IdleKernelCost { bytes, milliseconds: begun.elapsed().as_secs_f64() * 1e3 })
+    let started = Instant::now();
+    tell_each(&kernels_built)?;
+    wait_for_count(subject, "messages handled", &counters.handled, kernels)?;
+    Ok(IdleKernelCost { bytes, milliseconds: started.elapsed().as_secs_f64() * 1e3 })
 }
 
 /// Waits until `counter` is at `expected`; asleep, since both cores are the workers'.
-fn reached(
+fn wait_for_count(
     subject: &'static str,
     what: &'static str,
     counter: &AtomicU64,
@@ -104,6 +104,9 @@ mod tests {
     #[test]
     fn a_message_too_many_is_noticed() {
         let counter = AtomicU64::new(3);
-        assert!(matches!(reached("test", "messages", &counter, 2), Err(BenchError::WrongCount { .. })));
+        assert!(matches!(
+            wait_for_count("test", "messages", &counter, 2),
+            Err(BenchError::WrongCount { .. })
+        ));
     }
 }

@@ -31,9 +31,9 @@ pub fn same_thread(
         tally
     };
     pass(config.pairs / 10).check(subject, config.pairs / 10)?;
-    let begun = config.clock.ticks();
+    let started = config.clock.ticks();
     let tally = pass(config.pairs);
-    let seconds = config.clock.seconds_since(begun);
+    let seconds = config.clock.seconds_since(started);
     tally.check(subject, config.pairs)?;
     Ok(Sample::plain(seconds * 1e9 / config.pairs as f64))
 }
@@ -61,9 +61,9 @@ pub fn cross_thread(
         });
         config.cores.pin_driver();
         ready.wait();
-        let begun = config.clock.ticks();
+        let started = config.clock.ticks();
         let consumed = consume(count, &mut tally);
-        let seconds = config.clock.seconds_since(begun);
+        let seconds = config.clock.seconds_since(started);
         producer.join().unwrap_or(Err(BenchError::Panicked { subject }))?;
         consumed.map(|()| seconds)
     })?;

@@ -6,7 +6,7 @@ use crate::error::BenchError;
 use crate::measurement::Sample;
 use crate::payload::Tally;
 
-/// The sample of a producer that began at `begun` and knows by `tally` that all its messages are handled.
+/// The sample of a producer that began at `started` and knows by `tally` that all its messages are handled.
 ///
 /// # Errors
 ///
@@ -14,11 +14,11 @@ use crate::payload::Tally;
 pub fn sample(
     subject: &'static str,
     config: &BenchConfig,
-    begun: u64,
+    started: u64,
     tally: Tally,
 ) -> Result<Sample, BenchError> {
     let clock: &Clock = &config.clock;
-    let seconds = clock.seconds_since(begun);
+    let seconds = clock.seconds_since(started);
     tally.check(subject, config.tells)?;
     Ok(Sample::plain(config.tells as f64 / seconds / 1e6))
 }

@@ -89,21 +89,21 @@ fn ask_with(
     config: &BenchConfig,
     receive: impl Fn(&Receiver<Payload>) -> Option<Payload> + Sync,
 ) -> Result<Sample, BenchError> {
-    let (sampler, asked) = bounded(CAPACITY);
-    let (answers, answered) = bounded(CAPACITY);
+    let (request_sender, request_receiver) = bounded(CAPACITY);
+    let (reply_sender, reply_receiver) = bounded(CAPACITY);
     let receive = &receive;
     thread::scope(|scope| {
         scope.spawn(move || {
             config.cores.pin_peer();
-            while let Some(question) = receive(&asked) {
-                if answers.send(question.answer()).is_err() {
+            while let Some(request) = receive(&request_receiver) {
+                if reply_sender.send(request.reply()).is_err() {
                     return;
                 }
             }
         });
-        ask::drive(NAME, config, move |question| {
-            sampler.send(question).map_err(BenchError::subject(NAME, "asking"))?;
-            receive(&answered).ok_or(BenchError::Panicked { subject: NAME })
+        ask::drive(NAME, config, move |request| {
+            request_sender.send(request).map_err(BenchError::subject(NAME, "asking"))?;
+            receive(&reply_receiver).ok_or(BenchError::Panicked { subject: NAME })
         })
     })
 }
@@ -121,12 +121,12 @@ pub fn tell(config: &BenchConfig) -> Result<Sample, BenchError> {
             tally
         });
         config.cores.pin_driver();
-        let begun = config.clock.ticks();
+        let started = config.clock.ticks();
         for sequence in 0..config.tells {
             sender.send(Payload::new(sequence)).map_err(BenchError::subject(NAME, "telling"))?;
         }
         drop(sender);
         let tally = handler.join().map_err(|_| BenchError::Panicked { subject: NAME })?;
-        tells::sample(NAME, config, begun, tally)
+        tells::sample(NAME, config, started, tally)
     })
 }

@@ -134,14 +134,14 @@ pub fn mpsc_cross_thread_batched(config: &BenchConfig) -> Result<Sample, BenchEr
 }
 
 /// Answers questions.
-struct Answerer;
+struct Responder;
 
-impl RingKernel for Answerer {
+impl RingKernel for Responder {
     type Input = Payload;
     type Output = Payload;
 
-    fn handle(&mut self, question: Payload, ctx: &mut Context<Payload>) -> HandlerResult {
-        ctx.reply(question.answer());
+    fn handle(&mut self, request: Payload, ctx: &mut Context<Payload>) -> HandlerResult {
+        ctx.reply(request.reply());
         Ok(())
     }
 }
@@ -159,71 +159,71 @@ fn ask(config: &BenchConfig, wait: WaitStrategy) -> Result<Sample, BenchError> {
     let runtime = Runtime::new().map_err(BenchError::subject(NAME, "making a runtime"))?;
     let options = KernelOptions::new().capacity(CAPACITY).wait(wait).pinned(config.cores.peer());
     let kernel = runtime
-        .launch_with("answerer", options, || Answerer)
+        .launch_with("answerer", options, || Responder)
         .map_err(BenchError::subject(NAME, "launching a ring kernel"))?;
     kernel.activate().map_err(BenchError::subject(NAME, "activating a ring kernel"))?;
-    asks::drive(NAME, config, |question| kernel.ask(question).map_err(BenchError::subject(NAME, "asking")))
+    asks::drive(NAME, config, |request| kernel.ask(request).map_err(BenchError::subject(NAME, "asking")))
 }
 
 /// A ring kernel on the pool whose asker handles each question in the worker's place, on its own thread.
 pub fn ask_inline(config: &BenchConfig) -> Result<Sample, BenchError> {
-    let (_runtime, answerer) = answerer_on_the_pool(INLINE)?;
-    let answerer = answerer.with_inline_asks();
-    asks::drive(INLINE, config, |question| {
-        answerer.ask(question).map_err(BenchError::subject(INLINE, "asking"))
+    let (_runtime, responder) = responder_on_the_pool(INLINE)?;
+    let responder = responder.with_inline_asks();
+    asks::drive(INLINE, config, |request| {
+        responder.ask(request).map_err(BenchError::subject(INLINE, "asking"))
     })
 }
 
 /// The asker and the ring kernel on one worker of the pool, as the asynchronous peers' are on one thread: nothing
 /// crosses from core to core.
 pub fn ask_on_the_pool(config: &BenchConfig) -> Result<Sample, BenchError> {
-    let (runtime, answerer) = answerer_on_the_pool(POOL)?;
-    ask_from_the_pool(POOL, config, &runtime, answerer)
+    let (runtime, responder) = responder_on_the_pool(POOL)?;
+    ask_from_the_pool(POOL, config, &runtime, responder)
 }
 
 /// As [`ask_on_the_pool`], with asks that do not wait for the worker to come round to the ring kernel.
 pub fn ask_on_the_pool_inline(config: &BenchConfig) -> Result<Sample, BenchError> {
-    let (runtime, answerer) = answerer_on_the_pool(INLINE)?;
-    ask_from_the_pool(INLINE, config, &runtime, answerer.with_inline_asks())
+    let (runtime, responder) = responder_on_the_pool(INLINE)?;
+    ask_from_the_pool(INLINE, config, &runtime, responder.with_inline_asks())
 }
 
-fn answerer_on_the_pool(
+fn responder_on_the_pool(
     subject: &'static str,
 ) -> Result<(Runtime, KernelHandle<Payload, Payload>), BenchError> {
     let runtime = Runtime::with_options(RuntimeOptions::new().workers(1))
         .map_err(BenchError::subject(subject, "making a runtime"))?;
-    let answerer = runtime
-        .launch_with("answerer", KernelOptions::new().capacity(CAPACITY), || Answerer)
+    let responder = runtime
+        .launch_with("answerer", KernelOptions::new().capacity(CAPACITY), || Responder)
         .map_err(BenchError::subject(subject, "launching a ring kernel"))?;
-    answerer.activate().map_err(BenchError::subject(subject, "activating a ring kernel"))?;
-    Ok((runtime, answerer))
+    responder.activate().map_err(BenchError::subject(subject, "activating a ring kernel"))?;
+    Ok((runtime, responder))
 }
 
 fn ask_from_the_pool(
     subject: &'static str,
     config: &BenchConfig,
     runtime: &Runtime,
-    answerer: KernelHandle<Payload, Payload>,
+    responder: KernelHandle<Payload, Payload>,
 ) -> Result<Sample, BenchError> {
     let (done, outcome) = channel();
     let config = config.clone();
     let ask_all = move |_: LoopContext<(), ()>| {
-        let (answerer, done, config) = (answerer.clone(), done.clone(), config.clone());
+        let (responder, done, config) = (responder.clone(), done.clone(), config.clone());
         async move {
             config.cores.pin_driver();
-            let answerer = &answerer;
-            let ask = |question| async move {
-                answerer.ask_async(question).await.map_err(BenchError::subject(subject, "asking"))
+            let responder = &responder;
+            let ask = |request| async move {
+                responder.ask_async(request).await.map_err(BenchError::subject(subject, "asking"))
             };
             // The receiver waits until the runtime is gone.
             let _ = done.send(asks::drive_async(subject, &config, ask).await);
             Ok(())
         }
     };
-    let asker = runtime
+    let caller = runtime
         .launch_loop("asker", KernelOptions::new(), ask_all)
         .map_err(BenchError::subject(subject, "launching the asker"))?;
-    asker.activate().map_err(BenchError::subject(subject, "activating the asker"))?;
+    caller.activate().map_err(BenchError::subject(subject, "activating the asker"))?;
     outcome.recv().unwrap_or(Err(BenchError::Panicked { subject }))
 }
 
@@ -267,12 +267,12 @@ fn tell_with(
         .map_err(BenchError::subject(subject, "launching a ring kernel"))?;
     kernel.activate().map_err(BenchError::subject(subject, "activating a ring kernel"))?;
     config.cores.pin_driver();
-    let begun = config.clock.ticks();
+    let started = config.clock.ticks();
     for sequence in 0..config.tells {
         kernel.tell(Payload::new(sequence)).map_err(BenchError::subject(subject, "telling"))?;
     }
     let tally = kernel.ask(Payload::new(0)).map_err(BenchError::subject(subject, "asking for the report"))?;
-    tells::sample(subject, config, begun, tally)
+    tells::sample(subject, config, started, tally)
 }
 
 /// One of many: says when it has started and when it has handled.

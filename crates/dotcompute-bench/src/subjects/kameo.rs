@@ -12,12 +12,12 @@ use crate::measure::idle_kernels::{self, Counters, IdleKernelCost};
 use crate::measure::tell as tells;
 use crate::measurement::Sample;
 use crate::payload::{Payload, Tally};
-use crate::subjects::tokio::{current_thread, idle_workers, joined, two_workers};
+use crate::subjects::tokio::{current_thread, flatten_join, idle_workers, two_workers};
 
 const NAME: &str = "kameo";
 
-struct Question(Payload);
-struct Note(Payload);
+struct Request(Payload);
+struct OneWay(Payload);
 struct Report;
 
 /// Answers questions, counts notes.
@@ -33,19 +33,19 @@ impl Actor for Counter {
     }
 }
 
-impl Message<Question> for Counter {
+impl Message<Request> for Counter {
     type Reply = Result<Payload, Infallible>;
 
-    async fn handle(&mut self, question: Question, _: &mut Context<Self, Self::Reply>) -> Self::Reply {
-        Ok(question.0.answer())
+    async fn handle(&mut self, request: Request, _: &mut Context<Self, Self::Reply>) -> Self::Reply {
+        Ok(request.0.reply())
     }
 }
 
-impl Message<Note> for Counter {
+impl Message<OneWay> for Counter {
     type Reply = ();
 
-    async fn handle(&mut self, note: Note, _: &mut Context<Self, Self::Reply>) {
-        self.0.add(&note.0);
+    async fn handle(&mut self, message: OneWay, _: &mut Context<Self, Self::Reply>) {
+        self.0.add(&message.0);
     }
 }
 
@@ -65,8 +65,8 @@ pub fn ask(config: &BenchConfig) -> Result<Sample, BenchError> {
     config.cores.pin_driver();
     current_thread()?.block_on(async {
         let actor = &spawn();
-        let sample = asks::drive_async(NAME, config, |question| async move {
-            actor.ask(Question(question)).send().await.map_err(BenchError::subject(NAME, "asking"))
+        let sample = asks::drive_async(NAME, config, |request| async move {
+            actor.ask(Request(request)).send().await.map_err(BenchError::subject(NAME, "asking"))
         });
         let sample = sample.await;
         actor.kill();
@@ -80,16 +80,16 @@ pub fn tell(config: &BenchConfig) -> Result<Sample, BenchError> {
     let runtime = two_workers(config)?;
     let count = config.tells;
     let actor = runtime.block_on(async { spawn() });
-    let begun = config.clock.ticks();
+    let started = config.clock.ticks();
     let producer = runtime.spawn(async move {
         for sequence in 0..count {
-            let note = Note(Payload::new(sequence));
-            actor.tell(note).send().await.map_err(BenchError::subject(NAME, "telling"))?;
+            let message = OneWay(Payload::new(sequence));
+            actor.tell(message).send().await.map_err(BenchError::subject(NAME, "telling"))?;
         }
         actor.ask(Report).send().await.map_err(BenchError::subject(NAME, "asking for the report"))
     });
-    let tally = joined(NAME, runtime.block_on(producer))?;
-    tells::sample(NAME, config, begun, tally)
+    let tally = flatten_join(NAME, runtime.block_on(producer))?;
+    tells::sample(NAME, config, started, tally)
 }
 
 /// One of many: says when it has started and when it has handled.
@@ -105,10 +105,10 @@ impl Actor for Idler {
     }
 }
 
-impl Message<Note> for Idler {
+impl Message<OneWay> for Idler {
     type Reply = ();
 
-    async fn handle(&mut self, _: Note, _: &mut Context<Self, Self::Reply>) {
+    async fn handle(&mut self, _: OneWay, _: &mut Context<Self, Self::Reply>) {
         self.0.handle();
     }
 }
@@ -123,8 +123,8 @@ pub fn idle_kernels(kernels: u64) -> Result<IdleKernelCost, BenchError> {
     };
     idle_kernels::measure(NAME, kernels, &counters, build, |actors| {
         for actor in actors {
-            let note = Note(Payload::new(0));
-            actor.tell(note).try_send().map_err(BenchError::subject(NAME, "telling"))?;
+            let message = OneWay(Payload::new(0));
+            actor.tell(message).try_send().map_err(BenchError::subject(NAME, "telling"))?;
         }
         Ok(())
     })

@@ -10,13 +10,13 @@ use crate::measure::idle_kernels::{self, Counters, IdleKernelCost};
 use crate::measure::tell as tells;
 use crate::measurement::Sample;
 use crate::payload::{Payload, Tally};
-use crate::subjects::tokio::{current_thread, idle_workers, joined, two_workers};
+use crate::subjects::tokio::{current_thread, flatten_join, idle_workers, two_workers};
 
 const NAME: &str = "ractor";
 
-enum Order {
-    Question(Payload, RpcReplyPort<Payload>),
-    Note(Payload),
+enum ActorMessage {
+    Request(Payload, RpcReplyPort<Payload>),
+    OneWay(Payload),
     Report(RpcReplyPort<Tally>),
 }
 
@@ -24,42 +24,42 @@ enum Order {
 struct Counter;
 
 impl Actor for Counter {
-    type Msg = Order;
+    type Msg = ActorMessage;
     type State = Tally;
     type Arguments = ();
 
-    async fn pre_start(&self, _: ActorRef<Order>, (): ()) -> Result<Tally, ActorProcessingErr> {
+    async fn pre_start(&self, _: ActorRef<ActorMessage>, (): ()) -> Result<Tally, ActorProcessingErr> {
         Ok(Tally::default())
     }
 
     async fn handle(
         &self,
-        _: ActorRef<Order>,
-        order: Order,
+        _: ActorRef<ActorMessage>,
+        message: ActorMessage,
         tally: &mut Tally,
     ) -> Result<(), ActorProcessingErr> {
-        match order {
+        match message {
             // An asker that is gone has failed and says so itself.
-            Order::Question(question, reply) => drop(reply.send(question.answer())),
-            Order::Note(payload) => tally.add(&payload),
-            Order::Report(reply) => drop(reply.send(*tally)),
+            ActorMessage::Request(request, reply) => drop(reply.send(request.reply())),
+            ActorMessage::OneWay(payload) => tally.add(&payload),
+            ActorMessage::Report(reply) => drop(reply.send(*tally)),
         }
         Ok(())
     }
 }
 
-async fn spawn() -> Result<ActorRef<Order>, BenchError> {
+async fn spawn() -> Result<ActorRef<ActorMessage>, BenchError> {
     let (actor, _) =
         Actor::spawn(None, Counter, ()).await.map_err(BenchError::subject(NAME, "starting an actor"))?;
     Ok(actor)
 }
 
 async fn call<T: Send + 'static>(
-    actor: &ActorRef<Order>,
-    order: impl FnOnce(RpcReplyPort<T>) -> Order,
+    actor: &ActorRef<ActorMessage>,
+    message: impl FnOnce(RpcReplyPort<T>) -> ActorMessage,
 ) -> Result<T, BenchError> {
-    match actor.call(order, None).await.map_err(BenchError::subject(NAME, "asking"))? {
-        CallResult::Success(answer) => Ok(answer),
+    match actor.call(message, None).await.map_err(BenchError::subject(NAME, "asking"))? {
+        CallResult::Success(reply) => Ok(reply),
         CallResult::Timeout | CallResult::SenderError => Err(BenchError::Panicked { subject: NAME }),
     }
 }
@@ -68,8 +68,8 @@ pub fn ask(config: &BenchConfig) -> Result<Sample, BenchError> {
     config.cores.pin_driver();
     current_thread()?.block_on(async {
         let actor = &spawn().await?;
-        let sample = asks::drive_async(NAME, config, |question| async move {
-            call(actor, |reply| Order::Question(question, reply)).await
+        let sample = asks::drive_async(NAME, config, |request| async move {
+            call(actor, |reply| ActorMessage::Request(request, reply)).await
         });
         let sample = sample.await;
         let stopped = actor.stop_and_wait(None, None).await;
@@ -83,29 +83,29 @@ pub fn tell(config: &BenchConfig) -> Result<Sample, BenchError> {
     let runtime = two_workers(config)?;
     let count = config.tells;
     let actor = runtime.block_on(spawn())?;
-    let begun = config.clock.ticks();
+    let started = config.clock.ticks();
     let producer = runtime.spawn(async move {
         for sequence in 0..count {
-            let note = Order::Note(Payload::new(sequence));
-            actor.cast(note).map_err(BenchError::subject(NAME, "telling"))?;
+            let message = ActorMessage::OneWay(Payload::new(sequence));
+            actor.cast(message).map_err(BenchError::subject(NAME, "telling"))?;
         }
-        call(&actor, Order::Report).await
+        call(&actor, ActorMessage::Report).await
     });
-    let tally = joined(NAME, runtime.block_on(producer))?;
-    tells::sample(NAME, config, begun, tally)
+    let tally = flatten_join(NAME, runtime.block_on(producer))?;
+    tells::sample(NAME, config, started, tally)
 }
 
 /// One of many: says when it has started and when it has handled.
 struct Idler;
 
 impl Actor for Idler {
-    type Msg = Order;
+    type Msg = ActorMessage;
     type State = Counters;
     type Arguments = Counters;
 
     async fn pre_start(
         &self,
-        _: ActorRef<Order>,
+        _: ActorRef<ActorMessage>,
         counters: Counters,
     ) -> Result<Counters, ActorProcessingErr> {
         counters.start();
@@ -114,8 +114,8 @@ impl Actor for Idler {
 
     async fn handle(
         &self,
-        _: ActorRef<Order>,
-        _: Order,
+        _: ActorRef<ActorMessage>,
+        _: ActorMessage,
         counters: &mut Counters,
     ) -> Result<(), ActorProcessingErr> {
         counters.handle();
@@ -139,8 +139,8 @@ pub fn idle_kernels(kernels: u64) -> Result<IdleKernelCost, BenchError> {
     };
     idle_kernels::measure(NAME, kernels, &counters, build, |actors| {
         for actor in actors {
-            let note = Order::Note(Payload::new(0));
-            actor.cast(note).map_err(BenchError::subject(NAME, "telling"))?;
+            let message = ActorMessage::OneWay(Payload::new(0));
+            actor.cast(message).map_err(BenchError::subject(NAME, "telling"))?;
         }
         Ok(())
     })

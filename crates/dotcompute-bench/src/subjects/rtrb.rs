@@ -67,33 +67,33 @@ pub fn tell(config: &BenchConfig) -> Result<Sample, BenchError> {
             consume(consumer, config.tells, &mut tally).map(|()| tally)
         });
         config.cores.pin_driver();
-        let begun = config.clock.ticks();
+        let started = config.clock.ticks();
         produce(producer, config.tells)?;
         let tally = handler.join().unwrap_or(Err(BenchError::Panicked { subject: NAME }))?;
-        tells::sample(NAME, config, begun, tally)
+        tells::sample(NAME, config, started, tally)
     })
 }
 
 /// The floor: two rings, two spinning threads, nothing else.
 pub fn ping_pong(config: &BenchConfig) -> Result<Sample, BenchError> {
-    let (mut sampler, mut asked) = RingBuffer::<Payload>::new(CAPACITY);
-    let (mut answers, mut answered) = RingBuffer::<Payload>::new(CAPACITY);
+    let (mut request_sender, mut request_receiver) = RingBuffer::<Payload>::new(CAPACITY);
+    let (mut reply_sender, mut reply_receiver) = RingBuffer::<Payload>::new(CAPACITY);
     thread::scope(|scope| {
         scope.spawn(move || {
             config.cores.pin_peer();
             // The asker's end is dropped when it has what it wanted, or has failed.
-            while let Ok(Some(question)) = spin_until(|| match asked.pop() {
-                Ok(question) => Some(Some(question)),
-                Err(_) if asked.is_abandoned() => Some(None),
+            while let Ok(Some(request)) = spin_until(|| match request_receiver.pop() {
+                Ok(request) => Some(Some(request)),
+                Err(_) if request_receiver.is_abandoned() => Some(None),
                 Err(_) => None,
             }) {
-                let _ = answers.push(question.answer());
+                let _ = reply_sender.push(request.reply());
             }
         });
-        ask::drive("floor", config, move |question| {
+        ask::drive("floor", config, move |request| {
             // One question is under way at a time: the ring is never full.
-            let _ = sampler.push(question);
-            spin_until(|| answered.pop().ok())
+            let _ = request_sender.push(request);
+            spin_until(|| reply_receiver.pop().ok())
         })
     })
 }

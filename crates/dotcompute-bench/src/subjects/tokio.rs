@@ -58,7 +58,7 @@ pub fn idle_workers() -> Result<Runtime, BenchError> {
 /// # Errors
 ///
 /// [`BenchError::Panicked`] naming the subject.
-pub fn joined<T>(
+pub fn flatten_join<T>(
     subject: &'static str,
     outcome: Result<Result<T, BenchError>, tokio::task::JoinError>,
 ) -> Result<T, BenchError> {
@@ -124,12 +124,12 @@ where
     let runtime = two_workers(config)?;
     let (sender, receiver) = mpsc::channel(CAPACITY);
     let count = config.stream;
-    let begun = config.clock.ticks();
+    let started = config.clock.ticks();
     let consumer = runtime.spawn(receive(receiver));
     let producer = runtime.spawn(send(sender, count));
     let (sent, tally) = runtime.block_on(async { (producer.await, consumer.await) });
-    let seconds = config.clock.seconds_since(begun);
-    joined(NAME, sent)?;
+    let seconds = config.clock.seconds_since(started);
+    flatten_join(NAME, sent)?;
     tally.map_err(|_| BenchError::Panicked { subject: NAME })?.check(NAME, count)?;
     Ok(Sample::plain(count as f64 / seconds / 1e6))
 }
@@ -140,20 +140,20 @@ pub fn ask(config: &BenchConfig) -> Result<Sample, BenchError> {
     current_thread()?.block_on(async {
         let (sender, mut receiver) = mpsc::channel::<(Payload, oneshot::Sender<Payload>)>(CAPACITY);
         let actor = tokio::spawn(async move {
-            while let Some((question, reply)) = receiver.recv().await {
+            while let Some((request, reply)) = receiver.recv().await {
                 // An asker that is gone has failed and says so itself.
-                let _ = reply.send(question.answer());
+                let _ = reply.send(request.reply());
             }
         });
-        let asker = &sender;
-        let sample = asks::drive_async(NAME, config, |question| async move {
-            let (reply, answer) = oneshot::channel();
-            asker.send((question, reply)).await.map_err(BenchError::subject(NAME, "asking"))?;
-            answer.await.map_err(BenchError::subject(NAME, "awaiting an answer"))
+        let caller = &sender;
+        let sample = asks::drive_async(NAME, config, |request| async move {
+            let (reply_sender, reply) = oneshot::channel();
+            caller.send((request, reply_sender)).await.map_err(BenchError::subject(NAME, "asking"))?;
+            reply.await.map_err(BenchError::subject(NAME, "awaiting an answer"))
         })
         .await;
         drop(sender);
-        joined(NAME, actor.await.map(Ok))?;
+        flatten_join(NAME, actor.await.map(Ok))?;
         sample
     })
 }
@@ -162,7 +162,7 @@ pub fn ask(config: &BenchConfig) -> Result<Sample, BenchError> {
 pub fn tell(config: &BenchConfig) -> Result<Sample, BenchError> {
     let runtime = two_workers(config)?;
     let (sender, mut receiver) = mpsc::channel(CAPACITY);
-    let begun = config.clock.ticks();
+    let started = config.clock.ticks();
     let handler = runtime.spawn(async move {
         let mut tally = Tally::default();
         while let Some(payload) = receiver.recv().await {
@@ -172,8 +172,8 @@ pub fn tell(config: &BenchConfig) -> Result<Sample, BenchError> {
     });
     let producer = runtime.spawn(send_all(sender, config.tells));
     let (sent, tally) = runtime.block_on(async { (producer.await, handler.await) });
-    joined(NAME, sent)?;
-    tells::sample(NAME, config, begun, joined(NAME, tally)?)
+    flatten_join(NAME, sent)?;
+    tells::sample(NAME, config, started, flatten_join(NAME, tally)?)
 }
 
 /// Bare tasks, each waiting on its own channel.

@@ -89,7 +89,7 @@ impl<I: Message, O: Message> TypedCell<I, O> {
         let band = mailbox::Band::of(envelope.header.priority.get());
         let pushed = if sender.drops_oldest() {
             sender.push_drop_oldest(band, envelope, |oldest| {
-                self.untyped.dead_letter_envelope(oldest, Reason::Evicted, "")
+                self.untyped.dead_letter_envelope(oldest, Reason::Evicted, "");
             })
         } else {
             sender.try_push(band, envelope)

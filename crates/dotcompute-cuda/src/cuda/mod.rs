@@ -22,11 +22,11 @@
 mod accelerators;
 #[doc(hidden)]
 pub mod baseline;
-mod buffers;
 mod deferred_free;
 mod device_allocation;
 mod error;
 mod function;
+mod memory_pool;
 mod one_shot;
 mod pinned_memory;
 mod process_device;
@@ -58,7 +58,7 @@ use process_device::ProcessDevice;
 use resident_grid::{CudaGrid, CudaResidency, GridParams};
 
 pub use accelerators::{accelerators, memory_info};
-pub use buffers::CudaMemory;
+pub use memory_pool::CudaMemory;
 pub use one_shot::{CudaKernel, CudaLauncher, LoadedKernel};
 
 /// Options of the CUDA backend.

@@ -20,7 +20,7 @@ pub const ARCHITECTURES: [Architecture; 3] = [
 /// Where to search for the compiler: if `cargo xtask test --only cubins` runs the test, only in the wheels that it installs.
 pub fn search() -> Search {
     match env::var_os("DOTCOMPUTE_TEST_WHEELS") {
-        Some(site_packages) => Search::nowhere().site_packages(PathBuf::from(site_packages)),
+        Some(site_packages) => Search::empty().site_packages(PathBuf::from(site_packages)),
         None => Search::from_environment(),
     }
 }

@@ -1,23 +1,23 @@
-//! Whether the host can be given the device's own memory: then messages could lie there, and the device would poll them without crossing
+//! Probes whether the host can map device memory. If it can, messages could lie there, and the device could poll them without crossing
 //! PCIe.
 //!
-//! Two ways are known: a dma-buf that the driver makes and the host maps, and the device file of gdrcopy's kernel module.
+//! Two methods are probed: a dma-buf that the driver exports and the host maps, and the device file of gdrcopy's kernel module.
 
 use std::fs::OpenOptions;
 
 use crate::driver::{Device, Driver, DriverError};
 
-/// Where gdrcopy's kernel module is reached.
+/// The device file of gdrcopy's kernel module.
 const GDRDRV: &str = "/dev/gdrdrv";
 
-/// One question and what came of it.
+/// The result of one probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeResult {
-    /// What was tried.
+    /// The name of the probe.
     pub what: &'static str,
-    /// Whether it works.
+    /// Whether the method works.
     pub works: bool,
-    /// What was seen.
+    /// What was observed.
     pub outcome: String,
 }
 
@@ -28,7 +28,7 @@ impl ProbeResult {
     }
 }
 
-/// Tries both ways on a device. Maps memory that the driver may have given by mistake: do it in a process of its own.
+/// Runs every probe on a device. A faulty driver may export the wrong memory, so run this in a separate process.
 ///
 /// # Errors
 ///
@@ -36,11 +36,11 @@ impl ProbeResult {
 pub fn probe(device: u32) -> Result<Vec<ProbeResult>, DriverError> {
     let driver = Driver::open()?;
     let device = driver.device(device)?;
-    let said = |works: bool, name: &str| {
-        let outcome = format!("the driver (CUDA {}) says so of {}: {works}", driver.version(), name);
+    let reported = |works: bool, name: &str| {
+        let outcome = format!("the driver (CUDA {}) reports {works} for {}", driver.version(), name);
         if works { Ok(outcome) } else { Err(outcome) }
     };
-    let mut results = vec![ProbeResult::of("dma_buf_attribute", said(device.dma_buf, &device.name))];
+    let mut results = vec![ProbeResult::of("dma_buf_attribute", reported(device.dma_buf, &device.name))];
     results.extend(dma_bufs(&device)?);
     let opened = OpenOptions::new().read(true).write(true).open(GDRDRV);
     let opened =
@@ -51,7 +51,7 @@ pub fn probe(device: u32) -> Result<Vec<ProbeResult>, DriverError> {
 
 #[cfg(not(target_os = "linux"))]
 fn dma_bufs(_: &Device) -> Result<Vec<ProbeResult>, DriverError> {
-    Ok(vec![ProbeResult::of("dma_buf", Err(String::from("dma-bufs are of Linux")))])
+    Ok(vec![ProbeResult::of("dma_buf", Err(String::from("dma-bufs exist on Linux only")))])
 }
 
 #[cfg(target_os = "linux")]
@@ -71,21 +71,21 @@ mod linux {
 
     use crate::driver::DriverError;
 
-    /// What is tried: by default, and with the flag for a mapping that goes over PCIe also where there is a faster way.
+    /// The export flags to probe: the default, and the flag that maps over PCIe even if a faster path exists.
     pub(super) const EXPORT_METHODS: [(&str, u64); 2] = [("dma_buf_mmap", 0), ("dma_buf_mmap_pcie", 1)];
 
-    /// A large page of the device.
+    /// The size of a large device page.
     const BYTES: usize = 2 << 20;
-    /// What the host writes, and the device's copy engine must read.
+    /// The pattern that the host writes and the device's copy engine must read back.
     const TEST_PATTERN: u64 = 0x0d07_c0de_5eed_cafe;
 
-    /// Maps memory of the device, writes a word there, and reads it back by a copy from the device.
+    /// Maps device memory, writes a word through the mapping, and reads it back with a copy from the device.
     pub(super) fn map(flags: u64) -> Result<String, String> {
-        // SAFETY: a context is current.
+        // SAFETY: the caller holds the context, which is current for this thread.
         let memory = unsafe { result::malloc_sync(BYTES) };
-        let memory = memory.map_err(|error| said("allocating device memory", error))?;
+        let memory = memory.map_err(|error| describe_error("allocating device memory", error))?;
         let outcome = map_memory(memory, flags);
-        // SAFETY: allocated above, and no mapping of it is left.
+        // SAFETY: the memory was allocated above; `map_memory` has removed its mapping.
         let _ = unsafe { result::free_sync(memory) };
         outcome
     }
@@ -93,38 +93,38 @@ mod linux {
     fn map_memory(memory: sys::CUdeviceptr, flags: u64) -> Result<String, String> {
         let mut descriptor: i32 = -1;
         let kind = sys::CUmemRangeHandleType::CU_MEM_RANGE_HANDLE_TYPE_DMA_BUF_FD;
-        let place = (&raw mut descriptor).cast();
-        // SAFETY: the range is that of an allocation, and a file descriptor is written to the place.
-        unsafe { sys::cuMemGetHandleForAddressRange(place, memory, BYTES, kind, flags) }
+        let handle = (&raw mut descriptor).cast();
+        // SAFETY: the range is one allocation, and the driver writes a file descriptor to `descriptor`.
+        unsafe { sys::cuMemGetHandleForAddressRange(handle, memory, BYTES, kind, flags) }
             .result()
-            .map_err(|error| said("asking for a dma-buf", error))?;
-        // SAFETY: the driver has just opened it, for us.
+            .map_err(|error| describe_error("asking for a dma-buf", error))?;
+        // SAFETY: the driver has just opened the descriptor, and no other owner exists.
         let file = unsafe { File::from_raw_fd(descriptor) };
         let (readable, shared) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
-        // SAFETY: a new mapping, at an address of the system's choice.
+        // SAFETY: this creates a new mapping at an address that the system selects.
         let mapped =
             unsafe { libc::mmap(std::ptr::null_mut(), BYTES, readable, shared, file.as_raw_fd(), 0) };
         if mapped == libc::MAP_FAILED {
-            return Err(format!("there is a dma-buf, and mmap of it says: {}", io::Error::last_os_error()));
+            return Err(format!("mapping the dma-buf: {}", io::Error::last_os_error()));
         }
         let word = mapped.cast::<u64>();
-        // SAFETY: the mapping has that many bytes, and nobody else uses the memory behind it.
+        // SAFETY: the mapping is larger than a word, and the memory behind it has no other user.
         unsafe { word.write_volatile(TEST_PATTERN) };
         fence(Ordering::SeqCst);
         let mut read = [0_u64];
         // SAFETY: the allocation is larger than a word.
         let copied = unsafe { result::memcpy_dtoh_sync(&mut read, memory) };
-        // SAFETY: mapped above, and not used after this.
+        // SAFETY: the range was mapped above and is not used after this call.
         unsafe { libc::munmap(mapped, BYTES) };
-        copied.map_err(|error| said("reading device memory back", error))?;
+        copied.map_err(|error| describe_error("reading device memory back", error))?;
         if read[0] == TEST_PATTERN {
-            Ok(String::from("mapped; what the host wrote there is what the device has"))
+            Ok(String::from("mapped; the device reads what the host wrote"))
         } else {
-            Err(format!("mapped, but the device has {:#x} where the host wrote {TEST_PATTERN:#x}", read[0]))
+            Err(format!("mapped, but the device reads {:#x} where the host wrote {TEST_PATTERN:#x}", read[0]))
         }
     }
 
-    fn said(doing: &str, error: cudarc::driver::DriverError) -> String {
+    fn describe_error(doing: &str, error: cudarc::driver::DriverError) -> String {
         DriverError::while_doing(doing)(error).to_string()
     }
 }

@@ -1,4 +1,4 @@
-//! A bare flag that goes to the device and comes back: the least that a resident kernel can do, and the floor under every ask.
+//! Flag ping-pong between host and device: the minimum work of a resident kernel, and the lower bound of every ask.
 
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,22 +14,22 @@ use super::{KernelSource, LoadedBaseline, bind_context, with_kernel};
 use crate::driver::DriverError;
 use crate::host_device_channel::SharedMemory;
 
-/// The number that ends it.
+/// The number that ends the kernel.
 pub const STOP: u32 = u32::MAX;
 
-/// How long its kernel has to end.
+/// Time allowed for the kernel to end.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A resident kernel of one thread that answers each number that it sees with the same number. Its flags are two 32-bit words in
-/// page-locked memory of the host, each on a line of its own.
+/// A resident kernel of one thread that sends every number back. Its flags are two 32-bit words in page-locked host memory, each on its own
+/// cache line.
 pub struct FlagPingPong {
     words: PinnedMemory,
     loaded: LoadedBaseline,
 }
 
 impl FlagPingPong {
-    /// Makes it resident: a kernel that takes the addresses of the two words, ends at [`STOP`], and also ends by itself if nothing
-    /// comes for long.
+    /// Launches the kernel, which takes the addresses of the two words. It ends at [`STOP`], and also after a long time without a new
+    /// number.
     ///
     /// # Errors
     ///
@@ -48,30 +48,30 @@ impl FlagPingPong {
     }
 
     fn launch(&self) -> Result<(), DriverError> {
-        let mut there = self.words.device_base();
-        let mut back = there + CACHE_LINE as u64;
-        let mut arguments: [*mut c_void; 2] = [(&raw mut there).cast(), (&raw mut back).cast()];
+        let mut request_flag = self.words.device_base();
+        let mut reply_flag = request_flag + CACHE_LINE as u64;
+        let mut arguments: [*mut c_void; 2] = [(&raw mut request_flag).cast(), (&raw mut reply_flag).cast()];
         let (function, stream) = (self.loaded.function.0, self.loaded.stream.handle());
-        // SAFETY: the kernel takes two addresses, which the driver copies before it returns. They are of memory that `self` keeps; it
-        // is given back only when the device is quiet.
+        // SAFETY: the kernel takes two addresses, which the driver copies before it returns. They point into `self.words`, which is freed
+        // only after the kernel has left the device.
         let launched =
             unsafe { result::launch_kernel(function, (1, 1, 1), (1, 1, 1), 0, stream, &mut arguments) };
-        launched.map_err(DriverError::while_doing("launching a flag's kernel"))
+        launched.map_err(DriverError::while_doing("launching the flag kernel"))
     }
 
     fn word(&self, line: usize) -> &AtomicU32 {
-        // SAFETY: there are two lines, and `line` is 0 or 1; a word is aligned as its line is, and lives as long as `self`. Both sides
-        // read and write it as one atomic word.
+        // SAFETY: `words` has two lines and `line` is 0 or 1. Each word is aligned to its line and lives as long as `self`. Host and device
+        // access it only as one atomic word.
         unsafe { &*self.words.base().as_ptr().add(line * CACHE_LINE).cast::<AtomicU32>() }
     }
 
-    /// Sends a number, which is another than the last.
+    /// Sends a number, which must differ from the previous one.
     #[inline]
     pub fn send(&self, number: u32) {
         self.word(0).store(number, Ordering::Release);
     }
 
-    /// The number that came back last; 0 at first.
+    /// Returns the last number that came back; initially 0.
     #[inline]
     pub fn seen(&self) -> u32 {
         self.word(1).load(Ordering::Acquire)
@@ -81,7 +81,7 @@ impl FlagPingPong {
 impl Drop for FlagPingPong {
     fn drop(&mut self) {
         self.send(STOP);
-        // One that does not end in time does so by itself, later: what gives its memory back waits for that.
+        // A kernel that misses the timeout ends later by itself; the deferred free of its memory waits for that.
         let _ = self.loaded.stream.wait(Instant::now() + EXIT_TIMEOUT);
     }
 }

@@ -1,8 +1,8 @@
-//! Memory of a GPU for buffers: a pool in the order of a stream of our own, and page-locked memory of the host.
+//! GPU memory for buffers: a stream-ordered pool, and page-locked host memory.
 //!
-//! To take memory from the pool, to copy, and to give memory back are put into a stream that waits for no other, so that none of
-//! them waits for a ring kernel. What does wait for the device, and so has ring kernels make way for a moment, is to open the memory, to
-//! page-lock and to trim. A [`MemoryPool`](dotcompute_core::memory::MemoryPool) keeps page-locked blocks, so that it is rare.
+//! Allocations, copies and frees are enqueued into a stream that waits for no other stream, so none of them waits for a ring kernel.
+//! Opening the memory, page-locking and trimming do wait for the device, so ring kernels leave it during these calls. A
+//! [`MemoryPool`](dotcompute_core::memory::MemoryPool) caches page-locked blocks, which makes such calls rare.
 
 use std::fmt;
 use std::ops::Range;
@@ -21,12 +21,12 @@ use super::stream::Stream;
 use super::{live_context, unavailable};
 use crate::driver::{Device, Driver, DriverError};
 
-/// How long ring kernels may take to make way.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// The driver's number for want of memory.
+/// Time allowed for ring kernels to leave the device.
+const QUIESCE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The driver's error code for out of memory.
 const OUT_OF_MEMORY: u32 = 2;
 
-/// The memory of a GPU.
+/// Memory of a GPU.
 ///
 /// ```no_run
 /// use dotcompute_core::memory::UnifiedBuffer;
@@ -47,18 +47,19 @@ struct Inner {
 }
 
 impl CudaMemory {
-    /// That of the device of this number.
+    /// Opens the memory of the device with this index.
     ///
     /// # Errors
     ///
-    /// [`BackendError::Unavailable`] without a driver, without such a device, or if it has no memory pools; [`BackendError::QuiesceTimeout`] if
-    /// ring kernels did not make way; [`BackendError::Device`] with the driver's own word.
+    /// [`BackendError::Unavailable`] without a driver or such a device, or if the device has no memory pools;
+    /// [`BackendError::QuiesceTimeout`] if ring kernels did not leave the device in time; [`BackendError::Device`] with the error of the
+    /// driver.
     pub fn open(index: u32) -> Result<Arc<Self>, BackendError> {
         let driver = Driver::open().map_err(|error| unavailable(&error))?;
         Self::of(&driver.device(index).map_err(|error| unavailable(&error))?)
     }
 
-    /// That of this device.
+    /// Opens the memory of this device.
     pub(super) fn of(device: &Device) -> Result<Arc<Self>, BackendError> {
         if !device.memory_pools {
             return Err(BackendError::Unavailable {
@@ -69,12 +70,12 @@ impl CudaMemory {
         }
         let context = live_context(device).map_err(|error| unavailable(&error))?;
         let process_device = ProcessDevice::of(device);
-        let made = process_device.quiesced(PATIENCE, || {
+        let created = process_device.quiesced(QUIESCE_TIMEOUT, || {
             let pool = Pool::new(device.index, &context, &process_device.deferred_free)?;
             Ok((pool, Stream::new(&context, &process_device.deferred_free)?))
         })?;
         let (pool, stream) =
-            made.map_err(|error: DriverError| device_error("opening the memory of the device", &error))?;
+            created.map_err(|error: DriverError| device_error("opening the memory of the device", &error))?;
         let device = DeviceId { backend: BackendKind::Cuda, index: device.index };
         Ok(Arc::new(Self(Arc::new(Inner { device, pool, stream, context, process_device }))))
     }
@@ -91,11 +92,11 @@ impl Inner {
         MemoryError::Device { device: self.device, doing: doing.into(), problem: problem.to_string() }
     }
 
-    /// Puts work into the stream, and waits for all that is in it.
+    /// Enqueues work into the stream and waits for the stream.
     ///
     /// # Safety
     ///
-    /// As for the calls that `enqueue` makes; what they work on need not live longer than this call.
+    /// The requirements of the calls that `enqueue` makes must hold until this method returns.
     unsafe fn complete(
         &self,
         doing: impl Fn() -> String,
@@ -103,7 +104,7 @@ impl Inner {
     ) -> Result<(), DriverError> {
         self.context.bind_to_thread().map_err(DriverError::while_doing(doing()))?;
         enqueue(self.stream.handle()).result().map_err(DriverError::while_doing(doing()))?;
-        // SAFETY: the stream is that of `self`. It waits for no other, so that this does not either.
+        // SAFETY: `self` owns the stream. The stream waits for no other stream, so a ring kernel does not block this call.
         unsafe { result::stream::synchronize(self.stream.handle()) }
             .map_err(DriverError::while_doing(doing()))
     }
@@ -111,11 +112,13 @@ impl Inner {
     fn quiesced<T>(
         &self,
         doing: &str,
-        act: impl FnOnce() -> Result<T, DriverError>,
+        operation: impl FnOnce() -> Result<T, DriverError>,
     ) -> Result<T, MemoryError> {
-        let acted =
-            self.process_device.quiesced(PATIENCE, act).map_err(|error| self.failed(doing, &error))?;
-        acted.map_err(|error| self.failed(doing, &error))
+        let outcome = self
+            .process_device
+            .quiesced(QUIESCE_TIMEOUT, operation)
+            .map_err(|error| self.failed(doing, &error))?;
+        outcome.map_err(|error| self.failed(doing, &error))
     }
 }
 
@@ -132,7 +135,8 @@ impl DeviceMemory for CudaMemory {
         let inner = &self.0;
         let doing = || format!("allocating {bytes} bytes");
         let (mut address, pool) = (0, inner.pool.handle);
-        // SAFETY: pool and stream are those of `self`; `address` may be written to. The block is whoever's has its address.
+        // SAFETY: `self` owns pool and stream, and `address` is writable. On success the `Block` below becomes the only owner of the
+        // allocation.
         let allocated = unsafe {
             inner.complete(doing, |stream| {
                 sys::cuMemAllocFromPoolAsync(&raw mut address, bytes.max(1), pool, stream)
@@ -154,12 +158,12 @@ impl DeviceMemory for CudaMemory {
 
     fn page_locked(&self, bytes: usize) -> Result<Box<dyn HostBlock>, MemoryError> {
         let inner = &self.0;
-        let made = inner.process_device.quiesced(PATIENCE, || {
+        let created = inner.process_device.quiesced(QUIESCE_TIMEOUT, || {
             PinnedMemory::zeroed(&inner.context, &inner.process_device.deferred_free, bytes)
         });
         let doing = || format!("page-locking {bytes} bytes of the host");
-        match made.map_err(|error| inner.failed(doing(), &error))? {
-            Ok(pinned) => Ok(Box::new(Locked { pinned, len: bytes })),
+        match created.map_err(|error| inner.failed(doing(), &error))? {
+            Ok(pinned) => Ok(Box::new(PinnedBlock { pinned, len: bytes })),
             Err(error) if is_out_of_memory(&error) => Err(MemoryError::NoHostMemory { requested: bytes }),
             Err(error) => Err(inner.failed(doing(), &error)),
         }
@@ -167,24 +171,24 @@ impl DeviceMemory for CudaMemory {
 
     fn trim(&self) -> Result<(), MemoryError> {
         let inner = &self.0;
-        inner.quiesced("giving back what is not used", || {
+        inner.quiesced("trimming unused memory", || {
             let doing = || String::from("trimming a memory pool");
-            // SAFETY: nothing is put into the stream; the pool is that of `self`.
+            // SAFETY: nothing is enqueued into the stream; `self` owns the pool.
             unsafe { inner.complete(doing, |_| sys::cuMemPoolTrimTo(inner.pool.handle, 0)) }
         })
     }
 }
 
-/// A pool of the driver's, which keeps what is given back until it is trimmed.
+/// A driver memory pool that caches freed memory until it is trimmed.
 struct Pool {
     handle: sys::CUmemoryPool,
     context: Arc<CudaContext>,
     deferred_free: Arc<DeferredFreeList>,
 }
 
-// SAFETY: a pool is the context's, not a thread's, and the driver takes its own locks.
+// SAFETY: a pool belongs to a context, not to a thread, and the driver locks internally.
 unsafe impl Send for Pool {}
-// SAFETY: as above.
+// SAFETY: as for `Send`.
 unsafe impl Sync for Pool {}
 
 impl Pool {
@@ -193,22 +197,22 @@ impl Pool {
         context: &Arc<CudaContext>,
         deferred_free: &Arc<DeferredFreeList>,
     ) -> Result<Self, DriverError> {
-        let doing = || DriverError::while_doing("making a memory pool");
+        let doing = || DriverError::while_doing("creating a memory pool");
         context.bind_to_thread().map_err(doing())?;
-        // SAFETY: a plain struct, of which the driver says that what is not used is to be zero.
+        // SAFETY: `CUmemPoolProps` is a plain C struct; the driver requires unused fields to be zero.
         let mut properties: sys::CUmemPoolProps = unsafe { std::mem::zeroed() };
         properties.allocType = sys::CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED;
         properties.location.type_ = sys::CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE;
         properties.location.id = index.cast_signed();
         let mut handle = std::ptr::null_mut();
-        // SAFETY: both are good for the call.
+        // SAFETY: both pointers are to locals that outlive the call.
         unsafe { sys::cuMemPoolCreate(&raw mut handle, &raw const properties) }.result().map_err(doing())?;
         let pool = Self { handle, context: Arc::clone(context), deferred_free: Arc::clone(deferred_free) };
-        // By default it gives memory back at every synchronisation, which may wait for the device.
-        let mut keeps = u64::MAX;
+        // By default the pool releases memory at every synchronization, which may wait for the device.
+        let mut release_threshold = u64::MAX;
         let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-        // SAFETY: the attribute is a `u64`.
-        unsafe { sys::cuMemPoolSetAttribute(handle, attribute, (&raw mut keeps).cast()) }
+        // SAFETY: the value of this attribute is a `u64`.
+        unsafe { sys::cuMemPoolSetAttribute(handle, attribute, (&raw mut release_threshold).cast()) }
             .result()
             .map_err(doing())?;
         Ok(pool)
@@ -218,13 +222,14 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.deferred_free.defer_destroy(&self.context, self.handle, |handle| {
-            // SAFETY: made by `new` and destroyed once; its blocks were given back before, as each has kept it.
+            // SAFETY: the pool was created by `new` and is destroyed only here. Every `Block` holds the pool alive, so all blocks are
+            // freed.
             let _ = unsafe { sys::cuMemPoolDestroy(handle) };
         });
     }
 }
 
-/// A block of the device's memory.
+/// A block of device memory.
 struct Block {
     address: u64,
     len: usize,
@@ -237,7 +242,7 @@ impl Block {
         if range.end <= self.len { Ok(range) } else { Err(MemoryError::OutOfRange { range, len: self.len }) }
     }
 
-    fn told(&self, doing: String, done: Result<(), DriverError>) -> Result<(), MemoryError> {
+    fn map_driver_error(&self, doing: String, done: Result<(), DriverError>) -> Result<(), MemoryError> {
         done.map_err(|error| self.memory.failed(doing, &error))
     }
 }
@@ -263,14 +268,15 @@ impl DeviceBlock for Block {
             return Ok(());
         }
         let to = self.address + at as u64;
-        let doing = || format!("copying {} bytes to it", from.len());
-        // SAFETY: the range is within the block, which is borrowed mutably; `from` is read until this returns.
+        let doing = || format!("copying {} bytes to the device", from.len());
+        // SAFETY: `range` has checked that the bytes lie within the block, and `&mut self` excludes other access through it. `from` is
+        // borrowed until the copy has completed.
         let done = unsafe {
             self.memory.complete(doing, |stream| {
                 sys::cuMemcpyHtoDAsync_v2(to, from.as_ptr().cast(), from.len(), stream)
             })
         };
-        self.told(doing(), done)
+        self.map_driver_error(doing(), done)
     }
 
     fn read(&self, at: usize, to: &mut [u8]) -> Result<(), MemoryError> {
@@ -280,32 +286,32 @@ impl DeviceBlock for Block {
         }
         let from = self.address + at as u64;
         let (into, count) = (to.as_mut_ptr(), to.len());
-        let doing = || format!("copying {count} bytes from it");
-        // SAFETY: the range is within the block; `to` is written until this returns, and borrowed mutably.
+        let doing = || format!("copying {count} bytes from the device");
+        // SAFETY: `range` has checked that the bytes lie within the block. `to` is borrowed mutably until the copy has completed.
         let done = unsafe {
             self.memory.complete(doing, |stream| sys::cuMemcpyDtoHAsync_v2(into.cast(), from, count, stream))
         };
-        self.told(doing(), done)
+        self.map_driver_error(doing(), done)
     }
 
     fn zero(&mut self) -> Result<(), MemoryError> {
         if self.len == 0 {
             return Ok(());
         }
-        let doing = || format!("making {} bytes of it zero", self.len);
-        // SAFETY: all of the block, which is borrowed mutably.
+        let doing = || format!("zeroing {} bytes of device memory", self.len);
+        // SAFETY: the range is the whole block, and `&mut self` excludes other access through it.
         let done = unsafe {
             self.memory.complete(doing, |stream| sys::cuMemsetD8Async(self.address, 0, self.len, stream))
         };
-        self.told(doing(), done)
+        self.map_driver_error(doing(), done)
     }
 
-    /// None: it is not the host's.
+    /// Returns `None`: the host cannot access device memory.
     fn host_view(&self) -> Option<&[u8]> {
         None
     }
 
-    /// None, as for `host_view`.
+    /// Returns `None`, as `host_view` does.
     fn host_view_mut(&mut self) -> Option<&mut [u8]> {
         None
     }
@@ -314,26 +320,27 @@ impl DeviceBlock for Block {
 impl Drop for Block {
     fn drop(&mut self) {
         if self.memory.context.bind_to_thread().is_ok() {
-            // SAFETY: allocated from the pool and given back once. Whoever worked with it has waited for that to end.
+            // SAFETY: the block was allocated from the pool and is freed only here. Every user of the block has waited for its work to
+            // complete.
             let _ = unsafe { sys::cuMemFreeAsync(self.address, self.memory.stream.handle()) };
         }
     }
 }
 
-/// Page-locked memory of the host.
-struct Locked {
+/// A block of page-locked host memory.
+struct PinnedBlock {
     pinned: PinnedMemory,
     len: usize,
 }
 
-impl fmt::Debug for Locked {
+impl fmt::Debug for PinnedBlock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} page-locked bytes at {:p}", self.len, self.pinned.bytes())
     }
 }
 
-impl HostBlock for Locked {
-    // No kernel is given its address, and each copy is waited for while the block is borrowed.
+impl HostBlock for PinnedBlock {
+    // Kernels do not get the address of the block, and each copy completes while the block is borrowed.
     fn bytes(&self) -> &[u8] {
         &self.pinned.bytes()[..self.len]
     }
