@@ -14,30 +14,30 @@ if TYPE_CHECKING:
 
 
 @message
-class Question(RingKernelMessage):
+class Request(RingKernelMessage):
     value: int
 
 
 @message
-class Answer(RingKernelMessage):
+class Reply(RingKernelMessage):
     value: int
 
 
-async def double(ctx: KernelContext[Question, Answer]) -> None:
+async def double(ctx: KernelContext[Request, Reply]) -> None:
     while not ctx.should_terminate:
-        question = await ctx.receive()
-        if question.value < 0:
-            raise ValueError(f"negative: {question.value}")
-        await ctx.send(Answer(2 * question.value))
+        request = await ctx.receive()
+        if request.value < 0:
+            raise ValueError(f"negative: {request.value}")
+        await ctx.send(Reply(2 * request.value))
 
 
-async def double_with_timeout(ctx: KernelContext[Question, Answer]) -> None:
+async def double_with_timeout(ctx: KernelContext[Request, Reply]) -> None:
     while not ctx.should_terminate:
         try:
-            question = await ctx.receive(timeout=0.05)
+            request = await ctx.receive(timeout=0.05)
         except QueueTimeoutError:
             continue
-        await ctx.send(Answer(2 * question.value))
+        await ctx.send(Reply(2 * request.value))
 
 
 @message
@@ -50,7 +50,7 @@ async def never(ctx: KernelContext[Any, Any]) -> None:
     await asyncio.Event().wait()
 
 
-async def turns(count: int = 5) -> None:
+async def yield_to_loop(count: int = 5) -> None:
     """Lets everybody who can go on do so."""
     for _ in range(count):
         await asyncio.sleep(0)

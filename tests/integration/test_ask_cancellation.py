@@ -14,16 +14,16 @@ from pydotcompute.ring_kernels.lifecycle import KernelContext, Supervision, mana
 
 if TYPE_CHECKING:
     pass
-from async_handlers import Number, active, never, outcomes, turns
+from async_handlers import Number, active, never, outcomes, yield_to_loop
 
 
-class TestAsks:
-    async def test_those_that_still_queue_are_told_the_cause(self) -> None:
+class TestAbandonedAsks:
+    async def test_queued_requests_get_the_cause_of_a_failure(self) -> None:
         wrong = ValueError("wrong")
 
         async def fail(ctx: KernelContext[Any, Any]) -> None:
             await ctx.receive()
-            await turns()
+            await yield_to_loop()
             raise wrong
 
         kernel = await active(fail)
@@ -32,7 +32,7 @@ class TestAsks:
         await kernel.terminate()
 
     @pytest.mark.parametrize("settings", [{"backpressure_strategy": "reject"}, {}])
-    async def test_those_without_room_are_forgotten(self, settings: dict[str, Any]) -> None:
+    async def test_requests_rejected_by_a_full_mailbox_are_not_retained(self, settings: dict[str, Any]) -> None:
         kernel = await active(never, input_queue_size=1, **settings)
         await kernel.send(0)
         for number in range(5):
@@ -43,37 +43,37 @@ class TestAsks:
         assert not [held for held in gc.get_referents(context.output_queue) if type(held).__name__ == "Waiter"]
         await kernel.terminate(0.0)
 
-    async def test_those_cancelled_while_they_wait_for_room_are_forgotten(self) -> None:
+    async def test_requests_cancelled_while_waiting_for_a_free_slot_are_not_retained(self) -> None:
         kernel = await active(never, input_queue_size=1)
         await kernel.send(0)
-        asker = asyncio.ensure_future(kernel.ask(1))
-        await turns()
-        asker.cancel()
+        caller = asyncio.ensure_future(kernel.ask(1))
+        await yield_to_loop()
+        caller.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asker
+            await caller
         context = kernel._context
         assert context is not None
         assert not [held for held in gc.get_referents(context.output_queue) if type(held).__name__ == "Waiter"]
         await kernel.terminate(0.0)
 
-    async def test_a_kernel_that_never_answers_does_not_remember_all_that_gave_up(self) -> None:
+    async def test_a_kernel_that_never_replies_retains_a_bounded_number_of_abandoned_asks(self) -> None:
         async def swallow(ctx: KernelContext[Any, Any]) -> None:
             while True:
                 await ctx.receive()
 
         kernel = await active(swallow)
         for number in range(5000):
-            asker = asyncio.ensure_future(kernel.ask(number))
+            caller = asyncio.ensure_future(kernel.ask(number))
             await asyncio.sleep(0)
-            asker.cancel()
-            await asyncio.wait([asker])
+            caller.cancel()
+            await asyncio.wait([caller])
         context = kernel._context
         assert context is not None
         held = sum(type(held).__name__ == "Waiter" for held in gc.get_referents(context.output_queue))
         assert held <= 4096
         await kernel.terminate()
 
-    async def test_one_that_was_put_back_is_not_answered_by_what_comes_before_it_is_taken(self) -> None:
+    async def test_outputs_before_a_requeued_request_is_received_do_not_complete_it(self) -> None:
         """Delivered through the loop, and given up before the kernel had its turn."""
         go = asyncio.Event()
 
@@ -84,36 +84,36 @@ class TestAsks:
             with pytest.raises(asyncio.CancelledError):
                 await first
             await ctx.send("for nobody in particular")
-            await ctx.send(("answer", await ctx.receive()))
+            await ctx.send(("reply", await ctx.receive()))
             await asyncio.Event().wait()
 
         kernel = await active(slow)
-        await turns()
+        await yield_to_loop()
         await kernel.deactivate()
-        asker = asyncio.ensure_future(kernel.ask(7))
-        await turns()
+        caller = asyncio.ensure_future(kernel.ask(7))
+        await yield_to_loop()
         # Its message goes to the first receive through the loop; that is cancelled in the same turn.
         go.set()
         await kernel.reactivate()
-        assert await asyncio.wait_for(asker, 10) == ("answer", 7)
+        assert await asyncio.wait_for(caller, 10) == ("reply", 7)
         assert await kernel.receive(timeout=10) == "for nobody in particular"
         await kernel.terminate(0.0)
 
-    async def test_the_comparison_of_ids_may_fail(self) -> None:
+    async def test_a_failing_comparison_of_ids_is_the_cause(self) -> None:
         class Odd:
             def __eq__(self, other: object) -> bool:
                 raise LookupError("not comparable")
 
             __hash__ = None  # type: ignore[assignment]
 
-        class Answer:
+        class Reply:
             correlation_id = Odd()
 
-        async def answer(ctx: KernelContext[Any, Any]) -> None:
+        async def reply(ctx: KernelContext[Any, Any]) -> None:
             await ctx.receive()
-            await ctx.send(Answer())
+            await ctx.send(Reply())
 
-        kernel = await active(answer)
+        kernel = await active(reply)
         with pytest.raises(KernelError) as caught:
             await asyncio.wait_for(kernel.ask(Number(1)), 10)
         assert isinstance(caught.value.__cause__, LookupError)
@@ -121,9 +121,7 @@ class TestAsks:
 
 
 @pytest.mark.parametrize("correlated", [False, True])
-async def test_no_asker_gets_anothers_answer_whatever_is_cancelled_late_or_wrong(
-    correlated: bool, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_no_caller_gets_the_reply_of_another(correlated: bool, caplog: pytest.LogCaptureFixture) -> None:
     """Askers give up in every way there is, while the kernel gives up receiving, fails, is paused, and has no room."""
     caplog.set_level("CRITICAL", logger="pydotcompute")
     chance = random.Random(int(correlated))
@@ -134,7 +132,7 @@ async def test_no_asker_gets_anothers_answer_whatever_is_cancelled_late_or_wrong
                 got = await (ctx.receive() if chance.random() < 0.5 else asyncio.wait_for(ctx.receive(), chance.random() / 1000))
             except TimeoutError:
                 continue
-            await turns(chance.choice([0, 0, 2]))
+            await yield_to_loop(chance.choice([0, 0, 2]))
             if chance.random() < 0.02:
                 raise ValueError(got)
             await ctx.send(Number(got.value, correlation_id=got.message_id if correlated else None))
@@ -146,32 +144,32 @@ async def test_no_asker_gets_anothers_answer_whatever_is_cancelled_late_or_wrong
         patience, how = chance.random() / 500, chance.randrange(4)
         try:
             if how == 0:
-                answer = await kernel.ask(asked)
+                reply = await kernel.ask(asked)
             elif how == 1:
-                answer = await kernel.ask(asked, timeout=patience)
+                reply = await kernel.ask(asked, timeout=patience)
             elif how == 2:
                 async with asyncio.timeout(patience):
-                    answer = await kernel.ask(asked)
+                    reply = await kernel.ask(asked)
             else:
-                answer = await asyncio.wait_for(kernel.ask(asked), patience)
+                reply = await asyncio.wait_for(kernel.ask(asked), patience)
         except (KernelError, QueueFullError, TimeoutError, QueueTimeoutError):
             return True
-        return bool(answer.value == value)
+        return bool(reply.value == value)
 
-    askers = []
+    callers = []
     for value in range(1500):
-        askers.append(asyncio.ensure_future(asks(value)))
+        callers.append(asyncio.ensure_future(asks(value)))
         if chance.random() < 0.3:
             await asyncio.sleep(0)
         if chance.random() < 0.05:
-            chance.choice(askers).cancel()
+            chance.choice(callers).cancel()
         if chance.random() < 0.01:
             await kernel.deactivate()
             await asyncio.sleep(0)
             await kernel.reactivate()
         if value % 20 == 0:
-            await asyncio.wait(askers)
-    results = await outcomes(askers)
+            await asyncio.wait(callers)
+    results = await outcomes(callers)
     assert all(result is True or isinstance(result, asyncio.CancelledError) for result in results)
     context = kernel._context
     assert context is not None
@@ -180,7 +178,7 @@ async def test_no_asker_gets_anothers_answer_whatever_is_cancelled_late_or_wrong
     await kernel.terminate()
 
 
-async def test_a_question_that_is_never_answered_does_not_shift_the_answers_after_it() -> None:
+async def test_a_request_without_a_reply_does_not_shift_later_replies() -> None:
     async def picky(ctx: KernelContext[Any, Any]) -> None:
         while not ctx.should_terminate:
             number = await ctx.receive()
@@ -200,7 +198,7 @@ async def test_a_question_that_is_never_answered_does_not_shift_the_answers_afte
         assert await kernel.receive(timeout=30) == 7
 
 
-async def test_a_kernel_that_answers_in_batches_keeps_its_order_when_an_asker_gives_up() -> None:
+async def test_a_kernel_that_replies_in_batches_keeps_the_order_when_a_caller_is_cancelled() -> None:
     go_on = asyncio.Event()
 
     async def in_pairs(ctx: KernelContext[Any, Any]) -> None:

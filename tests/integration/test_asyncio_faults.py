@@ -19,23 +19,23 @@ from pydotcompute.ring_kernels.telemetry import RingKernelTelemetry
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
-from async_handlers import Number, active, never, outcomes, turns
+from async_handlers import Number, active, never, outcomes, yield_to_loop
 
 
-class TestPuttingLate:
+class TestDeferredPut:
     """A put that found no room is awaited only after there was some."""
 
-    async def test_who_sleeps_for_a_message_gets_it(self) -> None:
+    async def test_a_waiting_receiver_gets_the_message(self) -> None:
         queue: FastMessageQueue[int] = FastMessageQueue(1)
         queue.put_nowait(1)
         late = queue.put(2)
         assert queue.get_nowait() == 1
-        sleeper = asyncio.ensure_future(queue.get())
-        await turns()
+        waiter = asyncio.ensure_future(queue.get())
+        await yield_to_loop()
         assert await late is True
-        assert await asyncio.wait_for(sleeper, 10) == 2
+        assert await asyncio.wait_for(waiter, 10) == 2
 
-    async def test_senders_that_are_gathered_are_all_served(self) -> None:
+    async def test_all_gathered_sends_complete(self) -> None:
         got = []
 
         async def take(ctx: KernelContext[Any, Any]) -> None:
@@ -46,13 +46,13 @@ class TestPuttingLate:
         await kernel.deactivate()
         sends = [kernel.send(number) for number in range(8)]
         await kernel.reactivate()
-        await turns()
+        await yield_to_loop()
         await asyncio.wait_for(asyncio.gather(*sends), 10)
-        await turns()
+        await yield_to_loop()
         assert got == list(range(8))
         await kernel.terminate()
 
-    async def test_to_a_kernel_that_has_ended_meanwhile_it_fails(self) -> None:
+    async def test_a_send_to_a_terminated_kernel_raises(self) -> None:
         kernel = await active(never, input_queue_size=1)
         await kernel.send(1)
         late = kernel.send(2)
@@ -61,10 +61,10 @@ class TestPuttingLate:
             await asyncio.wait_for(late, 10)
         assert [letter.message for letter in kernel.dead_letters] == [1]
 
-    async def test_senders_that_wait_at_the_end_are_told_and_keep_their_messages(self) -> None:
+    async def test_waiting_senders_get_an_error_at_termination_and_keep_their_messages(self) -> None:
         kernel = await active(never, input_queue_size=2)
         sends: list[Awaitable[Any]] = [asyncio.ensure_future(kernel.send(number)) for number in range(5)]
-        await turns()
+        await yield_to_loop()
         await kernel.terminate(0.0)
         results = await outcomes(sends)
         assert results[:2] == [True, True]
@@ -72,8 +72,8 @@ class TestPuttingLate:
         assert [letter.message for letter in kernel.dead_letters] == [0, 1]
 
 
-class TestFailing:
-    async def test_exceptions_that_are_none_of_exception_are_told_too(self) -> None:
+class TestFailures:
+    async def test_base_exceptions_reach_the_caller(self) -> None:
         class Odd(BaseException):
             pass
 
@@ -104,7 +104,7 @@ class TestFailing:
         assert caught.value.__cause__ is other
         await kernel.terminate()
 
-    async def test_a_kernel_may_be_started_again_any_number_of_times(self, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_a_kernel_may_be_restarted_any_number_of_times(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level("CRITICAL", logger="pydotcompute")
 
         async def fail_below_zero(ctx: KernelContext[Any, Any]) -> None:
@@ -122,16 +122,16 @@ class TestFailing:
         await kernel.terminate()
 
 
-class TestEnding:
+class TestTermination:
     @pytest.mark.parametrize("timeout", [None, 1000.0])
-    async def test_who_takes_what_is_left_is_sent_away_after_it(self, timeout: float | None) -> None:
+    async def test_a_kernel_drains_its_mailbox_before_it_ends(self, timeout: float | None) -> None:
         got = []
 
         async def slow(ctx: KernelContext[Any, Any]) -> None:
             try:
                 while True:
                     got.append(await ctx.receive(timeout=timeout))
-                    await turns()
+                    await yield_to_loop()
             except QueueTimeoutError:
                 pass
 
@@ -141,7 +141,7 @@ class TestEnding:
         await asyncio.wait_for(kernel.terminate(1000.0), 10)
         assert got == [0, 1, 2, 3]
 
-    async def test_who_takes_no_notice_lets_others_have_their_turns(self) -> None:
+    async def test_a_kernel_that_ignores_timeouts_does_not_block_the_event_loop(self) -> None:
         async def deaf(ctx: KernelContext[Any, Any]) -> None:
             while True:
                 try:
@@ -154,10 +154,10 @@ class TestEnding:
         assert kernel.state is KernelState.TERMINATED
 
 
-class TestTheLock:
+class TestDropUnderLock:
     """Objects that look at the queue when they are dropped never find it locked."""
 
-    async def test_messages_of_asks_that_gave_up(self) -> None:
+    async def test_messages_of_abandoned_asks(self) -> None:
         seen = []
 
         class Watching:
@@ -185,7 +185,7 @@ class TestTheLock:
         gc.collect()
         assert seen == [0]
 
-    async def test_messages_that_were_handled_when_a_pause_ends(self) -> None:
+    async def test_handled_messages_at_reactivation(self) -> None:
         seen = []
 
         class Watching:
@@ -202,25 +202,25 @@ class TestTheLock:
             await ctx.receive()
 
         kernel = await active(two)
-        await turns()
+        await yield_to_loop()
         context = kernel._context
         assert context is not None
         handled = Watching()
         handled.queue = context.input_queue
         await kernel.send(handled)
-        await turns()
+        await yield_to_loop()
         del handled
         await kernel.deactivate()
         await kernel.send("next")
         await kernel.reactivate()
-        await turns()
+        await yield_to_loop()
         gc.collect()
         assert seen == [0]
         await kernel.terminate()
 
 
-class TestWaiting:
-    async def test_put_nowait_lets_nobody_else_run_in_between(self) -> None:
+class TestWaiters:
+    async def test_put_nowait_does_not_run_the_receiver_before_it_returns(self) -> None:
         queue: FastMessageQueue[int] = FastMessageQueue()
         order = []
 
@@ -229,13 +229,13 @@ class TestWaiting:
             order.append("taken")
 
         taker = asyncio.ensure_future(take())
-        await turns()
+        await yield_to_loop()
         queue.put_nowait(1)
         order.append("put")
         await asyncio.wait_for(taker, 10)
         assert order == ["put", "taken"]
 
-    async def test_two_tasks_cannot_wait_for_one_receive(self) -> None:
+    async def test_two_tasks_cannot_await_one_receive(self) -> None:
         queue: FastMessageQueue[int] = FastMessageQueue()
         receive = queue.get()
 
@@ -243,7 +243,7 @@ class TestWaiting:
             return await receive
 
         first, second = asyncio.ensure_future(wait()), asyncio.ensure_future(wait())
-        await turns()
+        await yield_to_loop()
         queue.put_nowait(1)
         results = await outcomes([first, second])
         assert results[0] == 1
@@ -257,7 +257,7 @@ class TestWaiting:
 
         loop = asyncio.new_event_loop()
         task = loop.create_task(take())
-        loop.run_until_complete(turns())
+        loop.run_until_complete(yield_to_loop())
         loop.close()
         assert queue.put_nowait(1) is True
         assert queue.qsize == 1
@@ -265,7 +265,7 @@ class TestWaiting:
         task._log_destroy_pending = False  # type: ignore[attr-defined]
 
     @pytest.mark.parametrize("make", [FastMessageQueue, MessageQueue, lambda: RingBuffer(4096)])
-    async def test_every_message_is_taken_once_whatever_is_cancelled(self, make: Any) -> None:
+    async def test_every_message_is_received_once_despite_cancellation(self, make: Any) -> None:
         queue = make()
         taken: list[int] = []
 
@@ -290,7 +290,7 @@ class TestWaiting:
 
 
 class TestContexts:
-    async def test_a_queue_of_a_context_may_have_methods_of_its_own(self) -> None:
+    async def test_a_context_calls_overridden_queue_methods(self) -> None:
         class Loud(FastMessageQueue[Any]):
             def put(self, message: Any, *, timeout: float | None = None) -> Any:
                 return super().put(("loud", message), timeout=timeout)
@@ -304,7 +304,7 @@ class TestContexts:
         await context.send(2)
         assert context.output_queue.get_nowait() == ("loud", 2)
 
-    async def test_a_queue_of_bytes_gets_bytes(self) -> None:
+    async def test_a_serializing_queue_gets_bytes(self) -> None:
         output: FastMessageQueue[Any] = FastMessageQueue(serialize=True)
         context: KernelContext[Any, Any] = KernelContext("test", FastMessageQueue(), output)
         sent = Number(3)
@@ -312,7 +312,7 @@ class TestContexts:
         assert Number.deserialize(output.get_nowait()) == sent  # type: ignore[attr-defined]
 
 
-async def test_a_sender_may_be_cancelled_at_any_moment() -> None:
+async def test_a_cancelled_send_is_either_delivered_or_not() -> None:
     """What is sent is handled or the sender's still, never both, never neither."""
     got = []
 
@@ -330,17 +330,17 @@ async def test_a_sender_may_be_cancelled_at_any_moment() -> None:
 
         for number in range(500):
             sender = asyncio.ensure_future(send(number))
-            await turns(number % 3)
+            await yield_to_loop(number % 3)
             if number % 5 == 0:
                 sender.cancel()
-        await turns(2000)
+        await yield_to_loop(2000)
     lost = [letter.message for letter in kernel.dead_letters]
     assert len(set(got + lost)) == len(got + lost)
     assert set(accepted) <= set(got + lost)
 
 
 @pytest.mark.parametrize("through", [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it)), dataclasses.replace])
-async def test_a_copy_of_telemetry_is_a_record_of_its_moment(through: Any) -> None:
+async def test_a_copy_of_telemetry_is_a_snapshot(through: Any) -> None:
     queue: FastMessageQueue[int] = FastMessageQueue()
     telemetry = RingKernelTelemetry("kernel")
     telemetry._watch(queue)

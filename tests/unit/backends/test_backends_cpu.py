@@ -16,7 +16,7 @@ def backend() -> CPUBackend:
     return CPUBackend()
 
 
-def test_what_it_is(backend: CPUBackend) -> None:
+def test_properties_of_the_backend(backend: CPUBackend) -> None:
     assert (backend.backend_type, backend.is_available, backend.device_count) == (BackendType.CPU, True, 1)
     assert isinstance(backend, Backend) and repr(backend) == "CPUBackend(available=True)"
 
@@ -67,19 +67,19 @@ def test_compiling(backend: CPUBackend) -> None:
     assert caught.value.__cause__ is caught.value.cause
 
 
-def test_in_order(backend: CPUBackend) -> None:
+def test_work_completes_in_order(backend: CPUBackend) -> None:
     seen: list[int] = []
     backend.parallel_for(2, 6, seen.append)
     assert seen == [2, 3, 4, 5]
 
 
-def test_examples() -> None:
+def test_example_kernels() -> None:
     a, b = np.float32([[1, 2], [3, 4]]), np.float32([[5, 6], [7, 8]])
     assert vector_add_cpu(a, b).tolist() == [[6, 8], [10, 12]]
     assert matrix_multiply_cpu(a, b).tolist() == [[19, 22], [43, 50]]
 
 
-def test_an_array_with_its_backend() -> None:
+def test_a_backend_array_frees_its_memory() -> None:
     freed: list[object] = []
 
     class Counting(CPUBackend):

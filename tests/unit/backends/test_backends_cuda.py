@@ -13,7 +13,7 @@ from pydotcompute.core.unified_buffer import UnifiedBuffer
 from pydotcompute.exceptions import BackendNotAvailableError, KernelCompilationError
 
 
-def test_without_a_gpu_it_says_what_is_missing() -> None:
+def test_the_error_without_a_gpu_names_what_is_missing() -> None:
     if cuda_available():
         pytest.skip("there is a GPU on this machine")
     with pytest.raises(BackendNotAvailableError, match="install NVIDIA's driver") as caught:
@@ -22,7 +22,7 @@ def test_without_a_gpu_it_says_what_is_missing() -> None:
     assert get_vector_add_kernel() is None and get_matrix_multiply_kernel() is None
 
 
-def test_without_cupy_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_cupy_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_core, "cuda_devices", lambda: [_core.cpu_device()])
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(BackendNotAvailableError, match=r"pip install 'pydotcompute\[cuda\]'"):

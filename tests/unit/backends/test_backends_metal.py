@@ -17,7 +17,7 @@ from pydotcompute.exceptions import BackendNotAvailableError, MetalError, MSLCom
 pytestmark = pytest.mark.usefixtures("without_gpu")
 
 
-def test_without_mlx_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_mlx_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlx.core", None)
     with pytest.raises(BackendNotAvailableError, match=r"pip install 'pydotcompute\[metal\]'"):
         MetalBackend()
@@ -37,7 +37,7 @@ def backend(mx: Any) -> MetalBackend:
 
 
 @pytest.mark.metal
-def test_what_it_is(backend: MetalBackend) -> None:
+def test_properties_of_the_backend(backend: MetalBackend) -> None:
     assert (backend.backend_type, backend.is_available, backend.device_count, backend.device_id) == (BackendType.METAL, True, 1, 0)
     assert backend.uses_gpu is (sys.platform == "darwin") or sys.platform == "darwin"
     assert repr(backend).startswith("MetalBackend(device=0, available=True, gpu=")
@@ -47,7 +47,7 @@ def test_what_it_is(backend: MetalBackend) -> None:
 
 @pytest.mark.metal
 @pytest.mark.parametrize("dtype", ["bool", "int8", "int64", "uint32", "float16", "float32", "complex64"])
-def test_arrays_there_and_back(backend: MetalBackend, dtype: str) -> None:
+def test_arrays_survive_a_round_trip(backend: MetalBackend, dtype: str) -> None:
     host = np.arange(6).reshape(2, 3).astype(dtype)
     array = backend.copy_to_device(host)
     back: np.ndarray = backend.copy_to_host(array)
@@ -57,7 +57,7 @@ def test_arrays_there_and_back(backend: MetalBackend, dtype: str) -> None:
 
 
 @pytest.mark.metal
-def test_types_that_it_does_not_have(backend: MetalBackend) -> None:
+def test_unsupported_dtypes(backend: MetalBackend) -> None:
     assert backend.copy_to_host(backend.copy_to_device(np.float64([1.5]))).dtype == np.float32
     for dtype in ("complex128", "M8[ns]", ">i4", "S3"):
         with pytest.raises(MetalError, match="does not support elements"):
@@ -69,7 +69,7 @@ def test_types_that_it_does_not_have(backend: MetalBackend) -> None:
 
 
 @pytest.mark.metal
-def test_its_books(backend: MetalBackend) -> None:
+def test_memory_accounting(backend: MetalBackend) -> None:
     first, second = backend.allocate((1000,), np.float32), backend.copy_to_device(np.zeros(10, np.int16))
     info = backend.get_memory_info()
     assert (info["allocated"], info["buffer_count"]) == (4020, 2) and info["cache_memory"] >= 0 and info["peak_memory"] >= 0
@@ -110,7 +110,7 @@ def test_compiling(backend: MetalBackend) -> None:
 
 
 @pytest.mark.metal
-def test_a_kernel_is_made_once(backend: MetalBackend, mx: Any) -> None:
+def test_a_kernel_is_compiled_once(backend: MetalBackend, mx: Any) -> None:
     assert backend.compile_kernel(mx.square) is backend.compile_kernel(mx.square)
     with pytest.raises(MSLCompilationError, match="metal_kernel") as caught:
         backend.compile_kernel("kernel void twice() {}", "twice")  # type: ignore[arg-type]
@@ -120,7 +120,7 @@ def test_a_kernel_is_made_once(backend: MetalBackend, mx: Any) -> None:
 
 
 @pytest.mark.metal
-def test_ready_kernels(backend: MetalBackend) -> None:
+def test_predefined_kernels(backend: MetalBackend) -> None:
     a = backend.copy_to_device(np.float32([[1, 2], [3, 4]]))
     for make, expected in ((get_vector_add_kernel, [[2, 4], [6, 8]]), (get_matrix_multiply_kernel, [[7, 10], [15, 22]])):
         kernel = make()
@@ -171,7 +171,7 @@ def test_a_buffer_beside_numpy(mx: Any) -> None:
 
 
 @pytest.mark.metal
-def test_a_result_becomes_the_buffers(mx: Any) -> None:
+def test_an_mlx_result_replaces_the_metal_copy(mx: Any) -> None:
     buffer = UnifiedBuffer(3, np.int32).fill(2)
     buffer.metal = buffer.metal * 5  # type: ignore[operator]
     assert buffer.state is BufferState.DEVICE_DIRTY and buffer.host.tolist() == [10, 10, 10]
@@ -185,7 +185,7 @@ def test_a_result_becomes_the_buffers(mx: Any) -> None:
 
 
 @pytest.mark.metal
-def test_marking_what_nobody_has_looked_at_loses_nothing(mx: Any) -> None:
+def test_marking_an_unread_copy_dirty_loses_nothing(mx: Any) -> None:
     buffer = UnifiedBuffer(2).fill(5)
     buffer.mark_metal_dirty()
     assert buffer.host.tolist() == [5, 5] and buffer.metal.tolist() == [5, 5]  # type: ignore[attr-defined]

@@ -20,7 +20,7 @@ def files_of(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.kernel"))
 
 
-def test_what_is_stored_is_loaded_also_after_a_restart(tmp_path: Path) -> None:
+def test_an_entry_is_loaded_after_a_restart(tmp_path: Path) -> None:
     assert KernelCache(tmp_path).store("add", "h1", b"\0code", signature="void(f4[:])", metadata={"registers": 24})
     again = KernelCache(tmp_path)
     assert again.load("add", "h1") == b"\0code"
@@ -50,7 +50,7 @@ def test_another_hash_and_another_name_are_other_entries(tmp_path: Path) -> None
     assert len(files_of(tmp_path)) == 3
 
 
-def test_remove_and_clear_say_what_they_did(tmp_path: Path) -> None:
+def test_remove_and_clear_return_what_they_removed(tmp_path: Path) -> None:
     cache = KernelCache(tmp_path)
     for name in "abc":
         cache.store(name, "h", b"code")
@@ -73,7 +73,7 @@ def test_remove_and_clear_say_what_they_did(tmp_path: Path) -> None:
         pytest.param(lambda data: os.urandom(len(data)), id="noise"),
     ],
 )
-def test_a_damaged_file_counts_as_absent_and_is_removed(tmp_path: Path, damage, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_file_is_a_miss_and_is_removed(tmp_path: Path, damage, caplog: pytest.LogCaptureFixture) -> None:
     cache = KernelCache(tmp_path)
     cache.store("add", "h", b"code" * 10)
     cache.store("other", "h", b"other")
@@ -88,7 +88,7 @@ def test_a_damaged_file_counts_as_absent_and_is_removed(tmp_path: Path, damage, 
     assert cache.store("add", "h", b"new") and cache.load("add", "h") == b"new"
 
 
-def test_an_entry_under_another_ones_name_is_not_believed(tmp_path: Path) -> None:
+def test_an_entry_in_the_file_of_another_is_a_miss(tmp_path: Path) -> None:
     cache = KernelCache(tmp_path)
     cache.store("add", "h1", b"one")
     (one,) = files_of(tmp_path)
@@ -100,7 +100,7 @@ def test_an_entry_under_another_ones_name_is_not_believed(tmp_path: Path) -> Non
     assert cache.load("add", "h1") == b"one"
 
 
-def test_the_least_recently_used_entry_goes_first(tmp_path: Path) -> None:
+def test_the_least_recently_used_entry_is_removed_first(tmp_path: Path) -> None:
     cache = KernelCache(tmp_path, max_entries=3)
     for name in "abc":
         cache.store(name, "h", b"code")
@@ -109,7 +109,7 @@ def test_the_least_recently_used_entry_goes_first(tmp_path: Path) -> None:
     assert [name for name in "abcd" if cache.contains(name, "h")] == ["a", "c", "d"]
 
 
-def test_the_size_is_bounded_and_what_is_larger_than_all_is_not_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_size_is_bounded_and_a_larger_entry_is_not_stored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     cache = KernelCache(tmp_path, max_size_mb=1)
     for name in "abc":
         assert cache.store(name, "h", bytes(400_000))
@@ -121,7 +121,7 @@ def test_the_size_is_bounded_and_what_is_larger_than_all_is_not_kept(tmp_path: P
     assert cache.contains("c", "h")
 
 
-def test_what_a_process_left_that_died_while_writing_is_removed(tmp_path: Path) -> None:
+def test_temporary_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     cache = KernelCache(tmp_path)
     left = tmp_path / "0123.kernel.99.unfinished"
     left.write_bytes(b"half of it")
@@ -130,13 +130,13 @@ def test_what_a_process_left_that_died_while_writing_is_removed(tmp_path: Path) 
     assert not left.exists()
 
 
-def test_backup_programs_are_told_what_the_folder_is(tmp_path: Path) -> None:
+def test_the_folder_is_tagged_as_a_cache(tmp_path: Path) -> None:
     KernelCache(tmp_path / "new")
     assert (tmp_path / "new/CACHEDIR.TAG").read_bytes().startswith(b"Signature: 8a477f597d28d172789f06886806bc55")
     assert (tmp_path / "new").stat().st_mode & 0o077 == 0
 
 
-def test_a_folder_that_was_deleted_is_made_again(tmp_path: Path) -> None:
+def test_a_deleted_folder_is_created_again(tmp_path: Path) -> None:
     cache = KernelCache(tmp_path / "cache")
     for path in (tmp_path / "cache").iterdir():
         path.unlink()
@@ -146,7 +146,7 @@ def test_a_folder_that_was_deleted_is_made_again(tmp_path: Path) -> None:
     assert cache.load("add", "h") == b"code"
 
 
-def test_limits_and_a_file_in_the_folders_place_are_refused(tmp_path: Path) -> None:
+def test_invalid_limits_and_a_file_instead_of_a_folder_raise(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfigurationError, match="max_entries=0"):
         KernelCache(tmp_path, max_entries=0)
     with pytest.raises(InvalidConfigurationError, match="max_size_mb"):
@@ -163,7 +163,7 @@ def test_metadata_that_json_cannot_hold_is_an_error_and_nothing_is_written(tmp_p
     assert not files_of(tmp_path)
 
 
-def test_the_default_folder_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_folder_is_in_the_cache_folder_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DOTCOMPUTE_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert KernelCache().get_stats()["cache_dir"] == str(tmp_path / "dotcompute/python")
@@ -192,7 +192,7 @@ print("survived")
 """
 
 
-def test_a_folder_that_cannot_be_written_to_can_be_read(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_read_only_folder_can_be_read(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("readable")
     cache = KernelCache(folder)
     cache.store("damaged", "h", b"code")

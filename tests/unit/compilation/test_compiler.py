@@ -42,7 +42,7 @@ def total(values: Any) -> Any:
     return result
 
 
-def test_a_signature_is_compiled_for_at_once_and_for_no_other_types() -> None:
+def test_a_signature_is_compiled_at_once_and_excludes_other_types() -> None:
     compiled = KernelCompiler(CPU).compile(scale, signature="void(float64[:], float64)")
     assert isinstance(compiled, CompiledKernel)
     assert (compiled.name, compiled.signature, compiled.options, compiled.ptx) == ("scale", "void(float64[:], float64)", CPU, None)
@@ -54,7 +54,7 @@ def test_a_signature_is_compiled_for_at_once_and_for_no_other_types() -> None:
         compiled.kernel(np.zeros((2, 2)), 1.0)
 
 
-def test_without_a_signature_each_combination_of_types_is_compiled_when_it_comes() -> None:
+def test_each_combination_of_types_is_compiled_at_its_first_call() -> None:
     compiled = KernelCompiler(CPU).compile(total, name="sum")
     assert compiled.name == "sum"
     assert compiled.kernel(np.arange(4, dtype=np.float32)) == 6
@@ -62,7 +62,7 @@ def test_without_a_signature_each_combination_of_types_is_compiled_when_it_comes
     assert len(compiled.kernel.dispatcher.signatures) == 2  # type: ignore[attr-defined]
 
 
-def test_the_same_is_compiled_once_and_other_options_are_another_kernel() -> None:
+def test_equal_options_share_a_kernel() -> None:
     compiler = KernelCompiler(CPU)
     first = compiler.compile(total)
     assert compiler.compile(total) is first
@@ -114,7 +114,7 @@ def undefined_name(values: Any) -> Any:
     [(unknown_attribute, 2, "return count + values.colour"), (undefined_name, 1, "nothing_of_that_name")],
 )
 @pytest.mark.parametrize("signature", [None, "(float64[:],)"])
-def test_an_error_names_the_users_file_and_line(function: Callable[..., Any], offset: int, text: str, signature: str | None) -> None:
+def test_an_error_names_the_file_and_line_of_the_user(function: Callable[..., Any], offset: int, text: str, signature: str | None) -> None:
     with pytest.raises(KernelCompilationError) as caught:
         KernelCompiler(CPU).compile(function, signature=signature).kernel(np.zeros(2))
     first = str(caught.value).splitlines()[0]
@@ -125,17 +125,17 @@ def test_an_error_names_the_users_file_and_line(function: Callable[..., Any], of
     assert "\x1b" not in str(caught.value)
 
 
-def test_a_signature_that_numba_cannot_read_is_a_compile_error() -> None:
+def test_an_invalid_signature_is_a_compile_error() -> None:
     with pytest.raises(KernelCompilationError, match="float65"):
         KernelCompiler(CPU).compile(scale, signature="void(float65[:])")
 
 
-def test_what_is_no_python_function_is_refused() -> None:
+def test_objects_that_are_not_python_functions_raise() -> None:
     with pytest.raises(KernelCompilationError, match="expected a Python function"):
         KernelCompiler(CPU).compile(len)
 
 
-def test_an_exception_in_the_kernel_itself_is_the_callers() -> None:
+def test_an_exception_in_a_kernel_reaches_the_caller() -> None:
     def divide(a: int, b: int) -> int:
         return a // b
 
@@ -145,7 +145,7 @@ def test_an_exception_in_the_kernel_itself_is_the_callers() -> None:
         compiled.kernel(1, 0)
 
 
-def test_what_is_written_for_a_grid_needs_a_gpu() -> None:
+def test_a_grid_kernel_needs_a_gpu() -> None:
     from numba import cuda
 
     def grid_kernel(out: Any) -> None:
@@ -160,7 +160,7 @@ def test_what_is_written_for_a_grid_needs_a_gpu() -> None:
         assert isinstance(caught.value.cause, BackendNotAvailableError)
 
 
-def test_for_cuda_without_a_gpu_a_plain_function_runs_on_the_cpu() -> None:
+def test_a_plain_function_for_cuda_runs_on_the_cpu_without_a_gpu() -> None:
     compiler = KernelCompiler()
     compiler._cuda = False
     assert compiler.compile(total).kernel(np.ones(3)) == 3
@@ -177,7 +177,7 @@ def uses_outside(value: float) -> float:
     return helper(value) * RATE
 
 
-def test_the_hash_covers_what_a_function_takes_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hash_covers_globals_of_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
     before = fingerprint(uses_outside)
     assert before.lasting
     assert fingerprint(uses_outside) == before
@@ -199,7 +199,7 @@ def test_the_hash_covers_variables_of_enclosing_functions() -> None:
     assert compiler.compile(adder(2)).kernel(1) == 3
 
 
-def test_functions_that_call_each_other_have_a_hash() -> None:
+def test_mutually_recursive_functions_have_a_hash() -> None:
     def even(n: int) -> bool:
         return n == 0 or odd(n - 1)
 
@@ -210,7 +210,7 @@ def test_functions_that_call_each_other_have_a_hash() -> None:
     assert fingerprint(even) != fingerprint(odd)
 
 
-def test_what_has_no_lasting_value_is_not_kept_on_disk() -> None:
+def test_kernels_with_unhashable_globals_are_not_cached_on_disk() -> None:
     opened = object.__new__(type("Opaque", (), {"__reduce__": lambda self: 1 / 0}))
     assert not fingerprint(lambda: opened).lasting
 
@@ -269,7 +269,7 @@ def test_code_that_cannot_be_unpickled_is_compiled_again(own_cache: KernelCache)
     assert own_cache.get_stats()["entries"] == 1
 
 
-def test_a_damaged_file_of_numbas_own_costs_a_compilation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_file_of_numba_is_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Numba keeps CUDA kernels; its files for the CPU are of the same kind."""
     import numba
 
@@ -357,7 +357,7 @@ print("ran")
 """
 
 
-def test_without_numba_kernels_run_as_plain_python_and_say_so_once(tmp_path: Path) -> None:
+def test_without_numba_kernels_run_as_plain_python_and_warn_once(tmp_path: Path) -> None:
     assert run(tmp_path, WITHOUT_NUMBA) == ["ran"]
 
 

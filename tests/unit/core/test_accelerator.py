@@ -19,11 +19,11 @@ def accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Accelerator]:
     yield Accelerator()
 
 
-def test_there_is_one(accelerator: Accelerator) -> None:
+def test_it_is_a_singleton(accelerator: Accelerator) -> None:
     assert Accelerator() is accelerator is get_accelerator()
 
 
-def test_its_devices(accelerator: Accelerator) -> None:
+def test_devices_of_the_accelerator(accelerator: Accelerator) -> None:
     devices = accelerator.devices
     assert len(devices) == accelerator.device_count >= 1
     assert [device.device_id for device in devices] == list(range(len(devices)))
@@ -36,7 +36,7 @@ def test_its_devices(accelerator: Accelerator) -> None:
     assert bool(accelerator.cuda_missing) is not accelerator.cuda_available
 
 
-def test_the_processor() -> None:
+def test_the_cpu_device() -> None:
     cpu = _core.cpu_device()
     assert (cpu.backend, cpu.index, cpu.warp_size, cpu.compute_capability) == ("cpu", 0, 1, None)
     assert 1 <= cpu.units <= (os.cpu_count() or 1)
@@ -44,7 +44,7 @@ def test_the_processor() -> None:
     assert cpu.total_memory == pages
 
 
-def test_without_a_gpu_it_is_the_processor(monkeypatch: pytest.MonkeyPatch, accelerator: Accelerator) -> None:
+def test_the_cpu_is_the_device_without_a_gpu(monkeypatch: pytest.MonkeyPatch, accelerator: Accelerator) -> None:
     def none() -> list[_core.Device]:
         raise BackendNotAvailableError("CUDA", "there is no driver; install one")
 
@@ -62,7 +62,7 @@ def test_without_a_gpu_it_is_the_processor(monkeypatch: pytest.MonkeyPatch, acce
     assert memory["used"] == memory["total"] - memory["free"]
 
 
-def test_a_driver_that_fails_is_not_passed_over_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_error_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> list[_core.Device]:
         raise CUDAError("code 999: unknown error")
 
@@ -73,7 +73,7 @@ def test_a_driver_that_fails_is_not_passed_over_in_silence(monkeypatch: pytest.M
     assert found.device_count >= 1 and "999" in found.cuda_missing
 
 
-def test_a_device_that_is_not_there(accelerator: Accelerator) -> None:
+def test_an_unknown_device_raises(accelerator: Accelerator) -> None:
     accelerator.set_device(0)
     assert accelerator.current_device is accelerator.get_device(0)
     for device_id in (-1, 1000):
@@ -92,7 +92,7 @@ def test_properties() -> None:
         cpu.name = "other"  # type: ignore[misc]
 
 
-def test_what_is_not_used_is_not_imported() -> None:
+def test_optional_libraries_are_imported_only_when_used() -> None:
     text = """
 import sys
 import pydotcompute.backends, pydotcompute.core
@@ -105,5 +105,5 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
     subprocess.run([sys.executable, "-c", text], check=True)
 
 
-def test_it_says_what_it_is(accelerator: Accelerator) -> None:
+def test_repr(accelerator: Accelerator) -> None:
     assert repr(accelerator).startswith(f"Accelerator(devices={accelerator.device_count}, cuda_available=")

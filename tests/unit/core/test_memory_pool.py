@@ -25,7 +25,7 @@ def buffer_of(size_mb: float, *, pinned: bool = False) -> UnifiedBuffer[np.uint8
     return UnifiedBuffer(int(size_mb * MB), np.uint8, pinned=pinned).allocate()
 
 
-def test_there_is_one() -> None:
+def test_it_is_a_singleton() -> None:
     assert MemoryPool() is MemoryPool(5, 7) is get_memory_pool() is configure_memory_pool(enable=False)
 
 
@@ -35,7 +35,7 @@ def test_statistics() -> None:
     assert PoolStatistics(0, 0, 0).utilization == 0.0
 
 
-def test_a_new_one_is_disabled_and_empty(pool: MemoryPool) -> None:
+def test_a_new_pool_is_disabled_and_empty(pool: MemoryPool) -> None:
     assert not pool.enabled
     buffer = buffer_of(1)
     assert pool.get_stats() == pool.get_pinned_stats() == PoolStatistics(0, 0, 0)
@@ -43,7 +43,7 @@ def test_a_new_one_is_disabled_and_empty(pool: MemoryPool) -> None:
 
 
 @pytest.mark.parametrize("pinned", [False, True])
-def test_its_books(pool: MemoryPool, pinned: bool) -> None:
+def test_memory_accounting(pool: MemoryPool, pinned: bool) -> None:
     stats, other = (pool.get_pinned_stats, pool.get_stats) if pinned else (pool.get_stats, pool.get_pinned_stats)
     pool.enable()
     first, second = buffer_of(1, pinned=pinned), buffer_of(1, pinned=pinned)
@@ -61,7 +61,7 @@ def test_its_books(pool: MemoryPool, pinned: bool) -> None:
     del first
 
 
-def test_a_block_goes_back_after_the_pool_was_disabled(pool: MemoryPool) -> None:
+def test_a_block_returns_to_a_disabled_pool(pool: MemoryPool) -> None:
     pool.enable()
     buffer = buffer_of(1)
     pool.disable()
@@ -74,7 +74,7 @@ def test_a_block_goes_back_after_the_pool_was_disabled(pool: MemoryPool) -> None
     del unpooled
 
 
-def test_its_limit(pool: MemoryPool) -> None:
+def test_the_limit_bounds_the_memory_in_use(pool: MemoryPool) -> None:
     configure_memory_pool(max_size_mb=3)
     held = buffer_of(2)
     with pytest.raises(MemoryError, match=r"limited to 3145728 bytes, of which 2097152 are in use.*raise the limit"):
@@ -89,7 +89,7 @@ def test_its_limit(pool: MemoryPool) -> None:
     del held
 
 
-def test_sizes_that_are_none(pool: MemoryPool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_negative_sizes_raise(pool: MemoryPool, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidConfigurationError, match="-1"):
         pool.set_limit(-1)
     with pytest.raises(InvalidConfigurationError):
@@ -99,5 +99,5 @@ def test_sizes_that_are_none(pool: MemoryPool, monkeypatch: pytest.MonkeyPatch) 
         MemoryPool(initial_size_mb=-3)
 
 
-def test_it_says_what_it_is(pool: MemoryPool) -> None:
+def test_repr(pool: MemoryPool) -> None:
     assert repr(pool).startswith("MemoryPool(enabled=False, used=0.00MB, total=0.00MB, cuda=")

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("without_gpu")
 CONFIG = KernelLaunchConfig()
 
 
-def test_configurations() -> None:
+def test_launch_configurations() -> None:
     assert (CONFIG.grid_size, CONFIG.block_size, CONFIG.shared_memory_bytes, CONFIG.stream) == ((1,), (256,), 0, None)
     numbers = KernelLaunchConfig(grid_size=128, block_size=64)  # type: ignore[arg-type]
     assert (numbers.grid_size, numbers.block_size) == ((128,), (64,))
@@ -27,13 +27,13 @@ def test_configurations() -> None:
             KernelLaunchConfig(**wrong)  # type: ignore[arg-type]
 
 
-def test_records() -> None:
+def test_execution_records() -> None:
     record = KernelExecution(start_time=1.0, end_time=1.5)
     assert record.duration_ms == 500.0 and isinstance(record.execution_id, UUID) and not record.success and record.error is None
     assert record.execution_id != KernelExecution().execution_id
 
 
-async def test_its_life() -> None:
+async def test_initialize_and_shutdown() -> None:
     orchestrator = ComputeOrchestrator()
     assert not orchestrator.is_active and orchestrator.accelerator is None and orchestrator.memory_pool is None
     assert orchestrator.create_stream() is None
@@ -48,7 +48,7 @@ async def test_its_life() -> None:
     await orchestrator.shutdown()
 
 
-async def test_kernels_of_all_kinds() -> None:
+async def test_functions_and_coroutines_are_launched() -> None:
     def double(array: np.ndarray, *, by: int = 2) -> None:
         array *= by
 
@@ -77,7 +77,7 @@ async def test_kernels_of_all_kinds() -> None:
         assert orchestrator.get_execution_history() == []
 
 
-async def test_kernels_of_the_decorators() -> None:
+async def test_decorated_kernels_are_launched() -> None:
     pytest.importorskip("numba", reason="Numba is not installed")
 
     @kernel(device="cpu", cache=False)
@@ -155,7 +155,7 @@ async def test_a_failure_is_raised_and_recorded() -> None:
         assert record.error is failure and not record.success and record.end_time >= record.start_time
 
 
-async def test_what_is_no_kernel() -> None:
+async def test_unknown_names_and_invalid_kernels_raise() -> None:
     async with ComputeOrchestrator() as orchestrator:
         orchestrator.register_kernel("known", len)
         with pytest.raises(ValueError, match=r"'unknown' not registered; existing kernels: 'known'"):
@@ -165,14 +165,14 @@ async def test_what_is_no_kernel() -> None:
             orchestrator.register_kernel("nothing", 3)  # type: ignore[arg-type]
 
 
-async def test_its_history_is_bounded() -> None:
+async def test_the_history_is_bounded() -> None:
     async with ComputeOrchestrator() as orchestrator:
         for number in range(1100):
             await orchestrator.launch_kernel(abs, CONFIG, number)
         assert len(orchestrator.get_execution_history()) == 1000
 
 
-async def test_a_cancelled_kernel_is_recorded_as_no_success() -> None:
+async def test_a_cancelled_kernel_is_recorded_without_success() -> None:
     started = asyncio.Event()
 
     async def endless() -> None:

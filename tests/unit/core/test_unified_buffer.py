@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("without_gpu")
 TYPES = ["bool", "int8", "int64", "uint16", "float16", "float32", "float64", "complex64", "complex128", ">i4", "M8[ns]", "S3"]
 
 
-def test_before_it_has_memory() -> None:
+def test_an_unallocated_buffer() -> None:
     buffer: UnifiedBuffer[np.float32] = UnifiedBuffer((10, 20))
     assert (buffer.shape, buffer.dtype, buffer.size, buffer.nbytes, len(buffer)) == ((10, 20), np.float32, 200, 800, 10)
     assert buffer.state is BufferState.UNINITIALIZED and not buffer.is_allocated
@@ -42,12 +42,12 @@ def test_a_new_buffer_is_zeros_of_its_type(shape: tuple[int, ...], dtype: str) -
 
 
 @pytest.mark.parametrize("shape", [-1, (3, -2), 2.5, ("3",), None])
-def test_a_shape_that_is_none(shape: object) -> None:
+def test_invalid_shapes_raise(shape: object) -> None:
     with pytest.raises(InvalidConfigurationError, match="shape"):
         UnifiedBuffer(shape)  # type: ignore[arg-type]
 
 
-def test_what_no_buffer_can_hold() -> None:
+def test_unsupported_dtypes_and_sizes_raise() -> None:
     with pytest.raises(InvalidConfigurationError, match="Python objects"):
         UnifiedBuffer(3, object)
     with pytest.raises(InvalidConfigurationError, match="exceed the address space"):
@@ -58,7 +58,7 @@ def test_what_no_buffer_can_hold() -> None:
         len(UnifiedBuffer(()))
 
 
-def test_states_go_on_as_if_there_were_two_copies() -> None:
+def test_state_transitions_without_a_gpu() -> None:
     buffer = UnifiedBuffer(4).allocate()
     assert buffer.state in (BufferState.HOST_ONLY, BufferState.SYNCHRONIZED)
     buffer.mark_host_dirty()
@@ -81,7 +81,7 @@ def test_states_go_on_as_if_there_were_two_copies() -> None:
     assert buffer.state is BufferState.UNINITIALIZED
 
 
-def test_what_it_writes_it_marks() -> None:
+def test_writes_by_the_buffer_mark_the_host_copy_dirty() -> None:
     for write in (
         lambda buffer: buffer.fill(7),
         lambda buffer: buffer.zeros(),
@@ -93,7 +93,7 @@ def test_what_it_writes_it_marks() -> None:
         assert buffer.state is BufferState.HOST_DIRTY
 
 
-def test_filling_and_copying_allocate() -> None:
+def test_fill_and_copy_from_allocate() -> None:
     assert UnifiedBuffer(3).zeros().host.tolist() == [0, 0, 0]
     assert UnifiedBuffer(3).fill(np.float32(1.5)).host.tolist() == [1.5, 1.5, 1.5]
     buffer: UnifiedBuffer[np.float32] = UnifiedBuffer((2, 2))
@@ -105,7 +105,7 @@ def test_filling_and_copying_allocate() -> None:
     assert buffer[0].tolist() == [9, 9] and buffer[1, 1] == 2
 
 
-def test_what_does_not_fit_changes_nothing() -> None:
+def test_a_mismatched_write_changes_nothing() -> None:
     buffer = UnifiedBuffer(3, np.int32).fill(4)
     buffer.synchronize()
     for shape in [(4,), (2, 3), (0,)]:
@@ -127,7 +127,7 @@ def test_what_does_not_fit_changes_nothing() -> None:
         unallocated.copy_to(np.zeros(3, np.int32))
 
 
-def test_allocating_again_keeps_what_is_there() -> None:
+def test_a_second_allocate_keeps_the_content() -> None:
     buffer = UnifiedBuffer(3).fill(2)
     array = buffer.host
     assert buffer.allocate() is buffer and buffer.host is array
@@ -176,7 +176,7 @@ def test_a_reused_block_is_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
             buffer.host[:] = 1
 
 
-def test_numpy_sees_the_memory_itself() -> None:
+def test_numpy_shares_the_memory() -> None:
     buffer = UnifiedBuffer((2, 3), np.float64).allocate()
     for array in (np.asarray(buffer), np.array(buffer, copy=False), np.from_dlpack(buffer)):
         assert np.shares_memory(array, buffer.host) and array.shape == (2, 3)
@@ -189,14 +189,14 @@ def test_numpy_sees_the_memory_itself() -> None:
     assert np.add(buffer, 1).tolist() == [[1, 1, 1], [1, 1, 1]]
 
 
-def test_it_looks_like_a_gpu_array_only_on_a_gpu() -> None:
+def test_the_cuda_array_interface_exists_only_on_a_gpu() -> None:
     buffer = UnifiedBuffer(3).allocate(device=False)
     assert not hasattr(buffer, "__cuda_array_interface__")
     with pytest.raises(BufferError, match="no copy on a device"):
         buffer.__dlpack__(dl_device=(8, 0))
 
 
-def test_a_buffer_of_an_array() -> None:
+def test_a_buffer_from_an_array() -> None:
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     buffer: UnifiedBuffer[np.float32] = UnifiedBuffer.from_dlpack(array)
     assert np.shares_memory(buffer.host, array) and buffer.shape == (2, 3) and buffer.state is BufferState.HOST_ONLY
@@ -213,7 +213,7 @@ def test_a_buffer_of_an_array() -> None:
     assert view.tolist() == [[40, 1, 2], [3, 50, 5]]
 
 
-def test_a_buffer_of_an_array_is_a_copy_only_if_it_has_to_be() -> None:
+def test_a_buffer_from_an_array_is_a_copy_only_if_necessary() -> None:
     array = np.arange(6.0).reshape(2, 3)
     assert not np.shares_memory(UnifiedBuffer.from_dlpack(array, copy=True).host, array)
     assert np.shares_memory(UnifiedBuffer.from_dlpack(array, copy=False).host, array)
@@ -226,13 +226,13 @@ def test_a_buffer_of_an_array_is_a_copy_only_if_it_has_to_be() -> None:
     assert np.shares_memory(UnifiedBuffer.from_dlpack(UnifiedBuffer.from_dlpack(array)).host, array)
 
 
-def test_what_is_no_array() -> None:
+def test_sources_without_dlpack_raise() -> None:
     for source in ([1, 2], b"12", None):
         with pytest.raises(TypeError, match="does not support DLPack"):
             UnifiedBuffer.from_dlpack(source)
 
 
-def test_torch_shares_it() -> None:
+def test_torch_shares_the_memory() -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     buffer = UnifiedBuffer(4).fill(1)
     tensor = torch.from_dlpack(buffer)
@@ -243,14 +243,14 @@ def test_torch_shares_it() -> None:
     assert tensor[0] == 5 and buffer.host[0] == 5
 
 
-def test_jax_reads_it() -> None:
+def test_jax_reads_the_buffer() -> None:
     jax = pytest.importorskip("jax", reason="JAX is not installed")
     buffer = UnifiedBuffer(4).fill(3)
     assert jax.numpy.from_dlpack(buffer).tolist() == [3, 3, 3, 3]
     assert UnifiedBuffer.from_dlpack(jax.numpy.arange(3)).host.tolist() == [0, 1, 2]
 
 
-async def test_async_looks() -> None:
+async def test_the_async_accessors() -> None:
     buffer = UnifiedBuffer(4).fill(2)
     await buffer.ensure_on_device()
     assert buffer.state is BufferState.SYNCHRONIZED
@@ -261,7 +261,7 @@ async def test_async_looks() -> None:
         await UnifiedBuffer(4).ensure_on_device()
 
 
-def test_threads_may_look_and_let_go() -> None:
+def test_threads_may_read_and_free_concurrently() -> None:
     buffer = UnifiedBuffer(1000, np.int64).fill(1)
     wrong: list[object] = []
 
@@ -284,5 +284,5 @@ def test_threads_may_look_and_let_go() -> None:
     assert not wrong
 
 
-def test_it_says_what_it_is() -> None:
+def test_repr() -> None:
     assert repr(UnifiedBuffer(10)) == "UnifiedBuffer(shape=(10,), dtype=float32, state=UNINITIALIZED, pinned=False)"

@@ -48,7 +48,7 @@ def test_states_and_copies(driver: dict[str, str]) -> None:
     )
 
 
-def test_one_half_at_a_time(driver: dict[str, str]) -> None:
+def test_host_copy_and_device_copy_are_created_separately(driver: dict[str, str]) -> None:
     run(
         driver,
         """
@@ -179,7 +179,7 @@ def test_dlpack_without_cupy(driver: dict[str, str]) -> None:
     )
 
 
-def test_a_driver_that_does_not_start(driver: dict[str, str]) -> None:
+def test_a_driver_that_fails_to_initialize(driver: dict[str, str]) -> None:
     run(
         driver,
         """
@@ -191,7 +191,7 @@ def test_a_driver_that_does_not_start(driver: dict[str, str]) -> None:
     )
 
 
-def test_only_what_was_written_is_copied(driver: dict[str, str]) -> None:
+def test_only_dirty_ranges_are_copied(driver: dict[str, str]) -> None:
     run(
         driver,
         """
@@ -238,7 +238,7 @@ def test_only_what_was_written_is_copied(driver: dict[str, str]) -> None:
     )
 
 
-def test_any_order_of_looks_and_writes(driver: dict[str, str]) -> None:
+def test_random_reads_and_writes_match_a_model(driver: dict[str, str]) -> None:
     """Against a model: whoever looks finds what was written last, on whichever side."""
     run(
         driver,
@@ -261,10 +261,10 @@ def test_any_order_of_looks_and_writes(driver: dict[str, str]) -> None:
         def set_rows(buffer, model, rows):
             buffer[rows] = model[rows] = value()
 
-        def look_at_host(buffer, model, rows):
+        def read_host(buffer, model, rows):
             assert buffer.host.tolist() == model.tolist()
 
-        def look_at_device(buffer, model, rows):
+        def read_device(buffer, model, rows):
             if hasattr(buffer, "__cuda_array_interface__"):
                 assert on_device(buffer).tolist() == model.tolist()
 
@@ -279,7 +279,7 @@ def test_any_order_of_looks_and_writes(driver: dict[str, str]) -> None:
             buffer.allocate(host=random.random() < 0.5, device=random.random() < 0.5)
             model[:] = 0
 
-        steps = [write_host, write_device, fill, set_rows, look_at_host, look_at_device, synchronize, allocate, free]
+        steps = [write_host, write_device, fill, set_rows, read_host, read_device, synchronize, allocate, free]
         value = lambda: random.randrange(1000)
         for seed in range(300):
             random.seed(seed)
@@ -293,8 +293,8 @@ def test_any_order_of_looks_and_writes(driver: dict[str, str]) -> None:
                     step(buffer, model, rows)
                 except AssertionError:
                     raise AssertionError((seed, done)) from None
-            look_at_host(buffer, model, None)
+            read_host(buffer, model, None)
             buffer.device
-            look_at_device(buffer, model, None)
+            read_device(buffer, model, None)
         """,
     )

@@ -33,7 +33,7 @@ def add(a: Any, b: Any, out: Any) -> None:
         out[i] = a[i] + b[i]
 
 
-def test_a_kernel_is_called_as_the_function_is_and_looks_like_it() -> None:
+def test_a_kernel_has_the_signature_and_metadata_of_its_function() -> None:
     out = np.zeros(3)
     add(np.ones(3), np.arange(3.0), out=out)
     assert out.tolist() == [1, 2, 3]
@@ -42,7 +42,7 @@ def test_a_kernel_is_called_as_the_function_is_and_looks_like_it() -> None:
     assert add._original_func is inspect.unwrap(add)  # type: ignore[attr-defined]
 
 
-def test_settings_are_with_the_kernel() -> None:
+def test_settings_are_stored_in_the_kernel() -> None:
     @kernel(name="twice", device="cpu", fastmath=False, cache=False)
     def double(value: float) -> float:
         return value * 2
@@ -61,7 +61,7 @@ def test_settings_are_with_the_kernel() -> None:
     assert double._kernel_meta["compiled"] is not None  # type: ignore[attr-defined]
 
 
-def test_a_kernel_is_compiled_once_by_many_threads() -> None:
+def test_concurrent_calls_compile_a_kernel_once() -> None:
     @kernel(device="cpu")
     def square(value: float) -> float:
         return value * value
@@ -87,7 +87,7 @@ def test_a_kernel_pickles_by_name_as_a_function_does() -> None:
     assert pickle.loads(pickle.dumps(add)) is add
 
 
-def test_an_unknown_device_is_refused_where_the_function_is_decorated() -> None:
+def test_an_unknown_device_raises_at_decoration() -> None:
     with pytest.raises(InvalidConfigurationError, match="device='tpu'"):
         kernel(device="tpu")
 
@@ -97,7 +97,7 @@ def test_a_kernel_on_the_cpu_has_no_grid() -> None:
         add[1, 32](np.ones(3), np.ones(3), np.ones(3))  # type: ignore[index]
 
 
-def test_a_gpu_kernel_can_be_declared_anywhere_and_says_where_it_cannot_run() -> None:
+def test_a_gpu_kernel_can_be_declared_without_a_gpu_but_not_run() -> None:
     from numba import cuda
 
     @gpu_kernel(name="fill", debug=False)
@@ -136,7 +136,7 @@ def test_a_grid_runs_on_the_gpu() -> None:
 TEXT = 'extern "C" __global__ void twice(float* a) { a[threadIdx.x] *= 2; }'
 
 
-def test_a_cuda_text_is_kept_with_the_function_whose_body_runs_on_the_cpu() -> None:
+def test_a_function_with_cuda_source_runs_its_body_on_the_cpu() -> None:
     @kernel(device="cpu")
     @cuda_source(TEXT)
     def twice(a: Any) -> None:
@@ -149,7 +149,7 @@ def test_a_cuda_text_is_kept_with_the_function_whose_body_runs_on_the_cpu() -> N
     assert values.tolist() == [2, 2, 2]
 
 
-def test_a_cuda_text_above_an_empty_body_does_not_silently_do_nothing() -> None:
+def test_cuda_source_on_an_empty_body_raises_without_a_gpu() -> None:
     @kernel
     @cuda_source(TEXT)
     def twice(a: Any) -> None:
@@ -168,7 +168,7 @@ def registry() -> Iterator[KernelRegistry]:
     registry.clear()
 
 
-def test_the_registry_is_one_and_refuses_a_second_kernel_of_a_name(registry: KernelRegistry) -> None:
+def test_the_registry_is_a_singleton_and_rejects_duplicate_names(registry: KernelRegistry) -> None:
     registry.register("add", add)
     registry.register("len", len)
     assert KernelRegistry() is registry

@@ -34,7 +34,7 @@ class Plain:
     value: float = 0.0
 
 
-def test_a_message_has_to_be_a_dataclass_and_ought_to_serialize() -> None:
+def test_a_message_must_be_a_dataclass_and_should_serialize() -> None:
     assert validate_message(Serializable) is Serializable
     with pytest.warns(UserWarning, match="'Plain' has no serialize method"):
         assert validate_message(Plain) is Plain
@@ -93,7 +93,7 @@ def configure(
         {"unknown": object()},
     ],
 )
-def test_arguments_of_their_fields_types_pass(arguments: dict[str, Any]) -> None:
+def test_arguments_of_the_declared_types_pass(arguments: dict[str, Any]) -> None:
     assert configure(**arguments) == ("k", 1)
     assert configure.__name__ == "configure" and configure.__doc__ == "Gives what it was called with."
 
@@ -114,7 +114,7 @@ def test_arguments_of_their_fields_types_pass(arguments: dict[str, Any]) -> None
         {"mode": "slow"},
     ],
 )
-def test_an_argument_of_another_type_is_named(arguments: dict[str, Any]) -> None:
+def test_errors_name_an_argument_of_another_type(arguments: dict[str, Any]) -> None:
     ((name, value),) = arguments.items()
     with pytest.raises(TypeValidationError, match=f"parameter '{name}'") as caught:
         configure(**arguments)
@@ -167,7 +167,7 @@ def test_priorities() -> None:
             validate_priority(wrong)  # type: ignore[arg-type]
 
 
-def test_strategies() -> None:
+def test_backpressure_strategies() -> None:
     assert [validate_backpressure_strategy(name) for name in ("block", "reject", "drop_oldest")] == ["block", "reject", "drop_oldest"]
     with pytest.raises(InvalidConfigurationError, match="must be one of block, reject, drop_oldest") as caught:
         validate_backpressure_strategy("drop")
@@ -189,7 +189,7 @@ def test_a_strict_validator_raises_and_a_lenient_one_collects() -> None:
     assert lenient.warnings == []
 
 
-def test_settings_of_a_ring_kernel_are_checked_and_none_is_lost() -> None:
+def test_settings_of_a_ring_kernel_are_checked_and_returned() -> None:
     config = {"queue_size": 10, "grid_size": 2, "block_size": (8, 8), "backpressure_strategy": "reject", "label": "x"}
     checked = get_validator().validate_kernel_config(config)
     assert checked == {"queue_size": 10, "grid_size": (2,), "block_size": (8, 8), "backpressure_strategy": "reject", "label": "x"}
@@ -199,7 +199,7 @@ def test_settings_of_a_ring_kernel_are_checked_and_none_is_lost() -> None:
         assert caught.value.parameter == name
 
 
-def test_there_is_one_validator_of_each_kind() -> None:
+def test_validators_are_shared_per_strictness() -> None:
     assert get_validator() is get_validator(True)
     assert get_validator(False) is not get_validator(True)
     assert not get_validator(False).strict

@@ -33,7 +33,7 @@ MILLION = 1_000_000
 # What it computes
 
 
-def test_answers_are_messages_and_the_state_is_kept() -> None:
+def test_replies_are_messages_and_the_state_persists() -> None:
     with NativeKernel(handlers.hottest, state=Best) as kernel:
         first = kernel.ask(Reading(7, 21.5))
         assert (type(first), first.sensor, first.celsius, first.seen) == (Hottest, 7, 21.5, 1)
@@ -46,22 +46,22 @@ def test_answers_are_messages_and_the_state_is_kept() -> None:
         assert kernel.state == Best(sensor=7, seen=2, celsius=21.5)
 
 
-def test_an_ask_with_a_timeout_gives_the_same() -> None:
+def test_ask_with_a_timeout_returns_the_reply() -> None:
     with NativeKernel(handlers.hottest, state=Best) as kernel:
         assert kernel.ask(Reading(1, 5.0), timeout=30.0).celsius == 5.0
         assert kernel.ask(Reading(2, 6.0), timeout=30.0).sensor == 2
 
 
-def test_a_state_begins_as_it_is_given() -> None:
+def test_an_initial_state_is_used() -> None:
     for given in (Best(sensor=3, seen=5, celsius=99.0), np.array((3, 5, 99.0), [("sensor", "i8"), ("seen", "i8"), ("celsius", "f4")])[()]):
         with NativeKernel(handlers.hottest, state=given) as kernel:
-            answer = kernel.ask(Reading(1, 1.0))
-            assert (answer.sensor, answer.seen, answer.celsius) == (3, 6, 99.0)
+            reply = kernel.ask(Reading(1, 1.0))
+            assert (reply.sensor, reply.seen, reply.celsius) == (3, 6, 99.0)
             state = kernel.state
             assert (state.seen if isinstance(state, Best) else state["seen"]) == 6
 
 
-def test_told_messages_become_outputs_in_order() -> None:
+def test_outputs_of_tells_come_in_order() -> None:
     with NativeKernel(handlers.picky, state=Sequence) as kernel:
         for value in range(10):
             kernel.tell(Count(value))
@@ -70,19 +70,19 @@ def test_told_messages_become_outputs_in_order() -> None:
             kernel.receive(timeout=0.0)
 
 
-def test_arrays_and_narrow_numbers_come_and_go() -> None:
+def test_arrays_and_narrow_numbers_are_passed_both_ways() -> None:
     samples = np.linspace(-1, 1, 8, dtype=np.float32)
     expected = np.zeros((2, 4), np.float32)
     with NativeKernel(handlers.spectrum, state=Smooth) as kernel:
         for number in range(3):
-            answer = kernel.ask(Window(samples, gain=2.0, flags=200, loud=number == 1))
+            reply = kernel.ask(Window(samples, gain=2.0, flags=200, loud=number == 1))
             expected += np.float32(0.5) * (2 * samples.reshape(2, 4) - expected)
-            assert isinstance(answer, Spectrum)
-            assert answer.bins.dtype == np.float32
-            np.testing.assert_allclose(answer.bins, expected, rtol=1e-6)
-            assert answer.loud is (number == 1)
-            assert answer.rms == pytest.approx(math.sqrt(np.mean((2 * samples) ** 2)), rel=1e-6)
-        np.testing.assert_array_equal(kernel.state.mean, answer.bins)
+            assert isinstance(reply, Spectrum)
+            assert reply.bins.dtype == np.float32
+            np.testing.assert_allclose(reply.bins, expected, rtol=1e-6)
+            assert reply.loud is (number == 1)
+            assert reply.rms == pytest.approx(math.sqrt(np.mean((2 * samples) ** 2)), rel=1e-6)
+        np.testing.assert_array_equal(kernel.state.mean, reply.bins)
         # A list is as good as an array.
         assert kernel.ask(Window([0.0] * 8, 1.0)).rms == 0.0  # type: ignore[arg-type]
 
@@ -106,13 +106,13 @@ def test_literals_are_float32_where_the_fields_are() -> None:
 
 def test_division_by_zero_follows_numpy_and_does_not_hang() -> None:
     with NativeKernel(handlers.ratio) as kernel:
-        answer = kernel.ask(Hottest(0, celsius=1.0, seen=5), timeout=30.0)
-        assert (answer.sensor, answer.celsius) == (0, math.inf)
+        reply = kernel.ask(Hottest(0, celsius=1.0, seen=5), timeout=30.0)
+        assert (reply.sensor, reply.celsius) == (0, math.inf)
         assert math.isnan(kernel.ask(Hottest(0, celsius=0.0, seen=5), timeout=30.0).celsius)
         assert kernel.ask(Hottest(2, celsius=3.0, seen=5)).sensor == 2
 
 
-def test_the_context_tells_of_the_message() -> None:
+def test_the_context_describes_the_message() -> None:
     @message
     class Told:
         asked: int
@@ -136,14 +136,14 @@ def test_the_context_tells_of_the_message() -> None:
         return Heard(ctx.wants_reply, ctx.priority, ctx.sequence)
 
     with NativeKernel(hear, output_type=Heard) as kernel:
-        answer = kernel.ask(Count(1, priority=200))
-        assert (answer.asked, answer.urgency, answer.ticket) == (1, 200, 0)
+        reply = kernel.ask(Count(1, priority=200))
+        assert (reply.asked, reply.urgency, reply.ticket) == (1, 200, 0)
         kernel.tell(Count(1))
         output = kernel.receive(timeout=30.0)
         assert (output.asked, output.urgency, output.ticket) == (0, 128, 1)
 
 
-def test_urgent_messages_overtake() -> None:
+def test_higher_priorities_are_handled_first() -> None:
     with NativeKernel(handlers.in_sequence, state=Sequence) as kernel:
         kernel.deactivate()
         kernel.tell(Count(1, priority=10))
@@ -189,7 +189,7 @@ def test_a_million_asks_in_one_call() -> None:
         assert kernel.state.next == MILLION
 
 
-def test_ask_many_gives_the_answers_before_an_error() -> None:
+def test_ask_many_returns_the_replies_before_an_error() -> None:
     with NativeKernel(handlers.picky, state=Sequence, on_error="resume") as kernel:
         records = np.zeros(5, kernel.input_dtype)
         records["value"] = [2, 4, -1, 6, 8]
@@ -198,7 +198,7 @@ def test_ask_many_gives_the_answers_before_an_error() -> None:
         np.testing.assert_array_equal(caught.value.answers["value"], [1, 2])  # type: ignore[attr-defined]
 
 
-def test_askers_on_many_threads_are_all_answered() -> None:
+def test_callers_on_many_threads_all_get_replies() -> None:
     def double(ctx: HandlerContext, state: Sequence, msg: Count) -> Count:
         state.next += 1
         return Count(msg.value * 2)
@@ -232,9 +232,9 @@ def test_thousands_of_kernels_share_a_compiled_handler() -> None:
 # Without the interpreter
 
 
-def test_messages_are_handled_while_python_is_busy_elsewhere() -> None:
+def test_messages_are_handled_while_another_thread_holds_the_gil() -> None:
     """Calls into C that keep the interpreter's lock; what was told before is handled meanwhile."""
-    keeping = ctypes.PyDLL(None)
+    libc = ctypes.PyDLL(None)
     with NativeKernel(handlers.in_sequence, state=Sequence, queue_size=1 << 18, output_queue_size=1 << 18, dedicated=True) as kernel:
         records = np.zeros(200_000, kernel.input_dtype)
         records["value"] = np.arange(200_000)
@@ -243,14 +243,14 @@ def test_messages_are_handled_while_python_is_busy_elsewhere() -> None:
         kernel.reactivate()
         handled = 0
         for _ in range(600):
-            keeping.usleep(100_000)
+            libc.usleep(100_000)
             handled = kernel.stats.handled
             if handled == 200_000:
                 break
         assert handled == 200_000
 
 
-def test_a_pipeline_of_asks_does_not_stop_other_threads() -> None:
+def test_a_long_ask_does_not_block_other_threads() -> None:
     def slow(ctx: HandlerContext, state: Sequence, msg: Count) -> Count:
         total = 0
         for number in range(msg.value):
@@ -264,13 +264,13 @@ def test_a_pipeline_of_asks_does_not_stop_other_threads() -> None:
             kernel.ask(Count(100_000_000))
             done.set()
 
-        asker = threading.Thread(target=ask)
-        asker.start()
-        turns = 0
+        caller = threading.Thread(target=ask)
+        caller.start()
+        yield_to_loop = 0
         while not done.is_set():
-            turns += 1
-        asker.join()
-        assert turns > 100
+            yield_to_loop += 1
+        caller.join()
+        assert yield_to_loop > 100
 
 
 # The end
@@ -316,7 +316,7 @@ for wait in (kernels[0].receive, kernels[0].receive):
     assert (ended.returncode, ended.stdout) == (0, "interrupted\n"), ended.stderr
 
 
-def test_a_kernel_that_nobody_holds_handles_what_it_has() -> None:
+def test_a_dropped_kernel_handles_its_queued_messages() -> None:
     with NativeRuntime(workers=1) as runtime:
         kernel = NativeKernel(handlers.in_sequence, "dropped", state=Sequence, runtime=runtime)
         kernel.activate()
@@ -330,10 +330,10 @@ def test_a_kernel_that_nobody_holds_handles_what_it_has() -> None:
 async def test_asks_work_beside_an_event_loop() -> None:
     with NativeKernel(handlers.picky, state=Sequence) as kernel:
         answers = await asyncio.gather(*(asyncio.to_thread(kernel.ask, Count(2 * number)) for number in range(20)))
-        assert [answer.value for answer in answers] == list(range(20))
+        assert [reply.value for reply in answers] == list(range(20))
 
 
-def test_launches_and_looks_at_the_runtime_from_many_threads_do_not_wait_for_each_other() -> None:
+def test_launches_and_runtime_queries_on_many_threads_do_not_deadlock() -> None:
     with NativeRuntime(workers=1) as runtime:
         looked: list[int] = []
 

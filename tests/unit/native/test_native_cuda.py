@@ -34,8 +34,8 @@ from pydotcompute.ring_kernels.message import message
 
 pytest.importorskip("numba")
 
-# Longer than anything here takes: a device that does not answer fails a test, and does not hold it.
-PATIENCE = 30.0
+# Longer than anything here takes: a device that does not reply fails a test, and does not hold it.
+TIMEOUT = 30.0
 
 ARCHITECTURES = [(8, 0), (9, 0), (10, 0)]
 
@@ -48,12 +48,12 @@ HANDLERS: list[tuple[Callable[..., Any], Any]] = [
 ]
 
 
-def _lacks_compiler() -> str | None:
+def _missing_compiler() -> str | None:
     missing = [name for name in ("numba_cuda", "nvidia") if importlib.util.find_spec(name) is None]
     return f"not installed: {', '.join(missing)} (pip install 'pydotcompute[cuda]')" if missing else None
 
 
-compiles = pytest.mark.skipif(_lacks_compiler() is not None, reason=str(_lacks_compiler()))
+compiles = pytest.mark.skipif(_missing_compiler() is not None, reason=str(_missing_compiler()))
 emulates = pytest.mark.skipif(all(shutil.which(name) is None for name in ("c++", "g++", "clang++")), reason="there is no C++ compiler")
 
 # The same tests on the device that stands for a GPU, and on a GPU.
@@ -77,7 +77,7 @@ def test_handlers_link_into_the_resident_loop(handler: Callable[..., Any], decla
 
 
 @compiles
-def test_handlers_without_answer_and_with_helpers_link() -> None:
+def test_handlers_without_a_reply_and_with_helpers_link() -> None:
     def swallow(ctx: HandlerContext, state: Sequence, msg: Count) -> None:
         state.next += int(clamp(msg.value * 0.5, 3.0))
         if ctx.wants_reply and ctx.priority > 200:
@@ -97,7 +97,7 @@ def test_compile_errors_name_the_line(handler: Callable[..., Any], text: str) ->
 
 
 @compiles
-def test_what_is_raised_on_a_gpu_can_be_told() -> None:
+def test_exceptions_raised_on_a_gpu_are_described() -> None:
     compiled = compile_for_device(declare(handlers.picky, state=Sequence), (9, 0))
     told = {code: compiled.exception_of(code) for code in compiled.exceptions}
     assert all(code not in (0, 1) for code in told)
@@ -121,7 +121,7 @@ def test_arrays_of_another_shape_are_errors_on_a_gpu_too() -> None:
 
 
 @compiles
-def test_numba_is_as_it_was_after_compiling() -> None:
+def test_compilation_restores_the_patched_parts_of_numba() -> None:
     from numba.cuda import api, dispatcher
     from numba.cuda.core.callconv import MinimalCallConv
 
@@ -151,7 +151,7 @@ def test_literals_are_float32_on_a_gpu_too() -> None:
         assert cuda.jit(device=True)(narrowed).compile_device(arguments).signature.return_type == types.float32
 
 
-def test_a_machine_without_gpu_says_what_is_missing() -> None:
+def test_the_error_without_a_gpu_names_what_is_missing() -> None:
     if any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/dxg")):
         pytest.skip("this machine has a GPU")
     with pytest.raises(BackendNotAvailableError) as caught:
@@ -163,7 +163,7 @@ def test_a_machine_without_gpu_says_what_is_missing() -> None:
 # Running
 
 
-def _questions(cls: type[Any]) -> list[Any]:
+def _requests(cls: type[Any]) -> list[Any]:
     values = [3, 4, 1, 1, 5, 9, 2, 6, 5, 3, 5]
     if cls is Reading:
         return [Reading(number, value * 1.5) for number, value in enumerate(values)]
@@ -174,53 +174,51 @@ def _questions(cls: type[Any]) -> list[Any]:
     return [Count(value * 2) for value in values]
 
 
-def _plain(answer: Any) -> dict[str, Any]:
-    fields = {
-        name: value for name, value in vars(answer).items() if name not in ("message_id", "_message_id", "priority", "correlation_id")
-    }
+def _field_values(reply: Any) -> dict[str, Any]:
+    fields = {name: value for name, value in vars(reply).items() if name not in ("message_id", "_message_id", "priority", "correlation_id")}
     return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in fields.items()}
 
 
 @on_devices
 @pytest.mark.parametrize(("handler", "declared_state"), HANDLERS, ids=[handler.__name__ for handler, _ in HANDLERS])
-def test_a_device_answers_as_the_processor_does(handler: Callable[..., Any], declared_state: Any, device: str) -> None:
-    questions = _questions(declare(handler, state=declared_state).input.cls)
+def test_a_device_and_the_cpu_give_equal_replies(handler: Callable[..., Any], declared_state: Any, device: str) -> None:
+    requests = _requests(declare(handler, state=declared_state).input.cls)
     with NativeKernel(handler, state=declared_state) as here, NativeKernel(handler, state=declared_state, device=device) as there:
-        for question in questions:
-            expected, answer = _plain(here.ask(question)), _plain(there.ask(question, timeout=PATIENCE))
-            assert expected.keys() == answer.keys()
+        for request in requests:
+            expected, reply = _field_values(here.ask(request)), _field_values(there.ask(request, timeout=TIMEOUT))
+            assert expected.keys() == reply.keys()
             for name, value in expected.items():
                 # A GPU multiplies and adds in one step, with one rounding.
-                np.testing.assert_allclose(answer[name], value, rtol=1e-5)
+                np.testing.assert_allclose(reply[name], value, rtol=1e-5)
         if declared_state is not None:
-            for name, value in _plain(here.state).items():
-                np.testing.assert_allclose(_plain(there.state)[name], value, rtol=1e-5)
+            for name, value in _field_values(here.state).items():
+                np.testing.assert_allclose(_field_values(there.state)[name], value, rtol=1e-5)
         stats = there.stats
-        assert (stats.sent, stats.handled, stats.replied) == (len(questions),) * 3
+        assert (stats.sent, stats.handled, stats.replied) == (len(requests),) * 3
 
 
 @on_devices
-def test_exceptions_on_a_device_reach_the_asker(device: str) -> None:
+def test_exceptions_on_a_device_reach_the_caller(device: str) -> None:
     with NativeKernel(handlers.picky, state=Sequence, device=device, on_error="resume") as kernel:
         with pytest.raises(KernelError, match="did not handle a Count") as caught:
-            kernel.ask(Count(-1), timeout=PATIENCE)
+            kernel.ask(Count(-1), timeout=TIMEOUT)
         if device == "cuda":
             assert isinstance(caught.value.__cause__, ValueError)
             assert "native_handlers.py" in str(caught.value)
-        assert kernel.ask(Count(8), timeout=PATIENCE).value == 4
+        assert kernel.ask(Count(8), timeout=TIMEOUT).value == 4
         with pytest.raises(KernelError, match="no reply"):
-            kernel.ask(Count(7), timeout=PATIENCE)
+            kernel.ask(Count(7), timeout=TIMEOUT)
         assert kernel.stats.dead_letters == 1
 
 
 @on_devices
-def test_restart_on_a_device_makes_the_state_anew(device: str) -> None:
+def test_restart_on_a_device_recreates_the_state(device: str) -> None:
     with NativeKernel(handlers.picky, state=Sequence(next=10, broken=0), device=device, on_error="restart") as kernel:
-        kernel.ask(Count(2), timeout=PATIENCE)
+        kernel.ask(Count(2), timeout=TIMEOUT)
         assert kernel.state.next == 11
         with pytest.raises(KernelError):
-            kernel.ask(Count(-1), timeout=PATIENCE)
-        kernel.ask(Count(2), timeout=PATIENCE)
+            kernel.ask(Count(-1), timeout=TIMEOUT)
+        kernel.ask(Count(2), timeout=TIMEOUT)
         assert (kernel.state.next, kernel.stats.restarts) == (11, 1)
 
 
@@ -233,18 +231,18 @@ def test_many_messages_arrive_on_a_device_in_order(device: str) -> None:
         broken: list[int] = []
 
         def drain() -> None:
-            broken.extend(value for _ in range(many) if (value := kernel.receive(timeout=PATIENCE).value) != 0)
+            broken.extend(value for _ in range(many) if (value := kernel.receive(timeout=TIMEOUT).value) != 0)
 
         reader = threading.Thread(target=drain)
         reader.start()
-        assert kernel.tell_many(records, timeout=4 * PATIENCE) == many
+        assert kernel.tell_many(records, timeout=4 * TIMEOUT) == many
         reader.join()
         assert broken == []
         assert (kernel.state.next, kernel.state.broken, kernel.stats.handled) == (many, 0, many)
 
 
 @on_devices
-def test_a_device_kernel_pauses_and_ends(device: str) -> None:
+def test_a_device_kernel_is_deactivated_and_terminated(device: str) -> None:
     with NativeRuntime() as runtime:
         kernel = NativeKernel(handlers.in_sequence, "sequence", state=Sequence, device=device, runtime=runtime)
         with pytest.raises(KernelAlreadyExistsError):
@@ -252,17 +250,17 @@ def test_a_device_kernel_pauses_and_ends(device: str) -> None:
         with pytest.raises(KernelStateError):
             kernel.tell(Count(0))
         kernel.activate()
-        assert kernel.ask(Count(0), timeout=PATIENCE).value == 0
-        kernel.deactivate(PATIENCE)
+        assert kernel.ask(Count(0), timeout=TIMEOUT).value == 0
+        kernel.deactivate(TIMEOUT)
         assert kernel.state.next == 1
         with pytest.raises(QueueTimeoutError):
             kernel.ask(Count(1), timeout=0.05)
         kernel.reactivate()
-        assert kernel.ask(Count(2), timeout=PATIENCE).value == 0
-        kernel.terminate(PATIENCE)
+        assert kernel.ask(Count(2), timeout=TIMEOUT).value == 0
+        kernel.terminate(TIMEOUT)
         assert kernel.lifecycle_state == "TERMINATED"
         with pytest.raises(KernelStateError):
-            kernel.ask(Count(3), timeout=PATIENCE)
+            kernel.ask(Count(3), timeout=TIMEOUT)
 
 
 @on_devices
@@ -286,7 +284,7 @@ def test_large_and_small_records_cross_to_a_device(device: str) -> None:
         for flag in (True, False, True):
             kernel.tell(Tiny(flag))
         with pytest.raises(KernelError, match="no reply"):
-            kernel.ask(Tiny(False), timeout=PATIENCE)
+            kernel.ask(Tiny(False), timeout=TIMEOUT)
         reached = kernel.state
         assert (reached.table == 6.0).all()
         assert reached.sum == 1024 * (1 + 3 + 4 + 6)

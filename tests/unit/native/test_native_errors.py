@@ -34,7 +34,7 @@ pytest.importorskip("numba")
 # What goes wrong in a handler
 
 
-def test_an_exception_reaches_the_asker_with_its_line() -> None:
+def test_an_exception_reaches_the_caller_with_its_line() -> None:
     with NativeKernel(handlers.picky, state=Sequence, on_error="resume") as kernel:
         with pytest.raises(KernelError, match="ValueError: negative") as caught:
             kernel.ask(Count(-1))
@@ -53,7 +53,7 @@ def test_an_exception_reaches_the_asker_with_its_line() -> None:
         assert kernel.state.next == 3
 
 
-def test_without_resume_an_exception_is_the_end() -> None:
+def test_an_exception_without_resume_is_a_failure() -> None:
     kernel = NativeKernel(handlers.picky, state=Sequence)
     kernel.activate()
     kernel.tell(Count(-1))
@@ -64,7 +64,7 @@ def test_without_resume_an_exception_is_the_end() -> None:
     assert (caught.value.current_state, caught.value.operation) == ("FAILED", "ask")
 
 
-def test_restart_makes_the_state_anew() -> None:
+def test_restart_recreates_the_state() -> None:
     with NativeKernel(handlers.picky, state=Sequence(next=10, broken=0), on_error="restart") as kernel:
         kernel.ask(Count(2))
         assert kernel.state.next == 11
@@ -74,7 +74,7 @@ def test_restart_makes_the_state_anew() -> None:
         assert (kernel.state.next, kernel.stats.restarts) == (11, 1)
 
 
-def test_many_exceptions_that_nobody_asked_about_leave_nothing_behind() -> None:
+def test_exceptions_of_tells_retain_nothing() -> None:
     with NativeKernel(handlers.picky, state=Sequence, on_error="resume", queue_size=4096) as kernel:
         records = np.zeros(50_000, kernel.input_dtype)
         records["value"] = -5
@@ -95,14 +95,14 @@ def test_an_index_beyond_an_array_is_an_exception() -> None:
         assert isinstance(caught.value.__cause__, IndexError)
 
 
-def test_a_question_without_answer_is_an_error_to_ask() -> None:
+def test_ask_raises_if_the_handler_sends_no_reply() -> None:
     with NativeKernel(handlers.picky, state=Sequence) as kernel:
         with pytest.raises(KernelError, match="no reply to a Count"):
             kernel.ask(Count(3))
         assert kernel.ask(Count(4)).value == 2
 
 
-def test_a_handler_without_output_gives_none() -> None:
+def test_a_handler_without_an_output_type_sends_no_replies() -> None:
     def swallow(ctx: HandlerContext, state: Sequence, msg: Count) -> None:
         state.next += msg.value
 
@@ -148,7 +148,7 @@ def test_compile_errors_name_the_line(handler: Callable[..., Any], text: str) ->
     assert caught.value.__cause__ is not None
 
 
-def test_handlers_that_are_none_are_refused() -> None:
+def test_functions_that_are_not_handlers_raise() -> None:
     async def waits(ctx: Any, state: Any, msg: Count) -> None: ...
 
     def two(ctx: Any, msg: Count) -> None: ...
@@ -162,7 +162,7 @@ def test_handlers_that_are_none_are_refused() -> None:
             NativeKernel(handler)
 
 
-def test_fields_that_no_record_has_are_named() -> None:
+def test_errors_name_fields_that_records_do_not_support() -> None:
     @message
     class Named:
         name: str
@@ -188,7 +188,7 @@ def test_fields_that_no_record_has_are_named() -> None:
 # Bad messages and bad times
 
 
-def test_bad_messages_are_refused_and_nothing_is_sent() -> None:
+def test_invalid_messages_raise_and_are_not_sent() -> None:
     with NativeKernel(handlers.spectrum, state=Smooth) as kernel:
         with pytest.raises(TypeValidationError):
             kernel.ask(Count(1))
@@ -221,7 +221,7 @@ def test_narrow_integers_are_checked() -> None:
                 kernel.ask(Small(value))  # type: ignore[arg-type]
 
 
-def test_calls_in_the_wrong_state_say_so() -> None:
+def test_errors_of_calls_in_the_wrong_state_name_the_state() -> None:
     kernel = NativeKernel(handlers.picky, state=Sequence)
     assert kernel.lifecycle_state == "LAUNCHED"
     for call in (lambda: kernel.tell(Count(1)), lambda: kernel.ask(Count(1)), kernel.reactivate, lambda: kernel.receive(0.01)):
@@ -283,13 +283,13 @@ def test_a_full_queue_rejects_or_times_out_or_drops() -> None:
         assert [name for name, _ in runtime.dead_letters()] == [kernel.name] * 2
 
 
-def test_an_ask_that_is_not_answered_in_time_says_so() -> None:
+def test_ask_times_out_without_a_reply() -> None:
     with NativeKernel(handlers.picky, state=Sequence) as kernel:
         kernel.deactivate()
         with pytest.raises(QueueTimeoutError) as caught:
             kernel.ask(Count(2), timeout=0.05)
         assert caught.value.timeout == 0.05
         kernel.reactivate()
-        # The question was handled all the same.
+        # The request was handled all the same.
         assert kernel.ask(Count(2)).value == 1
         assert kernel.state.next == 2

@@ -47,10 +47,10 @@ async def test_a_decorated_handler_is_launched_by_its_name() -> None:
         assert isinstance(kernel, NativeRingKernel)
         assert runtime.get_kernel_state("native_hottest") is KernelState.LAUNCHED
         await runtime.activate("native_hottest")
-        answer = await runtime.send_and_receive("native_hottest", Reading(7, 21.5))
-        assert (answer.sensor, answer.celsius, answer.seen) == (7, 21.5, 1)
-        answer = await runtime.send_and_receive("native_hottest", Reading(8, 20.0), timeout=30.0)
-        assert (answer.sensor, answer.seen) == (7, 2)
+        reply = await runtime.send_and_receive("native_hottest", Reading(7, 21.5))
+        assert (reply.sensor, reply.celsius, reply.seen) == (7, 21.5, 1)
+        reply = await runtime.send_and_receive("native_hottest", Reading(8, 20.0), timeout=30.0)
+        assert (reply.sensor, reply.seen) == (7, 2)
         await runtime.send("native_hottest", Reading(9, 30.0))
         assert (await runtime.receive("native_hottest", timeout=30.0)).sensor == 9
         assert kernel.native.state.seen == 3
@@ -82,7 +82,7 @@ async def test_a_runtime_that_is_shut_down_ends_its_native_kernels() -> None:
         await kernel.ask(Reading(1, 1.0))
 
 
-async def test_exceptions_and_supervision_are_as_declared() -> None:
+async def test_exceptions_follow_the_declared_supervision() -> None:
     async with RingKernelRuntime() as runtime:
         async with runtime.kernel_scope("failing", picky) as kernel:
             with pytest.raises(KernelError, match="negative") as caught:
@@ -96,7 +96,7 @@ async def test_exceptions_and_supervision_are_as_declared() -> None:
                 assert (await kernel.ask(Count(8), timeout=30.0)).value == 4
             with pytest.raises(KernelError):
                 await kernel.ask(Count(-1), timeout=30.0)
-            # The asker is told first, and then the ring kernel ends.
+            # The caller is told first, and then the ring kernel ends.
             assert await asyncio.to_thread(kernel.native._core.wait_ended, 30.0)
             with pytest.raises(KernelStateError):
                 await kernel.ask(Count(8), timeout=30.0)
@@ -132,7 +132,7 @@ async def test_bad_messages_full_queues_and_timeouts() -> None:
             assert [(await kernel.receive(timeout=30.0)).value for _ in range(3)] == [1, 2, 4]
 
 
-async def test_handlers_that_do_not_compile_are_refused_at_launch() -> None:
+async def test_handlers_that_do_not_compile_raise_at_launch() -> None:
     @ring_kernel(device="cpu", auto_register=False, input_type=Count, output_type=Count)
     def broken(ctx: HandlerContext, state: None, msg: Count) -> Count:
         return Count(msg.valeu)  # type: ignore[attr-defined]
@@ -153,15 +153,15 @@ def test_settings_of_the_decorator_are_checked() -> None:
     assert meta["native"] == {"device": "cpu", "state": Best}
 
 
-async def test_many_asks_wait_at_once_and_each_gets_its_own_answer() -> None:
+async def test_each_of_many_concurrent_asks_gets_its_own_reply() -> None:
     with NativeKernel(handlers.picky, state=Sequence, queue_size=1024, dedicated=True) as kernel:
         answers = await asyncio.gather(*(kernel.ask_async(Count(2 * number), timeout=60.0) for number in range(1000)))
-        assert [answer.value for answer in answers] == list(range(1000))
+        assert [reply.value for reply in answers] == list(range(1000))
         for number in range(2000):
             assert (await kernel.ask_async(Count(2 * number))).value == number
 
 
-async def test_the_loop_goes_on_while_a_native_kernel_is_waited_for() -> None:
+async def test_the_event_loop_runs_while_a_task_waits_for_a_native_kernel() -> None:
     with NativeKernel(handlers.picky, state=Sequence) as kernel:
         receiving = asyncio.ensure_future(kernel.receive_async())
         ticks = 0
@@ -181,7 +181,7 @@ async def test_the_loop_goes_on_while_a_native_kernel_is_waited_for() -> None:
         assert (await kernel.receive_async(timeout=30.0)).value == 6
 
 
-async def test_an_end_wakes_who_waits() -> None:
+async def test_terminate_wakes_waiting_tasks() -> None:
     kernel = NativeKernel(handlers.picky, state=Sequence)
     kernel.activate()
     receiving = asyncio.ensure_future(kernel.receive_async())
@@ -191,7 +191,7 @@ async def test_an_end_wakes_who_waits() -> None:
         await asyncio.wait_for(receiving, 30.0)
 
 
-def test_loops_of_many_threads_use_one_kernel() -> None:
+def test_event_loops_of_many_threads_share_a_kernel() -> None:
     with NativeKernel(handlers.picky, state=Sequence, dedicated=True) as kernel:
         wrong: list[int] = []
 

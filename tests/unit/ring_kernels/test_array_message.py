@@ -43,7 +43,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[BufferRegistry]:
 
 
 @pytest.mark.parametrize("kind", [Batch, Plain, Typed])
-def test_arrays_are_passed_and_not_copied(registry: BufferRegistry, kind: Any) -> None:
+def test_arrays_are_passed_without_a_copy(registry: BufferRegistry, kind: Any) -> None:
     sent = kind(features=np.arange(1000.0), number=7, priority=200, correlation_id=uuid4())
     data = sent.serialize()
     assert len(data) < 500 and len(registry) == 1
@@ -68,7 +68,7 @@ def test_each_serialisation_is_a_reference(registry: BufferRegistry) -> None:
     assert Batch.deserialize(sent.serialize()).features is sent.features
 
 
-def test_the_sender_may_give_up(registry: BufferRegistry) -> None:
+def test_the_sender_may_release_its_reference(registry: BufferRegistry) -> None:
     sent = Typed(features=np.zeros((2, 3), np.float32))
     data = sent.serialize()
     assert sent.release_arrays() == 1 and len(registry) == 0
@@ -85,13 +85,13 @@ def test_buffers_and_other_values(registry: BufferRegistry) -> None:
     assert received.extra["nested"][0].flags.writeable and received.extra["nested"][1] == 1.5 and received.extra[5] == b"x"
 
 
-def test_a_message_of_unknown_class() -> None:
+def test_a_message_of_an_unknown_class() -> None:
     sent = Plain(features=np.zeros(3))
     received: Any = deserialize_message(sent.serialize())
     assert type(received) is Plain and received.features is sent.features
 
 
-def test_the_bytes_that_0_2_wrote(registry: BufferRegistry) -> None:
+def test_bytes_written_by_0_2_are_read(registry: BufferRegistry) -> None:
     array, message_id = np.arange(3), uuid4()
     reference = registry.register(array).buffer_id.hex
     old = {
@@ -112,7 +112,7 @@ def test_the_bytes_that_0_2_wrote(registry: BufferRegistry) -> None:
     assert Batch.deserialize(msgpack.packb(old)).message_id == message_id
 
 
-def test_the_bytes_that_0_2_reads(registry: BufferRegistry) -> None:
+def test_0_2_reads_the_bytes(registry: BufferRegistry) -> None:
     content = msgpack.unpackb(Batch(features=np.zeros((2, 1)), number=4).serialize())
     reference = content["__array_refs__"]["features"]
     assert UUID(hex=reference) in registry and len(content["message_id"]["__uuid_bin__"]) == 16
@@ -121,7 +121,7 @@ def test_the_bytes_that_0_2_reads(registry: BufferRegistry) -> None:
     assert "_array_buffer_ids" not in content
 
 
-def test_what_has_no_bytes_keeps_no_array(registry: BufferRegistry) -> None:
+def test_a_failed_serialization_registers_no_array(registry: BufferRegistry) -> None:
     for wrong in (object(), [np.array([object()])], {1, 2}):
         with pytest.raises(MessageSerializationError) as caught:
             Batch(features=np.zeros(3), extra=wrong).serialize()
@@ -130,7 +130,7 @@ def test_what_has_no_bytes_keeps_no_array(registry: BufferRegistry) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\xc1", b"\x81", msgpack.packb([1]), msgpack.packb({"priority": 999}), b"\x93\x01", "text", None])
-def test_what_is_no_message(data: Any) -> None:
+def test_invalid_bytes_raise(data: Any) -> None:
     with pytest.raises(MessageDeserializationError) as caught:
         Batch.deserialize(data)
     assert caught.value.message_type is Batch and caught.value.cause is not None

@@ -25,11 +25,11 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[BufferRegistry]:
     yield BufferRegistry()
 
 
-def test_there_is_one(registry: BufferRegistry) -> None:
+def test_it_is_a_singleton(registry: BufferRegistry) -> None:
     assert BufferRegistry() is registry is get_buffer_registry()
 
 
-def test_an_array_there_and_gone(registry: BufferRegistry) -> None:
+def test_an_array_is_registered_and_released(registry: BufferRegistry) -> None:
     array = np.zeros((2, 3), np.float32)
     handle = registry.register(array)
     assert (handle.shape, handle.dtype, handle.device, handle.size_bytes, handle.ref_count) == ((2, 3), "float32", "cpu", 24, 1)
@@ -40,7 +40,7 @@ def test_an_array_there_and_gone(registry: BufferRegistry) -> None:
     assert registry.get_stats() == {"registered": 1, "retrieved": 1, "released": 1, "bytes_registered": 0, "active_buffers": 0}
 
 
-def test_references(registry: BufferRegistry) -> None:
+def test_references_are_counted(registry: BufferRegistry) -> None:
     array = np.zeros(3)
     alive, buffer_id = weakref.ref(array), registry.register(array).buffer_id
     del array
@@ -49,7 +49,7 @@ def test_references(registry: BufferRegistry) -> None:
     assert registry.decrement_ref(buffer_id) == -1 and not registry.increment_ref(buffer_id)
 
 
-def test_what_is_not_registered(registry: BufferRegistry) -> None:
+def test_an_unknown_handle_raises(registry: BufferRegistry) -> None:
     assert registry.get(uuid4()) is None and not registry.release(uuid4()) and registry.decrement_ref(uuid4()) == -1
     for wrong in ([1, 2], None, "text", memoryview(b"12")):
         with pytest.raises(TypeError, match="Cannot register"):
@@ -57,7 +57,7 @@ def test_what_is_not_registered(registry: BufferRegistry) -> None:
     assert len(registry) == 0
 
 
-def test_other_arrays(registry: BufferRegistry) -> None:
+def test_arrays_of_other_libraries(registry: BufferRegistry) -> None:
     class OnGpu:
         shape, dtype, nbytes, device_id = (4,), np.dtype(np.int8), 4, 2
         __cuda_array_interface__ = None
@@ -68,13 +68,13 @@ def test_other_arrays(registry: BufferRegistry) -> None:
     assert handle.device == "cpu" and handle.size_bytes == 16 and registry.get(handle.buffer_id) is buffer
 
 
-def test_clearing(registry: BufferRegistry) -> None:
+def test_clear_releases_all_arrays(registry: BufferRegistry) -> None:
     handles = [registry.register(np.zeros(3)) for _ in range(3)]
     assert registry.clear() == 3 and registry.clear() == 0 and handles[0].buffer_id not in registry
     assert registry.get_stats()["bytes_registered"] == 0
 
 
-def test_by_the_functions(registry: BufferRegistry) -> None:
+def test_the_module_functions(registry: BufferRegistry) -> None:
     array = np.zeros(3)
     handle = register_buffer(array)
     assert isinstance(handle, BufferHandle) and get_buffer(handle.buffer_id) is array

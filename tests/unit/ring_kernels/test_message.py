@@ -65,12 +65,12 @@ BASE_020 = bytes.fromhex(
 
 
 class TestBytesOf020:
-    def test_a_message_is_written_to_the_same_bytes(self) -> None:
+    def test_a_message_serializes_to_the_same_bytes(self) -> None:
         sample = Sample(7, 21.5, ["a", {"k": -1}], message_id=UUID(int=1), priority=200, correlation_id=UUID(int=2))
         assert sample.serialize() == SAMPLE_020
         assert Sample.deserialize(SAMPLE_020) == sample
 
-    def test_an_array_is_written_to_the_same_bytes_and_can_be_written_to(self) -> None:
+    def test_an_array_serializes_to_the_same_bytes_and_is_writable_when_read(self) -> None:
         data = np.arange(6, dtype=np.int16).reshape(2, 3)
         assert Frame(data, message_id=UUID(int=3)).serialize() == FRAME_020
         read = Frame.deserialize(FRAME_020)
@@ -82,14 +82,14 @@ class TestBytesOf020:
         assert RingKernelMessage(message_id=UUID(int=4)).serialize() == BASE_020
         assert RingKernelMessage.deserialize(BASE_020).message_id == UUID(int=4)
 
-    def test_ids_as_texts_are_read(self) -> None:
+    def test_ids_as_strings_are_read(self) -> None:
         old = msgpack.packb({"message_id": {"__uuid__": str(UUID(int=5))}, "correlation_id": str(UUID(int=6))})
         read = RingKernelMessage.deserialize(old)
         assert (read.message_id, read.correlation_id) == (UUID(int=5), UUID(int=6))
 
 
 class TestFields:
-    def test_a_decorated_class_has_its_own_fields_first(self) -> None:
+    def test_a_decorated_class_puts_its_own_fields_before_the_header(self) -> None:
         assert [f.name for f in dataclasses.fields(Sample)] == [
             "sensor",
             "celsius",
@@ -116,7 +116,7 @@ class TestFields:
         assert RingKernelMessage(UUID(int=1), 5).priority == 5
 
     @pytest.mark.parametrize("priority", [-1, 256])
-    def test_a_priority_out_of_range_is_refused(self, priority: int) -> None:
+    def test_a_priority_out_of_range_raises(self, priority: int) -> None:
         with pytest.raises(ValueError, match="0-255"):
             Reading(1, 2.0, priority=priority)
         with pytest.raises(ValueError, match="0-255"):
@@ -126,7 +126,7 @@ class TestFields:
         assert get_message_type("Anything") is Anything
         assert get_message_type("nobody") is None
 
-    def test_a_post_init_of_the_users_runs(self) -> None:
+    def test_a_user_defined_post_init_runs(self) -> None:
         @message
         class Checked(RingKernelMessage):
             value: int
@@ -142,24 +142,24 @@ class TestFields:
             Checked.deserialize(msgpack.packb({"value": -1}))
 
     def test_with_correlation_and_reply(self) -> None:
-        question = Reading(1, 2.0)
-        answer = question.reply(sensor=1, celsius=3.0)
-        assert answer.correlation_id == question.message_id
-        assert answer.message_id != question.message_id
-        same = question.with_correlation(UUID(int=9))
-        assert (same.message_id, same.correlation_id) == (question.message_id, UUID(int=9))
-        assert question.reply(response_class=Anything, value=1).correlation_id == question.message_id  # type: ignore[attr-defined]
+        request = Reading(1, 2.0)
+        reply = request.reply(sensor=1, celsius=3.0)
+        assert reply.correlation_id == request.message_id
+        assert reply.message_id != request.message_id
+        same = request.with_correlation(UUID(int=9))
+        assert (same.message_id, same.correlation_id) == (request.message_id, UUID(int=9))
+        assert request.reply(response_class=Anything, value=1).correlation_id == request.message_id  # type: ignore[attr-defined]
 
 
 class TestIds:
-    def test_an_id_stays_once_it_was_read_and_no_two_are_equal(self) -> None:
+    def test_ids_are_stable_once_read_and_unique(self) -> None:
         readings = [Reading(i, 0.0) for i in range(1000)]
         ids = [r.message_id for r in readings]
         assert ids == [r.message_id for r in readings]
         assert len(set(ids)) == 1000
         assert {i.version for i in ids} == {4}
 
-    def test_writing_a_message_gives_it_the_id_that_is_written(self) -> None:
+    def test_serialization_assigns_the_id(self) -> None:
         reading = Reading(1, 2.0)
         assert Reading.deserialize(reading.serialize()).message_id == reading.message_id
 
@@ -169,7 +169,7 @@ class TestIds:
         original = made()
         assert again(original).message_id == original.message_id
 
-    def test_ids_that_are_made_are_equal_to_uuids_made_otherwise(self) -> None:
+    def test_generated_ids_equal_parsed_uuids(self) -> None:
         made = Reading(1, 2.0).message_id
         assert made == UUID(str(made)) and hash(made) == hash(UUID(str(made))) and pickle.loads(pickle.dumps(made)) == made
         assert made.is_safe == UUID(str(made)).is_safe
@@ -179,7 +179,7 @@ class TestIds:
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
     @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-    def test_a_forked_child_has_ids_of_its_own(self) -> None:
+    def test_a_forked_child_generates_other_ids(self) -> None:
         _ = Reading(1, 2.0).message_id
         there, here = os.pipe()
         if (child := os.fork()) == 0:
@@ -201,11 +201,11 @@ VALUES = st.recursive(
 
 class TestValues:
     @given(VALUES)
-    def test_what_is_written_is_read(self, value: Any) -> None:
+    def test_values_survive_a_round_trip(self, value: Any) -> None:
         assert Anything.deserialize(Anything(value).serialize()).value == value
 
     @given(VALUES)
-    def test_the_bytes_are_those_of_the_package_msgpack(self, value: Any) -> None:
+    def test_the_bytes_match_the_package_msgpack(self, value: Any) -> None:
         def old(item: Any) -> Any:
             return {"__uuid_bin__": item.bytes}
 
@@ -213,21 +213,21 @@ class TestValues:
         assert unpacked["value"] == msgpack.unpackb(msgpack.packb(value, default=old), raw=False)
 
     @given(st.binary(max_size=60))
-    def test_any_bytes_are_read_or_refused(self, data: bytes) -> None:
+    def test_arbitrary_bytes_are_read_or_rejected(self, data: bytes) -> None:
         try:
             Sample.deserialize(data)
         except MessageDeserializationError as error:
             assert error.message_type is Sample
 
     @given(st.integers(0, len(SAMPLE_020) - 1), st.integers(0, 255))
-    def test_bytes_with_one_changed_are_read_or_refused(self, index: int, byte: int) -> None:
+    def test_bytes_with_one_change_are_read_or_rejected(self, index: int, byte: int) -> None:
         data = bytearray(SAMPLE_020)
         data[index] = byte
         with contextlib.suppress(MessageDeserializationError):
             Sample.deserialize(data)
 
     @pytest.mark.parametrize("length", range(len(SAMPLE_020)))
-    def test_bytes_that_end_too_soon_are_refused(self, length: int) -> None:
+    def test_truncated_bytes_are_rejected(self, length: int) -> None:
         with pytest.raises(MessageDeserializationError):
             Sample.deserialize(SAMPLE_020[:length])
 
@@ -255,7 +255,7 @@ class TestValues:
         assert read.dtype == data.dtype and read.shape == data.shape and (read == data).all()
 
     @pytest.mark.parametrize("value", [object(), 2**64, {1, 2}, np.array([object()]), lambda: 0])
-    def test_a_value_without_bytes_names_its_field(self, value: Any) -> None:
+    def test_the_error_for_an_unsupported_value_names_its_field(self, value: Any) -> None:
         with pytest.raises(MessageSerializationError, match="field 'value'") as caught:
             Anything(value).serialize()
         assert caught.value.message_type is Anything
@@ -267,33 +267,33 @@ class TestValues:
         with pytest.raises(MessageSerializationError, match="deep"):
             Anything(loop).serialize()
 
-    def test_a_field_that_is_missing_is_named(self) -> None:
+    def test_the_error_for_a_missing_field_names_it(self) -> None:
         with pytest.raises(MessageDeserializationError, match="celsius"):
             Reading.deserialize(msgpack.packb({"sensor": 1}))
 
-    def test_a_field_that_is_unknown_is_passed_over_and_defaults_are_made(self) -> None:
+    def test_unknown_fields_are_ignored_and_defaults_applied(self) -> None:
         read = Reading.deserialize(msgpack.packb({"sensor": 1, "celsius": 2.0, "unknown": [1, {"a": 2}]}))
         assert (read.sensor, read.celsius, read.name, read.extra, read.priority) == (1, 2.0, "?", [], 128)
 
     @pytest.mark.parametrize("data", [b"", b"\x93\x01\x02\x03", b"\xc1", b"\x81\x01\x02", b"\x80\x00", b"\xdf\xff\xff\xff\xff"])
-    def test_what_is_not_a_message(self, data: bytes) -> None:
+    def test_invalid_bytes_raise(self, data: bytes) -> None:
         for read in (RingKernelMessage.deserialize, deserialize_message):
             with pytest.raises(MessageDeserializationError):
                 read(data)
 
-    def test_what_has_no_bytes(self) -> None:
+    def test_values_without_a_buffer_raise(self) -> None:
         with pytest.raises(MessageDeserializationError):
             Sample.deserialize(5)  # type: ignore[arg-type]
 
-    def test_a_message_of_unknown_class(self) -> None:
+    def test_a_message_of_an_unknown_class(self) -> None:
         assert deserialize_message(SAMPLE_020) == Sample.deserialize(SAMPLE_020)
         other = msgpack.packb({"__type__": "Nobody", "priority": 9})
         assert deserialize_message(other).priority == 9
         assert _core.unpack(other) == {"__type__": "Nobody", "priority": 9}
 
 
-class TestClassesOfAllKinds:
-    def test_a_constructor_of_ones_own_is_kept(self) -> None:
+class TestMessageClasses:
+    def test_a_user_defined_constructor_is_not_replaced(self) -> None:
         @message
         class Doubled:
             x: int
@@ -303,7 +303,7 @@ class TestClassesOfAllKinds:
 
         assert Doubled(2).x == 4
 
-    def test_names_that_the_constructor_uses_itself(self) -> None:
+    def test_fields_named_like_variables_of_the_generated_constructor(self) -> None:
         @message
         class Named:
             self: int
@@ -314,7 +314,7 @@ class TestClassesOfAllKinds:
         made = Named(5, priority=3)
         assert (made.self, made._lazy, made._check, made.items, made.priority) == (5, 1, 2, [], 3)
 
-    def test_a_priority_that_must_be_given(self) -> None:
+    def test_a_required_priority_field(self) -> None:
         @message
         class Urgent:
             priority: int
@@ -340,7 +340,7 @@ class TestClassesOfAllKinds:
 
         assert Derived(3, x=1).z == 3
 
-    def test_fields_that_the_constructor_does_not_take(self) -> None:
+    def test_fields_outside_the_constructor(self) -> None:
         @message
         class Counted:
             x: int
@@ -351,7 +351,7 @@ class TestClassesOfAllKinds:
         read = Counted.deserialize(counted.serialize())
         assert (read.x, read.seen) == (1, 9)
 
-    def test_attributes_that_are_set_in_a_way_of_ones_own(self) -> None:
+    def test_a_user_defined_setattr_is_called(self) -> None:
         @message
         class Clamped:
             x: int = 0
@@ -363,7 +363,7 @@ class TestClassesOfAllKinds:
         assert Clamped.deserialize(data).x == 10
 
     @pytest.mark.parametrize("source", ["<string>", "<stdin>", "file.py"])
-    def test_a_constructor_is_never_passed_over_wherever_it_was_written(self, source: str) -> None:
+    def test_a_user_defined_constructor_runs_wherever_its_source_is(self, source: str) -> None:
         code = "@message\nclass Own:\n    x: int = 0\n    def __init__(self, x=0, **header):\n        self.x = x + 1\n"
         names: dict[str, Any] = {"message": message, "__name__": __name__}
         exec(compile(code, source, "exec"), names)
@@ -371,8 +371,8 @@ class TestClassesOfAllKinds:
         assert own.deserialize(own(1).serialize()).x == 3
 
 
-class TestContainersOfAllKinds:
-    def test_subclasses_may_hold_ids_and_arrays(self) -> None:
+class TestContainers:
+    def test_container_subclasses_may_hold_ids_and_arrays(self) -> None:
         Pair = collections.namedtuple("Pair", "a b")
         identity = uuid4()
         for container, plain in [
@@ -385,7 +385,7 @@ class TestContainersOfAllKinds:
         assert isinstance(read, np.ndarray)
         assert read.tolist() == [1.0]
 
-    def test_a_dictionary_that_is_changed_while_it_is_written(self) -> None:
+    def test_a_dictionary_that_changes_during_serialization(self) -> None:
         grows: dict[int, Any] = {}
 
         class Array:
@@ -399,7 +399,7 @@ class TestContainersOfAllKinds:
         read = Anything.deserialize(Anything(grows).serialize()).value
         assert (read[0].tolist(), read[1], len(read)) == ([5], 3, 2)
 
-    def test_a_list_that_is_changed_while_it_is_written(self) -> None:
+    def test_a_list_that_changes_during_serialization(self) -> None:
         shrinks: list[Any] = []
 
         class Array:
@@ -413,7 +413,7 @@ class TestContainersOfAllKinds:
         with pytest.raises(MessageSerializationError, match="changed while it was written"):
             Anything(shrinks).serialize()
 
-    def test_texts_that_are_none_of_unicode(self) -> None:
+    def test_strings_with_surrogates_raise(self) -> None:
         with pytest.raises(MessageSerializationError, match=r"field 'value'.*surrogates not allowed"):
             Anything("\ud800").serialize()
 

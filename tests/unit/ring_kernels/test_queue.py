@@ -30,7 +30,7 @@ QUEUES = [FastMessageQueue, MessageQueue, lambda size: MessageQueue(size, use_pr
 
 @pytest.mark.parametrize("make", QUEUES)
 class TestAllQueues:
-    async def test_what_goes_in_comes_out_in_order(self, make: Any) -> None:
+    async def test_items_come_out_in_order(self, make: Any) -> None:
         queue = make(8)
         for number in range(8):
             assert await queue.put(number) is True
@@ -51,7 +51,7 @@ class TestAllQueues:
         await task
         assert order == ["message", "after put"]
 
-    async def test_a_putter_waits_for_room(self, make: Any) -> None:
+    async def test_put_waits_for_a_free_slot(self, make: Any) -> None:
         queue = make(2)
         await queue.put(1), await queue.put(2)
         task = asyncio.create_task(queue.put(3))
@@ -61,7 +61,7 @@ class TestAllQueues:
         assert await task is True
         assert [await queue.get(), await queue.get()] == [2, 3]
 
-    async def test_time_runs_out(self, make: Any) -> None:
+    async def test_put_and_get_time_out(self, make: Any) -> None:
         queue = make(1)
         if isinstance(queue, RingBuffer):
             assert await queue.get(timeout=0.01) is None
@@ -96,7 +96,7 @@ class TestAllQueues:
         async def receive() -> Any:
             return await queue.get()
 
-        # Beyond the bound on direct turns, a message is in the waiter before its task has had its turn.
+        # Beyond the bound on direct yield_to_loop, a message is in the waiter before its task has had its turn.
         tasks = [asyncio.create_task(receive()) for _ in range(200)]
         await asyncio.sleep(0)
         for number in range(200):
@@ -117,7 +117,7 @@ class TestAllQueues:
         await queue.put("kept")
         assert await asyncio.wait_for(queue.get(), 1) == "kept"
 
-    async def test_other_tasks_have_their_turn(self, make: Any) -> None:
+    async def test_other_tasks_are_scheduled_meanwhile(self, make: Any) -> None:
         queue, ticks = make(4), 0
 
         async def tick() -> None:
@@ -204,7 +204,7 @@ class TestAllQueues:
         gc.collect()
         assert gone() is None
 
-    async def test_context_variables_are_the_receivers_own(self, make: Any) -> None:
+    async def test_a_resumed_receiver_sees_its_own_context_variables(self, make: Any) -> None:
         queue = make(4)
         who = contextvars.ContextVar("who", default="nobody")
         seen = []
@@ -226,12 +226,12 @@ class TestAllQueues:
         assert seen == [("receiver", "the receiver")] * 3
 
 
-class TestBands:
+class TestPriorities:
     @pytest.mark.parametrize(
         ("priority", "band"),
         [(255, 0), (224, 0), (223, 1), (160, 1), (159, 2), (128, 2), (64, 2), (63, 3), (0, 3)],
     )
-    async def test_bands(self, priority: int, band: int) -> None:
+    async def test_priorities_map_to_bands(self, priority: int, band: int) -> None:
         assert get_priority_band(priority) == PriorityBand(band)
         queue: FastMessageQueue[Note] = FastMessageQueue()
         await queue.put(note("x", priority))
@@ -239,20 +239,20 @@ class TestBands:
         assert isinstance(counts, dict)
         assert counts == {name: int(i == band) for i, name in enumerate(["system", "high", "normal", "low"])}
 
-    async def test_higher_bands_come_first_and_within_one_the_older(self) -> None:
+    async def test_higher_bands_come_first_and_each_band_is_fifo(self) -> None:
         queue: FastMessageQueue[Note] = FastMessageQueue()
         notes = [note("a", 10), note("b", 130), note("c", 120), note("d", 255), note("e", 200), note("f", 20)]
         assert queue.put_batch(notes) == 6
         assert [n.text for n in queue.get_batch(4)] == ["d", "e", "b", "c"]
         assert [n.text for n in queue.get_batch(9)] == ["a", "f"]
 
-    async def test_a_strict_order(self) -> None:
+    async def test_message_queue_orders_strictly_by_priority(self) -> None:
         queue: MessageQueue[Note] = MessageQueue()
         for n in [note("a", 10), note("b", 130), note("c", 131), note("d", 130), note("e", 0)]:
             await queue.put(n)
         assert [(await queue.get()).text for _ in range(5)] == ["c", "b", "d", "a", "e"]
 
-    async def test_a_priority_that_is_none(self) -> None:
+    async def test_a_priority_out_of_range_raises(self) -> None:
         odd = note("odd")
         odd.priority = 300
         queue: FastMessageQueue[Note] = FastMessageQueue()
@@ -272,7 +272,7 @@ class TestBands:
     def test_items_are_ordered_by_priority_then_sequence(self) -> None:
         assert PriorityItem(1, 2, "x") < PriorityItem(1, 3, "a") < PriorityItem(2, 0, "b")
 
-    def test_a_queue_without_room_is_refused(self) -> None:
+    def test_a_capacity_of_zero_raises(self) -> None:
         with pytest.raises(ValueError, match="one message"):
             FastMessageQueue(0)
 

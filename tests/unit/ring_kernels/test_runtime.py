@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from async_handlers import Question, double, double_with_timeout
+from async_handlers import Request, double, double_with_timeout
 from pydotcompute.exceptions import (
     KernelAlreadyExistsError,
     KernelNotFoundError,
@@ -28,9 +28,9 @@ class TestRuntime:
             await runtime.launch("k", double)
             assert runtime.get_kernel_state("k") is KernelState.LAUNCHED
             await runtime.activate("k")
-            await runtime.send("k", Question(1))
+            await runtime.send("k", Request(1))
             assert (await runtime.receive("k")).value == 2
-            assert (await runtime.send_and_receive("k", Question(2), timeout=1)).value == 4
+            assert (await runtime.send_and_receive("k", Request(2), timeout=1)).value == 4
             await runtime.deactivate("k")
             await runtime.reactivate("k")
             assert runtime.kernel_ids == ["k"]
@@ -47,19 +47,19 @@ class TestRuntime:
                 assert unknown.value.available == ["there"]
             for send in (runtime.send, runtime.send_and_receive):
                 with pytest.raises(KernelNotFoundError, match=r"launch\('nowhere'"):
-                    await send("nowhere", Question(1))
+                    await send("nowhere", Request(1))
             with pytest.raises(KernelNotFoundError):
                 runtime.get_kernel_state("nowhere")
             with pytest.raises(KernelNotFoundError):
                 await runtime.launch("nowhere")
 
-    async def test_a_name_that_is_taken(self) -> None:
+    async def test_a_name_in_use_raises(self) -> None:
         async with RingKernelRuntime() as runtime:
             await runtime.launch("k", double)
             with pytest.raises(KernelAlreadyExistsError):
                 await runtime.launch("k", double)
 
-    async def test_a_runtime_that_was_shut_down(self) -> None:
+    async def test_a_runtime_after_shutdown(self) -> None:
         async with RingKernelRuntime() as runtime:
             kernel = await runtime.launch("k", double)
             await runtime.activate("k")
@@ -67,7 +67,7 @@ class TestRuntime:
         with pytest.raises(KernelStateError, match="shut down"):
             await runtime.launch("k", double)
         with pytest.raises(KernelNotFoundError):
-            await runtime.send("k", Question(1))
+            await runtime.send("k", Request(1))
         await runtime.shutdown()
         await runtime.start()
         await runtime.launch("k", double)
@@ -76,7 +76,7 @@ class TestRuntime:
     async def test_kernel_scope(self) -> None:
         async with RingKernelRuntime() as runtime:
             async with runtime.kernel_scope("k", double) as kernel:
-                assert (await kernel.ask(Question(5))).value == 10
+                assert (await kernel.ask(Request(5))).value == 10
             assert runtime.kernel_ids == []
             with pytest.raises(ZeroDivisionError):
                 async with runtime.kernel_scope("k", double):
@@ -89,7 +89,7 @@ class TestRuntime:
                 await runtime.launch(str(number), double if number % 2 else double_with_timeout)
                 await runtime.activate(str(number))
             for number in range(0, 10_000, 7):
-                assert (await runtime.send_and_receive(str(number), Question(number), timeout=30)).value == 2 * number
+                assert (await runtime.send_and_receive(str(number), Request(number), timeout=30)).value == 2 * number
         gc.collect()
 
     async def test_a_million_messages(self) -> None:
@@ -97,8 +97,8 @@ class TestRuntime:
             await runtime.launch("k", double_with_timeout)
             await runtime.activate("k")
             for value in range(500_000):
-                if (await runtime.send_and_receive("k", Question(value), timeout=60)).value != 2 * value:
-                    pytest.fail(f"wrong answer to {value}")
+                if (await runtime.send_and_receive("k", Request(value), timeout=60)).value != 2 * value:
+                    pytest.fail(f"wrong reply to {value}")
             telemetry = runtime.get_telemetry("k")
             assert telemetry is not None and telemetry.messages_processed >= 499_999
 

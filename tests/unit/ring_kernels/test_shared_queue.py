@@ -34,7 +34,7 @@ class QueuedReading:
 
 
 class TestOneProcess:
-    def test_passes_what_has_a_buffer_in_order(self, queue: SharedQueue) -> None:
+    def test_passes_buffers_in_order(self, queue: SharedQueue) -> None:
         items = [b"", b"bytes", bytearray(b"bytearray"), memoryview(b"memoryview")]
         for item in items:
             assert queue.put(item) is True
@@ -66,7 +66,7 @@ class TestOneProcess:
                 assert queue.get() == item
                 assert queue.get() == b"short"
 
-    def test_too_large_a_message_is_refused(self, queue: SharedQueue) -> None:
+    def test_too_large_a_message_raises(self, queue: SharedQueue) -> None:
         with pytest.raises(MessageError, match=f"{queue.slot_size + 1} bytes.*room for {queue.slot_size}.*slot_size="):
             queue.put(b"x" * (queue.slot_size + 1))
         assert queue.empty
@@ -87,7 +87,7 @@ class TestOneProcess:
             assert full.value.queue_size == 8
         assert [queue.get_nowait() for _ in range(9)] == [b"x"] * 8 + [None]
 
-    def test_two_producers_and_two_consumers_are_refused(self, queue: SharedQueue) -> None:
+    def test_a_second_producer_or_consumer_raises(self, queue: SharedQueue) -> None:
         other = SharedQueue.attach(queue.name)
         queue.put(b"1")
         assert queue.producer_pid == os.getpid()
@@ -98,7 +98,7 @@ class TestOneProcess:
             queue.get()
         other.close()
 
-    def test_a_thread_that_waits_at_an_end_keeps_it(self, queue: SharedQueue) -> None:
+    def test_a_waiting_thread_keeps_its_endpoint(self, queue: SharedQueue) -> None:
         received: list[bytes] = []
         waiting = threading.Thread(target=lambda: received.append(queue.get()))
         waiting.start()
@@ -109,7 +109,7 @@ class TestOneProcess:
         waiting.join()
         assert received == [b"1"]
 
-    def test_closing_wakes_a_thread_that_waits(self, queue: SharedQueue) -> None:
+    def test_close_wakes_a_waiting_thread(self, queue: SharedQueue) -> None:
         errors: list[Exception] = []
 
         def wait() -> None:
@@ -129,7 +129,7 @@ class TestOneProcess:
         assert queue.consumer_pid is None
         assert queue.closed
 
-    def test_a_closed_queue_says_so(self) -> None:
+    def test_calls_on_a_closed_queue_raise(self) -> None:
         queue = SharedQueue.create()
         queue.close()
         queue.close()
@@ -138,7 +138,7 @@ class TestOneProcess:
         with pytest.raises(QueueClosedError, match="closed in this process"):
             queue.get_nowait()
 
-    def test_the_other_side_of_a_closed_queue_gets_what_is_left(self, queue: SharedQueue) -> None:
+    def test_the_consumer_drains_a_queue_closed_by_the_producer(self, queue: SharedQueue) -> None:
         producer = SharedQueue.attach(queue.name)
         producer.put(b"1")
         producer.put(b"2")
@@ -151,7 +151,7 @@ class TestOneProcess:
         assert queue.get() == b"3"
         again.close()
 
-    def test_a_producer_learns_that_the_consumer_has_closed(self, queue: SharedQueue) -> None:
+    def test_put_raises_after_the_consumer_closed(self, queue: SharedQueue) -> None:
         consumer = SharedQueue.attach(queue.name)
         queue.put(b"1")
         assert consumer.get() == b"1"
@@ -178,18 +178,18 @@ class TestNames:
             with pytest.raises(QueueError, match="name"):
                 SharedQueue.create(name)
 
-    def test_a_name_is_taken_once(self, queue: SharedQueue) -> None:
+    def test_a_name_in_use_raises(self, queue: SharedQueue) -> None:
         with pytest.raises(QueueError, match="there is one of this name"):
             SharedQueue.create(queue.name)
 
-    def test_the_name_goes_with_the_creator(self) -> None:
+    def test_the_creator_removes_the_name_on_close(self) -> None:
         queue = SharedQueue.create()
         queue.close()
         with pytest.raises(QueueError, match="there is none of this name"):
             SharedQueue.attach(queue.name)
         assert SharedQueue.remove(queue.name) is False
 
-    def test_the_name_stays_while_messages_wait_for_a_consumer(self) -> None:
+    def test_the_name_remains_while_messages_wait_for_a_consumer(self) -> None:
         queue = SharedQueue.create()
         queue.put(b"1")
         queue.close()
@@ -205,19 +205,19 @@ class TestNames:
             SharedQueue.create(name, capacity, slot_size)
         assert SharedQueue.remove(name) is False
 
-    def test_more_memory_than_there_is(self) -> None:
+    def test_more_memory_than_available(self) -> None:
         name = f"pydotcompute-test-{secrets.token_hex(4)}"
         with pytest.raises(QueueError, match="cannot be had"):
             SharedQueue.create(name, 1 << 30, (1 << 20) - 16)
         assert SharedQueue.remove(name) is False
 
-    def test_an_unknown_way_to_wait(self) -> None:
+    def test_an_unknown_wait_strategy(self) -> None:
         with pytest.raises(ValueError, match="'spin', 'adaptive' or 'park'"):
             SharedQueue.create(wait="sleep")  # type: ignore[arg-type]
 
 
 @linux
-class TestDamage:
+class TestDamagedSegments:
     """Whatever lies in the file, attaching raises or gives a queue; it never crashes."""
 
     def attach(self, content: bytes) -> None:
@@ -229,7 +229,7 @@ class TestDamage:
             path.unlink(missing_ok=True)
 
     @pytest.mark.parametrize("content", [b"", b"short", b"not a queue" * 1000, bytes(4096)])
-    def test_something_else_has_the_name(self, content: bytes) -> None:
+    def test_a_file_that_is_not_a_queue(self, content: bytes) -> None:
         with pytest.raises(QueueError, match="queue"):
             self.attach(content)
 
@@ -253,11 +253,11 @@ class TestDamage:
             self.attach(bytes(content))
 
     @pytest.mark.parametrize("cut", [1, 100, 128 * 9])
-    def test_a_file_cut_short(self, queue: SharedQueue, cut: int) -> None:
+    def test_a_truncated_file(self, queue: SharedQueue, cut: int) -> None:
         with pytest.raises(QueueError):
             self.attach((SHM / queue.name).read_bytes()[:-cut])
 
-    def test_a_ring_of_another_kind(self, queue: SharedQueue) -> None:
+    def test_a_wrong_ring_magic(self, queue: SharedQueue) -> None:
         """The ring has a header of its own, which is checked when an end is taken."""
         path = SHM / queue.name
         with path.open("r+b") as file:

@@ -66,7 +66,7 @@ class TestTwoProcesses:
                 queue.get()
             finish(producer)
 
-    def test_a_million_there_and_back(self) -> None:
+    def test_a_million_round_trips(self) -> None:
         with SharedQueue.create(slot_size=16) as there, SharedQueue.create(slot_size=16) as back:
             echo = process(
                 """
@@ -89,7 +89,7 @@ class TestTwoProcesses:
             finish(echo)
 
     @pytest.mark.parametrize("waiting", ["spin", "adaptive", "park"])
-    def test_a_killed_producer_loses_nothing_that_it_published(self, waiting: Any) -> None:
+    def test_published_messages_of_a_killed_producer_are_received(self, waiting: Any) -> None:
         with SharedQueue.create(capacity=64, wait=waiting) as queue:
             producer = process(
                 """
@@ -116,7 +116,7 @@ class TestTwoProcesses:
             assert [queue.get() for _ in range(3)] == [number.to_bytes(4, "little") for number in range(3)]
             finish(producer)
 
-    def test_a_producer_killed_in_the_middle(self) -> None:
+    def test_a_producer_killed_at_any_moment(self) -> None:
         """At whatever moment: what comes is a beginning of what was sent, in order, and then the error."""
         for round_ in range(5):
             with SharedQueue.create(capacity=1 << (2 * round_), slot_size=16) as queue:
@@ -167,7 +167,7 @@ class TestTwoProcesses:
             consumer.kill()
             consumer.communicate()
 
-    def test_a_second_producer_is_refused_and_the_first_goes_on(self, queue: SharedQueue) -> None:
+    def test_a_second_producer_raises_and_the_first_continues(self, queue: SharedQueue) -> None:
         queue.put(b"1")
         second = process(
             """
@@ -184,7 +184,7 @@ class TestTwoProcesses:
         assert finish(second) == "QueueError True\n"
         assert [queue.get(), queue.get_nowait()] == [b"1", None]
 
-    def test_a_process_ends_while_its_thread_waits(self, queue: SharedQueue) -> None:
+    def test_a_process_exits_while_its_thread_waits(self, queue: SharedQueue) -> None:
         other = process(
             """
             import threading
@@ -201,7 +201,7 @@ class TestTwoProcesses:
             while True:
                 queue.put(b"1")
 
-    def test_a_process_that_was_forked_in_a_wait(self, queue: SharedQueue) -> None:
+    def test_a_process_that_forks_during_a_wait(self, queue: SharedQueue) -> None:
         """The child has the lock of an end taken for ever, and must not close that end under its parent."""
         other = process(
             """
@@ -244,7 +244,7 @@ def _echo(there: SharedQueue, back: SharedQueue) -> None:
 class TestMultiprocessing:
     @pytest.mark.parametrize("method", ["spawn", "fork", "forkserver"])
     @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
-    def test_queues_are_handed_to_processes(self, method: str) -> None:
+    def test_queues_are_passed_to_processes(self, method: str) -> None:
         context = multiprocessing.get_context(method)
         with SharedQueue.create() as there, SharedQueue.create() as back:
             child = context.Process(target=_echo, args=(there, back))
@@ -265,7 +265,7 @@ class TestMultiprocessing:
         copy.close()
 
     @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
-    def test_a_fork_leaves_its_parent_s_ends_alone(self, queue: SharedQueue) -> None:
+    def test_a_forked_child_does_not_close_the_endpoints_of_its_parent(self, queue: SharedQueue) -> None:
         queue.put(b"1")
         child = os.fork()
         if child == 0:

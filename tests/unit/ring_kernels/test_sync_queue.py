@@ -62,12 +62,12 @@ class TestSyncQueue:
         assert queue.get_nowait() is None
 
     @pytest.mark.parametrize("maxsize", [0, -1])
-    def test_no_limit(self, maxsize: int) -> None:
+    def test_maxsize_below_one_means_unbounded(self, maxsize: int) -> None:
         queue: SyncQueue[int] = SyncQueue(maxsize)
         assert all(queue.put_nowait(number) for number in range(10_000))
         assert not queue.full
 
-    def test_full_and_empty_raise_at_the_timeout(self) -> None:
+    def test_timeouts_raise_full_and_timeout_errors(self) -> None:
         queue: SyncQueue[int] = SyncQueue(maxsize=1)
         with pytest.raises(QueueTimeoutError) as empty:
             queue.get(timeout=0.01)
@@ -81,7 +81,7 @@ class TestSyncQueue:
         assert queue.get() == 1
         assert queue.empty
 
-    def test_shutdown_wakes_all_and_keeps_what_is_in_it(self) -> None:
+    def test_shutdown_wakes_all_waiters_and_keeps_queued_items(self) -> None:
         empty: SyncQueue[int] = SyncQueue()
         full: SyncQueue[int] = SyncQueue(maxsize=1)
         full.put(1)
@@ -98,7 +98,7 @@ class TestSyncQueue:
         with pytest.raises(RuntimeError, match="empty"):
             full.get()
 
-    def test_a_million_from_many_to_many(self) -> None:
+    def test_a_million_with_many_producers_and_consumers(self) -> None:
         queue: SyncQueue[tuple[int, int]] = SyncQueue(maxsize=512)
         each = MILLION // 4
 
@@ -120,13 +120,13 @@ class TestSyncQueue:
                 assert numbers == sorted(numbers)
         assert sorted(received[0] + received[1]) == [(me, number) for me in range(4) for number in range(each)]
 
-    def test_nan_is_no_timeout(self) -> None:
+    def test_nan_is_not_a_valid_timeout(self) -> None:
         with pytest.raises(ValueError, match="nan"):
             SyncQueue[int]().get(timeout=float("nan"))
 
 
 class TestSPSCQueue:
-    def test_capacity_is_rounded_up_and_all_of_it_can_be_used(self) -> None:
+    def test_capacity_is_rounded_up_and_fully_usable(self) -> None:
         queue: SPSCQueue[int] = SPSCQueue(capacity=5)
         assert queue.capacity == 8
         assert [queue.put(number, timeout=0) for number in range(9)] == [True] * 8 + [False]
@@ -142,7 +142,7 @@ class TestSPSCQueue:
         with pytest.raises(ValueError, match=f"capacity {capacity}"):
             kind(capacity)
 
-    def test_timeouts_give_false_and_none(self) -> None:
+    def test_timeouts_return_false_and_none(self) -> None:
         queue: SPSCQueue[int] = SPSCQueue(capacity=1)
         assert queue.get(timeout=0.01) is None
         assert queue.get_nowait() is None
@@ -160,7 +160,7 @@ class TestSPSCQueue:
         assert consumer() is None
         assert queue.put(1) is False
 
-    def test_shutdown_wakes_a_producer_and_keeps_what_is_in_it(self) -> None:
+    def test_shutdown_wakes_a_producer_and_keeps_queued_items(self) -> None:
         queue: SPSCQueue[int] = SPSCQueue(capacity=1)
         queue.put(1)
         producer = in_thread(lambda: queue.put(2))
@@ -170,7 +170,7 @@ class TestSPSCQueue:
         assert queue.get() == 1
         assert queue.get() is None
 
-    def test_the_second_thread_at_an_end_is_refused(self) -> None:
+    def test_a_second_thread_at_an_endpoint_raises(self) -> None:
         queue: SPSCQueue[int] = SPSCQueue(capacity=1)
         consumer = in_thread(queue.get)
         until_waiting(queue, queue.get_nowait)
@@ -246,7 +246,7 @@ class TestFastSPSCQueue:
         assert queue.empty
         assert repr(queue) == "FastSPSCQueue(size=0/2)"
 
-    def test_shutdown_wakes_both_ends(self) -> None:
+    def test_shutdown_wakes_both_endpoints(self) -> None:
         empty: FastSPSCQueue[int] = FastSPSCQueue(1)
         full: FastSPSCQueue[int] = FastSPSCQueue(1)
         full.put(1)
@@ -280,7 +280,7 @@ class Message:
 
 @pytest.mark.parametrize("kind", [SyncQueue, SPSCQueue, FastSPSCQueue])
 class TestReferences:
-    def test_what_nobody_takes_is_freed_with_the_queue(self, kind: type[Any]) -> None:
+    def test_queued_items_are_freed_with_the_queue(self, kind: type[Any]) -> None:
         queue, message = kind(4), Message()
         alive = weakref.ref(message)
         queue.put(message)

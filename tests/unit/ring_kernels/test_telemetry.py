@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from async_handlers import Question, double
+from async_handlers import Request, double
 from pydotcompute.ring_kernels.runtime import RingKernelRuntime
 from pydotcompute.ring_kernels.telemetry import GPUMonitor, RingKernelTelemetry, TelemetryCollector
 
@@ -12,12 +12,12 @@ pytestmark = pytest.mark.usefixtures("quiet_log")
 
 
 class TestTelemetry:
-    async def test_it_counts_by_itself(self) -> None:
+    async def test_a_runtime_records_telemetry(self) -> None:
         async with RingKernelRuntime() as runtime:
             await runtime.launch("k", double)
             await runtime.activate("k")
             for value in range(10):
-                await runtime.send_and_receive("k", Question(value))
+                await runtime.send_and_receive("k", Request(value))
             await asyncio.sleep(0)
             telemetry = runtime.get_telemetry("k")
             assert telemetry is not None
@@ -25,8 +25,8 @@ class TestTelemetry:
             assert 0 < telemetry.min_latency_ns <= telemetry.avg_latency_ns <= telemetry.max_latency_ns
             assert telemetry.uptime_seconds > 0 and telemetry.throughput > 0
             await runtime.deactivate("k")
-            await runtime.send("k", Question(-1))
-            await runtime.send("k", Question(1))
+            await runtime.send("k", Request(-1))
+            await runtime.send("k", Request(1))
             assert telemetry.queue_depth == 2
             await runtime.reactivate("k")
             await asyncio.sleep(0.01)
@@ -42,7 +42,7 @@ class TestTelemetry:
             assert runtime.get_telemetry("k") is None and runtime.get_all_telemetry() == {}
             assert runtime.get_summary()["kernel_count"] == 1
 
-    def test_by_hand(self) -> None:
+    def test_manual_recording(self) -> None:
         telemetry = RingKernelTelemetry("k", messages_processed=1, total_latency_ns=500, uptime_seconds=2.0)
         telemetry.record_message(1_500)
         telemetry.record_drop()

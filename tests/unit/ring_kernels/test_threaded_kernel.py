@@ -65,7 +65,7 @@ def names(kernel: Any) -> str:
 
 
 @every_kind
-class TestLife:
+class TestLifecycle:
     def test_states(self, make: Any) -> None:
         kernel = make(echo)
         assert names(kernel) == "CREATED"
@@ -82,7 +82,7 @@ class TestLife:
             kernel.start()
         assert kernel.error is None
 
-    def test_stopping_what_was_not_started_does_nothing(self, make: Any) -> None:
+    def test_stop_before_start_does_nothing(self, make: Any) -> None:
         kernel = make(echo)
         kernel.stop()
         assert names(kernel) == "CREATED"
@@ -100,7 +100,7 @@ class TestLife:
             kernel.send(1)
         assert kernel.send_nowait(1) is False
 
-    def test_answers(self, make: Any) -> None:
+    def test_replies(self, make: Any) -> None:
         with make(echo) as kernel:
             for number in range(1000):
                 assert kernel.send(number, timeout=10)
@@ -114,7 +114,7 @@ class TestLife:
         kernel._thread.join()
         assert names(kernel) == "STOPPED"
 
-    def test_stop_wakes_a_kernel_that_waits_for_room(self, make: Any) -> None:
+    def test_stop_wakes_a_kernel_blocked_on_output(self, make: Any) -> None:
         refused = []
 
         def talk(ctx: Any) -> None:
@@ -131,7 +131,7 @@ class TestLife:
             received.append(kernel.receive(timeout=0))
         assert received == list(range(1, refused[0]))
 
-    def test_what_a_kernel_is_working_at_when_stopped_comes_out(self, make: Any) -> None:
+    def test_the_current_message_is_completed_on_stop(self, make: Any) -> None:
         received = threading.Event()
 
         def slow(ctx: Any) -> None:
@@ -146,7 +146,7 @@ class TestLife:
             received.wait()
         assert kernel.receive(timeout=0) == 7
 
-    def test_what_a_stopped_kernel_did_not_receive_is_kept(self, make: Any) -> None:
+    def test_messages_not_received_before_stop_stay_queued(self, make: Any) -> None:
         def idle(ctx: Any) -> None:
             ctx._shutdown_event.wait()
 
@@ -174,7 +174,7 @@ class TestLife:
 
 @every_kind
 class TestFailure:
-    def test_whoever_waits_gets_the_cause_at_once(self, make: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def test_waiting_callers_get_the_cause_at_once(self, make: Any, caplog: pytest.LogCaptureFixture) -> None:
         kernel = make(fail_at_negative)
         kernel.start()
         for number in (1, 2, -3):
@@ -197,7 +197,7 @@ class TestFailure:
             kernel.receive(timeout=1)
         assert [record.getMessage() for record in caplog.records] == ["Kernel 'k' failed"]
 
-    def test_what_came_out_before_the_failure_is_received_first(self, make: Any) -> None:
+    def test_outputs_before_the_failure_are_received_first(self, make: Any) -> None:
         kernel = make(fail_at_negative)
         kernel.start()
         for number in (1, 2, -3):
@@ -207,7 +207,7 @@ class TestFailure:
         with pytest.raises(KernelError):
             kernel.receive(timeout=1)
 
-    def test_what_the_kernel_has_not_handled_is_kept(self, make: Any) -> None:
+    def test_unhandled_messages_stay_queued(self, make: Any) -> None:
         go = threading.Event()
 
         def fail(ctx: Any) -> None:
@@ -224,7 +224,7 @@ class TestFailure:
             kernel.receive(timeout=60)
         assert kernel.dead_letters == [DeadLetter(number, "failed", kernel.error) for number in range(5)]
 
-    def test_a_sender_that_waits_for_room_is_told(self, make: Any) -> None:
+    def test_a_failure_raises_in_a_waiting_sender(self, make: Any) -> None:
         go = threading.Event()
 
         def fail(ctx: Any) -> None:
@@ -286,11 +286,11 @@ class TestThreaded:
             kernel.receive()
 
     def test_message_types_are_checked(self) -> None:
-        def answer_with_text(ctx: ThreadedKernelContext[int, int]) -> None:
+        def reply_with_text(ctx: ThreadedKernelContext[int, int]) -> None:
             number = ctx.receive()
             ctx.send(str(number))  # type: ignore[arg-type]
 
-        kernel = ThreadedRingKernel("k", answer_with_text, input_type=int, output_type=int)
+        kernel = ThreadedRingKernel("k", reply_with_text, input_type=int, output_type=int)
         with kernel:
             for send in (kernel.send, kernel.send_nowait):
                 with pytest.raises(TypeValidationError, match="input of kernel 'k': expected int, got str"):
@@ -304,7 +304,7 @@ class TestThreaded:
         assert repr(threaded(echo)) == "ThreadedRingKernel(id='k', state=CREATED, spsc=True)"
         assert repr(compiled(echo)) == "CythonRingKernel(id='k', state=CREATED, cython=True)"
 
-    def test_states_are_named_as_before(self) -> None:
+    def test_state_names_match_0_2(self) -> None:
         for states in (ThreadedKernelState, CythonKernelState):
             assert [state.name for state in states] == ["CREATED", "RUNNING", "STOPPING", "STOPPED", "FAILED"]
 
@@ -330,7 +330,7 @@ class TestCompiled:
         with compiled(talk) as kernel:
             assert [kernel.receive(timeout=10), kernel.receive(timeout=10)] == [1, 2]
 
-    def test_loops_that_only_look_let_each_other_run(self) -> None:
+    def test_polling_loops_release_the_gil_to_each_other(self) -> None:
         """Neither side waits, so that each has to give the interpreter to the other of its own accord."""
 
         def poll(ctx: Any) -> None:
@@ -342,13 +342,13 @@ class TestCompiled:
         with compiled(poll) as kernel:
             for number in range(300):
                 assert kernel.send_nowait(number)
-                while (answer := kernel.receive_nowait()) is None:
+                while (reply := kernel.receive_nowait()) is None:
                     pass
-                assert answer == number
+                assert reply == number
 
 
 class TestPool:
-    def test_all_workers_answer(self) -> None:
+    def test_all_workers_reply(self) -> None:
         names: set[str] = set()
 
         def square(ctx: Any) -> None:
@@ -371,7 +371,7 @@ class TestPool:
         with pytest.raises(KernelStateError):
             pool.send(1)
 
-    def test_a_failed_worker_is_reported_and_passed_over(self) -> None:
+    def test_a_failed_worker_is_reported_and_skipped(self) -> None:
         with ThreadedKernelPool("p", fail_at_negative, num_workers=2) as pool:
             pool.send(-1)
             with pytest.raises(KernelError, match="Kernel 'p_0' of pool 'p' failed: -1 is negative") as failed:
@@ -395,7 +395,7 @@ class TestPool:
         with pytest.raises(ValueError, match="at least 1"):
             ThreadedKernelPool("p", echo, num_workers=0)
 
-    def test_stopping_wakes_workers_that_wait_for_room(self) -> None:
+    def test_stop_wakes_workers_blocked_on_output(self) -> None:
         def talk(ctx: Any) -> None:
             while ctx.send(0):
                 pass
