@@ -22,7 +22,7 @@ DC_DEVICE double weight(double settled, uint64_t seen) {
 }
 
 // Updates the means. Returns the four statistics in the units of the series.
-DC_DEVICE void follow(Follower &one, double value, double *deviations) {
+DC_DEVICE void update_means(DetectorState &one, double value, double *deviations) {
     if (one.seen == 1) one.fast_mean = one.recent_mean = one.long_run_mean = value;
     double recent = weight(one.recent, one.seen);
     double level = value - one.long_run_mean;
@@ -39,7 +39,7 @@ DC_DEVICE void follow(Follower &one, double value, double *deviations) {
 }
 
 // Compares the statistics with their records. Returns the largest ratio.
-DC_DEVICE double against_records(Follower &one, const double *deviations) {
+DC_DEVICE double against_records(DetectorState &one, const double *deviations) {
     double rounding = product(1e-9, 1.0 + magnitude(one.long_run_mean));
     double moved = weight(one.long_run, one.seen - one.settling);
     double kept = 1.0 - one.forgetting;
@@ -69,11 +69,11 @@ DC_DEVICE double against_records(Follower &one, const double *deviations) {
 }
 
 // Processes the next value. Returns how unusual it is, from 0 to 1.
-DC_DEVICE double update(Follower &one, double value) {
+DC_DEVICE double update(DetectorState &one, double value) {
     if (!(value - value == 0.0)) return 0.0;
     ++one.seen;
     double deviations[STATISTICS];
-    follow(one, value < -1e300 ? -1e300 : value > 1e300 ? 1e300 : value, deviations);
+    update_means(one, value < -1e300 ? -1e300 : value > 1e300 ? 1e300 : value, deviations);
     if (one.seen <= one.settling) return 0.0;
     double ratio = against_records(one, deviations);
     if (one.seen <= 2 * one.settling) {
@@ -90,9 +90,9 @@ DC_DEVICE double update(Follower &one, double value) {
     return score;
 }
 
-extern "C" __device__ int32_t detect(Ctx *ctx, Followers *state, const Readings *readings, Scores *scores) {
+extern "C" __device__ int32_t detect(Ctx *ctx, DetectorStates *state, const Readings *readings, Scores *scores) {
     for (uint32_t column = ctx->thread; column < readings->columns; column += ctx->threads) {
-        Follower one = state->of[readings->series[column]];
+        DetectorState one = state->of[readings->series[column]];
         for (uint32_t row = 0; row < readings->rows; ++row) {
             uint32_t at = row * readings->columns + column;
             state->scores[at] = update(one, readings->values[at]);

@@ -91,13 +91,13 @@ pub const LIVE: Settings = Settings {
 };
 
 /// No statistic counts for more than this, so that one glitch does not blind the detector for ever.
-const CEILING: f64 = 50.0;
+const MAX_STATISTIC: f64 = 50.0;
 /// A record is at least this: what is no more than usual is never an anomaly.
-const USUAL: f64 = 1.0;
+const MIN_RECORD: f64 = 1.0;
 /// Differences of this share of the magnitude are rounding, not signal.
 const ROUNDING: f64 = 1e-9;
 /// Values beyond are taken as this: their differences stay finite.
-const GREATEST: f64 = 1e300;
+const MAX_MAGNITUDE: f64 = 1e300;
 
 const STATISTICS: usize = 4;
 /// The index of the spread among the statistics.
@@ -135,7 +135,7 @@ pub struct Detector {
 #[derive(Debug, Clone, Copy, PartialEq, Message)]
 #[message(record)]
 #[repr(C)]
-pub struct Follower {
+pub struct DetectorState {
     fast: f64,
     recent: f64,
     long_run: f64,
@@ -161,10 +161,10 @@ pub struct Follower {
 impl Detector {
     /// As it is now, for a device to go on with.
     #[must_use]
-    pub fn follower(&self) -> Follower {
+    pub fn new_state(&self) -> DetectorState {
         let Settings { fast, recent, long_run, forgetting, margin, block, settling, warm_up, quiet } =
             self.settings;
-        Follower {
+        DetectorState {
             fast,
             recent,
             long_run,
@@ -228,7 +228,7 @@ impl Detector {
             return 0.0;
         }
         self.seen += 1;
-        let deviations = self.follow(value.clamp(-GREATEST, GREATEST));
+        let deviations = self.update_means(value.clamp(-MAX_MAGNITUDE, MAX_MAGNITUDE));
         if self.seen <= self.settings.settling {
             return 0.0;
         }
@@ -254,7 +254,7 @@ impl Detector {
 
     /// Moves the means on; returns the four statistics in the units of the series.
     #[inline]
-    fn follow(&mut self, value: f64) -> [f64; STATISTICS] {
+    fn update_means(&mut self, value: f64) -> [f64; STATISTICS] {
         if self.seen == 1 {
             self.fast_mean = value;
             self.recent_mean = value;
@@ -288,8 +288,8 @@ impl Detector {
         statistics[SPREAD] = greater(statistics[SPREAD], 1.0 / statistics[SPREAD]);
         let mut ratios = [0.0; STATISTICS];
         for index in 0..STATISTICS {
-            let statistic = if statistics[index] < CEILING { statistics[index] } else { CEILING };
-            ratios[index] = statistic / greater(self.records[index], USUAL);
+            let statistic = if statistics[index] < MAX_STATISTIC { statistics[index] } else { MAX_STATISTIC };
+            ratios[index] = statistic / greater(self.records[index], MIN_RECORD);
             self.records[index] *= kept;
             self.block_records[index] = greater(self.block_records[index], statistic);
         }

@@ -9,19 +9,19 @@ use dotcompute::cuda::device_selection;
 use dotcompute::prelude::*;
 use dotcompute::telemetry::KernelStats;
 
-use crate::detector::{Detector, Follower};
+use crate::detector::{Detector, DetectorState};
 use crate::error::CliError;
 
 /// The detector as a device function.
-const TEXT: &str = include_str!("../device/detector.cu");
+const SOURCE: &str = include_str!("../device/detector.cu");
 /// Series of a message.
-pub const COLUMNS: usize = 32;
+pub const SERIES_PER_MESSAGE: usize = 32;
 /// Readings of a message. With its head it just fits into the largest slot of a device's ring.
-pub const VALUES: usize = 480;
+pub const READINGS_PER_MESSAGE: usize = 480;
 /// Series of a ring kernel.
-pub const SERIES: usize = 256;
+pub const SERIES_PER_KERNEL: usize = 256;
 /// A message takes microseconds; this long means that something is wrong.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where ring kernels run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -58,7 +58,7 @@ impl Backend {
 
     /// Threads of the detector, each with series of its own: a warp, or one where each would be a thread of the processor.
     fn threads(self) -> u32 {
-        if self == Self::Cuda { COLUMNS as u32 } else { 1 }
+        if self == Self::Cuda { SERIES_PER_MESSAGE as u32 } else { 1 }
     }
 }
 
@@ -70,8 +70,8 @@ pub struct Readings {
     columns: u32,
     rows: u32,
     /// The number of each column's series.
-    series: [u32; COLUMNS],
-    values: [f64; VALUES],
+    series: [u32; SERIES_PER_MESSAGE],
+    values: [f64; READINGS_PER_MESSAGE],
 }
 
 /// The score of each reading, in the same order.
@@ -79,20 +79,20 @@ pub struct Readings {
 #[message(record)]
 #[repr(C)]
 pub struct Scores {
-    values: [f64; VALUES],
+    values: [f64; READINGS_PER_MESSAGE],
 }
 
 /// What stays on the device.
 #[derive(Debug, Clone, Copy, Message)]
 #[message(record)]
 #[repr(C)]
-pub struct Followers {
+pub struct DetectorStates {
     /// A place for the answer that all threads can write to.
-    scores: [f64; VALUES],
-    of: [Follower; SERIES],
+    scores: [f64; READINGS_PER_MESSAGE],
+    of: [DetectorState; SERIES_PER_KERNEL],
 }
 
-/// The detector of up to [`SERIES`] series on a device.
+/// The detector of up to [`SERIES_PER_KERNEL`] series on a device.
 pub struct DeviceDetector {
     kernel: KernelHandle<Readings, Scores>,
 }
@@ -109,9 +109,12 @@ impl DeviceDetector {
         name: &str,
         detector: &Detector,
     ) -> Result<Self, CliError> {
-        let kernel = DeviceKernel::cuda_cpp("detector.cu", TEXT)
+        let kernel = DeviceKernel::cuda_cpp("detector.cu", SOURCE)
             .entry("detect")
-            .state(Followers { scores: [0.0; VALUES], of: [detector.follower(); SERIES] })
+            .state(DetectorStates {
+                scores: [0.0; READINGS_PER_MESSAGE],
+                of: [detector.new_state(); SERIES_PER_KERNEL],
+            })
             .shape(Shape::Block { threads: backend.threads() })
             .queue_capacity(8);
         let kernel =
@@ -120,7 +123,7 @@ impl DeviceDetector {
         Ok(Self { kernel })
     }
 
-    /// Scores `rows` values of each of these series (at most [`COLUMNS`] of them, and [`VALUES`] values), row by row.
+    /// Scores `rows` values of each of these series (at most [`SERIES_PER_MESSAGE`] of them, and [`READINGS_PER_MESSAGE`] values), row by row.
     ///
     /// # Errors
     ///
@@ -132,17 +135,20 @@ impl DeviceDetector {
         value: impl Fn(usize, usize) -> f64,
     ) -> Result<Vec<f64>, CliError> {
         let count = series.len() * rows;
-        if series.len() > COLUMNS || count > VALUES || series.iter().any(|&one| one >= SERIES) {
+        if series.len() > SERIES_PER_MESSAGE
+            || count > READINGS_PER_MESSAGE
+            || series.iter().any(|&one| one >= SERIES_PER_KERNEL)
+        {
             let problem = format!(
-                "{rows} values of each of the series {series:?} are no message: it takes {COLUMNS} series, numbered below {SERIES}, and {VALUES} values"
+                "{rows} values of each of the series {series:?} are no message: it takes {SERIES_PER_MESSAGE} series, numbered below {SERIES_PER_KERNEL}, and {READINGS_PER_MESSAGE} values"
             );
             return Err(CliError::internal("asking the device for scores", problem));
         }
         let mut message = Readings {
             columns: series.len() as u32,
             rows: rows as u32,
-            series: [0; COLUMNS],
-            values: [0.0; VALUES],
+            series: [0; SERIES_PER_MESSAGE],
+            values: [0.0; READINGS_PER_MESSAGE],
         };
         for (place, &series) in message.series.iter_mut().zip(series) {
             *place = series as u32;
@@ -150,7 +156,7 @@ impl DeviceDetector {
         for (at, place) in message.values[..count].iter_mut().enumerate() {
             *place = value(at / series.len(), at % series.len());
         }
-        let answer = self.kernel.ask_timeout(message, PATIENCE);
+        let answer = self.kernel.ask_timeout(message, TIMEOUT);
         // As text: the error owns the message, which is of no use to the reader.
         let answer =
             answer.map_err(|error| CliError::internal("asking the device for scores", error.to_string()))?;
@@ -169,7 +175,7 @@ impl DeviceDetector {
     ///
     /// [`CliError::Lifecycle`] if it does not end in time.
     pub fn end(&self) -> Result<(), CliError> {
-        Ok(self.kernel.terminate(PATIENCE)?)
+        Ok(self.kernel.terminate(TIMEOUT)?)
     }
 }
 
@@ -181,14 +187,16 @@ impl DeviceDetector {
 pub fn score_all(backend: Backend, all: &[&[f64]], detector: &Detector) -> Result<Vec<Vec<f64>>, CliError> {
     let runtime = backend.runtime()?;
     let mut scores: Vec<Vec<f64>> = all.iter().map(|values| Vec::with_capacity(values.len())).collect();
-    for (group, (values, scores)) in all.chunks(COLUMNS).zip(scores.chunks_mut(COLUMNS)).enumerate() {
+    for (group, (values, scores)) in
+        all.chunks(SERIES_PER_MESSAGE).zip(scores.chunks_mut(SERIES_PER_MESSAGE)).enumerate()
+    {
         let name = format!("detector {group}");
         let kernel = DeviceDetector::launch(&runtime, backend, &name, detector)?;
         loop {
             let left = |&one: &usize| values[one].len() - scores[one].len();
             let open: Vec<usize> = (0..values.len()).filter(|one| left(one) > 0).collect();
             let Some(shortest) = open.iter().map(left).min() else { break };
-            let rows = shortest.min(VALUES / open.len());
+            let rows = shortest.min(READINGS_PER_MESSAGE / open.len());
             let found = kernel.score(&open, rows, |row, column| {
                 let one = open[column];
                 values[one][scores[one].len() + row]
@@ -199,7 +207,7 @@ pub fn score_all(backend: Backend, all: &[&[f64]], detector: &Detector) -> Resul
         }
         kernel.end()?;
     }
-    runtime.shutdown(PATIENCE).map_err(|error| CliError::internal("ending the ring kernels", error))?;
+    runtime.shutdown(TIMEOUT).map_err(|error| CliError::internal("ending the ring kernels", error))?;
     Ok(scores)
 }
 
@@ -254,11 +262,15 @@ mod tests {
         let runtime = Backend::Emulated.runtime().unwrap();
         let detector = Detector::live();
         let device = DeviceDetector::launch(&runtime, Backend::Emulated, "detector", &detector).unwrap();
-        for (series, rows) in [(vec![0; COLUMNS + 1], 1), (vec![0], VALUES + 1), (vec![SERIES], 1)] {
+        for (series, rows) in [
+            (vec![0; SERIES_PER_MESSAGE + 1], 1),
+            (vec![0], READINGS_PER_MESSAGE + 1),
+            (vec![SERIES_PER_KERNEL], 1),
+        ] {
             let refused = device.score(&series, rows, |_, _| 0.0).unwrap_err().to_string();
             assert!(refused.contains("are no message: it takes 32 series"), "{refused}");
         }
-        assert_eq!(device.score(&[SERIES - 1], 1, |_, _| 1.0).unwrap(), [0.0]);
+        assert_eq!(device.score(&[SERIES_PER_KERNEL - 1], 1, |_, _| 1.0).unwrap(), [0.0]);
         device.end().unwrap();
         assert_eq!(device.stats().handled, 1);
     }
@@ -285,14 +297,14 @@ mod tests {
                 "#include \"ring_kernel.cuh\"\n{}{}{}typedef dc::Context<Scores> Ctx;\n",
                 Readings::c_struct(),
                 Scores::c_struct(),
-                Followers::c_struct()
+                DetectorStates::c_struct()
             );
             let input = input
                 .source(Source::new("messages.cuh", before))
-                .source(Source::new("detector.cu", TEXT))
+                .source(Source::new("detector.cu", SOURCE))
                 .source(Source::new(
                     "kernel.cu",
-                    "DC_RING_KERNEL(BlockShape, Readings, Scores, Followers, detect)\n",
+                    "DC_RING_KERNEL(BlockShape, Readings, Scores, DetectorStates, detect)\n",
                 ));
             let kernel = toolchain.compile(&input).unwrap();
             assert!(kernel.diagnostics().is_empty(), "{}", kernel.log);

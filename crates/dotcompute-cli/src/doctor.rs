@@ -9,10 +9,16 @@ use dotcompute::cuda::compile::Toolchain;
 use dotcompute::cuda::device_selection;
 use dotcompute::cuda::driver::{Driver, DriverError};
 use dotcompute::cuda::library::Search;
-use serde::Serialize;
 use sysinfo::System;
 
 use crate::error::CliError;
+use check::size;
+
+mod check;
+#[cfg(target_os = "linux")]
+mod linux;
+
+pub use check::{Check, Status};
 
 /// Says what this machine offers and what is missing.
 #[derive(Debug, Args)]
@@ -20,44 +26,6 @@ pub struct DoctorArgs {
     /// Print the result as one JSON document.
     #[arg(long)]
     pub json: bool,
-}
-
-/// Whether something is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    /// It is there.
-    Ok,
-    /// It is not there, or too small.
-    Missing,
-}
-
-/// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Check {
-    /// What was looked at.
-    pub name: &'static str,
-    /// Whether it is there.
-    pub status: Status,
-    /// What was found.
-    pub found: String,
-    /// What it means for ring kernels.
-    pub meaning: &'static str,
-    /// What to do where it is missing.
-    pub advice: Option<String>,
-}
-
-impl Check {
-    fn new(name: &'static str, ok: bool, found: impl Into<String>, meaning: &'static str) -> Self {
-        let status = if ok { Status::Ok } else { Status::Missing };
-        Self { name, status, found: found.into(), meaning, advice: None }
-    }
-
-    /// What to do if it is missing.
-    fn or(self, advice: impl Into<String>) -> Self {
-        let advice = (self.status == Status::Missing).then(|| advice.into());
-        Self { advice, ..self }
-    }
 }
 
 /// Runs the command.
@@ -122,7 +90,7 @@ fn processor() -> Vec<Check> {
             found,
             "a ring kernel that spins needs one to itself, and so does who asks it",
         )
-        .or("give this process two cores or more, or wait with `WaitStrategy::Park`"),
+        .with_advice("give this process two cores or more, or wait with `WaitStrategy::Park`"),
     ]
 }
 
@@ -147,7 +115,7 @@ fn cuda() -> Vec<Check> {
             if absent.is_empty() { devices.join(", ") } else { format!("no {}", absent.join(", no ")) };
         checks.push(
             Check::new("GPU device files", absent.is_empty(), found, "the driver library reaches the GPU by them")
-                .or("load the kernel modules (`nvidia-smi`, `nvidia-modprobe -u`) or pass the GPU to the container"),
+                .with_advice("load the kernel modules (`nvidia-smi`, `nvidia-modprobe -u`) or pass the GPU to the container"),
         );
     }
     checks.extend([gpu_compiler(), host_compiler(), device()]);
@@ -171,7 +139,7 @@ fn driver() -> Check {
             Check::new("CUDA driver", true, format!("for CUDA {version}: {}", names.join(", ")), meaning)
         }
         Err(DriverError::Unavailable { missing, advice }) => {
-            Check::new("CUDA driver", false, missing, meaning).or(advice)
+            Check::new("CUDA driver", false, missing, meaning).with_advice(advice)
         }
         Err(error) => Check::new("CUDA driver", false, error.to_string(), meaning),
     }
@@ -188,8 +156,8 @@ fn gpu_compiler() -> Check {
             Check::new("NVRTC", true, format!("{}; {linker}", toolchain.compiler()), meaning)
         }
         Err(error) => {
-            Check::new("NVRTC", false, format!("in none of {} places", error.attempts.len()), meaning)
-                .or(error.advice)
+            Check::new("NVRTC", false, format!("not found in {} locations", error.attempts.len()), meaning)
+                .with_advice(error.advice)
         }
     }
 }
@@ -202,7 +170,7 @@ fn host_compiler() -> Check {
         found.unwrap_or_else(|| String::from("none of $CXX, c++, g++, clang++")),
         "compiles handlers for the emulated device, which runs them on threads",
     )
-    .or("install g++ or clang++, or name one in CXX")
+    .with_advice("install g++ or clang++, or name one in CXX")
 }
 
 fn device() -> Check {
@@ -210,35 +178,13 @@ fn device() -> Check {
     match device_selection::from_environment() {
         Ok(chosen) => Check::new("device", true, format!("{}: {}", chosen.kind, chosen.reason), meaning),
         Err(error) => Check::new("device", false, error.to_string(), meaning)
-            .or("leave DOTCOMPUTE_DEVICE away, or install what is missing"),
+            .with_advice("leave DOTCOMPUTE_DEVICE away, or install what is missing"),
     }
 }
-
-/// `1.5 GB`, in powers of ten.
-fn size(bytes: u64) -> String {
-    let mut amount = bytes as f64;
-    for unit in ["B", "kB", "MB", "GB"] {
-        if amount < 1000.0 {
-            return format!("{amount:.1} {unit}");
-        }
-        amount /= 1000.0;
-    }
-    format!("{amount:.1} TB")
-}
-
-#[cfg(target_os = "linux")]
-mod linux;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_read_well() {
-        assert_eq!(size(999), "999.0 B");
-        assert_eq!(size(64_000_000), "64.0 MB");
-        assert_eq!(size(2_500_000_000_000), "2.5 TB");
-    }
 
     #[test]
     fn what_is_missing_comes_with_advice_and_what_is_there_without() {
@@ -246,6 +192,6 @@ mod tests {
             assert!(!check.found.is_empty() && !check.meaning.is_empty(), "{check:?}");
             assert!(check.status == Status::Missing || check.advice.is_none(), "{check:?}");
         }
-        assert_eq!(Check::new("a", false, "b", "c").or("d").advice.as_deref(), Some("d"));
+        assert_eq!(Check::new("a", false, "b", "c").with_advice("d").advice.as_deref(), Some("d"));
     }
 }

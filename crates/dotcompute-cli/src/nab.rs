@@ -16,6 +16,7 @@ use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
+use crate::hint::Hint;
 use crate::time::{self, Timestamp};
 
 /// The share of a series that is probation, in percent.
@@ -25,7 +26,7 @@ const PROBATION_REFERENCE: usize = 5000;
 /// How steep the sigmoid is.
 const STEEPNESS: f64 = 5.0;
 /// How many window widths after a window a false positive costs all that it can.
-const FAR_BEHIND: f64 = 3.0;
+const MAX_COST_DISTANCE: f64 = 3.0;
 
 /// What outcomes are worth. Records rightly left alone are worth nothing in the benchmark's arithmetic.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -123,11 +124,11 @@ pub fn score(records: usize, windows: &[Window], alerts: &[usize], profile: &Pro
     };
     let mut best: Vec<Option<f64>> = vec![None; windows.len()];
     for &alert in alerts.iter().filter(|&&alert| (probation..records).contains(&alert)) {
-        match worth(windows, alert, profile) {
-            Worth::Inside(index, worth) => {
+        match detection_value(windows, alert, profile) {
+            DetectionValue::Inside(index, worth) => {
                 best[index] = Some(best[index].map_or(worth, |known| known.max(worth)));
             }
-            Worth::Outside(worth) => {
+            DetectionValue::Outside(worth) => {
                 outcome.false_positives += 1;
                 outcome.raw += worth;
             }
@@ -150,27 +151,29 @@ pub fn score(records: usize, windows: &[Window], alerts: &[usize], profile: &Pro
 }
 
 /// What one detection is worth, by itself.
-enum Worth {
+enum DetectionValue {
     /// In the window of this index.
     Inside(usize, f64),
     /// Outside all windows.
     Outside(f64),
 }
 
-fn worth(windows: &[Window], alert: usize, profile: &Profile) -> Worth {
+fn detection_value(windows: &[Window], alert: usize, profile: &Profile) -> DetectionValue {
     // The last window that begins at or before the alert: the alert is in it, or behind it, or before all windows.
     let previous = windows.partition_point(|window| window.first <= alert).checked_sub(1);
     match previous {
         Some(index) if alert <= windows[index].last => {
-            Worth::Inside(index, profile.detected * in_window(windows[index], alert))
+            DetectionValue::Inside(index, profile.detected * window_value(windows[index], alert))
         }
-        _ => Worth::Outside(profile.false_positive * behind(previous.map(|index| windows[index]), alert)),
+        _ => DetectionValue::Outside(
+            profile.false_positive * false_positive_value(previous.map(|index| windows[index]), alert),
+        ),
     }
 }
 
 /// A series with its labels and a detector's scores, one a record.
 #[derive(Debug, Clone, Copy)]
-pub struct Judged<'a> {
+pub struct ScoredSeries<'a> {
     /// The labelled windows, in order and apart from one another.
     pub windows: &'a [Window],
     /// The detector's scores.
@@ -181,7 +184,7 @@ pub struct Judged<'a> {
 ///
 /// The benchmark publishes this figure for each detector. `None` where there is no window to score against.
 #[must_use]
-pub fn best_threshold(corpus: &[Judged<'_>], profile: &Profile) -> Option<(f64, f64)> {
+pub fn best_threshold(corpus: &[ScoredSeries<'_>], profile: &Profile) -> Option<(f64, f64)> {
     let mut sum: Outcome =
         corpus.iter().map(|series| score(series.scores.len(), series.windows, &[], profile)).sum();
     sum.normalised()?;
@@ -196,13 +199,13 @@ pub fn best_threshold(corpus: &[Judged<'_>], profile: &Profile) -> Option<(f64, 
         corpus.iter().map(|series| vec![-profile.missed; series.windows.len()]).collect();
     let mut best = (f64::INFINITY, sum.raw);
     for (position, &(threshold, index, record)) in records.iter().enumerate() {
-        match worth(corpus[index].windows, record, profile) {
-            Worth::Inside(window, worth) => {
+        match detection_value(corpus[index].windows, record, profile) {
+            DetectionValue::Inside(window, worth) => {
                 let part = &mut parts[index][window];
                 sum.raw += (worth - *part).max(0.0);
                 *part = part.max(worth);
             }
-            Worth::Outside(worth) => sum.raw += worth,
+            DetectionValue::Outside(worth) => sum.raw += worth,
         }
         // Records with one score pass a threshold together.
         let last_of_equals = records.get(position + 1).is_none_or(|next| next.0 < threshold);
@@ -215,18 +218,18 @@ pub fn best_threshold(corpus: &[Judged<'_>], profile: &Profile) -> Option<(f64, 
 }
 
 /// The worth of a detection in a window: 1 at the left edge, just above 0 at the right one.
-fn in_window(window: Window, alert: usize) -> f64 {
+fn window_value(window: Window, alert: usize) -> f64 {
     let width = (window.last - window.first + 1) as f64;
     let position = -((window.last - alert + 1) as f64) / width;
     scaled_sigmoid(position) / scaled_sigmoid(-1.0)
 }
 
 /// The worth of a detection outside all windows, from 0 to -1 with the distance from the window before it.
-fn behind(previous: Option<Window>, alert: usize) -> f64 {
+fn false_positive_value(previous: Option<Window>, alert: usize) -> f64 {
     let Some(window) = previous else { return -1.0 };
     // A window of one record has no width to measure by: everything is far behind it.
     let position = (alert - window.last) as f64 / (window.last - window.first) as f64;
-    if position >= FAR_BEHIND { -1.0 } else { scaled_sigmoid(position) }
+    if position >= MAX_COST_DISTANCE { -1.0 } else { scaled_sigmoid(position) }
 }
 
 fn scaled_sigmoid(position: f64) -> f64 {
@@ -240,39 +243,36 @@ pub struct Labels {
     windows: BTreeMap<String, Vec<(Timestamp, Timestamp)>>,
 }
 
-/// Why labels cannot be used.
+/// The reason why labels are not usable.
 #[derive(Debug, thiserror::Error)]
 pub enum LabelError {
     /// The file cannot be read.
-    #[error("cannot read the labels {}: {source}", .path.display())]
+    #[error("reading the labels {}", .path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// The file does not hold windows.
-    #[error(
-        "cannot read the labels {}: {source}; expected an object of lists of [first, last] timestamps by series",
-        .path.display()
-    )]
+    /// The file does not contain windows.
+    #[error("reading the labels {}", .path.display())]
     Json {
         /// The file.
         path: PathBuf,
-        /// Where and why.
+        /// The position in the file and the reason.
         source: serde_json::Error,
     },
-    /// A timestamp in the file cannot be read.
-    #[error("the labels {} have `{found}` in a window of {key}, which is no timestamp", .path.display())]
+    /// A timestamp in the file has an unknown format.
+    #[error("reading the labels {}: `{found}` in a window of {key} is not a timestamp", .path.display())]
     Timestamp {
         /// The file.
         path: PathBuf,
         /// The series.
         key: String,
-        /// What stands there.
+        /// The text in the file.
         found: String,
     },
-    /// The windows of a series are not in order, overlap, or hold no record of it.
+    /// The windows of a series are not in order, overlap, or contain no record of it.
     #[error(
         "the labels {} do not fit {key}: the window from {first} to {last} {problem}",
         .path.display()
@@ -286,23 +286,39 @@ pub enum LabelError {
         first: Timestamp,
         /// The end of the window.
         last: Timestamp,
-        /// What is wrong with it.
+        /// What is wrong with the window.
         problem: &'static str,
     },
-    /// The file has nothing on a series.
-    #[error(
-        "the labels {} have no entry for {}; a key must be the end of the series' path, such as `{example}`",
-        .path.display(),
-        .series.display()
-    )]
+    /// The file has no entry for a series.
+    #[error("the labels {} have no entry for {}", .path.display(), .series.display())]
     Missing {
         /// The file.
         path: PathBuf,
         /// The series.
         series: PathBuf,
-        /// A key that would do.
+        /// A key that matches the series.
         example: String,
     },
+}
+
+impl Hint for LabelError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Io { .. } => Some(String::from("check that the file exists and is readable")),
+            Self::Json { .. } => Some(String::from(
+                "the file must be an object that maps each series to a list of [first, last] timestamps",
+            )),
+            Self::Timestamp { .. } => Some(String::from(
+                "write it as 2014-07-01 00:30:00, 2014-07-01T00:30:00 or seconds since 1970",
+            )),
+            Self::Window { .. } => Some(String::from(
+                "list the windows of a series in order, apart, each with at least one record",
+            )),
+            Self::Missing { example, .. } => {
+                Some(format!("a key must be the end of the series' path, such as `{example}`"))
+            }
+        }
+    }
 }
 
 impl Labels {

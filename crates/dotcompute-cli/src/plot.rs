@@ -3,22 +3,24 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use axis::TickAxis;
+
+use crate::hint::Hint;
 use plotters::coord::Shift;
 use plotters::prelude::*;
-use scale::Marked;
 
-mod scale;
+mod axis;
 
 /// A font of our own: the Latin part of DejaVu Sans (see `assets/DejaVuSans-LICENSE.txt`), so that text is drawn on any machine.
 const FONT: &[u8] = include_bytes!("../assets/DejaVuSans-subset.ttf");
 
 const WIDTH: u32 = 1400;
-const HEADING: u32 = 66;
+const HEADING_HEIGHT: u32 = 66;
 /// The strip of scores with the marks of time below it.
-const STRIP: i32 = 64;
-const MARKS_OF_TIME: i32 = 22;
+const SCORE_STRIP_HEIGHT: i32 = 64;
+const TIME_LABEL_HEIGHT: i32 = 22;
 /// Left of the panels: room for the values.
-const MARKS_OF_VALUE: i32 = 70;
+const VALUE_LABEL_WIDTH: i32 = 70;
 const MARGIN: i32 = 8;
 const LINE: RGBColor = RGBColor(31, 97, 165);
 const SCORE: RGBColor = RGBColor(120, 120, 120);
@@ -30,12 +32,18 @@ const SHADE: f64 = 0.35;
 
 /// A picture could not be drawn.
 #[derive(Debug, thiserror::Error)]
-#[error("drawing {}: {problem}; check that its folder exists and can be written to", .path.display())]
+#[error("drawing {}: {problem}", .path.display())]
 pub struct PlotError {
     /// The file that was to be written.
     pub path: PathBuf,
     /// What went wrong.
     pub problem: String,
+}
+
+impl Hint for PlotError {
+    fn hint(&self) -> Option<String> {
+        Some(String::from("check that the name ends in .png and that the folder exists and is writable"))
+    }
 }
 
 /// Whether a picture can be written here, found out by opening the file. One that is there already is left as it is.
@@ -86,14 +94,14 @@ pub fn draw(path: &Path, title: &str, panels: &[Panel<'_>], axis: Axis) -> Resul
     register_font().map_err(&error)?;
     // Checked before drawing, for an error in plain words.
     if path.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("png")) {
-        return Err(error(String::from("a picture's name must end in .png")));
+        return Err(error(String::from("the name does not end in .png")));
     }
     let each = if panels.len() > 4 { 160 } else { 280 };
-    let height = HEADING + each * panels.len().max(1) as u32;
+    let height = HEADING_HEIGHT + each * panels.len().max(1) as u32;
     let root = BitMapBackend::new(path, (WIDTH, height)).into_drawing_area();
     let drawn = (|| -> Result<(), Box<dyn std::error::Error + '_>> {
         root.fill(&WHITE)?;
-        let (heading, body) = root.split_vertically(HEADING);
+        let (heading, body) = root.split_vertically(HEADING_HEIGHT);
         draw_heading(&heading, title, panels)?;
         for (area, panel) in body.split_evenly((panels.len().max(1), 1)).iter().zip(panels) {
             draw_panel(area, panel, axis)?;
@@ -108,7 +116,7 @@ fn register_font() -> Result<(), String> {
     static REGISTERED: OnceLock<bool> = OnceLock::new();
     let registered = *REGISTERED
         .get_or_init(|| plotters::style::register_font("sans-serif", FontStyle::Normal, FONT).is_ok());
-    if registered { Ok(()) } else { Err(String::from("the built-in font could not be read")) }
+    if registered { Ok(()) } else { Err(String::from("the built-in font is unreadable")) }
 }
 
 type Area<'b> = DrawingArea<BitMapBackend<'b>, Shift>;
@@ -116,8 +124,8 @@ type Drawn<'b> = Result<(), DrawingAreaErrorKind<<BitMapBackend<'b> as DrawingBa
 
 /// The title, and below it what the marks mean: those that there are.
 fn draw_heading<'b>(area: &Area<'b>, title: &str, panels: &[Panel<'_>]) -> Drawn<'b> {
-    area.draw(&Text::new(title, (MARKS_OF_VALUE + MARGIN, 10), ("sans-serif", 22)))?;
-    let (mut x, y) = (MARKS_OF_VALUE + MARGIN, 48);
+    area.draw(&Text::new(title, (VALUE_LABEL_WIDTH + MARGIN, 10), ("sans-serif", 22)))?;
+    let (mut x, y) = (VALUE_LABEL_WIDTH + MARGIN, 48);
     let line = |x: i32, colour: &RGBColor| PathElement::new([(x, y), (x + 20, y)], colour.stroke_width(2));
     let mut label = |text: &str| -> Result<i32, _> {
         let style = ("sans-serif", 14).into_text_style(area);
@@ -148,23 +156,24 @@ fn draw_panel<'b>(area: &Area<'b>, panel: &Panel<'_>, axis: Axis) -> Drawn<'b> {
     // One point has no extent; a second on either side keeps the axis sound.
     let (first, last) = if last > first { (first, last) } else { (first - 1.0, first + 1.0) };
     let height = area.dim_in_pixel().1 as i32;
-    let (upper, lower) = area.split_vertically(if panel.scores.is_some() { height - STRIP } else { height });
-    let (low, high) = scale::range(panel.points.iter().map(|point| point.1));
+    let (upper, lower) =
+        area.split_vertically(if panel.scores.is_some() { height - SCORE_STRIP_HEIGHT } else { height });
+    let (low, high) = axis::range(panel.points.iter().map(|point| point.1));
     let mut chart = ChartBuilder::on(&upper)
         .caption(&panel.title, ("sans-serif", 15))
         .margin_left(MARGIN)
         .margin_right(3 * MARGIN)
         .margin_top(2)
-        .x_label_area_size(if panel.scores.is_some() { 2 } else { MARKS_OF_TIME })
-        .y_label_area_size(MARKS_OF_VALUE)
-        .build_cartesian_2d(Marked::time(first, last), low..high)?;
+        .x_label_area_size(if panel.scores.is_some() { 2 } else { TIME_LABEL_HEIGHT })
+        .y_label_area_size(VALUE_LABEL_WIDTH)
+        .build_cartesian_2d(TickAxis::time(first, last), low..high)?;
     let shade = |(from, to): (f64, f64), low, high| {
         Rectangle::new([(from, low), (to, high)], WINDOW.mix(SHADE).filled())
     };
     chart.draw_series(panel.windows.iter().map(|&window| shade(window, low, high)))?;
     let mut mesh = chart.configure_mesh();
     mesh.light_line_style(TRANSPARENT).bold_line_style(BLACK.mix(0.12)).y_labels(4);
-    mesh.label_style(("sans-serif", 12)).y_label_formatter(&|value| scale::quantity(*value));
+    mesh.label_style(("sans-serif", 12)).y_label_formatter(&|value| axis::quantity(*value));
     let position = |position: &f64| axis(*position);
     if panel.scores.is_none() {
         mesh.x_label_formatter(&position);
@@ -178,9 +187,9 @@ fn draw_panel<'b>(area: &Area<'b>, panel: &Panel<'_>, axis: Axis) -> Drawn<'b> {
     let mut strip = ChartBuilder::on(&lower)
         .margin_left(MARGIN)
         .margin_right(3 * MARGIN)
-        .x_label_area_size(MARKS_OF_TIME)
-        .y_label_area_size(MARKS_OF_VALUE)
-        .build_cartesian_2d(Marked::time(first, last), Marked::new(0.0..1.0, vec![scores.threshold]))?;
+        .x_label_area_size(TIME_LABEL_HEIGHT)
+        .y_label_area_size(VALUE_LABEL_WIDTH)
+        .build_cartesian_2d(TickAxis::time(first, last), TickAxis::new(0.0..1.0, vec![scores.threshold]))?;
     strip.draw_series(panel.windows.iter().map(|&window| shade(window, 0.0, 1.0)))?;
     strip
         .configure_mesh()
@@ -188,7 +197,7 @@ fn draw_panel<'b>(area: &Area<'b>, panel: &Panel<'_>, axis: Axis) -> Drawn<'b> {
         .bold_line_style(BLACK.mix(0.12))
         .label_style(("sans-serif", 12))
         .x_label_formatter(&position)
-        .y_label_formatter(&|score| scale::quantity(*score))
+        .y_label_formatter(&|score| axis::quantity(*score))
         .draw()?;
     strip.draw_series(LineSeries::new(scores.points.iter().copied(), &SCORE))?;
     let threshold = [(first, scores.threshold), (last, scores.threshold)];
@@ -221,7 +230,7 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         assert_eq!(&bytes[..8], b"\x89PNG\r\n\x1a\n");
         let side = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
-        assert_eq!((side(16), side(20)), (WIDTH, HEADING + 3 * 280));
+        assert_eq!((side(16), side(20)), (WIDTH, HEADING_HEIGHT + 3 * 280));
     }
 
     #[test]

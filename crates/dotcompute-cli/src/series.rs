@@ -4,10 +4,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use crate::hint::Hint;
 use crate::time::{self, Timestamp};
 
 /// How far a clock may be set back within a series, in microseconds: by the hour that summer time ends with.
-const SET_BACK: i64 = 3_600_000_000;
+const MAX_CLOCK_SETBACK: i64 = 3_600_000_000;
 
 /// A recorded series, in the order of its timestamps.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,67 +22,76 @@ pub struct Series {
     latest: Option<Timestamp>,
 }
 
-/// Why a file is not a series.
+/// The reason why a file is not a series.
 #[derive(Debug, thiserror::Error)]
 pub enum SeriesError {
     /// The file cannot be opened or read.
-    #[error("cannot read the series {}: {source}", .path.display())]
+    #[error("reading the series {}", .path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// The path names a directory or a device, not a file.
-    #[error("cannot read the series {}: it is not a file; name the CSV file itself", .path.display())]
+    /// The path names a directory.
+    #[error("reading the series {}: it is not a file", .path.display())]
     NotAFile {
         /// The path as given.
         path: PathBuf,
     },
-    /// There is no header, or there is nothing below it.
-    #[error("the series {} is empty: expected the header `timestamp,value` and at least one record", .path.display())]
+    /// The file has no header, or no record below the header.
+    #[error("reading the series {}: it is empty", .path.display())]
     Empty {
         /// The file.
         path: PathBuf,
     },
     /// The first line does not name the columns.
-    #[error("{}:1: the header is `{found}`; it must be `timestamp,value`", .path.display())]
+    #[error("{}:1: the header is `{found}`", .path.display())]
     Header {
         /// The file.
         path: PathBuf,
-        /// The header as it stands in the file.
+        /// The header in the file.
         found: String,
     },
-    /// One record is wrong.
+    /// A record is invalid.
     #[error("{}:{line}: {problem}", .path.display())]
     Record {
         /// The file.
         path: PathBuf,
-        /// The line that the record starts on; the header is on line 1.
+        /// The line on which the record starts; the header is on line 1.
         line: u64,
-        /// What is wrong with it.
+        /// What is wrong with the record.
         problem: RecordProblem,
     },
 }
 
-/// What is wrong with one record.
+impl Hint for SeriesError {
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Io { .. } => "check that the file exists and is readable",
+            Self::NotAFile { .. } => "name the CSV file itself",
+            Self::Empty { .. } => "the file needs the header `timestamp,value` and at least one record",
+            Self::Header { .. } => "the first line must be `timestamp,value`",
+            Self::Record { problem, .. } => return problem.hint(),
+        };
+        Some(hint.to_owned())
+    }
+}
+
+/// The reason why a record is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordProblem {
-    /// It has not two fields.
+    /// The record does not have two fields.
     #[error("{0} fields where `timestamp,value` has 2")]
     FieldCount(u64),
-    /// It is not text.
-    #[error("the record is not UTF-8; save the file as UTF-8")]
+    /// The record is not UTF-8.
+    #[error("the record is not UTF-8")]
     NotUtf8,
-    /// The timestamp cannot be read.
-    #[error(
-        "`{0}` is no timestamp; write it as 2014-07-01 00:30:00, 2014-07-01T00:30:00 or seconds since 1970"
-    )]
+    /// The timestamp has an unknown format.
+    #[error("`{0}` is not a timestamp")]
     Timestamp(String),
     /// The timestamp lies more than an hour before the latest one above it.
-    #[error(
-        "{found} comes before {previous} further up; sort the file by time (a clock may go back by an hour at most)"
-    )]
+    #[error("{found} comes before {previous} on an earlier line")]
     Unsorted {
         /// The timestamp of this record.
         found: Timestamp,
@@ -92,8 +102,25 @@ pub enum RecordProblem {
     #[error("the value `{0}` is not a number")]
     NotANumber(String),
     /// The value is an infinity or NaN.
-    #[error("the value `{0}` is not finite; leave the record out where nothing was measured")]
+    #[error("the value `{0}` is not finite")]
     NotFinite(String),
+}
+
+impl Hint for RecordProblem {
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::FieldCount(_) | Self::NotANumber(_) => {
+                "write each record as `timestamp,value`, with a decimal value"
+            }
+            Self::NotUtf8 => "save the file as UTF-8",
+            Self::Timestamp(_) => {
+                "write it as 2014-07-01 00:30:00, 2014-07-01T00:30:00 or seconds since 1970"
+            }
+            Self::Unsorted { .. } => "sort the file by time (a clock may go back by an hour at most)",
+            Self::NotFinite(_) => "omit the record if nothing was measured",
+        };
+        Some(hint.to_owned())
+    }
 }
 
 impl Series {
@@ -206,7 +233,7 @@ impl Series {
         let value = std::str::from_utf8(&record[1]).map_err(|_| RecordProblem::NotUtf8)?;
         let found = time::parse(timestamp).ok_or_else(|| RecordProblem::Timestamp(abridge(timestamp)))?;
         let previous = self.latest.unwrap_or(found);
-        if previous.as_microseconds() - found.as_microseconds() > SET_BACK {
+        if previous.as_microseconds() - found.as_microseconds() > MAX_CLOCK_SETBACK {
             return Err(RecordProblem::Unsorted { found, previous });
         }
         let number: f64 = value.parse().map_err(|_| RecordProblem::NotANumber(abridge(value)))?;
@@ -282,8 +309,11 @@ mod tests {
             ("timestamp,value\n1,NaN\n", "load.csv:2: the value `NaN` is not finite"),
             ("timestamp,value\n1,-inf\n", "load.csv:2: the value `-inf` is not finite"),
             ("timestamp,value\n1,1e999\n", "load.csv:2: the value `1e999` is not finite"),
-            ("timestamp,value\nyesterday,1\n", "load.csv:2: `yesterday` is no timestamp"),
-            ("timestamp,value\n2014-02-30 00:00:00,1\n", "load.csv:2: `2014-02-30 00:00:00` is no timestamp"),
+            ("timestamp,value\nyesterday,1\n", "load.csv:2: `yesterday` is not a timestamp"),
+            (
+                "timestamp,value\n2014-02-30 00:00:00,1\n",
+                "load.csv:2: `2014-02-30 00:00:00` is not a timestamp",
+            ),
             (
                 "timestamp,value\n3700,1\n99,1\n",
                 "load.csv:3: 1970-01-01 00:01:39 comes before 1970-01-01 01:01:40",

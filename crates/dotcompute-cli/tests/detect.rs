@@ -108,7 +108,7 @@ fn bad_input_exits_with_2_and_names_file_and_line() {
         ("columns", b"when,what\n1,2\n", ":1: the header is `when,what`"),
         ("text", b"timestamp,value\n1,2\n2,two\n", ":3: the value `two` is not a number"),
         ("infinite", b"timestamp,value\n1,inf\n", ":2: the value `inf` is not finite"),
-        ("stamp", b"timestamp,value\nnow,1\n", ":2: `now` is no timestamp"),
+        ("stamp", b"timestamp,value\nnow,1\n", ":2: `now` is not a timestamp"),
         ("unsorted", b"timestamp,value\n9000,1\n10,1\n", ":3: 1970-01-01 00:00:10 comes before"),
         ("fields", b"timestamp,value\n1,2,3\n", ":2: 3 fields"),
         ("latin", b"timestamp,value\n1,\xe9\n", ":2: the record is not UTF-8"),

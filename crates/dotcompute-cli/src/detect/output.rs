@@ -6,7 +6,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{DetectArgs, Finding, Findings};
+use super::args::DetectArgs;
+use super::findings::{Finding, Findings};
 use crate::error::CliError;
 use crate::nab::Outcome;
 use crate::plot::{self, Panel, Scores};
@@ -14,7 +15,7 @@ use crate::time::Timestamp;
 
 const MICROSECONDS: f64 = 1e6;
 /// Values beyond are drawn as this: the picture's arithmetic must stay finite.
-const DRAWN: f64 = 1e300;
+const MAX_DRAWN: f64 = 1e300;
 
 pub(super) fn print(args: &DetectArgs, findings: &Findings) -> Result<(), CliError> {
     let mut out = BufWriter::new(io::stdout().lock());
@@ -33,7 +34,7 @@ pub(super) fn print(args: &DetectArgs, findings: &Findings) -> Result<(), CliErr
         }
     }
     let records = findings.records();
-    let seconds = findings.took.as_secs_f64();
+    let seconds = findings.elapsed.as_secs_f64();
     writeln!(
         out,
         "\n{records} records of {} series in {:.1} ms on ring kernels ({}): {:.1} million a second.",
@@ -78,7 +79,7 @@ pub(super) fn print_json(args: &DetectArgs, findings: &Findings) -> Result<(), C
         "backend": args.backend.name(),
         "threshold": findings.threshold,
         "records": findings.records(),
-        "seconds": findings.took.as_secs_f64(),
+        "seconds": findings.elapsed.as_secs_f64(),
         "series": series,
         "output": args.output,
         "plot": args.plot,
@@ -182,7 +183,7 @@ impl Drawn {
     fn new(finding: &Finding) -> Self {
         let seconds = |index: usize| finding.series.timestamps[index].as_microseconds() as f64 / MICROSECONDS;
         let points = (0..finding.series.len())
-            .map(|index| (seconds(index), finding.series.values[index].clamp(-DRAWN, DRAWN)));
+            .map(|index| (seconds(index), finding.series.values[index].clamp(-MAX_DRAWN, MAX_DRAWN)));
         let scores = (0..finding.series.len()).map(|index| (seconds(index), finding.scores[index]));
         let windows = finding.labelled.iter().flat_map(|(windows, _)| windows);
         Self {

@@ -4,16 +4,16 @@ use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
 
-use super::{Check, size};
+use super::check::{Check, size};
 
 /// What a hundred thousand ring kernels may map, generously.
-const ENOUGH_MAPS: u64 = 65_530;
+const MIN_MAPS: u64 = 65_530;
 /// Rings between processes live in shared memory.
-const ENOUGH_SHARED: u64 = 64_000_000;
+const MIN_SHARED: u64 = 64_000_000;
 /// Page-locked rings and buffers.
-const ENOUGH_LOCKED: u64 = 64_000_000;
+const MIN_LOCKED: u64 = 64_000_000;
 /// A thread for each pinned ring kernel, and the pools.
-const ENOUGH_THREADS: u64 = 1000;
+const MIN_THREADS: u64 = 1000;
 
 pub(super) fn checks() -> Vec<Check> {
     vec![cache_line(), pinning(), asymmetric_fence(), shared_memory(), locked_memory(), maps(), threads()]
@@ -62,7 +62,7 @@ fn pinning() -> Check {
         Ok(Err(error)) => Check::new("pinning", false, error.to_string(), meaning),
         Err(_) => Check::new("pinning", false, "the trial thread failed", meaning),
     };
-    check.or("allow sched_setaffinity in the sandbox, or launch without `pinned`")
+    check.with_advice("allow sched_setaffinity in the sandbox, or launch without `pinned`")
 }
 
 fn asymmetric_fence() -> Check {
@@ -72,7 +72,7 @@ fn asymmetric_fence() -> Check {
     let there = commands >= 0 && commands & private != 0;
     let found = if there { "membarrier, private expedited" } else { "no private expedited membarrier" };
     Check::new("asymmetric fence", there, found, "lets a sender skip its fence while nobody sleeps")
-        .or("Linux 4.14 or newer has it; in a sandbox, allow the membarrier system call")
+        .with_advice("Linux 4.14 or newer has it; in a sandbox, allow the membarrier system call")
 }
 
 fn shared_memory() -> Check {
@@ -82,13 +82,15 @@ fn shared_memory() -> Check {
     let status = unsafe { libc::statvfs(c"/dev/shm".as_ptr(), figures.as_mut_ptr()) };
     if status != 0 {
         let found = format!("/dev/shm: {}", io::Error::last_os_error());
-        return Check::new("shared memory", false, found, meaning).or("mount a tmpfs on /dev/shm");
+        return Check::new("shared memory", false, found, meaning).with_advice("mount a tmpfs on /dev/shm");
     }
     // SAFETY: the call succeeded and has filled it in.
     let figures = unsafe { figures.assume_init() };
     let bytes = figures.f_blocks * figures.f_frsize;
-    Check::new("shared memory", bytes >= ENOUGH_SHARED, format!("/dev/shm holds {}", size(bytes)), meaning)
-        .or("make it 64 MB or more: `mount -o remount,size=1G /dev/shm`, or `--shm-size=1g` for a container")
+    Check::new("shared memory", bytes >= MIN_SHARED, format!("/dev/shm holds {}", size(bytes)), meaning)
+        .with_advice(
+            "make it 64 MB or more: `mount -o remount,size=1G /dev/shm`, or `--shm-size=1g` for a container",
+        )
 }
 
 fn locked_memory() -> Check {
@@ -101,23 +103,23 @@ fn locked_memory() -> Check {
     // SAFETY: the call succeeded and has filled it in.
     let bytes = unsafe { limit.assume_init() }.rlim_cur;
     let found = if bytes == libc::RLIM_INFINITY { String::from("unlimited") } else { size(bytes) };
-    Check::new("locked memory", bytes >= ENOUGH_LOCKED, found, meaning)
-        .or("raise it with `ulimit -l unlimited`, or memlock in /etc/security/limits.conf")
+    Check::new("locked memory", bytes >= MIN_LOCKED, found, meaning)
+        .with_advice("raise it with `ulimit -l unlimited`, or memlock in /etc/security/limits.conf")
 }
 
 fn maps() -> Check {
     sysctl(
         "mappings",
         "/proc/sys/vm/max_map_count",
-        ENOUGH_MAPS,
+        MIN_MAPS,
         "what one process may map; each thread takes two",
     )
-    .or("`sysctl -w vm.max_map_count=262144`")
+    .with_advice("`sysctl -w vm.max_map_count=262144`")
 }
 
 fn threads() -> Check {
-    sysctl("threads", "/proc/sys/kernel/threads-max", ENOUGH_THREADS, "each dedicated ring kernel has one")
-        .or("`sysctl -w kernel.threads-max=100000`, or run ring kernels on the shared pool")
+    sysctl("threads", "/proc/sys/kernel/threads-max", MIN_THREADS, "each dedicated ring kernel has one")
+        .with_advice("`sysctl -w kernel.threads-max=100000`, or run ring kernels on the shared pool")
 }
 
 fn sysctl(name: &'static str, path: &str, enough: u64, meaning: &'static str) -> Check {

@@ -149,7 +149,7 @@ fn the_best_threshold_is_the_best_of_all() {
         .collect();
     scores[305] = 0.9;
     scores[450] = 0.6;
-    let (threshold, best) = best_threshold(&[Judged { windows: &WINDOWS, scores: &scores }], &STANDARD)
+    let (threshold, best) = best_threshold(&[ScoredSeries { windows: &WINDOWS, scores: &scores }], &STANDARD)
         .expect("there are windows");
     let with = |threshold: f64| {
         let alerts: Vec<usize> = (0..1000).filter(|&index| scores[index] >= threshold).collect();
@@ -158,5 +158,5 @@ fn the_best_threshold_is_the_best_of_all() {
     close(with(threshold), best);
     let tried = (0..=40).map(|step| with(f64::from(step) / 40.0)).fold(f64::NEG_INFINITY, f64::max);
     close(tried, best);
-    assert!(best_threshold(&[Judged { windows: &[], scores: &scores }], &STANDARD).is_none());
+    assert!(best_threshold(&[ScoredSeries { windows: &[], scores: &scores }], &STANDARD).is_none());
 }

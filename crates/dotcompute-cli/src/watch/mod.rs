@@ -16,26 +16,28 @@ use crate::detector::Detector;
 use crate::device_detector::{Backend, DeviceDetector};
 use crate::error::CliError;
 use crate::plot::{self, Panel};
-use kernels::{Detection, DeviceDetection, Finding, News, Reporter, Sample, Sampler, Tick};
+use pipeline_kernels::{
+    Detection, DeviceDetection, Finding, Reporter, ReporterOutput, Sample, Sampler, Tick,
+};
 use report::Report;
 
-pub mod kernels;
-pub mod metrics;
+pub mod pipeline_kernels;
 pub mod report;
+pub mod system_metrics;
 
-const ENDING: Duration = Duration::from_secs(10);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Watches this machine's processors, memory, disks, network and processes for anything unusual.
 #[derive(Debug, Args)]
 pub struct WatchArgs {
     /// How long to watch; without it, until Ctrl-C.
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = crate::arguments::seconds)]
     pub seconds: Option<f64>,
     /// Time between looks, in milliseconds; operating systems update processor use about 5 times a second.
     #[arg(long, value_name = "MS", default_value_t = 250, value_parser = clap::value_parser!(u64).range(200..=3_600_000))]
     pub interval: u64,
     /// The score from which a reading is an alert, 0 to 1.
-    #[arg(long, value_name = "SCORE", default_value_t = crate::detector::LIVE_THRESHOLD, value_parser = score)]
+    #[arg(long, value_name = "SCORE", default_value_t = crate::detector::LIVE_THRESHOLD, value_parser = crate::arguments::score)]
     pub threshold: f64,
     /// Where to write the timeline.
     #[arg(long, value_name = "FILE.png", default_value = "timeline.png")]
@@ -48,27 +50,12 @@ pub struct WatchArgs {
     pub backend: Backend,
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(value) if value > 0.0 && value <= 1e9 => Ok(value),
-        _ => Err(String::from("give a number of seconds greater than 0")),
-    }
-}
-
-/// Parses a score between 0 and 1.
-pub(crate) fn score(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
-        _ => Err(String::from("give a number between 0 and 1")),
-    }
-}
-
 /// The three ring kernels and how they hang together.
 struct Pipeline {
     runtime: Runtime,
     sampler: KernelHandle<Tick, Sample>,
     detector: KernelHandle<Sample, Finding>,
-    reporter: KernelHandle<Finding, News>,
+    reporter: KernelHandle<Finding, ReporterOutput>,
     /// Whom the detector asks, if it is not its own.
     device: Option<Arc<DeviceDetector>>,
 }
@@ -105,23 +92,25 @@ impl Pipeline {
 
     /// Ends the ring kernels from the top down, so that everything sampled is in the report.
     fn conclude(self) -> Result<(Report, Vec<KernelStats>), CliError> {
-        self.sampler.terminate(ENDING)?;
-        self.detector.terminate(ENDING)?;
-        let answer = self.reporter.ask_timeout(Finding::Conclude, ENDING);
+        self.sampler.terminate(SHUTDOWN_TIMEOUT)?;
+        self.detector.terminate(SHUTDOWN_TIMEOUT)?;
+        let answer = self.reporter.ask_timeout(Finding::Conclude, SHUTDOWN_TIMEOUT);
         let report =
             match answer.map_err(|error| CliError::internal("asking for the report", error.to_string()))? {
-                News::Report(report) => *report,
-                News::Progress { .. } => {
+                ReporterOutput::Report(report) => *report,
+                ReporterOutput::Progress { .. } => {
                     return Err(CliError::internal("asking for the report", "got progress instead"));
                 }
             };
-        self.reporter.terminate(ENDING)?;
+        self.reporter.terminate(SHUTDOWN_TIMEOUT)?;
         let mut stats = vec![self.sampler.stats(), self.detector.stats(), self.reporter.stats()];
         if let Some(device) = self.device {
             device.end()?;
             stats.push(device.stats());
         }
-        self.runtime.shutdown(ENDING).map_err(|error| CliError::internal("ending the pipeline", error))?;
+        self.runtime
+            .shutdown(SHUTDOWN_TIMEOUT)
+            .map_err(|error| CliError::internal("ending the pipeline", error))?;
         Ok((report, stats))
     }
 }
@@ -158,7 +147,7 @@ pub fn run(args: &WatchArgs) -> Result<(), CliError> {
     drawn
 }
 
-/// Ticks until the time is over or Ctrl-C; shows how it goes. Gives how long it took.
+/// Ticks until the time is over or Ctrl-C; shows how it goes. Gives how long it elapsed.
 fn watch(args: &WatchArgs, pipeline: &Pipeline, interrupted: &AtomicBool) -> Result<Duration, CliError> {
     let began = Instant::now();
     let end = args.seconds.map(|seconds| began + Duration::from_secs_f64(seconds));
@@ -184,7 +173,7 @@ fn watch(args: &WatchArgs, pipeline: &Pipeline, interrupted: &AtomicBool) -> Res
             next_tick = (next_tick + interval).max(now);
         }
         while let Ok(news) = pipeline.reporter.try_receive() {
-            if let News::Progress { readings, alerts } = news {
+            if let ReporterOutput::Progress { readings, alerts } = news {
                 bar.set_message(format!("{readings} readings, {alerts} alerts"));
             }
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::metrics::BusyProcess;
+use super::system_metrics::BusyProcess;
 
 /// One series with its statistics, the points for its timeline, and its alerts.
 #[derive(Debug, Clone, Serialize)]
@@ -61,10 +61,10 @@ impl Series {
         }
     }
 
-    /// Adds a reading; keeps at most `most` points.
-    pub fn add(&mut self, at: f64, value: f64, most: usize) {
+    /// Adds a reading; keeps at max `max` points.
+    pub fn add(&mut self, at: f64, value: f64, max: usize) {
         if self.count.is_multiple_of(self.keep_one_in) {
-            if self.points.len() >= most {
+            if self.points.len() >= max {
                 let mut index = 0;
                 self.points.retain(|_| {
                     index += 1;
@@ -81,10 +81,10 @@ impl Series {
         self.last = value;
     }
 
-    /// Adds an alert; keeps at most `most` of them.
-    pub fn alert(&mut self, alert: Alert, most: usize) {
+    /// Adds an alert; keeps at max `max` of them.
+    pub fn alert(&mut self, alert: Alert, max: usize) {
         self.alert_count += 1;
-        if self.alerts.len() < most {
+        if self.alerts.len() < max {
             self.alerts.push(alert);
         }
     }
@@ -93,9 +93,9 @@ impl Series {
 /// From the taking of a reading to its place in the report, through three ring kernels; in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Latency {
-    /// Half took at most this.
+    /// Half elapsed at max this.
     pub p50_us: f64,
-    /// 99 % took at most this.
+    /// 99 % elapsed at max this.
     pub p99_us: f64,
     /// The longest.
     pub max_us: f64,

@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 use dotcompute::prelude::*;
 use hdrhistogram::Histogram;
 
-use super::metrics::{BusyProcess, Machine};
 use super::report::{Alert, Latency, Report, Series};
+use super::system_metrics::{BusyProcess, SystemSampler};
 use crate::detector::Detector;
-use crate::device_detector::{COLUMNS, DeviceDetector};
+use crate::device_detector::{DeviceDetector, SERIES_PER_MESSAGE};
 
 /// Points that one series keeps for the timeline; when they are reached, every other point is dropped and every other one from
 /// then on skipped, so that memory stays bounded however long a watch lasts.
-const POINTS: usize = 4096;
+const MAX_POINTS: usize = 4096;
 /// Alerts kept for each series; all are counted.
-const ALERTS: usize = 1000;
+const MAX_ALERTS: usize = 1000;
 
 /// Tells the sampler to look.
 #[derive(Debug, Clone, Copy, Message)]
@@ -74,7 +74,7 @@ pub enum Finding {
 /// What the reporter sends.
 #[derive(Debug, Clone, Message)]
 #[message(no_serde)]
-pub enum News {
+pub enum ReporterOutput {
     /// After each tick.
     Progress {
         /// Readings so far.
@@ -88,7 +88,7 @@ pub enum News {
 
 /// Asks the operating system at every tick.
 pub struct Sampler {
-    machine: Option<Machine>,
+    system: Option<SystemSampler>,
     named: bool,
 }
 
@@ -96,7 +96,7 @@ impl Sampler {
     /// A sampler that has not looked yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { machine: None, named: false }
+        Self { system: None, named: false }
     }
 }
 
@@ -111,13 +111,13 @@ impl RingKernel for Sampler {
     type Output = Sample;
 
     fn on_activate(&mut self, _ctx: &mut Context<Sample>) -> HandlerResult {
-        self.machine = Some(Machine::new()?);
+        self.system = Some(SystemSampler::new()?);
         Ok(())
     }
 
     fn handle(&mut self, tick: Tick, ctx: &mut Context<Sample>) -> HandlerResult {
-        let machine = self.machine.as_mut().ok_or("the machine has not been looked at")?;
-        let (metrics, busiest) = machine.sample();
+        let system = self.system.as_mut().ok_or("the sampler is not active")?;
+        let (metrics, busiest) = system.sample();
         for (series, metric) in (0..).zip(metrics) {
             let name = (!self.named).then(|| format!("{} [{}]", metric.name, metric.unit).into());
             ctx.send(Sample::Reading {
@@ -194,15 +194,15 @@ impl RingKernel for DeviceDetection {
             Sample::EndOfTick { busiest } => busiest,
         };
         let readings = std::mem::take(&mut self.readings);
-        let known: Vec<(usize, f64)> = readings
+        let points: Vec<(usize, f64)> = readings
             .iter()
             .filter_map(|sample| match sample {
                 Sample::Reading { series, value, .. } => Some((*series as usize, *value)),
                 Sample::EndOfTick { .. } => None,
             })
             .collect();
-        let mut scores = Vec::with_capacity(known.len());
-        for columns in known.chunks(COLUMNS) {
+        let mut scores = Vec::with_capacity(points.len());
+        for columns in points.chunks(SERIES_PER_MESSAGE) {
             let series: Vec<usize> = columns.iter().map(|&(series, _)| series).collect();
             scores.extend(self.device.score(&series, 1, |_, column| columns[column].1)?);
         }
@@ -240,11 +240,11 @@ impl Reporter {
             self.series.push(Series::new(name.map_or_else(|| format!("series {series}"), String::from)));
         }
         let series = self.series.get_mut(index).ok_or("a series came out of order")?;
-        series.add(at, value, POINTS);
+        series.add(at, value, MAX_POINTS);
         self.readings += 1;
         if alert {
             self.alerts += 1;
-            series.alert(Alert { at, value, score }, ALERTS);
+            series.alert(Alert { at, value, score }, MAX_ALERTS);
         }
         let nanos = u64::try_from(taken.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.latency.record(nanos)?;
@@ -274,9 +274,9 @@ impl Default for Reporter {
 
 impl RingKernel for Reporter {
     type Input = Finding;
-    type Output = News;
+    type Output = ReporterOutput;
 
-    fn handle(&mut self, finding: Finding, ctx: &mut Context<News>) -> HandlerResult {
+    fn handle(&mut self, finding: Finding, ctx: &mut Context<ReporterOutput>) -> HandlerResult {
         match finding {
             Finding::Scored { sample, score, alert } => self.add(sample, score, alert)?,
             Finding::EndOfTick { busiest } => {
@@ -294,9 +294,9 @@ impl RingKernel for Reporter {
                     let Some(pid) = quietest.map(|process| process.pid) else { break };
                     self.busiest.remove(&pid);
                 }
-                ctx.send(News::Progress { readings: self.readings, alerts: self.alerts });
+                ctx.send(ReporterOutput::Progress { readings: self.readings, alerts: self.alerts });
             }
-            Finding::Conclude => ctx.reply(News::Report(Box::new(self.report()))),
+            Finding::Conclude => ctx.reply(ReporterOutput::Report(Box::new(self.report()))),
         }
         Ok(())
     }

@@ -35,15 +35,15 @@ const MINUTE: f64 = 60.0;
 const HOUR: f64 = 3600.0;
 const DAY: f64 = 86_400.0;
 /// More marks than this would run into one another.
-const MOST_MARKS: f64 = 9.0;
+const MAX_TICKS: f64 = 9.0;
 
 /// An axis with marks at given places.
-pub(super) struct Marked {
+pub(super) struct TickAxis {
     range: Range<f64>,
     marks: Vec<f64>,
 }
 
-impl Marked {
+impl TickAxis {
     pub(super) fn new(range: Range<f64>, marks: Vec<f64>) -> Self {
         Self { range, marks }
     }
@@ -54,7 +54,7 @@ impl Marked {
     }
 }
 
-impl Ranged for Marked {
+impl Ranged for TickAxis {
     type FormatOption = DefaultFormatting;
     type ValueType = f64;
 
@@ -87,13 +87,13 @@ pub(super) fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
 /// Round moments between two, in seconds.
 fn moments(first: f64, last: f64) -> Vec<f64> {
     let span = last - first;
-    let least = span / MOST_MARKS;
+    let least = span / MAX_TICKS;
     let step = STEPS.into_iter().find(|&step| step >= least).unwrap_or_else(|| {
         let [.., longest] = STEPS;
         (least / longest).ceil() * longest
     });
     let begin = (first / step).ceil();
-    let count = ((last / step).floor() - begin).clamp(0.0, MOST_MARKS) as u32;
+    let count = ((last / step).floor() - begin).clamp(0.0, MAX_TICKS) as u32;
     (0..=count)
         .map(|mark| (begin + f64::from(mark)) * step)
         .filter(|at| (first..=last).contains(at))

@@ -29,28 +29,28 @@ pub struct BusyProcess {
 }
 
 /// Asks the operating system; rates are since the previous call.
-pub struct Machine {
+pub struct SystemSampler {
     system: System,
     networks: Networks,
     disks: Disks,
     last: Instant,
 }
 
-impl Machine {
+impl SystemSampler {
     /// Looks at the machine once, so that the first sample has something to count from.
     ///
     /// # Errors
     ///
     /// What the operating system says where it will not tell its figures.
     pub fn new() -> Result<Self, sysinfo::Error> {
-        let mut machine = Self {
+        let mut sampler = Self {
             system: System::new()?,
             networks: Networks::new_with_refreshed_list()?,
             disks: Disks::new_with_refreshed_list()?,
             last: Instant::now(),
         };
-        machine.refresh();
-        Ok(machine)
+        sampler.refresh();
+        Ok(sampler)
     }
 
     fn refresh(&mut self) {
@@ -124,10 +124,10 @@ mod tests {
 
     #[test]
     fn the_series_are_the_same_each_time_and_within_their_bounds() {
-        let mut machine = Machine::new().unwrap();
+        let mut sampler = SystemSampler::new().unwrap();
         std::thread::sleep(sysinfo::MINIMUM_CPU_UPDATE_INTERVAL);
-        let (first, _) = machine.sample();
-        let (second, busiest) = machine.sample();
+        let (first, _) = sampler.sample();
+        let (second, busiest) = sampler.sample();
         let names = |metrics: &[Metric]| metrics.iter().map(|metric| metric.name.clone()).collect::<Vec<_>>();
         assert_eq!(names(&first), names(&second));
         for expected in ["cpu0", "memory", "disk read", "net in", "busiest process"] {

@@ -15,15 +15,15 @@ pub(super) struct Values(pub Vec<f64>);
 pub(super) struct Scores(pub Vec<f64>);
 
 /// Keeps the state of one series.
-pub(super) struct Judge(Detector);
+pub(super) struct Scorer(Detector);
 
-impl Judge {
+impl Scorer {
     pub(super) fn new(detector: Detector) -> Self {
         Self(detector)
     }
 }
 
-impl RingKernel for Judge {
+impl RingKernel for Scorer {
     type Input = Values;
     type Output = Scores;
 
