@@ -1,4 +1,4 @@
-"""@kernel, @gpu_kernel, cuda_source and the registry of kernels."""
+"""`@kernel`, `@gpu_kernel`, `cuda_source` and the registry of kernels."""
 
 from __future__ import annotations
 

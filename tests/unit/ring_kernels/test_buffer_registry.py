@@ -1,4 +1,4 @@
-"""Arrays by handle."""
+"""The registry that maps handles to arrays."""
 
 import threading
 import weakref

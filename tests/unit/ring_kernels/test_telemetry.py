@@ -60,7 +60,7 @@ class TestTelemetry:
         assert (summary["kernel_count"], summary["total_messages_processed"], summary["total_messages_dropped"]) == (2, 1, 1)
         collector.reset_all()
         collector.unregister_kernel("a")
-        collector.unregister_kernel("nobody")
+        collector.unregister_kernel("unknown")
         assert collector.get_kernel_telemetry("a") is None and list(collector.get_all_telemetry()) == ["b"]
 
     def test_gpus(self) -> None:
