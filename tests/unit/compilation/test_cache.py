@@ -40,7 +40,7 @@ def test_text_is_stored_as_utf8_and_replaced(tmp_path: Path) -> None:
     assert cache.get_stats()["entries"] == 1
 
 
-def test_another_hash_and_another_name_are_other_entries(tmp_path: Path) -> None:
+def test_each_name_and_hash_is_a_separate_entry(tmp_path: Path) -> None:
     cache = KernelCache(tmp_path)
     cache.store("add", "h1", b"1")
     cache.store("add", "h2", b"2")
@@ -156,7 +156,7 @@ def test_invalid_limits_and_a_file_instead_of_a_folder_raise(tmp_path: Path) -> 
         KernelCache(tmp_path / "file")
 
 
-def test_metadata_that_json_cannot_hold_is_an_error_and_nothing_is_written(tmp_path: Path) -> None:
+def test_metadata_that_json_cannot_encode_raises_and_writes_nothing(tmp_path: Path) -> None:
     cache = KernelCache(tmp_path)
     with pytest.raises(TypeError):
         cache.store("add", "h", b"code", metadata={"when": object()})
@@ -254,7 +254,7 @@ while True:
 """
 
 
-def test_a_process_that_is_killed_while_writing_leaves_a_whole_entry_and_no_lock(tmp_path: Path) -> None:
+def test_a_process_killed_while_writing_leaves_a_complete_entry_and_no_lock(tmp_path: Path) -> None:
     cache = KernelCache(tmp_path)
     for _ in range(3):
         with subprocess.Popen([sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path)], stdout=subprocess.PIPE) as process:

@@ -112,7 +112,7 @@ class TestFields:
         old = Old(value=4.0)
         assert Old.deserialize(old.serialize()) == old
 
-    def test_the_header_by_position_as_in_020(self) -> None:
+    def test_the_header_is_positional_as_in_020(self) -> None:
         assert RingKernelMessage(UUID(int=1), 5).priority == 5
 
     @pytest.mark.parametrize("priority", [-1, 256])
@@ -174,7 +174,7 @@ class TestIds:
         assert made == UUID(str(made)) and hash(made) == hash(UUID(str(made))) and pickle.loads(pickle.dumps(made)) == made
         assert made.is_safe == UUID(str(made)).is_safe
 
-    def test_the_class_has_no_id(self) -> None:
+    def test_the_class_attribute_does_not_exist(self) -> None:
         assert not hasattr(Reading, "message_id")
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")

@@ -147,7 +147,7 @@ class TestAllQueues:
         assert await asyncio.wait_for(task, 10) == "from a thread"
         thread.join()
 
-    async def test_the_awaitable_is_a_coroutine_to_asyncio(self, make: Any) -> None:
+    async def test_asyncio_accepts_the_awaitable_as_a_coroutine(self, make: Any) -> None:
         queue = make(4)
         results = await asyncio.gather(queue.put(1), queue.put(2), queue.get(), queue.get())
         assert results == [True, True, 1, 2]
@@ -169,7 +169,7 @@ class TestAllQueues:
         assert queue.clear() == 4
         assert await waiting is True and queue.get_nowait() == 4
 
-    def test_two_loops_one_after_the_other(self, make: Any) -> None:
+    def test_a_queue_serves_two_event_loops_in_succession(self, make: Any) -> None:
         queue = make(4)
 
         async def late() -> None:

@@ -240,7 +240,7 @@ class TestFailure:
         assert isinstance(raised.value.__cause__, ArithmeticError)
         assert kernel.dead_letters == [DeadLetter(0, "failed", kernel.error)]
 
-    def test_a_system_exit_ends_a_kernel_quietly(self, make: Any) -> None:
+    def test_a_system_exit_stops_a_kernel_without_an_error(self, make: Any) -> None:
         def leave(ctx: Any) -> None:
             raise SystemExit
 
