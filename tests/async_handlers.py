@@ -46,17 +46,18 @@ class Number:
 
 
 async def never(ctx: KernelContext[Any, Any]) -> None:
-    """Takes no messages."""
+    """Receives no messages and never returns."""
     await asyncio.Event().wait()
 
 
 async def yield_to_loop(count: int = 5) -> None:
-    """Lets everybody who can go on do so."""
+    """Yields to the event loop `count` times, so that other ready tasks run."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 async def active(function: Any, **settings: Any) -> RingKernel[Any, Any]:
+    """Launches and activates a ring kernel with the settings of `RingKernelConfig`."""
     kernel: RingKernel[Any, Any] = RingKernel("kernel", function, config=RingKernelConfig("kernel", **settings))
     await kernel.launch()
     await kernel.activate()
@@ -64,4 +65,5 @@ async def active(function: Any, **settings: Any) -> RingKernel[Any, Any]:
 
 
 async def outcomes(awaitables: list[Awaitable[Any]]) -> list[Any]:
+    """Awaits all, at most 10 seconds, and returns each result or exception."""
     return await asyncio.wait_for(asyncio.gather(*awaitables, return_exceptions=True), 10)

@@ -74,7 +74,7 @@ class TestAbandonedAsks:
         await kernel.terminate()
 
     async def test_outputs_before_a_requeued_request_is_received_do_not_complete_it(self) -> None:
-        """Delivered through the loop, and given up before the kernel had its turn."""
+        """The request is delivered through the event loop, and its receive is cancelled before the kernel runs."""
         go = asyncio.Event()
 
         async def slow(ctx: KernelContext[Any, Any]) -> None:
@@ -83,7 +83,7 @@ class TestAbandonedAsks:
             first.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await first
-            await ctx.send("for nobody in particular")
+            await ctx.send("not a reply")
             await ctx.send(("reply", await ctx.receive()))
             await asyncio.Event().wait()
 
@@ -92,11 +92,11 @@ class TestAbandonedAsks:
         await kernel.deactivate()
         caller = asyncio.ensure_future(kernel.ask(7))
         await yield_to_loop()
-        # Its message goes to the first receive through the loop; that is cancelled in the same turn.
+        # The event loop delivers the request to the first receive, which is cancelled in the same iteration.
         go.set()
         await kernel.reactivate()
         assert await asyncio.wait_for(caller, 10) == ("reply", 7)
-        assert await kernel.receive(timeout=10) == "for nobody in particular"
+        assert await kernel.receive(timeout=10) == "not a reply"
         await kernel.terminate(0.0)
 
     async def test_a_failing_comparison_of_ids_is_the_cause(self) -> None:
@@ -122,7 +122,7 @@ class TestAbandonedAsks:
 
 @pytest.mark.parametrize("correlated", [False, True])
 async def test_no_caller_gets_the_reply_of_another(correlated: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """Askers give up in every way there is, while the kernel gives up receiving, fails, is paused, and has no room."""
+    """Callers cancel or time out in every way, while the kernel cancels receives, fails, is deactivated, and has a full mailbox."""
     caplog.set_level("CRITICAL", logger="pydotcompute")
     chance = random.Random(int(correlated))
 
@@ -139,26 +139,26 @@ async def test_no_caller_gets_the_reply_of_another(correlated: bool, caplog: pyt
 
     kernel = await active(echo, input_queue_size=3, output_queue_size=4, supervision=Supervision(max_restarts=None))
 
-    async def asks(value: int) -> bool:
-        asked = Number(value, priority=chance.choice([10, 128, 250]))
-        patience, how = chance.random() / 500, chance.randrange(4)
+    async def ask(value: int) -> bool:
+        request = Number(value, priority=chance.choice([10, 128, 250]))
+        timeout, how = chance.random() / 500, chance.randrange(4)
         try:
             if how == 0:
-                reply = await kernel.ask(asked)
+                reply = await kernel.ask(request)
             elif how == 1:
-                reply = await kernel.ask(asked, timeout=patience)
+                reply = await kernel.ask(request, timeout=timeout)
             elif how == 2:
-                async with asyncio.timeout(patience):
-                    reply = await kernel.ask(asked)
+                async with asyncio.timeout(timeout):
+                    reply = await kernel.ask(request)
             else:
-                reply = await asyncio.wait_for(kernel.ask(asked), patience)
+                reply = await asyncio.wait_for(kernel.ask(request), timeout)
         except (KernelError, QueueFullError, TimeoutError, QueueTimeoutError):
             return True
         return bool(reply.value == value)
 
     callers = []
     for value in range(1500):
-        callers.append(asyncio.ensure_future(asks(value)))
+        callers.append(asyncio.ensure_future(ask(value)))
         if chance.random() < 0.3:
             await asyncio.sleep(0)
         if chance.random() < 0.05:
@@ -212,9 +212,9 @@ async def test_a_kernel_that_replies_in_batches_keeps_the_order_when_a_caller_is
         go_on.set()
         assert await asyncio.gather(kernel.ask(1), kernel.ask(2)) == [1, 2]
         go_on.clear()
-        asking = [asyncio.create_task(kernel.ask(number)) for number in (3, 4, 5, 6)]
+        pending = [asyncio.create_task(kernel.ask(number)) for number in (3, 4, 5, 6)]
         await asyncio.sleep(0.01)
-        asking[0].cancel()
+        pending[0].cancel()
         await asyncio.sleep(0)
         go_on.set()
-        assert await asyncio.gather(*asking[1:]) == [4, 5, 6]
+        assert await asyncio.gather(*pending[1:]) == [4, 5, 6]

@@ -23,7 +23,7 @@ from async_handlers import Number, active, never, outcomes, yield_to_loop
 
 
 class TestDeferredPut:
-    """A put that found no room is awaited only after there was some."""
+    """A put on a full queue that is awaited only after a slot became free."""
 
     async def test_a_waiting_receiver_gets_the_message(self) -> None:
         queue: FastMessageQueue[int] = FastMessageQueue(1)
@@ -38,11 +38,11 @@ class TestDeferredPut:
     async def test_all_gathered_sends_complete(self) -> None:
         got = []
 
-        async def take(ctx: KernelContext[Any, Any]) -> None:
+        async def receive(ctx: KernelContext[Any, Any]) -> None:
             while True:
                 got.append(await ctx.receive())
 
-        kernel = await active(take, input_queue_size=2)
+        kernel = await active(receive, input_queue_size=2)
         await kernel.deactivate()
         sends = [kernel.send(number) for number in range(8)]
         await kernel.reactivate()
@@ -142,25 +142,25 @@ class TestTermination:
         assert got == [0, 1, 2, 3]
 
     async def test_a_kernel_that_ignores_timeouts_does_not_block_the_event_loop(self) -> None:
-        async def deaf(ctx: KernelContext[Any, Any]) -> None:
+        async def ignores_timeouts(ctx: KernelContext[Any, Any]) -> None:
             while True:
                 try:
                     await ctx.receive(timeout=0.0 if ctx.should_terminate else 1000.0)
                 except QueueTimeoutError:
                     continue
 
-        kernel = await active(deaf)
+        kernel = await active(ignores_timeouts)
         await asyncio.wait_for(kernel.terminate(0.01), 10)
         assert kernel.state is KernelState.TERMINATED
 
 
 class TestDropUnderLock:
-    """Objects that look at the queue when they are dropped never find it locked."""
+    """Objects whose finalizer reads the queue never find it locked."""
 
     async def test_messages_of_abandoned_asks(self) -> None:
         seen = []
 
-        class Watching:
+        class ReadsQueueOnDrop:
             queue: Any = None
 
             def __del__(self) -> None:
@@ -173,12 +173,12 @@ class TestDropUnderLock:
         kernel = await active(swallow)
         context = kernel._context
         assert context is not None
-        asked = Watching()
-        asked.queue = context.output_queue
+        request = ReadsQueueOnDrop()
+        request.queue = context.output_queue
         with pytest.raises(QueueTimeoutError):
-            await kernel.ask(asked, timeout=0.001)
+            await kernel.ask(request, timeout=0.001)
         await kernel.send(None)
-        del asked
+        del request
         gc.collect()
         assert seen == []
         await kernel.terminate()
@@ -188,7 +188,7 @@ class TestDropUnderLock:
     async def test_handled_messages_at_reactivation(self) -> None:
         seen = []
 
-        class Watching:
+        class ReadsQueueOnDrop:
             queue: Any = None
 
             def __del__(self) -> None:
@@ -205,7 +205,7 @@ class TestDropUnderLock:
         await yield_to_loop()
         context = kernel._context
         assert context is not None
-        handled = Watching()
+        handled = ReadsQueueOnDrop()
         handled.queue = context.input_queue
         await kernel.send(handled)
         await yield_to_loop()
@@ -224,16 +224,16 @@ class TestWaiters:
         queue: FastMessageQueue[int] = FastMessageQueue()
         order = []
 
-        async def take() -> None:
+        async def receive() -> None:
             await queue.get()
-            order.append("taken")
+            order.append("received")
 
-        taker = asyncio.ensure_future(take())
+        receiver = asyncio.ensure_future(receive())
         await yield_to_loop()
         queue.put_nowait(1)
         order.append("put")
-        await asyncio.wait_for(taker, 10)
-        assert order == ["put", "taken"]
+        await asyncio.wait_for(receiver, 10)
+        assert order == ["put", "received"]
 
     async def test_two_tasks_cannot_await_one_receive(self) -> None:
         queue: FastMessageQueue[int] = FastMessageQueue()
@@ -252,39 +252,39 @@ class TestWaiters:
     def test_a_message_is_not_lost_to_a_task_of_a_closed_loop(self) -> None:
         queue: FastMessageQueue[int] = FastMessageQueue()
 
-        async def take() -> int:
+        async def receive() -> int:
             return await queue.get()
 
         loop = asyncio.new_event_loop()
-        task = loop.create_task(take())
+        task = loop.create_task(receive())
         loop.run_until_complete(yield_to_loop())
         loop.close()
         assert queue.put_nowait(1) is True
         assert queue.qsize == 1
-        assert asyncio.run(take()) == 1
+        assert asyncio.run(receive()) == 1
         task._log_destroy_pending = False  # type: ignore[attr-defined]
 
     @pytest.mark.parametrize("make", [FastMessageQueue, MessageQueue, lambda: RingBuffer(4096)])
     async def test_every_message_is_received_once_despite_cancellation(self, make: Any) -> None:
         queue = make()
-        taken: list[int] = []
+        received: list[int] = []
 
-        async def take() -> None:
-            taken.append(await queue.get())
+        async def receive() -> None:
+            received.append(await queue.get())
 
-        takers = []
+        receivers = []
         for number in range(2000):
-            takers += [asyncio.ensure_future(take()), asyncio.ensure_future(take())]
+            receivers += [asyncio.ensure_future(receive()), asyncio.ensure_future(receive())]
             if number % 3:
                 await asyncio.sleep(0)
             await queue.put(number)
-            takers[-1].cancel()
+            receivers[-1].cancel()
             if number % 2:
-                takers[-2].cancel()
-        await asyncio.wait(takers)
+                receivers[-2].cancel()
+        await asyncio.wait(receivers)
         while (left := queue.get_nowait()) is not None:
-            taken.append(left)
-        assert sorted(taken) == list(range(2000))
+            received.append(left)
+        assert sorted(received) == list(range(2000))
         stats = queue.get_stats()
         assert (stats["total_enqueued"], stats["total_dequeued"], stats["current_size"]) == (2000, 2000, 0)
 
@@ -313,16 +313,16 @@ class TestContexts:
 
 
 async def test_a_cancelled_send_is_either_delivered_or_not() -> None:
-    """What is sent is handled or the sender's still, never both, never neither."""
+    """A message is either delivered or still owned by the sender, never both and never neither."""
     got = []
 
-    async def take(ctx: KernelContext[Any, Any]) -> None:
+    async def receive(ctx: KernelContext[Any, Any]) -> None:
         while True:
             got.append(await ctx.receive())
             await asyncio.sleep(0)
 
     accepted = []
-    async with managed_kernel("take", take, config=RingKernelConfig("take", input_queue_size=2)) as kernel:
+    async with managed_kernel("receive", receive, config=RingKernelConfig("receive", input_queue_size=2)) as kernel:
 
         async def send(number: int) -> None:
             await kernel.send(number)

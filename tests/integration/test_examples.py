@@ -1,4 +1,4 @@
-"""Every example runs as a user starts it, ends by itself and finds its own result right; every benchmark has a smoke run."""
+"""Every example runs as a user starts it and verifies its own result. Every benchmark has a smoke run."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ ROOT = Path(__file__).resolve().parents[2]
 NAB = ROOT.parent / "shared" / "data" / "nab"
 DPKG = Path("/var/lib/dpkg/status")
 
-# Modules that examples import, with nothing to run in them; and examples that have tests of their own below.
+# Modules that examples import, which are not programs; and examples with their own tests below.
 SHARED_MODULES = {"graphs.py", "series.py"}
 WITH_TESTS = {"anomaly_detection.py", "pagerank.py", "streaming_pipeline.py", "vector_add.py"}
 OTHERS = sorted(path.name for path in (ROOT / "examples").glob("*.py") if path.name not in SHARED_MODULES | WITH_TESTS)
 
 
 def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Runs a script with warnings as errors, as the tests themselves are."""
+    """Runs a script with warnings as errors, like the tests themselves."""
     command = [sys.executable, "-W", "error", str(ROOT / script), *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=100, check=False)
 
 
 def output_of(script: str, *arguments: object, cwd: Path) -> str:
-    """What a script prints; the test fails unless it ends with 0."""
+    """Returns the output of a script. The test fails unless its exit status is 0."""
     done = run(script, *arguments, cwd=cwd)
     assert done.returncode == 0, f"{script} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
     return done.stdout
@@ -35,7 +35,7 @@ def output_of(script: str, *arguments: object, cwd: Path) -> str:
 
 @pytest.fixture
 def edges(tmp_path: Path) -> Path:
-    """A graph in which all of 30 vertices point at `hub`, and `hub` at the first of them."""
+    """A graph in which 30 vertices have an edge to `hub`, and `hub` has one to the first of them."""
     path = tmp_path / "edges.txt"
     path.write_text("# a star\nhub v0\n" + "".join(f"v{index} hub\n" for index in range(30)))
     return path
@@ -63,7 +63,7 @@ def test_pagerank_names_the_line_that_is_not_an_edge(tmp_path: Path) -> None:
     assert "line 2 of edges.txt is 'c'" in done.stderr
 
 
-@pytest.mark.skipif(not DPKG.exists(), reason="there is no dpkg on this machine")
+@pytest.mark.skipif(not DPKG.exists(), reason="this machine has no dpkg")
 def test_pagerank_of_debian_packages(tmp_path: Path) -> None:
     printed = output_of("examples/pagerank.py", "--top", 3, cwd=tmp_path)
     assert "libc6" in printed
@@ -75,7 +75,7 @@ def test_anomaly_detection_on_synthetic_series(tmp_path: Path) -> None:
     assert sum("anomalies found" in line for line in printed.splitlines()) == 2
 
 
-@pytest.mark.skipif(NAB.exists(), reason="NAB's data is there, so that series are not made")
+@pytest.mark.skipif(NAB.exists(), reason="the NAB data is present, so the series are not synthetic")
 def test_anomaly_detection_says_why_its_series_are_synthetic(tmp_path: Path) -> None:
     printed = output_of("examples/anomaly_detection.py", "--series", 1, cwd=tmp_path)
     assert "no NAB data" in printed

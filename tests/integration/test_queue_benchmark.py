@@ -1,4 +1,4 @@
-"""The benchmark of queues measures what it says: each function gives a time for every sample, of work that was done."""
+"""The functions of the queue benchmark do the work they measure, and return a time for every sample."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ ALLOWLIST = Path(__file__).with_name("stub_allowlist.txt")
 
 def test_signatures_match_the_built_module() -> None:
     command = [sys.executable, "-m", "mypy.stubtest", "pydotcompute._core"]
-    # PEP 800 marks layouts in C, which matter only to classes with several bases.
+    # Disjoint bases (PEP 800) matter only to classes with several bases.
     command += ["--ignore-disjoint-bases", "--mypy-config-file", str(ROOT / "pyproject.toml"), "--allowlist", str(ALLOWLIST)]
     if sys.version_info >= (3, 12):
         # Some entries are needed on Python 3.11 only.

@@ -1,4 +1,4 @@
-"""The interpreter ends cleanly while ring kernels run on threads: at the end, on Ctrl-C, and on an exception in user code."""
+"""The interpreter exits cleanly while ring kernels run on threads: at the end of a program, on Ctrl-C, and on an exception."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def wait(ctx):
     while not ctx.should_terminate:
         ctx.receive(timeout=3600)
 
-def hurry(ctx):
+def poll(ctx):
     while not ctx.should_terminate:
         ctx.receive(timeout=0.0001)
 
@@ -27,13 +27,13 @@ def spin(ctx):
     while not ctx.should_terminate:
         ctx.input_queue.get_nowait() if hasattr(ctx.input_queue, "get_nowait") else ctx.receive_nowait()
 
-def talk(ctx):
+def send(ctx):
     while not ctx.should_terminate:
         ctx.send(0, timeout=3600)
 
 def start_all(daemon=True):
     kernels = []
-    for function in (wait, hurry, spin, talk):
+    for function in (wait, poll, spin, send):
         for use_spsc in (True, False):
             name = f"{function.__name__}{use_spsc}"
             config = ThreadedKernelConfig(name, use_spsc=use_spsc, output_queue_size=4, daemon=daemon)

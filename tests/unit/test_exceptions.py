@@ -1,4 +1,4 @@
-"""The exceptions carry what they are about, and cross processes."""
+"""Exceptions carry their details as attributes, and can be pickled."""
 
 import pickle
 

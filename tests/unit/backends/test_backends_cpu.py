@@ -1,4 +1,4 @@
-"""The processor as a backend."""
+"""The CPU backend."""
 
 import gc
 

@@ -1,4 +1,4 @@
-"""A GPU as a backend; and what is said where there is none."""
+"""The CUDA backend, and its errors on a machine without a GPU or CuPy."""
 
 import sys
 
@@ -15,7 +15,7 @@ from pydotcompute.exceptions import BackendNotAvailableError, KernelCompilationE
 
 def test_the_error_without_a_gpu_names_what_is_missing() -> None:
     if cuda_available():
-        pytest.skip("there is a GPU on this machine")
+        pytest.skip("this machine has a GPU")
     with pytest.raises(BackendNotAvailableError, match="install NVIDIA's driver") as caught:
         CUDABackend()
     assert caught.value.backend_name == "CUDA"

@@ -1,4 +1,4 @@
-"""MLX as a backend, and beside NumPy in a buffer: on a Mac on the GPU, on Linux on the processor."""
+"""The Metal backend and the Metal copy of buffers. MLX runs on the GPU on macOS, and on the CPU on Linux."""
 
 import gc
 import sys
@@ -80,7 +80,7 @@ def test_memory_accounting(backend: MetalBackend) -> None:
     assert entry.state is MetalBufferState.FREED and backend.get_memory_info()["buffer_count"] == 1
     del second
     gc.collect()
-    assert backend.get_memory_info()["buffer_count"] == 0, "what nobody has is not on the books"
+    assert backend.get_memory_info()["buffer_count"] == 0, "unreferenced arrays are not counted"
     backend.clear_cache()
 
 
@@ -96,7 +96,7 @@ def test_kernels(backend: MetalBackend, mx: Any) -> None:
         raise failure
 
     assert backend.execute_kernel(broken, (1,), (1,)).error is failure
-    # MLX is lazy: this fails when it is computed, and that is within the launch.
+    # MLX is lazy. The backend evaluates the result within the launch, where the error occurs.
     wrong = backend.execute_kernel(lambda a: a.reshape(7), (1,), (1,), array)
     assert not wrong.success and isinstance(wrong.error, ValueError)
     backend.synchronize()

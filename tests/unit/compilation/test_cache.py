@@ -1,4 +1,4 @@
-"""The cache of compiled kernels: restarts, many processes, damaged files, folders that cannot be written to, limits."""
+"""The on-disk cache of compiled kernels: restarts, concurrent processes, damaged files, read-only folders, limits."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_text_is_stored_as_utf8_and_replaced(tmp_path: Path) -> None:
     assert cache.get_stats()["entries"] == 1
 
 
-def test_another_hash_and_another_name_are_other_entries(tmp_path: Path) -> None:
+def test_each_name_and_hash_is_a_separate_entry(tmp_path: Path) -> None:
     cache = KernelCache(tmp_path)
     cache.store("add", "h1", b"1")
     cache.store("add", "h2", b"2")
@@ -65,11 +65,11 @@ def test_remove_and_clear_return_what_they_removed(tmp_path: Path) -> None:
     "damage",
     [
         pytest.param(lambda data: b"", id="empty"),
-        pytest.param(lambda data: data[:20], id="cut off in its checksum"),
+        pytest.param(lambda data: data[:20], id="truncated in its checksum"),
         pytest.param(lambda data: data[:-1], id="last byte missing"),
         pytest.param(lambda data: data + b"x", id="one byte more"),
         pytest.param(lambda data: data[:-3] + b"???", id="other code"),
-        pytest.param(lambda data: data[:50] + bytes([data[50] ^ 1]) + data[51:], id="one bit of its head"),
+        pytest.param(lambda data: data[:50] + bytes([data[50] ^ 1]) + data[51:], id="one bit of its header"),
         pytest.param(lambda data: os.urandom(len(data)), id="noise"),
     ],
 )
@@ -104,7 +104,7 @@ def test_the_least_recently_used_entry_is_removed_first(tmp_path: Path) -> None:
     cache = KernelCache(tmp_path, max_entries=3)
     for name in "abc":
         cache.store(name, "h", b"code")
-    KernelCache(tmp_path).load("a", "h")  # A use by another process counts.
+    KernelCache(tmp_path).load("a", "h")  # A cache hit in another process counts as a use.
     cache.store("d", "h", b"code")
     assert [name for name in "abcd" if cache.contains(name, "h")] == ["a", "c", "d"]
 
@@ -123,11 +123,11 @@ def test_the_size_is_bounded_and_a_larger_entry_is_not_stored(tmp_path: Path, ca
 
 def test_temporary_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     cache = KernelCache(tmp_path)
-    left = tmp_path / "0123.kernel.99.unfinished"
-    left.write_bytes(b"half of it")
+    leftover = tmp_path / "0123.kernel.99.unfinished"
+    leftover.write_bytes(b"incomplete")
     assert cache.get_stats()["entries"] == 0
     cache.store("add", "h", b"code")
-    assert not left.exists()
+    assert not leftover.exists()
 
 
 def test_the_folder_is_tagged_as_a_cache(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_invalid_limits_and_a_file_instead_of_a_folder_raise(tmp_path: Path) -> 
         KernelCache(tmp_path / "file")
 
 
-def test_metadata_that_json_cannot_hold_is_an_error_and_nothing_is_written(tmp_path: Path) -> None:
+def test_metadata_that_json_cannot_encode_raises_and_writes_nothing(tmp_path: Path) -> None:
     cache = KernelCache(tmp_path)
     with pytest.raises(TypeError):
         cache.store("add", "h", b"code", metadata={"when": object()})
@@ -178,9 +178,9 @@ from pathlib import Path
 from pydotcompute.compilation.cache import KernelCache
 logging.basicConfig(stream=sys.stdout)
 if os.geteuid() == 0:
-    os.setuid(65534)  # To the superuser, no folder is read-only.
+    os.setuid(65534)  # The superuser may write to every folder.
 cache = KernelCache(sys.argv[1])
-assert cache.load("add", "h") == b"code", "reading needs no right to write"
+assert cache.load("add", "h") == b"code", "loading needs no write permission"
 assert cache.contains("add", "h")
 assert cache.load("damaged", "h") is None
 assert cache.store("new", "h", b"code") is False
@@ -214,20 +214,20 @@ def test_a_read_only_folder_can_be_read(tmp_path_factory: pytest.TempPathFactory
 
 
 def work(folder: str, number: int, rounds: int) -> None:
-    """What each process does: writes its own entries, reads everybody's, and finds each whole or absent."""
+    """Runs in each process: stores its own entries and loads those of all, each of which must be complete or absent."""
     cache = KernelCache(folder, max_entries=12)
-    for turn in range(rounds):
-        mine = f"kernel-{number}-{turn % 4}"
+    for round_ in range(rounds):
+        mine = f"kernel-{number}-{round_ % 4}"
         assert cache.store(mine, "h", mine.encode() * 2000)
         assert cache.store("shared", "h", f"{number},".encode() * 5000)
         for other in range(4):
-            for name in (f"kernel-{other}-{turn % 4}", "shared"):
+            for name in (f"kernel-{other}-{round_ % 4}", "shared"):
                 data = cache.load(name, "h")
                 if data is not None and name == "shared":
-                    assert len(set(data.split(b",")) - {b""}) == 1, "of one writer, not of two"
+                    assert len(set(data.split(b",")) - {b""}) == 1, "an entry has the data of one writer"
                 elif data is not None:
                     assert data == name.encode() * 2000
-        if turn % 7 == number:
+        if round_ % 7 == number:
             cache.remove("shared", "h")
     assert cache.get_stats()["corrupt_entries"] == 0
 
@@ -254,7 +254,7 @@ while True:
 """
 
 
-def test_a_process_that_is_killed_while_writing_leaves_a_whole_entry_and_no_lock(tmp_path: Path) -> None:
+def test_a_process_killed_while_writing_leaves_a_complete_entry_and_no_lock(tmp_path: Path) -> None:
     cache = KernelCache(tmp_path)
     for _ in range(3):
         with subprocess.Popen([sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path)], stdout=subprocess.PIPE) as process:

@@ -1,4 +1,4 @@
-"""KernelCompiler with Numba on the CPU: what it compiles, what it keeps across processes, and what its errors say."""
+"""`KernelCompiler` with Numba on the CPU: compilation, the cache across processes, and error texts."""
 
 from __future__ import annotations
 
@@ -173,18 +173,18 @@ def helper(value: float) -> float:
     return value + 1
 
 
-def uses_outside(value: float) -> float:
+def uses_globals(value: float) -> float:
     return helper(value) * RATE
 
 
 def test_the_hash_covers_globals_of_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = fingerprint(uses_outside)
+    before = fingerprint(uses_globals)
     assert before.lasting
-    assert fingerprint(uses_outside) == before
+    assert fingerprint(uses_globals) == before
     monkeypatch.setitem(globals(), "RATE", 3.0)
-    after_constant = fingerprint(uses_outside)
+    after_constant = fingerprint(uses_globals)
     monkeypatch.setitem(globals(), "helper", lambda value: value + 2)
-    after_helper = fingerprint(uses_outside)
+    after_helper = fingerprint(uses_globals)
     assert len({before.digest, after_constant.digest, after_helper.digest}) == 3
 
 
@@ -239,10 +239,10 @@ print(result, sum(scaled.compiled.kernel.dispatcher.stats.cache_hits.values()), 
 
 
 def run(tmp_path: Path, program: str, *arguments: str) -> list[str]:
-    """Runs a program in a process of its own, with the cache in ``tmp_path``, and gives the words it printed."""
+    """Runs a program in a new process, with the cache in ``tmp_path``, and returns the words of its output."""
     path = tmp_path / "program.py"
     path.write_text(program)
-    environment = {"DOTCOMPUTE_CACHE": str(tmp_path / "kept"), "PATH": "/usr/bin:/bin"}
+    environment = {"DOTCOMPUTE_CACHE": str(tmp_path / "stored"), "PATH": "/usr/bin:/bin"}
     command = [sys.executable, "-W", "error", str(path), *arguments]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -252,12 +252,12 @@ def run(tmp_path: Path, program: str, *arguments: str) -> list[str]:
 def test_machine_code_survives_restarts_and_damage(tmp_path: Path) -> None:
     program = PROGRAM.format(factor=2)
     assert run(tmp_path, program) == ["12.0", "0", "1"]
-    assert run(tmp_path, program) == ["12.0", "1", "1"], "the second process finds what the first compiled"
-    assert run(tmp_path, program, "warm") == ["12.0", "1", "1"], "and so does one that warms up"
-    (entry,) = (tmp_path / "kept/python").glob("*.kernel")
+    assert run(tmp_path, program) == ["12.0", "1", "1"], "the second process loads the kernel compiled by the first"
+    assert run(tmp_path, program, "warm") == ["12.0", "1", "1"], "warmup loads it too"
+    (entry,) = (tmp_path / "stored/python").glob("*.kernel")
     entry.write_bytes(entry.read_bytes()[:-100])
     assert run(tmp_path, program) == ["12.0", "0", "1"], "a damaged entry is compiled again"
-    assert run(tmp_path, PROGRAM.format(factor=3)) == ["18.0", "0", "2"], "a constant of the module is part of the kernel"
+    assert run(tmp_path, PROGRAM.format(factor=3)) == ["18.0", "0", "2"], "a module constant is part of the hash"
 
 
 def test_code_that_cannot_be_unpickled_is_compiled_again(own_cache: KernelCache) -> None:
@@ -270,7 +270,7 @@ def test_code_that_cannot_be_unpickled_is_compiled_again(own_cache: KernelCache)
 
 
 def test_a_damaged_file_of_numba_is_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Numba keeps CUDA kernels; its files for the CPU are of the same kind."""
+    """Numba caches CUDA kernels itself. Its files for the CPU have the same format, so this test needs no GPU."""
     import numba
 
     from pydotcompute.compilation import numba_kernels
@@ -320,7 +320,7 @@ def twice(a):
 out = np.zeros(100)
 add[4, 32](np.arange(100.0), np.ones(100), out)
 assert (out == np.arange(1, 101)).all()
-twice(out)  # A thread for each element.
+twice(out)  # One thread per element.
 assert (out == 2 * np.arange(1, 101)).all()
 assert twice._kernel_meta["device"] == "auto" and add._kernel_meta["device"] == "cuda"
 print("launched")

@@ -45,12 +45,12 @@ def test_the_cpu_device() -> None:
 
 
 def test_the_cpu_is_the_device_without_a_gpu(monkeypatch: pytest.MonkeyPatch, accelerator: Accelerator) -> None:
-    def none() -> list[_core.Device]:
+    def no_devices() -> list[_core.Device]:
         raise BackendNotAvailableError("CUDA", "there is no driver; install one")
 
     if accelerator.metal_available:
-        pytest.skip("there is a GPU of Apple's")
-    monkeypatch.setattr(_core, "cuda_devices", none)
+        pytest.skip("this machine has an Apple GPU")
+    monkeypatch.setattr(_core, "cuda_devices", no_devices)
     monkeypatch.setattr(Accelerator, "_instance", None)
     found = Accelerator()
     assert found is not accelerator and not found.cuda_available

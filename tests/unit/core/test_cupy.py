@@ -14,10 +14,10 @@ def test_buffers_with_cupy(driver: dict[str, str]) -> None:
         buffer.mark_device_dirty()
         stream = cupy.cuda.get_current_stream()
         stream.done = False
-        assert buffer.host[0, 0] == 6 and cupy.calls == [("synchronize", stream)], "what runs on it ends before it is copied"
+        assert buffer.host[0, 0] == 6 and cupy.calls == [("synchronize", stream)], "work on the stream completes before the copy"
         buffer.mark_device_dirty()
         buffer.host
-        assert cupy.calls == [("synchronize", stream)], "an idle stream is not waited for"
+        assert cupy.calls == [("synchronize", stream)], "an idle stream is not synchronized"
 
         buffer.mark_device_dirty()
         stream.done, stream.fails = False, cupy.CUDARuntimeError("an illegal address")
@@ -35,7 +35,7 @@ def test_buffers_with_cupy(driver: dict[str, str]) -> None:
         stream.done = False
         del array
         gc.collect()
-        assert cupy.calls == [("synchronize", stream)], "memory goes back when nothing works with it"
+        assert cupy.calls == [("synchronize", stream)], "the stream is synchronized before memory returns to the pool"
 
         class Tensor(np.ndarray):
             def __dlpack_device__(self):
@@ -48,7 +48,7 @@ def test_buffers_with_cupy(driver: dict[str, str]) -> None:
         except BufferError as error:
             assert "their own device memory" in str(error)
         else:
-            raise AssertionError("it was copied")
+            raise AssertionError("copy=False must not copy")
         """,
         cupy=True,
     )
@@ -59,9 +59,9 @@ def test_the_pool_with_cupy(driver: dict[str, str]) -> None:
         driver,
         """
         pool = configure_memory_pool()
-        assert cupy.calls == [("keep", 50, 4, 2**64 - 1), ("keep", 51, 4, 2**64 - 1)]
-        mine = cupy._current.allocator
-        assert mine.__self__ is not cupy.get_default_memory_pool()
+        assert cupy.calls == [("set_attribute", 50, 4, 2**64 - 1), ("set_attribute", 51, 4, 2**64 - 1)]
+        allocator = cupy._current.allocator
+        assert allocator.__self__ is not cupy.get_default_memory_pool()
         buffer = UnifiedBuffer(256).allocate()
         stats = pool.get_stats()
         assert (stats.used_bytes, stats.total_bytes) == (1024 + 100, 1024 + 300)
@@ -83,7 +83,7 @@ def test_the_backend_with_cupy(driver: dict[str, str]) -> None:
         own = backend._stream
         cupy.calls.clear()
         array = backend.copy_to_device(np.arange(3.0))
-        assert cupy.calls == [("make", own, backend._pool.malloc), ("synchronize", own)], "on a stream and from a pool of its own"
+        assert cupy.calls == [("create", own, backend._pool.malloc), ("synchronize", own)], "the backend has its own stream and pool"
         assert backend.copy_to_host(array).tolist() == [0, 1, 2] and ("asnumpy", own) in cupy.calls
         assert not backend.allocate_zeros((2, 2), np.int8).any() and backend.allocate((2, 2), np.int8).shape == (2, 2)
         try:
@@ -91,7 +91,7 @@ def test_the_backend_with_cupy(driver: dict[str, str]) -> None:
         except CUDAError as error:
             assert "Allocating an array of shape (2097152, 2097152) on GPU 0 failed: out of memory" in str(error)
         else:
-            raise AssertionError("there is not so much")
+            raise AssertionError("the allocation must fail")
 
         def double(a, by=2):
             a *= by
@@ -125,14 +125,14 @@ def test_the_orchestrator_with_cupy(driver: dict[str, str]) -> None:
 
         async def main():
             async with ComputeOrchestrator() as orchestrator:
-                made = orchestrator.create_stream()
+                created = orchestrator.create_stream()
                 async with orchestrator.stream_context() as stream:
-                    assert stream is not made and orchestrator._streams == [made, stream]
-                assert orchestrator._streams == [made] and cupy.calls[-1] == ("synchronize", stream)
+                    assert stream is not created and orchestrator._streams == [created, stream]
+                assert orchestrator._streams == [created] and cupy.calls[-1] == ("synchronize", stream)
                 orchestrator.synchronize()
-                assert cupy.calls[-1] == ("synchronize", made)
+                assert cupy.calls[-1] == ("synchronize", created)
                 cupy.calls.clear()
-            assert ("synchronize", made) in cupy.calls and orchestrator._streams == []
+            assert ("synchronize", created) in cupy.calls and orchestrator._streams == []
 
             orchestrator = ComputeOrchestrator()
             await orchestrator.initialize()
@@ -142,7 +142,7 @@ def test_the_orchestrator_with_cupy(driver: dict[str, str]) -> None:
             except cupy.CUDARuntimeError:
                 pass
             else:
-                raise AssertionError("nobody has seen that yet")
+                raise AssertionError("shutdown must raise the error of the stream")
             assert not orchestrator.is_active and cupy.calls[-1] == ("free_all_blocks",)
 
         asyncio.run(main())

@@ -1,4 +1,4 @@
-"""The memory pool: its books, its limit, and what it keeps."""
+"""The memory pool: accounting, limit, and cached blocks."""
 
 import gc
 from collections.abc import Iterator
@@ -53,7 +53,7 @@ def test_memory_accounting(pool: MemoryPool, pinned: bool) -> None:
     gc.collect()
     assert stats() == PoolStatistics(MB, 2 * MB, 1)
     again = buffer_of(1, pinned=pinned)
-    assert again.host.ctypes.data == address, "what is kept is used again"
+    assert again.host.ctypes.data == address, "a cached block is reused"
     again.free()
     pool.free_all_blocks()
     assert stats() == PoolStatistics(MB, MB, 0)
@@ -79,12 +79,12 @@ def test_the_limit_bounds_the_memory_in_use(pool: MemoryPool) -> None:
     held = buffer_of(2)
     with pytest.raises(MemoryError, match=r"limited to 3145728 bytes, of which 2097152 are in use.*raise the limit"):
         buffer_of(2)
-    refused: UnifiedBuffer[np.uint8] = UnifiedBuffer(2 * MB, np.uint8)
+    rejected: UnifiedBuffer[np.uint8] = UnifiedBuffer(2 * MB, np.uint8)
     with pytest.raises(MemoryError):
-        refused.fill(np.uint8(1))
-    assert not refused.is_allocated
+        rejected.fill(np.uint8(1))
+    assert not rejected.is_allocated
     pool.set_limit(None)
-    assert refused.fill(np.uint8(1)).host.all()
+    assert rejected.fill(np.uint8(1)).host.all()
     assert pool.get_stats().used_bytes == 4 * MB
     del held
 

@@ -1,4 +1,4 @@
-"""Kernels that run once."""
+"""The orchestrator of one-shot kernels: launches, streams and execution history."""
 
 import asyncio
 import os
@@ -143,13 +143,13 @@ def test_kernels_over_a_grid_in_the_simulator() -> None:
 
 
 async def test_a_failure_is_raised_and_recorded() -> None:
-    failure = RuntimeError("it broke")
+    failure = RuntimeError("launch failed")
 
     def broken() -> None:
         raise failure
 
     async with ComputeOrchestrator() as orchestrator:
-        with pytest.raises(RuntimeError, match="it broke"):
+        with pytest.raises(RuntimeError, match="launch failed"):
             await orchestrator.launch_kernel(broken, CONFIG)
         (record,) = orchestrator.get_execution_history()
         assert record.error is failure and not record.success and record.end_time >= record.start_time

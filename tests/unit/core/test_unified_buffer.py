@@ -19,9 +19,9 @@ def test_an_unallocated_buffer() -> None:
     buffer: UnifiedBuffer[np.float32] = UnifiedBuffer((10, 20))
     assert (buffer.shape, buffer.dtype, buffer.size, buffer.nbytes, len(buffer)) == ((10, 20), np.float32, 200, 800, 10)
     assert buffer.state is BufferState.UNINITIALIZED and not buffer.is_allocated
-    for look in ("host", "device", "metal", "__array__"):
+    for name in ("host", "device", "metal", "__array__"):
         with pytest.raises(BufferNotAllocatedError):
-            attribute = getattr(buffer, look)
+            attribute = getattr(buffer, name)
             attribute()
     for mark in (buffer.mark_host_dirty, buffer.mark_device_dirty, buffer.mark_metal_dirty):
         with pytest.raises(BufferNotAllocatedError):
@@ -146,7 +146,7 @@ def test_an_array_outlives_its_buffer(monkeypatch: pytest.MonkeyPatch, pinned: b
         _ = buffer.host
     del buffer
     gc.collect()
-    # Whoever gets the memory next would write this over it.
+    # If the memory had been freed, these buffers would reuse and overwrite it.
     others = [UnifiedBuffer(100_000, np.int64, pinned=pinned).fill(22) for _ in range(8)]
     for view in views:
         assert (np.asarray(view) == 11).all()
@@ -217,8 +217,8 @@ def test_a_buffer_from_an_array_is_a_copy_only_if_necessary() -> None:
     array = np.arange(6.0).reshape(2, 3)
     assert not np.shares_memory(UnifiedBuffer.from_dlpack(array, copy=True).host, array)
     assert np.shares_memory(UnifiedBuffer.from_dlpack(array, copy=False).host, array)
-    turned = UnifiedBuffer.from_dlpack(array.T)
-    assert turned.host.tolist() == array.T.tolist() and not np.shares_memory(turned.host, array)
+    transposed = UnifiedBuffer.from_dlpack(array.T)
+    assert transposed.host.tolist() == array.T.tolist() and not np.shares_memory(transposed.host, array)
     with pytest.raises(BufferError, match="contiguous"):
         UnifiedBuffer.from_dlpack(array.T, copy=False)
     assert UnifiedBuffer.from_dlpack(np.zeros((0, 3))).shape == (0, 3)
@@ -265,7 +265,7 @@ def test_threads_may_read_and_free_concurrently() -> None:
     buffer = UnifiedBuffer(1000, np.int64).fill(1)
     wrong: list[object] = []
 
-    def look() -> None:
+    def read() -> None:
         for _ in range(300):
             try:
                 if int(buffer.host.sum()) != 1000:
@@ -275,7 +275,7 @@ def test_threads_may_read_and_free_concurrently() -> None:
             except BufferNotAllocatedError:
                 return
 
-    threads = [threading.Thread(target=look) for _ in range(4)]
+    threads = [threading.Thread(target=read) for _ in range(4)]
     for thread in threads:
         thread.start()
     buffer.free()

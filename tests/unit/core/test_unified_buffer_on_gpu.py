@@ -4,7 +4,7 @@ from fake_driver_process import run
 
 
 def test_devices(driver: dict[str, str]) -> None:
-    said = run(
+    log = run(
         driver,
         """
         accelerator = Accelerator()
@@ -18,7 +18,7 @@ def test_devices(driver: dict[str, str]) -> None:
         assert UnifiedBuffer(3).allocate().device.device_id == 1
         """,
     )
-    assert "cuInit 0, CUDA_MODULE_LOADING=EAGER" in said, "before the driver is initialised"
+    assert "cuInit 0, CUDA_MODULE_LOADING=EAGER" in log, "set before the driver is initialized"
 
 
 def test_states_and_copies(driver: dict[str, str]) -> None:
@@ -33,7 +33,7 @@ def test_states_and_copies(driver: dict[str, str]) -> None:
         assert buffer.state is BufferState.SYNCHRONIZED and buffer._memory.copies.transfers == ((1, 24), (0, 0))
         assert buffer.device is buffer.device and on_device(buffer).tolist() == [[4, 4, 4], [4, 4, 4]]
         on_device(buffer)[0, 1] = 7
-        assert buffer.host[0, 1] == 4, "nobody has said so"
+        assert buffer.host[0, 1] == 4, "the device copy is not marked dirty"
         buffer.mark_device_dirty()
         assert buffer.state is BufferState.DEVICE_DIRTY and buffer.__dlpack_device__() == (2, 0)
         assert buffer.host[0, 1] == 7 and buffer.state is BufferState.SYNCHRONIZED and buffer.__dlpack_device__() == (1, 0)
@@ -41,7 +41,7 @@ def test_states_and_copies(driver: dict[str, str]) -> None:
         on_device(buffer)[:] = 1
         buffer.mark_device_dirty()
         buffer.copy_from(np.full((2, 3), 5, np.float32))
-        assert buffer._memory.copies.transfers == ((1, 24), (1, 24)), "what is overwritten is not copied before"
+        assert buffer._memory.copies.transfers == ((1, 24), (1, 24)), "data that is overwritten is not copied first"
         buffer.synchronize()
         assert on_device(buffer).tolist() == [[5, 5, 5], [5, 5, 5]]
         """,
@@ -61,7 +61,7 @@ def test_host_copy_and_device_copy_are_created_separately(driver: dict[str, str]
         device = UnifiedBuffer(3).allocate(host=False)
         assert device.state is BufferState.DEVICE_ONLY and device._memory.copies.transfers == ((0, 0), (0, 0))
         on_device(device)[:] = [4, 5, 6]
-        device.mark_host_dirty()  # There is no host's half that could be newer.
+        device.mark_host_dirty()  # No effect: there is no host copy yet.
         assert device.host.tolist() == [4, 5, 6]
 
         for mark in ("mark_device_dirty", "mark_host_dirty"):
@@ -89,7 +89,7 @@ def test_host_copy_and_device_copy_are_created_separately(driver: dict[str, str]
         except BufferSyncError as error:
             assert error.direction == "device->host" and "read-only" in str(error)
         else:
-            raise AssertionError("it was written to")
+            raise AssertionError("read-only memory must not be written")
         assert adopted.state is BufferState.DEVICE_DIRTY
         """,
     )
@@ -122,7 +122,7 @@ def test_memory_outlives_the_buffer_on_both_sides(driver: dict[str, str]) -> Non
         except MemoryError as error:
             assert "raise the limit" in str(error)
         else:
-            raise AssertionError("there is a limit")
+            raise AssertionError("the limit must hold")
         """,
     )
 
@@ -147,21 +147,21 @@ def test_dlpack_without_cupy(driver: dict[str, str]) -> None:
         pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
         rename = ctypes.pythonapi.PyCapsule_SetName
         rename.argtypes = [ctypes.py_object, ctypes.c_char_p]
-        taken = b"used_dltensor"
+        consumed = b"used_dltensor"
         pool = configure_memory_pool()
         buffer = UnifiedBuffer((2, 3), np.int16).fill(7)
         address = buffer.__cuda_array_interface__["data"][0]
-        untaken = buffer.__dlpack__(dl_device=(2, 0))
+        unconsumed = buffer.__dlpack__(dl_device=(2, 0))
         capsule = buffer.__dlpack__(dl_device=(2, 0), stream=1, max_version=(1, 0))
         tensor = Tensor.from_address(pointer(capsule, b"dltensor"))
         assert (tensor.data, tensor.kind, tensor.index, tensor.ndim) == (address, 2, 0, 2)
         assert (tensor.code, tensor.bits, tensor.lanes, tensor.offset) == (0, 16, 1, 0)
         assert tensor.shape[:2] == [2, 3] and tensor.strides[:2] == [3, 1]
 
-        # The memory lives as long as a consumer has it, and is given back then.
-        rename(capsule, taken)
+        # A consumer keeps the memory alive, and its deleter returns the memory to the pool.
+        rename(capsule, consumed)
         buffer.free()
-        del buffer, capsule, untaken
+        del buffer, capsule, unconsumed
         gc.collect()
         assert pool.get_stats().used_bytes == 256
         assert (ctypes.c_int16 * 6).from_address(address)[:] == [7] * 6
@@ -208,7 +208,7 @@ def test_only_dirty_ranges_are_copied(driver: dict[str, str]) -> None:
             buffer.synchronize()
             assert copied(buffer)[0] - before == count * 40, rows
             assert (on_device(buffer) == buffer.host).all()
-        buffer.host[500] = 3  # Nobody says so.
+        buffer.host[500] = 3  # Not marked dirty.
         buffer[0] = 4
         buffer.device
         assert (on_device(buffer) == buffer.host).all()
@@ -221,14 +221,14 @@ def test_only_dirty_ranges_are_copied(driver: dict[str, str]) -> None:
         assert buffer.host[105, 0] == 8 and buffer.host[300, 9] == 9
         assert copied(buffer) == (before[0], before[1] + 440)
 
-        # The last word counts, and counts for everything.
+        # The last mark decides, for the whole buffer.
         buffer.mark_device_dirty(slice(0, 1))
         buffer.mark_host_dirty(slice(5, 6))
         before = copied(buffer)
         buffer.device
         assert copied(buffer)[0] - before[0] == 40_000 and buffer.state is BufferState.SYNCHRONIZED
 
-        # A half that is made later gets everything.
+        # A device copy created later receives the whole host copy.
         late = UnifiedBuffer((10,)).allocate(device=False)
         late.host[:] = 3
         late.mark_host_dirty(slice(0, 1))
@@ -239,7 +239,7 @@ def test_only_dirty_ranges_are_copied(driver: dict[str, str]) -> None:
 
 
 def test_random_reads_and_writes_match_a_model(driver: dict[str, str]) -> None:
-    """Against a model: whoever looks finds what was written last, on whichever side."""
+    """Every read, on host or device, returns the last write according to a model."""
     run(
         driver,
         """

@@ -1,4 +1,4 @@
-"""@kernel, @gpu_kernel, cuda_source and the registry of kernels."""
+"""`@kernel`, `@gpu_kernel`, `cuda_source` and the registry of kernels."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_concurrent_calls_compile_a_kernel_once() -> None:
     assert square.compiled is not None and len(square.compiled.kernel.dispatcher.signatures) == 1  # type: ignore[attr-defined]
 
 
-def test_a_kernel_pickles_by_name_as_a_function_does() -> None:
+def test_a_kernel_pickles_by_name_like_a_function() -> None:
     assert pickle.loads(pickle.dumps(add)) is add
 
 

@@ -4,12 +4,8 @@ import pytest
 
 from async_handlers import Reply, Request, double
 from pydotcompute.decorators.ring_kernel import RingKernelBuilder, get_ring_kernel_meta, is_ring_kernel, ring_kernel
-from pydotcompute.exceptions import (
-    TypeValidationError,
-)
-from pydotcompute.ring_kernels.lifecycle import (
-    KernelContext,
-)
+from pydotcompute.exceptions import TypeValidationError
+from pydotcompute.ring_kernels.lifecycle import KernelContext
 from pydotcompute.ring_kernels.runtime import RingKernelRuntime, get_registered_kernel
 
 pytestmark = pytest.mark.usefixtures("quiet_log")

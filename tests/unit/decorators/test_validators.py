@@ -1,4 +1,4 @@
-"""Validators: what they accept, and the errors with the data that they carry."""
+"""Validators: accepted values, and errors with the rejected value."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def configure(
     mode: Any = "fast",
     unknown: Any = None,
 ) -> Any:
-    """Gives what it was called with."""
+    """Returns its first arguments."""
     return kernel_id, queue_size
 
 
@@ -95,7 +95,7 @@ def configure(
 )
 def test_arguments_of_the_declared_types_pass(arguments: dict[str, Any]) -> None:
     assert configure(**arguments) == ("k", 1)
-    assert configure.__name__ == "configure" and configure.__doc__ == "Gives what it was called with."
+    assert configure.__name__ == "configure" and configure.__doc__ == "Returns its first arguments."
 
 
 @pytest.mark.parametrize(

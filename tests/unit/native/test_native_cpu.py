@@ -1,4 +1,4 @@
-"""Native ring kernels on the processor."""
+"""Native ring kernels on the CPU."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytest.importorskip("numba")
 MILLION = 1_000_000
 
 
-# What it computes
+# Replies, outputs and state
 
 
 def test_replies_are_messages_and_the_state_persists() -> None:
@@ -53,8 +53,11 @@ def test_ask_with_a_timeout_returns_the_reply() -> None:
 
 
 def test_an_initial_state_is_used() -> None:
-    for given in (Best(sensor=3, seen=5, celsius=99.0), np.array((3, 5, 99.0), [("sensor", "i8"), ("seen", "i8"), ("celsius", "f4")])[()]):
-        with NativeKernel(handlers.hottest, state=given) as kernel:
+    for initial in (
+        Best(sensor=3, seen=5, celsius=99.0),
+        np.array((3, 5, 99.0), [("sensor", "i8"), ("seen", "i8"), ("celsius", "f4")])[()],
+    ):
+        with NativeKernel(handlers.hottest, state=initial) as kernel:
             reply = kernel.ask(Reading(1, 1.0))
             assert (reply.sensor, reply.seen, reply.celsius) == (3, 6, 99.0)
             state = kernel.state
@@ -83,7 +86,7 @@ def test_arrays_and_narrow_numbers_are_passed_both_ways() -> None:
             assert reply.loud is (number == 1)
             assert reply.rms == pytest.approx(math.sqrt(np.mean((2 * samples) ** 2)), rel=1e-6)
         np.testing.assert_array_equal(kernel.state.mean, reply.bins)
-        # A list is as good as an array.
+        # A list is accepted as an array.
         assert kernel.ask(Window([0.0] * 8, 1.0)).rms == 0.0  # type: ignore[arg-type]
 
 
@@ -114,33 +117,33 @@ def test_division_by_zero_follows_numpy_and_does_not_hang() -> None:
 
 def test_the_context_describes_the_message() -> None:
     @message
-    class Told:
-        asked: int
+    class Clashing:
+        wants_reply: int
         priority: int
-        ticket: int
+        sequence: int
 
-    def tell_me(ctx: HandlerContext, state: None, msg: Count) -> Told:
-        return Told(ctx.wants_reply, ctx.priority, ctx.sequence)
+    def clashing(ctx: HandlerContext, state: None, msg: Count) -> Clashing:
+        return Clashing(ctx.wants_reply, ctx.priority, ctx.sequence)
 
-    # `priority` is the header's here, which no record has.
-    with pytest.raises(KernelCompilationError), NativeKernel(tell_me, output_type=Told):
+    # `priority` is a field of the message header, which records do not have.
+    with pytest.raises(KernelCompilationError), NativeKernel(clashing, output_type=Clashing):
         pass
 
     @message
-    class Heard:
-        asked: int
+    class Context:
+        wants_reply: int
         urgency: int
-        ticket: int
+        sequence: int
 
-    def hear(ctx: HandlerContext, state: None, msg: Count) -> Heard:
-        return Heard(ctx.wants_reply, ctx.priority, ctx.sequence)
+    def describe(ctx: HandlerContext, state: None, msg: Count) -> Context:
+        return Context(ctx.wants_reply, ctx.priority, ctx.sequence)
 
-    with NativeKernel(hear, output_type=Heard) as kernel:
+    with NativeKernel(describe, output_type=Context) as kernel:
         reply = kernel.ask(Count(1, priority=200))
-        assert (reply.asked, reply.urgency, reply.ticket) == (1, 200, 0)
+        assert (reply.wants_reply, reply.urgency, reply.sequence) == (1, 200, 0)
         kernel.tell(Count(1))
         output = kernel.receive(timeout=30.0)
-        assert (output.asked, output.urgency, output.ticket) == (0, 128, 1)
+        assert (output.wants_reply, output.urgency, output.sequence) == (0, 128, 1)
 
 
 def test_higher_priorities_are_handled_first() -> None:
@@ -152,7 +155,7 @@ def test_higher_priorities_are_handled_first() -> None:
         assert [kernel.receive(timeout=30.0).value for _ in range(2)] == [0, 0]
 
 
-# Many
+# Many messages, callers and kernels
 
 
 @pytest.mark.parametrize("settings", [{}, {"dedicated": True}], ids=["pool", "dedicated"])
@@ -182,10 +185,10 @@ def test_a_million_asks_in_one_call() -> None:
     with NativeKernel(handlers.in_sequence, state=Sequence) as kernel:
         records = np.zeros(MILLION, kernel.input_dtype)
         records["value"] = np.arange(MILLION)
-        answers = kernel.ask_many(records)
-        assert answers.dtype == kernel.output_dtype
-        assert len(answers) == MILLION
-        assert not answers["value"].any()
+        replies = kernel.ask_many(records)
+        assert replies.dtype == kernel.output_dtype
+        assert len(replies) == MILLION
+        assert not replies["value"].any()
         assert kernel.state.next == MILLION
 
 
@@ -229,11 +232,11 @@ def test_thousands_of_kernels_share_a_compiled_handler() -> None:
         assert sum(kernel.ask(Count(number)).value for number, kernel in enumerate(kernels)) == len(kernels) - 1
 
 
-# Without the interpreter
+# Independence of the GIL
 
 
 def test_messages_are_handled_while_another_thread_holds_the_gil() -> None:
-    """Calls into C that keep the interpreter's lock; what was told before is handled meanwhile."""
+    """`PyDLL` calls hold the GIL; messages sent before are handled meanwhile."""
     libc = ctypes.PyDLL(None)
     with NativeKernel(handlers.in_sequence, state=Sequence, queue_size=1 << 18, output_queue_size=1 << 18, dedicated=True) as kernel:
         records = np.zeros(200_000, kernel.input_dtype)
@@ -266,14 +269,14 @@ def test_a_long_ask_does_not_block_other_threads() -> None:
 
         caller = threading.Thread(target=ask)
         caller.start()
-        yield_to_loop = 0
+        iterations = 0
         while not done.is_set():
-            yield_to_loop += 1
+            iterations += 1
         caller.join()
-        assert yield_to_loop > 100
+        assert iterations > 100
 
 
-# The end
+# Termination
 
 
 _PROGRAM = """
@@ -329,18 +332,18 @@ def test_a_dropped_kernel_handles_its_queued_messages() -> None:
 
 async def test_asks_work_beside_an_event_loop() -> None:
     with NativeKernel(handlers.picky, state=Sequence) as kernel:
-        answers = await asyncio.gather(*(asyncio.to_thread(kernel.ask, Count(2 * number)) for number in range(20)))
-        assert [reply.value for reply in answers] == list(range(20))
+        replies = await asyncio.gather(*(asyncio.to_thread(kernel.ask, Count(2 * number)) for number in range(20)))
+        assert [reply.value for reply in replies] == list(range(20))
 
 
 def test_launches_and_runtime_queries_on_many_threads_do_not_deadlock() -> None:
     with NativeRuntime(workers=1) as runtime:
-        looked: list[int] = []
+        counts: list[int] = []
 
         def launch(first: int) -> None:
             for number in range(first, first + 50):
                 kernel = NativeKernel(handlers.in_sequence, f"sequence-{number}", state=Sequence, runtime=runtime, dedicated=True)
-                looked.append(runtime.dead_letter_count)
+                counts.append(runtime.dead_letter_count)
                 kernel.activate()
                 kernel.terminate()
 
@@ -350,4 +353,4 @@ def test_launches_and_runtime_queries_on_many_threads_do_not_deadlock() -> None:
         for thread in threads:
             thread.join(timeout=60.0)
         assert not any(thread.is_alive() for thread in threads)
-        assert looked == [0] * 200
+        assert counts == [0] * 200

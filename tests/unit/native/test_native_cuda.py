@@ -1,7 +1,7 @@
 """Native ring kernels on devices.
 
-Without a GPU their code is compiled and linked to machine code for several architectures, and the way to a device and back is tried on the
-emulated one, where the handler that was compiled for the processor stands in. Tests marked ``cuda`` run the real thing.
+Without a GPU, handlers are compiled and linked to machine code for several architectures. Messages are exchanged with the emulated device,
+which runs the handler compiled for the CPU. Tests marked ``cuda`` run on a GPU.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from pydotcompute.ring_kernels.message import message
 
 pytest.importorskip("numba")
 
-# Longer than anything here takes: a device that does not reply fails a test, and does not hold it.
+# Seconds, more than any step takes: a device that does not respond fails the test instead of blocking it.
 TIMEOUT = 30.0
 
 ARCHITECTURES = [(8, 0), (9, 0), (10, 0)]
@@ -54,9 +54,9 @@ def _missing_compiler() -> str | None:
 
 
 compiles = pytest.mark.skipif(_missing_compiler() is not None, reason=str(_missing_compiler()))
-emulates = pytest.mark.skipif(all(shutil.which(name) is None for name in ("c++", "g++", "clang++")), reason="there is no C++ compiler")
+emulates = pytest.mark.skipif(all(shutil.which(name) is None for name in ("c++", "g++", "clang++")), reason="no C++ compiler")
 
-# The same tests on the device that stands for a GPU, and on a GPU.
+# Runs a test on the emulated device and on a GPU.
 on_devices = pytest.mark.parametrize(
     "device", [pytest.param("emulated", marks=emulates), pytest.param("cuda", marks=[pytest.mark.cuda, compiles])]
 )
@@ -72,7 +72,7 @@ def test_handlers_link_into_the_resident_loop(handler: Callable[..., Any], decla
     cubin = compile_cubin(handler, state=declared_state, architecture=architecture)
     assert cubin[:4] == b"\x7fELF"
     assert b"dc_ring_kernel" in cubin
-    # It is inlined: nothing is left to be called.
+    # The handler is inlined, so the cubin has no such symbol.
     assert b"dc_compiled_handler" not in cubin
 
 
@@ -99,9 +99,9 @@ def test_compile_errors_name_the_line(handler: Callable[..., Any], text: str) ->
 @compiles
 def test_exceptions_raised_on_a_gpu_are_described() -> None:
     compiled = compile_for_device(declare(handlers.picky, state=Sequence), (9, 0))
-    told = {code: compiled.exception_of(code) for code in compiled.exceptions}
-    assert all(code not in (0, 1) for code in told)
-    described = {(type(known[0]), known[0].args, known[1]) for known in told.values() if known is not None}
+    exceptions = {code: compiled.exception_of(code) for code in compiled.exceptions}
+    assert all(code not in (0, 1) for code in exceptions)
+    described = {(type(known[0]), known[0].args, known[1]) for known in exceptions.values() if known is not None}
     line = _line_of(handlers.picky, 'raise ValueError("negative")')
     assert (ValueError, ("negative",), f"native_handlers.py:{line}") in described
     assert (KeyError, ("far below", "<a value on the GPU>"), f"native_handlers.py:{line + 2}") in described
@@ -181,19 +181,22 @@ def _field_values(reply: Any) -> dict[str, Any]:
 
 @on_devices
 @pytest.mark.parametrize(("handler", "declared_state"), HANDLERS, ids=[handler.__name__ for handler, _ in HANDLERS])
-def test_a_device_and_the_cpu_give_equal_replies(handler: Callable[..., Any], declared_state: Any, device: str) -> None:
+def test_a_device_and_the_cpu_send_equal_replies(handler: Callable[..., Any], declared_state: Any, device: str) -> None:
     requests = _requests(declare(handler, state=declared_state).input.cls)
-    with NativeKernel(handler, state=declared_state) as here, NativeKernel(handler, state=declared_state, device=device) as there:
+    with (
+        NativeKernel(handler, state=declared_state) as on_cpu,
+        NativeKernel(handler, state=declared_state, device=device) as on_device,
+    ):
         for request in requests:
-            expected, reply = _field_values(here.ask(request)), _field_values(there.ask(request, timeout=TIMEOUT))
+            expected, reply = _field_values(on_cpu.ask(request)), _field_values(on_device.ask(request, timeout=TIMEOUT))
             assert expected.keys() == reply.keys()
             for name, value in expected.items():
-                # A GPU multiplies and adds in one step, with one rounding.
+                # A GPU contracts multiply and add to a fused multiply-add, which rounds once.
                 np.testing.assert_allclose(reply[name], value, rtol=1e-5)
         if declared_state is not None:
-            for name, value in _field_values(here.state).items():
-                np.testing.assert_allclose(_field_values(there.state)[name], value, rtol=1e-5)
-        stats = there.stats
+            for name, value in _field_values(on_cpu.state).items():
+                np.testing.assert_allclose(_field_values(on_device.state)[name], value, rtol=1e-5)
+        stats = on_device.stats
         assert (stats.sent, stats.handled, stats.replied) == (len(requests),) * 3
 
 

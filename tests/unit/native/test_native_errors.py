@@ -1,4 +1,4 @@
-"""What goes wrong in native ring kernels: in handlers, in compiling them, and in calls."""
+"""Errors of native ring kernels: in handlers, at compilation, and in calls."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from pydotcompute.ring_kernels.message import message
 pytest.importorskip("numba")
 
 
-# What goes wrong in a handler
+# Errors in handlers
 
 
 def test_an_exception_reaches_the_caller_with_its_line() -> None:
@@ -42,7 +42,7 @@ def test_an_exception_reaches_the_caller_with_its_line() -> None:
         assert f"native_handlers.py:{line}" in str(caught.value)
         assert isinstance(caught.value.__cause__, ValueError)
         assert caught.value.__cause__.args == ("negative",)
-        # One whose arguments are known only when it is raised.
+        # The arguments of this exception are known only when it is raised.
         with pytest.raises(KernelError, match="KeyError") as caught:
             kernel.ask(Count(-7), timeout=30.0)
         assert caught.value.__cause__ is not None
@@ -115,7 +115,7 @@ def test_a_handler_without_an_output_type_sends_no_replies() -> None:
             kernel.ask_many(np.zeros(1, kernel.input_dtype))
 
 
-# What does not compile
+# Errors at compilation
 
 
 def _line_of(func: Callable[..., Any], text: str) -> int:
@@ -153,11 +153,11 @@ def test_functions_that_are_not_handlers_raise() -> None:
 
     def two(ctx: Any, msg: Count) -> None: ...
 
-    def untold(ctx: Any, state: Any, msg): ...  # type: ignore[no-untyped-def]
+    def unannotated(ctx: Any, state: Any, msg): ...  # type: ignore[no-untyped-def]
 
     def number(ctx: Any, state: Any, msg: int) -> None: ...
 
-    for handler in (waits, two, untold, number):
+    for handler in (waits, two, unannotated, number):
         with pytest.raises(TypeValidationError):
             NativeKernel(handler)
 
@@ -185,7 +185,7 @@ def test_errors_name_fields_that_records_do_not_support() -> None:
         NativeKernel(handler, input_type=Open)
 
 
-# Bad messages and bad times
+# Invalid messages, states and settings
 
 
 def test_invalid_messages_raise_and_are_not_sent() -> None:
@@ -290,6 +290,6 @@ def test_ask_times_out_without_a_reply() -> None:
             kernel.ask(Count(2), timeout=0.05)
         assert caught.value.timeout == 0.05
         kernel.reactivate()
-        # The request was handled all the same.
+        # The request that timed out was handled anyway.
         assert kernel.ask(Count(2)).value == 1
         assert kernel.state.next == 2

@@ -1,4 +1,4 @@
-"""Native ring kernels in event loops: ``@ring_kernel(device=...)`` and the calls that are awaited."""
+"""Native ring kernels on event loops: ``@ring_kernel(device=...)`` and the awaitable calls."""
 
 from __future__ import annotations
 
@@ -88,15 +88,15 @@ async def test_exceptions_follow_the_declared_supervision() -> None:
             with pytest.raises(KernelError, match="negative") as caught:
                 await kernel.ask(Count(-1))
             assert isinstance(caught.value.__cause__, ValueError)
-        config = RingKernelConfig("kept", supervision=Supervision(max_restarts=2, within=60.0))
-        async with runtime.kernel_scope("kept", picky, config=config) as kernel:
+        config = RingKernelConfig("restarted", supervision=Supervision(max_restarts=2, within=60.0))
+        async with runtime.kernel_scope("restarted", picky, config=config) as kernel:
             for _ in range(2):
                 with pytest.raises(KernelError):
                     await kernel.ask(Count(-1), timeout=30.0)
                 assert (await kernel.ask(Count(8), timeout=30.0)).value == 4
             with pytest.raises(KernelError):
                 await kernel.ask(Count(-1), timeout=30.0)
-            # The caller is told first, and then the ring kernel ends.
+            # The caller gets its error before the ring kernel ends.
             assert await asyncio.to_thread(kernel.native._core.wait_ended, 30.0)
             with pytest.raises(KernelStateError):
                 await kernel.ask(Count(8), timeout=30.0)
@@ -155,8 +155,8 @@ def test_settings_of_the_decorator_are_checked() -> None:
 
 async def test_each_of_many_concurrent_asks_gets_its_own_reply() -> None:
     with NativeKernel(handlers.picky, state=Sequence, queue_size=1024, dedicated=True) as kernel:
-        answers = await asyncio.gather(*(kernel.ask_async(Count(2 * number), timeout=60.0) for number in range(1000)))
-        assert [reply.value for reply in answers] == list(range(1000))
+        replies = await asyncio.gather(*(kernel.ask_async(Count(2 * number), timeout=60.0) for number in range(1000)))
+        assert [reply.value for reply in replies] == list(range(1000))
         for number in range(2000):
             assert (await kernel.ask_async(Count(2 * number))).value == number
 
@@ -171,7 +171,7 @@ async def test_the_event_loop_runs_while_a_task_waits_for_a_native_kernel() -> N
         assert not receiving.done()
         kernel.tell(Count(10))
         assert (await asyncio.wait_for(receiving, 30.0)).value == 5
-        # One that is given up takes nothing.
+        # A cancelled receive takes no message.
         receiving = asyncio.ensure_future(kernel.receive_async())
         await asyncio.sleep(0)
         receiving.cancel()
@@ -196,8 +196,8 @@ def test_event_loops_of_many_threads_share_a_kernel() -> None:
         wrong: list[int] = []
 
         async def ask(start: int) -> None:
-            answers = [(await kernel.ask_async(Count(2 * value), timeout=60.0)).value for value in range(start, start + 300)]
-            wrong.extend(set(answers) ^ set(range(start, start + 300)))
+            replies = [(await kernel.ask_async(Count(2 * value), timeout=60.0)).value for value in range(start, start + 300)]
+            wrong.extend(set(replies) ^ set(range(start, start + 300)))
 
         threads = [threading.Thread(target=lambda start=number: asyncio.run(ask(start * 1000))) for number in range(3)]
         for thread in threads:

@@ -1,4 +1,4 @@
-"""Messages with arrays, by handle."""
+"""Messages that pass arrays by handle."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -56,14 +56,14 @@ def test_arrays_are_passed_without_a_copy(registry: BufferRegistry, kind: Any) -
 
 def test_each_serialisation_is_a_reference(registry: BufferRegistry) -> None:
     sent = Batch(features=np.zeros(3), labels=np.ones(3))
-    letters = [sent.serialize() for _ in range(3)]
+    serialized = [sent.serialize() for _ in range(3)]
     assert len(registry) == 2
-    for letter in letters:
-        received = Batch.deserialize(letter)
+    for data in serialized:
+        received = Batch.deserialize(data)
         assert received.features is sent.features and received.labels is sent.labels
         assert received.release_arrays() == 2
     assert len(registry) == 0
-    # Another array in its place is another handle.
+    # A new array in the field gets a new handle.
     sent.features = np.zeros(4)
     assert Batch.deserialize(sent.serialize()).features is sent.features
 

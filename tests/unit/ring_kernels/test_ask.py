@@ -7,17 +7,8 @@ from uuid import uuid4
 import pytest
 
 from async_handlers import Reply, Request, double
-from pydotcompute.exceptions import (
-    KernelError,
-    QueueFullError,
-    QueueTimeoutError,
-    TypeValidationError,
-)
-from pydotcompute.ring_kernels.lifecycle import (
-    KernelContext,
-    RingKernelConfig,
-    managed_kernel,
-)
+from pydotcompute.exceptions import KernelError, QueueFullError, QueueTimeoutError, TypeValidationError
+from pydotcompute.ring_kernels.lifecycle import KernelContext, RingKernelConfig, managed_kernel
 from pydotcompute.ring_kernels.runtime import RingKernelRuntime
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
@@ -26,8 +17,8 @@ pytestmark = pytest.mark.usefixtures("quiet_log")
 class TestAsk:
     async def test_each_caller_gets_its_own_reply(self) -> None:
         async with managed_kernel("k", double) as kernel:
-            answers = await asyncio.gather(*(kernel.ask(Request(value)) for value in range(500)))
-            assert [reply.value for reply in answers] == [2 * value for value in range(500)]
+            replies = await asyncio.gather(*(kernel.ask(Request(value)) for value in range(500)))
+            assert [reply.value for reply in replies] == [2 * value for value in range(500)]
 
     async def test_a_reply_with_a_correlation_id_reaches_its_caller_in_any_order(self) -> None:
         async def backwards(ctx: KernelContext[Request, Reply]) -> None:
@@ -36,8 +27,8 @@ class TestAsk:
                 await ctx.send(Reply(request.value, correlation_id=request.message_id))
 
         async with managed_kernel("k", backwards) as kernel:
-            answers = await asyncio.gather(*(kernel.ask(Request(value)) for value in range(10)))
-            assert [reply.value for reply in answers] == list(range(10))
+            replies = await asyncio.gather(*(kernel.ask(Request(value)) for value in range(10)))
+            assert [reply.value for reply in replies] == list(range(10))
 
     async def test_outputs_that_are_not_replies_are_received(self) -> None:
         async def also(ctx: KernelContext[Request, Reply]) -> None:
@@ -73,10 +64,10 @@ class TestAsk:
             cancelled = asyncio.create_task(kernel.ask(Request(2)))
             await asyncio.sleep(0.01)
             cancelled.cancel()
-            asking = asyncio.create_task(kernel.ask(Request(3)))
+            pending = asyncio.create_task(kernel.ask(Request(3)))
             await asyncio.sleep(0.01)
             gate.set()
-            assert (await asking).value == 3
+            assert (await pending).value == 3
             with pytest.raises(QueueTimeoutError):
                 await kernel.receive(timeout=0.01)
 
@@ -84,10 +75,10 @@ class TestAsk:
         config = RingKernelConfig("k", input_queue_size=2)
         async with managed_kernel("k", double, config=config) as kernel:
             await kernel.deactivate()
-            asking = [asyncio.create_task(kernel.ask(Request(value))) for value in range(20)]
+            pending = [asyncio.create_task(kernel.ask(Request(value))) for value in range(20)]
             await asyncio.sleep(0.01)
             await kernel.reactivate()
-            assert [reply.value for reply in await asyncio.gather(*asking)] == [2 * value for value in range(20)]
+            assert [reply.value for reply in await asyncio.gather(*pending)] == [2 * value for value in range(20)]
 
     async def test_a_full_mailbox_times_out(self) -> None:
         config = RingKernelConfig("k", input_queue_size=1)

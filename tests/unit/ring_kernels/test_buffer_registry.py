@@ -1,4 +1,4 @@
-"""Arrays by handle."""
+"""The registry that maps handles to arrays."""
 
 import threading
 import weakref
@@ -49,7 +49,7 @@ def test_references_are_counted(registry: BufferRegistry) -> None:
     assert registry.decrement_ref(buffer_id) == -1 and not registry.increment_ref(buffer_id)
 
 
-def test_an_unknown_handle_raises(registry: BufferRegistry) -> None:
+def test_unknown_handles_and_unsupported_objects(registry: BufferRegistry) -> None:
     assert registry.get(uuid4()) is None and not registry.release(uuid4()) and registry.decrement_ref(uuid4()) == -1
     for wrong in ([1, 2], None, "text", memoryview(b"12")):
         with pytest.raises(TypeError, match="Cannot register"):

@@ -7,19 +7,8 @@ from typing import Any
 import pytest
 
 from async_handlers import Reply, Request, double, double_with_timeout
-from pydotcompute.exceptions import (
-    KernelError,
-    KernelStateError,
-    QueueTimeoutError,
-)
-from pydotcompute.ring_kernels.lifecycle import (
-    KernelContext,
-    KernelState,
-    RingKernel,
-    RingKernelConfig,
-    Supervision,
-    managed_kernel,
-)
+from pydotcompute.exceptions import KernelError, KernelStateError, QueueTimeoutError
+from pydotcompute.ring_kernels.lifecycle import KernelContext, KernelState, RingKernel, RingKernelConfig, Supervision, managed_kernel
 from pydotcompute.ring_kernels.runtime import RingKernelRuntime
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
@@ -72,12 +61,12 @@ class TestLifecycle:
             await kernel.send(Request(1))
             with pytest.raises(QueueTimeoutError):
                 await kernel.receive(timeout=0.02)
-            asking = asyncio.create_task(kernel.ask(Request(2)))
+            pending = asyncio.create_task(kernel.ask(Request(2)))
             await asyncio.sleep(0.01)
-            assert not asking.done()
+            assert not pending.done()
             await kernel.reactivate()
             assert (await kernel.receive(timeout=5)).value == 2
-            assert (await asking).value == 4
+            assert (await pending).value == 4
 
     @pytest.mark.parametrize("function", [double, double_with_timeout])
     async def test_terminate_ends_a_waiting_kernel_at_once(self, function: Any) -> None:
@@ -90,7 +79,7 @@ class TestLifecycle:
     async def test_a_kernel_that_ignores_should_terminate_is_cancelled(self) -> None:
         cleaned = []
 
-        async def stubborn(ctx: KernelContext[Any, Any]) -> None:
+        async def ignores_termination(ctx: KernelContext[Any, Any]) -> None:
             try:
                 while True:
                     try:
@@ -100,7 +89,7 @@ class TestLifecycle:
             finally:
                 cleaned.append(True)
 
-        async with managed_kernel("k", stubborn) as kernel:
+        async with managed_kernel("k", ignores_termination) as kernel:
             await kernel.terminate(timeout=0.05)
         assert cleaned == [True]
 
@@ -115,7 +104,7 @@ class TestLifecycle:
         async with managed_kernel("k", slow) as kernel:
             for value in range(5):
                 await kernel.send(Request(value))
-            asking = asyncio.create_task(kernel.ask(Request(5)))
+            pending = asyncio.create_task(kernel.ask(Request(5)))
             await asyncio.sleep(0.01)
             ending = asyncio.create_task(kernel.terminate())
             await asyncio.sleep(0)
@@ -124,7 +113,7 @@ class TestLifecycle:
             assert [letter.message.value for letter in kernel.dead_letters] == [1, 2, 3, 4, 5]
             assert {letter.reason for letter in kernel.dead_letters} == {"unhandled"}
             with pytest.raises(KernelError, match="will not reply"):
-                await asking
+                await pending
 
     async def test_terminate_raises_in_waiting_callers(self) -> None:
         async def silent(ctx: KernelContext[Request, Reply]) -> None:
@@ -171,17 +160,17 @@ class TestLifecycle:
             assert runtime.kernel_ids == []
 
     async def test_a_context_accepts_custom_queues(self) -> None:
-        given: asyncio.Queue[Any] = asyncio.Queue()
+        items: asyncio.Queue[Any] = asyncio.Queue()
 
-        class Own:
+        class CustomQueue:
             async def get(self, *, timeout: float | None = None) -> Any:
-                return await given.get()
+                return await items.get()
 
             async def put(self, item: Any) -> bool:
-                await given.put(item)
+                await items.put(item)
                 return True
 
-        ctx: KernelContext[Any, Any] = KernelContext("k", Own(), Own())  # type: ignore[arg-type]
+        ctx: KernelContext[Any, Any] = KernelContext("k", CustomQueue(), CustomQueue())  # type: ignore[arg-type]
         await ctx.send(5)
         assert await ctx.receive() == 5 and not ctx.should_terminate and not ctx.is_active
 
@@ -198,12 +187,12 @@ class TestFailure:
         async with managed_kernel("k", double) as kernel:
             receiving = asyncio.create_task(kernel.receive())
             await asyncio.sleep(0)
-            with pytest.raises(KernelError, match="'k' failed: ValueError: negative: -1") as asked:
+            with pytest.raises(KernelError, match="'k' failed: ValueError: negative: -1") as from_ask:
                 await kernel.ask(Request(-1))
-            assert isinstance(asked.value.__cause__, ValueError)
+            assert isinstance(from_ask.value.__cause__, ValueError)
             with pytest.raises(KernelError) as received:
                 await receiving
-            assert received.value.__cause__ is asked.value.__cause__ is kernel.error
+            assert received.value.__cause__ is from_ask.value.__cause__ is kernel.error
             assert kernel.state is KernelState.FAILED
             with pytest.raises(KernelError):
                 await kernel.receive()
@@ -243,7 +232,7 @@ class TestFailure:
             await asyncio.sleep(0.01)
             gate.set()
             outcome = (await asyncio.gather(waiting, return_exceptions=True))[0]
-            # Room is made when the messages before it become dead letters; then it is one itself.
+            # Dead-lettering the queued message may free a slot for this one, which then becomes a dead letter too.
             assert outcome is True or isinstance(outcome, KernelError)
 
     async def test_supervision_limits_the_restarts(self) -> None:
@@ -262,10 +251,10 @@ class TestFailure:
         config = RingKernelConfig("k", supervision=Supervision(max_restarts=None))
         async with managed_kernel("k", double, config=config) as kernel:
             await kernel.deactivate()
-            asking = [asyncio.create_task(kernel.ask(Request(value))) for value in (1, -1, 2, -1, 3)]
+            pending = [asyncio.create_task(kernel.ask(Request(value))) for value in (1, -1, 2, -1, 3)]
             await asyncio.sleep(0.01)
             await kernel.reactivate()
-            outcomes = await asyncio.gather(*asking, return_exceptions=True)
+            outcomes = await asyncio.gather(*pending, return_exceptions=True)
             assert [o.value if isinstance(o, Reply) else type(o) for o in outcomes] == [2, KernelError, 4, KernelError, 6]
 
     async def test_an_error_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:

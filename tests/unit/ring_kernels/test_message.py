@@ -1,4 +1,4 @@
-"""Messages: fields, ids, and bytes that 0.2 and the package msgpack can read."""
+"""Messages: fields, ids, and the serialized format shared with 0.2 and the package msgpack."""
 
 import collections
 import contextlib
@@ -112,7 +112,7 @@ class TestFields:
         old = Old(value=4.0)
         assert Old.deserialize(old.serialize()) == old
 
-    def test_the_header_by_position_as_in_020(self) -> None:
+    def test_the_header_is_positional_as_in_020(self) -> None:
         assert RingKernelMessage(UUID(int=1), 5).priority == 5
 
     @pytest.mark.parametrize("priority", [-1, 256])
@@ -124,7 +124,7 @@ class TestFields:
 
     def test_the_registry(self) -> None:
         assert get_message_type("Anything") is Anything
-        assert get_message_type("nobody") is None
+        assert get_message_type("Unregistered") is None
 
     def test_a_user_defined_post_init_runs(self) -> None:
         @message
@@ -174,22 +174,22 @@ class TestIds:
         assert made == UUID(str(made)) and hash(made) == hash(UUID(str(made))) and pickle.loads(pickle.dumps(made)) == made
         assert made.is_safe == UUID(str(made)).is_safe
 
-    def test_the_class_has_no_id(self) -> None:
+    def test_the_class_attribute_does_not_exist(self) -> None:
         assert not hasattr(Reading, "message_id")
 
-    @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
     @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
     def test_a_forked_child_generates_other_ids(self) -> None:
         _ = Reading(1, 2.0).message_id
-        there, here = os.pipe()
+        read_end, write_end = os.pipe()
         if (child := os.fork()) == 0:
-            os.write(here, Reading(1, 2.0).message_id.bytes)
+            os.write(write_end, Reading(1, 2.0).message_id.bytes)
             os._exit(0)
         os.waitpid(child, 0)
-        theirs = UUID(bytes=os.read(there, 16))
-        os.close(there)
-        os.close(here)
-        assert theirs not in [Reading(1, 2.0).message_id for _ in range(300)]
+        child_id = UUID(bytes=os.read(read_end, 16))
+        os.close(read_end)
+        os.close(write_end)
+        assert child_id not in [Reading(1, 2.0).message_id for _ in range(300)]
 
 
 VALUES = st.recursive(
@@ -287,9 +287,9 @@ class TestValues:
 
     def test_a_message_of_an_unknown_class(self) -> None:
         assert deserialize_message(SAMPLE_020) == Sample.deserialize(SAMPLE_020)
-        other = msgpack.packb({"__type__": "Nobody", "priority": 9})
+        other = msgpack.packb({"__type__": "Unregistered", "priority": 9})
         assert deserialize_message(other).priority == 9
-        assert _core.unpack(other) == {"__type__": "Nobody", "priority": 9}
+        assert _core.unpack(other) == {"__type__": "Unregistered", "priority": 9}
 
 
 class TestMessageClasses:

@@ -1,4 +1,4 @@
-"""Queues of the event loop: order, room, time, cancelling, and nothing lost."""
+"""Queues on the event loop: order, capacity, timeouts, cancellation, priorities and backpressure."""
 
 import asyncio
 import contextlib
@@ -96,7 +96,7 @@ class TestAllQueues:
         async def receive() -> Any:
             return await queue.get()
 
-        # Beyond the bound on direct yield_to_loop, a message is in the waiter before its task has had its turn.
+        # Once the limit of direct resumes is reached, a waiter holds its message until the event loop resumes its task.
         tasks = [asyncio.create_task(receive()) for _ in range(200)]
         await asyncio.sleep(0)
         for number in range(200):
@@ -114,8 +114,8 @@ class TestAllQueues:
         with pytest.raises(asyncio.TimeoutError):
             async with asyncio.timeout(0.01):
                 await queue.get()
-        await queue.put("kept")
-        assert await asyncio.wait_for(queue.get(), 1) == "kept"
+        await queue.put("message")
+        assert await asyncio.wait_for(queue.get(), 1) == "message"
 
     async def test_other_tasks_are_scheduled_meanwhile(self, make: Any) -> None:
         queue, ticks = make(4), 0
@@ -142,12 +142,12 @@ class TestAllQueues:
         queue = make(4)
         task = asyncio.create_task(queue.get())
         await asyncio.sleep(0)
-        thread = threading.Thread(target=queue.put_nowait, args=("from afar",))
+        thread = threading.Thread(target=queue.put_nowait, args=("from a thread",))
         thread.start()
-        assert await asyncio.wait_for(task, 10) == "from afar"
+        assert await asyncio.wait_for(task, 10) == "from a thread"
         thread.join()
 
-    async def test_the_awaitable_is_a_coroutine_to_asyncio(self, make: Any) -> None:
+    async def test_asyncio_accepts_the_awaitable_as_a_coroutine(self, make: Any) -> None:
         queue = make(4)
         results = await asyncio.gather(queue.put(1), queue.put(2), queue.get(), queue.get())
         assert results == [True, True, 1, 2]
@@ -169,7 +169,7 @@ class TestAllQueues:
         assert queue.clear() == 4
         assert await waiting is True and queue.get_nowait() == 4
 
-    def test_two_loops_one_after_the_other(self, make: Any) -> None:
+    def test_a_queue_serves_two_event_loops_in_succession(self, make: Any) -> None:
         queue = make(4)
 
         async def late() -> None:
@@ -193,7 +193,7 @@ class TestAllQueues:
             pass
 
         thing = Thing()
-        gone = weakref.ref(thing)
+        reference = weakref.ref(thing)
         queue.put_nowait(thing)
         queue.own = queue  # a cycle through the queue
         task = asyncio.create_task(make(1).get())
@@ -202,26 +202,26 @@ class TestAllQueues:
         await asyncio.gather(task, return_exceptions=True)
         del thing, queue, task
         gc.collect()
-        assert gone() is None
+        assert reference() is None
 
     async def test_a_resumed_receiver_sees_its_own_context_variables(self, make: Any) -> None:
         queue = make(4)
-        who = contextvars.ContextVar("who", default="nobody")
+        role = contextvars.ContextVar("role", default="unset")
         seen = []
 
         async def receive() -> None:
-            who.set("receiver")
+            role.set("receiver")
             for _ in range(3):
                 await queue.get()
-                seen.append((who.get(), asyncio.current_task().get_name()))  # type: ignore[union-attr]
+                seen.append((role.get(), asyncio.current_task().get_name()))  # type: ignore[union-attr]
 
         task = asyncio.create_task(receive(), name="the receiver")
         await asyncio.sleep(0)
-        who.set("sender")
+        role.set("sender")
         me = asyncio.current_task()
         for number in range(3):
             await queue.put(number)
-            assert who.get() == "sender" and asyncio.current_task() is me
+            assert role.get() == "sender" and asyncio.current_task() is me
         await task
         assert seen == [("receiver", "the receiver")] * 3
 

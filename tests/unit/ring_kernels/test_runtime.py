@@ -8,14 +8,8 @@ import textwrap
 import pytest
 
 from async_handlers import Request, double, double_with_timeout
-from pydotcompute.exceptions import (
-    KernelAlreadyExistsError,
-    KernelNotFoundError,
-    KernelStateError,
-)
-from pydotcompute.ring_kernels.lifecycle import (
-    KernelState,
-)
+from pydotcompute.exceptions import KernelAlreadyExistsError, KernelNotFoundError, KernelStateError
+from pydotcompute.ring_kernels.lifecycle import KernelState
 from pydotcompute.ring_kernels.runtime import RingKernelRuntime
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
@@ -40,11 +34,11 @@ class TestRuntime:
 
     async def test_an_unknown_kernel(self) -> None:
         async with RingKernelRuntime() as runtime:
-            await runtime.launch("there", double)
+            await runtime.launch("existing", double)
             for call in (runtime.activate, runtime.deactivate, runtime.reactivate, runtime.terminate, runtime.receive):
                 with pytest.raises(KernelNotFoundError) as unknown:
                     await call("nowhere")
-                assert unknown.value.available == ["there"]
+                assert unknown.value.available == ["existing"]
             for send in (runtime.send, runtime.send_and_receive):
                 with pytest.raises(KernelNotFoundError, match=r"launch\('nowhere'"):
                     await send("nowhere", Request(1))
@@ -124,7 +118,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize(
-    ("ending", "status", "said"),
+    ("ending", "status", "expected_text"),
     [
         ("return", 0, ""),
         ("sys.exit(3)", 3, ""),
@@ -133,7 +127,7 @@ asyncio.run(main())
     ],
 )
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
-def test_programs_end_cleanly_with_kernels_still_active(ending: str, status: int | None, said: str, loop: str) -> None:
+def test_programs_end_cleanly_with_kernels_still_active(ending: str, status: int | None, expected_text: str, loop: str) -> None:
     import os
 
     environment = dict(os.environ)
@@ -143,5 +137,5 @@ def test_programs_end_cleanly_with_kernels_still_active(ending: str, status: int
     program = textwrap.dedent(PROGRAM).replace("{ending}", ending)
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, env=environment, check=False)
     assert run.returncode != 0 if status is None else run.returncode == status, run.stderr
-    assert said in run.stderr
-    assert ("panicked" not in run.stderr and "Traceback" not in run.stderr.replace(said and "Traceback", "", 1)) or said
+    assert expected_text in run.stderr
+    assert ("panicked" not in run.stderr and "Traceback" not in run.stderr.replace(expected_text and "Traceback", "", 1)) or expected_text

@@ -24,7 +24,7 @@ from pydotcompute.ring_kernels.shared_queue import SharedQueue
 MILLION = 1_000_000
 SHM = Path("/dev/shm")
 
-linux = pytest.mark.skipif(not SHM.is_dir(), reason="looks into /dev/shm")
+linux = pytest.mark.skipif(not SHM.is_dir(), reason="needs /dev/shm")
 
 
 @message
@@ -218,7 +218,7 @@ class TestNames:
 
 @linux
 class TestDamagedSegments:
-    """Whatever lies in the file, attaching raises or gives a queue; it never crashes."""
+    """For any file content, `attach` either raises or returns a queue; it never crashes."""
 
     def attach(self, content: bytes) -> None:
         path = SHM / f"pydotcompute-test-{secrets.token_hex(4)}"
@@ -258,7 +258,7 @@ class TestDamagedSegments:
             self.attach((SHM / queue.name).read_bytes()[:-cut])
 
     def test_a_wrong_ring_magic(self, queue: SharedQueue) -> None:
-        """The ring has a header of its own, which is checked when an end is taken."""
+        """The ring has its own header, which is checked when an endpoint is claimed."""
         path = SHM / queue.name
         with path.open("r+b") as file:
             file.seek(768)

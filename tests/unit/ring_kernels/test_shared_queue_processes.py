@@ -9,26 +9,18 @@ import signal
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pydotcompute.exceptions import (
-    PeerDiedError,
-    QueueClosedError,
-    QueueError,
-)
+from pydotcompute.exceptions import PeerDiedError, QueueClosedError, QueueError
 from pydotcompute.ring_kernels.shared_queue import SharedQueue
 
 MILLION = 1_000_000
-SHM = Path("/dev/shm")
-
-linux = pytest.mark.skipif(not SHM.is_dir(), reason="looks into /dev/shm")
 
 
 def process(code: str, *arguments: object) -> subprocess.Popen[str]:
-    """Another interpreter that runs `code`, with `SharedQueue` and its arguments at hand."""
+    """Starts a Python process that runs `code`, with `SharedQueue` imported and the arguments in `args`."""
     prologue = "import os, sys, time\nfrom pydotcompute.ring_kernels.shared_queue import SharedQueue\nargs = sys.argv[1:]\n"
     program = prologue + textwrap.dedent(code)
     return subprocess.Popen([sys.executable, "-c", program, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
@@ -61,30 +53,30 @@ class TestTwoProcesses:
             producer = process(COUNT_UP, queue.name, MILLION)
             for number in range(MILLION):
                 assert queue.get() == number.to_bytes(4, "little")
-            # The producer's process has ended as usual, and said so.
+            # The producer process exited normally and closed its endpoint.
             with pytest.raises(QueueClosedError):
                 queue.get()
             finish(producer)
 
     def test_a_million_round_trips(self) -> None:
-        with SharedQueue.create(slot_size=16) as there, SharedQueue.create(slot_size=16) as back:
+        with SharedQueue.create(slot_size=16) as requests, SharedQueue.create(slot_size=16) as replies:
             echo = process(
                 """
-                there, back = map(SharedQueue.attach, args[:2])
+                requests, replies = map(SharedQueue.attach, args[:2])
                 for _ in range(int(args[2])):
-                    back.put(there.get())
+                    replies.put(requests.get())
                 """,
-                there.name,
-                back.name,
+                requests.name,
+                replies.name,
                 MILLION,
             )
             sent = received = 0
             while received < MILLION:
                 while sent < MILLION and sent - received < 512:
-                    there.put(sent.to_bytes(4, "little"))
+                    requests.put(sent.to_bytes(4, "little"))
                     sent += 1
                 while received < sent:
-                    assert back.get() == received.to_bytes(4, "little")
+                    assert replies.get() == received.to_bytes(4, "little")
                     received += 1
             finish(echo)
 
@@ -103,21 +95,21 @@ class TestTwoProcesses:
             )
             assert line(producer) == "published"
             os.kill(producer.pid, signal.SIGKILL)
-            # Not waited for: until somebody does, the process is there, as a zombie.
+            # The process is not reaped yet: it still exists as a zombie.
             assert [queue.get() for _ in range(40)] == [number.to_bytes(4, "little") for number in range(40)]
             for _ in range(2):
                 with pytest.raises(PeerDiedError) as died:
                     queue.get()
                 assert (died.value.pid, died.value.side, died.value.queue) == (producer.pid, "producer", queue.name)
             producer.communicate()
-            # Another goes on.
+            # A new producer continues.
             producer = process(COUNT_UP, queue.name, 3)
             assert line(producer) == "here"
             assert [queue.get() for _ in range(3)] == [number.to_bytes(4, "little") for number in range(3)]
             finish(producer)
 
     def test_a_producer_killed_at_any_moment(self) -> None:
-        """At whatever moment: what comes is a beginning of what was sent, in order, and then the error."""
+        """The consumer receives a prefix of the sent messages, in order, and then the error."""
         for round_ in range(5):
             with SharedQueue.create(capacity=1 << (2 * round_), slot_size=16) as queue:
                 producer = process(COUNT_UP, queue.name, 1 << 31)
@@ -155,9 +147,9 @@ class TestTwoProcesses:
                     queue.put(number.to_bytes(4, "little"))
                     number += 1
             assert (died.value.pid, died.value.side) == (consumer.pid, "consumer")
-            assert number == 10_000 + 64, "what was refused is not in the queue, and what is in it was not lost"
+            assert number == 10_000 + 64, "a rejected message is not queued, and no queued message is lost"
             consumer.communicate()
-            # Another goes on where this one was.
+            # A new consumer continues at the next message.
             consumer = process(code, queue.name, 10_000, 20_000)
             assert line(consumer) == "here"
             while number < 20_000:
@@ -196,13 +188,13 @@ class TestTwoProcesses:
             queue.name,
         )
         finish(other)
-        # Either it could still say that it closes the queue, or it is seen to have ended.
+        # Either the process closed its endpoint at exit, or its death is detected.
         with pytest.raises((QueueClosedError, PeerDiedError)):
             while True:
                 queue.put(b"1")
 
     def test_a_process_that_forks_during_a_wait(self, queue: SharedQueue) -> None:
-        """The child has the lock of an end taken for ever, and must not close that end under its parent."""
+        """The child inherits the lock of an endpoint in locked state, and must not close the endpoint of its parent."""
         other = process(
             """
             import threading
@@ -236,9 +228,9 @@ class TestTwoProcesses:
             queue.put(b"1")
 
 
-def _echo(there: SharedQueue, back: SharedQueue) -> None:
-    while (item := there.get()) != b"end":
-        back.put(item)
+def _echo(requests: SharedQueue, replies: SharedQueue) -> None:
+    while (item := requests.get()) != b"end":
+        replies.put(item)
 
 
 class TestMultiprocessing:
@@ -246,17 +238,17 @@ class TestMultiprocessing:
     @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
     def test_queues_are_passed_to_processes(self, method: str) -> None:
         context = multiprocessing.get_context(method)
-        with SharedQueue.create() as there, SharedQueue.create() as back:
-            child = context.Process(target=_echo, args=(there, back))
+        with SharedQueue.create() as requests, SharedQueue.create() as replies:
+            child = context.Process(target=_echo, args=(requests, replies))
             child.start()
             for number in range(100):
-                there.put(b"%d" % number)
-                assert back.get(timeout=60) == b"%d" % number
-            there.put(b"end")
+                requests.put(b"%d" % number)
+                assert replies.get(timeout=60) == b"%d" % number
+            requests.put(b"end")
             child.join()
             assert child.exitcode == 0
             with pytest.raises(QueueClosedError):
-                back.get(timeout=60)
+                replies.get(timeout=60)
 
     def test_a_pickled_queue_attaches(self, queue: SharedQueue) -> None:
         queue.put(b"1")
@@ -270,13 +262,13 @@ class TestMultiprocessing:
         child = os.fork()
         if child == 0:
             try:
-                refused = False
+                rejected = False
                 try:
                     queue.put(b"2")
                 except QueueError:
-                    refused = True
+                    rejected = True
                 queue.close()
-                os._exit(0 if refused else 1)
+                os._exit(0 if rejected else 1)
             except BaseException:
                 os._exit(2)
         assert os.waitpid(child, 0)[1] == 0

@@ -1,4 +1,4 @@
-"""Queues between threads: order, limits, waiting, shutting down, and two threads at an end for one."""
+"""Queues between threads: order, capacity, waiting, shutdown, and two threads at one endpoint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MILLION = 1_000_000
 
 
 def in_thread(work: Callable[[], Any]) -> Callable[[], Any]:
-    """Runs `work` on a thread; the function given back waits for it and gives its result, or raises what it raised."""
+    """Runs `work` on a thread. The returned function joins the thread and returns the result of `work`, or raises its exception."""
     outcome: list[Any] = []
 
     def run() -> None:
@@ -41,7 +41,7 @@ def in_thread(work: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def until_waiting(queue: Any, act: Callable[[], Any]) -> None:
-    """Does `act`, which fails with `QueueError` as soon as another thread waits at that end, until it does."""
+    """Repeats `act` until it raises `QueueError`, which means that another thread waits at the endpoint."""
     with pytest.raises(QueueError, match="one producer and one consumer"):
         while True:
             act()
@@ -182,7 +182,7 @@ class TestSPSCQueue:
         assert consumer() == 1
 
     def test_misuse_by_many_threads_loses_nothing(self) -> None:
-        """Every call either works or raises; what went in comes out once."""
+        """Every call either succeeds or raises, and each item that was put is received once."""
         queue: SPSCQueue[tuple[int, int]] = SPSCQueue(capacity=64)
         taken: list[tuple[int, int]] = []
         producing = threading.Event()
@@ -273,7 +273,7 @@ class TestFastSPSCQueue:
 
 
 class Message:
-    """Something that a weak reference can be had to."""
+    """An object that supports weak references."""
 
     queue: Any = None
 

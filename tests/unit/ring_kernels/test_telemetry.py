@@ -36,7 +36,7 @@ class TestTelemetry:
             assert (summary["kernel_count"], summary["total_messages_processed"], summary["total_errors"]) == (1, 10, 1)
             assert set(runtime.get_all_telemetry()) == {"k"}
 
-    async def test_none(self) -> None:
+    async def test_telemetry_can_be_disabled(self) -> None:
         async with RingKernelRuntime(enable_telemetry=False) as runtime:
             await runtime.launch("k", double)
             assert runtime.get_telemetry("k") is None and runtime.get_all_telemetry() == {}
@@ -60,7 +60,7 @@ class TestTelemetry:
         assert (summary["kernel_count"], summary["total_messages_processed"], summary["total_messages_dropped"]) == (2, 1, 1)
         collector.reset_all()
         collector.unregister_kernel("a")
-        collector.unregister_kernel("nobody")
+        collector.unregister_kernel("unknown")
         assert collector.get_kernel_telemetry("a") is None and list(collector.get_all_telemetry()) == ["b"]
 
     def test_gpus(self) -> None:

@@ -1,4 +1,4 @@
-"""Ring kernels on threads: both kinds, their states, failures, and what is left when they end."""
+"""Ring kernels on threads, threaded and compiled: states, failures, dead letters and pools."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def echo(ctx: Any) -> None:
 
 
 def fail_at_negative(ctx: Any) -> None:
-    """Answers each number until a negative one comes."""
+    """Replies with each number, and raises at the first negative one."""
     while not ctx.should_terminate:
         number = ctx.receive(timeout=10)
         if number is not None:
@@ -115,21 +115,21 @@ class TestLifecycle:
         assert names(kernel) == "STOPPED"
 
     def test_stop_wakes_a_kernel_blocked_on_output(self, make: Any) -> None:
-        refused = []
+        rejected = []
 
-        def talk(ctx: Any) -> None:
+        def send_all(ctx: Any) -> None:
             number = 0
             while ctx.send(number, timeout=60):
                 number += 1
-            refused.append(number)
+            rejected.append(number)
 
-        with make(talk, output_queue_size=4) as kernel:
+        with make(send_all, output_queue_size=4) as kernel:
             assert kernel.receive(timeout=10) == 0
         assert names(kernel) == "STOPPED"
         received = []
-        while len(received) < refused[0] - 1:
+        while len(received) < rejected[0] - 1:
             received.append(kernel.receive(timeout=0))
-        assert received == list(range(1, refused[0]))
+        assert received == list(range(1, rejected[0]))
 
     def test_the_current_message_is_completed_on_stop(self, make: Any) -> None:
         received = threading.Event()
@@ -188,9 +188,9 @@ class TestFailure:
         with pytest.raises(KernelError):
             kernel.receive_nowait()
         assert names(kernel) == "FAILED"
-        with pytest.raises(KernelStateError) as refused:
+        with pytest.raises(KernelStateError) as rejected:
             kernel.send(4)
-        assert refused.value.__cause__ is kernel.error
+        assert rejected.value.__cause__ is kernel.error
         kernel.stop()
         assert names(kernel) == "STOPPED"
         with pytest.raises(KernelError):
@@ -229,18 +229,18 @@ class TestFailure:
 
         def fail(ctx: Any) -> None:
             go.wait()
-            raise ArithmeticError("enough")
+            raise ArithmeticError("failure")
 
         kernel = make(fail, input_queue_size=1)
         kernel.start()
         kernel.send(0)
         threading.Timer(0.05, go.set).start()
-        with pytest.raises((KernelError, KernelStateError)) as told:
+        with pytest.raises((KernelError, KernelStateError)) as raised:
             kernel.send(1, timeout=60)
-        assert isinstance(told.value.__cause__, ArithmeticError)
+        assert isinstance(raised.value.__cause__, ArithmeticError)
         assert kernel.dead_letters == [DeadLetter(0, "failed", kernel.error)]
 
-    def test_a_system_exit_ends_a_kernel_quietly(self, make: Any) -> None:
+    def test_a_system_exit_stops_a_kernel_without_an_error(self, make: Any) -> None:
         def leave(ctx: Any) -> None:
             raise SystemExit
 
@@ -322,16 +322,16 @@ class TestCompiled:
             assert [kernel.send(1), kernel.send(2), kernel.send_nowait(2)] == [True, False, False]
 
     def test_a_context_sends_to_the_output(self) -> None:
-        def talk(ctx: Any) -> None:
+        def send_all(ctx: Any) -> None:
             assert ctx.receive_nowait() is None
             assert ctx.send(1)
             assert ctx.send_nowait(2)
 
-        with compiled(talk) as kernel:
+        with compiled(send_all) as kernel:
             assert [kernel.receive(timeout=10), kernel.receive(timeout=10)] == [1, 2]
 
     def test_polling_loops_release_the_gil_to_each_other(self) -> None:
-        """Neither side waits, so that each has to give the interpreter to the other of its own accord."""
+        """Neither side blocks, so each must release the GIL to let the other run."""
 
         def poll(ctx: Any) -> None:
             while not ctx.should_terminate:
@@ -396,10 +396,10 @@ class TestPool:
             ThreadedKernelPool("p", echo, num_workers=0)
 
     def test_stop_wakes_workers_blocked_on_output(self) -> None:
-        def talk(ctx: Any) -> None:
+        def send_all(ctx: Any) -> None:
             while ctx.send(0):
                 pass
 
-        with ThreadedKernelPool("p", talk, num_workers=2, output_queue_size=4) as pool:
+        with ThreadedKernelPool("p", send_all, num_workers=2, output_queue_size=4) as pool:
             assert pool.receive_any(timeout=10) == 0
         assert all(not kernel._thread.is_alive() for kernel in pool._kernels if kernel._thread is not None)

@@ -1,4 +1,4 @@
-"""What the package itself offers."""
+"""Names exported by the package itself."""
 
 from dataclasses import dataclass
 
