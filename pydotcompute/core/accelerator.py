@@ -82,7 +82,7 @@ def _properties(device_id: int, device: _core.Device) -> DeviceProperties:
         name=device.name,
         compute_capability=device.compute_capability,
         total_memory=device.total_memory or 0,
-        multiprocessor_count=device.units,
+        multiprocessor_count=device.compute_units,
         max_threads_per_block=device.max_threads_per_block,
         max_block_dims=device.max_block_dims,
         max_grid_dims=device.max_grid_dims,

@@ -16,13 +16,13 @@ class _Bell:
     """The bell of one loop, and who waits for it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._core = _core.NativeBell()
+        self._core = _core.NativeNotifier()
         self._numbers = itertools.count()
         self._waiting: dict[int, asyncio.Future[None]] = {}
         loop.add_reader(self._core.fileno(), self._ring)
 
     def _ring(self) -> None:
-        for number in self._core.take():
+        for number in self._core.take_ready():
             waiting = self._waiting.get(number)
             if waiting is not None and not waiting.done():
                 waiting.set_result(None)

@@ -147,7 +147,7 @@ class RingKernelTelemetry(_core.Counters):
     def _watch(self, queue: _core.Mailbox) -> None:
         """Counts what goes through a ring kernel's input."""
         self._queue = queue
-        queue._count(self)
+        queue._set_counters(self)
 
     def __repr__(self) -> str:
         values = ", ".join(f"{name}={value!r}" for name, value in self.to_dict().items())

@@ -21,17 +21,17 @@ impl Mailbox {
     }
 
     /// Says what kind of queue it is. The constructors of the deriving classes call this.
-    #[pyo3(signature = (kernel_id, capacity, order, backpressure, after_time))]
-    fn _set_up(
+    #[pyo3(signature = (kernel_id, capacity, order, backpressure, timeout_behavior))]
+    fn _configure(
         &self,
         kernel_id: String,
         capacity: usize,
         order: &str,
         backpressure: &str,
-        after_time: &str,
+        timeout_behavior: &str,
     ) -> PyResult<()> {
         let (order, backpressure) = (Order::parse(order)?, Backpressure::parse(backpressure)?);
-        let after_time = AfterTime::parse(after_time)?;
+        let timeout_behavior = AfterTime::parse(timeout_behavior)?;
         if capacity == 0 {
             return Err(PyValueError::new_err("a queue has room for one message at least"));
         }
@@ -42,7 +42,7 @@ impl Mailbox {
             kernel: kernel_id,
             capacity,
             backpressure,
-            after_time,
+            timeout_behavior,
             queue: Levels::new(order),
             ..Inner::fresh()
         };
@@ -53,13 +53,13 @@ impl Mailbox {
     }
 
     /// Makes it the input of a ring kernel whose answers go to `output`.
-    fn _serve(&self, output: Py<Mailbox>) {
+    fn _set_output(&self, output: Py<Mailbox>) {
         let old = self.lock().output.replace(output);
         drop(old);
     }
 
     /// Counts what is handled, and how long it takes, from now on.
-    fn _count(&self, counters: Option<Py<Counters>>) {
+    fn _set_counters(&self, counters: Option<Py<Counters>>) {
         let mut inner = self.lock();
         let old = std::mem::replace(&mut inner.counters, counters);
         drop(inner);
@@ -67,7 +67,7 @@ impl Mailbox {
     }
 
     /// Keeps messages, and gives out none, until it is told otherwise.
-    fn _pause(&self, py: Python<'_>, paused: bool) -> PyResult<()> {
+    fn _set_paused(&self, py: Python<'_>, paused: bool) -> PyResult<()> {
         self.lock().paused = paused;
         loop {
             let mut effects = Effects::default();
@@ -79,7 +79,7 @@ impl Mailbox {
     }
 
     /// The ring kernel is to end: whoever finds no message is sent away.
-    fn _end(&self, py: Python<'_>) -> PyResult<()> {
+    fn _end_getters(&self, py: Python<'_>) -> PyResult<()> {
         let mut effects = Effects::default();
         {
             let mut inner = self.lock();
@@ -103,7 +103,7 @@ impl Mailbox {
     }
 
     /// Those whose messages the ring kernel had taken get `KernelError` with this cause: it failed, and goes on with the next.
-    fn _fail_taken(&self, py: Python<'_>, cause: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn _fail_taken_asks(&self, py: Python<'_>, cause: &Bound<'_, PyAny>) -> PyResult<()> {
         let mut effects = Effects::default();
         {
             let mut inner = self.lock();
@@ -122,7 +122,7 @@ impl Mailbox {
     }
 
     /// The message that the ring kernel was at, if it was at one, in a tuple: it will not be handled.
-    fn _lose(&self) -> Option<(Py<PyAny>,)> {
+    fn _take_current(&self) -> Option<(Py<PyAny>,)> {
         let mut inner = self.lock();
         let current = inner.current.take()?;
         inner.in_hand = 0;

@@ -73,7 +73,7 @@ pub(super) struct Inner {
     pub(super) kernel: String,
     pub(super) capacity: usize,
     pub(super) backpressure: Backpressure,
-    pub(super) after_time: AfterTime,
+    pub(super) timeout_behavior: AfterTime,
     pub(super) queue: Levels<Entry>,
     /// Who waits for a message, in order of arrival.
     pub(super) getters: VecDeque<Py<PyAny>>,
@@ -180,7 +180,7 @@ impl Inner {
             kernel: String::new(),
             capacity: 4096,
             backpressure: Backpressure::Block,
-            after_time: AfterTime::RaiseFull,
+            timeout_behavior: AfterTime::RaiseFull,
             queue: Levels::new(Order::Bands),
             getters: VecDeque::new(),
             putters: VecDeque::new(),

@@ -52,8 +52,8 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<port::ContextPort>()?;
     module.add_class::<port::KernelPort>()?;
     module.add_class::<port::RuntimePort>()?;
-    module.add_function(wrap_pyfunction!(turn::resume_later, module)?)?;
-    module.add_function(wrap_pyfunction!(turn::forget_running_loop, module)?)?;
+    module.add_function(wrap_pyfunction!(turn::resume_from_loop, module)?)?;
+    module.add_function(wrap_pyfunction!(turn::clear_running_loop_cache, module)?)?;
     module.add("Waiter", waiter_type::class(module.py())?)?;
     Ok(())
 }

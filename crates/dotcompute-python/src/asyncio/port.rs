@@ -57,7 +57,7 @@ impl ContextPort {
             .map_err(|_| PyRuntimeError::new_err("a context has its queues for life"))
     }
 
-    fn _end(&self) {
+    fn _request_stop(&self) {
         self.ends.store(true, Relaxed);
     }
 
@@ -212,7 +212,7 @@ impl KernelPort {
             Err(entry) => {
                 let room = Mailbox::put_for(ends.input.bind(py), message, timeout, entry.ask)?;
                 py.import("pydotcompute.ring_kernels.lifecycle")?
-                    .call_method1("_ask_when_there_is_room", (room, answer))
+                    .call_method1("_ask_after_put", (room, answer))
             }
         }
     }

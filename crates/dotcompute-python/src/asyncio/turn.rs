@@ -77,7 +77,7 @@ fn running_loop_or_none(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 
 /// Forgets which loop runs. Called in the child after a fork, where none does.
 #[pyfunction]
-pub(super) fn forget_running_loop() {
+pub(super) fn clear_running_loop_cache() {
     drop(RUNNING.take());
 }
 
@@ -126,7 +126,7 @@ pub(super) fn give_later(py: Python<'_>, sleeper: Sleeper) -> PyResult<()> {
 
 fn schedule(py: Python<'_>, sleeper: Sleeper, how: &Bound<'_, pyo3::types::PyString>) -> PyResult<()> {
     static RESUME: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let resume = RESUME.import(py, "pydotcompute._core", "resume_later")?;
+    let resume = RESUME.import(py, "pydotcompute._core", "resume_from_loop")?;
     let keywords = PyDict::new(py);
     keywords.set_item(intern!(py, "context"), sleeper.context)?;
     let arguments = PyTuple::new(py, [resume.as_any(), sleeper.wakeup.bind(py), sleeper.waiter.bind(py)])?;
@@ -143,7 +143,7 @@ fn schedule(py: Python<'_>, sleeper: Sleeper, how: &Bound<'_, pyo3::types::PyStr
 
 /// What the loop calls for a task that was not woken directly: the loop has its turn, so the count begins anew.
 #[pyfunction]
-pub(super) fn resume_later(wakeup: &Bound<'_, PyAny>, waiter: &Bound<'_, PyAny>) -> PyResult<()> {
+pub(super) fn resume_from_loop(wakeup: &Bound<'_, PyAny>, waiter: &Bound<'_, PyAny>) -> PyResult<()> {
     ROW.set(0);
     wakeup.call1((waiter,)).map(drop)
 }

@@ -105,21 +105,21 @@ impl Mailbox {
     }
 
     fn outcome<'py>(&self, py: Python<'py>, failed: Failed) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let (kernel, capacity, after_time) = {
+        let (kernel, capacity, timeout_behavior) = {
             let inner = self.lock();
-            (inner.kernel.clone(), inner.capacity, inner.after_time)
+            (inner.kernel.clone(), inner.capacity, inner.timeout_behavior)
         };
         match failed {
             Failed::Again => {
                 Err(PyRuntimeError::new_err("this was awaited before, and has given its outcome"))
             }
             Failed::Twice => Err(waited_for_twice()),
-            Failed::Time(Kind::Put, _) => match after_time {
+            Failed::Time(Kind::Put, _) => match timeout_behavior {
                 AfterTime::Return => Ok(Some(pyo3::types::PyBool::new(py, false).to_owned().into_any())),
                 AfterTime::RaiseTimeout => Err(errors::timeout(py, &kernel, 0.0, "send")),
                 AfterTime::RaiseFull => Err(errors::full(py, &kernel, capacity)),
             },
-            Failed::Time(_, seconds) => match after_time {
+            Failed::Time(_, seconds) => match timeout_behavior {
                 AfterTime::Return => Ok(Some(py.None().into_bound(py))),
                 _ => Err(errors::timeout(py, &kernel, seconds, "receive")),
             },

@@ -86,7 +86,7 @@ impl Halves {
 /// Where the device's memory is the host's, as on the `cpu` device, there is one half only; states go on as if there were two, so that a
 /// program that forgets to mark what it wrote can be found out there.
 #[pyclass(frozen, module = "pydotcompute._core")]
-pub struct BufferHalves {
+pub struct BufferCopies {
     bytes: usize,
     pinned: bool,
     pooled: bool,
@@ -96,7 +96,7 @@ pub struct BufferHalves {
     halves: Mutex<Halves>,
 }
 
-impl BufferHalves {
+impl BufferCopies {
     fn lock(&self) -> MutexGuard<'_, Halves> {
         self.halves.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -211,7 +211,7 @@ impl BufferHalves {
 }
 
 #[pymethods]
-impl BufferHalves {
+impl BufferCopies {
     /// Halves of so many bytes, which take no memory yet; from `pool`, or from `device` itself.
     #[new]
     #[pyo3(signature = (device, bytes, pinned, pool))]

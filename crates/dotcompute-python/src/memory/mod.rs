@@ -24,7 +24,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<pool::DevicePool>()?;
     module.add_class::<block::HostCopy>()?;
     module.add_class::<block::DeviceCopy>()?;
-    module.add_class::<halves::BufferHalves>()?;
+    module.add_class::<halves::BufferCopies>()?;
     module.add_function(wrap_pyfunction!(dlpack::device_capsule, module)?)?;
     module.add_function(wrap_pyfunction!(device::cpu_device, module)?)?;
     module.add_function(wrap_pyfunction!(device::cuda_devices, module)?)?;

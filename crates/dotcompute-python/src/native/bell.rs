@@ -41,13 +41,13 @@ impl Calls {
 
 /// The bell of an event loop.
 #[pyclass(frozen, module = "pydotcompute._core")]
-pub(crate) struct NativeBell {
+pub(crate) struct NativeNotifier {
     calls: Arc<Calls>,
     heard: UnixStream,
 }
 
 #[pymethods]
-impl NativeBell {
+impl NativeNotifier {
     #[new]
     fn new() -> PyResult<Self> {
         let (heard, rings) = UnixStream::pair()?;
@@ -62,7 +62,7 @@ impl NativeBell {
     }
 
     /// The numbers of the operations to be looked at.
-    fn take(&self) -> Vec<u64> {
+    fn take_ready(&self) -> Vec<u64> {
         let mut rings = [0; 64];
         // Emptied before the list is taken: whoever calls after that rings again.
         while matches!((&self.heard).read(&mut rings), Ok(count) if count == rings.len()) {}
@@ -114,10 +114,10 @@ impl NativeOperation {
     fn poll<'py>(
         &self,
         py: Python<'py>,
-        bell: &NativeBell,
+        notifier: &NativeNotifier,
         number: u64,
     ) -> PyResult<(bool, Option<Bound<'py, PyAny>>)> {
-        let waker = Waker::from(Arc::new(Ringer { calls: Arc::clone(&bell.calls), number }));
+        let waker = Waker::from(Arc::new(Ringer { calls: Arc::clone(&notifier.calls), number }));
         // A handler may run in this look: the interpreter is free meanwhile.
         let looked = py.detach(|| {
             let mut operation = self.operation.lock().unwrap_or_else(PoisonError::into_inner);

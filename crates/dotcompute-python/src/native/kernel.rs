@@ -204,15 +204,15 @@ impl NativeKernel {
         Ok(NativeOperation::new(slf.clone().unbind(), telling))
     }
 
-    /// As `ask`, for an event loop. An ask `within` a time does not run the handler on the loop's thread.
+    /// As `ask`, for an event loop. An ask with a timeout does not run the handler on the loop's thread.
     #[cfg(unix)]
     fn begin_ask(
         slf: &Bound<'_, Self>,
         message: &Bound<'_, PyAny>,
-        within: bool,
+        has_timeout: bool,
     ) -> PyResult<NativeOperation> {
         let record = slf.get().input.get().pack(message)?;
-        let handle = slf.get().handle_for(message, !within)?;
+        let handle = slf.get().handle_for(message, !has_timeout)?;
         let asking = async move { Outcome::Asked(handle.ask_async(record).await) };
         Ok(NativeOperation::new(slf.clone().unbind(), asking))
     }

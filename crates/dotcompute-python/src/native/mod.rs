@@ -31,7 +31,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<kernel::NativeKernel>()?;
     module.add_class::<launch::NativeRuntime>()?;
     #[cfg(unix)]
-    module.add_class::<bell::NativeBell>()?;
+    module.add_class::<bell::NativeNotifier>()?;
     #[cfg(unix)]
     module.add_class::<bell::NativeOperation>()?;
     module.add_function(wrap_pyfunction!(device::link_cubin, module)?)?;

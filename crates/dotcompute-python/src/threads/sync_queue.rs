@@ -283,12 +283,12 @@ impl SyncQueue {
     /// Refuses what comes from now on and wakes everybody who waits. What is in the queue can still be taken.
     fn shutdown(&self) {
         self.shut_down.store(true, Ordering::Release);
-        self._hurry();
+        self._stop_blocking_puts();
         self.filled.notify_all();
     }
 
-    /// As `SPSCQueue._hurry`.
-    fn _hurry(&self) {
+    /// As `SPSCQueue._stop_blocking_puts`.
+    fn _stop_blocking_puts(&self) {
         self.hurried.store(true, Ordering::Release);
         self.freed.notify_all();
     }
