@@ -10,10 +10,10 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::{ffi, intern};
 
-use super::inner::{Effects, Entry, Inner, Seldom};
-use super::levels::Order;
+use super::mailbox_state::{Effects, Entry, Inner, Seldom};
+use super::priority_queue::Order;
 use super::lock::{Guard, Lock};
-use super::turn;
+use super::task_resume;
 
 /// A bounded queue at which coroutines wait. The queues of Python derive from it.
 #[pyclass(frozen, subclass, weakref, module = "pydotcompute._core")]
@@ -45,7 +45,7 @@ impl Mailbox {
         let Effects { receiver, others, taken, old, seldom } = effects;
         drop(old);
         for sleeper in others {
-            turn::give_later(py, sleeper)?;
+            task_resume::give_later(py, sleeper)?;
         }
         if let Some(seldom) = seldom {
             let Seldom { untaken, goes_on, refused, dropped, gone } = *seldom;
@@ -64,7 +64,7 @@ impl Mailbox {
             output.get().ask_was_taken(ask);
         }
         match receiver {
-            Some(sleeper) => turn::give(py, sleeper),
+            Some(sleeper) => task_resume::give(py, sleeper),
             None => Ok(()),
         }
     }

@@ -27,21 +27,21 @@
 // None of the classes has the flag `dict`: their subclasses in Python have dictionaries anyway, and with the flag CPython 3.11 makes one
 // while it makes the object, which may set the garbage collector off on an object whose fields are still all zero.
 
-mod answers;
-mod control;
+mod reply_matching;
+mod mailbox_lifecycle;
 mod counters;
-mod deadline;
+mod timeout_timer;
 mod errors;
-mod inner;
-mod levels;
+mod mailbox_state;
+mod priority_queue;
 mod lock;
 mod mailbox;
-mod port;
-mod queue;
-mod turn;
+mod ports;
+mod mailbox_methods;
+mod task_resume;
 mod waiter;
 mod waiter_type;
-mod waiting;
+mod waiter_steps;
 
 use pyo3::prelude::*;
 
@@ -49,11 +49,11 @@ use pyo3::prelude::*;
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<mailbox::Mailbox>()?;
     module.add_class::<counters::Counters>()?;
-    module.add_class::<port::ContextPort>()?;
-    module.add_class::<port::KernelPort>()?;
-    module.add_class::<port::RuntimePort>()?;
-    module.add_function(wrap_pyfunction!(turn::resume_from_loop, module)?)?;
-    module.add_function(wrap_pyfunction!(turn::clear_running_loop_cache, module)?)?;
+    module.add_class::<ports::ContextPort>()?;
+    module.add_class::<ports::KernelPort>()?;
+    module.add_class::<ports::RuntimePort>()?;
+    module.add_function(wrap_pyfunction!(task_resume::resume_from_loop, module)?)?;
+    module.add_function(wrap_pyfunction!(task_resume::clear_running_loop_cache, module)?)?;
     module.add("Waiter", waiter_type::class(module.py())?)?;
     Ok(())
 }

@@ -18,7 +18,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 use super::mailbox::Mailbox;
-use super::turn::{self, Sleeper};
+use super::task_resume::{self, Sleeper};
 use super::waiter_type;
 
 /// What a waiter is for.
@@ -235,11 +235,11 @@ pub(super) fn subscribe(
         Some(mailbox) => {
             mailbox.get().subscribe(py, waiter, wakeup.clone().unbind(), context.clone().unbind())?
         }
-        None => Some(turn::running_loop(py)?.unbind()),
+        None => Some(task_resume::running_loop(py)?.unbind()),
     };
     match at_once {
         None => Ok(()),
-        Some(event_loop) => turn::give_later(
+        Some(event_loop) => task_resume::give_later(
             py,
             Sleeper {
                 waiter: waiter.clone().unbind(),

@@ -8,7 +8,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::block::DeviceCopy;
+use super::buffer_memory::DeviceCopy;
 
 /// What a capsule is called that nobody has taken yet.
 const NAME: &CStr = c"dltensor";

@@ -9,11 +9,11 @@
 //! | `dlpack` | memory of a GPU for other libraries |
 //! | `errors` | errors as exceptions |
 
-mod block;
+mod buffer_memory;
 mod device;
 mod dlpack;
 mod errors;
-mod halves;
+mod buffer_copies;
 mod pool;
 
 use pyo3::prelude::*;
@@ -22,9 +22,9 @@ use pyo3::prelude::*;
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<device::Device>()?;
     module.add_class::<pool::DevicePool>()?;
-    module.add_class::<block::HostCopy>()?;
-    module.add_class::<block::DeviceCopy>()?;
-    module.add_class::<halves::BufferCopies>()?;
+    module.add_class::<buffer_memory::HostCopy>()?;
+    module.add_class::<buffer_memory::DeviceCopy>()?;
+    module.add_class::<buffer_copies::BufferCopies>()?;
     module.add_function(wrap_pyfunction!(dlpack::device_capsule, module)?)?;
     module.add_function(wrap_pyfunction!(device::cpu_device, module)?)?;
     module.add_function(wrap_pyfunction!(device::cuda_devices, module)?)?;

@@ -10,8 +10,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyType;
 
 use super::kernel::Place;
-use super::raised::number_in;
-use super::wait::Deadline;
+use super::exceptions::number_in;
+use super::blocking::Deadline;
 
 /// An exception of `pydotcompute.exceptions`, or whatever went wrong in making it.
 fn make<'py>(py: Python<'py>, class: &str, arguments: impl PyCallArgs<'py>) -> PyErr {

@@ -7,7 +7,7 @@ use dotcompute_core::kernel::{Context, RingKernel};
 use dotcompute_core::message::record::RecordBytes;
 use pyo3::prelude::*;
 
-use super::raised::{Description, Free, Raised, RaisedError};
+use super::exceptions::{Description, Free, Raised, RaisedError};
 
 /// What a handler is told of its message: the fields that a handler on a GPU reads too, where they are there (`context.cuh`).
 #[repr(C)]

@@ -16,11 +16,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 #[cfg(unix)]
-use super::bell::{NativeOperation, Outcome};
-use super::codec::{RecordCodec, bytes_of};
+use super::loop_notifier::{NativeOperation, Outcome};
+use super::record_codec::{RecordCodec, bytes_of};
 use super::error;
 use super::handler::Program;
-use super::wait::{Deadline, SLICE, block_on};
+use super::blocking::{Deadline, SLICE, block_on};
 
 pub(super) type Handle = KernelHandle<RecordBytes, RecordBytes>;
 

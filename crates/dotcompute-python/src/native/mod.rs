@@ -13,27 +13,27 @@
 //! | [`error`] | errors of the core as exceptions of the package |
 
 #[cfg(unix)]
-mod bell;
-mod codec;
+mod loop_notifier;
+mod record_codec;
 mod device;
 mod error;
 mod handler;
 mod kernel;
-mod launch;
-mod raised;
-mod wait;
+mod runtime;
+mod exceptions;
+mod blocking;
 
 use pyo3::prelude::*;
 
 /// Adds the names of this module to the extension.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<codec::RecordCodec>()?;
+    module.add_class::<record_codec::RecordCodec>()?;
     module.add_class::<kernel::NativeKernel>()?;
-    module.add_class::<launch::NativeRuntime>()?;
+    module.add_class::<runtime::NativeRuntime>()?;
     #[cfg(unix)]
-    module.add_class::<bell::NativeNotifier>()?;
+    module.add_class::<loop_notifier::NativeNotifier>()?;
     #[cfg(unix)]
-    module.add_class::<bell::NativeOperation>()?;
+    module.add_class::<loop_notifier::NativeOperation>()?;
     module.add_function(wrap_pyfunction!(device::link_cubin, module)?)?;
     Ok(())
 }

@@ -9,10 +9,10 @@
 //! | [`ends`] | taking ends, waiting at them, giving them back |
 //! | [`ring`] | what Python sees |
 
-mod ends;
+mod endpoints;
 mod frame;
 mod parking;
-mod process;
+mod owner_process;
 mod ring;
 mod segment;
 

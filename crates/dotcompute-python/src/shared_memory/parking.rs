@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use dotcompute_ring::wait::WaitStrategy;
 
-use crate::threads::pace;
+use crate::threads::spin;
 
 /// Looks of a spinning wait before it looks at the clock.
 const LOOKS_PER_CLOCK: u32 = 64;
@@ -27,7 +27,7 @@ impl Bed {
     ) -> bool {
         match strategy {
             WaitStrategy::Spin => spin_until(until, ready),
-            WaitStrategy::Adaptive => pace::spin(&mut ready) || self.sleep(until, ready),
+            WaitStrategy::Adaptive => spin::spin_adaptively(&mut ready) || self.sleep(until, ready),
             WaitStrategy::Park => self.sleep(until, ready),
         }
     }

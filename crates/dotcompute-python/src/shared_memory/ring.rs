@@ -9,11 +9,11 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyMemoryView};
 
-use super::ends::{Ends, Waited};
-use super::process::Process;
+use super::endpoints::{Ends, Waited};
+use super::owner_process::Process;
 use super::segment::Segment;
 use crate::threads::errors;
-use crate::threads::waiting::deadline_once;
+use crate::threads::gil_wait::deadline_once;
 
 /// What a frame holds.
 const BYTES: u32 = 0;

@@ -45,7 +45,7 @@ pub(super) struct Head {
     pub(super) taken: Line,
 }
 
-/// The words of [`Process`](super::process::Process) of those who have the ends; zero is nobody.
+/// The words of [`Process`](super::owner_process::Process) of those who have the ends; zero is nobody.
 #[repr(C, align(128))]
 pub(super) struct Owners {
     pub(super) producer: AtomicU64,

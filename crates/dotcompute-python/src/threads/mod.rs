@@ -10,10 +10,10 @@
 
 pub(crate) mod errors;
 mod object_ring;
-pub(crate) mod pace;
+pub(crate) mod spin;
 mod spsc_queue;
 mod sync_queue;
-pub(crate) mod waiting;
+pub(crate) mod gil_wait;
 
 use pyo3::prelude::*;
 

@@ -17,7 +17,7 @@ use pyo3::types::{PyDict, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::errors::{self, generic_alias};
-use super::waiting::{deadline_once, detached, give_way, wait_detached};
+use super::gil_wait::{deadline_once, detached, give_way, wait_detached};
 
 type Object = Py<PyAny>;
 

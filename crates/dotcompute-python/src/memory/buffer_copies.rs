@@ -8,7 +8,7 @@ use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyBufferError, PyValueError};
 use pyo3::prelude::*;
 
-use super::block::{DeviceBytes, DeviceCopy, HostBytes, HostCopy};
+use super::buffer_memory::{DeviceBytes, DeviceCopy, HostBytes, HostCopy};
 use super::device::Device;
 use super::errors::{BufferNotAllocatedError, memory_error};
 use super::pool::DevicePool;

@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 
 use super::frame::{Receiver, Sender};
 use super::parking::Bed;
-use super::process::Process;
+use super::owner_process::Process;
 use super::segment::Segment;
 use crate::threads::errors;
 

@@ -9,9 +9,9 @@ use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 
 use super::counters::now;
-use super::inner::{Effects, Inner};
+use super::mailbox_state::{Effects, Inner};
 use super::mailbox::Mailbox;
-use super::turn;
+use super::task_resume;
 use super::waiter::{self, Status};
 
 /// Event loops count in milliseconds, some of them: what is due within half of one is due.
@@ -74,7 +74,7 @@ impl Mailbox {
         drop(old);
         slf.get().settle(py, effects)?;
         match next {
-            Some(deadline) => slf.get().arm(slf, &turn::running_loop(py)?, deadline),
+            Some(deadline) => slf.get().arm(slf, &task_resume::running_loop(py)?, deadline),
             None => Ok(()),
         }
     }

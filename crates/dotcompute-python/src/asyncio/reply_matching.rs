@@ -10,9 +10,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::inner::{Effects, Inner};
+use super::mailbox_state::{Effects, Inner};
 use super::mailbox::Mailbox;
-use super::turn;
+use super::task_resume;
 use super::waiter::{self, Status};
 
 /// How many asks are remembered, among them those whose askers have given up: a ring kernel may never answer.
@@ -43,7 +43,7 @@ impl Mailbox {
                 .then(|| state.finish(ask, Status::Ended, py))
                 .flatten()
         };
-        sleeper.map_or(Ok(()), |sleeper| turn::give_later(py, sleeper))
+        sleeper.map_or(Ok(()), |sleeper| task_resume::give_later(py, sleeper))
     }
 
     /// An ask's message is in the ring kernel's hands: its answer may come.

@@ -6,10 +6,10 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::counters::{Counters, now};
-use super::deadline::Timer;
-use super::levels::{Levels, Order};
+use super::timeout_timer::Timer;
+use super::priority_queue::{Levels, Order};
 use super::mailbox::Mailbox;
-use super::turn::Sleeper;
+use super::task_resume::Sleeper;
 use super::waiter::{self, Kind, State, Status};
 
 /// An ask, and the output at which it waits for its answer.

@@ -5,9 +5,9 @@ use pyo3::prelude::*;
 
 use super::counters::now;
 use super::errors;
-use super::inner::{AfterTime, Effects, Failed, Step, nanoseconds};
+use super::mailbox_state::{AfterTime, Effects, Failed, Step, nanoseconds};
 use super::mailbox::Mailbox;
-use super::turn;
+use super::task_resume;
 use super::waiter::{self, Kind, Status};
 
 fn waited_for_twice() -> PyErr {
@@ -66,7 +66,7 @@ impl Mailbox {
         waiter: &Bound<'py, PyAny>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = me.py();
-        let event_loop = turn::running_loop(py)?;
+        let event_loop = task_resume::running_loop(py)?;
         let mut effects = Effects::default();
         let (step, deadline) = {
             let mut inner = self.lock();
@@ -156,7 +156,7 @@ impl Mailbox {
         }
         let event_loop = state.event_loop.as_ref().map(|event_loop| event_loop.clone_ref(py));
         drop(inner);
-        event_loop.map_or_else(|| turn::running_loop(py).map(Bound::unbind), Ok).map(Some)
+        event_loop.map_or_else(|| task_resume::running_loop(py).map(Bound::unbind), Ok).map(Some)
     }
 
     /// Cancels the waiting, if there is any.
@@ -175,7 +175,7 @@ impl Mailbox {
             (sleeper, old)
         };
         if let Some(sleeper) = sleeper {
-            turn::give_later(py, sleeper)?;
+            task_resume::give_later(py, sleeper)?;
         }
         Ok(true)
     }

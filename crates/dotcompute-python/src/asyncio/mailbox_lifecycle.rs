@@ -7,8 +7,8 @@ use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 
 use super::counters::Counters;
-use super::inner::{AfterTime, Backpressure, Effects, Inner};
-use super::levels::{Levels, Order};
+use super::mailbox_state::{AfterTime, Backpressure, Effects, Inner};
+use super::priority_queue::{Levels, Order};
 use super::mailbox::Mailbox;
 use super::waiter::{self, Status};
 

@@ -10,7 +10,7 @@ use pyo3::types::{PyDict, PyString};
 use pyo3::{ffi, intern};
 
 use super::errors;
-use super::inner::{Effects, Entry};
+use super::mailbox_state::{Effects, Entry};
 use super::mailbox::{Mailbox, level};
 use super::waiter::{self, Kind, State, Status};
 

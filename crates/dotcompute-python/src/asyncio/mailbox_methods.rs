@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use super::errors;
-use super::inner::{Backpressure, Effects, Entry};
+use super::mailbox_state::{Backpressure, Effects, Entry};
 use super::mailbox::{Mailbox, level};
 use super::waiter::{self, Kind, State};
 
@@ -184,7 +184,7 @@ impl Mailbox {
     /// What has gone in and out, and, of a queue with bands, how many messages each band holds.
     fn get_stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let inner = self.lock();
-        let bands = (self.order() == super::levels::Order::Bands)
+        let bands = (self.order() == super::priority_queue::Order::Bands)
             .then(|| [0, 1, 2, 3].map(|level| inner.queue.len_of(level)));
         let (len, capacity, peak) = (inner.queue.len(), inner.capacity, inner.peak);
         let (enqueued, dequeued, dropped) = (inner.enqueued, inner.dequeued, inner.dropped);

@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::types::PyDict;
 
-use super::codec::{RecordCodec, bytes_of};
+use super::record_codec::{RecordCodec, bytes_of};
 use super::device::{self, OnDevice};
 use super::error;
 use super::handler::{Handler, Program};
