@@ -164,7 +164,7 @@ class TestLife:
             await ending
             assert [letter.message.value for letter in kernel.dead_letters] == [1, 2, 3, 4, 5]
             assert {letter.reason for letter in kernel.dead_letters} == {"unhandled"}
-            with pytest.raises(KernelError, match="will not answer"):
+            with pytest.raises(KernelError, match="will not reply"):
                 await asking
 
     async def test_whoever_waits_is_told_when_it_is_terminated(self) -> None:

@@ -1,4 +1,4 @@
-//! What the lifecycle of a ring kernel does to its mailboxes.
+//! Methods of a mailbox that the lifecycle of its ring kernel calls.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -7,9 +7,8 @@ use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 
 use super::counters::Counters;
-use super::mailbox_state::{AfterTime, Backpressure, Effects, Inner};
-use super::priority_queue::{Levels, Order};
-use super::mailbox::Mailbox;
+use super::mailbox::{Backpressure, Effects, Mailbox, MailboxState, TimeoutBehavior};
+use super::priority_queue::{Order, PriorityQueue};
 use super::waiter::{self, Status};
 
 #[pymethods]
@@ -17,10 +16,20 @@ impl Mailbox {
     #[new]
     #[pyo3(signature = (*_arguments, **_keywords))]
     fn new(_arguments: &Bound<'_, PyAny>, _keywords: Option<&Bound<'_, PyAny>>) -> Self {
-        Mailbox::fresh()
+        Mailbox::unconfigured()
     }
 
-    /// Says what kind of queue it is. The constructors of the deriving classes call this.
+    /// Configures the queue. The constructors of the derived classes call it.
+    ///
+    /// Args:
+    ///     kernel_id: Name of the ring kernel, for errors.
+    ///     capacity: Maximum number of messages.
+    ///     order: ``"fifo"``, ``"bands"`` or ``"strict"``. A second call does not change it.
+    ///     backpressure: ``"block"``, ``"reject"`` or ``"drop_oldest"``.
+    ///     timeout_behavior: ``"full"``, ``"timeout"`` or ``"return"``.
+    ///
+    /// Raises:
+    ///     ValueError: The capacity is 0, or a name is unknown.
     #[pyo3(signature = (kernel_id, capacity, order, backpressure, timeout_behavior))]
     fn _configure(
         &self,
@@ -31,136 +40,143 @@ impl Mailbox {
         timeout_behavior: &str,
     ) -> PyResult<()> {
         let (order, backpressure) = (Order::parse(order)?, Backpressure::parse(backpressure)?);
-        let timeout_behavior = AfterTime::parse(timeout_behavior)?;
+        let timeout_behavior = TimeoutBehavior::parse(timeout_behavior)?;
         if capacity == 0 {
-            return Err(PyValueError::new_err("a queue has room for one message at least"));
+            return Err(PyValueError::new_err(
+                "configuring a mailbox: capacity is 0; use a capacity of at least 1",
+            ));
         }
-        // Set up twice it keeps its order: a queue may be given another capacity, not another kind.
         let order = *self.order.get_or_init(|| order);
-        let mut inner = self.lock();
-        let fresh = Inner {
+        let mut state = self.lock();
+        let configured = MailboxState {
             kernel: kernel_id,
             capacity,
             backpressure,
             timeout_behavior,
-            queue: Levels::new(order),
-            ..Inner::fresh()
+            queue: PriorityQueue::new(order),
+            ..MailboxState::unconfigured()
         };
-        let old = std::mem::replace(&mut *inner, fresh);
-        drop(inner);
+        let old = std::mem::replace(&mut *state, configured);
+        drop(state);
         drop(old);
         Ok(())
     }
 
-    /// Makes it the input of a ring kernel whose answers go to `output`.
+    /// Makes this the input of a ring kernel whose replies go to ``output``.
     fn _set_output(&self, output: Py<Mailbox>) {
         let old = self.lock().output.replace(output);
         drop(old);
     }
 
-    /// Counts what is handled, and how long it takes, from now on.
+    /// Counts handled messages and their latencies from now on.
     fn _set_counters(&self, counters: Option<Py<Counters>>) {
-        let mut inner = self.lock();
-        let old = std::mem::replace(&mut inner.counters, counters);
-        drop(inner);
+        let mut state = self.lock();
+        let old = std::mem::replace(&mut state.counters, counters);
+        drop(state);
         drop(old);
     }
 
-    /// Keeps messages, and gives out none, until it is told otherwise.
+    /// Pauses or resumes delivery. A paused mailbox accepts messages and delivers none.
     fn _set_paused(&self, py: Python<'_>, paused: bool) -> PyResult<()> {
         self.lock().paused = paused;
         loop {
             let mut effects = Effects::default();
-            if !self.lock().hand_out(py, &mut effects) {
+            if !self.lock().deliver_next(py, &mut effects) {
                 return Ok(());
             }
-            self.settle(py, effects)?;
+            self.apply_effects(py, effects)?;
         }
     }
 
-    /// The ring kernel is to end: whoever finds no message is sent away.
+    /// Ends waits for a message once the mailbox is empty, because the ring kernel terminates.
     fn _end_getters(&self, py: Python<'_>) -> PyResult<()> {
         let mut effects = Effects::default();
         {
-            let mut inner = self.lock();
-            inner.ending = true;
-            inner.send_getters_away(py, &mut effects);
+            let mut state = self.lock();
+            state.ending = true;
+            state.end_getters(py, &mut effects);
         }
-        self.settle(py, effects)
+        self.apply_effects(py, effects)
     }
 
-    /// Whoever waits here, or comes to wait, gets `KernelError` with this cause, once there are no more messages.
+    /// Raises ``KernelError`` with this cause in every current waiter, and in later ones once the mailbox is empty.
     fn _fail(&self, py: Python<'_>, cause: Py<PyAny>) -> PyResult<()> {
         let mut effects = Effects::default();
         let old = {
-            let mut inner = self.lock();
-            let old = inner.failure.replace(cause);
-            inner.break_all(py, &mut effects);
+            let mut state = self.lock();
+            let old = state.failure.replace(cause);
+            state.fail_all_waiters(py, &mut effects);
             old
         };
         drop(old);
-        self.settle(py, effects)
+        self.apply_effects(py, effects)
     }
 
-    /// Those whose messages the ring kernel had taken get `KernelError` with this cause: it failed, and goes on with the next.
+    /// Raises ``KernelError`` with this cause in the asks whose messages the ring kernel has taken. The ring kernel restarts.
     fn _fail_taken_asks(&self, py: Python<'_>, cause: &Bound<'_, PyAny>) -> PyResult<()> {
         let mut effects = Effects::default();
         {
-            let mut inner = self.lock();
-            self.unanswered.store(0, Relaxed);
-            for ask in std::mem::take(&mut inner.asks_taken) {
-                // SAFETY: asks are waiters of this mailbox, whose lock is held.
-                let state = unsafe { waiter::state(&ask) };
-                if matches!(state.status, Status::Expecting | Status::Parked) {
-                    state.value = Some(cause.clone().unbind());
-                    effects.others.extend(state.finish(&ask, Status::Broken, py));
+            let mut state = self.lock();
+            self.pending_replies.store(0, Relaxed);
+            for ask in std::mem::take(&mut state.asks_taken) {
+                // SAFETY: `asks_taken` holds waiters of this mailbox, whose lock is held as `state`.
+                let ask_state = unsafe { waiter::state(&ask) };
+                if matches!(ask_state.status, Status::AwaitingReply | Status::Parked) {
+                    ask_state.value = Some(cause.clone().unbind());
+                    effects.others.extend(ask_state.finish(&ask, Status::KernelFailed, py));
                 }
-                effects.seldom().gone.push(ask);
+                effects.rare().removed.push(ask);
             }
         }
-        self.settle(py, effects)
+        self.apply_effects(py, effects)
     }
 
-    /// The message that the ring kernel was at, if it was at one, in a tuple: it will not be handled.
+    /// Takes the current message, which will not be completed, and counts it as dropped.
+    ///
+    /// Returns:
+    ///     The message in a tuple, or None if there is no current message.
     fn _take_current(&self) -> Option<(Py<PyAny>,)> {
-        let mut inner = self.lock();
-        let current = inner.current.take()?;
-        inner.in_hand = 0;
-        inner.count_dropped(1);
+        let mut state = self.lock();
+        let current = state.current.take()?;
+        state.current_since = 0;
+        state.count_dropped(1);
         Some((current,))
     }
 
-    /// Takes out all that was not handled: as a list, in order. Their askers are told.
+    /// Takes all queued messages, counts them as dropped and fails their asks.
+    ///
+    /// Returns:
+    ///     The messages, in order.
     fn _drain(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
-        self.drained(py, true)
+        self.drain(py, true)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        // Whoever holds the lock runs no Python, so the collector cannot come upon it held but by chance of threads; then it sees less,
-        // and keeps more.
-        let Some(inner) = self.inner.try_lock() else { return Ok(()) };
-        for entry in inner.queue.iter() {
+        // No Python code runs under the lock, so it is free here except when another thread without a GIL holds it. The collector then
+        // sees fewer references and keeps more objects alive, which is safe.
+        let Some(state) = self.state.try_lock() else { return Ok(()) };
+        for entry in state.queue.iter() {
             visit.call(&entry.message)?;
             if let Some(ask) = &entry.ask {
                 visit.call(ask)?;
             }
         }
-        let lists = [&inner.getters, &inner.putters, &inner.asks_sent, &inner.asks_taken];
+        let lists = [&state.getters, &state.putters, &state.asks_sent, &state.asks_taken];
         for waiter in lists.into_iter().flatten() {
             visit.call(waiter)?;
         }
-        visit.call(&inner.current)?;
-        visit.call(&inner.failure)?;
-        visit.call(&inner.counters)?;
-        visit.call(&inner.output)?;
-        if let Some(timer) = &inner.timer {
+        visit.call(&state.current)?;
+        visit.call(&state.failure)?;
+        visit.call(&state.counters)?;
+        visit.call(&state.output)?;
+        if let Some(timer) = &state.timer {
             timer.traverse(&visit)?;
         }
         Ok(())
     }
 
     fn __clear__(&self) {
-        let old = std::mem::replace(&mut *self.lock(), Inner::fresh());
+        let old = std::mem::replace(&mut *self.lock(), MailboxState::unconfigured());
         drop(old);
     }
 }

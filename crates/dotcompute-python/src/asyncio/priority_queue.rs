@@ -1,18 +1,19 @@
-//! Messages in the order in which they are to be taken.
+//! A queue of messages by priority: FIFO, in four bands, or strictly by priority.
 
 use std::collections::VecDeque;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::{ffi, intern};
 
-/// Which messages come before which. Within a level they come out as they came in.
+/// The order in which messages are taken. Within a level, messages are FIFO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
-    /// All alike.
+    /// One level for all priorities.
     Fifo,
     /// Four bands: System (224-255), High (160-223), Normal (64-159), Low (0-63).
     Bands,
-    /// Each priority before all lower ones.
+    /// One level per priority.
     Strict,
 }
 
@@ -22,11 +23,13 @@ impl Order {
             "fifo" => Ok(Order::Fifo),
             "bands" => Ok(Order::Bands),
             "strict" => Ok(Order::Strict),
-            _ => Err(PyValueError::new_err(format!("the order '{name}' is none of fifo, bands, strict"))),
+            _ => Err(PyValueError::new_err(format!(
+                "configuring a mailbox: '{name}' is not an order; use fifo, bands or strict"
+            ))),
         }
     }
 
-    /// The level of a priority; lower levels are taken first.
+    /// Returns the level of a priority. Lower levels are taken first.
     pub(super) fn level(self, priority: u8) -> u8 {
         match self {
             Order::Fifo => 0,
@@ -40,6 +43,27 @@ impl Order {
         }
     }
 
+    /// Returns the level of a message. A message without the attribute `priority` has priority 128.
+    ///
+    /// # Errors
+    ///
+    /// The exception that reading the attribute raises, and `ValueError` for a priority outside 0 to 255.
+    pub(super) fn level_of(self, message: &Bound<'_, PyAny>) -> PyResult<u8> {
+        const NORMAL: u8 = 128;
+        if self == Order::Fifo || is_builtin(message) {
+            return Ok(self.level(NORMAL));
+        }
+        match message.getattr_opt(intern!(message.py(), "priority"))? {
+            None => Ok(self.level(NORMAL)),
+            Some(priority) => match priority.extract::<u8>() {
+                Ok(priority) => Ok(self.level(priority)),
+                Err(_) => {
+                    Err(PyValueError::new_err(format!("Priority must be 0-255, got {}", priority.repr()?)))
+                }
+            },
+        }
+    }
+
     fn levels(self) -> usize {
         match self {
             Order::Fifo => 1,
@@ -49,61 +73,68 @@ impl Order {
     }
 }
 
-/// A queue for each level, and which of them hold something.
-pub(super) struct Levels<T> {
+/// Returns whether the type of an object is static, as those of numbers and strings are. None of these has a priority.
+fn is_builtin(object: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: `object` is live and holds a reference to its type.
+    let flags = unsafe { ffi::PyType_GetFlags(ffi::Py_TYPE(object.as_ptr())) };
+    flags & ffi::Py_TPFLAGS_HEAPTYPE == 0
+}
+
+/// One FIFO queue per level, and a bitmap of the levels that are not empty.
+pub(super) struct PriorityQueue<T> {
     queues: Vec<VecDeque<T>>,
-    /// A bit for each level.
+    /// One bit per level.
     occupied: [u64; 4],
     len: usize,
 }
 
-impl<T> Levels<T> {
+impl<T> PriorityQueue<T> {
     pub(super) fn new(order: Order) -> Self {
         let mut queues = Vec::new();
         queues.resize_with(order.levels(), VecDeque::new);
-        Levels { queues, occupied: [0; 4], len: 0 }
+        PriorityQueue { queues, occupied: [0; 4], len: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// How many wait at one level.
-    pub(super) fn len_of(&self, level: usize) -> usize {
+    /// Returns the number of items at one level.
+    pub(super) fn level_len(&self, level: usize) -> usize {
         self.queues.get(level).map_or(0, VecDeque::len)
     }
 
     pub(super) fn push_back(&mut self, level: u8, item: T) {
         self.queues[usize::from(level)].push_back(item);
-        self.added(level);
+        self.count_added(level);
     }
 
-    /// Puts back what was taken, before all others of its level.
+    /// Returns an item that was taken to the front of its level.
     pub(super) fn push_front(&mut self, level: u8, item: T) {
         self.queues[usize::from(level)].push_front(item);
-        self.added(level);
+        self.count_added(level);
     }
 
-    fn added(&mut self, level: u8) {
+    fn count_added(&mut self, level: u8) {
         self.occupied[usize::from(level / 64)] |= 1 << (level % 64);
         self.len += 1;
     }
 
-    /// Takes the oldest item of the first level that has one.
+    /// Removes the oldest item of the most urgent level that is not empty.
     pub(super) fn pop(&mut self) -> Option<T> {
         let word = self.occupied.iter().position(|bits| *bits != 0)?;
         let level = word * 64 + self.occupied[word].trailing_zeros() as usize;
-        self.pop_of(level)
+        self.pop_level(level)
     }
 
-    /// Takes the oldest item of the last level that has one: the one to drop.
-    pub(super) fn pop_least(&mut self) -> Option<T> {
+    /// Removes the oldest item of the least urgent level that is not empty: the item that a full mailbox drops.
+    pub(super) fn pop_lowest(&mut self) -> Option<T> {
         let word = self.occupied.iter().rposition(|bits| *bits != 0)?;
         let level = word * 64 + 63 - self.occupied[word].leading_zeros() as usize;
-        self.pop_of(level)
+        self.pop_level(level)
     }
 
-    fn pop_of(&mut self, level: usize) -> Option<T> {
+    fn pop_level(&mut self, level: usize) -> Option<T> {
         let queue = &mut self.queues[level];
         let item = queue.pop_front()?;
         if queue.is_empty() {
@@ -113,7 +144,7 @@ impl<T> Levels<T> {
         Some(item)
     }
 
-    /// Takes everything, in order.
+    /// Removes all items, in order.
     pub(super) fn take_all(&mut self) -> Vec<T> {
         std::iter::from_fn(|| self.pop()).collect()
     }

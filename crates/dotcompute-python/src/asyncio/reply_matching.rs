@@ -1,111 +1,117 @@
-//! Answers that find their askers.
+//! Matching replies to asks, at the output mailbox of a ring kernel.
 //!
-//! An ask is known to the ring kernel's output twice over: as sent, from before its message is, and as taken, once the ring kernel has the
-//! message. What the ring kernel sends then goes to the ask that it names by its correlation, or to the oldest that was taken. Of a ring kernel
-//! that takes its next message without an answer, an ask that was given up is forgotten; unless it is one that takes several messages and
-//! answers them then, in order.
+//! An output tracks each ask: in `asks_sent` from before its message is sent, and in `asks_taken` once the ring kernel has taken the
+//! message. A message that the ring kernel sends is the reply to the ask with its correlation id, or to the oldest ask taken.
+//!
+//! If a ring kernel takes its next message without a reply, abandoned asks are forgotten. A ring kernel that takes several messages and
+//! replies afterwards, in order, is exempt.
 
 use std::sync::atomic::Ordering::Relaxed;
 
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::mailbox_state::{Effects, Inner};
-use super::mailbox::Mailbox;
+use super::mailbox::{Effects, Mailbox, MailboxState};
 use super::task_resume;
 use super::waiter::{self, Status};
 
-/// How many asks are remembered, among them those whose askers have given up: a ring kernel may never answer.
-const LONGEST_MEMORY: usize = 4096;
+/// Limit of asks tracked per output, abandoned ones included: a ring kernel may never reply.
+const MAX_TRACKED_ASKS: usize = 4096;
 
-impl Inner {
-    /// Takes off the oldest ask that was taken, if its asker has given up.
-    fn forget_given_up(&mut self) -> Option<Py<PyAny>> {
+impl MailboxState {
+    /// Removes the oldest ask taken, if its caller has abandoned it.
+    fn pop_oldest_abandoned(&mut self) -> Option<Py<PyAny>> {
         let oldest = self.asks_taken.front()?;
-        // SAFETY: asks are waiters of this mailbox, whose lock is held.
+        // SAFETY: `asks_taken` holds waiters of this mailbox, whose lock is held (`&mut self`).
         let status = unsafe { waiter::state(oldest) }.status;
-        (!matches!(status, Status::Expecting | Status::Parked)).then(|| self.asks_taken.pop_front()).flatten()
+        (!matches!(status, Status::AwaitingReply | Status::Parked))
+            .then(|| self.asks_taken.pop_front())
+            .flatten()
     }
 }
 
 impl Mailbox {
-    /// Tells an asker that its message was dropped.
-    pub(super) fn disappoint(&self, py: Python<'_>, ask: &Py<PyAny>) -> PyResult<()> {
+    /// Ends an ask whose message was dropped or rejected.
+    pub(super) fn fail_ask(&self, py: Python<'_>, ask: &Py<PyAny>) -> PyResult<()> {
         let Some(output) = self.lock().output.as_ref().map(|output| output.clone_ref(py)) else {
             return Ok(());
         };
-        let sleeper = {
-            let mut inner = output.get().lock();
-            inner.asks_sent.retain(|other| !waiter::same(other, ask));
-            // SAFETY: asks are waiters of the output, whose lock is held.
-            let state = unsafe { waiter::state(ask) };
-            matches!(state.status, Status::Expecting | Status::Parked)
-                .then(|| state.finish(ask, Status::Ended, py))
+        let task = {
+            let mut state = output.get().lock();
+            state.asks_sent.retain(|other| !waiter::same(other, ask));
+            // SAFETY: an ask is a waiter of the output, whose lock is held as `state`.
+            let ask_state = unsafe { waiter::state(ask) };
+            matches!(ask_state.status, Status::AwaitingReply | Status::Parked)
+                .then(|| ask_state.finish(ask, Status::Ended, py))
                 .flatten()
         };
-        sleeper.map_or(Ok(()), |sleeper| task_resume::give_later(py, sleeper))
+        task.map_or(Ok(()), |task| task_resume::resume_via_loop(py, task))
     }
 
-    /// An ask's message is in the ring kernel's hands: its answer may come.
-    pub(super) fn ask_was_taken(&self, ask: Py<PyAny>) {
-        let mut inner = self.lock();
-        if let Some(at) = inner.asks_sent.iter().position(|other| waiter::same(other, &ask)) {
-            inner.asks_sent.remove(at);
+    /// Records that the ring kernel took the message of an ask, so that its reply may come.
+    pub(super) fn mark_ask_taken(&self, ask: Py<PyAny>) {
+        let mut state = self.lock();
+        if let Some(at) = state.asks_sent.iter().position(|other| waiter::same(other, &ask)) {
+            state.asks_sent.remove(at);
         }
-        inner.asks_taken.push_back(ask);
-        let forgotten = (inner.asks_taken.len() > LONGEST_MEMORY).then(|| inner.forget_given_up()).flatten();
-        self.unanswered.store(inner.asks_taken.len(), Relaxed);
-        drop(inner);
-        drop(forgotten);
-    }
-
-    /// The ring kernel takes its next message. If it takes one at a time, it will not answer those before any more: asks that were given up
-    /// are forgotten, so that the next answer is not taken for theirs.
-    pub(super) fn pass_over_given_up(&self) {
-        let mut inner = self.lock();
-        let waits = |ask: &Py<PyAny>| {
-            // SAFETY: asks are waiters of this mailbox, whose lock is held.
-            matches!(unsafe { waiter::state(ask) }.status, Status::Expecting | Status::Parked)
-        };
-        inner.takes_batches = inner.takes_batches || inner.asks_taken.iter().any(waits);
+        state.asks_taken.push_back(ask);
         let forgotten =
-            if inner.takes_batches { Default::default() } else { std::mem::take(&mut inner.asks_taken) };
-        self.unanswered.store(inner.asks_taken.len(), Relaxed);
-        drop(inner);
+            (state.asks_taken.len() > MAX_TRACKED_ASKS).then(|| state.pop_oldest_abandoned()).flatten();
+        self.pending_replies.store(state.asks_taken.len(), Relaxed);
+        drop(state);
         drop(forgotten);
     }
 
-    /// An ask's message was delivered and not taken after all: what the ring kernel sends now does not answer it.
-    pub(super) fn ask_was_put_back(&self, ask: Py<PyAny>) {
-        let mut inner = self.lock();
-        if let Some(at) = inner.asks_taken.iter().position(|other| waiter::same(other, &ask)) {
-            inner.asks_taken.remove(at);
-            inner.asks_sent.push_back(ask);
+    /// Forgets abandoned asks when the ring kernel takes its next message.
+    ///
+    /// A ring kernel that takes one message at a time replies to none of the earlier ones any more. Its next reply must not be matched to
+    /// an abandoned ask.
+    pub(super) fn forget_abandoned_asks(&self) {
+        let mut state = self.lock();
+        let is_waiting = |ask: &Py<PyAny>| {
+            // SAFETY: `asks_taken` holds waiters of this mailbox, whose lock is held as `state`.
+            matches!(unsafe { waiter::state(ask) }.status, Status::AwaitingReply | Status::Parked)
+        };
+        state.takes_batches = state.takes_batches || state.asks_taken.iter().any(is_waiting);
+        let forgotten =
+            if state.takes_batches { Default::default() } else { std::mem::take(&mut state.asks_taken) };
+        self.pending_replies.store(state.asks_taken.len(), Relaxed);
+        drop(state);
+        drop(forgotten);
+    }
+
+    /// Records that the delivered message of an ask returned to the queue: the next output does not reply to it.
+    pub(super) fn mark_ask_returned(&self, ask: Py<PyAny>) {
+        let mut state = self.lock();
+        if let Some(at) = state.asks_taken.iter().position(|other| waiter::same(other, &ask)) {
+            state.asks_taken.remove(at);
+            state.asks_sent.push_back(ask);
         }
-        self.unanswered.store(inner.asks_taken.len(), Relaxed);
+        self.pending_replies.store(state.asks_taken.len(), Relaxed);
     }
 
-    /// Whether somebody waits for an answer to a message that the ring kernel has taken.
-    pub(super) fn expects_answers(&self) -> bool {
-        self.unanswered.load(Relaxed) > 0
+    /// Returns whether a message that the ring kernel has taken belongs to an ask without a reply.
+    pub(super) fn expects_replies(&self) -> bool {
+        self.pending_replies.load(Relaxed) > 0
     }
 
-    /// The ask of the message that has this id.
-    fn ask_of(&self, id: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
+    /// Returns the ask whose message has this id.
+    fn find_ask(&self, id: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
         let py = id.py();
         let candidates: Vec<(Py<PyAny>, Py<PyAny>)> = {
-            let inner = self.lock();
-            let asked = |ask: &Py<PyAny>| {
-                // SAFETY: asks are waiters of this mailbox, whose lock is held.
-                let asked = unsafe { waiter::state(ask) }.asked.as_ref()?.clone_ref(py);
-                Some((ask.clone_ref(py), asked))
+            let state = self.lock();
+            let with_message = |ask: &Py<PyAny>| {
+                // SAFETY: `asks_taken` holds waiters of this mailbox, whose lock is held as `state`.
+                let message = unsafe { waiter::state(ask) }.asked_message.as_ref()?.clone_ref(py);
+                Some((ask.clone_ref(py), message))
             };
-            inner.asks_taken.iter().filter_map(asked).collect()
+            state.asks_taken.iter().filter_map(with_message).collect()
         };
-        for (ask, asked) in candidates {
-            let asked = asked.bind(py).getattr_opt(intern!(py, "message_id"))?;
-            if let Some(asked) = asked
-                && (asked.is(id) || asked.eq(id)?)
+        // Comparing ids runs Python code, so the lock is released here.
+        for (ask, message) in candidates {
+            let message_id = message.bind(py).getattr_opt(intern!(py, "message_id"))?;
+            if let Some(message_id) = message_id
+                && (message_id.is(id) || message_id.eq(id)?)
             {
                 return Ok(Some(ask));
             }
@@ -113,8 +119,8 @@ impl Mailbox {
         Ok(None)
     }
 
-    /// Gives an output of the ring kernel to the asker that it answers. Gives it back if it answers nobody's.
-    pub(super) fn answer(
+    /// Delivers an output of the ring kernel to the ask that it replies to. Returns the output if it replies to none.
+    pub(super) fn match_reply(
         &self,
         py: Python<'_>,
         message: Py<PyAny>,
@@ -122,30 +128,30 @@ impl Mailbox {
     ) -> PyResult<Option<Py<PyAny>>> {
         let correlation = message.bind(py).getattr_opt(intern!(py, "correlation_id"))?;
         let ask = match correlation.filter(|id| !id.is_none()) {
-            // Without a correlation the oldest is meant.
+            // Without a correlation id, the output replies to the oldest ask.
             None => self.lock().asks_taken.front().map(|ask| ask.clone_ref(py)),
-            Some(id) => self.ask_of(&id)?,
+            Some(id) => self.find_ask(&id)?,
         };
         let Some(ask) = ask else {
             return Ok(Some(message));
         };
-        let mut inner = self.lock();
-        let Some(at) = inner.asks_taken.iter().position(|other| waiter::same(other, &ask)) else {
+        let mut state = self.lock();
+        let Some(at) = state.asks_taken.iter().position(|other| waiter::same(other, &ask)) else {
             return Ok(Some(message));
         };
-        inner.asks_taken.remove(at);
-        self.unanswered.store(inner.asks_taken.len(), Relaxed);
-        inner.enqueued += 1;
-        inner.dequeued += 1;
-        // SAFETY: asks are waiters of this mailbox, whose lock is held.
-        let state = unsafe { waiter::state(&ask) };
-        if matches!(state.status, Status::Expecting | Status::Parked) {
-            state.value = Some(message);
-            effects.receiver = state.finish(&ask, Status::Delivered, py);
+        state.asks_taken.remove(at);
+        self.pending_replies.store(state.asks_taken.len(), Relaxed);
+        state.enqueued += 1;
+        state.dequeued += 1;
+        // SAFETY: `ask` is a waiter of this mailbox, whose lock is held as `state`.
+        let ask_state = unsafe { waiter::state(&ask) };
+        if matches!(ask_state.status, Status::AwaitingReply | Status::Parked) {
+            ask_state.value = Some(message);
+            effects.receiver = ask_state.finish(&ask, Status::Delivered, py);
         } else {
-            // Its asker has given up.
-            inner.count_dropped(1);
-            drop(inner);
+            // The caller has abandoned the ask.
+            state.count_dropped(1);
+            drop(state);
             drop(message);
         }
         Ok(None)

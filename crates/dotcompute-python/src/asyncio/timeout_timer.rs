@@ -1,52 +1,36 @@
-//! One timer for all who wait at a mailbox.
+//! One timer for all waiters of a mailbox.
 //!
-//! A coroutine that receives with a time-out mostly gets its message long before. A timer for each would cost more than the message, so
-//! there is one for each mailbox: it is set for the first deadline, looks around when it fires, and is set again if somebody still
-//! waits. A loop of receives with a time-out of 100 ms sets ten timers a second, whatever the number of messages.
+//! A `receive` with a timeout usually gets its message long before the deadline, and a timer of its own would cost more than the message.
+//! So each mailbox has one timer, set for the earliest deadline. When it fires, it ends the waits that are due, and is set again if there
+//! are others. A loop of `receive` calls with a timeout of 100 ms sets ten timers per second, whatever the message rate.
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::pyclass::{PyTraverseError, PyVisit};
 
-use super::counters::now;
-use super::mailbox_state::{Effects, Inner};
-use super::mailbox::Mailbox;
+use super::counters::now_ns;
+use super::mailbox::{Effects, Mailbox, MailboxState};
 use super::task_resume;
+use super::timer::Timer;
 use super::waiter::{self, Status};
 
-/// Event loops count in milliseconds, some of them: what is due within half of one is due.
-const SLACK: u64 = 500_000;
-
-/// A timer that was set.
-pub(super) struct Timer {
-    /// On the clock of `counters::now`.
-    deadline: u64,
-    event_loop: Py<PyAny>,
-    handle: Py<PyAny>,
-}
-
-impl Timer {
-    pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.event_loop)?;
-        visit.call(&self.handle)
-    }
-}
+/// Some event loops have a clock resolution of a millisecond: a deadline within half of that is due.
+const TIMER_SLACK_NS: u64 = 500_000;
 
 impl Mailbox {
-    /// Sees to it that somebody looks at the mailbox when this deadline has passed.
-    pub(super) fn arm(
+    /// Ensures that the timer fires at this deadline or earlier.
+    pub(super) fn arm_timer(
         &self,
         me: &Bound<'_, Self>,
         event_loop: &Bound<'_, PyAny>,
         deadline: u64,
     ) -> PyResult<()> {
         let py = me.py();
-        // A timer of a loop that is closed will never fire: one of another loop does not count.
-        let serves = |timer: &Timer| timer.event_loop.is(event_loop) && timer.deadline <= deadline;
-        if self.lock().timer.as_ref().is_some_and(serves) {
+        // The timer of a closed loop never fires, so a timer of another loop does not count.
+        let is_sufficient = |timer: &Timer| timer.event_loop.is(event_loop) && timer.deadline <= deadline;
+        if self.lock().timer.as_ref().is_some_and(is_sufficient) {
             return Ok(());
         }
-        let seconds = deadline.saturating_sub(now()) as f64 * 1e-9;
+        let seconds = deadline.saturating_sub(now_ns()) as f64 * 1e-9;
         let expire = me.getattr(intern!(py, "_expire"))?;
         let handle = event_loop.call_method1(intern!(py, "call_later"), (seconds, expire))?;
         let timer = Timer { deadline, event_loop: event_loop.clone().unbind(), handle: handle.unbind() };
@@ -62,44 +46,44 @@ impl Mailbox {
 
 #[pymethods]
 impl Mailbox {
-    /// The timer has fired: whoever is late is told, and the timer is set for the next.
+    /// Ends the waits that are due and sets the timer for the next deadline. The event loop calls it when the timer fires.
     fn _expire(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let mut effects = Effects::default();
         let (next, old) = {
-            let mut inner = slf.get().lock();
-            let old = inner.timer.take();
-            (inner.expire(py, now() + SLACK, &mut effects), old)
+            let mut state = slf.get().lock();
+            let old = state.timer.take();
+            (state.expire(py, now_ns() + TIMER_SLACK_NS, &mut effects), old)
         };
         drop(old);
-        slf.get().settle(py, effects)?;
+        slf.get().apply_effects(py, effects)?;
         match next {
-            Some(deadline) => slf.get().arm(slf, &task_resume::running_loop(py)?, deadline),
+            Some(deadline) => slf.get().arm_timer(slf, &task_resume::running_loop(py)?, deadline),
             None => Ok(()),
         }
     }
 }
 
-impl Inner {
-    /// Ends the waiting of all whose deadline has passed. Returns the first deadline of the others.
-    fn expire(&mut self, py: Python<'_>, time: u64, effects: &mut Effects) -> Option<u64> {
+impl MailboxState {
+    /// Ends every wait whose deadline has passed. Returns the earliest remaining deadline.
+    fn expire(&mut self, py: Python<'_>, now: u64, effects: &mut Effects) -> Option<u64> {
         let mut next = None;
         let lists = [&mut self.getters, &mut self.putters, &mut self.asks_sent, &mut self.asks_taken];
         for (index, list) in lists.into_iter().enumerate() {
             let is_ask = index >= 2;
-            list.retain(|one| {
-                // SAFETY: all are waiters of this mailbox, whose lock is held.
-                let state = unsafe { waiter::state(one) };
+            list.retain(|waiter| {
+                // SAFETY: the lists hold waiters of this mailbox, whose lock is held (`&mut self`).
+                let state = unsafe { waiter::state(waiter) };
                 if state.status != Status::Parked || state.deadline == 0 {
                     return is_ask || state.status == Status::Parked;
                 }
-                if state.deadline > time {
+                if state.deadline > now {
                     next = Some(next.map_or(state.deadline, |next: u64| next.min(state.deadline)));
                     return true;
                 }
                 let status = if state.timeout.is_some() { Status::TimedOut } else { Status::Ended };
-                effects.others.extend(state.finish(one, status, py));
-                // An ask's answer has to find it, to be known as one that nobody waits for.
+                effects.others.extend(state.finish(waiter, status, py));
+                // An expired ask stays, so that its reply is matched to it and dropped.
                 is_ask
             });
         }

@@ -9,11 +9,11 @@
 //! | `dlpack` | memory of a GPU for other libraries |
 //! | `errors` | errors as exceptions |
 
+mod buffer_copies;
 mod buffer_memory;
 mod device;
 mod dlpack;
 mod errors;
-mod buffer_copies;
 mod pool;
 
 use pyo3::prelude::*;

@@ -9,9 +9,9 @@ use pyo3::call::PyCallArgs;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
-use super::kernel::Place;
-use super::exceptions::number_in;
 use super::blocking::Deadline;
+use super::exceptions::number_in;
+use super::kernel::Place;
 
 /// An exception of `pydotcompute.exceptions`, or whatever went wrong in making it.
 fn make<'py>(py: Python<'py>, class: &str, arguments: impl PyCallArgs<'py>) -> PyErr {

@@ -15,12 +15,12 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
+use super::blocking::{Deadline, SLICE, block_on};
+use super::error;
+use super::handler::Program;
 #[cfg(unix)]
 use super::loop_notifier::{NativeOperation, Outcome};
 use super::record_codec::{RecordCodec, bytes_of};
-use super::error;
-use super::handler::Program;
-use super::blocking::{Deadline, SLICE, block_on};
 
 pub(super) type Handle = KernelHandle<RecordBytes, RecordBytes>;
 

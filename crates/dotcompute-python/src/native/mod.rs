@@ -12,16 +12,16 @@
 //! | `bell` | the same from an event loop |
 //! | [`error`] | errors of the core as exceptions of the package |
 
+mod blocking;
+mod device;
+mod error;
+mod exceptions;
+mod handler;
+mod kernel;
 #[cfg(unix)]
 mod loop_notifier;
 mod record_codec;
-mod device;
-mod error;
-mod handler;
-mod kernel;
 mod runtime;
-mod exceptions;
-mod blocking;
 
 use pyo3::prelude::*;
 

@@ -15,11 +15,11 @@ use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::types::PyDict;
 
-use super::record_codec::{RecordCodec, bytes_of};
 use super::device::{self, OnDevice};
 use super::error;
 use super::handler::{Handler, Program};
 use super::kernel::{NativeKernel, Place};
+use super::record_codec::{RecordCodec, bytes_of};
 
 /// Owns native ring kernels.
 #[pyclass(frozen, module = "pydotcompute._core")]

@@ -11,8 +11,8 @@ use dotcompute_ring::wait::WaitStrategy;
 use pyo3::prelude::*;
 
 use super::frame::{Receiver, Sender};
-use super::parking::Bed;
 use super::owner_process::Process;
+use super::parking::Bed;
 use super::segment::Segment;
 use crate::threads::errors;
 

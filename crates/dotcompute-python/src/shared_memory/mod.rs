@@ -11,8 +11,8 @@
 
 mod endpoints;
 mod frame;
-mod parking;
 mod owner_process;
+mod parking;
 mod ring;
 mod segment;
 
