@@ -1,4 +1,4 @@
-//! The two halves of a buffer: which is newer, and copying.
+//! The host copy and the device copy of a buffer: which ranges are dirty, and copying them.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,58 +13,58 @@ use super::device::Device;
 use super::errors::{BufferNotAllocatedError, memory_error};
 use super::pool::DevicePool;
 
-/// What was said of the halves.
+/// Which copy was modified since they were last equal.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Level {
-    /// Nothing, so that it is as the halves are.
-    Unsaid,
-    /// They are equal.
-    Even,
+    /// Nothing was marked; the state follows from which copies exist.
+    Unknown,
+    /// The copies are equal.
+    Equal,
     HostDirty,
     DeviceDirty,
 }
 
-/// How often and how much was copied.
+/// Number of copies, and bytes copied.
 #[derive(Clone, Copy, Default)]
 struct Transfers {
-    times: u64,
+    count: u64,
     bytes: u64,
 }
 
 impl Transfers {
-    fn count(&mut self, bytes: usize) {
-        self.times += 1;
+    fn add(&mut self, bytes: usize) {
+        self.count += 1;
         self.bytes += bytes as u64;
     }
 }
 
-struct Halves {
+struct Copies {
     host: Option<Arc<HostBytes>>,
     device: Option<Arc<DeviceBytes>>,
     level: Level,
-    /// The bytes that are newer on the side that `level` says.
+    /// Dirty ranges of the copy that `level` names.
     dirty: DirtyRanges,
     to_device: Transfers,
     to_host: Transfers,
     freed: bool,
 }
 
-impl Halves {
-    /// Notes that these bytes are newer on one side.
-    fn mark(&mut self, level: Level, bytes: Range<usize>, all: usize) {
+impl Copies {
+    /// Marks these bytes of one copy as dirty.
+    fn mark(&mut self, level: Level, bytes: Range<usize>, len: usize) {
         let both = self.host.is_some() && self.device.is_some();
-        // A half that is made later gets everything. Of two sides that are both said to be newer, the last one is, as a whole.
-        let alone =
+        // A copy created later receives all bytes. If both copies are marked dirty, the one marked last is dirty as a whole.
+        let only_range =
             both && (self.level == level || !matches!(self.level, Level::HostDirty | Level::DeviceDirty));
         if self.level != level {
             self.dirty = DirtyRanges::default();
         }
-        self.dirty.insert(if alone { bytes } else { 0..all });
+        self.dirty.insert(if only_range { bytes } else { 0..len });
         self.level = level;
     }
 
-    /// Notes that there is nothing to copy.
-    fn settle(&mut self, level: Level) {
+    /// Sets the level and clears the dirty ranges.
+    fn set_level(&mut self, level: Level) {
         self.dirty = DirtyRanges::default();
         self.level = level;
     }
@@ -74,137 +74,138 @@ impl Halves {
             (_, None, None) => "UNINITIALIZED",
             (Level::HostDirty, ..) => "HOST_DIRTY",
             (Level::DeviceDirty, ..) => "DEVICE_DIRTY",
-            (Level::Even, ..) | (_, Some(_), Some(_)) => "SYNCHRONIZED",
+            (Level::Equal, ..) | (_, Some(_), Some(_)) => "SYNCHRONIZED",
             (_, Some(_), None) => "HOST_ONLY",
             (_, None, Some(_)) => "DEVICE_ONLY",
         }
     }
 }
 
-/// The memory of one buffer: bytes on the host, on a device, or on both.
+/// The memory of one buffer: a host copy, a device copy, or both.
 ///
-/// Where the device's memory is the host's, as on the `cpu` device, there is one half only; states go on as if there were two, so that a
-/// program that forgets to mark what it wrote can be found out there.
+/// If the host accesses the memory of the device directly, as on the `cpu` device, there is only one copy. The state changes as if there
+/// were two, so that tests on the CPU detect a program that does not mark its writes.
 #[pyclass(frozen, module = "pydotcompute._core")]
 pub struct BufferCopies {
     bytes: usize,
     pinned: bool,
     pooled: bool,
-    /// Whether the device's memory is the host's.
+    /// Whether the host accesses the memory of the device directly.
     shared: bool,
     memory: Arc<dyn DeviceMemory>,
-    halves: Mutex<Halves>,
+    copies: Mutex<Copies>,
 }
 
 impl BufferCopies {
-    fn lock(&self) -> MutexGuard<'_, Halves> {
-        self.halves.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Copies> {
+        self.copies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does something with the halves, while other threads of Python go on.
-    fn act<T: Send>(
+    /// Calls `f` with the copies, detached from the interpreter.
+    fn with_copies<T: Send>(
         &self,
         py: Python<'_>,
-        act: impl FnOnce(&mut Halves) -> Result<T, MemoryError> + Send,
+        f: impl FnOnce(&mut Copies) -> Result<T, MemoryError> + Send,
     ) -> PyResult<T> {
-        let acted = py.detach(|| {
-            let mut halves = self.lock();
-            if halves.freed { None } else { Some(act(&mut halves)) }
+        let result = py.detach(|| {
+            let mut copies = self.lock();
+            if copies.freed { None } else { Some(f(&mut copies)) }
         });
-        acted.ok_or_else(|| BufferNotAllocatedError::new_err(()))?.map_err(memory_error)
+        result.ok_or_else(|| BufferNotAllocatedError::new_err(()))?.map_err(memory_error)
     }
 
     fn new_host(&self) -> Result<Arc<HostBytes>, MemoryError> {
         let (memory, len) = (&*self.memory, self.bytes);
         if self.pinned {
-            return HostBytes::locked(memory, len, self.pooled).map(Arc::new);
+            return HostBytes::page_locked(memory, len, self.pooled).map(Arc::new);
         }
         if self.shared
             && let Some(bytes) = HostBytes::of_device(memory, len, self.pooled)?
         {
             return Ok(Arc::new(bytes));
         }
-        HostBytes::ordinary(len).map(Arc::new)
+        HostBytes::pageable(len).map(Arc::new)
     }
 
-    /// The host's half, which is made if there is none.
-    fn host_of(&self, halves: &mut Halves) -> Result<Arc<HostBytes>, MemoryError> {
-        if let Some(host) = &halves.host {
+    /// Returns the host copy. Creates it if there is none.
+    fn host_or_create(&self, copies: &mut Copies) -> Result<Arc<HostBytes>, MemoryError> {
+        if let Some(host) = &copies.host {
             return Ok(Arc::clone(host));
         }
         let host = self.new_host()?;
-        halves.host = Some(Arc::clone(&host));
-        if halves.device.is_some() {
-            halves.settle(Level::Unsaid);
-            halves.mark(Level::DeviceDirty, 0..self.bytes, self.bytes);
+        copies.host = Some(Arc::clone(&host));
+        if copies.device.is_some() {
+            copies.set_level(Level::Unknown);
+            copies.mark(Level::DeviceDirty, 0..self.bytes, self.bytes);
         }
         Ok(host)
     }
 
-    /// The host's half, up to date.
-    fn current_host(&self, halves: &mut Halves) -> Result<(), MemoryError> {
-        let host = self.host_of(halves)?;
-        if halves.level != Level::DeviceDirty {
+    /// Brings the host copy up to date.
+    fn sync_host(&self, copies: &mut Copies) -> Result<(), MemoryError> {
+        let host = self.host_or_create(copies)?;
+        if copies.level != Level::DeviceDirty {
             return Ok(());
         }
-        let Some(device) = &halves.device else {
-            halves.settle(if self.shared { Level::Even } else { Level::Unsaid });
+        let Some(device) = &copies.device else {
+            copies.set_level(if self.shared { Level::Equal } else { Level::Unknown });
             return Ok(());
         };
         if !host.is_writable() {
-            return Err(self.refused(
-                "the host's half is read-only memory of another library; make the buffer with from_dlpack(array, copy=True)",
+            return Err(self.copy_refused(
+                "the host copy is read-only memory of another library; create the buffer with from_dlpack(array, copy=True)",
             ));
         }
-        // SAFETY: it is writable; who writes to or reads a buffer while it is brought up to date races with that, as is documented.
+        // SAFETY: the memory is writable (checked above). The documentation of buffers requires callers not to access a buffer while it is
+        // synchronized, so no other thread does.
         let bytes = unsafe { host.as_mut_slice() };
-        while let Some(range) = halves.dirty.as_slice().last().cloned() {
+        while let Some(range) = copies.dirty.as_slice().last().cloned() {
             device.with(|block| block.read(range.start, &mut bytes[range.clone()]))?;
-            halves.to_host.count(range.len());
-            halves.dirty.remove(range);
+            copies.to_host.add(range.len());
+            copies.dirty.remove(range);
         }
-        halves.settle(Level::Even);
+        copies.set_level(Level::Equal);
         Ok(())
     }
 
-    /// The device's half, up to date. Nothing to do where it is the host's.
-    fn current_device(&self, halves: &mut Halves) -> Result<(), MemoryError> {
+    /// Brings the device copy up to date. Does nothing if the host accesses the memory of the device directly.
+    fn sync_device(&self, copies: &mut Copies) -> Result<(), MemoryError> {
         if self.shared {
-            if halves.level == Level::HostDirty {
-                halves.settle(Level::Even);
+            if copies.level == Level::HostDirty {
+                copies.set_level(Level::Equal);
             }
             return Ok(());
         }
-        if halves.device.is_none() {
+        if copies.device.is_none() {
             let device = DeviceBytes::new(&*self.memory, self.bytes)?;
-            if halves.host.is_none() {
+            if copies.host.is_none() {
                 device.with(|block| block.zero())?;
             }
-            halves.device = Some(Arc::new(device));
-            if halves.host.is_some() {
-                halves.settle(Level::Unsaid);
-                halves.mark(Level::HostDirty, 0..self.bytes, self.bytes);
+            copies.device = Some(Arc::new(device));
+            if copies.host.is_some() {
+                copies.set_level(Level::Unknown);
+                copies.mark(Level::HostDirty, 0..self.bytes, self.bytes);
             }
         }
-        if halves.level != Level::HostDirty {
+        if copies.level != Level::HostDirty {
             return Ok(());
         }
-        let (Some(host), Some(device)) = (&halves.host, &halves.device) else {
-            halves.settle(Level::Unsaid);
+        let (Some(host), Some(device)) = (&copies.host, &copies.device) else {
+            copies.set_level(Level::Unknown);
             return Ok(());
         };
-        // SAFETY: who writes to a buffer while it is brought up to date races with that, as is documented.
+        // SAFETY: the documentation of buffers requires callers not to write to a buffer while it is synchronized, so no other thread does.
         let bytes = unsafe { host.as_slice() };
-        while let Some(range) = halves.dirty.as_slice().last().cloned() {
+        while let Some(range) = copies.dirty.as_slice().last().cloned() {
             device.with(|block| block.write(range.start, &bytes[range.clone()]))?;
-            halves.to_device.count(range.len());
-            halves.dirty.remove(range);
+            copies.to_device.add(range.len());
+            copies.dirty.remove(range);
         }
-        halves.settle(Level::Even);
+        copies.set_level(Level::Equal);
         Ok(())
     }
 
-    fn refused(&self, problem: &str) -> MemoryError {
+    fn copy_refused(&self, problem: &str) -> MemoryError {
         let doing = format!("copying {} bytes to the host", self.bytes);
         MemoryError::Device { device: self.memory.device(), doing, problem: problem.to_owned() }
     }
@@ -212,7 +213,7 @@ impl BufferCopies {
 
 #[pymethods]
 impl BufferCopies {
-    /// Halves of so many bytes, which take no memory yet; from `pool`, or from `device` itself.
+    /// Creates a buffer without memory. Copies are allocated from `pool`, or from `device` without one.
     #[new]
     #[pyo3(signature = (device, bytes, pinned, pool))]
     fn new(
@@ -226,139 +227,154 @@ impl BufferCopies {
             Some(pool) => pool.memory(),
             None => device.memory(py)?,
         };
-        let halves = Halves {
+        let copies = Copies {
             host: None,
             device: None,
-            level: Level::Unsaid,
+            level: Level::Unknown,
             dirty: DirtyRanges::default(),
             to_device: Transfers::default(),
             to_host: Transfers::default(),
             freed: false,
         };
         let (pooled, shared) = (pool.is_some(), device.is_host());
-        Ok(Self { bytes, pinned, pooled, shared, memory, halves: Mutex::new(halves) })
+        Ok(Self { bytes, pinned, pooled, shared, memory, copies: Mutex::new(copies) })
     }
 
-    /// The name of the state.
+    /// Name of the `BufferState`.
     #[getter]
     fn state(&self, py: Python<'_>) -> &'static str {
         py.detach(|| self.lock().state())
     }
 
-    /// Whether the device's memory is the host's, so that there is one half only.
+    /// Whether the host accesses the memory of the device directly, so that there is only one copy.
     #[getter]
     fn is_shared(&self) -> bool {
         self.shared
     }
 
-    /// Whether there is a half on a device that is not the host's.
+    /// Whether there is a separate device copy.
     #[getter]
     fn has_device(&self, py: Python<'_>) -> bool {
         py.detach(|| self.lock().device.is_some())
     }
 
-    /// What was copied to the device, and to the host: how often, and how many bytes.
+    /// Transfers to the device and to the host: for each, the number of copies and the bytes.
     #[getter]
     fn transfers(&self, py: Python<'_>) -> ((u64, u64), (u64, u64)) {
         let (device, host) = py.detach(|| {
-            let halves = self.lock();
-            (halves.to_device, halves.to_host)
+            let copies = self.lock();
+            (copies.to_device, copies.to_host)
         });
-        ((device.times, device.bytes), (host.times, host.bytes))
+        ((device.count, device.bytes), (host.count, host.bytes))
     }
 
-    /// Makes the halves that are asked for and are not there. New ones are zeros; one that joins another gets its bytes.
+    /// Creates the requested copies that do not exist. The first copy is zeroed; the second gets the bytes of the first.
+    ///
+    /// Args:
+    ///     host: Whether to create the host copy.
+    ///     device: Whether to create the device copy.
+    ///
+    /// Raises:
+    ///     MemoryError: There is not enough memory.
+    ///     BufferNotAllocatedError: The buffer was freed.
     fn allocate(&self, py: Python<'_>, host: bool, device: bool) -> PyResult<()> {
-        self.act(py, |halves| {
-            if host && device && !self.shared && halves.host.is_none() && halves.device.is_none() {
-                // Zeros on both sides: there is nothing to copy.
-                self.current_device(halves)?;
-                self.host_of(halves)?;
-                halves.settle(Level::Even);
+        self.with_copies(py, |copies| {
+            if host && device && !self.shared && copies.host.is_none() && copies.device.is_none() {
+                // Both copies are zeroed, so there is nothing to transfer.
+                self.sync_device(copies)?;
+                self.host_or_create(copies)?;
+                copies.set_level(Level::Equal);
             }
             if device && !self.shared {
-                self.current_device(halves)?;
+                self.sync_device(copies)?;
             }
             if host || self.shared {
-                self.current_host(halves)?;
+                self.sync_host(copies)?;
             }
             Ok(())
         })
     }
 
-    /// Takes the bytes of another library as the host's half, without copying them.
+    /// Uses memory of another library as the host copy, without copying it.
+    ///
+    /// Args:
+    ///     buffer: An object with the buffer protocol and the size of this buffer.
+    ///
+    /// Raises:
+    ///     BufferError: The memory is not contiguous.
+    ///     ValueError: The size differs.
     fn adopt(&self, py: Python<'_>, buffer: PyBuffer<u8>) -> PyResult<()> {
         let Some(bytes) = HostBytes::foreign(buffer) else {
-            return Err(PyBufferError::new_err("its bytes are not in one piece; copy it first"));
+            return Err(PyBufferError::new_err("adopting memory: it is not contiguous; copy it first"));
         };
         if bytes.len() != self.bytes {
-            let problem = format!("{} bytes were given for a buffer of {}", bytes.len(), self.bytes);
+            let problem = format!("adopting memory: expected {} bytes, got {}", self.bytes, bytes.len());
             return Err(PyValueError::new_err(problem));
         }
         let bytes = Arc::new(bytes);
-        let before = py.detach(|| {
-            let mut halves = self.lock();
-            halves.settle(Level::Unsaid);
-            (halves.device.take(), halves.host.replace(bytes))
+        let replaced = py.detach(|| {
+            let mut copies = self.lock();
+            copies.set_level(Level::Unknown);
+            (copies.device.take(), copies.host.replace(bytes))
         });
-        drop(before);
+        drop(replaced);
         Ok(())
     }
 
-    /// The host's half, up to date.
+    /// Brings the host copy up to date and returns it.
     fn host(&self, py: Python<'_>) -> PyResult<HostCopy> {
-        let current = |halves: &mut Halves| {
-            self.current_host(halves)?;
-            self.host_of(halves)
+        let up_to_date = |copies: &mut Copies| {
+            self.sync_host(copies)?;
+            self.host_or_create(copies)
         };
-        self.act(py, current).map(HostCopy)
+        self.with_copies(py, up_to_date).map(HostCopy)
     }
 
-    /// The host's half as it is, to be overwritten: all of it counts as newer than the device's.
+    /// Returns the host copy without updating it, to be overwritten. Marks all of it as dirty.
     fn overwrite_host(&self, py: Python<'_>) -> PyResult<HostCopy> {
-        let overwritten = |halves: &mut Halves| {
-            let host = self.host_of(halves)?;
-            halves.mark(Level::HostDirty, 0..self.bytes, self.bytes);
+        let overwritten = |copies: &mut Copies| {
+            let host = self.host_or_create(copies)?;
+            copies.mark(Level::HostDirty, 0..self.bytes, self.bytes);
             Ok(host)
         };
-        self.act(py, overwritten).map(HostCopy)
+        self.with_copies(py, overwritten).map(HostCopy)
     }
 
-    /// The device's half, up to date; none where that is the host's.
+    /// Brings the device copy up to date and returns it. None if the host accesses the memory of the device directly.
     fn device(&self, py: Python<'_>) -> PyResult<Option<DeviceCopy>> {
-        let current = |halves: &mut Halves| {
-            self.current_device(halves)?;
-            Ok(halves.device.clone())
+        let up_to_date = |copies: &mut Copies| {
+            self.sync_device(copies)?;
+            Ok(copies.device.clone())
         };
-        Ok(self.act(py, current)?.map(DeviceCopy))
+        Ok(self.with_copies(py, up_to_date)?.map(DeviceCopy))
     }
 
-    /// Notes that the host's half is newer, from byte `start` to before byte `stop`.
+    /// Marks bytes ``start`` to ``stop`` (exclusive) of the host copy as dirty.
     fn mark_host_dirty(&self, py: Python<'_>, start: usize, stop: usize) {
         py.detach(|| self.lock().mark(Level::HostDirty, start..stop.min(self.bytes), self.bytes));
     }
 
-    /// Notes that the device's half is newer, from byte `start` to before byte `stop`.
+    /// Marks bytes ``start`` to ``stop`` (exclusive) of the device copy as dirty.
     fn mark_device_dirty(&self, py: Python<'_>, start: usize, stop: usize) {
         py.detach(|| self.lock().mark(Level::DeviceDirty, start..stop.min(self.bytes), self.bytes));
     }
 
-    /// Brings the half that is behind up to date.
+    /// Brings the stale copy up to date.
     fn synchronize(&self, py: Python<'_>) -> PyResult<()> {
-        self.act(py, |halves| match halves.level {
-            Level::HostDirty => self.current_device(halves),
-            Level::DeviceDirty => self.current_host(halves),
-            Level::Even | Level::Unsaid => Ok(()),
+        self.with_copies(py, |copies| match copies.level {
+            Level::HostDirty => self.sync_device(copies),
+            Level::DeviceDirty => self.sync_host(copies),
+            Level::Equal | Level::Unknown => Ok(()),
         })
     }
 
-    /// Lets go of both halves, for good: whoever asks for one after this is refused. What others still look at lives as long as they do.
+    /// Frees both copies. Later accesses raise BufferNotAllocatedError. Memory that other Python objects refer to stays allocated.
     fn free(&self, py: Python<'_>) {
-        let halves = py.detach(|| {
-            let mut halves = self.lock();
-            halves.freed = true;
-            (halves.host.take(), halves.device.take())
+        let freed = py.detach(|| {
+            let mut copies = self.lock();
+            copies.freed = true;
+            (copies.host.take(), copies.device.take())
         });
-        drop(halves);
+        drop(freed);
     }
 }

@@ -1,13 +1,13 @@
-//! Devices, pools and buffers for Python: what `pydotcompute.core` is a face of.
+//! Devices, memory pools and buffers: the implementation of `pydotcompute.core`.
 //!
 //! | module | subject |
 //! | --- | --- |
 //! | `device` | the devices of this machine |
-//! | `pool` | memory that is kept for later |
-//! | `block` | memory that Python looks at: by the buffer protocol, or by its address on a device |
-//! | `halves` | which half of a buffer is newer, and copying |
-//! | `dlpack` | memory of a GPU for other libraries |
-//! | `errors` | errors as exceptions |
+//! | `pool` | the memory pool of a device |
+//! | `buffer_memory` | host memory for the buffer protocol, and device memory by address |
+//! | `buffer_copies` | host copy and device copy of a buffer: dirty ranges and copying |
+//! | `dlpack` | device memory for other libraries |
+//! | `errors` | errors as Python exceptions |
 
 mod buffer_copies;
 mod buffer_memory;
