@@ -1,102 +1,104 @@
 //! Exceptions that compiled handlers raise.
 //!
-//! A compiled function that raises leaves the address of a description, made by Numba: for an exception whose arguments are known when the
-//! function is compiled, one that is part of the machine code; for one with arguments of that moment, one on the heap. To make the exception
-//! takes the interpreter, which the thread that handles messages never does: so descriptions get a number, the number goes into the error's
-//! text, and whoever shows the error to Python fetches the description.
+//! A compiled function that raises returns the address of an `excinfo_t` of Numba. For an exception whose arguments are known at compile
+//! time, it is part of the machine code. For one with arguments computed at run time, it is on the heap. Creating the Python exception
+//! needs the interpreter, which the thread of a handler never attaches to. So each `excinfo_t` gets a number, and the number becomes part
+//! of the error text. The thread that reports the error to Python looks the `excinfo_t` up by that number.
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::c_void;
 use std::fmt;
 
-/// Descriptions on the heap that are kept until somebody asks; older ones are freed.
-const KEPT: usize = 64;
+/// Limit of heap `excinfo_t`s stored per ring kernel. Older ones are freed.
+const MAX_STORED: usize = 64;
 
-/// Numba's `excinfo_t`.
+/// `excinfo_t` of Numba.
 #[repr(C)]
-pub(super) struct Description {
+pub(super) struct ExcInfo {
     _pickled: *const u8,
     _pickled_len: i32,
     arguments: *mut c_void,
     _unwrap: *const c_void,
-    /// How many arguments; not 0 exactly if the description is on the heap.
+    /// Number of run-time arguments. Not 0 exactly if this struct is on the heap.
     dynamic: i32,
 }
 
-/// Frees what Numba's runtime has allocated.
-pub(super) type Free = unsafe extern "C" fn(*mut c_void);
+/// Frees memory of the Numba runtime.
+pub(super) type FreeFn = unsafe extern "C" fn(*mut c_void);
 
-/// The exceptions of one ring kernel so far.
-pub(super) struct Raised {
-    free: Free,
-    /// Those of the code itself, by address.
+/// Exceptions that the handler of one ring kernel has raised.
+pub(super) struct RaisedExceptions {
+    free: FreeFn,
+    /// Numbers of those in the machine code, by address.
     fixed: HashMap<usize, u64>,
-    /// Those on the heap, oldest first.
+    /// Numbers and addresses of those on the heap, oldest first.
     dynamic: VecDeque<(u64, usize)>,
     next: u64,
 }
 
-impl Raised {
-    pub(super) fn new(free: Free) -> Self {
+impl RaisedExceptions {
+    pub(super) fn new(free: FreeFn) -> Self {
         Self { free, fixed: HashMap::new(), dynamic: VecDeque::new(), next: 1 }
     }
 
-    /// Gives a description a number.
+    /// Stores an exception and returns its number. Takes ownership of an `excinfo_t` on the heap.
     ///
     /// # Safety
     ///
-    /// A compiled function has just left this address, and nobody has freed it.
-    pub(super) unsafe fn add(&mut self, description: *const Description) -> u64 {
-        let address = description.addr();
+    /// A compiled function must just have returned this address, and it must not have been freed.
+    pub(super) unsafe fn add(&mut self, info: *const ExcInfo) -> u64 {
+        let address = info.addr();
         if let Some(&number) = self.fixed.get(&address) {
             return number;
         }
         let number = self.next;
         self.next += 1;
-        // SAFETY: the caller's promise.
-        if unsafe { (*description).dynamic } == 0 {
+        // SAFETY: the caller guarantees that `info` is a live `excinfo_t`.
+        if unsafe { (*info).dynamic } == 0 {
             self.fixed.insert(address, number);
             return number;
         }
-        if self.dynamic.len() == KEPT
+        if self.dynamic.len() == MAX_STORED
             && let Some((_, oldest)) = self.dynamic.pop_front()
         {
-            self.discard(oldest);
+            self.free_info(oldest);
         }
         self.dynamic.push_back((number, address));
         number
     }
 
-    /// The address of a description. One on the heap becomes the caller's, who has to free it.
+    /// Returns the address of an `excinfo_t`. The caller takes ownership of one on the heap and must free it.
     pub(super) fn take(&mut self, number: u64) -> Option<usize> {
-        if let Some(at) = self.dynamic.iter().position(|&(kept, _)| kept == number) {
+        if let Some(at) = self.dynamic.iter().position(|&(stored, _)| stored == number) {
             return self.dynamic.remove(at).map(|(_, address)| address);
         }
-        self.fixed.iter().find(|&(_, &kept)| kept == number).map(|(&address, _)| address)
+        self.fixed.iter().find(|&(_, &stored)| stored == number).map(|(&address, _)| address)
     }
 
-    fn discard(&self, address: usize) {
-        let description = std::ptr::with_exposed_provenance_mut::<Description>(address);
-        // SAFETY: only addresses that `add` was given, of descriptions on the heap, get here, each once: it has left the queue.
+    fn free_info(&self, address: usize) {
+        let info = std::ptr::with_exposed_provenance_mut::<ExcInfo>(address);
+        // SAFETY: callers pass addresses removed from `dynamic`. `add` inserted each of them once, for an `excinfo_t` on the heap that this
+        // table owns, and `free` is the deallocator of the runtime that allocated it.
         unsafe {
-            (self.free)((*description).arguments);
-            (self.free)(description.cast());
+            (self.free)((*info).arguments);
+            (self.free)(info.cast());
         }
     }
 }
 
-impl Drop for Raised {
+impl Drop for RaisedExceptions {
     fn drop(&mut self) {
         while let Some((_, address)) = self.dynamic.pop_front() {
-            self.discard(address);
+            self.free_info(address);
         }
     }
 }
 
-/// What a handler's error is to the core: a number, in words.
+/// The error of a handler as the core sees it: the number of its exception.
 #[derive(Debug)]
 pub(super) struct RaisedError(pub(super) u64);
 
+/// Prefix of the error text, which [`number_in`] parses.
 const WORDS: &str = "it raised exception number ";
 
 impl fmt::Display for RaisedError {
@@ -107,7 +109,7 @@ impl fmt::Display for RaisedError {
 
 impl std::error::Error for RaisedError {}
 
-/// The number in the text of a cause, if it is of a [`RaisedError`].
+/// Returns the number in the text of a cause, if the cause is a [`RaisedError`].
 pub(super) fn number_in(cause: &str) -> Option<u64> {
     cause.strip_prefix(WORDS)?.parse().ok()
 }

@@ -1,137 +1,89 @@
-//! Native ring kernels and event loops: operations that a loop looks at, and the bell that tells it when.
+//! Notifies an event loop that an operation on a native ring kernel may be ready.
 //!
-//! A ring kernel's thread must not take the interpreter's lock to wake a loop: it writes to a socket that the loop listens to, and puts the
-//! operation's number on a list. The loop takes the list, and looks at these operations on its own thread.
+//! The thread of a ring kernel must not take the GIL to wake an event loop. It appends the number of the operation to a list and writes to
+//! a socket on which the loop listens. The loop takes the list and polls those operations on its own thread.
 
-use std::future::Future;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Wake, Waker};
 
-use dotcompute_core::error::{AskError, ReceiveError, TellError};
-use dotcompute_core::message::record::RecordBytes;
 use pyo3::prelude::*;
 
-use super::kernel::NativeKernel;
-
-/// What has called, and the way to say so.
-struct Calls {
+/// Numbers of the operations to poll, and the socket that wakes the event loop.
+struct ReadyQueue {
     numbers: Mutex<Vec<u64>>,
-    rings: UnixStream,
+    wake_tx: UnixStream,
 }
 
-impl Calls {
+impl ReadyQueue {
     fn numbers(&self) -> MutexGuard<'_, Vec<u64>> {
         self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn call(&self, number: u64) {
+    fn push(&self, number: u64) {
         let mut numbers = self.numbers();
         numbers.push(number);
-        // One ring is enough for all that are on the list. It does not wait: a socket that is full will wake the loop as it is, and one
-        // whose loop is gone has nobody to wake.
+        // SYNC POINT: loop-notifier. Push the number, then write: pairs with read, then take in `NativeNotifier::take_ready`.
+        // One byte wakes the loop for all numbers on the list, so only the first push writes. An error needs no handling: a full socket
+        // is readable already, and a closed one has no loop to wake.
         if numbers.len() == 1 {
-            let _ = (&self.rings).write(&[1]);
+            let _ = (&self.wake_tx).write(&[1]);
         }
     }
 }
 
-/// The bell of an event loop.
+/// Wakes an event loop when operations on native ring kernels may be ready.
 #[pyclass(frozen, module = "pydotcompute._core")]
 pub(crate) struct NativeNotifier {
-    calls: Arc<Calls>,
-    heard: UnixStream,
+    ready: Arc<ReadyQueue>,
+    wake_rx: UnixStream,
+}
+
+impl NativeNotifier {
+    /// Creates a waker that reports `number` to the event loop.
+    pub(super) fn waker(&self, number: u64) -> Waker {
+        Waker::from(Arc::new(LoopWaker { ready: Arc::clone(&self.ready), number }))
+    }
 }
 
 #[pymethods]
 impl NativeNotifier {
     #[new]
     fn new() -> PyResult<Self> {
-        let (heard, rings) = UnixStream::pair()?;
-        heard.set_nonblocking(true)?;
-        rings.set_nonblocking(true)?;
-        Ok(Self { calls: Arc::new(Calls { numbers: Mutex::default(), rings }), heard })
+        let (wake_rx, wake_tx) = UnixStream::pair()?;
+        wake_rx.set_nonblocking(true)?;
+        wake_tx.set_nonblocking(true)?;
+        Ok(Self { ready: Arc::new(ReadyQueue { numbers: Mutex::default(), wake_tx }), wake_rx })
     }
 
-    /// What the loop listens to.
+    /// Returns the file descriptor for the event loop to watch; it is readable when there are operations to poll.
     fn fileno(&self) -> i32 {
-        self.heard.as_raw_fd()
+        self.wake_rx.as_raw_fd()
     }
 
-    /// The numbers of the operations to be looked at.
+    /// Takes the numbers of the operations to poll, and resets the file descriptor.
+    ///
+    /// Returns:
+    ///     The numbers, in order of notification.
     fn take_ready(&self) -> Vec<u64> {
-        let mut rings = [0; 64];
-        // Emptied before the list is taken: whoever calls after that rings again.
-        while matches!((&self.heard).read(&mut rings), Ok(count) if count == rings.len()) {}
-        std::mem::take(&mut *self.calls.numbers())
+        let mut bytes = [0; 64];
+        // SYNC POINT: loop-notifier. Read, then take the list: pairs with push, then write in `ReadyQueue::push`. A number pushed after
+        // the take finds an empty list and writes again.
+        while matches!((&self.wake_rx).read(&mut bytes), Ok(count) if count == bytes.len()) {}
+        std::mem::take(&mut *self.ready.numbers())
     }
 }
 
-/// Wakes the loop for one operation.
-struct Ringer {
-    calls: Arc<Calls>,
+/// Waker of one operation.
+struct LoopWaker {
+    ready: Arc<ReadyQueue>,
     number: u64,
 }
 
-impl Wake for Ringer {
+impl Wake for LoopWaker {
     fn wake(self: Arc<Self>) {
-        self.calls.call(self.number);
-    }
-}
-
-/// What came of an operation.
-pub(super) enum Outcome {
-    Told(Result<(), TellError<RecordBytes>>),
-    Asked(Result<RecordBytes, AskError<RecordBytes>>),
-    Received(Result<RecordBytes, ReceiveError>),
-}
-
-type Operation = Pin<Box<dyn Future<Output = Outcome> + Send>>;
-
-/// A call on a native ring kernel that an event loop waits for. Dropped, it is given up.
-#[pyclass(frozen, module = "pydotcompute._core")]
-pub(crate) struct NativeOperation {
-    kernel: Py<NativeKernel>,
-    /// None once it is over.
-    operation: Mutex<Option<Operation>>,
-}
-
-impl NativeOperation {
-    pub(super) fn new(
-        kernel: Py<NativeKernel>,
-        operation: impl Future<Output = Outcome> + Send + 'static,
-    ) -> Self {
-        Self { kernel, operation: Mutex::new(Some(Box::pin(operation))) }
-    }
-}
-
-#[pymethods]
-impl NativeOperation {
-    /// Looks at it: `(True, result)` once it is over; else `(False, None)`, and the bell is rung with this number when to look again.
-    fn poll<'py>(
-        &self,
-        py: Python<'py>,
-        notifier: &NativeNotifier,
-        number: u64,
-    ) -> PyResult<(bool, Option<Bound<'py, PyAny>>)> {
-        let waker = Waker::from(Arc::new(Ringer { calls: Arc::clone(&notifier.calls), number }));
-        // A handler may run in this look: the interpreter is free meanwhile.
-        let looked = py.detach(|| {
-            let mut operation = self.operation.lock().unwrap_or_else(PoisonError::into_inner);
-            let polled =
-                operation.as_mut().map(|future| future.as_mut().poll(&mut Context::from_waker(&waker)));
-            if matches!(polled, Some(Poll::Ready(_))) {
-                *operation = None;
-            }
-            polled
-        });
-        match looked {
-            Some(Poll::Ready(outcome)) => Ok((true, self.kernel.get().outcome(py, outcome)?)),
-            Some(Poll::Pending) => Ok((false, None)),
-            None => Ok((true, None)),
-        }
+        self.ready.push(self.number);
     }
 }

@@ -1,4 +1,4 @@
-//! Messages of Python as records: attributes are read straight into their places, and answers are put together without their `__init__`.
+//! Python messages to records and back. Packing writes attributes to their offsets, and unpacking sets attributes without `__init__`.
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -8,9 +8,9 @@ use pyo3::{ffi, intern};
 
 use dotcompute_core::message::record::RecordBytes;
 
-/// A number as it lies in a record.
+/// The type of a number in a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Number {
+enum ScalarType {
     Bool,
     I8,
     I16,
@@ -24,8 +24,8 @@ enum Number {
     F64,
 }
 
-impl Number {
-    /// By NumPy's name for it.
+impl ScalarType {
+    /// Finds a type by its NumPy name.
     fn by_name(name: &str) -> Option<Self> {
         Some(match name {
             "bool" => Self::Bool,
@@ -44,10 +44,10 @@ impl Number {
     }
 }
 
-/// What a field holds.
-enum Kind {
-    Number(Number),
-    /// A NumPy array of this type and shape.
+/// The kind of a field.
+enum FieldKind {
+    Scalar(ScalarType),
+    /// A NumPy array of fixed type and shape.
     Array {
         dtype: Py<PyAny>,
         shape: Py<PyTuple>,
@@ -58,70 +58,105 @@ enum Kind {
 struct Field {
     name: Py<PyString>,
     offset: usize,
-    kind: Kind,
+    kind: FieldKind,
 }
 
-/// How messages of one class become records and come back.
+/// Packs messages of one class into records, and unpacks them.
 #[pyclass(frozen, module = "pydotcompute._core")]
 pub(crate) struct RecordCodec {
     class: Py<PyType>,
     size: usize,
     align: usize,
     fields: Vec<Field>,
-    /// Whether a message can be put together field by field: its class has no `__init__` or `__post_init__` of the user's.
-    plain: bool,
+    /// Whether unpacking may set the attributes directly: the class has no user-defined `__init__` or `__post_init__`.
+    is_plain: bool,
 }
 
-/// A field as Python describes it: name, offset, NumPy's name of its type, and the type and shape of an array.
-type Description<'py> =
+/// A field as Python passes it: name, offset, NumPy name of its type, and for an array its dtype and shape.
+type FieldDescription<'py> =
     (Bound<'py, PyString>, usize, String, Option<(Bound<'py, PyAny>, Bound<'py, PyTuple>)>);
 
 #[pymethods]
 impl RecordCodec {
-    /// Takes the class, the record's size and alignment, its fields as `(name, offset, number, (dtype, shape) | None)`, and whether the class is plain.
+    /// Creates a codec.
+    ///
+    /// Args:
+    ///     class: The message class.
+    ///     size: Size of a record, in bytes.
+    ///     align: Alignment of a record, in bytes.
+    ///     fields: ``(name, offset, number, (dtype, shape) | None)`` for each field.
+    ///     plain: Whether the class has no user-defined ``__init__`` or ``__post_init__``.
+    ///
+    /// Raises:
+    ///     ValueError: A number type is unknown, or a field exceeds the record.
     #[new]
     fn new(
         class: Bound<'_, PyType>,
         size: usize,
         align: usize,
-        fields: Vec<Description<'_>>,
+        fields: Vec<FieldDescription<'_>>,
         plain: bool,
     ) -> PyResult<Self> {
-        let field = |(name, offset, number, array): Description<'_>| {
+        let field = |(name, offset, number, array): FieldDescription<'_>| {
             let kind = match array {
                 Some((dtype, shape)) => {
                     let item: usize = dtype.getattr("itemsize")?.extract()?;
                     let counts: Vec<usize> = shape.extract()?;
                     let bytes = item * counts.iter().product::<usize>();
-                    Kind::Array { dtype: dtype.unbind(), shape: shape.unbind(), bytes }
+                    FieldKind::Array { dtype: dtype.unbind(), shape: shape.unbind(), bytes }
                 }
-                None => Kind::Number(
-                    Number::by_name(&number)
-                        .ok_or_else(|| PyValueError::new_err(format!("no number is called {number:?}")))?,
+                None => FieldKind::Scalar(
+                    ScalarType::by_name(&number)
+                        .ok_or_else(|| PyValueError::new_err(format!(
+                            "creating a record codec: {number:?} is not a number type; use a NumPy scalar name such as 'int32'"
+                        )))?,
                 ),
             };
             let field = Field { name: name.unbind(), offset, kind };
             if field.end() > size {
-                return Err(PyValueError::new_err(format!("a field ends beyond the record's {size} bytes")));
+                return Err(PyValueError::new_err(format!(
+                    "creating a record codec: a field ends after the {size} bytes of the record"
+                )));
             }
             Ok(field)
         };
         let fields = fields.into_iter().map(field).collect::<PyResult<_>>()?;
-        Ok(Self { class: class.unbind(), size, align, fields, plain })
+        Ok(Self { class: class.unbind(), size, align, fields, is_plain: plain })
     }
 
-    /// The record of a message, as bytes.
+    /// Packs a message.
+    ///
+    /// Args:
+    ///     message: The message.
+    ///
+    /// Returns:
+    ///     The bytes of the record.
+    ///
+    /// Raises:
+    ///     TypeValidationError: The message has another class.
+    ///     MessageSerializationError: A field cannot hold its value; the error names the field.
     #[pyo3(name = "pack")]
     fn pack_bytes<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
         Ok(PyBytes::new(message.py(), self.pack(message)?.as_slice()))
     }
 
-    /// The message of a record.
+    /// Unpacks a record.
+    ///
+    /// Args:
+    ///     record: The bytes of the record.
+    ///
+    /// Returns:
+    ///     The message.
+    ///
+    /// Raises:
+    ///     ValueError: The size differs from that of a record.
     #[pyo3(name = "unpack")]
     fn unpack_bytes<'py>(&self, py: Python<'py>, record: &[u8]) -> PyResult<Bound<'py, PyAny>> {
         if record.len() != self.size {
             let (size, len) = (self.size, record.len());
-            return Err(PyValueError::new_err(format!("the record has {size} bytes, and not {len}")));
+            return Err(PyValueError::new_err(format!(
+                "unpacking a record: expected {size} bytes, got {len}"
+            )));
         }
         self.unpack(py, record)
     }
@@ -131,32 +166,32 @@ impl Field {
     fn end(&self) -> usize {
         self.offset
             + match &self.kind {
-                Kind::Number(Number::Bool | Number::I8 | Number::U8) => 1,
-                Kind::Number(Number::I16 | Number::U16) => 2,
-                Kind::Number(Number::I32 | Number::U32 | Number::F32) => 4,
-                Kind::Number(Number::I64 | Number::U64 | Number::F64) => 8,
-                Kind::Array { bytes, .. } => *bytes,
+                FieldKind::Scalar(ScalarType::Bool | ScalarType::I8 | ScalarType::U8) => 1,
+                FieldKind::Scalar(ScalarType::I16 | ScalarType::U16) => 2,
+                FieldKind::Scalar(ScalarType::I32 | ScalarType::U32 | ScalarType::F32) => 4,
+                FieldKind::Scalar(ScalarType::I64 | ScalarType::U64 | ScalarType::F64) => 8,
+                FieldKind::Array { bytes, .. } => *bytes,
             }
     }
 }
 
 impl RecordCodec {
-    /// Bytes of a record.
+    /// Size of a record, in bytes.
     pub(super) fn size(&self) -> usize {
         self.size
     }
 
-    /// Size and alignment of a record.
+    /// Size and alignment of a record, in bytes.
     pub(super) fn shape(&self) -> (usize, usize) {
         (self.size, self.align)
     }
 
-    /// The class of the messages.
+    /// The message class.
     pub(super) fn class<'py>(&self, py: Python<'py>) -> &Bound<'py, PyType> {
         self.class.bind(py)
     }
 
-    /// The record of a message.
+    /// Packs a message into a record.
     ///
     /// # Errors
     ///
@@ -180,29 +215,30 @@ impl RecordCodec {
             let value = message.getattr(name)?;
             field.write(&value, &mut bytes[field.offset..]).map_err(|cause| {
                 let text = format!("field '{name}': {}", cause.value(py));
-                super::error::unpackable(class, PyErr::from_type(cause.get_type(py), text))
+                super::error::serialization_error(class, PyErr::from_type(cause.get_type(py), text))
             })?;
         }
         Ok(record)
     }
 
-    /// The message of a record, which has the size that this codec was made for.
+    /// Unpacks a record, whose size must be that of this codec.
     #[inline]
     pub(super) fn unpack<'py>(&self, py: Python<'py>, record: &[u8]) -> PyResult<Bound<'py, PyAny>> {
         let class = self.class.bind(py);
-        if !self.plain {
+        if !self.is_plain {
             let arguments = PyDict::new(py);
             for field in &self.fields {
                 arguments.set_item(field.name.bind(py), field.read(py, &record[field.offset..])?)?;
             }
             return class.call((), Some(&arguments));
         }
-        // SAFETY: a plain class is an ordinary heap type that inherits `object.__new__`, which allocates just so.
+        // SAFETY: a plain class is a heap type that inherits `object.__new__`, which allocates in the same way. The result is a new
+        // reference or null with an error set.
         let message =
             unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_GenericAlloc(class.as_type_ptr(), 0))? };
         for field in &self.fields {
             let value = field.read(py, &record[field.offset..])?;
-            // SAFETY: all are live objects and the interpreter is held; the attribute takes a reference of its own.
+            // SAFETY: all three objects are live, and the thread is attached. The attribute takes its own reference to the value.
             let status = unsafe {
                 ffi::PyObject_GenericSetAttr(message.as_ptr(), field.name.as_ptr(), value.as_ptr())
             };
@@ -214,68 +250,70 @@ impl RecordCodec {
     }
 }
 
-/// Puts a number's bytes at the start of `place`.
-macro_rules! put {
-    ($place:ident, $value:expr) => {{
+/// Writes the bytes of a number to the start of `target`.
+macro_rules! write_number {
+    ($target:ident, $value:expr) => {{
         let bytes = $value.to_ne_bytes();
-        $place[..bytes.len()].copy_from_slice(&bytes);
+        $target[..bytes.len()].copy_from_slice(&bytes);
     }};
 }
 
-/// The number at the start of `place`.
-macro_rules! take {
-    ($place:ident, $ty:ty) => {{
+/// Reads the number at the start of `source`.
+macro_rules! read_number {
+    ($source:ident, $ty:ty) => {{
         let mut bytes = [0; size_of::<$ty>()];
-        bytes.copy_from_slice(&$place[..size_of::<$ty>()]);
+        bytes.copy_from_slice(&$source[..size_of::<$ty>()]);
         <$ty>::from_ne_bytes(bytes)
     }};
 }
 
 impl Field {
-    /// Writes a value to the start of `place`, which is at least as long as the field.
+    /// Writes a value to the start of `target`, which is at least as long as the field.
     #[inline]
-    fn write(&self, value: &Bound<'_, PyAny>, place: &mut [u8]) -> PyResult<()> {
+    fn write(&self, value: &Bound<'_, PyAny>, target: &mut [u8]) -> PyResult<()> {
         let number = match &self.kind {
-            Kind::Number(number) => *number,
-            Kind::Array { dtype, shape, bytes } => {
-                return write_array(value, dtype, shape, &mut place[..*bytes]);
+            FieldKind::Scalar(number) => *number,
+            FieldKind::Array { dtype, shape, bytes } => {
+                return write_array(value, dtype, shape, &mut target[..*bytes]);
             }
         };
         match number {
-            Number::F64 => put!(place, value.extract::<f64>()?),
-            Number::F32 => put!(place, value.extract::<f64>()? as f32),
-            Number::I64 => put!(place, value.extract::<i64>()?),
-            Number::U64 => put!(place, value.extract::<u64>()?),
-            Number::Bool => place[0] = u8::from(truth(value)?),
-            Number::I8 => put!(place, narrow::<i8>(value, "int8")?),
-            Number::I16 => put!(place, narrow::<i16>(value, "int16")?),
-            Number::I32 => put!(place, narrow::<i32>(value, "int32")?),
-            Number::U8 => put!(place, narrow::<u8>(value, "uint8")?),
-            Number::U16 => put!(place, narrow::<u16>(value, "uint16")?),
-            Number::U32 => put!(place, narrow::<u32>(value, "uint32")?),
+            ScalarType::F64 => write_number!(target, value.extract::<f64>()?),
+            ScalarType::F32 => write_number!(target, value.extract::<f64>()? as f32),
+            ScalarType::I64 => write_number!(target, value.extract::<i64>()?),
+            ScalarType::U64 => write_number!(target, value.extract::<u64>()?),
+            ScalarType::Bool => target[0] = u8::from(bool_value(value)?),
+            ScalarType::I8 => write_number!(target, narrow::<i8>(value, "int8")?),
+            ScalarType::I16 => write_number!(target, narrow::<i16>(value, "int16")?),
+            ScalarType::I32 => write_number!(target, narrow::<i32>(value, "int32")?),
+            ScalarType::U8 => write_number!(target, narrow::<u8>(value, "uint8")?),
+            ScalarType::U16 => write_number!(target, narrow::<u16>(value, "uint16")?),
+            ScalarType::U32 => write_number!(target, narrow::<u32>(value, "uint32")?),
         }
         Ok(())
     }
 
-    /// The value at the start of `place`.
+    /// Reads the value at the start of `source`.
     #[inline]
-    fn read<'py>(&self, py: Python<'py>, place: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    fn read<'py>(&self, py: Python<'py>, source: &[u8]) -> PyResult<Bound<'py, PyAny>> {
         let number = match &self.kind {
-            Kind::Number(number) => *number,
-            Kind::Array { dtype, shape, bytes } => return read_array(py, dtype, shape, &place[..*bytes]),
+            FieldKind::Scalar(number) => *number,
+            FieldKind::Array { dtype, shape, bytes } => {
+                return read_array(py, dtype, shape, &source[..*bytes]);
+            }
         };
         let Ok(value) = match number {
-            Number::F64 => return Ok(take!(place, f64).into_pyobject(py)?.into_any()),
-            Number::F32 => return Ok(f64::from(take!(place, f32)).into_pyobject(py)?.into_any()),
-            Number::Bool => return Ok((place[0] != 0).into_pyobject(py)?.to_owned().into_any()),
-            Number::I64 => take!(place, i64).into_pyobject(py),
-            Number::U64 => take!(place, u64).into_pyobject(py),
-            Number::I8 => i64::from(take!(place, i8)).into_pyobject(py),
-            Number::I16 => i64::from(take!(place, i16)).into_pyobject(py),
-            Number::I32 => i64::from(take!(place, i32)).into_pyobject(py),
-            Number::U8 => i64::from(take!(place, u8)).into_pyobject(py),
-            Number::U16 => i64::from(take!(place, u16)).into_pyobject(py),
-            Number::U32 => i64::from(take!(place, u32)).into_pyobject(py),
+            ScalarType::F64 => return Ok(read_number!(source, f64).into_pyobject(py)?.into_any()),
+            ScalarType::F32 => return Ok(f64::from(read_number!(source, f32)).into_pyobject(py)?.into_any()),
+            ScalarType::Bool => return Ok((source[0] != 0).into_pyobject(py)?.to_owned().into_any()),
+            ScalarType::I64 => read_number!(source, i64).into_pyobject(py),
+            ScalarType::U64 => read_number!(source, u64).into_pyobject(py),
+            ScalarType::I8 => i64::from(read_number!(source, i8)).into_pyobject(py),
+            ScalarType::I16 => i64::from(read_number!(source, i16)).into_pyobject(py),
+            ScalarType::I32 => i64::from(read_number!(source, i32)).into_pyobject(py),
+            ScalarType::U8 => i64::from(read_number!(source, u8)).into_pyobject(py),
+            ScalarType::U16 => i64::from(read_number!(source, u16)).into_pyobject(py),
+            ScalarType::U32 => i64::from(read_number!(source, u32)).into_pyobject(py),
         };
         Ok(value.into_any())
     }
@@ -283,25 +321,26 @@ impl Field {
 
 fn narrow<T: TryFrom<i64>>(value: &Bound<'_, PyAny>, name: &str) -> PyResult<T> {
     let number: i64 = value.extract()?;
-    T::try_from(number).map_err(|_| PyOverflowError::new_err(format!("{number} is no {name}")))
+    T::try_from(number)
+        .map_err(|_| PyOverflowError::new_err(format!("{number} is outside the range of {name}")))
 }
 
-/// A truth value, and not whatever has one: a list in such a field is a mistake.
-fn truth(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+/// Extracts a `bool`. Rejects other objects with a truth value: a list in such a field is a mistake.
+fn bool_value(value: &Bound<'_, PyAny>) -> PyResult<bool> {
     match value.extract::<bool>() {
-        Ok(truth) => Ok(truth),
-        Err(_) => Err(PyTypeError::new_err(format!("{} is no bool", value.repr()?))),
+        Ok(value) => Ok(value),
+        Err(_) => Err(PyTypeError::new_err(format!("expected a bool, got {}", value.repr()?))),
     }
 }
 
-/// A view of an object's bytes.
-struct View(ffi::Py_buffer);
+/// A contiguous view of the bytes of an object, by the buffer protocol.
+struct BufferView(ffi::Py_buffer);
 
-impl View {
+impl BufferView {
     fn get(object: &Bound<'_, PyAny>, writable: bool) -> PyResult<Self> {
         let flags = if writable { ffi::PyBUF_SIMPLE | ffi::PyBUF_WRITABLE } else { ffi::PyBUF_SIMPLE };
         let mut view = ffi::Py_buffer::new();
-        // SAFETY: the object is live, the interpreter is held, and the view is released when dropped.
+        // SAFETY: the object is live, the thread is attached, and `view` is writable. Dropping `Self` releases the view.
         if unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), &raw mut view, flags) } < 0 {
             return Err(PyErr::fetch(object.py()));
         }
@@ -313,32 +352,32 @@ impl View {
     }
 }
 
-impl Drop for View {
+impl Drop for BufferView {
     fn drop(&mut self) {
-        // SAFETY: it was filled by `PyObject_GetBuffer`, and every view is made and dropped with the interpreter held.
+        // SAFETY: `get` filled the view with `PyObject_GetBuffer` and nothing has released it. Functions of this file create and drop views
+        // while attached.
         unsafe { ffi::PyBuffer_Release(&raw mut self.0) }
     }
 }
 
-/// The bytes of an object that has them in one piece, such as a contiguous array.
+/// Copies the bytes of an object with contiguous memory, such as a C-contiguous array.
 pub(super) fn bytes_of(object: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
-    let view = View::get(object, false)?;
+    let view = BufferView::get(object, false)?;
     let mut bytes = vec![0; view.len()];
-    // SAFETY: the view is of so many bytes, and valid as long as it is held; the copy is of the same length.
+    // SAFETY: the view is valid for `view.len()` bytes until it is dropped, and `bytes` was allocated with that length.
     unsafe { std::ptr::copy_nonoverlapping(view.0.buf.cast::<u8>(), bytes.as_mut_ptr(), bytes.len()) };
     Ok(bytes)
 }
 
-/// Overwrites the bytes of an object, which are as many.
+/// Overwrites the bytes of an object. The sizes must be equal.
 pub(super) fn fill(object: &Bound<'_, PyAny>, bytes: &[u8]) -> PyResult<()> {
-    let view = View::get(object, true)?;
+    let view = BufferView::get(object, true)?;
     if view.len() != bytes.len() {
-        let (has, wants) = (view.len(), bytes.len());
-        return Err(PyValueError::new_err(format!(
-            "it has room for {has} bytes, and {wants} are to go there"
-        )));
+        let (size, len) = (view.len(), bytes.len());
+        return Err(PyValueError::new_err(format!("overwriting a buffer: it has {size} bytes, got {len}")));
     }
-    // SAFETY: the view is writable and of so many bytes; the source is a Rust slice and not part of it.
+    // SAFETY: the view is writable and has `bytes.len()` bytes (checked above). `bytes` is not part of the object, whose memory no Rust
+    // slice refers to.
     unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), view.0.buf.cast::<u8>(), bytes.len()) };
     Ok(())
 }
@@ -355,22 +394,23 @@ fn write_array(
     value: &Bound<'_, PyAny>,
     dtype: &Py<PyAny>,
     shape: &Py<PyTuple>,
-    place: &mut [u8],
+    target: &mut [u8],
 ) -> PyResult<()> {
     static CONTIGUOUS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = value.py();
     let array = numpy_function(py, &CONTIGUOUS, "ascontiguousarray")?.call1((value, dtype))?;
-    let has = array.getattr(intern!(py, "shape"))?;
-    if !has.eq(shape.bind(py))? {
-        let wants = shape.bind(py);
-        return Err(PyValueError::new_err(format!("its shape is {has}, and that of the field is {wants}")));
+    let actual = array.getattr(intern!(py, "shape"))?;
+    if !actual.eq(shape.bind(py))? {
+        let expected = shape.bind(py);
+        return Err(PyValueError::new_err(format!("expected an array of shape {expected}, got {actual}")));
     }
-    let view = View::get(&array, false)?;
-    if view.len() != place.len() {
-        return Err(PyValueError::new_err("the array's bytes are not as many as the field's"));
+    let view = BufferView::get(&array, false)?;
+    if view.len() != target.len() {
+        let (expected, actual) = (target.len(), view.len());
+        return Err(PyValueError::new_err(format!("expected an array of {expected} bytes, got {actual}")));
     }
-    // SAFETY: the view is of so many bytes, and valid while it is held; the record is not part of it.
-    unsafe { std::ptr::copy_nonoverlapping(view.0.buf.cast::<u8>(), place.as_mut_ptr(), place.len()) };
+    // SAFETY: the view is valid for `target.len()` bytes (checked above) until it is dropped. `target` is a Rust slice and not part of it.
+    unsafe { std::ptr::copy_nonoverlapping(view.0.buf.cast::<u8>(), target.as_mut_ptr(), target.len()) };
     Ok(())
 }
 
@@ -378,10 +418,10 @@ fn read_array<'py>(
     py: Python<'py>,
     dtype: &Py<PyAny>,
     shape: &Py<PyTuple>,
-    place: &[u8],
+    source: &[u8],
 ) -> PyResult<Bound<'py, PyAny>> {
     static EMPTY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let array = numpy_function(py, &EMPTY, "empty")?.call1((shape, dtype))?;
-    fill(&array, place)?;
+    fill(&array, source)?;
     Ok(array)
 }
