@@ -25,9 +25,10 @@ impl ReadyQueue {
     fn push(&self, number: u64) {
         let mut numbers = self.numbers();
         numbers.push(number);
-        // SYNC POINT: loop-notifier. Push the number, then write: pairs with read, then take in `NativeNotifier::take_ready`.
-        // One byte wakes the loop for all numbers on the list, so only the first push writes. An error needs no handling: a full socket
-        // is readable already, and a closed one has no loop to wake.
+        // SYNC POINT: loop notifier
+        // Push the number, then write: pairs with read, then take in `NativeNotifier::take_ready`. One byte wakes the loop for all numbers
+        // on the list, so only the first push writes. An error needs no handling: a full socket is readable already, and a closed one has
+        // no loop to wake.
         if numbers.len() == 1 {
             let _ = (&self.wake_tx).write(&[1]);
         }
@@ -69,8 +70,9 @@ impl NativeNotifier {
     ///     The numbers, in order of notification.
     fn take_ready(&self) -> Vec<u64> {
         let mut bytes = [0; 64];
-        // SYNC POINT: loop-notifier. Read, then take the list: pairs with push, then write in `ReadyQueue::push`. A number pushed after
-        // the take finds an empty list and writes again.
+        // SYNC POINT: loop notifier
+        // Read, then take the list: pairs with push, then write in `ReadyQueue::push`. A number pushed after the take finds an empty list
+        // and writes again.
         while matches!((&self.wake_rx).read(&mut bytes), Ok(count) if count == bytes.len()) {}
         std::mem::take(&mut *self.ready.numbers())
     }

@@ -1,7 +1,8 @@
-//! The ends of a shared ring: taking them, waiting at them, giving them back.
+//! The endpoints of a shared ring: claiming, waiting, releasing.
 //!
-//! An end is taken by the first call that needs it. Within a process a lock that is only tried keeps two threads off one end; between
-//! processes it is the word of the owner, taken by one compare-exchange from nobody or from a process that has ended.
+//! The first call that needs an endpoint claims it. Two locks exclude a second user. Within a process, a mutex that calls only try to lock
+//! excludes other threads. Between processes, the owner word excludes other processes: one compare-exchange claims it if it is 0 or names a
+//! process that has ended.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, OnceLock};
@@ -12,68 +13,70 @@ use pyo3::prelude::*;
 
 use super::frame::{Receiver, Sender};
 use super::owner_process::Process;
-use super::parking::Bed;
+use super::parking::ParkingWord;
 use super::segment::Segment;
 use crate::threads::errors;
 
-/// How long a wait goes on before it looks whether the other process still runs, and whether there is a signal to handle.
-const SLICE: Duration = Duration::from_millis(50);
+/// Interval at which a wait checks for signals and whether the other process still runs.
+const PEER_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How often this process has been forked off another: what its parent had, it has not.
+/// Number of forks between the start of the program and this process. A child does not own the endpoints of its parent.
 static FORKS: AtomicU64 = AtomicU64::new(0);
 
 extern "C" fn count_fork() {
     FORKS.fetch_add(1, Ordering::Relaxed);
 }
 
-fn watch_forks() {
-    static WATCHING: Once = Once::new();
-    WATCHING.call_once(|| {
-        // SAFETY: the function only adds to an atomic number, which may be done in a child of any process.
+fn register_fork_handler() {
+    static REGISTERED: Once = Once::new();
+    REGISTERED.call_once(|| {
+        // SAFETY: `count_fork` only increments an atomic, which is async-signal-safe, so it may run in the child of a threaded process.
         unsafe { libc::pthread_atfork(None, None, Some(count_fork)) };
     });
 }
 
-/// How a wait ended.
-pub(super) enum Waited {
+/// The result of a wait.
+pub(super) enum WaitOutcome {
     Ready,
     TimedOut,
-    Died(u32),
+    /// The process with this id has ended without closing the queue.
+    PeerDied(u32),
 }
 
-/// A segment, and what this process has of it.
-pub(super) struct Ends {
-    // Before the segment, in whose memory they are: fields are dropped in this order.
+/// A segment and the endpoints that this process owns.
+pub(super) struct Endpoints {
+    // The endpoints refer to the memory of the segment, so they precede it: fields are dropped in order.
     producer: Mutex<Option<Box<dyn Sender>>>,
     consumer: Mutex<Option<Box<dyn Receiver>>>,
     pub(super) segment: Segment,
     pub(super) strategy: WaitStrategy,
-    /// What [`FORKS`] was when this was made or last looked at it.
+    /// Value of [`FORKS`] at creation, or at the last check.
     forks: AtomicU64,
-    /// Whether this process has made the queue, and its name is to go with it.
-    made_here: AtomicBool,
+    /// Whether this process created the queue, so that `close` unlinks the name.
+    created_here: AtomicBool,
     pub(super) closed: AtomicBool,
-    /// When the other side was last seen to run, in nanoseconds after [`beginning`].
-    looked_at: AtomicU64,
+    /// When the other process was last seen running, in nanoseconds after [`epoch`].
+    peer_checked_at: AtomicU64,
 }
 
-fn beginning() -> Instant {
-    static BEGINNING: OnceLock<Instant> = OnceLock::new();
-    *BEGINNING.get_or_init(Instant::now)
+/// Start of the clock of `peer_checked_at`.
+fn epoch() -> Instant {
+    static EPOCH: OnceLock<Instant> = OnceLock::new();
+    *EPOCH.get_or_init(Instant::now)
 }
 
-impl Ends {
-    pub(super) fn new(segment: Segment, strategy: WaitStrategy, made_here: bool) -> Self {
-        watch_forks();
+impl Endpoints {
+    pub(super) fn new(segment: Segment, strategy: WaitStrategy, created_here: bool) -> Self {
+        register_fork_handler();
         Self {
             producer: Mutex::new(None),
             consumer: Mutex::new(None),
             segment,
             strategy,
             forks: AtomicU64::new(FORKS.load(Ordering::Relaxed)),
-            made_here: AtomicBool::new(made_here),
+            created_here: AtomicBool::new(created_here),
             closed: AtomicBool::new(false),
-            looked_at: AtomicU64::new(beginning().elapsed().as_nanos() as u64),
+            peer_checked_at: AtomicU64::new(epoch().elapsed().as_nanos() as u64),
         }
     }
 
@@ -81,15 +84,15 @@ impl Ends {
         &self.segment.name
     }
 
-    pub(super) fn failure(&self, py: Python<'_>, what: &str) -> PyErr {
-        errors::queue_error(py, &format!("Cannot {what} queue '{}'", self.name()))
+    pub(super) fn error(&self, py: Python<'_>, operation: &str) -> PyErr {
+        errors::queue_error(py, &format!("Cannot {operation} queue '{}'", self.name()))
     }
 
-    /// After a fork: the ends are the parent's, and so is the name.
+    /// Resets this in the child of a fork: endpoints and name belong to the parent.
     #[inline]
-    fn forget_if_forked(&self) {
+    fn reset_if_forked(&self) {
         if self.is_forked() {
-            self.forget();
+            self.reset_after_fork();
         }
     }
 
@@ -99,125 +102,130 @@ impl Ends {
     }
 
     #[cold]
-    fn forget(&self) {
-        self.made_here.store(false, Ordering::Relaxed);
-        // If another thread had an end at the fork, it stays locked in the child, where there is no such thread.
+    fn reset_after_fork(&self) {
+        self.created_here.store(false, Ordering::Relaxed);
+        // If another thread held an endpoint at the fork, it stays locked in the child, where that thread does not exist.
         let (Ok(mut producer), Ok(mut consumer)) = (self.producer.try_lock(), self.consumer.try_lock())
         else {
             return;
         };
-        // Not dropped: that would close the ring under the parent.
+        // Forget, not drop: a drop would close the ring that the parent uses.
         std::mem::forget((producer.take(), consumer.take()));
         self.forks.store(FORKS.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
-    /// Makes this process the owner of an end.
-    fn claim(&self, py: Python<'_>, side: &str, owner: &AtomicU64) -> PyResult<()> {
+    /// Makes this process the owner of an endpoint.
+    fn claim_owner(&self, py: Python<'_>, side: &str, owner: &AtomicU64) -> PyResult<()> {
         let me = Process::current();
         loop {
             let word = owner.load(Ordering::Relaxed);
             if let Some(other) = Process::from_word(word)
                 && other.is_alive()
             {
-                let what = format!(
-                    "Cannot take the {side}'s end of queue '{}': process {} has it; a queue is for one producer and one consumer, so make \
+                let text = format!(
+                    "Cannot claim the {side}'s end of queue '{}': process {} has it; a queue has one producer and one consumer, so create \
                      another queue for the second",
                     self.name(),
                     other.id()
                 );
-                return Err(errors::queue_error(py, &what));
+                return Err(errors::queue_error(py, &text));
             }
-            // Acquire: what the last owner did comes before what this one does.
+            // SYNC POINT: owner word
+            // Acquire: pairs with the release in `release`; the accesses of the last owner come before those of this one.
             if owner.compare_exchange(word, me.word(), Ordering::Acquire, Ordering::Relaxed).is_ok() {
                 return Ok(());
             }
         }
     }
 
-    pub(super) fn check_open(&self, py: Python<'_>, what: &str) -> PyResult<()> {
+    pub(super) fn check_open(&self, py: Python<'_>, operation: &str) -> PyResult<()> {
         if self.closed.load(Ordering::Acquire) {
-            let what = format!(
-                "Cannot {what} queue '{}': it has been closed in this process; attach again",
+            let text = format!(
+                "Cannot {operation} queue '{}': it has been closed in this process; attach again",
                 self.name()
             );
-            return Err(errors::queue_closed(py, &what));
+            return Err(errors::queue_closed(py, &text));
         }
         Ok(())
     }
 
+    /// Locks the producer endpoint, after claiming it on first use. `on_claim` runs after a claim.
     #[inline]
-    pub(super) fn enter_producer<'a>(
+    pub(super) fn lock_producer<'a>(
         &'a self,
         py: Python<'_>,
-        taken: impl FnOnce() -> PyResult<()>,
+        on_claim: impl FnOnce() -> PyResult<()>,
     ) -> PyResult<MutexGuard<'a, Option<Box<dyn Sender>>>> {
-        self.forget_if_forked();
-        let mut end = self.producer.try_lock().map_err(|_| errors::end_in_use("producer"))?;
-        if end.is_none() {
+        self.reset_if_forked();
+        let mut endpoint = self.producer.try_lock().map_err(|_| errors::end_in_use("producer"))?;
+        if endpoint.is_none() {
             self.check_open(py, "put into")?;
-            let owner = &self.segment.head().owners.producer;
-            self.claim(py, "producer", owner)?;
-            // SAFETY: the segment is mapped until after the ends are dropped, all who write to it keep to the protocol, and the word of
-            // the owner keeps other producers away.
-            let made = unsafe { (self.segment.class.sender)(self.segment.ring(), self.segment.ring_bytes()) };
-            let made = made.map_err(|error| self.failure(py, &format!("attach to ({error})")));
-            let made = made.inspect_err(|_| owner.store(0, Ordering::Release))?;
-            // An owner that was killed may not have come to that.
-            self.segment.head().put.0.store(made.pushed(), Ordering::Relaxed);
-            *end = Some(made);
-            taken()?;
+            let owner = &self.segment.header().owners.producer;
+            self.claim_owner(py, "producer", owner)?;
+            // SAFETY: `segment` is dropped after the endpoints, so the memory stays mapped. Processes that attach follow the protocol of
+            // the ring, and the owner word, claimed above, excludes other producers.
+            let attached =
+                unsafe { (self.segment.class.sender)(self.segment.ring(), self.segment.ring_bytes()) };
+            let attached = attached.map_err(|error| self.error(py, &format!("attach to ({error})")));
+            let attached = attached.inspect_err(|_| owner.store(0, Ordering::Release))?;
+            // The last owner may have been killed between its push and this store.
+            self.segment.header().pushed.0.store(attached.pushed(), Ordering::Relaxed);
+            *endpoint = Some(attached);
+            on_claim()?;
         }
-        Ok(end)
+        Ok(endpoint)
     }
 
+    /// Locks the consumer endpoint, after claiming it on first use. `on_claim` runs after a claim.
     #[inline]
-    pub(super) fn enter_consumer<'a>(
+    pub(super) fn lock_consumer<'a>(
         &'a self,
         py: Python<'_>,
-        taken: impl FnOnce() -> PyResult<()>,
+        on_claim: impl FnOnce() -> PyResult<()>,
     ) -> PyResult<MutexGuard<'a, Option<Box<dyn Receiver>>>> {
-        self.forget_if_forked();
-        let mut end = self.consumer.try_lock().map_err(|_| errors::end_in_use("consumer"))?;
-        if end.is_none() {
+        self.reset_if_forked();
+        let mut endpoint = self.consumer.try_lock().map_err(|_| errors::end_in_use("consumer"))?;
+        if endpoint.is_none() {
             self.check_open(py, "get from")?;
-            let owner = &self.segment.head().owners.consumer;
-            self.claim(py, "consumer", owner)?;
-            // SAFETY: as for the producer.
-            let made =
+            let owner = &self.segment.header().owners.consumer;
+            self.claim_owner(py, "consumer", owner)?;
+            // SAFETY: `segment` is dropped after the endpoints, so the memory stays mapped. Processes that attach follow the protocol of
+            // the ring, and the owner word, claimed above, excludes other consumers.
+            let attached =
                 unsafe { (self.segment.class.receiver)(self.segment.ring(), self.segment.ring_bytes()) };
-            let made = made.map_err(|error| self.failure(py, &format!("attach to ({error})")));
-            let made = made.inspect_err(|_| owner.store(0, Ordering::Release))?;
-            self.segment.head().taken.0.store(made.popped(), Ordering::Relaxed);
-            *end = Some(made);
-            taken()?;
+            let attached = attached.map_err(|error| self.error(py, &format!("attach to ({error})")));
+            let attached = attached.inspect_err(|_| owner.store(0, Ordering::Release))?;
+            self.segment.header().popped.0.store(attached.popped(), Ordering::Relaxed);
+            *endpoint = Some(attached);
+            on_claim()?;
         }
-        Ok(end)
+        Ok(endpoint)
     }
 
-    /// Waits until `ready`, until `deadline`, or until the process in `peer` has ended.
+    /// Waits until `ready`, until `deadline`, or until the process in the owner word `peer` has ended.
     pub(super) fn wait(
         &self,
         py: Python<'_>,
         deadline: Option<Instant>,
-        bed: &Bed,
+        parking: &ParkingWord,
         peer: &AtomicU64,
         mut ready: impl FnMut() -> bool + Send,
-    ) -> PyResult<Waited> {
+    ) -> PyResult<WaitOutcome> {
         let mut strategy = self.strategy;
         loop {
             let now = Instant::now();
-            let slice = now + SLICE;
-            let until = deadline.map_or(slice, |deadline| deadline.min(slice));
-            if until > now && py.detach(|| bed.wait(strategy, until, &mut ready)) {
-                return Ok(Waited::Ready);
+            let next_check = now + PEER_CHECK_INTERVAL;
+            let until = deadline.map_or(next_check, |deadline| deadline.min(next_check));
+            if until > now && py.detach(|| parking.wait(strategy, until, &mut ready)) {
+                return Ok(WaitOutcome::Ready);
             }
             py.check_signals()?;
-            if let Some(died) = self.look_at(peer) {
-                // It may have published before its end.
-                return Ok(if ready() { Waited::Ready } else { Waited::Died(died) });
+            if let Some(died) = self.check_peer(peer) {
+                // The process may have published before it ended.
+                return Ok(if ready() { WaitOutcome::Ready } else { WaitOutcome::PeerDied(died) });
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Ok(Waited::TimedOut);
+                return Ok(WaitOutcome::TimedOut);
             }
             if strategy == WaitStrategy::Adaptive {
                 strategy = WaitStrategy::Park;
@@ -225,63 +233,69 @@ impl Ends {
         }
     }
 
-    /// The id of the process in `peer` if it has ended. Looks no more often than once in a slice.
-    fn look_at(&self, peer: &AtomicU64) -> Option<u32> {
-        let now = beginning().elapsed().as_nanos() as u64;
-        if now.saturating_sub(self.looked_at.load(Ordering::Relaxed)) < SLICE.as_nanos() as u64 / 2 {
+    /// Returns the id of the process in `peer` if it has ended. Checks at most once per half [`PEER_CHECK_INTERVAL`].
+    fn check_peer(&self, peer: &AtomicU64) -> Option<u32> {
+        let now = epoch().elapsed().as_nanos() as u64;
+        if now.saturating_sub(self.peer_checked_at.load(Ordering::Relaxed))
+            < PEER_CHECK_INTERVAL.as_nanos() as u64 / 2
+        {
             return None;
         }
         let died = Process::from_word(peer.load(Ordering::Acquire)).filter(|process| !process.is_alive());
         if died.is_none() {
-            self.looked_at.store(now, Ordering::Relaxed);
+            self.peer_checked_at.store(now, Ordering::Relaxed);
         }
         died.map(Process::id)
     }
 
-    /// Gives the ends back that this has. Those that another thread waits at it gives back itself.
-    pub(super) fn give_back(&self) {
-        let owners = &self.segment.head().owners;
+    /// Releases the endpoints that this process owns. A thread that is waiting on an endpoint releases that one itself.
+    pub(super) fn release(&self) {
+        let owners = &self.segment.header().owners;
         let me = Process::current().word();
-        if let Ok(mut end) = self.producer.try_lock()
-            && end.take().is_some()
+        if let Ok(mut endpoint) = self.producer.try_lock()
+            && endpoint.take().is_some()
         {
-            // Release: who takes the end next comes after this.
+            // SYNC POINT: owner word
+            // Release: pairs with the acquire in `claim_owner`; the accesses of this process come before those of the next owner.
             let _ = owners.producer.compare_exchange(me, 0, Ordering::Release, Ordering::Relaxed);
-            self.segment.head().consumer_bed.wake();
+            self.segment.header().consumer_parking.wake();
         }
-        if let Ok(mut end) = self.consumer.try_lock()
-            && end.take().is_some()
+        if let Ok(mut endpoint) = self.consumer.try_lock()
+            && endpoint.take().is_some()
         {
+            // Release: as for the producer.
             let _ = owners.consumer.compare_exchange(me, 0, Ordering::Release, Ordering::Relaxed);
-            self.segment.head().producer_bed.wake();
+            self.segment.header().producer_parking.wake();
         }
     }
 
-    /// Gives the ends up, wakes whoever waits, and takes the name away unless messages would be lost with it.
+    /// Releases the endpoints, wakes all waiters, and unlinks the name unless that would make queued messages unreachable.
     pub(super) fn close(&self) {
-        self.forget_if_forked();
+        self.reset_if_forked();
         if self.closed.swap(true, Ordering::AcqRel) {
             return;
         }
-        let head = self.segment.head();
-        let consumes = self.consumer.try_lock().is_ok_and(|end| end.is_some());
-        self.give_back();
-        // Of this process, if another thread waits.
-        head.producer_bed.wake();
-        head.consumer_bed.wake();
-        let consumer = Process::from_word(head.owners.consumer.load(Ordering::Acquire));
-        let reachable = consumes || self.segment.messages() == 0 || consumer.is_some_and(Process::is_alive);
-        if consumes || (self.made_here.load(Ordering::Relaxed) && reachable) {
-            // Already gone, or not ours to remove: nothing that whoever closes could do about it.
+        let header = self.segment.header();
+        let is_consumer = self.consumer.try_lock().is_ok_and(|endpoint| endpoint.is_some());
+        self.release();
+        // Wake threads of this process that wait on an endpoint.
+        header.producer_parking.wake();
+        header.consumer_parking.wake();
+        let consumer = Process::from_word(header.owners.consumer.load(Ordering::Acquire));
+        let reachable =
+            is_consumer || self.segment.messages() == 0 || consumer.is_some_and(Process::is_alive);
+        if is_consumer || (self.created_here.load(Ordering::Relaxed) && reachable) {
+            // Ignored: the name does not exist any more, or this user may not unlink it. The caller of `close` can do nothing about it.
             let _ = Segment::remove(self.name());
         }
     }
 }
 
-impl Drop for Ends {
+impl Drop for Endpoints {
     fn drop(&mut self) {
         if self.is_forked() {
-            // Also if another thread had an end at the fork: its lock stays locked, and the end is the parent's.
+            // `get_mut` ignores the lock, which stays locked if another thread held the endpoint at the fork. The endpoint belongs to the
+            // parent.
             std::mem::forget(self.producer.get_mut().map(Option::take));
             std::mem::forget(self.consumer.get_mut().map(Option::take));
         }
