@@ -41,7 +41,7 @@ class BufferMemory:
         handle = get_accelerator()._handle()
         self._shape = shape
         self._dtype = dtype
-        self.copies = _core.BufferHalves(handle, nbytes, pinned, get_memory_pool()._pool_of(handle))
+        self.copies = _core.BufferCopies(handle, nbytes, pinned, get_memory_pool()._pool_of(handle))
         self.device_id = handle.index
         self.metal = MetalCopy(shape, dtype)
         self._host: NDArray[Any] | None = None

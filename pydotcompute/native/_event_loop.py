@@ -16,13 +16,13 @@ class _LoopNotifier:
     """Notifier of one event loop, and the futures that wait for it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._core = _core.NativeBell()
+        self._core = _core.NativeNotifier()
         self._numbers = itertools.count()
         self._futures: dict[int, asyncio.Future[None]] = {}
         loop.add_reader(self._core.fileno(), self._on_ready)
 
     def _on_ready(self) -> None:
-        for number in self._core.take():
+        for number in self._core.take_ready():
             future = self._futures.get(number)
             if future is not None and not future.done():
                 future.set_result(None)

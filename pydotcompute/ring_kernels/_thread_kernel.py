@@ -46,7 +46,7 @@ class Outbox(Protocol):
     """The part of an output queue that :class:`ThreadKernel` uses."""
 
     def shutdown(self) -> None: ...
-    def _hurry(self) -> None: ...
+    def _stop_blocking_puts(self) -> None: ...
 
 
 class ThreadKernel(Generic[TIn, TOut, S]):
@@ -149,7 +149,7 @@ class ThreadKernel(Generic[TIn, TOut, S]):
         if self._inbox is not None:
             self._inbox.shutdown()
         if self._outbox is not None:
-            self._outbox._hurry()
+            self._outbox._stop_blocking_puts()
 
     def _join(self, timeout: float) -> None:
         thread = self._thread

@@ -88,7 +88,7 @@ class FastMessageQueue(_core.Mailbox, Generic[T]):
     """
 
     def __init__(self, maxsize: int = 4096, *, kernel_id: str = "", serialize: bool = False) -> None:
-        self._set_up(kernel_id, maxsize, "bands", "block", "full")
+        self._configure(kernel_id, maxsize, "bands", "block", "full")
         self._serialize = serialize
         if serialize:
             # Set on the instance, so that queues that store objects, the usual case, pay nothing.
@@ -178,7 +178,7 @@ class RingBuffer(_core.Mailbox, Generic[T]):
     """
 
     def __init__(self, capacity: int = 4096) -> None:
-        self._set_up("", 1 << max(capacity - 1, 0).bit_length(), "fifo", "block", "return")
+        self._configure("", 1 << max(capacity - 1, 0).bit_length(), "fifo", "block", "return")
 
     @property
     def capacity(self) -> int:

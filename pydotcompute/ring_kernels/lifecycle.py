@@ -301,7 +301,7 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
             input_queue=self._queue(config.input_queue_size, config.backpressure_strategy),
             output_queue=self._queue(config.output_queue_size, "block"),
         )
-        context.input_queue._serve(context.output_queue)
+        context.input_queue._set_output(context.output_queue)
         self._bind(self.kernel_id, context.input_queue, context.output_queue, self.input_type)
         self._context = context
         self._set_state(KernelState.LAUNCHED.value)
@@ -310,7 +310,7 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         if not self._config.use_fast_queue:
             return MessageQueue(size, backpressure=BackpressureStrategy[backpressure.upper()], kernel_id=self.kernel_id)
         queue: FastMessageQueue[Any] = FastMessageQueue(size, kernel_id=self.kernel_id)
-        queue._set_up(self.kernel_id, size, "bands", backpressure.lower(), "full")
+        queue._configure(self.kernel_id, size, "bands", backpressure.lower(), "full")
         return queue
 
     async def activate(self) -> None:
@@ -337,7 +337,7 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         context = self._require(KernelState.ACTIVE, "deactivate")
         assert context is not None
         context._active.clear()
-        context.input_queue._pause(True)
+        context.input_queue._set_paused(True)
         self._set_state(KernelState.DEACTIVATED.value)
 
     async def reactivate(self) -> None:
@@ -350,7 +350,7 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         assert context is not None
         context._active.set()
         self._set_state(KernelState.ACTIVE.value)
-        context.input_queue._pause(False)
+        context.input_queue._set_paused(False)
 
     async def terminate(self, timeout: float = 5.0) -> None:
         """Terminates the ring kernel: sets ``ctx.should_terminate``, waits for the function, and cancels it at the timeout.
@@ -366,10 +366,10 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         failed = self.state is KernelState.FAILED
         self._set_state(KernelState.TERMINATING.value)
         if context is not None:
-            context._end()
+            context._request_stop()
             context._active.set()
-            context.input_queue._pause(False)
-            context.input_queue._end()
+            context.input_queue._set_paused(False)
+            context.input_queue._end_getters()
         if task is not None and not task.done() and task is not asyncio.current_task():
             await self._join(task, timeout)
         if context is not None:
@@ -421,7 +421,7 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
                 self._fail(context, error)
                 return True
             self._dead_letter_current(context, error)
-            context.output_queue._fail_taken(error)
+            context.output_queue._fail_taken_asks(error)
             await asyncio.sleep(delay)
             return False
         return True
@@ -441,7 +441,7 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
 
     def _dead_letter_current(self, context: KernelContext[TIn, TOut], error: BaseException) -> None:
         """Turns the message that the function was handling into a dead letter."""
-        message = context.input_queue._lose()
+        message = context.input_queue._take_current()
         if message is not None:
             self._dead_letters.append(DeadLetter(message[0], "failed", error))
 
@@ -473,7 +473,7 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         return f"RingKernel(id={self.kernel_id!r}, state={self.state.name})"
 
 
-async def _ask_when_there_is_room(enqueued: Awaitable[bool], reply: Awaitable[Any]) -> Any:
+async def _ask_after_put(enqueued: Awaitable[bool], reply: Awaitable[Any]) -> Any:
     """Completes an ask whose request had to wait for a free slot."""
     await enqueued
     return await reply

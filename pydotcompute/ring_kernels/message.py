@@ -44,7 +44,7 @@ _message_registry: dict[str, type[Any]] = {}
 
 # A forked child must not reuse ids that its parent generated in advance.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_core.forget_spare_ids)
+    os.register_at_fork(after_in_child=_core.discard_spare_ids)
 
 
 def _check_priority(priority: int) -> None:

@@ -59,7 +59,7 @@ class MessageQueue(_core.Mailbox, Generic[T]):
         use_priority: bool = True,
         kernel_id: str = "",
     ) -> None:
-        self._set_up(kernel_id, maxsize, "strict" if use_priority else "fifo", backpressure.name.lower(), "timeout")
+        self._configure(kernel_id, maxsize, "strict" if use_priority else "fifo", backpressure.name.lower(), "timeout")
 
     if TYPE_CHECKING:
 

@@ -30,7 +30,7 @@ _kernel_registry: dict[str, dict[str, Any]] = {}
 
 # The extension caches the running loop of each thread; a forked child has none.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_core.forget_running_loop)
+    os.register_at_fork(after_in_child=_core.clear_running_loop_cache)
 
 
 def register_ring_kernel(

@@ -146,7 +146,7 @@ class RingKernelTelemetry(_core.Counters):
     def _watch(self, queue: _core.Mailbox) -> None:
         """Counts the messages of a ring kernel's input queue from now on."""
         self._queue = queue
-        queue._count(self)
+        queue._set_counters(self)
 
     def __repr__(self) -> str:
         values = ", ".join(f"{name}={value!r}" for name, value in self.to_dict().items())

@@ -402,7 +402,7 @@ class ThreadedKernelPool:
         deadline = time.monotonic() + timeout
         for kernel in self._kernels:
             kernel._request_stop()
-        self._outputs._hurry()
+        self._outputs._stop_blocking_puts()
         for kernel in self._kernels:
             kernel._join(max(0.0, deadline - time.monotonic()))
         self._outputs.shutdown()

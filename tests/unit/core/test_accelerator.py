@@ -39,7 +39,7 @@ def test_devices_of_the_accelerator(accelerator: Accelerator) -> None:
 def test_the_cpu_device() -> None:
     cpu = _core.cpu_device()
     assert (cpu.backend, cpu.index, cpu.warp_size, cpu.compute_capability) == ("cpu", 0, 1, None)
-    assert 1 <= cpu.units <= (os.cpu_count() or 1)
+    assert 1 <= cpu.compute_units <= (os.cpu_count() or 1)
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert cpu.total_memory == pages
 

@@ -179,13 +179,13 @@ class TestNames:
                 SharedQueue.create(name)
 
     def test_a_name_in_use_raises(self, queue: SharedQueue) -> None:
-        with pytest.raises(QueueError, match="there is one of this name"):
+        with pytest.raises(QueueError, match="the name is in use"):
             SharedQueue.create(queue.name)
 
     def test_the_creator_removes_the_name_on_close(self) -> None:
         queue = SharedQueue.create()
         queue.close()
-        with pytest.raises(QueueError, match="there is none of this name"):
+        with pytest.raises(QueueError, match="no queue has this name"):
             SharedQueue.attach(queue.name)
         assert SharedQueue.remove(queue.name) is False
 
@@ -207,7 +207,7 @@ class TestNames:
 
     def test_more_memory_than_available(self) -> None:
         name = f"pydotcompute-test-{secrets.token_hex(4)}"
-        with pytest.raises(QueueError, match="cannot be had"):
+        with pytest.raises(QueueError, match="bytes of shared memory"):
             SharedQueue.create(name, 1 << 30, (1 << 20) - 16)
         assert SharedQueue.remove(name) is False
 

@@ -1,4 +1,4 @@
-//! What a ring kernel has handled, and how long that took.
+//! Counters of a ring kernel: messages handled, dropped, their latencies, and errors.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -6,23 +6,23 @@ use std::time::Instant;
 
 use pyo3::prelude::*;
 
-/// Nanoseconds of the monotonic clock since the first look at it; never 0.
-pub(super) fn now() -> u64 {
+/// Returns nanoseconds of the monotonic clock since the first call of this function. Never 0.
+pub(super) fn now_ns() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     let elapsed = START.get_or_init(Instant::now).elapsed().as_nanos();
     u64::try_from(elapsed).unwrap_or(u64::MAX - 1) + 1
 }
 
-/// Counters of one ring kernel. The class of Python that users read derives from this one.
+/// Counters of one ring kernel. `RingKernelTelemetry` derives from it.
 ///
-/// Each is written where the mailbox's lock is held or by Python code of one thread; they are atomic for those who read meanwhile.
+/// Writers hold the lock of the mailbox, or are Python code of one thread. The counters are atomic for concurrent readers.
 #[pyclass(frozen, subclass, module = "pydotcompute._core")]
 pub(crate) struct Counters {
     processed: AtomicU64,
     dropped: AtomicU64,
     total_latency: AtomicU64,
     max_latency: AtomicU64,
-    /// 0 before the first.
+    /// 0 before the first message.
     min_latency: AtomicU64,
     errors: AtomicU64,
     last_error: Mutex<Option<String>>,
@@ -30,7 +30,7 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    fn fresh() -> Self {
+    fn zero() -> Self {
         Counters {
             processed: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
@@ -43,18 +43,18 @@ impl Counters {
         }
     }
 
-    /// A message was handled; it took so long from when it was accepted.
-    pub(super) fn handled(&self, nanoseconds: u64) {
+    /// Counts a handled message and its latency since the mailbox accepted it.
+    pub(super) fn count_handled(&self, latency_ns: u64) {
         self.processed.fetch_add(1, Relaxed);
-        self.total_latency.fetch_add(nanoseconds, Relaxed);
-        self.max_latency.fetch_max(nanoseconds, Relaxed);
-        let least = self.min_latency.load(Relaxed);
-        if least == 0 || nanoseconds < least {
-            self.min_latency.store(nanoseconds.max(1), Relaxed);
+        self.total_latency.fetch_add(latency_ns, Relaxed);
+        self.max_latency.fetch_max(latency_ns, Relaxed);
+        let min = self.min_latency.load(Relaxed);
+        if min == 0 || latency_ns < min {
+            self.min_latency.store(latency_ns.max(1), Relaxed);
         }
     }
 
-    pub(super) fn dropped(&self, messages: u64) {
+    pub(super) fn count_dropped(&self, messages: u64) {
         self.dropped.fetch_add(messages, Relaxed);
     }
 }
@@ -64,7 +64,7 @@ impl Counters {
     #[new]
     #[pyo3(signature = (*_arguments, **_keywords))]
     fn new(_arguments: &Bound<'_, PyAny>, _keywords: Option<&Bound<'_, PyAny>>) -> Self {
-        Counters::fresh()
+        Counters::zero()
     }
 
     #[getter]
@@ -137,36 +137,36 @@ impl Counters {
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = value;
     }
 
-    /// Begins to count the time that `seconds_since_start` tells.
+    /// Starts the clock of `seconds_since_start`.
     fn start_clock(&self) {
-        self.started.store(now(), Relaxed);
+        self.started.store(now_ns(), Relaxed);
     }
 
-    /// Seconds since `start_clock`; 0 before.
+    /// Returns the seconds since `start_clock`, or 0 before it.
     fn seconds_since_start(&self) -> f64 {
         match self.started.load(Relaxed) {
             0 => 0.0,
-            started => now().saturating_sub(started) as f64 * 1e-9,
+            started => now_ns().saturating_sub(started) as f64 * 1e-9,
         }
     }
 
-    /// Records a message that was handled.
+    /// Records a handled message.
     ///
     /// Args:
-    ///     latency_ns: How long it took, in nanoseconds.
+    ///     latency_ns: Its latency, in nanoseconds.
     fn record_message(&self, latency_ns: u64) {
-        self.handled(latency_ns);
+        self.count_handled(latency_ns);
     }
 
     /// Records a message that will never be handled.
     fn record_drop(&self) {
-        self.dropped(1);
+        self.count_dropped(1);
     }
 
     /// Records an error.
     ///
     /// Args:
-    ///     error: Its text, kept as the last one.
+    ///     error: Its text, which becomes ``last_error``.
     fn record_error(&self, error: String) {
         self.errors.fetch_add(1, Relaxed);
         self.set_last_error(Some(error));

@@ -1,48 +1,48 @@
-//! The package's exceptions, as seen from here.
+//! Exceptions of the package that mailboxes and ports raise.
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
 
-/// An exception of `pydotcompute.exceptions`, made of its arguments; or what went wrong in making it.
-fn make<'py, A>(py: Python<'py>, name: &str, arguments: A) -> PyErr
+/// Creates an exception of `pydotcompute.exceptions`. Returns the error of creating it if that fails.
+fn exception<'py, A>(py: Python<'py>, name: &str, arguments: A) -> PyErr
 where
     A: IntoPyObject<'py, Target = PyTuple, Output = Bound<'py, PyTuple>, Error = PyErr>,
 {
     static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
-    let made = MODULE
+    let created = MODULE
         .get_or_try_init(py, || py.import("pydotcompute.exceptions").map(Bound::unbind))
         .and_then(|module| module.bind(py).getattr(name))
         .and_then(|class| class.call1(arguments.into_pyobject(py)?));
-    match made {
+    match created {
         Ok(error) => PyErr::from_value(error),
         Err(error) => error,
     }
 }
 
 pub(super) fn timeout(py: Python<'_>, kernel: &str, seconds: f64, operation: &str) -> PyErr {
-    make(py, "QueueTimeoutError", (kernel, seconds, operation))
+    exception(py, "QueueTimeoutError", (kernel, seconds, operation))
 }
 
 pub(super) fn full(py: Python<'_>, kernel: &str, capacity: usize) -> PyErr {
-    make(py, "QueueFullError", (kernel, capacity))
+    exception(py, "QueueFullError", (kernel, capacity))
 }
 
 pub(super) fn state(py: Python<'_>, kernel: &str, state: &str, operation: &str) -> PyErr {
-    make(py, "KernelStateError", (kernel, state, operation))
+    exception(py, "KernelStateError", (kernel, state, operation))
 }
 
 pub(super) fn not_found(py: Python<'_>, kernel: &str, available: Vec<String>) -> PyErr {
-    make(py, "KernelNotFoundError", (kernel, available))
+    exception(py, "KernelNotFoundError", (kernel, available))
 }
 
 pub(super) fn wrong_type(expected: &Bound<'_, PyAny>, actual: &Bound<'_, PyAny>, context: &str) -> PyErr {
-    make(expected.py(), "TypeValidationError", (expected, actual, context))
+    exception(expected.py(), "TypeValidationError", (expected, actual, context))
 }
 
-/// What whoever waits for a ring kernel gets once it has failed: a new error each time, with the ring kernel's own as its cause.
+/// The error of a wait for a failed ring kernel: a new `KernelError` for each caller, with the failure as its cause.
 ///
-/// A cause that is an error about this ring kernel's state is that error itself.
+/// If the cause is a `KernelStateError` about this ring kernel, the result is an equal `KernelStateError`.
 pub(super) fn failed(py: Python<'_>, kernel: &str, cause: &Bound<'_, PyAny>) -> PyErr {
     if cause.getattr("kernel_id").and_then(|id| id.extract::<String>()).is_ok_and(|id| id == kernel)
         && let Ok(state) = cause.getattr("current_state").and_then(|state| state.extract::<String>())
@@ -51,14 +51,14 @@ pub(super) fn failed(py: Python<'_>, kernel: &str, cause: &Bound<'_, PyAny>) -> 
         return self::state(py, kernel, &state, &operation);
     }
     let kind = cause.get_type().name().map_or_else(|_| "an exception".to_owned(), |name| name.to_string());
-    let error = make(py, "KernelError", (format!("Kernel '{kernel}' failed: {kind}: {cause}"),));
+    let error = exception(py, "KernelError", (format!("Kernel '{kernel}' failed: {kind}: {cause}"),));
     error.set_cause(py, Some(PyErr::from_value(cause.clone())));
     error
 }
 
-/// What an asker gets whose message will not be handled.
-pub(super) fn unanswered(py: Python<'_>, kernel: &str, why: &str) -> PyErr {
-    make(py, "KernelError", (format!("Kernel '{kernel}' will not answer: {why}"),))
+/// The error of an ask whose message will not be handled.
+pub(super) fn no_reply(py: Python<'_>, kernel: &str, reason: &str) -> PyErr {
+    exception(py, "KernelError", (format!("Kernel '{kernel}' will not reply: {reason}"),))
 }
 
 /// `asyncio.CancelledError`.

@@ -1,27 +1,28 @@
-//! The lock of a mailbox, which costs nothing where the interpreter has one.
+//! The lock of a mailbox: a flag on interpreters with a GIL, a mutex on free-threaded ones.
 
 #[cfg(not(Py_GIL_DISABLED))]
-pub(super) use interpreters::{Guard, Lock};
+pub(super) use gil_flag::{Guard, Lock};
 #[cfg(Py_GIL_DISABLED)]
-pub(super) use own::{Guard, Lock};
+pub(super) use mutex::{Guard, Lock};
 
-/// With the interpreter's lock: a flag, since only one thread at a time is here, and it runs no Python while it is.
+/// With a GIL: a flag. Only the thread that holds the GIL locks, and it runs no Python code under the lock.
 #[cfg(not(Py_GIL_DISABLED))]
-mod interpreters {
+mod gil_flag {
     use std::cell::{Cell, UnsafeCell};
     use std::ops::{Deref, DerefMut};
 
-    /// A value that only one piece of code at a time may touch.
+    /// A value with exclusive access.
     pub(crate) struct Lock<T> {
         held: Cell<bool>,
         value: UnsafeCell<T>,
     }
 
-    // SAFETY: all methods are called by methods of Python's classes and by the garbage collector, that is, by the one thread that has the
-    // interpreter's lock; this module's users neither let go of it nor run Python between locking and unlocking. `held` would tell.
+    // SAFETY: only methods of Python classes and the garbage collector call the methods, so the calling thread holds the GIL. Users of this
+    // module neither detach nor run Python code while they hold a guard, so no other thread runs between locking and unlocking. A
+    // violation on one thread fails the check of `held`.
     unsafe impl<T: Send> Sync for Lock<T> {}
 
-    /// The value, until this is dropped.
+    /// Access to the value until it is dropped.
     pub(crate) struct Guard<'a, T>(&'a Lock<T>);
 
     impl<T> Lock<T> {
@@ -30,7 +31,8 @@ mod interpreters {
         }
 
         pub(crate) fn lock(&self) -> Guard<'_, T> {
-            self.try_lock().expect("a mailbox is never locked by who has locked it: no Python runs meanwhile")
+            self.try_lock()
+                .expect("locking a mailbox: it is locked already; no Python code may run under the lock")
         }
 
         pub(crate) fn try_lock(&self) -> Option<Guard<'_, T>> {
@@ -42,14 +44,16 @@ mod interpreters {
         type Target = T;
 
         fn deref(&self) -> &T {
-            // SAFETY: there is one guard at a time, by `held`.
+            // SAFETY: `try_lock` creates a guard only if `held` was false, and only the drop of that guard resets it. So this is the only
+            // guard, and this access is exclusive.
             unsafe { &*self.0.value.get() }
         }
     }
 
     impl<T> DerefMut for Guard<'_, T> {
         fn deref_mut(&mut self) -> &mut T {
-            // SAFETY: there is one guard at a time, by `held`.
+            // SAFETY: `try_lock` creates a guard only if `held` was false, and only the drop of that guard resets it. So this is the only
+            // guard, and this access is exclusive.
             unsafe { &mut *self.0.value.get() }
         }
     }
@@ -61,14 +65,14 @@ mod interpreters {
     }
 }
 
-/// Without: a mutex, held for some tens of nanoseconds.
+/// Without a GIL: a mutex, held for some tens of nanoseconds.
 #[cfg(Py_GIL_DISABLED)]
-mod own {
+mod mutex {
     use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
     pub(crate) type Guard<'a, T> = MutexGuard<'a, T>;
 
-    /// A value that only one piece of code at a time may touch.
+    /// A value with exclusive access.
     pub(crate) struct Lock<T>(Mutex<T>);
 
     impl<T> Lock<T> {

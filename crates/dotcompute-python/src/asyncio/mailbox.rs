@@ -1,128 +1,185 @@
-//! A bounded queue at which coroutines wait.
+//! A bounded queue with waiting coroutines: its data, and the effects of an operation on it.
 //!
-//! Everything that changes is under one lock, which is held for some tens of nanoseconds and never while Python runs: whatever calls
-//! Python (waking tasks, dropping messages, comparing ids) is kept in [`Effects`] and done after.
+//! One lock protects all mutable data. It is held for some tens of nanoseconds and never while Python code runs. Work that calls Python
+//! (resuming tasks, dropping messages, comparing ids) is collected in [`Effects`] and done after the lock is released.
 
+use std::collections::VecDeque;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicUsize;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::{ffi, intern};
 
-use super::inner::{Effects, Entry, Inner, Seldom};
-use super::levels::Order;
+use super::counters::Counters;
 use super::lock::{Guard, Lock};
-use super::turn;
+use super::parked_task::ParkedTask;
+use super::priority_queue::{Order, PriorityQueue};
+use super::timer::Timer;
 
-/// A bounded queue at which coroutines wait. The queues of Python derive from it.
+/// The waiter of an ask, and the output mailbox at which it waits for its reply.
+pub(super) type AskWithOutput = (Py<PyAny>, Option<Py<Mailbox>>);
+
+/// What a full mailbox does with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Backpressure {
+    Block,
+    Reject,
+    DropOldest,
+}
+
+impl Backpressure {
+    pub(super) fn parse(name: &str) -> PyResult<Self> {
+        match name {
+            "block" => Ok(Backpressure::Block),
+            "reject" => Ok(Backpressure::Reject),
+            "drop_oldest" => Ok(Backpressure::DropOldest),
+            _ => Err(PyValueError::new_err(format!(
+                "configuring a mailbox: '{name}' is not a backpressure strategy; use block, reject or drop_oldest"
+            ))),
+        }
+    }
+}
+
+/// What a wait does at its deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TimeoutBehavior {
+    /// Raises `QueueTimeoutError` in `get` and `QueueFullError` in `put`.
+    RaiseFull,
+    /// Raises `QueueTimeoutError` in both.
+    RaiseTimeout,
+    /// Returns `None` from `get` and `False` from `put`.
+    Return,
+}
+
+impl TimeoutBehavior {
+    pub(super) fn parse(name: &str) -> PyResult<Self> {
+        match name {
+            "full" => Ok(TimeoutBehavior::RaiseFull),
+            "timeout" => Ok(TimeoutBehavior::RaiseTimeout),
+            "return" => Ok(TimeoutBehavior::Return),
+            _ => Err(PyValueError::new_err(format!(
+                "configuring a mailbox: '{name}' is not a timeout behavior; use full, timeout or return"
+            ))),
+        }
+    }
+}
+
+/// A queued message.
+pub(super) struct Entry {
+    pub(super) message: Py<PyAny>,
+    pub(super) level: u8,
+    /// When the mailbox accepted the message, on the clock of [`now_ns`](super::counters::now_ns). 0 without counters.
+    pub(super) accepted_at: u64,
+    /// The waiter for the reply to this message.
+    pub(super) ask: Option<Py<PyAny>>,
+}
+
+/// The data that the lock protects.
+pub(super) struct MailboxState {
+    pub(super) kernel: String,
+    pub(super) capacity: usize,
+    pub(super) backpressure: Backpressure,
+    pub(super) timeout_behavior: TimeoutBehavior,
+    pub(super) queue: PriorityQueue<Entry>,
+    /// Waiters for a message, in order of arrival.
+    pub(super) getters: VecDeque<Py<PyAny>>,
+    /// Waiters for a free slot.
+    pub(super) putters: VecDeque<Py<PyAny>>,
+    /// Asks whose messages the ring kernel has not taken yet. Outputs only.
+    pub(super) asks_sent: VecDeque<Py<PyAny>>,
+    /// Asks whose messages the ring kernel has taken. Outputs only.
+    pub(super) asks_taken: VecDeque<Py<PyAny>>,
+    /// Whether the ring kernel once took a message before it replied to the previous one: it takes batches and replies afterwards.
+    pub(super) takes_batches: bool,
+    /// While set, messages are accepted and none is delivered.
+    pub(super) paused: bool,
+    /// Whether the ring kernel is terminating: a wait for a message ends once the mailbox is empty.
+    pub(super) ending: bool,
+    /// The exception with which the ring kernel failed.
+    pub(super) failure: Option<Py<PyAny>>,
+    /// When the current message was accepted. 0 without a current message, and without counters.
+    pub(super) current_since: u64,
+    /// The current message. Inputs of ring kernels only.
+    pub(super) current: Option<Py<PyAny>>,
+    pub(super) counters: Option<Py<Counters>>,
+    /// The output mailbox for replies to these messages.
+    pub(super) output: Option<Py<Mailbox>>,
+    pub(super) timer: Option<Timer>,
+    pub(super) enqueued: u64,
+    pub(super) dequeued: u64,
+    pub(super) dropped: u64,
+    pub(super) peak: usize,
+}
+
+/// Work to do after the lock is released.
+#[derive(Default)]
+pub(super) struct Effects {
+    /// The task that received a message.
+    pub(super) receiver: Option<ParkedTask>,
+    /// Other tasks to resume.
+    pub(super) others: Vec<ParkedTask>,
+    /// The ask whose message was just taken, and the output to notify.
+    pub(super) taken: Option<AskWithOutput>,
+    /// The message that the ring kernel has finished.
+    pub(super) finished: Option<Py<PyAny>>,
+    /// Effects of few operations, boxed to keep this struct small.
+    pub(super) rare: Option<Box<RareEffects>>,
+}
+
+/// Effects that few operations have.
+#[derive(Default)]
+pub(super) struct RareEffects {
+    /// An ask whose message was delivered and returned to the queue. Applied before `taken`, since the message may be taken again at once.
+    pub(super) returned: Option<AskWithOutput>,
+    /// The output of a ring kernel that took a message while earlier asks had no reply.
+    pub(super) moved_on: Option<Py<Mailbox>>,
+    /// An ask whose message was rejected.
+    pub(super) rejected: Option<Py<PyAny>>,
+    /// The message that a full mailbox dropped.
+    pub(super) dropped: Option<Entry>,
+    /// Waiters removed from the wait lists, which may have held the last reference to them.
+    pub(super) removed: Vec<Py<PyAny>>,
+}
+
+impl Effects {
+    pub(super) fn rare(&mut self) -> &mut RareEffects {
+        self.rare.get_or_insert_default()
+    }
+
+    /// Records that a message was rejected, if it belongs to an ask.
+    pub(super) fn reject(&mut self, ask: Option<Py<PyAny>>) {
+        if ask.is_some() {
+            self.rare().rejected = ask;
+        }
+    }
+}
+
+/// A bounded queue with waiting coroutines. The queue classes of the package derive from it.
 #[pyclass(frozen, subclass, weakref, module = "pydotcompute._core")]
 pub(crate) struct Mailbox {
-    pub(super) inner: Lock<Inner>,
-    /// The order of its messages, which is set once.
+    pub(super) state: Lock<MailboxState>,
+    /// The order of the messages. Set once.
     pub(super) order: OnceLock<Order>,
-    /// How many asks have been taken and not answered: a look without the lock, for outputs that answer nothing.
-    pub(super) unanswered: AtomicUsize,
+    /// Number of asks taken and not replied to. Read without the lock, so that a `send` without pending asks skips reply matching.
+    pub(super) pending_replies: AtomicUsize,
 }
 
 impl Mailbox {
-    /// A mailbox that is not set up yet.
-    pub(super) fn fresh() -> Self {
-        Mailbox { inner: Lock::new(Inner::fresh()), order: OnceLock::new(), unanswered: AtomicUsize::new(0) }
+    /// A mailbox before `_configure`.
+    pub(super) fn unconfigured() -> Self {
+        Mailbox {
+            state: Lock::new(MailboxState::unconfigured()),
+            order: OnceLock::new(),
+            pending_replies: AtomicUsize::new(0),
+        }
     }
 
-    pub(super) fn lock(&self) -> Guard<'_, Inner> {
-        self.inner.lock()
+    pub(super) fn lock(&self) -> Guard<'_, MailboxState> {
+        self.state.lock()
     }
 
     /// The order in which messages are taken.
     pub(super) fn order(&self) -> Order {
         self.order.get().copied().unwrap_or(Order::Bands)
     }
-
-    /// Does what has to wait for the lock's release. The receiver goes last: it may run for as long as it likes.
-    pub(super) fn settle(&self, py: Python<'_>, effects: Effects) -> PyResult<()> {
-        let Effects { receiver, others, taken, old, seldom } = effects;
-        drop(old);
-        for sleeper in others {
-            turn::give_later(py, sleeper)?;
-        }
-        if let Some(seldom) = seldom {
-            let Seldom { untaken, goes_on, refused, dropped, gone } = *seldom;
-            drop(gone);
-            if let Some((ask, Some(output))) = untaken {
-                output.get().ask_was_put_back(ask);
-            }
-            if let Some(output) = goes_on {
-                output.get().pass_over_given_up();
-            }
-            for ask in [refused, dropped.and_then(|entry| entry.ask)].into_iter().flatten() {
-                self.disappoint(py, &ask)?;
-            }
-        }
-        if let Some((ask, Some(output))) = taken {
-            output.get().ask_was_taken(ask);
-        }
-        match receiver {
-            Some(sleeper) => turn::give(py, sleeper),
-            None => Ok(()),
-        }
-    }
-
-    /// Accepts a message, or gives it back if there is no room.
-    pub(super) fn offer(&self, py: Python<'_>, entry: Entry, effects: &mut Effects) -> Result<(), Entry> {
-        self.lock().accept(py, entry, effects)
-    }
-
-    /// Takes out all messages. Their askers are told. Whoever waits for room has it, unless they are lost: then nothing more is to come in.
-    pub(super) fn drained(&self, py: Python<'_>, lost: bool) -> PyResult<Vec<Py<PyAny>>> {
-        let mut effects = Effects::default();
-        let entries = {
-            let mut inner = self.lock();
-            let entries = inner.queue.take_all();
-            if lost {
-                inner.dequeued += entries.len() as u64;
-                inner.count_dropped(entries.len() as u64);
-                inner.in_hand = 0;
-            } else {
-                inner.make_room(py, &mut effects);
-            }
-            entries
-        };
-        self.settle(py, effects)?;
-        let mut messages = Vec::with_capacity(entries.len());
-        for Entry { message, ask, .. } in entries {
-            if let Some(ask) = ask {
-                self.disappoint(py, &ask)?;
-            }
-            messages.push(message);
-        }
-        Ok(messages)
-    }
-}
-
-/// The level of a message at a mailbox of this order. What has no priority is normal.
-///
-/// # Errors
-///
-/// What reading the attribute raises, and `ValueError` for a priority that is not in 0 to 255.
-pub(super) fn level(order: Order, message: &Bound<'_, PyAny>) -> PyResult<u8> {
-    const NORMAL: u8 = 128;
-    if order == Order::Fifo || is_builtin(message) {
-        return Ok(order.level(NORMAL));
-    }
-    match message.getattr_opt(intern!(message.py(), "priority"))? {
-        None => Ok(order.level(NORMAL)),
-        Some(priority) => match priority.extract::<u8>() {
-            Ok(priority) => Ok(order.level(priority)),
-            Err(_) => Err(PyValueError::new_err(format!("Priority must be 0-255, got {}", priority.repr()?))),
-        },
-    }
-}
-
-/// Whether it is of a type that was not made in Python, such as numbers and texts: none of these has a priority.
-fn is_builtin(object: &Bound<'_, PyAny>) -> bool {
-    // SAFETY: a live object has a live type.
-    let flags = unsafe { ffi::PyType_GetFlags(ffi::Py_TYPE(object.as_ptr())) };
-    flags & ffi::Py_TPFLAGS_HEAPTYPE == 0
 }

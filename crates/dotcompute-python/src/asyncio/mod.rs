@@ -1,59 +1,70 @@
-//! Ring kernels as coroutines of an event loop: their mailboxes, and waiting at them without a trip through the loop.
+//! Ring kernels as coroutines of an event loop: their mailboxes, and waiting that bypasses the event loop.
 //!
 //! | module | subject |
 //! | --- | --- |
 //! | [`lock`] | the lock of a mailbox |
-//! | [`levels`] | messages in order: by band, by priority, or as they came |
-//! | [`counters`] | what a ring kernel has handled, and how long it took |
-//! | [`mailbox`] | a bounded queue at which coroutines wait |
-//! | [`inner`] | what it holds, under its lock |
-//! | [`queue`] | what users call at it |
-//! | [`waiting`] | what happens each time a coroutine that waits there is stepped |
-//! | [`answers`] | answers that find their askers |
-//! | [`control`] | what the lifecycle of a ring kernel does to it |
-//! | [`waiter`] | what they wait for: an awaitable that a task takes for a future |
-//! | [`waiter_type`] | its type, made by hand |
-//! | [`turn`] | giving a task its turn: at once, or through its loop |
-//! | [`deadline`] | one timer for all who wait at a mailbox |
-//! | [`port`] | the ends of a ring kernel: tell, ask and receive |
+//! | [`priority_queue`] | messages in order: FIFO, in bands, or by priority |
+//! | [`counters`] | messages handled and their latencies |
+//! | [`mailbox`] | a bounded queue with waiting coroutines: its data |
+//! | [`mailbox_state`] | its transitions, under the lock |
+//! | [`effects`] | the part of an operation after the lock is released |
+//! | [`mailbox_methods`] | methods for users |
+//! | [`mailbox_lifecycle`] | methods for the lifecycle of a ring kernel |
+//! | [`reply_matching`] | matching replies to asks |
+//! | [`waiter`] | an awaitable that a task treats as a future: its data |
+//! | [`waiter_steps`] | the steps of a coroutine that waits |
+//! | [`waiter_type`] | the Python type of waiters, built by hand |
+//! | [`parked_task`], [`task_resume`] | a suspended task; resuming it within the current call or through its loop |
+//! | [`timer`], [`timeout_timer`] | a timer handle; one timer for all waiters of a mailbox |
+//! | [`ports`] | tell, ask and receive for ring kernels and their users |
 //!
-//! # How a message gets its receiver going
+//! # How a send resumes the receiver
 //!
-//! A coroutine that waits in `receive()` has yielded a [`waiter`] to its task, and the task has left its wake-up call there. A `send`
-//! that finds it there puts the message into it and makes that call itself: the receiving task takes its step inside the sender's, up to
-//! where it waits again, and the loop has no part in it. The tasks are asyncio's own, so time-outs, cancellation and context variables are
-//! what they always are. Two bounds keep it fair: so many calls inside each other, and so many in a row before the loop has its turn.
+//! A coroutine that waits in `receive()` has yielded a [`waiter`] to its task, and the task has registered its wake-up callback there. A
+//! `send` that finds a parked waiter stores the message in it and calls that callback itself. The receiving task runs its next step inside
+//! the sender's call until it suspends again; the event loop is not involved. The tasks are asyncio's own, so timeouts, cancellation and
+//! context variables behave as usual. Two limits keep it fair: one on nested calls, and one on consecutive resumes without an iteration of
+//! the event loop.
+//!
+//! # One state machine in several files
+//!
+//! A mailbox, its waiters, its timer and the resuming of tasks are one state machine: a put may deliver to a waiter, which resumes a task,
+//! whose step takes the next message of another mailbox. The data of the machine is in [`mailbox`] and [`waiter`]. The other files add
+//! transitions as inherent methods, which call one another across files. Imports go from transitions to data only.
 
-// None of the classes has the flag `dict`: their subclasses in Python have dictionaries anyway, and with the flag CPython 3.11 makes one
-// while it makes the object, which may set the garbage collector off on an object whose fields are still all zero.
+// No class has the flag `dict`. Subclasses in Python have a dictionary anyway. With the flag, CPython 3.11 creates the dictionary during
+// allocation, which may start a garbage collection that visits the object while its fields are all zero.
 
-mod answers;
-mod control;
 mod counters;
-mod deadline;
+mod effects;
 mod errors;
-mod inner;
-mod levels;
 mod lock;
 mod mailbox;
-mod port;
-mod queue;
-mod turn;
+mod mailbox_lifecycle;
+mod mailbox_methods;
+mod mailbox_state;
+mod parked_task;
+mod ports;
+mod priority_queue;
+mod reply_matching;
+mod task_resume;
+mod timeout_timer;
+mod timer;
 mod waiter;
+mod waiter_steps;
 mod waiter_type;
-mod waiting;
 
 use pyo3::prelude::*;
 
-/// Adds the names of this module to the extension.
+/// Adds the names of this module to the extension module.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<mailbox::Mailbox>()?;
     module.add_class::<counters::Counters>()?;
-    module.add_class::<port::ContextPort>()?;
-    module.add_class::<port::KernelPort>()?;
-    module.add_class::<port::RuntimePort>()?;
-    module.add_function(wrap_pyfunction!(turn::resume_later, module)?)?;
-    module.add_function(wrap_pyfunction!(turn::forget_running_loop, module)?)?;
+    module.add_class::<ports::ContextPort>()?;
+    module.add_class::<ports::KernelPort>()?;
+    module.add_class::<ports::RuntimePort>()?;
+    module.add_function(wrap_pyfunction!(task_resume::resume_from_loop, module)?)?;
+    module.add_function(wrap_pyfunction!(task_resume::clear_running_loop_cache, module)?)?;
     module.add("Waiter", waiter_type::class(module.py())?)?;
     Ok(())
 }

@@ -1,111 +1,111 @@
-//! What a coroutine waits for at a mailbox: an awaitable that a task takes for a future.
+//! The data of a waiter: an awaitable for a mailbox operation, which an asyncio task treats as a future.
 //!
-//! `await mailbox.get()` makes one, asks it for the message, and is done if there is one. If not, it yields itself to the task, and the
-//! task does with it what it does with futures: it leaves its wake-up call (`add_done_callback`), cancels it (`cancel`), asks for the
-//! outcome (`result`). It is also a coroutine (`send`, `throw`, `close`), so that `create_task` and `asyncio.run` take it.
+//! `await mailbox.get()` creates a waiter and polls the mailbox. If there is a message, the `await` completes at once. Otherwise the waiter
+//! yields itself to the task, which uses it as a future: it registers a wake-up callback (`add_done_callback`), may cancel it (`cancel`)
+//! and reads the outcome (`result`). A waiter is also a coroutine (`send`, `throw`, `close`), so that `create_task` and `asyncio.run`
+//! accept it.
 //!
-//! The type is made by hand, since the fast way of awaiting, the slot `am_send`, is not to be had otherwise: without it each message that
-//! is received would be an exception, `StopIteration`, raised and caught.
+//! # Exclusive access
 //!
-//! # Who may touch a waiter
-//!
-//! What changes in it is under the lock of its mailbox, which never changes. A waiter without a mailbox never changes at all.
-
-use std::ptr;
+//! The lock of the waiter's mailbox protects all mutable data. The `mailbox` field never changes. A waiter without a mailbox is immutable.
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 
 use super::mailbox::Mailbox;
-use super::turn::{self, Sleeper};
-use super::waiter_type;
+use super::parked_task::ParkedTask;
 
-/// What a waiter is for.
+/// What a waiter waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Nothing: the outcome was known at once.
+    /// Nothing: it was created with its outcome.
     Ready,
     /// The next message of its mailbox.
     Get,
-    /// Room for its message in its mailbox.
+    /// A free slot for its message in its mailbox.
     Put,
-    /// The answer to its message, at its mailbox, which is an output.
+    /// The reply to its message. Its mailbox is the output of the ring kernel.
     Ask,
 }
 
-/// How far it is.
+/// The progress of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
     /// Not awaited yet.
-    Fresh,
-    /// An ask whose message is on its way; nobody waits yet.
-    Expecting,
-    /// The task has it and sleeps.
+    New,
+    /// An ask whose message is sent, and which is not awaited yet.
+    AwaitingReply,
+    /// Yielded to a task, which is suspended.
     Parked,
-    /// The message is in it, or has found room.
+    /// The waiter holds the message, or its own message was accepted.
     Delivered,
-    /// The time is over.
+    /// The deadline has passed.
     TimedOut,
     /// The ring kernel has failed.
-    Broken,
-    /// There will be no message: the ring kernel ends, or the message was dropped.
+    KernelFailed,
+    /// There will be no message: the ring kernel terminates, or the message was dropped.
     Ended,
     /// The task was cancelled.
     Cancelled,
-    /// The outcome was taken.
+    /// The task has taken the outcome.
     Done,
 }
 
-/// What changes in a waiter.
-pub(super) struct State {
+/// The mutable data of a waiter.
+pub(super) struct WaiterState {
     pub(super) kind: Kind,
     pub(super) status: Status,
-    /// Where the message in it came from, so that it can be put back.
+    /// Level and acceptance time of the delivered message, to return it to the queue.
     pub(super) level: u8,
-    pub(super) since: u64,
-    /// Seconds, as given.
+    pub(super) accepted_at: u64,
+    /// The timeout in seconds, as the caller gave it.
     pub(super) timeout: Option<f64>,
-    /// On the clock of `counters::now`; 0 for none.
+    /// On the clock of [`now_ns`](super::counters::now_ns). 0 without a deadline.
     pub(super) deadline: u64,
-    /// The message, whichever way it goes; for `Ready` the outcome; once cancelled the reason that was given.
+    /// The message to put, or the message received. For `Ready` the outcome, and after cancellation its reason.
     pub(super) value: Option<Py<PyAny>>,
-    /// For a message that is put: who waits for its answer.
+    /// For a message to put: the waiter for its reply.
     pub(super) ask: Option<Py<PyAny>>,
-    /// For an ask: the message that was asked.
-    pub(super) asked: Option<Py<PyAny>>,
+    /// For an ask: the message that was sent.
+    pub(super) asked_message: Option<Py<PyAny>>,
     pub(super) wakeup: Option<Py<PyAny>>,
     pub(super) context: Option<Py<PyAny>>,
     pub(super) event_loop: Option<Py<PyAny>>,
 }
 
-impl State {
+impl WaiterState {
     pub(super) fn new(kind: Kind, value: Option<Py<PyAny>>, timeout: Option<f64>) -> Self {
-        State {
+        WaiterState {
             kind,
-            status: Status::Fresh,
+            status: Status::New,
             level: 0,
-            since: 0,
+            accepted_at: 0,
             timeout,
             deadline: 0,
             value,
             ask: None,
-            asked: None,
+            asked_message: None,
             wakeup: None,
             context: None,
             event_loop: None,
         }
     }
 
-    /// Ends the waiting, if there was any, and returns whom to wake: nobody where the task has not left its call yet, since it looks
-    /// again when it does.
-    pub(super) fn finish(&mut self, waiter: &Py<PyAny>, status: Status, py: Python<'_>) -> Option<Sleeper> {
+    /// Ends the wait and returns the task to resume.
+    ///
+    /// Returns `None` if the task has not registered its callback yet: `add_done_callback` checks the status again.
+    pub(super) fn finish(
+        &mut self,
+        waiter: &Py<PyAny>,
+        status: Status,
+        py: Python<'_>,
+    ) -> Option<ParkedTask> {
         let parked = self.status == Status::Parked;
         self.status = status;
         if !parked {
             return None;
         }
-        Some(Sleeper {
+        Some(ParkedTask {
             waiter: waiter.clone_ref(py),
             wakeup: self.wakeup.take()?,
             context: self.context.take()?,
@@ -114,139 +114,41 @@ impl State {
     }
 }
 
-/// The object as Python has it.
+/// A waiter as CPython lays it out.
 #[repr(C)]
-pub(super) struct Object {
+pub(super) struct WaiterObject {
     pub(super) base: ffi::PyObject,
-    /// `_asyncio_future_blocking`: true once it is yielded, false once a task has taken it, and none before and after. asyncio takes
-    /// whatever has it, and not as `None`, for a future; before it is awaited this is to be a coroutine.
+    /// The attribute `_asyncio_future_blocking`: true once yielded, false once a task has accepted it, absent before and after.
+    ///
+    /// asyncio treats any object with this attribute not `None` as a future. Before the `await`, a waiter must count as a coroutine.
     pub(super) blocking: Option<Py<PyAny>>,
-    failure: bool,
+    /// For `Kind::Ready`: whether the value is an exception to raise.
+    pub(super) failure: bool,
     pub(super) mailbox: Option<Py<Mailbox>>,
-    pub(super) state: State,
+    pub(super) state: WaiterState,
 }
 
-fn new(
-    py: Python<'_>,
-    mailbox: Option<Py<Mailbox>>,
-    state: State,
-    failure: bool,
-) -> PyResult<Bound<'_, PyAny>> {
-    let class = waiter_type::class(py)?;
-    // SAFETY: `class` has `Object`'s size. The allocator leaves all after the header zero, which is written over before anything else
-    // can look: no call of Python's lies between.
-    unsafe {
-        let raw = ffi::PyType_GenericAlloc(class.as_type_ptr(), 0);
-        let made = Bound::from_owned_ptr_or_err(py, raw)?;
-        let object = raw.cast::<Object>();
-        ptr::addr_of_mut!((*object).blocking).write(None);
-        (*object).failure = failure;
-        ptr::addr_of_mut!((*object).mailbox).write(mailbox);
-        ptr::addr_of_mut!((*object).state).write(state);
-        Ok(made)
-    }
-}
-
-/// A waiter of a mailbox.
-pub(super) fn at<'py>(py: Python<'py>, mailbox: Py<Mailbox>, state: State) -> PyResult<Bound<'py, PyAny>> {
-    new(py, Some(mailbox), state, false)
-}
-
-/// An awaitable whose outcome is known.
-pub(super) fn ready<'py>(py: Python<'py>, outcome: PyResult<Py<PyAny>>) -> PyResult<Bound<'py, PyAny>> {
-    match outcome {
-        Ok(value) => new(py, None, State::new(Kind::Ready, Some(value), None), false),
-        Err(error) => {
-            let error = error.into_value(py).into_any();
-            new(py, None, State::new(Kind::Ready, Some(error), None), true)
-        }
-    }
-}
-
-/// The awaitable of everything that was simply done: `True`.
-pub(super) fn done(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    static DONE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let truth = || pyo3::types::PyBool::new(py, true).to_owned().into_any().unbind();
-    Ok(DONE.get_or_try_init(py, || ready(py, Ok(truth())).map(Bound::unbind))?.bind(py).clone())
-}
-
-/// The changing half of a waiter.
+/// Returns the mutable data of a waiter.
 ///
 /// # Safety
 ///
-/// `waiter` is of this module's type, and its mailbox's lock is held, or nobody else has it yet. The reference must end before another
-/// one is made.
-pub(super) unsafe fn state<'a>(waiter: &Py<PyAny>) -> &'a mut State {
-    // SAFETY: the caller has seen to type and exclusion; the object lives as long as the reference that was given.
-    unsafe { &mut (*waiter.as_ptr().cast::<Object>()).state }
+/// `waiter` must be a [`WaiterObject`]. The caller must hold the lock of its mailbox, or be the only owner of a new waiter. The reference
+/// must end before another one to the same waiter is created.
+pub(super) unsafe fn state<'a>(waiter: &Py<PyAny>) -> &'a mut WaiterState {
+    // SAFETY: the caller guarantees the type and exclusive access. The object lives as long as the reference that the caller holds.
+    unsafe { &mut (*waiter.as_ptr().cast::<WaiterObject>()).state }
 }
 
-/// Says whether two are the same.
+/// Returns whether two references are to the same waiter.
 pub(super) fn same(a: &Py<PyAny>, b: &Py<PyAny>) -> bool {
     a.as_ptr() == b.as_ptr()
 }
 
-fn object(waiter: &Bound<'_, PyAny>) -> *mut Object {
+pub(super) fn object(waiter: &Bound<'_, PyAny>) -> *mut WaiterObject {
     waiter.as_ptr().cast()
 }
 
 pub(super) fn mailbox<'a>(waiter: &'a Bound<'_, PyAny>) -> Option<&'a Py<Mailbox>> {
-    // SAFETY: the field never changes once the object is made.
+    // SAFETY: callers pass waiters only, and the field is written before the waiter is shared and never after.
     unsafe { (*object(waiter)).mailbox.as_ref() }
-}
-
-/// One step of the awaiting coroutine: the outcome, or nothing yet.
-pub(super) fn resume<'py>(waiter: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
-    let py = waiter.py();
-    let Some(mailbox) = mailbox(waiter) else {
-        // SAFETY: without a mailbox nothing in it ever changes.
-        let (failure, value) = unsafe {
-            let this = &*object(waiter);
-            (this.failure, this.state.value.as_ref())
-        };
-        let value = value.map(|value| value.bind(py).clone()).unwrap_or_else(|| py.None().into_bound(py));
-        return if failure { Err(PyErr::from_value(value)) } else { Ok(Some(value)) };
-    };
-    let outcome = mailbox.get().resume(mailbox.bind(py), waiter)?;
-    let blocking =
-        outcome.is_none().then(|| pyo3::types::PyBool::new(py, true).to_owned().into_any().unbind());
-    // SAFETY: the flag belongs to the thread that steps this coroutine, this one, and to the task that it steps for. What it held is a
-    // truth value, so that dropping it runs nothing.
-    unsafe { *ptr::addr_of_mut!((*object(waiter)).blocking) = blocking };
-    Ok(outcome)
-}
-
-/// Nobody waits any more: the task was cancelled, something threw an error into the coroutine, or closed it, or the loop is closed.
-/// What was delivered and not taken goes back.
-pub(super) fn abandon(waiter: &Bound<'_, PyAny>) -> PyResult<()> {
-    match mailbox(waiter) {
-        Some(mailbox) => mailbox.get().abandon(waiter),
-        None => Ok(()),
-    }
-}
-
-pub(super) fn subscribe(
-    waiter: &Bound<'_, PyAny>,
-    wakeup: Bound<'_, PyAny>,
-    context: Bound<'_, PyAny>,
-) -> PyResult<()> {
-    let py = waiter.py();
-    let at_once = match mailbox(waiter) {
-        Some(mailbox) => {
-            mailbox.get().subscribe(py, waiter, wakeup.clone().unbind(), context.clone().unbind())?
-        }
-        None => Some(turn::running_loop(py)?.unbind()),
-    };
-    match at_once {
-        None => Ok(()),
-        Some(event_loop) => turn::give_later(
-            py,
-            Sleeper {
-                waiter: waiter.clone().unbind(),
-                wakeup: wakeup.unbind(),
-                context: context.unbind(),
-                event_loop,
-            },
-        ),
-    }
 }

@@ -1,6 +1,7 @@
-//! The type of [`Waiter`](super::waiter)s, made by hand: PyO3's classes cannot have the slot `am_send`.
+//! The Python type of a [waiter](super::waiter), built by hand from slots, and its constructors.
 //!
-//! What Python calls wraps a function of that module; errors become Python's.
+//! A PyO3 class cannot have the slot `am_send`. Without that slot, each received message would be a `StopIteration` raised and caught.
+//! The slots and methods wrap the functions of [`waiter_steps`](super::waiter_steps) and turn their errors into Python exceptions.
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
@@ -12,23 +13,73 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyTuple, PyType};
 
 use super::errors;
-use super::waiter::{Object, State, Status, abandon, mailbox, resume, subscribe};
+use super::mailbox::Mailbox;
+use super::waiter::{Kind, Status, WaiterObject, WaiterState, mailbox};
+use super::waiter_steps::{abandon, resume, subscribe};
 
-/// The type, made once.
+/// Returns the type, which is created on the first call.
 pub(super) fn class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    Ok(CLASS.get_or_try_init(py, || make_class(py).map(Bound::unbind))?.bind(py))
+    Ok(CLASS.get_or_try_init(py, || create_class(py).map(Bound::unbind))?.bind(py))
 }
 
-/// Runs `body` with the waiter; gives `failed` with an error set when it fails.
+fn new(
+    py: Python<'_>,
+    mailbox: Option<Py<Mailbox>>,
+    state: WaiterState,
+    failure: bool,
+) -> PyResult<Bound<'_, PyAny>> {
+    let class = class(py)?;
+    // SAFETY: `create_class` gives `class` the size of `WaiterObject`. The allocator zeroes the bytes after the header, which is a valid
+    // value for the garbage collector (`None` everywhere). The writes below initialize every field, and no call into Python lies between.
+    unsafe {
+        let raw = ffi::PyType_GenericAlloc(class.as_type_ptr(), 0);
+        let waiter = Bound::from_owned_ptr_or_err(py, raw)?;
+        let object = raw.cast::<WaiterObject>();
+        ptr::addr_of_mut!((*object).blocking).write(None);
+        (*object).failure = failure;
+        ptr::addr_of_mut!((*object).mailbox).write(mailbox);
+        ptr::addr_of_mut!((*object).state).write(state);
+        Ok(waiter)
+    }
+}
+
+/// Creates a waiter of a mailbox.
+pub(super) fn new_waiter<'py>(
+    py: Python<'py>,
+    mailbox: Py<Mailbox>,
+    state: WaiterState,
+) -> PyResult<Bound<'py, PyAny>> {
+    new(py, Some(mailbox), state, false)
+}
+
+/// Creates an awaitable with a known outcome.
+pub(super) fn ready<'py>(py: Python<'py>, outcome: PyResult<Py<PyAny>>) -> PyResult<Bound<'py, PyAny>> {
+    match outcome {
+        Ok(value) => new(py, None, WaiterState::new(Kind::Ready, Some(value), None), false),
+        Err(error) => {
+            let error = error.into_value(py).into_any();
+            new(py, None, WaiterState::new(Kind::Ready, Some(error), None), true)
+        }
+    }
+}
+
+/// Returns an awaitable of `True`, shared by all operations that completed at once.
+pub(super) fn done(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    static DONE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let true_ = || pyo3::types::PyBool::new(py, true).to_owned().into_any().unbind();
+    Ok(DONE.get_or_try_init(py, || ready(py, Ok(true_())).map(Bound::unbind))?.bind(py).clone())
+}
+
+/// Runs `body` with the waiter. If `body` fails, sets the Python error and returns `failed`.
 fn call<T>(
     waiter: *mut ffi::PyObject,
     failed: T,
     body: impl for<'py> FnOnce(&Bound<'py, PyAny>) -> PyResult<T>,
 ) -> T {
-    // PyO3 keeps count of who is attached, and puts off the release of references where it knows of nobody.
+    // The thread is attached already. PyO3 tracks attachment itself and defers dropped references on threads that it does not track.
     Python::attach(|py| {
-        // SAFETY: Python calls a type's slots and methods with an instance of the type.
+        // SAFETY: CPython calls the slots and methods of a type with a live instance of it.
         let waiter = unsafe { Bound::from_borrowed_ptr(py, waiter) };
         match body(&waiter) {
             Ok(value) => value,
@@ -40,47 +91,43 @@ fn call<T>(
     })
 }
 
-fn new_reference(value: Bound<'_, PyAny>) -> *mut ffi::PyObject {
-    value.into_ptr()
-}
-
 unsafe extern "C" fn am_send(
     waiter: *mut ffi::PyObject,
     _sent: *mut ffi::PyObject,
     result: *mut *mut ffi::PyObject,
 ) -> ffi::PySendResult {
-    // SAFETY: the caller gives room for one pointer.
+    // SAFETY: by the contract of `am_send`, `result` points to one writable pointer.
     unsafe { *result = ptr::null_mut() };
     let step = |this: &Bound<'_, PyAny>| {
         let (value, step) = match resume(this)? {
             Some(value) => (value, ffi::PySendResult::PYGEN_RETURN),
             None => (this.clone(), ffi::PySendResult::PYGEN_NEXT),
         };
-        // SAFETY: as above; the caller takes the reference.
-        unsafe { *result = new_reference(value) };
+        // SAFETY: `result` is writable (above); the caller takes over the reference.
+        unsafe { *result = value.into_ptr() };
         Ok(step)
     };
     call(waiter, ffi::PySendResult::PYGEN_ERROR, step)
 }
 
-/// For whoever iterates instead of sending: the outcome is the value of a `StopIteration`.
+/// The iterator protocol: the outcome is the value of a `StopIteration`.
 unsafe extern "C" fn iternext(waiter: *mut ffi::PyObject) -> *mut ffi::PyObject {
     call(waiter, ptr::null_mut(), |this| match resume(this)? {
         Some(value) => Err(PyStopIteration::new_err((value.unbind(),))),
-        None => Ok(new_reference(this.clone())),
+        None => Ok(this.clone().into_ptr()),
     })
 }
 
-unsafe extern "C" fn itself(waiter: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    call(waiter, ptr::null_mut(), |this| Ok(new_reference(this.clone())))
+unsafe extern "C" fn return_self(waiter: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    call(waiter, ptr::null_mut(), |this| Ok(this.clone().into_ptr()))
 }
 
 unsafe extern "C" fn method_await(waiter: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    call(waiter, ptr::null_mut(), |this| Ok(new_reference(this.clone())))
+    call(waiter, ptr::null_mut(), |this| Ok(this.clone().into_ptr()))
 }
 
 unsafe extern "C" fn method_send(waiter: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: the same contract.
+    // SAFETY: both functions get a live waiter, by the same contract.
     unsafe { iternext(waiter) }
 }
 
@@ -89,9 +136,9 @@ unsafe extern "C" fn method_throw(
     arguments: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     call(waiter, ptr::null_mut(), |this| {
-        // SAFETY: a method of METH_VARARGS is given a tuple.
+        // SAFETY: CPython passes a live tuple to a METH_VARARGS method.
         let arguments = unsafe { Bound::from_borrowed_ptr(this.py(), arguments) }.cast_into::<PyTuple>()?;
-        // throw(value), or the older throw(type, value, traceback).
+        // Either throw(value) or the older form throw(type, value, traceback).
         let first = arguments.get_item(0)?;
         let value = match arguments.get_item(1) {
             Ok(value) if !value.is_none() => value,
@@ -113,18 +160,18 @@ unsafe extern "C" fn method_close(waiter: *mut ffi::PyObject, _: *mut ffi::PyObj
     })
 }
 
-/// The one positional argument of a call, and the value of its one keyword argument.
+/// Returns the first positional argument of a call and the value of its first keyword argument.
 ///
 /// # Safety
 ///
-/// They are what a method of METH_FASTCALL | METH_KEYWORDS is given.
+/// The arguments must be those that CPython passes to a METH_FASTCALL | METH_KEYWORDS method.
 unsafe fn arguments<'py>(
     py: Python<'py>,
     values: *const *mut ffi::PyObject,
     count: ffi::Py_ssize_t,
     names: *mut ffi::PyObject,
 ) -> (Option<Bound<'py, PyAny>>, Option<Bound<'py, PyAny>>) {
-    // SAFETY: there are `count` positional values, and then one for each name.
+    // SAFETY: by that calling convention, `values` holds `count` positional values and then one value per name.
     unsafe {
         let first = (count > 0).then(|| Bound::from_borrowed_ptr(py, *values));
         let named = !names.is_null() && ffi::PyTuple_Size(names) > 0;
@@ -140,10 +187,11 @@ unsafe extern "C" fn method_add_done_callback(
 ) -> *mut ffi::PyObject {
     call(waiter, ptr::null_mut(), |this| {
         let py = this.py();
-        // SAFETY: the method has those flags.
-        let (callback, given) = unsafe { arguments(py, values, count, names) };
-        let callback = callback.ok_or_else(|| PyTypeError::new_err("add_done_callback takes a callback"))?;
-        let context = match given {
+        // SAFETY: `methods` registers this function with METH_FASTCALL | METH_KEYWORDS.
+        let (callback, context) = unsafe { arguments(py, values, count, names) };
+        let callback =
+            callback.ok_or_else(|| PyTypeError::new_err("add_done_callback: the callback is missing"))?;
+        let context = match context {
             Some(context) if !context.is_none() => context,
             _ => py.import("contextvars")?.call_method0("copy_context")?,
         };
@@ -159,7 +207,7 @@ unsafe extern "C" fn method_cancel(
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     call(waiter, ptr::null_mut(), |this| {
-        // SAFETY: the method has those flags.
+        // SAFETY: `methods` registers this function with METH_FASTCALL | METH_KEYWORDS.
         let (first, named) = unsafe { arguments(this.py(), values, count, names) };
         let cancelled = match mailbox(this) {
             Some(mailbox) => mailbox.get().cancel(this, first.or(named).map(Bound::unbind))?,
@@ -174,11 +222,11 @@ unsafe extern "C" fn method_result(waiter: *mut ffi::PyObject, _: *mut ffi::PyOb
         let py = this.py();
         let (status, reason) = status(this);
         match status {
-            // The coroutine takes the outcome itself when it is resumed; only cancelling has to be thrown.
+            // The coroutine takes the outcome when it is resumed. Only cancellation is raised here.
             Status::Cancelled => Err(errors::cancelled(py, reason.map(|reason| reason.into_bound(py)))),
-            Status::Fresh | Status::Expecting | Status::Parked => {
-                Err(PyRuntimeError::new_err("the message has not come yet"))
-            }
+            Status::New | Status::AwaitingReply | Status::Parked => Err(PyRuntimeError::new_err(
+                "reading the result of a mailbox operation: it is not done; await it",
+            )),
             _ => Ok(py.None().into_ptr()),
         }
     })
@@ -193,7 +241,7 @@ fn status(waiter: &Bound<'_, PyAny>) -> (Status, Option<Py<PyAny>>) {
 
 unsafe extern "C" fn method_done(waiter: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     call(waiter, ptr::null_mut(), |this| {
-        let done = !matches!(status(this).0, Status::Fresh | Status::Expecting | Status::Parked);
+        let done = !matches!(status(this).0, Status::New | Status::AwaitingReply | Status::Parked);
         Ok(pyo3::types::PyBool::new(this.py(), done).to_owned().into_ptr())
     })
 }
@@ -213,21 +261,22 @@ unsafe extern "C" fn traverse(
     visit: ffi::visitproc,
     argument: *mut c_void,
 ) -> c_int {
-    // SAFETY: the collector calls this while nothing else runs; each pointer is live or null.
+    // SAFETY: `waiter` is a live instance, and the garbage collector runs while no other thread changes it. Each field is a live
+    // reference or `None`.
     unsafe {
-        let this = &*waiter.cast::<Object>();
+        let this = &*waiter.cast::<WaiterObject>();
         let state = &this.state;
-        let held = [
+        let references = [
             this.mailbox.as_ref().map(Py::as_ptr),
             state.value.as_ref().map(Py::as_ptr),
             state.ask.as_ref().map(Py::as_ptr),
-            state.asked.as_ref().map(Py::as_ptr),
+            state.asked_message.as_ref().map(Py::as_ptr),
             state.wakeup.as_ref().map(Py::as_ptr),
             state.context.as_ref().map(Py::as_ptr),
             state.event_loop.as_ref().map(Py::as_ptr),
             Some(ffi::Py_TYPE(waiter).cast()),
         ];
-        for pointer in held.into_iter().flatten() {
+        for pointer in references.into_iter().flatten() {
             let outcome = visit(pointer, argument);
             if outcome != 0 {
                 return outcome;
@@ -238,35 +287,35 @@ unsafe extern "C" fn traverse(
 }
 
 unsafe extern "C" fn clear(waiter: *mut ffi::PyObject) -> c_int {
-    // SAFETY: the collector found the object unreachable: nobody else has it.
+    // SAFETY: the garbage collector found the object unreachable, so no other reference accesses it.
     unsafe {
-        let state = &mut (*waiter.cast::<Object>()).state;
-        let empty = State::new(state.kind, None, None);
-        release(std::mem::replace(state, State { status: Status::Done, ..empty }));
+        let state = &mut (*waiter.cast::<WaiterObject>()).state;
+        let empty = WaiterState::new(state.kind, None, None);
+        release(std::mem::replace(state, WaiterState { status: Status::Done, ..empty }));
     }
     0
 }
 
-/// Gives up what a waiter holds, without asking PyO3 whether the interpreter is attached: it is, or it is just ending.
+/// Drops the references of a waiter without PyO3's attachment check, which fails while the interpreter shuts down.
 ///
 /// # Safety
 ///
-/// The caller is called by the interpreter.
-unsafe fn release(state: State) {
-    let State { value, ask, asked, wakeup, context, event_loop, .. } = state;
-    for held in [value, ask, asked, wakeup, context, event_loop] {
-        // SAFETY: an owned reference, or null; the caller has seen to the rest.
-        unsafe { ffi::Py_XDECREF(held.map_or(ptr::null_mut(), Py::into_ptr)) };
+/// The interpreter must be the caller of the calling function, so that the thread is attached.
+unsafe fn release(state: WaiterState) {
+    let WaiterState { value, ask, asked_message, wakeup, context, event_loop, .. } = state;
+    for reference in [value, ask, asked_message, wakeup, context, event_loop] {
+        // SAFETY: an owned reference or null; the thread is attached (contract of this function).
+        unsafe { ffi::Py_XDECREF(reference.map_or(ptr::null_mut(), Py::into_ptr)) };
     }
 }
 
 unsafe extern "C" fn dealloc(waiter: *mut ffi::PyObject) {
-    // SAFETY: the last reference is gone. The fields are given up, then the memory is given back the way its type got it,
-    // and the type, which an instance of a heap type holds, is released.
+    // SAFETY: CPython calls this once, when the reference count is 0, so each field is read out once. The memory came from the GC
+    // allocator (`PyType_GenericAlloc`) and returns to it. An instance of a heap type owns a reference to its type, dropped last.
     unsafe {
         let class = ffi::Py_TYPE(waiter);
         ffi::PyObject_GC_UnTrack(waiter.cast());
-        let object = waiter.cast::<Object>();
+        let object = waiter.cast::<WaiterObject>();
         ffi::Py_XDECREF(ptr::addr_of_mut!((*object).blocking).read().map_or(ptr::null_mut(), Py::into_ptr));
         ffi::Py_XDECREF(ptr::addr_of_mut!((*object).mailbox).read().map_or(ptr::null_mut(), Py::into_ptr));
         release(ptr::addr_of_mut!((*object).state).read());
@@ -319,36 +368,36 @@ fn methods() -> Vec<ffi::PyMethodDef> {
     ]
 }
 
-/// A member that is an object, or null for `None` (`_Py_T_OBJECT`).
+/// Member type: an object, where null reads as `None` (`_Py_T_OBJECT`).
 const OBJECT_OR_NONE: c_int = 6;
 
-fn make_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
+fn create_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     let members = vec![
-        // Read by asyncio where there is no `get_loop()`, which would be a call for each message that is waited for.
+        // asyncio reads `_loop` if there is no `get_loop()`. An attribute saves a method call per message.
         ffi::PyMemberDef {
             name: c"_loop".as_ptr(),
             type_code: OBJECT_OR_NONE,
-            offset: std::mem::offset_of!(Object, state.event_loop) as ffi::Py_ssize_t,
+            offset: std::mem::offset_of!(WaiterObject, state.event_loop) as ffi::Py_ssize_t,
             flags: ffi::Py_READONLY,
             doc: ptr::null(),
         },
         ffi::PyMemberDef {
             name: c"_asyncio_future_blocking".as_ptr(),
             type_code: OBJECT_OR_NONE,
-            offset: std::mem::offset_of!(Object, blocking) as ffi::Py_ssize_t,
+            offset: std::mem::offset_of!(WaiterObject, blocking) as ffi::Py_ssize_t,
             flags: 0,
             doc: ptr::null(),
         },
         ffi::PyMemberDef::default(),
     ];
     let slot = |slot: c_int, pointer: *mut c_void| ffi::PyType_Slot { slot, pfunc: pointer };
-    // The type keeps pointers to its methods and members: they live as long as the program.
+    // The type keeps pointers to its methods and members, so they live as long as the process.
     let methods = Box::leak(methods().into_boxed_slice()).as_mut_ptr();
     let members = Box::leak(members.into_boxed_slice()).as_mut_ptr();
     let mut slots = [
         slot(ffi::Py_am_send, am_send as *mut c_void),
-        slot(ffi::Py_am_await, itself as *mut c_void),
-        slot(ffi::Py_tp_iter, itself as *mut c_void),
+        slot(ffi::Py_am_await, return_self as *mut c_void),
+        slot(ffi::Py_tp_iter, return_self as *mut c_void),
         slot(ffi::Py_tp_iternext, iternext as *mut c_void),
         slot(ffi::Py_tp_traverse, traverse as *mut c_void),
         slot(ffi::Py_tp_clear, clear as *mut c_void),
@@ -357,8 +406,8 @@ fn make_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
         slot(ffi::Py_tp_members, members.cast()),
         slot(0, ptr::null_mut()),
     ];
-    let size =
-        c_int::try_from(size_of::<Object>()).map_err(|_| PyTypeError::new_err("a waiter is too large"))?;
+    let size = c_int::try_from(size_of::<WaiterObject>())
+        .map_err(|_| PyTypeError::new_err("creating the type Waiter: its size exceeds a C int"))?;
     let flags = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
     let mut spec = ffi::PyType_Spec {
         name: c"pydotcompute._core.Waiter".as_ptr(),
@@ -367,7 +416,7 @@ fn make_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
         flags: flags as _,
         slots: slots.as_mut_ptr(),
     };
-    // SAFETY: the specification is complete, ends its slots with a null one, and its functions have the types that their slots ask for.
-    let made = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_FromSpec(&raw mut spec))? };
-    Ok(made.cast_into::<PyType>()?)
+    // SAFETY: the specification is complete, its slot list ends with a null slot, and each function has the signature of its slot.
+    let class = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_FromSpec(&raw mut spec))? };
+    Ok(class.cast_into::<PyType>()?)
 }

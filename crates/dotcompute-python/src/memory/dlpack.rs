@@ -1,5 +1,6 @@
-//! Memory of a GPU for other libraries, by DLPack (<https://dmlc.github.io/dlpack/latest/c_api.html>, the layout before versions, which
-//! every consumer takes).
+//! GPU memory for other libraries, by DLPack (<https://dmlc.github.io/dlpack/latest/c_api.html>).
+//!
+//! Exports use the unversioned layout, which every consumer accepts.
 
 use std::ffi::{CStr, c_void};
 use std::ptr::NonNull;
@@ -8,11 +9,11 @@ use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::block::DeviceCopy;
+use super::buffer_memory::DeviceCopy;
 
-/// What a capsule is called that nobody has taken yet.
+/// Name of a capsule that no consumer has taken. A consumer renames it.
 const NAME: &CStr = c"dltensor";
-/// DLPack's number of CUDA.
+/// Device type of CUDA (`kDLCUDA`).
 const CUDA: i32 = 2;
 
 #[repr(C)]
@@ -46,7 +47,7 @@ struct ManagedTensor {
     deleter: Option<unsafe extern "C" fn(*mut Self)>,
 }
 
-/// A tensor with what it points to. The tensor comes first, so that a pointer to it is one to all of this.
+/// A tensor and the memory it points to. The tensor is the first field, so a pointer to it is a pointer to the whole struct.
 #[repr(C)]
 struct Export {
     managed: ManagedTensor,
@@ -58,31 +59,32 @@ struct Export {
 impl Drop for Export {
     fn drop(&mut self) {
         let owner = self.owner.take();
-        // A consumer may be done in any thread. After the interpreter has ended there is nothing to let go of.
+        // A consumer may release the tensor on any thread. After the interpreter has shut down, no reference needs to be dropped.
         let _ = Python::try_attach(|_| drop(owner));
     }
 }
 
-/// Ends an export; what a consumer calls when it is done.
+/// Frees an export. The consumer calls it when it no longer needs the tensor.
 unsafe extern "C" fn delete(managed: *mut ManagedTensor) {
-    // SAFETY: `managed` is the first field of an `Export` that was boxed, and the protocol calls this once.
+    // SAFETY: `device_capsule` sets this function only for the first field of a leaked `Box<Export>`, and the DLPack protocol calls the
+    // deleter once.
     drop(unsafe { Box::from_raw(managed.cast::<Export>()) });
 }
 
-/// Ends the export of a capsule that nobody has taken; whoever takes one renames it.
-unsafe extern "C" fn end_capsule(capsule: *mut ffi::PyObject) {
-    // SAFETY: Python calls this with the capsule that is being ended, while it is attached.
+/// Destructor of a capsule: frees the export if no consumer has taken it.
+unsafe extern "C" fn drop_capsule(capsule: *mut ffi::PyObject) {
+    // SAFETY: CPython calls the destructor with a live capsule, on an attached thread.
     let managed = unsafe {
         if ffi::PyCapsule_IsValid(capsule, NAME.as_ptr()) == 0 {
             return;
         }
         ffi::PyCapsule_GetPointer(capsule, NAME.as_ptr())
     };
-    // SAFETY: a capsule of this name holds what `device_capsule` has boxed.
+    // SAFETY: a capsule of this name was created by `device_capsule` and still owns the leaked box: a consumer would have renamed it.
     unsafe { delete(managed.cast()) };
 }
 
-/// The strides of an array in C order, in elements; none if it has too many of them to count.
+/// Returns the strides of an array in C order, in elements. `None` on overflow.
 fn strides_of(shape: &[i64]) -> Option<Vec<i64>> {
     let mut strides = vec![1; shape.len()];
     for at in (1..shape.len()).rev() {
@@ -91,8 +93,21 @@ fn strides_of(shape: &[i64]) -> Option<Vec<i64>> {
     Some(strides)
 }
 
-/// A capsule of DLPack for device memory, as an array in C order of elements of this code and size. `owner` lives as long as a consumer
-/// has it.
+/// Creates a DLPack capsule for device memory, as an array in C order.
+///
+/// Args:
+///     memory: The device memory.
+///     owner: Object kept alive until the consumer releases the tensor.
+///     shape: Shape of the array.
+///     code: DLPack type code of the elements.
+///     bits: Bits of an element.
+///     index: CUDA device index.
+///
+/// Returns:
+///     The capsule.
+///
+/// Raises:
+///     ValueError: The array does not fit into the memory.
 #[pyfunction]
 pub(super) fn device_capsule(
     py: Python<'_>,
@@ -103,17 +118,21 @@ pub(super) fn device_capsule(
     bits: u8,
     index: i32,
 ) -> PyResult<Py<PyAny>> {
-    let wrong = || {
-        PyValueError::new_err(format!("the memory does not hold an array of shape {shape:?} of {bits} bits"))
+    let does_not_fit = || {
+        PyValueError::new_err(format!(
+            "exporting device memory by DLPack: it does not hold an array of shape {shape:?} with elements of {bits} bits"
+        ))
     };
-    let dimensions = i32::try_from(shape.len()).map_err(|_| wrong())?;
-    let elements =
-        shape.iter().try_fold(1_i64, |all, &size| all.checked_mul(size.max(0))).ok_or_else(wrong)?;
-    let bytes = u128::try_from(elements).map_err(|_| wrong())? * u128::from(bits).div_ceil(8);
+    let dimensions = i32::try_from(shape.len()).map_err(|_| does_not_fit())?;
+    let elements = shape
+        .iter()
+        .try_fold(1_i64, |product, &size| product.checked_mul(size.max(0)))
+        .ok_or_else(does_not_fit)?;
+    let bytes = u128::try_from(elements).map_err(|_| does_not_fit())? * u128::from(bits).div_ceil(8);
     if bytes > memory.0.len(py) as u128 {
-        return Err(wrong());
+        return Err(does_not_fit());
     }
-    let strides = strides_of(&shape).ok_or_else(wrong)?;
+    let strides = strides_of(&shape).ok_or_else(does_not_fit)?;
     let tensor = Tensor {
         data: std::ptr::without_provenance_mut(memory.0.address() as usize),
         device: Device { kind: CUDA, index },
@@ -128,13 +147,13 @@ pub(super) fn device_capsule(
     export.managed.tensor.shape = export.shape.as_mut_ptr();
     export.managed.tensor.strides = export.strides.as_mut_ptr();
     let raw = NonNull::from(Box::leak(export)).cast::<c_void>();
-    // SAFETY: the pointer is not null, and stays good until `delete`; the name is static.
-    let capsule = unsafe { ffi::PyCapsule_New(raw.as_ptr(), NAME.as_ptr(), Some(end_capsule)) };
+    // SAFETY: the pointer is not null and stays valid until `delete` frees the leaked box; the name is static.
+    let capsule = unsafe { ffi::PyCapsule_New(raw.as_ptr(), NAME.as_ptr(), Some(drop_capsule)) };
     if capsule.is_null() {
-        // SAFETY: it was boxed above, and nobody else knows of it.
+        // SAFETY: no capsule was created, so this function still owns the box that it leaked above.
         unsafe { delete(raw.as_ptr().cast()) };
         return Err(PyErr::fetch(py));
     }
-    // SAFETY: a new reference, which is ours.
+    // SAFETY: `PyCapsule_New` returned a new reference, which this function owns.
     Ok(unsafe { Bound::from_owned_ptr(py, capsule) }.unbind())
 }

@@ -1,4 +1,4 @@
-//! Errors of devices and memory as Python's exceptions.
+//! Errors of devices and memory as Python exceptions.
 
 use dotcompute_core::backend::BackendError;
 use dotcompute_core::memory::MemoryError;
@@ -10,7 +10,7 @@ pyo3::import_exception!(pydotcompute.exceptions, BackendNotAvailableError);
 pyo3::import_exception!(pydotcompute.exceptions, BufferNotAllocatedError);
 pyo3::import_exception!(pydotcompute.exceptions, CUDAError);
 
-/// Want of memory is a `MemoryError`, as for NumPy and CuPy; the rest is what the device said.
+/// Converts a memory error: out of memory is `MemoryError`, as in NumPy and CuPy, and a device error is `CUDAError`.
 pub(super) fn memory_error(error: MemoryError) -> PyErr {
     match error {
         MemoryError::Device { .. } => CUDAError::new_err(error.to_string()),
@@ -18,7 +18,7 @@ pub(super) fn memory_error(error: MemoryError) -> PyErr {
     }
 }
 
-/// What a backend lacks is a `BackendNotAvailableError`; the rest is what the device said.
+/// Converts a backend error: a missing prerequisite is `BackendNotAvailableError`, and any other error is `CUDAError`.
 pub(super) fn backend_error(error: BackendError) -> PyErr {
     match error {
         BackendError::Unavailable { backend, missing, advice } => BackendNotAvailableError::new_err((
@@ -29,7 +29,7 @@ pub(super) fn backend_error(error: BackendError) -> PyErr {
     }
 }
 
-/// As [`backend_error`], for the driver.
+/// Converts an error of the CUDA driver, as [`backend_error`] does.
 pub(super) fn driver_error(error: DriverError) -> PyErr {
     match error {
         DriverError::Unavailable { .. } | DriverError::TooOld { .. } => {

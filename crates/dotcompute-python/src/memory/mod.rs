@@ -1,19 +1,19 @@
-//! Devices, pools and buffers for Python: what `pydotcompute.core` is a face of.
+//! Devices, memory pools and buffers: the implementation of `pydotcompute.core`.
 //!
 //! | module | subject |
 //! | --- | --- |
 //! | `device` | the devices of this machine |
-//! | `pool` | memory that is kept for later |
-//! | `block` | memory that Python looks at: by the buffer protocol, or by its address on a device |
-//! | `halves` | which half of a buffer is newer, and copying |
-//! | `dlpack` | memory of a GPU for other libraries |
-//! | `errors` | errors as exceptions |
+//! | `pool` | the memory pool of a device |
+//! | `buffer_memory` | host memory for the buffer protocol, and device memory by address |
+//! | `buffer_copies` | host copy and device copy of a buffer: dirty ranges and copying |
+//! | `dlpack` | device memory for other libraries |
+//! | `errors` | errors as Python exceptions |
 
-mod block;
+mod buffer_copies;
+mod buffer_memory;
 mod device;
 mod dlpack;
 mod errors;
-mod halves;
 mod pool;
 
 use pyo3::prelude::*;
@@ -22,9 +22,9 @@ use pyo3::prelude::*;
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<device::Device>()?;
     module.add_class::<pool::DevicePool>()?;
-    module.add_class::<block::HostCopy>()?;
-    module.add_class::<block::DeviceCopy>()?;
-    module.add_class::<halves::BufferHalves>()?;
+    module.add_class::<buffer_memory::HostCopy>()?;
+    module.add_class::<buffer_memory::DeviceCopy>()?;
+    module.add_class::<buffer_copies::BufferCopies>()?;
     module.add_function(wrap_pyfunction!(dlpack::device_capsule, module)?)?;
     module.add_function(wrap_pyfunction!(device::cpu_device, module)?)?;
     module.add_function(wrap_pyfunction!(device::cuda_devices, module)?)?;

@@ -1,4 +1,4 @@
-//! Memory that is kept for later instead of being given back.
+//! The memory pool of a device.
 
 use std::sync::Arc;
 
@@ -8,14 +8,14 @@ use pyo3::prelude::*;
 use super::device::Device;
 use super::errors::memory_error;
 
-/// Bytes in use, bytes in use or kept, blocks kept.
-type Figures = (usize, usize, usize);
+/// Bytes in use, bytes in use or cached, and cached blocks.
+type PoolStatsTuple = (usize, usize, usize);
 
-fn figures(stats: PoolStats) -> Figures {
+fn stats_tuple(stats: PoolStats) -> PoolStatsTuple {
     (stats.in_use, stats.in_use + stats.cached, stats.blocks_cached)
 }
 
-/// A pool of one device's memory, and of page-locked memory of the host for it.
+/// A pool of device memory of one device, and of page-locked host memory for it.
 #[pyclass(frozen, module = "pydotcompute._core")]
 pub struct DevicePool(Arc<MemoryPool>);
 
@@ -32,17 +32,26 @@ impl DevicePool {
         Ok(Self(MemoryPool::new(device.memory(py)?, PoolOptions::new())))
     }
 
-    /// Of device memory: bytes in use, bytes in use or kept, blocks kept.
-    fn stats(&self) -> Figures {
-        figures(self.0.stats())
+    /// Returns the counters of device memory.
+    ///
+    /// Returns:
+    ///     Bytes in use, bytes in use or cached, and the number of cached blocks.
+    fn stats(&self) -> PoolStatsTuple {
+        stats_tuple(self.0.stats())
     }
 
-    /// Of page-locked memory of the host: as `stats`.
-    fn page_locked_stats(&self) -> Figures {
-        figures(self.0.page_locked_stats())
+    /// Returns the counters of page-locked host memory.
+    ///
+    /// Returns:
+    ///     The same values as ``stats``.
+    fn page_locked_stats(&self) -> PoolStatsTuple {
+        stats_tuple(self.0.page_locked_stats())
     }
 
-    /// Sets the most bytes of device memory that it has at once, in use and kept; none: no limit. What is kept beyond is given back.
+    /// Sets the limit of device memory, in use and cached. Cached blocks above the limit are freed.
+    ///
+    /// Args:
+    ///     limit: Maximum number of bytes. None removes the limit.
     #[pyo3(signature = (limit))]
     fn set_limit(&self, py: Python<'_>, limit: Option<usize>) {
         let options = PoolOptions::new();
@@ -50,12 +59,18 @@ impl DevicePool {
         py.detach(|| self.0.set_options(options));
     }
 
-    /// Gives back all that is kept of device memory; returns how many bytes that were.
+    /// Frees all cached blocks of device memory.
+    ///
+    /// Returns:
+    ///     Number of bytes freed.
     fn trim_device(&self, py: Python<'_>) -> usize {
         py.detach(|| self.0.trim_to(0))
     }
 
-    /// Gives back all that is kept, of either kind, and has the device do the same.
+    /// Frees all cached blocks of both kinds, and trims the memory pool of the device itself.
+    ///
+    /// Raises:
+    ///     CUDAError: The driver reported an error.
     fn trim(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| self.0.trim()).map_err(memory_error)
     }

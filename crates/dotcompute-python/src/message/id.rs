@@ -17,7 +17,7 @@ use super::python;
 /// Ids are drawn from the operating system this many at a time.
 const SPARE: usize = 256;
 
-/// Random bytes of ids not given out yet. They must not be used on both sides of a fork: see [`forget_spare_ids`].
+/// Random bytes of ids not given out yet. They must not be used on both sides of a fork: see [`discard_spare_ids`].
 static SPARE_IDS: Mutex<Vec<[u8; 16]>> = Mutex::new(Vec::new());
 
 /// What `message_id` is set to by a message's `__init__` when the caller gave none.
@@ -48,7 +48,7 @@ fn random() -> PyResult<[u8; 16]> {
 
 /// Throws away the ids that were drawn ahead. Called in the child after a fork, which would otherwise give out its parent's ids.
 #[pyfunction]
-pub(crate) fn forget_spare_ids() {
+pub(crate) fn discard_spare_ids() {
     SPARE_IDS.lock().unwrap_or_else(PoisonError::into_inner).clear();
 }
 

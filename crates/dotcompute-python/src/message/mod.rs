@@ -24,6 +24,6 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(codec::message_type_name, module)?)?;
     module.add_function(wrap_pyfunction!(decode::unpack, module)?)?;
     module.add_function(wrap_pyfunction!(id::lazy_message_id, module)?)?;
-    module.add_function(wrap_pyfunction!(id::forget_spare_ids, module)?)?;
+    module.add_function(wrap_pyfunction!(id::discard_spare_ids, module)?)?;
     Ok(())
 }

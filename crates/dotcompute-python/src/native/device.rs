@@ -21,34 +21,34 @@ use pyo3::types::PyBytes;
 
 use super::error;
 
-/// The name of the handler in the text that `pydotcompute.native` makes.
+/// Name of the handler function in the source that `pydotcompute.native` generates.
 const ENTRY: &str = "handle";
-/// The text's name in compile errors, which nobody should see: the text is ours.
+/// File name of that source in compile errors. The source is generated, so users should never see one.
 const FILE: &str = "pydotcompute/native.cu";
 
-/// A device, and the runtime of the ring kernels on it.
-pub(super) struct OnDevice {
+/// A device and the runtime of its ring kernels.
+pub(super) struct DeviceRuntime {
     pub(super) runtime: Runtime,
-    /// What handlers have to be compiled for, if it is a GPU.
+    /// The architecture to compile handlers for, if the device is a GPU.
     pub(super) architecture: Option<Architecture>,
 }
 
-/// Where NVIDIA's compiler and linker are looked for.
+/// The search path for the compiler and linker of NVIDIA.
 fn search(site_packages: Vec<PathBuf>) -> Search {
     site_packages.into_iter().fold(Search::from_environment(), Search::site_packages)
 }
 
-/// The device of this name, opened by the first who asks.
+/// Returns the device with this name. Opens it on the first call.
 ///
 /// # Errors
 ///
-/// `BackendNotAvailableError`: this machine does not have what it takes; `InvalidConfigurationError`: there is no device of this name.
+/// `BackendNotAvailableError` if a prerequisite is missing on this machine; `InvalidConfigurationError` for an unknown name.
 pub(super) fn open<'a>(
     py: Python<'_>,
-    devices: &'a mut BTreeMap<String, OnDevice>,
+    devices: &'a mut BTreeMap<String, DeviceRuntime>,
     name: &str,
     site_packages: Vec<PathBuf>,
-) -> PyResult<&'a OnDevice> {
+) -> PyResult<&'a DeviceRuntime> {
     let vacant = match devices.entry(name.to_owned()) {
         Entry::Occupied(opened) => return Ok(opened.into_mut()),
         Entry::Vacant(vacant) => vacant,
@@ -67,27 +67,35 @@ pub(super) fn open<'a>(
             let backend = py.detach(EmulatedBackend::new).map_err(|problem| unavailable(&problem))?;
             (backend, None)
         }
-        other => return Err(error::invalid(py, "device", other, "choose 'cpu', 'cuda' or 'emulated'")),
+        other => {
+            return Err(error::invalid_configuration(
+                py,
+                "device",
+                other,
+                "choose 'cpu', 'cuda' or 'emulated'",
+            ));
+        }
     };
     let runtime = Runtime::with_options(RuntimeOptions::new().device(backend))
-        .map_err(|problem| error::not_launched(py, &problem))?;
-    Ok(vacant.insert(OnDevice { runtime, architecture }))
+        .map_err(|problem| error::launch_error(py, &problem))?;
+    Ok(vacant.insert(DeviceRuntime { runtime, architecture }))
 }
 
-/// The layout of records of this size and alignment, made once for each.
+/// Returns the layout of records with this size and alignment. Each is created once, since a layout is never freed.
 fn layout(name: &'static str, (size, align): (usize, usize)) -> Option<RecordLayout> {
-    type Made = Mutex<BTreeMap<(&'static str, usize, usize), RecordLayout>>;
-    static MADE: OnceLock<Made> = OnceLock::new();
-    let mut made = MADE.get_or_init(Made::default).lock().unwrap_or_else(PoisonError::into_inner);
-    match made.entry((name, size, align)) {
-        Entry::Occupied(known) => Some(*known.get()),
+    type LayoutCache = Mutex<BTreeMap<(&'static str, usize, usize), RecordLayout>>;
+    static LAYOUTS: OnceLock<LayoutCache> = OnceLock::new();
+    let mut layouts =
+        LAYOUTS.get_or_init(LayoutCache::default).lock().unwrap_or_else(PoisonError::into_inner);
+    match layouts.entry((name, size, align)) {
+        Entry::Occupied(cached) => Some(*cached.get()),
         Entry::Vacant(new) => RecordLayout::opaque(name, size, align).map(|layout| *new.insert(layout)),
     }
 }
 
-/// A ring kernel whose text calls the handler, handled by one thread of the device, as on the host.
+/// Creates a ring kernel from source that calls the handler. One thread of the device handles messages, as on the host.
 ///
-/// None if the records have sizes or alignments that no record has.
+/// Returns `None` if the size or alignment of a record is invalid.
 pub(super) fn kernel(
     text: String,
     lto_ir: Vec<u8>,
@@ -96,7 +104,7 @@ pub(super) fn kernel(
     state: Vec<u8>,
 ) -> Option<DeviceKernel<RecordBytes, RecordBytes>> {
     let input = layout("Question", input)?;
-    // A handler that never answers is given a place for an answer all the same.
+    // A handler that never replies still gets memory for a reply, since its signature has the parameter.
     let output = layout("Answer", output.unwrap_or((8, 8)))?;
     let (file, text) = (FILE.into(), text.into());
     let code = if lto_ir.is_empty() {
@@ -109,13 +117,26 @@ pub(super) fn kernel(
     Some(if state.is_empty() { kernel } else { kernel.state_bytes(state, 8) })
 }
 
-/// Compiles and links a ring kernel for an architecture, without a GPU; gives the cubin and what the tools said.
+/// Compiles and links a ring kernel for an architecture. Needs no GPU.
 ///
-/// # Errors
+/// Args:
+///     name: Name of the ring kernel.
+///     text: CUDA C++ source that calls the handler.
+///     lto_ir: The compiled handler, as LTO-IR. Empty without one.
+///     input: Size and alignment of input records.
+///     output: Size and alignment of output records, or None.
+///     state: Initial state.
+///     architecture: Compute capability: major, minor.
+///     site_packages: Directories in which to search for the compiler and linker.
 ///
-/// `BackendNotAvailableError` without compiler or linker; `CompilationError` with what they say.
+/// Returns:
+///     The cubin, and the log of the compiler and linker.
+///
+/// Raises:
+///     BackendNotAvailableError: The compiler or linker is missing.
+///     CompilationError: The compiler or linker failed; the error has its output.
 #[pyfunction]
-#[allow(clippy::too_many_arguments, reason = "named by the one caller, in Python")]
+#[allow(clippy::too_many_arguments, reason = "the only caller, in Python, passes them by name")]
 pub(super) fn link_cubin<'py>(
     py: Python<'py>,
     name: &str,
@@ -128,10 +149,15 @@ pub(super) fn link_cubin<'py>(
     site_packages: Vec<PathBuf>,
 ) -> PyResult<(Bound<'py, PyBytes>, String)> {
     let (major, minor) = architecture;
-    let kernel = kernel(text, lto_ir, input, output, state)
-        .ok_or_else(|| error::kernel_error(py, "its records cannot be laid out on a device"))?;
-    let input = compile_input(name, kernel.program(), Architecture { major, minor })
-        .ok_or_else(|| error::kernel_error(py, "its code is of no kind that can be compiled"))?;
+    let kernel = kernel(text, lto_ir, input, output, state).ok_or_else(|| {
+        error::kernel_error(
+            py,
+            "compiling a ring kernel: a record has an invalid size or alignment for a device",
+        )
+    })?;
+    let input = compile_input(name, kernel.program(), Architecture { major, minor }).ok_or_else(|| {
+        error::kernel_error(py, "compiling a ring kernel: its code is not source that can be compiled")
+    })?;
     let toolchain = Toolchain::load(&search(site_packages))
         .map_err(|missing| error::backend_not_available(py, "cuda", &missing.to_string()))?;
     let compiled = py

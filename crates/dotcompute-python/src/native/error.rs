@@ -9,55 +9,54 @@ use pyo3::call::PyCallArgs;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
-use super::kernel::Place;
-use super::raised::number_in;
-use super::wait::Deadline;
+use super::exceptions::number_in;
+use super::execution_place::ExecutionPlace;
 
-/// An exception of `pydotcompute.exceptions`, or whatever went wrong in making it.
-fn make<'py>(py: Python<'py>, class: &str, arguments: impl PyCallArgs<'py>) -> PyErr {
-    let made = py
+/// Creates an exception of `pydotcompute.exceptions`. Returns the error of creating it if that fails.
+fn exception<'py>(py: Python<'py>, class: &str, arguments: impl PyCallArgs<'py>) -> PyErr {
+    let created = py
         .import("pydotcompute.exceptions")
         .and_then(|module| module.getattr(class))
         .and_then(|class| class.call1(arguments));
-    made.map_or_else(|error| error, PyErr::from_value)
+    created.map_or_else(|error| error, PyErr::from_value)
 }
 
-/// An object is not of the class that it should be.
+/// A value has the wrong class.
 pub(super) fn wrong_type(expected: &Bound<'_, PyType>, actual: &Bound<'_, PyType>, context: &str) -> PyErr {
-    make(expected.py(), "TypeValidationError", (expected, actual, context))
+    exception(expected.py(), "TypeValidationError", (expected, actual, context))
 }
 
-/// A message has no record.
-pub(super) fn unpackable(class: &Bound<'_, PyType>, cause: PyErr) -> PyErr {
+/// A message cannot be packed into a record.
+pub(super) fn serialization_error(class: &Bound<'_, PyType>, cause: PyErr) -> PyErr {
     let py = class.py();
-    let error = make(py, "MessageSerializationError", (class, cause.value(py)));
+    let error = exception(py, "MessageSerializationError", (class, cause.value(py)));
     error.set_cause(py, Some(cause));
     error
 }
 
-/// A setting has a value that it cannot have.
-pub(super) fn invalid<'py>(
+/// A setting has an invalid value.
+pub(super) fn invalid_configuration<'py>(
     py: Python<'py>,
     setting: &str,
     value: impl IntoPyObject<'py>,
     reason: &str,
 ) -> PyErr {
-    make(py, "InvalidConfigurationError", (setting, value, reason))
+    exception(py, "InvalidConfigurationError", (setting, value, reason))
 }
 
-/// This machine does not have what a backend takes.
+/// A prerequisite of a backend is missing on this machine.
 pub(super) fn backend_not_available(py: Python<'_>, backend: &str, reason: &str) -> PyErr {
-    make(py, "BackendNotAvailableError", (backend, reason))
+    exception(py, "BackendNotAvailableError", (backend, reason))
 }
 
-/// The compiler or the linker refused.
+/// The compiler or the linker reported an error.
 pub(super) fn compilation_error(py: Python<'_>, text: &str) -> PyErr {
-    make(py, "CompilationError", (text,))
+    exception(py, "CompilationError", (text,))
 }
 
-/// A general error about a ring kernel.
+/// A ring kernel error without a class of its own.
 pub(super) fn kernel_error(py: Python<'_>, text: &str) -> PyErr {
-    make(py, "KernelError", (text,))
+    exception(py, "KernelError", (text,))
 }
 
 fn state_name(state: State) -> String {
@@ -65,16 +64,16 @@ fn state_name(state: State) -> String {
 }
 
 fn wrong_state(py: Python<'_>, kernel: &str, state: State, operation: &str) -> PyErr {
-    make(py, "KernelStateError", (kernel, state_name(state), operation))
+    exception(py, "KernelStateError", (kernel, state_name(state), operation))
 }
 
-/// Why a message was not accepted.
-pub(super) fn refused<M>(py: Python<'_>, error: &TellError<M>, operation: &str) -> PyErr {
+/// A ring kernel rejected a message.
+pub(super) fn rejected<M>(py: Python<'_>, error: &TellError<M>, operation: &str) -> PyErr {
     let kernel = &*error.kernel;
     match error.reason {
-        Refusal::Full { capacity } => make(py, "QueueFullError", (kernel, capacity)),
+        Refusal::Full { capacity } => exception(py, "QueueFullError", (kernel, capacity)),
         Refusal::TimedOut { waited, .. } => {
-            make(py, "QueueTimeoutError", (kernel, waited.as_secs_f64(), "send"))
+            exception(py, "QueueTimeoutError", (kernel, waited.as_secs_f64(), "send"))
         }
         Refusal::NotActivated { state } | Refusal::Ended { state } => {
             wrong_state(py, kernel, state, operation)
@@ -83,21 +82,26 @@ pub(super) fn refused<M>(py: Python<'_>, error: &TellError<M>, operation: &str) 
     }
 }
 
-/// There was no room in time.
-pub(super) fn no_room(py: Python<'_>, kernel: &str, deadline: Deadline) -> PyErr {
-    make(py, "QueueTimeoutError", (kernel, deadline.seconds(), "send"))
+/// The mailbox was full until the deadline.
+pub(super) fn send_timeout(py: Python<'_>, kernel: &str, timeout_s: f64) -> PyErr {
+    exception(py, "QueueTimeoutError", (kernel, timeout_s, "send"))
 }
 
-/// There was nothing in time.
-pub(super) fn nothing_came(py: Python<'_>, kernel: &str, deadline: Deadline) -> PyErr {
-    make(py, "QueueTimeoutError", (kernel, deadline.seconds(), "receive"))
+/// No output arrived before the deadline.
+pub(super) fn receive_timeout(py: Python<'_>, kernel: &str, timeout_s: f64) -> PyErr {
+    exception(py, "QueueTimeoutError", (kernel, timeout_s, "receive"))
 }
 
-/// Why an ask has no answer. `message` names what was asked.
-pub(super) fn unanswered<M>(py: Python<'_>, error: &AskError<M>, message: &str, place: &Place) -> PyErr {
+/// An ask has no reply. `message` is the name of its message class.
+pub(super) fn ask_error<M>(
+    py: Python<'_>,
+    error: &AskError<M>,
+    message: &str,
+    place: &ExecutionPlace,
+) -> PyErr {
     match error {
-        AskError::NotSent(error) => refused(py, error, "ask"),
-        AskError::Failed(fault) => failed(py, fault, message, place),
+        AskError::NotSent(error) => rejected(py, error, "ask"),
+        AskError::Failed(fault) => not_handled(py, fault, message, place),
         AskError::NoReply { kernel, .. } => kernel_error(
             py,
             &format!(
@@ -105,7 +109,7 @@ pub(super) fn unanswered<M>(py: Python<'_>, error: &AskError<M>, message: &str, 
             ),
         ),
         AskError::TimedOut { kernel, waited, .. } => {
-            make(py, "QueueTimeoutError", (&**kernel, waited.as_secs_f64(), "receive"))
+            exception(py, "QueueTimeoutError", (&**kernel, waited.as_secs_f64(), "receive"))
         }
         AskError::Ended { kernel, state, .. } => wrong_state(py, kernel, *state, "ask"),
         _ => kernel_error(py, &error.to_string()),
@@ -113,53 +117,52 @@ pub(super) fn unanswered<M>(py: Python<'_>, error: &AskError<M>, message: &str, 
 }
 
 /// A message was accepted and not handled.
-fn failed(py: Python<'_>, fault: &Fault, message: &str, place: &Place) -> PyErr {
+fn not_handled(py: Python<'_>, fault: &Fault, message: &str, place: &ExecutionPlace) -> PyErr {
     let kernel = &*fault.kernel;
-    let exception = match place {
-        Place::Host(program) => number_in(&fault.cause)
+    let raised = match place {
+        ExecutionPlace::Host(program) => number_in(&fault.cause)
             .and_then(|number| program.take_raised(number))
-            .and_then(|address| describe(py, address)),
-        // The core says what the handler returned; no other cause ends with a number that the handler's table has.
-        Place::Device { exception_of } => fault.cause.rsplit(' ').next().and_then(|code| {
+            .and_then(|address| exception_at(py, address)),
+        // The cause of a device fault ends with the return code of the handler. No other cause ends with a number in the handler's table.
+        ExecutionPlace::Device { exception_of } => fault.cause.rsplit(' ').next().and_then(|code| {
             let code: i32 = code.parse().ok()?;
             exception_of.call1(py, (code,)).ok()?.extract(py).ok()
         }),
     };
-    let Some((exception, place)) = exception else {
+    let Some((raised, location)) = raised else {
         let (reason, cause) = (fault.reason, &fault.cause);
         let text = format!("Kernel '{kernel}' did not handle a {message}: {reason}");
         return kernel_error(py, &if cause.is_empty() { text } else { format!("{text}: {cause}") });
     };
-    let name =
-        exception.get_type().name().map_or_else(|_| String::from("an exception"), |name| name.to_string());
-    let said = exception.str().map_or_else(|_| String::new(), |said| said.to_string());
-    let said = if said.is_empty() { said } else { format!(": {said}") };
-    let raised = format!("its handler raised {name}{said} ({place})");
+    let class =
+        raised.get_type().name().map_or_else(|_| String::from("an exception"), |name| name.to_string());
+    let message_text = raised.str().map_or_else(|_| String::new(), |text| text.to_string());
+    let message_text = if message_text.is_empty() { message_text } else { format!(": {message_text}") };
+    let cause = format!("its handler raised {class}{message_text} ({location})");
     let text = match fault.reason {
-        Reason::KernelFailed => format!("Kernel '{kernel}' failed before it came to a {message}: {raised}"),
-        _ => format!("Kernel '{kernel}' did not handle a {message}: {raised}"),
+        Reason::KernelFailed => format!("Kernel '{kernel}' failed before it handled a {message}: {cause}"),
+        _ => format!("Kernel '{kernel}' did not handle a {message}: {cause}"),
     };
     let error = kernel_error(py, &text);
-    error.set_cause(py, Some(PyErr::from_value(exception)));
+    error.set_cause(py, Some(PyErr::from_value(raised)));
     error
 }
 
-/// The exception behind Numba's description of it, and where it was raised.
-fn describe(py: Python<'_>, address: usize) -> Option<(Bound<'_, PyAny>, String)> {
-    let described = py
+/// Creates the Python exception of an `excinfo_t`, and its source location. `None` if that fails.
+fn exception_at(py: Python<'_>, address: usize) -> Option<(Bound<'_, PyAny>, String)> {
+    let created = py
         .import("pydotcompute.native._exceptions")
         .and_then(|module| module.getattr("exception_at"))
-        .and_then(|describe| describe.call1((address,)))
-        .and_then(|described| described.extract::<(Bound<'_, PyAny>, String)>());
-    // Without it the error is still the kernel's, and says so.
-    described.ok()
+        .and_then(|exception_at| exception_at.call1((address,)))
+        .and_then(|result| result.extract::<(Bound<'_, PyAny>, String)>());
+    created.ok()
 }
 
-/// Why nothing was received.
-pub(super) fn not_received(py: Python<'_>, error: &ReceiveError, deadline: Deadline) -> PyErr {
+/// A receive has no output.
+pub(super) fn not_received(py: Python<'_>, error: &ReceiveError, timeout_s: f64) -> PyErr {
     match error {
         ReceiveError::Empty { kernel } | ReceiveError::TimedOut { kernel, .. } => {
-            nothing_came(py, kernel, deadline)
+            receive_timeout(py, kernel, timeout_s)
         }
         ReceiveError::Ended { kernel, state } | ReceiveError::NotActivated { kernel, state } => {
             wrong_state(py, kernel, *state, "receive from")
@@ -168,25 +171,25 @@ pub(super) fn not_received(py: Python<'_>, error: &ReceiveError, deadline: Deadl
     }
 }
 
-/// Why a call on a ring kernel's life was refused or did not finish.
-pub(super) fn lifecycle(py: Python<'_>, error: &LifecycleError) -> PyErr {
+/// A lifecycle call was rejected or did not finish.
+pub(super) fn lifecycle_error(py: Python<'_>, error: &LifecycleError) -> PyErr {
     match error {
         LifecycleError::WrongState { kernel, state, call, .. } => wrong_state(py, kernel, *state, call),
         LifecycleError::UnknownKernel { kernel, known } => {
             let known: Vec<&str> = known.iter().map(|name| &**name).collect();
-            make(py, "KernelNotFoundError", (kernel, known))
+            exception(py, "KernelNotFoundError", (kernel, known))
         }
         _ => kernel_error(py, &error.to_string()),
     }
 }
 
-/// Why a ring kernel could not be launched.
-pub(super) fn not_launched(py: Python<'_>, error: &LaunchError) -> PyErr {
+/// A launch failed.
+pub(super) fn launch_error(py: Python<'_>, error: &LaunchError) -> PyErr {
     match error {
-        LaunchError::DuplicateName { kernel, .. } => make(py, "KernelAlreadyExistsError", (&**kernel,)),
-        LaunchError::EmptyName => invalid(py, "name", "", "give it a name"),
+        LaunchError::DuplicateName { kernel, .. } => exception(py, "KernelAlreadyExistsError", (&**kernel,)),
+        LaunchError::EmptyName => invalid_configuration(py, "name", "", "use a name that is not empty"),
         LaunchError::Capacity { ring, source, .. } => {
-            invalid(py, &format!("{ring}_queue_size"), py.None(), &source.to_string())
+            invalid_configuration(py, &format!("{ring}_queue_size"), py.None(), &source.to_string())
         }
         LaunchError::RuntimeClosed { kernel } => wrong_state(py, kernel, State::Terminated, "launch"),
         _ => kernel_error(py, &error.to_string()),

@@ -7,9 +7,9 @@ use dotcompute_core::kernel::{Context, RingKernel};
 use dotcompute_core::message::record::RecordBytes;
 use pyo3::prelude::*;
 
-use super::raised::{Description, Free, Raised, RaisedError};
+use super::exceptions::{ExcInfo, FreeFn, RaisedError, RaisedExceptions};
 
-/// What a handler is told of its message: the fields that a handler on a GPU reads too, where they are there (`context.cuh`).
+/// The context of a handler. Its fields and their layout match those of a handler on a GPU (`context.cuh`).
 #[repr(C)]
 struct HandlerContext {
     thread: u32,
@@ -21,34 +21,36 @@ struct HandlerContext {
     sequence: u64,
 }
 
-/// A compiled handler, by Numba's calling convention for processors: the result is written to `result` (1: there is a reply), an exception's
-/// description to `raised`, and 0 is returned unless there is one.
+/// A compiled handler, in the calling convention of Numba for CPUs.
+///
+/// It writes its result to `result` (1 if there is a reply) and returns 0. If it raises, it writes the address of the `excinfo_t` to
+/// `raised` and returns another number.
 type Entry = unsafe extern "C" fn(
     result: *mut i32,
-    raised: *mut *const Description,
+    raised: *mut *const ExcInfo,
     context: *const HandlerContext,
     state: *mut u8,
     message: *const u8,
     reply: *mut u8,
 ) -> i32;
 
-/// What a ring kernel's handler and its handles share.
+/// The compiled handler and the state of a ring kernel, shared by its handler and its handles.
 pub(super) struct Program {
     entry: Entry,
     output_size: usize,
     initial: RecordBytes,
-    /// Locked while a message is handled, so that whoever reads it sees it between two messages.
+    /// Locked while a message is handled, so that readers see it at a message boundary.
     state: Mutex<RecordBytes>,
-    raised: Mutex<Raised>,
-    /// Keeps the machine code.
+    raised: Mutex<RaisedExceptions>,
+    /// Keeps the machine code alive.
     _code: Py<PyAny>,
 }
 
 impl Program {
     /// # Safety
     ///
-    /// `entry` and `free` are addresses of functions of these types that stay valid as long as `code` lives; the entry takes messages,
-    /// states and replies of the sizes given here.
+    /// `entry` and `free` must be addresses of functions of the types [`Entry`] and [`FreeFn`], valid while `code` is alive. The entry must
+    /// be compiled for replies of `output_size` bytes, for states of the size of `initial`, and for the messages that the kernel gets.
     pub(super) unsafe fn new(
         entry: usize,
         free: usize,
@@ -56,28 +58,35 @@ impl Program {
         initial: RecordBytes,
         code: Py<PyAny>,
     ) -> Self {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees that both addresses are functions of these types.
         let (entry, free) = unsafe {
             (
                 std::mem::transmute::<*const (), Entry>(std::ptr::with_exposed_provenance(entry)),
-                std::mem::transmute::<*const (), Free>(std::ptr::with_exposed_provenance(free)),
+                std::mem::transmute::<*const (), FreeFn>(std::ptr::with_exposed_provenance(free)),
             )
         };
         let state = Mutex::new(initial.clone());
-        Self { entry, output_size, initial, state, raised: Mutex::new(Raised::new(free)), _code: code }
+        Self {
+            entry,
+            output_size,
+            initial,
+            state,
+            raised: Mutex::new(RaisedExceptions::new(free)),
+            _code: code,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, RecordBytes> {
-        // Any bytes are a state: one that a panic of ours has left is as good as one that an exception has.
+        // Every byte pattern is a valid state, so a state left by a panic is as valid as one left by an exception.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The state's bytes, between two messages.
+    /// Copies the state at a message boundary.
     pub(super) fn snapshot(&self) -> Vec<u8> {
         self.state().as_slice().to_vec()
     }
 
-    /// Overwrites the state between two messages. False if the bytes are not as many as it has.
+    /// Overwrites the state at a message boundary. Returns `false` if the size differs.
     pub(super) fn restore(&self, bytes: &[u8]) -> bool {
         let mut state = self.state();
         let fits = state.as_slice().len() == bytes.len();
@@ -87,20 +96,20 @@ impl Program {
         fits
     }
 
-    /// The address of the description of an exception; see [`Raised::take`].
+    /// Returns the address of the `excinfo_t` with this number; see [`RaisedExceptions::take`].
     pub(super) fn take_raised(&self, number: u64) -> Option<usize> {
         self.raised.lock().unwrap_or_else(PoisonError::into_inner).take(number)
     }
 }
 
-/// The ring kernel.
+/// A ring kernel of the core runtime that calls a compiled handler.
 pub(super) struct Handler {
     program: Arc<Program>,
     sequence: u64,
 }
 
 impl Handler {
-    /// One whose state is as it was declared.
+    /// Creates a handler and resets the state to its initial value.
     pub(super) fn new(program: &Arc<Program>) -> Self {
         *program.state() = program.initial.clone();
         Self { program: Arc::clone(program), sequence: 0 }
@@ -126,8 +135,9 @@ impl RingKernel for Handler {
         let mut reply = RecordBytes::zeroed(program.output_size);
         let (mut result, mut raised) = (0, std::ptr::null());
         let mut state = program.state();
-        // SAFETY: the entry is a function of this type, and the records have the sizes it was compiled for (`Program::new`; messages are
-        // packed by the codec of the same layout); all pointers are valid and aligned to 8, and the state is locked.
+        // SAFETY: by the contract of `Program::new`, the entry is a function of this type, compiled for records of these sizes. The codec
+        // of the same layout packed `message`. All pointers are valid and aligned to 8 for the call. The state lock excludes other
+        // accesses.
         let status = unsafe {
             (program.entry)(
                 &raw mut result,
@@ -151,12 +161,12 @@ impl RingKernel for Handler {
 
 impl Handler {
     #[cold]
-    fn error(&self, status: i32, raised: *const Description) -> dotcompute_core::error::HandlerError {
+    fn error(&self, status: i32, raised: *const ExcInfo) -> dotcompute_core::error::HandlerError {
         if raised.is_null() {
-            return format!("its machine code ended with status {status}").into();
+            return format!("its machine code returned status {status} without an exception").into();
         }
         let mut table = self.program.raised.lock().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: the entry has just left this address.
+        // SAFETY: the entry has just returned this address, and the table takes ownership before anything frees it.
         RaisedError(unsafe { table.add(raised) }).into()
     }
 }

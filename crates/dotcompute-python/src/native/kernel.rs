@@ -1,4 +1,4 @@
-//! `NativeKernel`: talking to a ring kernel whose handler is machine code.
+//! `NativeKernel`: a ring kernel whose handler is machine code.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -15,41 +15,28 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
-#[cfg(unix)]
-use super::bell::{NativeOperation, Outcome};
-use super::codec::{RecordCodec, bytes_of};
+use super::blocking::{Deadline, SIGNAL_CHECK_INTERVAL, block_on};
 use super::error;
-use super::handler::Program;
-use super::wait::{Deadline, SLICE, block_on};
+use super::execution_place::ExecutionPlace;
+use super::record_codec::{RecordCodec, bytes_of};
 
 pub(super) type Handle = KernelHandle<RecordBytes, RecordBytes>;
 
-/// The priority of a message that says nothing about it.
+/// The priority of a message without the attribute `priority`.
 const NORMAL: u8 = 128;
-
-/// Where its state is.
-pub(super) enum Place {
-    /// In this process.
-    Host(Arc<Program>),
-    /// On a device.
-    Device {
-        /// A function that makes the exception, and the place where it was raised, of the number that a handler has returned.
-        exception_of: Py<PyAny>,
-    },
-}
 
 /// A ring kernel whose handler is machine code.
 #[pyclass(frozen, module = "pydotcompute._core")]
 pub(crate) struct NativeKernel {
-    /// For asks with a timeout, and for all that does not ask.
+    /// For asks with a timeout, and for every other call.
     handle: Arc<Handle>,
-    /// For asks without one: an idle ring kernel handles them on the asker's thread.
+    /// For asks without a timeout: an idle ring kernel handles them on the thread of the caller.
     inline: Arc<Handle>,
-    /// Handles whose messages have another priority than the normal one, with and without inline asks.
-    others: Mutex<BTreeMap<(u8, bool), Arc<Handle>>>,
+    /// Handles for other priorities, with and without inline asks.
+    by_priority: Mutex<BTreeMap<(u8, bool), Arc<Handle>>>,
     input: Py<RecordCodec>,
     output: Option<Py<RecordCodec>>,
-    place: Place,
+    place: ExecutionPlace,
 }
 
 impl NativeKernel {
@@ -57,28 +44,40 @@ impl NativeKernel {
         handle: Handle,
         input: Py<RecordCodec>,
         output: Option<Py<RecordCodec>>,
-        place: Place,
+        place: ExecutionPlace,
     ) -> Self {
         let inline = Arc::new(handle.with_inline_asks());
-        Self { handle: Arc::new(handle), inline, others: Mutex::default(), input, output, place }
+        Self { handle: Arc::new(handle), inline, by_priority: Mutex::default(), input, output, place }
     }
 
-    /// The handle for a message's priority.
-    fn handle_for(&self, message: &Bound<'_, PyAny>, inline: bool) -> PyResult<Arc<Handle>> {
+    /// The handle for messages of normal priority.
+    #[cfg(unix)]
+    pub(super) fn handle(&self) -> Arc<Handle> {
+        Arc::clone(&self.handle)
+    }
+
+    /// The record of a message for the input.
+    #[cfg(unix)]
+    pub(super) fn pack_input(&self, message: &Bound<'_, PyAny>) -> PyResult<RecordBytes> {
+        self.input.get().pack(message)
+    }
+
+    /// Returns the handle for the priority of a message.
+    pub(super) fn handle_for(&self, message: &Bound<'_, PyAny>, inline: bool) -> PyResult<Arc<Handle>> {
         let normal = if inline { &self.inline } else { &self.handle };
         let Some(priority) = message.getattr_opt(intern!(message.py(), "priority"))? else {
             return Ok(Arc::clone(normal));
         };
         let priority: u8 = priority.extract().map_err(|cause| {
             let class = message.get_type();
-            error::unpackable(&class, cause)
+            error::serialization_error(&class, cause)
         })?;
         if priority == NORMAL {
             return Ok(Arc::clone(normal));
         }
-        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-        let other = others.entry((priority, inline));
-        Ok(Arc::clone(other.or_insert_with(|| Arc::new(normal.with_priority(priority)))))
+        let mut by_priority = self.by_priority.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = by_priority.entry((priority, inline));
+        Ok(Arc::clone(entry.or_insert_with(|| Arc::new(normal.with_priority(priority)))))
     }
 
     fn input_name(&self, py: Python<'_>) -> String {
@@ -86,15 +85,20 @@ impl NativeKernel {
         name.map_or_else(|_| String::from("message"), |name| name.to_string())
     }
 
-    fn answer<'py>(&self, py: Python<'py>, record: &RecordBytes) -> PyResult<Bound<'py, PyAny>> {
+    /// Unpacks a record of the output. `None` as a Python object if the ring kernel has no output class.
+    pub(super) fn unpack_output<'py>(
+        &self,
+        py: Python<'py>,
+        record: &RecordBytes,
+    ) -> PyResult<Bound<'py, PyAny>> {
         match &self.output {
             Some(output) => output.get().unpack(py, record.as_slice()),
             None => Ok(py.None().into_bound(py)),
         }
     }
 
-    fn unanswered(&self, py: Python<'_>, error: &AskError<RecordBytes>) -> PyErr {
-        error::unanswered(py, error, &self.input_name(py), &self.place)
+    pub(super) fn ask_error(&self, py: Python<'_>, error: &AskError<RecordBytes>) -> PyErr {
+        error::ask_error(py, error, &self.input_name(py), &self.place)
     }
 
     fn ask_record(
@@ -104,28 +108,28 @@ impl NativeKernel {
         record: RecordBytes,
         deadline: Deadline,
     ) -> PyResult<RecordBytes> {
-        // The fast way first: one look, with the answer of an idle ring kernel.
-        let begun = block_on(py, deadline, async {
+        // The fast path: post the message and poll once, which runs an idle ring kernel inline.
+        let posted = block_on(py, deadline, async {
             let mut pending = KernelHandle::begin_ask(handle, record).await?;
             match pending.try_take() {
-                Some(answer) => answer.map(Ok),
+                Some(reply) => reply.map(Ok),
                 None => Ok(Err(pending)),
             }
         })?;
-        let mut pending = match begun {
-            Some(Ok(Ok(answer))) => return Ok(answer),
+        let mut pending = match posted {
+            Some(Ok(Ok(reply))) => return Ok(reply),
             Some(Ok(Err(pending))) => pending,
-            Some(Err(error)) => return Err(self.unanswered(py, &error)),
-            None => return Err(error::no_room(py, handle.name(), deadline)),
+            Some(Err(error)) => return Err(self.ask_error(py, &error)),
+            None => return Err(error::send_timeout(py, handle.name(), deadline.seconds())),
         };
         loop {
-            let Some(slice) = deadline.slice() else {
+            let Some(interval) = deadline.next_interval() else {
                 let waited = Duration::from_secs_f64(deadline.seconds());
-                return Err(self.unanswered(py, &pending.into_timeout_error(waited)));
+                return Err(self.ask_error(py, &pending.into_timeout_error(waited)));
             };
-            match py.detach(|| pending.wait(slice)) {
-                Some(Ok(answer)) => return Ok(answer),
-                Some(Err(error)) => return Err(self.unanswered(py, &error)),
+            match py.detach(|| pending.wait(interval)) {
+                Some(Ok(reply)) => return Ok(reply),
+                Some(Err(error)) => return Err(self.ask_error(py, &error)),
                 None => py.check_signals()?,
             }
         }
@@ -138,35 +142,44 @@ impl NativeKernel {
         record: RecordBytes,
         deadline: Deadline,
     ) -> PyResult<()> {
-        let mut telling = pin!(handle.tell_async(record));
-        // As long as there is room nobody waits, and the interpreter is kept.
+        let mut tell = pin!(handle.tell_async(record));
+        // While the mailbox has free slots the call does not wait, so it stays attached.
         let mut cx = Context::from_waker(Waker::noop());
-        let told = match telling.as_mut().poll(&mut cx) {
-            Poll::Ready(told) => Some(told),
-            Poll::Pending => block_on(py, deadline, telling)?,
+        let result = match tell.as_mut().poll(&mut cx) {
+            Poll::Ready(result) => Some(result),
+            Poll::Pending => block_on(py, deadline, tell)?,
         };
-        match told {
-            Some(told) => told.map_err(|error| error::refused(py, &error, "tell")),
-            None => Err(error::no_room(py, handle.name(), deadline)),
+        match result {
+            Some(result) => result.map_err(|error| error::rejected(py, &error, "tell")),
+            None => Err(error::send_timeout(py, handle.name(), deadline.seconds())),
         }
     }
 }
 
 #[pymethods]
 impl NativeKernel {
-    /// Its name.
+    /// Name of the ring kernel.
     #[getter]
     fn name(&self) -> &str {
         self.handle.name()
     }
 
-    /// The name of its lifecycle's state, such as `ACTIVE`.
+    /// Name of the lifecycle state, such as ``"ACTIVE"``.
     #[getter]
     fn lifecycle_state(&self) -> String {
         self.handle.state().to_string().to_uppercase()
     }
 
-    /// Sends a message and does not wait for it to be handled.
+    /// Sends a message without waiting for a reply.
+    ///
+    /// Args:
+    ///     message: The message.
+    ///     timeout: Maximum wait for a free slot, in seconds. None waits without limit.
+    ///
+    /// Raises:
+    ///     QueueTimeoutError: The mailbox was full until the timeout.
+    ///     QueueFullError: The mailbox is full and rejects messages.
+    ///     KernelStateError: The ring kernel does not accept messages in its state.
     #[pyo3(signature = (message, timeout = None))]
     fn tell(&self, py: Python<'_>, message: &Bound<'_, PyAny>, timeout: Option<f64>) -> PyResult<()> {
         let record = self.input.get().pack(message)?;
@@ -174,7 +187,20 @@ impl NativeKernel {
         self.tell_record(py, &handle, record, Deadline::new(py, timeout)?)
     }
 
-    /// Sends a message and waits for its answer.
+    /// Sends a message and waits for its reply.
+    ///
+    /// Args:
+    ///     message: The message.
+    ///     timeout: Maximum wait, in seconds. None waits without limit.
+    ///
+    /// Returns:
+    ///     The reply.
+    ///
+    /// Raises:
+    ///     QueueTimeoutError: There was no reply until the timeout.
+    ///     QueueFullError: The mailbox is full and rejects messages.
+    ///     KernelError: The handler raised, or did not reply.
+    ///     KernelStateError: The ring kernel does not accept messages in its state, or ended.
     #[pyo3(signature = (message, timeout = None))]
     fn ask<'py>(
         &self,
@@ -184,48 +210,35 @@ impl NativeKernel {
     ) -> PyResult<Bound<'py, PyAny>> {
         let record = self.input.get().pack(message)?;
         let handle = self.handle_for(message, timeout.is_none())?;
-        let answer = self.ask_record(py, &handle, record, Deadline::new(py, timeout)?)?;
-        self.answer(py, &answer)
+        let reply = self.ask_record(py, &handle, record, Deadline::new(py, timeout)?)?;
+        self.unpack_output(py, &reply)
     }
 
     /// Waits for the next output.
+    ///
+    /// Args:
+    ///     timeout: Maximum wait, in seconds. None waits without limit.
+    ///
+    /// Returns:
+    ///     The output.
+    ///
+    /// Raises:
+    ///     QueueTimeoutError: There was no output until the timeout.
+    ///     KernelStateError: The ring kernel is not activated, or ended.
     #[pyo3(signature = (timeout = None))]
     fn receive<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
         let output = self.receive_record(py, Deadline::new(py, timeout)?)?;
-        self.answer(py, &output)
+        self.unpack_output(py, &output)
     }
 
-    /// As `tell`, for an event loop.
-    #[cfg(unix)]
-    fn begin_tell(slf: &Bound<'_, Self>, message: &Bound<'_, PyAny>) -> PyResult<NativeOperation> {
-        let record = slf.get().input.get().pack(message)?;
-        let handle = slf.get().handle_for(message, false)?;
-        let telling = async move { Outcome::Told(handle.tell_async(record).await) };
-        Ok(NativeOperation::new(slf.clone().unbind(), telling))
-    }
-
-    /// As `ask`, for an event loop. An ask `within` a time does not run the handler on the loop's thread.
-    #[cfg(unix)]
-    fn begin_ask(
-        slf: &Bound<'_, Self>,
-        message: &Bound<'_, PyAny>,
-        within: bool,
-    ) -> PyResult<NativeOperation> {
-        let record = slf.get().input.get().pack(message)?;
-        let handle = slf.get().handle_for(message, !within)?;
-        let asking = async move { Outcome::Asked(handle.ask_async(record).await) };
-        Ok(NativeOperation::new(slf.clone().unbind(), asking))
-    }
-
-    /// As `receive`, for an event loop.
-    #[cfg(unix)]
-    fn begin_receive(slf: &Bound<'_, Self>) -> NativeOperation {
-        let handle = Arc::clone(&slf.get().handle);
-        let receiving = async move { Outcome::Received(handle.receive_async().await) };
-        NativeOperation::new(slf.clone().unbind(), receiving)
-    }
-
-    /// Sends the records of a contiguous array, in order. Gives how many were accepted, and the error of the one that was not.
+    /// Sends the records of a contiguous array, in order.
+    ///
+    /// Args:
+    ///     records: The records: an object with the buffer protocol.
+    ///     timeout: Maximum wait for free slots, in seconds. None waits without limit.
+    ///
+    /// Returns:
+    ///     Number of records accepted, and the error of the first one rejected or None.
     #[pyo3(signature = (records, timeout = None))]
     fn tell_records(
         &self,
@@ -236,32 +249,38 @@ impl NativeKernel {
         let bytes = bytes_of(records)?;
         let deadline = Deadline::new(py, timeout)?;
         let size = self.input.get().size();
-        let mut told = 0;
+        let mut accepted = 0;
         let mut chunks = bytes.chunks_exact(size);
         loop {
-            // Until one has to wait, none of them touches the interpreter.
+            // Detached until the mailbox is full: records need no Python objects.
             let full = py.detach(|| {
                 for chunk in chunks.by_ref() {
                     match self.handle.try_tell(RecordBytes::from_slice(chunk)) {
-                        Ok(()) => told += 1,
+                        Ok(()) => accepted += 1,
                         Err(error) => return Some(error),
                     }
                 }
                 None
             });
-            let Some(full) = full else { return Ok((told, None)) };
+            let Some(full) = full else { return Ok((accepted, None)) };
             if !matches!(full.reason, Refusal::Full { .. }) {
-                return Ok((told, Some(error::refused(py, &full, "tell"))));
+                return Ok((accepted, Some(error::rejected(py, &full, "tell"))));
             }
             match self.tell_record(py, &self.handle, full.into_message(), deadline) {
-                Ok(()) => told += 1,
-                Err(error) => return Ok((told, Some(error))),
+                Ok(()) => accepted += 1,
+                Err(error) => return Ok((accepted, Some(error))),
             }
         }
     }
 
-    /// Asks with each record of a contiguous array, in order; gives the answers' records. Of an ask that fails it gives the error, after the
-    /// answers before it.
+    /// Asks with each record of a contiguous array, in order. Stops at the first error.
+    ///
+    /// Args:
+    ///     records: The records: an object with the buffer protocol.
+    ///     timeout: Maximum wait for all replies, in seconds. None waits without limit.
+    ///
+    /// Returns:
+    ///     The records of the replies, and the error of the first ask that failed or None.
     #[pyo3(signature = (records, timeout = None))]
     fn ask_records<'py>(
         &self,
@@ -271,17 +290,17 @@ impl NativeKernel {
     ) -> PyResult<(Bound<'py, PyBytes>, Option<PyErr>)> {
         let bytes = bytes_of(records)?;
         let deadline = Deadline::new(py, timeout)?;
-        let mut answers = Vec::new();
+        let mut replies = Vec::new();
         let mut failure = None;
         let mut chunks = bytes.chunks_exact(self.input.get().size());
         while failure.is_none() && chunks.len() > 0 {
-            let until = Instant::now() + SLICE;
-            // Asks through the handle for inline ones wait in Rust; signals and the deadline are looked at between slices.
+            let until = Instant::now() + SIGNAL_CHECK_INTERVAL;
+            // Inline asks wait in Rust. Signals and the deadline are checked once per interval.
             failure = py
                 .detach(|| {
                     for chunk in chunks.by_ref() {
                         match self.inline.ask(RecordBytes::from_slice(chunk)) {
-                            Ok(answer) => answers.extend_from_slice(answer.as_slice()),
+                            Ok(reply) => replies.extend_from_slice(reply.as_slice()),
                             Err(error) => return Some(error),
                         }
                         if Instant::now() >= until {
@@ -290,75 +309,103 @@ impl NativeKernel {
                     }
                     None
                 })
-                .map(|error| self.unanswered(py, &error));
+                .map(|error| self.ask_error(py, &error));
             py.check_signals()?;
-            if failure.is_none() && chunks.len() > 0 && deadline.slice().is_none() {
-                failure = Some(error::nothing_came(py, self.handle.name(), deadline));
+            if failure.is_none() && chunks.len() > 0 && deadline.next_interval().is_none() {
+                failure = Some(error::receive_timeout(py, self.handle.name(), deadline.seconds()));
             }
         }
-        Ok((PyBytes::new(py, &answers), failure))
+        Ok((PyBytes::new(py, &replies), failure))
     }
 
-    /// The bytes of the state, between two messages.
+    /// Copies the state at a message boundary.
+    ///
+    /// Args:
+    ///     timeout: Maximum wait for a device, in seconds.
+    ///
+    /// Returns:
+    ///     The bytes of the state.
     fn state_bytes<'py>(&self, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyBytes>> {
         let bytes = match &self.place {
-            Place::Host(program) => py.detach(|| program.snapshot()),
-            Place::Device { .. } => {
+            ExecutionPlace::Host(program) => py.detach(|| program.snapshot()),
+            ExecutionPlace::Device { .. } => {
                 let timeout = Duration::from_secs_f64(timeout);
                 py.detach(|| self.handle.checkpoint_bytes(timeout))
-                    .map_err(|error| error::lifecycle(py, &error))?
+                    .map_err(|error| error::lifecycle_error(py, &error))?
             }
         };
         Ok(PyBytes::new(py, &bytes))
     }
 
-    /// Overwrites the state, between two messages.
+    /// Overwrites the state at a message boundary.
+    ///
+    /// Args:
+    ///     bytes: The new state.
+    ///     timeout: Maximum wait for a device, in seconds.
+    ///
+    /// Raises:
+    ///     KernelError: The size of the state differs.
     fn restore_bytes(&self, py: Python<'_>, bytes: &[u8], timeout: f64) -> PyResult<()> {
         match &self.place {
-            Place::Host(program) => match py.detach(|| program.restore(bytes)) {
+            ExecutionPlace::Host(program) => match py.detach(|| program.restore(bytes)) {
                 true => Ok(()),
-                false => Err(error::kernel_error(py, "the bytes are not as many as the state has")),
+                false => Err(error::kernel_error(
+                    py,
+                    "restoring the state: the number of bytes differs from the size of the state",
+                )),
             },
-            Place::Device { .. } => {
+            ExecutionPlace::Device { .. } => {
                 let timeout = Duration::from_secs_f64(timeout);
                 py.detach(|| self.handle.restore_bytes(bytes, timeout))
-                    .map_err(|error| error::lifecycle(py, &error))
+                    .map_err(|error| error::lifecycle_error(py, &error))
             }
         }
     }
 
     /// Starts handling messages.
     fn activate(&self, py: Python<'_>) -> PyResult<()> {
-        self.handle.activate().map_err(|error| error::lifecycle(py, &error))
+        self.handle.activate().map_err(|error| error::lifecycle_error(py, &error))
     }
 
-    /// Pauses at the next message boundary, and waits for that.
+    /// Pauses the ring kernel at the next message boundary and waits until it has paused.
+    ///
+    /// Args:
+    ///     timeout: Maximum wait, in seconds.
     fn deactivate(&self, py: Python<'_>, timeout: f64) -> PyResult<()> {
-        let pausing = self.handle.deactivate_async(Duration::from_secs_f64(timeout));
-        self.live(py, pausing)
+        let deactivate = self.handle.deactivate_async(Duration::from_secs_f64(timeout));
+        self.wait_for_transition(py, deactivate)
     }
 
-    /// Goes on after a pause.
+    /// Resumes the ring kernel after `deactivate`.
     fn reactivate(&self, py: Python<'_>) -> PyResult<()> {
-        self.handle.reactivate().map_err(|error| error::lifecycle(py, &error))
+        self.handle.reactivate().map_err(|error| error::lifecycle_error(py, &error))
     }
 
-    /// Ends the ring kernel once it has handled what it has accepted.
+    /// Terminates the ring kernel after it has handled its queued messages, and waits for that.
+    ///
+    /// Args:
+    ///     timeout: Maximum wait, in seconds.
     fn terminate(&self, py: Python<'_>, timeout: f64) -> PyResult<()> {
-        let ending = self.handle.terminate_async(Duration::from_secs_f64(timeout));
-        self.live(py, ending)
+        let terminate = self.handle.terminate_async(Duration::from_secs_f64(timeout));
+        self.wait_for_transition(py, terminate)
     }
 
-    /// Ends the ring kernel at the next message boundary; what is queued becomes dead letters.
+    /// Terminates the ring kernel at the next message boundary. Queued messages become dead letters.
     fn abort(&self, py: Python<'_>) -> PyResult<()> {
-        py.detach(|| self.handle.abort()).map_err(|error| error::lifecycle(py, &error))
+        py.detach(|| self.handle.abort()).map_err(|error| error::lifecycle_error(py, &error))
     }
 
-    /// Waits until the ring kernel has ended. False if it had not in time.
+    /// Waits until the ring kernel has ended.
+    ///
+    /// Args:
+    ///     timeout: Maximum wait, in seconds. None waits without limit.
+    ///
+    /// Returns:
+    ///     Whether the ring kernel has ended.
     fn wait_ended(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let deadline = Deadline::new(py, timeout)?;
-        while let Some(slice) = deadline.slice() {
-            if py.detach(|| self.handle.wait_ended(slice)).has_ended() {
+        while let Some(interval) = deadline.next_interval() {
+            if py.detach(|| self.handle.wait_ended(interval)).has_ended() {
                 return Ok(true);
             }
             py.check_signals()?;
@@ -366,7 +413,10 @@ impl NativeKernel {
         Ok(self.handle.state().has_ended())
     }
 
-    /// The counters and latencies, by name; durations in seconds.
+    /// Returns the counters and latencies of the ring kernel.
+    ///
+    /// Returns:
+    ///     Counters by name. ``queue_time`` and ``handle_time`` are samples, median, 99 %, 99.9 % and maximum, in seconds.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let stats = self.handle.stats();
         let dict = PyDict::new(py);
@@ -389,45 +439,22 @@ impl NativeKernel {
     }
 }
 
-/// Samples, and seconds: median, 99 %, 99.9 %, longest.
+/// Converts latencies: number of samples, then median, 99 %, 99.9 % and maximum in seconds.
 fn latency(latency: &LatencySummary) -> (u64, f64, f64, f64, f64) {
     let LatencySummary { samples, p50, p99, p999, max } = latency;
     (*samples, p50.as_secs_f64(), p99.as_secs_f64(), p999.as_secs_f64(), max.as_secs_f64())
 }
 
 impl NativeKernel {
-    /// What an operation of an event loop gives Python.
-    #[cfg(unix)]
-    pub(super) fn outcome<'py>(
-        &self,
-        py: Python<'py>,
-        outcome: Outcome,
-    ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        match outcome {
-            Outcome::Told(told) => {
-                told.map_err(|error| error::refused(py, &error, "tell"))?;
-                Ok(None)
-            }
-            Outcome::Asked(asked) => {
-                let answer = asked.map_err(|error| self.unanswered(py, &error))?;
-                self.answer(py, &answer).map(Some)
-            }
-            Outcome::Received(received) => {
-                let endless = Deadline::new(py, None)?;
-                let output = received.map_err(|error| error::not_received(py, &error, endless))?;
-                self.answer(py, &output).map(Some)
-            }
-        }
-    }
-
-    fn live(
+    /// Waits for a lifecycle transition.
+    fn wait_for_transition(
         &self,
         py: Python<'_>,
-        change: impl Future<Output = Result<(), LifecycleError>> + Send,
+        transition: impl Future<Output = Result<(), LifecycleError>> + Send,
     ) -> PyResult<()> {
-        let endless = Deadline::new(py, None)?;
-        match block_on(py, endless, change)? {
-            Some(Err(error)) => Err(error::lifecycle(py, &error)),
+        let no_deadline = Deadline::new(py, None)?;
+        match block_on(py, no_deadline, transition)? {
+            Some(Err(error)) => Err(error::lifecycle_error(py, &error)),
             Some(Ok(())) | None => Ok(()),
         }
     }
@@ -436,26 +463,26 @@ impl NativeKernel {
         match self.handle.try_receive() {
             Ok(output) => return Ok(output),
             Err(ReceiveError::Empty { .. }) => {}
-            Err(error) => return Err(error::not_received(py, &error, deadline)),
+            Err(error) => return Err(error::not_received(py, &error, deadline.seconds())),
         }
         loop {
-            let Some(slice) = deadline.slice() else {
-                return Err(error::nothing_came(py, self.handle.name(), deadline));
+            let Some(interval) = deadline.next_interval() else {
+                return Err(error::receive_timeout(py, self.handle.name(), deadline.seconds()));
             };
-            match py.detach(|| self.handle.receive_timeout(slice)) {
+            match py.detach(|| self.handle.receive_timeout(interval)) {
                 Ok(output) => return Ok(output),
                 Err(ReceiveError::TimedOut { .. }) => py.check_signals()?,
-                Err(error) => return Err(error::not_received(py, &error, deadline)),
+                Err(error) => return Err(error::not_received(py, &error, deadline.seconds())),
             }
         }
     }
 }
 
 impl Drop for NativeKernel {
-    /// Nobody can reach it any more: it ends once it has handled what it has accepted.
+    /// Terminates the ring kernel after it has handled its queued messages.
     fn drop(&mut self) {
-        let mut ending = pin!(self.handle.terminate_async(Duration::MAX));
-        // Asked for at the first look; nobody waits.
-        let _ = ending.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        let mut terminate = pin!(self.handle.terminate_async(Duration::MAX));
+        // The first poll requests the termination. The drop does not wait for it.
+        let _ = terminate.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     }
 }

@@ -1,7 +1,7 @@
-//! Messages as records: their length, then their bytes, in slots of one of a few sizes.
+//! Messages as records: length and bytes, in slots of one of a few sizes.
 //!
-//! The ring is made for records whose size the compiler knows. A queue's size is known only when it runs, so there is a class for
-//! each power of two.
+//! The ring takes records whose size is known at compile time, but the slot size of a queue is chosen at run time. So there is one slot
+//! class for each power of two, and the endpoints of a class are trait objects.
 
 use std::mem::offset_of;
 use std::ptr::NonNull;
@@ -10,61 +10,64 @@ use dotcompute_ring::record::{self, Record, RecordError};
 use dotcompute_ring::spsc::{Consumer, Producer};
 use dotcompute_ring::{CapacityError, PushError};
 
-/// What a slot holds.
+/// The record in a slot.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Frame<const WORDS: usize> {
-    /// Bytes that are used of `data`.
+    /// Number of bytes used in `data`.
     len: u32,
-    /// What they are; the ring does not care.
+    /// Kind of the message, which the ring does not interpret.
     kind: u32,
     data: [u64; WORDS],
 }
 
-// SAFETY: `repr(C)`, two numbers of four bytes, then numbers of eight: no padding, no pointers, and every pattern is a value.
+// SAFETY: `repr(C)` with two `u32` and then `u64`s: no padding, no pointers, and every bit pattern is a valid value.
 unsafe impl<const WORDS: usize> Record for Frame<WORDS> {}
 
-/// A message where it lies in the ring.
-pub(super) struct Found<'a> {
+/// A message in its slot.
+pub(super) struct FrameRef<'a> {
     pub(super) kind: u32,
-    /// None if the frame says that it is longer than its slot.
+    /// `None` if the length exceeds the slot, which means that the queue is damaged.
     pub(super) bytes: Option<&'a [u8]>,
 }
 
-/// The producer's end, whatever its class.
+/// The producer endpoint of any slot class.
 pub(super) trait Sender: Send {
-    /// Puts a message in, which must fit.
+    /// Pushes a message, which must fit into a slot.
     fn put(&mut self, kind: u32, bytes: &[u8]) -> Result<(), PushError<()>>;
-    /// Whether a put would not be refused for want of room.
-    fn has_room(&self) -> bool;
-    /// Whether the consumer has left for good.
+    /// Returns whether there is a free slot.
+    fn has_free_slot(&self) -> bool;
+    /// Returns whether the consumer has closed the ring.
     fn is_closed(&self) -> bool;
-    /// Messages put in, ever.
+    /// Number of messages ever pushed.
     fn pushed(&self) -> u64;
 }
 
-/// The consumer's end, whatever its class.
+/// The consumer endpoint of any slot class.
 pub(super) trait Receiver: Send {
-    /// The oldest message.
-    fn peek(&mut self) -> Option<Found<'_>>;
-    /// Gives the oldest message's slot back.
+    /// Returns the oldest message without removing it.
+    fn peek(&mut self) -> Option<FrameRef<'_>>;
+    /// Releases the slot of the oldest message.
     fn advance(&mut self);
     fn is_empty(&self) -> bool;
-    /// Whether the producer has left for good.
+    /// Returns whether the producer has closed the ring.
     fn is_closed(&self) -> bool;
-    /// Messages taken, ever.
+    /// Number of messages ever popped.
     fn popped(&self) -> u64;
 }
 
 impl<const WORDS: usize> Sender for Producer<Frame<WORDS>> {
     #[inline]
     fn put(&mut self, kind: u32, bytes: &[u8]) -> Result<(), PushError<()>> {
-        assert!(bytes.len() <= 8 * WORDS, "the caller has looked whether the message fits");
+        assert!(
+            bytes.len() <= 8 * WORDS,
+            "pushing a message: it is larger than a slot; the caller must check its size"
+        );
         let mut claim = self.claim(1)?;
-        let write = |place: &mut std::mem::MaybeUninit<Frame<WORDS>>| {
-            let frame = place.as_mut_ptr();
-            // SAFETY: `frame` points to a whole frame, and the assertion leaves room for the bytes; they come from elsewhere, so do not
-            // overlap it. The fields are written through pointers, since there may be no reference to what is not initialised.
+        let write = |slot: &mut std::mem::MaybeUninit<Frame<WORDS>>| {
+            let frame = slot.as_mut_ptr();
+            // SAFETY: `frame` points to a whole frame, and the assertion ensures that the bytes fit into `data`. `bytes` is a Rust slice
+            // outside the ring, so they do not overlap. Writes go through raw pointers, since the slot may be uninitialized.
             unsafe {
                 (&raw mut (*frame).len).write(bytes.len() as u32);
                 (&raw mut (*frame).kind).write(kind);
@@ -72,14 +75,14 @@ impl<const WORDS: usize> Sender for Producer<Frame<WORDS>> {
                 data.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
             }
         };
-        // SAFETY: what `write` leaves out, beyond the message, is memory of the ring, which was zeroed when it was made or holds bytes of
-        // an earlier message: initialised, and any bytes are a frame.
+        // SAFETY: `write` leaves the bytes after the message as they were: zeroed at creation, or bytes of an earlier message. So the frame
+        // is initialized, and every bit pattern of it is valid.
         unsafe { claim.write_in_place(write) };
         claim.commit();
         Ok(())
     }
 
-    fn has_room(&self) -> bool {
+    fn has_free_slot(&self) -> bool {
         self.len() < self.capacity()
     }
 
@@ -95,10 +98,10 @@ impl<const WORDS: usize> Sender for Producer<Frame<WORDS>> {
 
 impl<const WORDS: usize> Receiver for Consumer<Frame<WORDS>> {
     #[inline]
-    fn peek(&mut self) -> Option<Found<'_>> {
+    fn peek(&mut self) -> Option<FrameRef<'_>> {
         let frame = self.peek()?;
         let data = &record::bytes_of(frame)[offset_of!(Frame<WORDS>, data)..];
-        Some(Found { kind: frame.kind, bytes: data.get(..frame.len as usize) })
+        Some(FrameRef { kind: frame.kind, bytes: data.get(..frame.len as usize) })
     }
 
     #[inline]
@@ -123,77 +126,77 @@ impl<const WORDS: usize> Receiver for Consumer<Frame<WORDS>> {
     }
 }
 
-/// Attaches an end of a ring in memory of so many bytes.
-type Attach<End> = unsafe fn(NonNull<u8>, usize) -> Result<Box<End>, RecordError>;
+/// Attaches an endpoint of a ring: the memory and its size in bytes.
+type Attach<Endpoint> = unsafe fn(NonNull<u8>, usize) -> Result<Box<Endpoint>, RecordError>;
 
-/// How to make and attach rings whose slots have one size.
-pub(super) struct Class {
-    /// Bytes of a slot, its word included.
+/// Functions that create and attach rings with one slot size.
+pub(super) struct SlotClass {
+    /// Size of a slot in bytes, including its sequence tag.
     pub(super) stride: usize,
-    /// Bytes that the ring takes, by its capacity.
+    /// Returns the size of a ring in bytes, by capacity.
     pub(super) required_bytes: fn(usize) -> Result<usize, CapacityError>,
-    /// As [`record::create`], [`record::producer`] and [`record::consumer`], whose contracts these have.
+    /// [`record::create`], [`record::producer`] and [`record::consumer`], with their contracts.
     pub(super) create: unsafe fn(NonNull<u8>, usize, usize) -> Result<(), RecordError>,
     pub(super) sender: Attach<dyn Sender>,
     pub(super) receiver: Attach<dyn Receiver>,
 }
 
-/// Bytes of a slot that are not the message's: the ring's word, and the frame's length and kind.
+/// Bytes of a slot besides the message: sequence tag, length and kind.
 const OVERHEAD: usize = 16;
 
-impl Class {
+impl SlotClass {
     const fn of<const WORDS: usize>() -> Self {
         Self {
             stride: OVERHEAD + 8 * WORDS,
             required_bytes: record::required_bytes::<Frame<WORDS>>,
             create: record::create::<Frame<WORDS>>,
             sender: |memory, len| {
-                // SAFETY: the caller keeps to the contract of `record::producer`, which is this field's.
+                // SAFETY: the caller upholds the contract of `record::producer`, which is the contract of this field.
                 Ok(Box::new(unsafe { record::producer::<Frame<WORDS>>(memory, len) }?))
             },
             receiver: |memory, len| {
-                // SAFETY: the caller keeps to the contract of `record::consumer`, which is this field's.
+                // SAFETY: the caller upholds the contract of `record::consumer`, which is the contract of this field.
                 Ok(Box::new(unsafe { record::consumer::<Frame<WORDS>>(memory, len) }?))
             },
         }
     }
 
-    /// The smallest class whose slots have room for messages of so many bytes.
+    /// Returns the smallest class whose slots hold messages of `bytes` bytes.
     pub(super) fn for_messages(bytes: usize) -> Option<&'static Self> {
-        CLASSES.iter().find(|class| class.slot_size() >= bytes)
+        SLOT_CLASSES.iter().find(|class| class.slot_size() >= bytes)
     }
 
-    /// The class whose slots are so large.
+    /// Returns the class with this slot size, including the overhead.
     pub(super) fn of_stride(stride: usize) -> Option<&'static Self> {
-        CLASSES.iter().find(|class| class.stride == stride)
+        SLOT_CLASSES.iter().find(|class| class.stride == stride)
     }
 
-    /// Bytes of the largest message that fits.
+    /// Size of the largest message, in bytes.
     pub(super) const fn slot_size(&self) -> usize {
         self.stride - OVERHEAD
     }
 }
 
-/// Slots of 64 bytes to 1 MiB.
-static CLASSES: [Class; 15] = [
-    Class::of::<6>(),
-    Class::of::<14>(),
-    Class::of::<30>(),
-    Class::of::<62>(),
-    Class::of::<126>(),
-    Class::of::<254>(),
-    Class::of::<510>(),
-    Class::of::<1022>(),
-    Class::of::<2046>(),
-    Class::of::<4094>(),
-    Class::of::<8190>(),
-    Class::of::<16382>(),
-    Class::of::<32766>(),
-    Class::of::<65534>(),
-    Class::of::<131_070>(),
+/// Slots from 64 bytes to 1 MiB.
+static SLOT_CLASSES: [SlotClass; 15] = [
+    SlotClass::of::<6>(),
+    SlotClass::of::<14>(),
+    SlotClass::of::<30>(),
+    SlotClass::of::<62>(),
+    SlotClass::of::<126>(),
+    SlotClass::of::<254>(),
+    SlotClass::of::<510>(),
+    SlotClass::of::<1022>(),
+    SlotClass::of::<2046>(),
+    SlotClass::of::<4094>(),
+    SlotClass::of::<8190>(),
+    SlotClass::of::<16382>(),
+    SlotClass::of::<32766>(),
+    SlotClass::of::<65534>(),
+    SlotClass::of::<131_070>(),
 ];
 
-/// Bytes of the largest message that any class has room for.
-pub(super) fn largest() -> usize {
-    CLASSES[CLASSES.len() - 1].slot_size()
+/// Size of the largest message of any class, in bytes.
+pub(super) fn max_slot_size() -> usize {
+    SLOT_CLASSES[SLOT_CLASSES.len() - 1].slot_size()
 }

@@ -1,18 +1,18 @@
 //! Queues between processes: a ring in POSIX shared memory.
 //!
-//! | module | what |
+//! | module | subject |
 //! | --- | --- |
-//! | [`segment`] | the file, its mapping, and what lies before the ring |
+//! | [`segment`] | the shared-memory object, its mapping, and the header before the ring |
 //! | [`frame`] | messages as records of a few fixed sizes |
-//! | [`process`] | who has an end, and whether that process still runs |
-//! | [`parking`] | sleeping on a word that another process wakes |
-//! | [`ends`] | taking ends, waiting at them, giving them back |
-//! | [`ring`] | what Python sees |
+//! | [`owner_process`] | which process owns an endpoint, and whether it still runs |
+//! | [`parking`] | parking on a word in shared memory until another process wakes it |
+//! | [`endpoints`] | claiming endpoints, waiting on them, releasing them |
+//! | [`ring`] | the Python class |
 
-mod ends;
+mod endpoints;
 mod frame;
+mod owner_process;
 mod parking;
-mod process;
 mod ring;
 mod segment;
 

@@ -1,4 +1,4 @@
-//! `SharedRing`: a queue between two processes as Python sees it.
+//! `SharedRing`: the Python class of a queue between two processes.
 
 use std::sync::atomic::Ordering;
 
@@ -9,138 +9,149 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyMemoryView};
 
-use super::ends::{Ends, Waited};
-use super::process::Process;
+use super::endpoints::{Endpoints, WaitOutcome};
+use super::owner_process::Process;
 use super::segment::Segment;
 use crate::threads::errors;
-use crate::threads::waiting::deadline_once;
+use crate::threads::gil_wait::deadline_once;
 
-/// What a frame holds.
+/// Kinds of frames.
 const BYTES: u32 = 0;
 const MESSAGE: u32 = 1;
 
-/// A queue in shared memory, which `SharedQueue` gives a constructor for each purpose.
+/// A queue in shared memory. `SharedQueue` derives from it and adds constructors.
 #[pyclass(name = "SharedRing", module = "pydotcompute._core", frozen, subclass, weakref)]
 pub(crate) struct SharedRing {
-    ends: Ends,
+    endpoints: Endpoints,
 }
 
 impl SharedRing {
-    /// What `get` found, turned into Python's. It is out of the queue by then, so an error takes it along.
-    fn decoded(py: Python<'_>, kind: u32, bytes: Bound<'_, PyBytes>) -> PyResult<Py<PyAny>> {
+    /// Decodes a message that `get` has taken. An error has the bytes as attribute `data`, since they are no longer in the queue.
+    fn decode(py: Python<'_>, kind: u32, bytes: Bound<'_, PyBytes>) -> PyResult<Py<PyAny>> {
         static DECODE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         if kind != MESSAGE {
             return Ok(bytes.into_any().unbind());
         }
         let decode = DECODE.import(py, "pydotcompute.ring_kernels.message", "deserialize_message")?;
         decode.call1((&bytes,)).map(Bound::unbind).inspect_err(|error| {
-            // Best effort: the error itself matters more.
+            // Best effort: the decoding error is the one to report.
             let _ = error.value(py).setattr("data", &bytes);
         })
     }
 
     fn put_within(this: &Bound<'_, Self>, item: &Bound<'_, PyAny>, timeout: Option<f64>) -> PyResult<bool> {
-        let (py, me) = (this.py(), &this.get().ends);
-        let (kind, bytes) = encoded(item)?;
+        let (py, endpoints) = (this.py(), &this.get().endpoints);
+        let (kind, bytes) = encode(item)?;
         let bytes = bytes.as_bytes();
-        let mut end = me.enter_producer(py, || close_at_exit(this))?;
-        if bytes.len() > me.segment.class.slot_size() {
-            let error = errors::message_too_large(py, me.name(), bytes.len(), me.segment.class.slot_size());
+        let mut producer = endpoints.lock_producer(py, || close_at_exit(this))?;
+        if bytes.len() > endpoints.segment.class.slot_size() {
+            let error = errors::message_too_large(
+                py,
+                endpoints.name(),
+                bytes.len(),
+                endpoints.segment.class.slot_size(),
+            );
             return Err(error);
         }
-        let head = me.segment.head();
+        let header = endpoints.segment.header();
         let mut until = None;
         loop {
-            let Some(sender) = end.as_deref_mut() else {
-                return me.check_open(py, "put into").map(|()| false);
+            let Some(sender) = producer.as_deref_mut() else {
+                return endpoints.check_open(py, "put into").map(|()| false);
             };
             match sender.put(kind, bytes) {
                 Ok(()) => {
-                    head.put.0.store(sender.pushed(), Ordering::Relaxed);
-                    head.consumer_bed.wake();
+                    header.pushed.0.store(sender.pushed(), Ordering::Relaxed);
+                    header.consumer_parking.wake();
                     return Ok(true);
                 }
                 Err(PushError::Closed(())) => {
-                    let what = format!("Cannot put into queue '{}': its consumer has closed it", me.name());
-                    return Err(errors::queue_closed(py, &what));
+                    let text =
+                        format!("Cannot put into queue '{}': its consumer has closed it", endpoints.name());
+                    return Err(errors::queue_closed(py, &text));
                 }
                 Err(PushError::Full(())) => {}
             }
-            let closed = &me.closed;
-            let ready = move || sender.has_room() || sender.is_closed() || closed.load(Ordering::Relaxed);
+            let closed = &endpoints.closed;
+            let ready =
+                move || sender.has_free_slot() || sender.is_closed() || closed.load(Ordering::Relaxed);
             let until = deadline_once(&mut until, timeout)?;
-            match me.wait(py, until, &head.producer_bed, &head.owners.consumer, ready)? {
-                Waited::Ready if me.closed.load(Ordering::Acquire) => {
-                    // Closed while this was waiting, by a thread that could not have the end.
-                    drop(end);
-                    me.give_back();
-                    return me.check_open(py, "put into").map(|()| false);
+            match endpoints.wait(py, until, &header.producer_parking, &header.owners.consumer, ready)? {
+                WaitOutcome::Ready if endpoints.closed.load(Ordering::Acquire) => {
+                    // Another thread closed the queue during the wait and could not lock the endpoint, so release it here.
+                    drop(producer);
+                    endpoints.release();
+                    return endpoints.check_open(py, "put into").map(|()| false);
                 }
-                Waited::Ready => {}
-                Waited::TimedOut => return Ok(false),
-                Waited::Died(pid) => return Err(errors::peer_died(py, me.name(), pid, "consumer")),
+                WaitOutcome::Ready => {}
+                WaitOutcome::TimedOut => return Ok(false),
+                WaitOutcome::PeerDied(pid) => {
+                    return Err(errors::peer_died(py, endpoints.name(), pid, "consumer"));
+                }
             }
         }
     }
 
     fn get_within(this: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<Option<Py<PyAny>>> {
-        let (py, me) = (this.py(), &this.get().ends);
-        let mut end = me.enter_consumer(py, || close_at_exit(this))?;
-        let head = me.segment.head();
+        let (py, endpoints) = (this.py(), &this.get().endpoints);
+        let mut consumer = endpoints.lock_consumer(py, || close_at_exit(this))?;
+        let header = endpoints.segment.header();
         let mut until = None;
         loop {
-            let Some(receiver) = end.as_deref_mut() else {
-                return me.check_open(py, "get from").map(|()| None);
+            let Some(receiver) = consumer.as_deref_mut() else {
+                return endpoints.check_open(py, "get from").map(|()| None);
             };
-            // Before the last look: what was put in before the end is still found.
+            // Read before the last `peek`, so that messages pushed before the close are still found.
             let closed = receiver.is_closed();
-            if let Some(found) = receiver.peek() {
-                let kind = found.kind;
-                let bytes = found.bytes.map(|bytes| PyBytes::new(py, bytes));
+            if let Some(frame) = receiver.peek() {
+                let kind = frame.kind;
+                let bytes = frame.bytes.map(|bytes| PyBytes::new(py, bytes));
                 receiver.advance();
-                head.taken.0.store(receiver.popped(), Ordering::Relaxed);
-                head.producer_bed.wake();
-                let bytes =
-                    bytes.ok_or_else(|| me.failure(py, "get a message that is longer than its slot from"))?;
-                drop(end);
-                return Self::decoded(py, kind, bytes).map(Some);
+                header.popped.0.store(receiver.popped(), Ordering::Relaxed);
+                header.producer_parking.wake();
+                let bytes = bytes
+                    .ok_or_else(|| endpoints.error(py, "get a message that is longer than its slot from"))?;
+                drop(consumer);
+                return Self::decode(py, kind, bytes).map(Some);
             }
             if closed {
-                let what = format!(
+                let text = format!(
                     "Cannot get from queue '{}': it is empty, and its producer has closed it",
-                    me.name()
+                    endpoints.name()
                 );
-                return Err(errors::queue_closed(py, &what));
+                return Err(errors::queue_closed(py, &text));
             }
-            let closed = &me.closed;
+            let closed = &endpoints.closed;
             let ready =
                 move || !receiver.is_empty() || receiver.is_closed() || closed.load(Ordering::Relaxed);
             let until = deadline_once(&mut until, timeout)?;
-            match me.wait(py, until, &head.consumer_bed, &head.owners.producer, ready)? {
-                Waited::Ready if me.closed.load(Ordering::Acquire) => {
-                    // Closed while this was waiting, by a thread that could not have the end.
-                    drop(end);
-                    me.give_back();
-                    return me.check_open(py, "get from").map(|()| None);
+            match endpoints.wait(py, until, &header.consumer_parking, &header.owners.producer, ready)? {
+                WaitOutcome::Ready if endpoints.closed.load(Ordering::Acquire) => {
+                    // Another thread closed the queue during the wait and could not lock the endpoint, so release it here.
+                    drop(consumer);
+                    endpoints.release();
+                    return endpoints.check_open(py, "get from").map(|()| None);
                 }
-                Waited::Ready => {}
-                Waited::TimedOut => return Ok(None),
-                Waited::Died(pid) => return Err(errors::peer_died(py, me.name(), pid, "producer")),
+                WaitOutcome::Ready => {}
+                WaitOutcome::TimedOut => return Ok(None),
+                WaitOutcome::PeerDied(pid) => {
+                    return Err(errors::peer_died(py, endpoints.name(), pid, "producer"));
+                }
             }
         }
     }
 }
 
-/// Has Python close the queue when this process ends: that the process is done is then no accident to the other one.
+/// Registers `close` with `atexit`, so that the other process sees a closed queue and not a process that died.
 fn close_at_exit(ring: &Bound<'_, SharedRing>) -> PyResult<()> {
     static REGISTER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let register = REGISTER.import(ring.py(), "pydotcompute.ring_kernels.shared_queue", "_close_at_exit")?;
     register.call1((ring,)).map(drop)
 }
 
-/// Bytes as they are; messages, and whatever else says how, as bytes.
+/// Encodes an item: bytes unchanged, objects with `serialize` by that method, and other objects by the buffer protocol.
 #[inline]
-fn encoded<'py>(item: &Bound<'py, PyAny>) -> PyResult<(u32, Bound<'py, PyBytes>)> {
+fn encode<'py>(item: &Bound<'py, PyAny>) -> PyResult<(u32, Bound<'py, PyBytes>)> {
     if let Ok(bytes) = item.cast::<PyBytes>() {
         return Ok((BYTES, bytes.clone()));
     }
@@ -158,7 +169,7 @@ fn strategy_of(wait: &str) -> PyResult<WaitStrategy> {
         "adaptive" => Ok(WaitStrategy::Adaptive),
         "park" => Ok(WaitStrategy::Park),
         other => Err(PyValueError::new_err(format!(
-            "Cannot wait by {other:?}; wait is 'spin', 'adaptive' or 'park'"
+            "Cannot wait by {other:?}: it is not a wait strategy; use 'spin', 'adaptive' or 'park'"
         ))),
     }
 }
@@ -175,17 +186,26 @@ impl SharedRing {
         wait: &str,
     ) -> PyResult<Self> {
         let strategy = strategy_of(wait)?;
-        let (made, doing) = match capacity {
+        let (result, operation) = match capacity {
             Some(capacity) => (Segment::create(name, capacity, slot_size), "create"),
             None => (Segment::attach(name), "attach to"),
         };
-        let segment = made.map_err(|error| {
-            errors::queue_error(py, &format!("Cannot {doing} shared queue '{name}': {error}"))
+        let segment = result.map_err(|error| {
+            errors::queue_error(py, &format!("Cannot {operation} shared queue '{name}': {error}"))
         })?;
-        Ok(Self { ends: Ends::new(segment, strategy, capacity.is_some()) })
+        Ok(Self { endpoints: Endpoints::new(segment, strategy, capacity.is_some()) })
     }
 
-    /// Takes a name away. Whether there was a queue, or anything else, of that name.
+    /// Unlinks a name.
+    ///
+    /// Args:
+    ///     name: The name.
+    ///
+    /// Returns:
+    ///     Whether the name existed.
+    ///
+    /// Raises:
+    ///     QueueError: The name is invalid, or unlinking it failed.
     #[staticmethod]
     fn _remove(py: Python<'_>, name: &str) -> PyResult<bool> {
         Segment::remove(name).map_err(|error| {
@@ -193,117 +213,157 @@ impl SharedRing {
         })
     }
 
-    /// What other processes attach to.
+    /// Name by which other processes attach.
     #[getter(name)]
     fn py_name(&self) -> &str {
-        self.ends.name()
+        self.endpoints.name()
     }
 
-    /// Messages that it has room for.
+    /// Maximum number of messages.
     #[getter]
     fn capacity(&self) -> usize {
-        self.ends.segment.capacity()
+        self.endpoints.segment.capacity()
     }
 
-    /// Bytes of the largest message.
+    /// Size of the largest message, in bytes.
     #[getter]
     fn slot_size(&self) -> usize {
-        self.ends.segment.class.slot_size()
+        self.endpoints.segment.class.slot_size()
     }
 
-    /// Messages in the queue this moment.
+    /// Current number of messages.
     #[getter]
     fn size(&self) -> usize {
-        self.ends.segment.messages()
+        self.endpoints.segment.messages()
     }
 
-    /// Whether there is nothing in the queue this moment.
+    /// Whether the queue is currently empty.
     #[getter]
     fn empty(&self) -> bool {
-        self.ends.segment.messages() == 0
+        self.endpoints.segment.messages() == 0
     }
 
-    /// Whether there is no room this moment.
+    /// Whether the queue is currently full.
     #[getter]
     fn full(&self) -> bool {
-        self.ends.segment.messages() == self.ends.segment.capacity()
+        self.endpoints.segment.messages() == self.endpoints.segment.capacity()
     }
 
     /// Whether this process has closed the queue.
     #[getter]
     fn closed(&self) -> bool {
-        self.ends.closed.load(Ordering::Acquire)
+        self.endpoints.closed.load(Ordering::Acquire)
     }
 
     /// How this process waits: ``"spin"``, ``"adaptive"`` or ``"park"``.
     #[getter]
     fn wait_strategy(&self) -> &'static str {
-        match self.ends.strategy {
+        match self.endpoints.strategy {
             WaitStrategy::Spin => "spin",
             WaitStrategy::Adaptive => "adaptive",
             WaitStrategy::Park => "park",
         }
     }
 
-    /// The process that has the producer's end, or had it when it died; None if nobody has.
+    /// Id of the process that owns the producer endpoint, or died while it owned it. None without an owner.
     #[getter]
     fn producer_pid(&self) -> Option<u32> {
-        Process::from_word(self.ends.segment.head().owners.producer.load(Ordering::Relaxed)).map(Process::id)
+        Process::from_word(self.endpoints.segment.header().owners.producer.load(Ordering::Relaxed))
+            .map(Process::id)
     }
 
-    /// The process that has the consumer's end, or had it when it died; None if nobody has.
+    /// Id of the process that owns the consumer endpoint, or died while it owned it. None without an owner.
     #[getter]
     fn consumer_pid(&self) -> Option<u32> {
-        Process::from_word(self.ends.segment.head().owners.consumer.load(Ordering::Relaxed)).map(Process::id)
+        Process::from_word(self.endpoints.segment.header().owners.consumer.load(Ordering::Relaxed))
+            .map(Process::id)
     }
 
+    /// Puts a message.
+    ///
+    /// Args:
+    ///     item: Bytes, an object with a method ``serialize``, or an object with the buffer protocol.
+    ///     timeout: Maximum wait for a free slot, in seconds. 0 does not wait, None waits without limit.
+    ///
+    /// Returns:
+    ///     True.
+    ///
+    /// Raises:
+    ///     QueueFullError: The queue was full until the timeout; the message was not put.
+    ///     QueueClosedError: The consumer or this process has closed the queue.
+    ///     PeerDiedError: The queue is full, and the process of the consumer has ended.
+    ///     MessageError: The message is larger than a slot.
+    ///     QueueError: Another thread or process is the producer.
     #[pyo3(signature = (item, timeout = None))]
     fn put(slf: &Bound<'_, Self>, item: &Bound<'_, PyAny>, timeout: Option<f64>) -> PyResult<bool> {
         let py = item.py();
         if Self::put_within(slf, item, timeout)? {
             return Ok(true);
         }
-        Err(errors::queue_full(py, slf.get().ends.name(), slf.get().ends.segment.capacity() as isize))
+        Err(errors::queue_full(
+            py,
+            slf.get().endpoints.name(),
+            slf.get().endpoints.segment.capacity() as isize,
+        ))
     }
 
+    /// Takes the oldest message.
+    ///
+    /// Args:
+    ///     timeout: Maximum wait for a message, in seconds. 0 does not wait, None waits without limit.
+    ///
+    /// Returns:
+    ///     The message, as bytes or decoded.
+    ///
+    /// Raises:
+    ///     QueueTimeoutError: The queue was empty until the timeout.
+    ///     QueueClosedError: The queue is empty and the producer has closed it, or this process has closed it.
+    ///     PeerDiedError: The queue is empty, and the process of the producer has ended.
+    ///     QueueError: Another thread or process is the consumer.
     #[pyo3(signature = (timeout = None))]
     fn get(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
         match Self::get_within(slf, timeout)? {
             Some(item) => Ok(item),
-            None => {
-                Err(errors::queue_timeout(slf.py(), slf.get().ends.name(), timeout.unwrap_or(0.0), "receive"))
-            }
+            None => Err(errors::queue_timeout(
+                slf.py(),
+                slf.get().endpoints.name(),
+                timeout.unwrap_or(0.0),
+                "receive",
+            )),
         }
     }
 
-    /// Puts a message in if there is room.
+    /// Puts a message without waiting.
+    ///
+    /// Args:
+    ///     item: As for ``put``.
     ///
     /// Returns:
-    ///     Whether it was put in.
+    ///     Whether the message was put.
     ///
     /// Raises:
-    ///     Exception: As for `put`, but for `QueueFullError`.
+    ///     Exception: As for ``put``, except ``QueueFullError``.
     fn put_nowait(slf: &Bound<'_, Self>, item: &Bound<'_, PyAny>) -> PyResult<bool> {
         Self::put_within(slf, item, Some(0.0))
     }
 
-    /// Takes the oldest message if there is one.
+    /// Takes the oldest message without waiting.
     ///
     /// Returns:
-    ///     The message, or None.
+    ///     The message, or None if the queue is empty.
     ///
     /// Raises:
-    ///     Exception: As for `get`, but for `QueueTimeoutError`.
+    ///     Exception: As for ``get``, except ``QueueTimeoutError``.
     fn get_nowait(slf: &Bound<'_, Self>) -> PyResult<Option<Py<PyAny>>> {
         Self::get_within(slf, Some(0.0))
     }
 
-    /// Gives up the ends that this process has, and usually the queue's name; see the module. Whoever waits here is woken.
+    /// Releases the endpoints of this process, wakes its waiting threads, and usually unlinks the name; see the module.
     fn close(&self) {
-        self.ends.close();
+        self.endpoints.close();
     }
 
     fn __len__(&self) -> usize {
-        self.ends.segment.messages()
+        self.endpoints.segment.messages()
     }
 }

@@ -1,13 +1,13 @@
-//! A queue's shared memory: a header, who has which end, and the ring.
+//! The shared memory of a queue: a header with the owners of the endpoints, and the ring.
 //!
 //! ```text
-//! byte 0     magic, version, bytes of a slot, bytes of the ring     written once; the magic last
-//!      128   owners     which process has the producer's and which the consumer's end
-//!      256   bed        whether the consumer sleeps
-//!      384   bed        whether the producer sleeps
-//!      512   messages put in, ever; written by the producer
-//!      640   messages taken, ever; written by the consumer
-//!      768   the ring, as `dotcompute_ring::layout` says
+//! byte 0     magic, version, size of a slot, size of the ring     written once; the magic last
+//!      128   owner words: the processes that own the producer and the consumer endpoint
+//!      256   parking word of the consumer
+//!      384   parking word of the producer
+//!      512   number of messages ever pushed; written by the producer
+//!      640   number of messages ever popped; written by the consumer
+//!      768   the ring, in the layout of `dotcompute_ring::layout`
 //! ```
 
 use std::ffi::c_void;
@@ -21,94 +21,95 @@ use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::shm::{self, OFlags};
 
-use super::frame::{Class, largest};
-use super::parking::Bed;
+use super::frame::{SlotClass, max_slot_size};
+use super::parking::ParkingWord;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"DCQUEUE\0");
 const VERSION: u32 = 1;
 
-/// A word on a line of its own.
+/// A counter on a cache line of its own.
 #[repr(C, align(128))]
-pub(super) struct Line(pub(super) AtomicU64);
+pub(super) struct CounterLine(pub(super) AtomicU64);
 
-/// What lies before the ring.
+/// The header before the ring.
 #[repr(C, align(128))]
-pub(super) struct Head {
+pub(super) struct SegmentHeader {
     magic: AtomicU64,
     version: AtomicU32,
     stride: AtomicU32,
     ring_bytes: AtomicU64,
-    pub(super) owners: Owners,
-    pub(super) consumer_bed: Bed,
-    pub(super) producer_bed: Bed,
-    pub(super) put: Line,
-    pub(super) taken: Line,
+    pub(super) owners: OwnerWords,
+    pub(super) consumer_parking: ParkingWord,
+    pub(super) producer_parking: ParkingWord,
+    pub(super) pushed: CounterLine,
+    pub(super) popped: CounterLine,
 }
 
-/// The words of [`Process`](super::process::Process) of those who have the ends; zero is nobody.
+/// Owners of the endpoints, as words of [`Process`](super::owner_process::Process). 0 without an owner.
 #[repr(C, align(128))]
-pub(super) struct Owners {
+pub(super) struct OwnerWords {
     pub(super) producer: AtomicU64,
     pub(super) consumer: AtomicU64,
 }
 
 const _: () = {
-    assert!(offset_of!(Head, owners) == CACHE_LINE);
-    assert!(size_of::<Head>() == 6 * CACHE_LINE);
+    assert!(offset_of!(SegmentHeader, owners) == CACHE_LINE);
+    assert!(size_of::<SegmentHeader>() == 6 * CACHE_LINE);
 };
 
-/// A mapping of a queue.
+/// A mapped queue.
 pub(super) struct Segment {
     memory: NonNull<u8>,
     len: usize,
-    pub(super) class: &'static Class,
+    pub(super) class: &'static SlotClass,
     pub(super) name: String,
 }
 
-// SAFETY: a `Segment` is an address that stays mapped while it lives; all that is read and written through it is atomic, or handed from
-// one thread to another by the protocol of the ring.
+// SAFETY: the memory stays mapped while the `Segment` exists. Accesses to it are atomic, or follow the protocol of the ring, which passes
+// slots between threads.
 unsafe impl Send for Segment {}
-// SAFETY: as above.
+// SAFETY: shared references access the memory in the same two ways, atomically or by the protocol of the ring.
 unsafe impl Sync for Segment {}
 
-/// Bytes that are mapped; unmapped when dropped.
+/// Mapped memory and its size. Dropping it unmaps the memory.
 struct Mapping(NonNull<u8>, usize);
 
 impl Mapping {
     fn of(file: &rustix::fd::OwnedFd, len: usize) -> Result<Self, Errno> {
-        // SAFETY: a new mapping at an address of the system's choice replaces nothing.
+        // SAFETY: with a null address the kernel chooses a free range, so the call replaces no mapping.
         let memory = unsafe {
             mmap(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, file, 0)
         }?;
         NonNull::new(memory.cast()).map(|memory| Self(memory, len)).ok_or(Errno::NOMEM)
     }
 
-    fn head(&self) -> &Head {
-        // SAFETY: mapped memory is aligned to pages, the caller has looked that there are the bytes of a head, and it is made of atomics,
-        // for which any bytes are values.
+    fn header(&self) -> &SegmentHeader {
+        // SAFETY: mapped memory is aligned to pages, and both callers ensure that it is at least as long as a header. The header consists
+        // of atomics, for which every bit pattern is valid.
         unsafe { self.0.cast().as_ref() }
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: mapped by `of`, and whoever had it has let go of all that lies in it.
+        // SAFETY: `of` mapped this memory, and nothing else unmaps it. The owner of the mapping is being dropped, so no reference into the
+        // memory exists.
         let unmapped = unsafe { munmap(self.0.as_ptr().cast::<c_void>(), self.1) };
         debug_assert_eq!(unmapped, Ok(()));
     }
 }
 
-/// What is wrong, in words.
+/// Text of an error.
 type Failure = String;
 
 fn path_of(name: &str) -> Result<String, Failure> {
     if name.is_empty() || name.len() > 200 || name.contains(['/', '\0']) {
-        return Err(format!("the name {name:?} is not one: 1 to 200 bytes, none of them a slash or a zero"));
+        return Err(format!("{name:?} is not a valid name; use 1 to 200 bytes without slash and NUL"));
     }
     Ok(format!("/{name}"))
 }
 
-/// Has the system set the memory aside now: later, a full file system would be a fatal signal.
+/// Allocates the memory now: with lazy allocation, a full file system would raise SIGBUS on a later access.
 fn reserve(file: &rustix::fd::OwnedFd, len: usize) -> Result<(), Errno> {
     rustix::fs::ftruncate(file, len as u64)?;
     #[cfg(target_os = "linux")]
@@ -117,157 +118,162 @@ fn reserve(file: &rustix::fd::OwnedFd, len: usize) -> Result<(), Errno> {
 }
 
 impl Segment {
-    /// Makes a queue for `capacity` messages, rounded up to a power of two, of up to `slot_size` bytes.
+    /// Creates a queue for `capacity` messages (rounded up to a power of two) of up to `slot_size` bytes.
     pub(super) fn create(name: &str, capacity: usize, slot_size: usize) -> Result<Self, Failure> {
         let path = path_of(name)?;
-        let Some(class) = Class::for_messages(slot_size) else {
+        let Some(class) = SlotClass::for_messages(slot_size) else {
             return Err(format!(
-                "slot_size={slot_size} is more than the {} bytes that a slot can have",
-                largest()
+                "slot_size={slot_size} is more than the maximum of {} bytes",
+                max_slot_size()
             ));
         };
         let ring_bytes = (class.required_bytes)(capacity).map_err(|error| error.to_string())?;
-        let len = size_of::<Head>() + ring_bytes;
+        let len = size_of::<SegmentHeader>() + ring_bytes;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
         let file = shm::open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(|error| match error {
             Errno::EXIST => {
-                "there is one of this name; attach to it, remove it with SharedQueue.remove(), or choose another name".into()
+                "the name is in use; attach to that queue, remove it with SharedQueue.remove(), or use another name".into()
             }
             error => error.to_string(),
         })?;
-        let made = reserve(&file, len).and_then(|()| Mapping::of(&file, len));
-        let made = made.map_err(|error| format!("{len} bytes of shared memory cannot be had: {error}"));
-        let made = made.and_then(|mapping| Self::initialise(mapping, class, name, capacity, ring_bytes));
-        if made.is_err() {
-            // Best effort: the error that matters is the one before.
+        let created = reserve(&file, len).and_then(|()| Mapping::of(&file, len));
+        let created = created.map_err(|error| format!("allocating {len} bytes of shared memory: {error}"));
+        let created =
+            created.and_then(|mapping| Self::initialize(mapping, class, name, capacity, ring_bytes));
+        if created.is_err() {
+            // Best effort: the first error is the one to report.
             let _ = shm::unlink(&path);
         }
-        made
+        created
     }
 
-    fn initialise(
+    fn initialize(
         mapping: Mapping,
-        class: &'static Class,
+        class: &'static SlotClass,
         name: &str,
         capacity: usize,
         ring_bytes: usize,
     ) -> Result<Self, Failure> {
-        // SAFETY: the head lies within the mapping, which is `ring_bytes` longer.
-        let ring = unsafe { mapping.0.add(size_of::<Head>()) };
-        // SAFETY: so many bytes are there, just mapped, and without the magic nobody uses them.
+        // SAFETY: the mapping has the size of the header plus `ring_bytes`, so the offset is within it.
+        let ring = unsafe { mapping.0.add(size_of::<SegmentHeader>()) };
+        // SAFETY: `ring_bytes` bytes follow the header in this new mapping. No other process uses them before the magic is stored.
         unsafe { (class.create)(ring, ring_bytes, capacity) }.map_err(|error| error.to_string())?;
-        let head = mapping.head();
-        head.version.store(VERSION, Ordering::Relaxed);
-        head.stride.store(class.stride as u32, Ordering::Relaxed);
-        head.ring_bytes.store(ring_bytes as u64, Ordering::Relaxed);
-        // Release: whoever sees it sees the rest.
-        head.magic.store(MAGIC, Ordering::Release);
+        let header = mapping.header();
+        header.version.store(VERSION, Ordering::Relaxed);
+        header.stride.store(class.stride as u32, Ordering::Relaxed);
+        header.ring_bytes.store(ring_bytes as u64, Ordering::Relaxed);
+        // SYNC POINT: queue magic
+        // Release: pairs with the acquire load in `check`; publishes the header and the ring.
+        header.magic.store(MAGIC, Ordering::Release);
         Ok(Self::of(mapping, class, name))
     }
 
-    fn of(mapping: Mapping, class: &'static Class, name: &str) -> Self {
+    fn of(mapping: Mapping, class: &'static SlotClass, name: &str) -> Self {
         let segment = Self { memory: mapping.0, len: mapping.1, class, name: name.to_owned() };
         std::mem::forget(mapping);
         segment
     }
 
-    /// Maps a queue that another process, or this one, has made.
+    /// Maps an existing queue.
     pub(super) fn attach(name: &str) -> Result<Self, Failure> {
         let path = path_of(name)?;
         let file = shm::open(&path, OFlags::RDWR, Mode::empty()).map_err(|error| match error {
             Errno::NOENT => {
-                "there is none of this name; create it first, and keep it open until the others have attached"
+                "no queue has this name; create it first, and keep it open until the other process has attached"
                     .into()
             }
             error => error.to_string(),
         })?;
         let size = fstat(&file).map_err(|error| error.to_string())?.st_size;
         let len = usize::try_from(size).unwrap_or(0);
-        if len < size_of::<Head>() {
+        if len < size_of::<SegmentHeader>() {
             return Err(format!(
-                "its {len} bytes are too few for a queue; is it being created this moment, or not a queue?"
+                "its size of {len} bytes is too small for a queue; it is not a queue, or still being created: try again"
             ));
         }
-        let mapping = Mapping::of(&file, len).map_err(|error| format!("it cannot be mapped: {error}"))?;
-        let class = Self::check(mapping.head(), len)?;
+        let mapping = Mapping::of(&file, len).map_err(|error| format!("mapping it: {error}"))?;
+        let class = Self::check(mapping.header(), len)?;
         let segment = Self::of(mapping, class, name);
         segment.check_ring()?;
         Ok(segment)
     }
 
-    /// The class that the header names, if the header is that of a queue which lies in `len` bytes.
-    fn check(head: &Head, len: usize) -> Result<&'static Class, Failure> {
-        // Acquire, and first: pairs with the release at the end of `initialise`.
-        let magic = head.magic.load(Ordering::Acquire);
+    /// Checks the header of a queue of `len` bytes and returns its slot class.
+    fn check(header: &SegmentHeader, len: usize) -> Result<&'static SlotClass, Failure> {
+        // SYNC POINT: queue magic
+        // Acquire: pairs with the release store in `initialize`. This load comes before those of the other fields.
+        let magic = header.magic.load(Ordering::Acquire);
         if magic != MAGIC {
             return Err(format!(
-                "it begins with {magic:#018x}, not as a queue does; something else has this name"
+                "it is not a queue: it begins with {magic:#018x}, expected {MAGIC:#018x}; use another name"
             ));
         }
-        let version = head.version.load(Ordering::Relaxed);
+        let version = header.version.load(Ordering::Relaxed);
         if version != VERSION {
             return Err(format!(
-                "it has version {version} of the layout, but this pydotcompute has version {VERSION}"
+                "it has layout version {version}, expected {VERSION}; use the same version of pydotcompute in both processes"
             ));
         }
-        let stride = head.stride.load(Ordering::Relaxed);
-        let class = Class::of_stride(stride as usize);
-        let class =
-            class.ok_or_else(|| format!("its slots have {stride} bytes, it says; the header is damaged"))?;
-        let ring_bytes = head.ring_bytes.load(Ordering::Relaxed);
-        if ring_bytes != (len - size_of::<Head>()) as u64 || ring_bytes < 4 * CACHE_LINE as u64 {
+        let stride = header.stride.load(Ordering::Relaxed);
+        let class = SlotClass::of_stride(stride as usize);
+        let class = class.ok_or_else(|| {
+            format!("its header names slots of {stride} bytes; it is damaged, create it again")
+        })?;
+        let ring_bytes = header.ring_bytes.load(Ordering::Relaxed);
+        if ring_bytes != (len - size_of::<SegmentHeader>()) as u64 || ring_bytes < 4 * CACHE_LINE as u64 {
             return Err(format!(
-                "it has {len} bytes but a ring of {ring_bytes}, it says; it is damaged or cut short"
+                "its size is {len} bytes, but its header names a ring of {ring_bytes}; it is damaged or cut short, create it again"
             ));
         }
         Ok(class)
     }
 
-    /// Looks at the ring's own header, which is checked again whenever an end is attached.
+    /// Checks the header of the ring. Attaching an endpoint checks it again.
     fn check_ring(&self) -> Result<(), Failure> {
         let capacity = self.capacity();
-        let needed = (self.class.required_bytes)(capacity).map_err(|error| error.to_string())?;
-        if !capacity.is_power_of_two() || needed != self.ring_bytes() {
+        let required = (self.class.required_bytes)(capacity).map_err(|error| error.to_string())?;
+        if !capacity.is_power_of_two() || required != self.ring_bytes() {
             return Err(format!(
-                "its ring has {capacity} slots, it says, which do not fill it; it is damaged"
+                "its ring header names {capacity} slots, which do not match its size; it is damaged, create it again"
             ));
         }
         Ok(())
     }
 
-    pub(super) fn head(&self) -> &Head {
-        // SAFETY: mapped for as long as `self`, of at least this length, and made of atomics.
+    pub(super) fn header(&self) -> &SegmentHeader {
+        // SAFETY: the memory is mapped while `self` exists and at least as long as a header (`create`, `attach`). The header consists of
+        // atomics.
         unsafe { self.memory.cast().as_ref() }
     }
 
-    /// Where the ring is.
+    /// Start of the ring.
     pub(super) fn ring(&self) -> NonNull<u8> {
-        // SAFETY: the mapping is longer than the head.
-        unsafe { self.memory.add(size_of::<Head>()) }
+        // SAFETY: the mapping is longer than the header (`create`, `check`).
+        unsafe { self.memory.add(size_of::<SegmentHeader>()) }
     }
 
     pub(super) fn ring_bytes(&self) -> usize {
-        self.len - size_of::<Head>()
+        self.len - size_of::<SegmentHeader>()
     }
 
-    /// Messages that the ring has room for.
+    /// Maximum number of messages.
     pub(super) fn capacity(&self) -> usize {
         let offset = offset_of!(dotcompute_ring::layout::Header, capacity);
-        // SAFETY: a field of the ring's header, which lies at its beginning; aligned, and within any ring; atomic, since another process
-        // may be writing to it.
+        // SAFETY: every ring begins with a `Header`, so the field is within the mapping and aligned. The access is atomic, since another
+        // process may write to it.
         let capacity = unsafe { self.ring().add(offset).cast::<AtomicU64>().as_ref() };
         usize::try_from(capacity.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
-    /// Messages in the ring.
+    /// Number of messages in the ring.
     pub(super) fn messages(&self) -> usize {
-        // What was taken first: it can only be too small then.
-        let taken = self.head().taken.0.load(Ordering::Acquire);
-        let put = self.head().put.0.load(Ordering::Acquire);
-        (put.saturating_sub(taken) as usize).min(self.capacity())
+        // Load `popped` first: it may be outdated then, which makes the result too large, never negative.
+        let popped = self.header().popped.0.load(Ordering::Acquire);
+        let pushed = self.header().pushed.0.load(Ordering::Acquire);
+        (pushed.saturating_sub(popped) as usize).min(self.capacity())
     }
 
-    /// Takes the name away: nobody else can attach any more. Whether there was one.
+    /// Unlinks the name, so that no other process can attach. Returns whether the name existed.
     pub(super) fn remove(name: &str) -> Result<bool, Failure> {
         match shm::unlink(path_of(name)?) {
             Ok(()) => Ok(true),

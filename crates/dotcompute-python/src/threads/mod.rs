@@ -9,11 +9,11 @@
 //! | [`sync_queue`] | `SyncQueue`, for any number of threads on both sides |
 
 pub(crate) mod errors;
+pub(crate) mod gil_wait;
 mod object_ring;
-pub(crate) mod pace;
+pub(crate) mod spin;
 mod spsc_queue;
 mod sync_queue;
-pub(crate) mod waiting;
 
 use pyo3::prelude::*;
 

@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::errors;
-use super::waiting::{deadline_once, detached, give_way, wait_detached};
+use super::gil_wait::{deadline_once, detached, give_way, wait_detached};
 
 type Object = Py<PyAny>;
 

@@ -138,7 +138,7 @@ impl SpscQueue {
     }
 
     /// For a ring kernel that stops: what it sends is still taken while there is room, but it is not kept waiting for room.
-    fn _hurry(&self) {
+    fn _stop_blocking_puts(&self) {
         self.ring.hurry();
     }
 
@@ -288,8 +288,8 @@ impl FastSpscQueue {
         self.ring.shutdown();
     }
 
-    /// As `SPSCQueue._hurry`.
-    fn _hurry(&self) {
+    /// As `SPSCQueue._stop_blocking_puts`.
+    fn _stop_blocking_puts(&self) {
         self.ring.hurry();
     }
 

@@ -17,7 +17,7 @@ use pyo3::types::{PyDict, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::errors::{self, generic_alias};
-use super::waiting::{deadline_once, detached, give_way, wait_detached};
+use super::gil_wait::{deadline_once, detached, give_way, wait_detached};
 
 type Object = Py<PyAny>;
 
@@ -283,12 +283,12 @@ impl SyncQueue {
     /// Refuses what comes from now on and wakes everybody who waits. What is in the queue can still be taken.
     fn shutdown(&self) {
         self.shut_down.store(true, Ordering::Release);
-        self._hurry();
+        self._stop_blocking_puts();
         self.filled.notify_all();
     }
 
-    /// As `SPSCQueue._hurry`.
-    fn _hurry(&self) {
+    /// As `SPSCQueue._stop_blocking_puts`.
+    fn _stop_blocking_puts(&self) {
         self.hurried.store(true, Ordering::Release);
         self.freed.notify_all();
     }

@@ -8,7 +8,7 @@ use dotcompute_ring::wait::{WaitStrategy, spin_then_park};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::pace::{self, Trial};
+use super::spin::{self, Trial};
 
 /// How long the main thread sleeps before it sees to signals: Python runs their handlers on that thread only, and sleeping threads are
 /// not woken by them. Other threads sleep until they are woken.
@@ -101,7 +101,7 @@ pub(crate) fn wait_detached(
                 deadline
             };
             // What does not come while spinning is not worth spinning for again in the next slice.
-            let found = (std::mem::take(&mut spins) && pace::spin(|| look(None).is_ready()))
+            let found = (std::mem::take(&mut spins) && spin::spin_adaptively(|| look(None).is_ready()))
                 || spin_then_park(WaitStrategy::Park, until, &mut look).is_some();
             if found {
                 wait_for_hand_over(published);

@@ -1,4 +1,4 @@
-//! `NativeRuntime`: launches native ring kernels, keeps their dead letters, ends them.
+//! `NativeRuntime`: launch, dead letters and shutdown of native ring kernels.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,52 +15,70 @@ use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::types::PyDict;
 
-use super::codec::{RecordCodec, bytes_of};
-use super::device::{self, OnDevice};
+use super::device::{self, DeviceRuntime};
 use super::error;
+use super::execution_place::ExecutionPlace;
 use super::handler::{Handler, Program};
-use super::kernel::{NativeKernel, Place};
+use super::kernel::NativeKernel;
+use super::record_codec::{RecordCodec, bytes_of};
 
 /// Owns native ring kernels.
 #[pyclass(frozen, module = "pydotcompute._core")]
 pub(crate) struct NativeRuntime {
-    /// Ring kernels on this processor. None once it is shut down.
+    /// Ring kernels on the CPU. `None` after the shutdown.
     runtime: Mutex<Option<Runtime>>,
-    /// Those on devices, by the device's name; made when the first is launched.
-    devices: Mutex<BTreeMap<String, OnDevice>>,
+    /// Ring kernels on devices, by device name. Each device is opened by its first launch.
+    devices: Mutex<BTreeMap<String, DeviceRuntime>>,
 }
 
 impl NativeRuntime {
-    /// The devices. Whoever waits for them lets others have the interpreter: a launch keeps them while it needs none.
-    fn devices(&self, py: Python<'_>) -> MutexGuard<'_, BTreeMap<String, OnDevice>> {
+    /// Locks the devices. Detaches while waiting: a launch on another thread holds this lock while it is detached.
+    fn devices(&self, py: Python<'_>) -> MutexGuard<'_, BTreeMap<String, DeviceRuntime>> {
         self.devices.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does something with the runtime, unless it is shut down.
-    fn with<T>(&self, py: Python<'_>, act: impl FnOnce(&Runtime) -> PyResult<T>) -> PyResult<T> {
+    /// Calls `f` with the runtime, or fails after the shutdown.
+    fn with<T>(&self, py: Python<'_>, f: impl FnOnce(&Runtime) -> PyResult<T>) -> PyResult<T> {
         let runtime = self.runtime.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
         match &*runtime {
-            Some(runtime) => act(runtime),
-            None => Err(error::kernel_error(py, "the runtime of native ring kernels has been shut down")),
+            Some(runtime) => f(runtime),
+            None => Err(error::kernel_error(
+                py,
+                "using a native runtime: it has been shut down; create a new one",
+            )),
         }
     }
 }
 
 #[pymethods]
 impl NativeRuntime {
-    /// A runtime with so many threads for ring kernels that have none of their own; by default, as many as there are cores.
+    /// Creates a runtime.
+    ///
+    /// Args:
+    ///     workers: Number of pool threads for ring kernels without a dedicated thread. None uses one per core.
     #[new]
     #[pyo3(signature = (workers = None))]
     fn new(py: Python<'_>, workers: Option<usize>) -> PyResult<Self> {
         let options = workers.into_iter().fold(RuntimeOptions::new(), RuntimeOptions::workers);
-        let runtime = Runtime::with_options(options).map_err(|error| error::not_launched(py, &error))?;
+        let runtime = Runtime::with_options(options).map_err(|error| error::launch_error(py, &error))?;
         Ok(Self { runtime: Mutex::new(Some(runtime)), devices: Mutex::default() })
     }
 
-    /// Launches a ring kernel whose handler was compiled for this processor.
+    /// Launches a ring kernel whose handler is compiled for the CPU.
     ///
-    /// `entry` is the handler's address and `free` that of Numba's deallocator; `code` keeps both. `options` are those of `kernel_options`.
-    #[allow(clippy::too_many_arguments, reason = "named by the one caller, in Python")]
+    /// Args:
+    ///     name: Name of the ring kernel.
+    ///     input: Codec of the messages.
+    ///     output: Codec of the replies, or None.
+    ///     state: Initial state: an object with the buffer protocol.
+    ///     entry: Address of the handler.
+    ///     free: Address of the deallocator of Numba.
+    ///     code: Object that keeps both functions alive.
+    ///     options: ``queue_size``, ``output_queue_size``, ``backpressure``, ``dedicated``, ``spin``, ``on_error``, ``time_one_in``.
+    ///
+    /// Returns:
+    ///     The ring kernel, not activated.
+    #[allow(clippy::too_many_arguments, reason = "the only caller, in Python, passes them by name")]
     fn launch_cpu(
         &self,
         py: Python<'_>,
@@ -76,31 +94,51 @@ impl NativeRuntime {
         let options = kernel_options(options)?;
         let output_size = output.as_ref().map_or(0, |output| output.get().size());
         let initial = RecordBytes::from_slice(&bytes_of(state)?);
-        // SAFETY: `pydotcompute.native` passes addresses of the functions that `code` keeps, compiled for the layouts of these codecs and this
-        // state.
+        // SAFETY: the only caller, `pydotcompute.native`, passes the addresses of functions that `code` keeps alive, compiled for the
+        // record layouts of these codecs and this state.
         let program = Arc::new(unsafe { Program::new(entry, free, output_size, initial, code) });
         let shared = Arc::clone(&program);
         let handle = self.with(py, |runtime| {
             py.detach(|| runtime.launch_with(name, options, move || Handler::new(&shared)))
-                .map_err(|error| error::not_launched(py, &error))
+                .map_err(|error| error::launch_error(py, &error))
         })?;
-        Ok(NativeKernel::new(handle, input, output, Place::Host(program)))
+        Ok(NativeKernel::new(handle, input, output, ExecutionPlace::Host(program)))
     }
 
-    /// The compute capability of the GPU, `(major, minor)`, for which handlers have to be compiled. Opens the GPU.
+    /// Opens the GPU and returns its compute capability.
+    ///
+    /// Args:
+    ///     site_packages: Directories in which to search for the compiler and linker of NVIDIA.
+    ///
+    /// Returns:
+    ///     Major and minor version.
     fn cuda_architecture(&self, py: Python<'_>, site_packages: Vec<PathBuf>) -> PyResult<(u32, u32)> {
         self.with(py, |_| Ok(()))?;
         let mut devices = self.devices(py);
         let device = device::open(py, &mut devices, "cuda", site_packages)?;
         let architecture = device.architecture.map(|architecture| (architecture.major, architecture.minor));
-        architecture.ok_or_else(|| error::kernel_error(py, "the device is no GPU"))
+        architecture
+            .ok_or_else(|| error::kernel_error(py, "querying the architecture: the device is not a GPU"))
     }
 
-    /// Launches a ring kernel on a device, `cuda` or `emulated`.
+    /// Launches a ring kernel on a device.
     ///
-    /// `text` is the CUDA C++ that calls the compiled handler `lto_ir` (of no bytes on the emulated device, where the text calls it by its
-    /// address, and `exception_of` keeps it). `exception_of` makes the exception of what a handler has returned.
-    #[allow(clippy::too_many_arguments, reason = "named by the one caller, in Python")]
+    /// Args:
+    ///     device: ``"cuda"`` or ``"emulated"``.
+    ///     name: Name of the ring kernel.
+    ///     input: Codec of the messages.
+    ///     output: Codec of the replies, or None.
+    ///     state: Initial state: an object with the buffer protocol.
+    ///     text: CUDA C++ source that calls the handler.
+    ///     lto_ir: The compiled handler, as LTO-IR. Empty on the emulated device, where the source calls the handler by address.
+    ///     exception_of: Function that maps the return code of a handler to an exception. On the emulated device it keeps the handler
+    ///         alive.
+    ///     options: As for ``launch_cpu``.
+    ///     site_packages: Directories in which to search for the compiler and linker of NVIDIA.
+    ///
+    /// Returns:
+    ///     The ring kernel, not activated.
+    #[allow(clippy::too_many_arguments, reason = "the only caller, in Python, passes them by name")]
     fn launch_device(
         &self,
         py: Python<'_>,
@@ -118,17 +156,22 @@ impl NativeRuntime {
         let options = kernel_options(options)?;
         let output_shape = output.as_ref().map(|output| output.get().shape());
         let kernel = device::kernel(text, lto_ir, input.get().shape(), output_shape, bytes_of(state)?)
-            .ok_or_else(|| error::kernel_error(py, "its records cannot be laid out on a device"))?;
+            .ok_or_else(|| {
+                error::kernel_error(
+                    py,
+                    "launching a ring kernel: a record has an invalid size or alignment for a device",
+                )
+            })?;
         self.with(py, |_| Ok(()))?;
         let mut devices = self.devices(py);
         let opened = device::open(py, &mut devices, device, site_packages)?;
         let handle = py
             .detach(|| opened.runtime.launch_on_device(name, options, kernel))
-            .map_err(|error| error::not_launched(py, &error))?;
-        Ok(NativeKernel::new(handle, input, output, Place::Device { exception_of }))
+            .map_err(|error| error::launch_error(py, &error))?;
+        Ok(NativeKernel::new(handle, input, output, ExecutionPlace::Device { exception_of }))
     }
 
-    /// How many messages have become dead letters.
+    /// Number of messages that became dead letters.
     #[getter]
     fn dead_letter_count(&self, py: Python<'_>) -> PyResult<u64> {
         let on_devices: u64 =
@@ -136,16 +179,26 @@ impl NativeRuntime {
         self.with(py, |runtime| Ok(runtime.dead_letter_count() + on_devices))
     }
 
-    /// The latest dead letters, oldest first, as `(kernel, reason)`.
+    /// Returns the latest dead letters.
+    ///
+    /// Returns:
+    ///     ``(kernel, reason)`` for each, oldest first.
     fn dead_letters(&self, py: Python<'_>) -> PyResult<Vec<(String, String)>> {
         let mut letters = self.with(py, |runtime| Ok(runtime.dead_letters()))?;
         letters.extend(self.devices(py).values().flat_map(|device| device.runtime.dead_letters()));
         letters.sort_by_key(|letter| letter.when);
-        let say = |letter: DeadLetterInfo| (letter.fault.kernel.to_string(), letter.fault.reason.to_string());
-        Ok(letters.into_iter().map(say).collect())
+        let to_pair =
+            |letter: DeadLetterInfo| (letter.fault.kernel.to_string(), letter.fault.reason.to_string());
+        Ok(letters.into_iter().map(to_pair).collect())
     }
 
-    /// Ends every ring kernel once it has handled what it has accepted.
+    /// Terminates every ring kernel after it has handled its queued messages.
+    ///
+    /// Args:
+    ///     timeout: Maximum wait, in seconds.
+    ///
+    /// Raises:
+    ///     KernelError: A ring kernel did not terminate in time.
     fn shutdown(&self, py: Python<'_>, timeout: f64) -> PyResult<()> {
         let runtime = self.runtime.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner).take();
         let Some(runtime) = runtime else { return Ok(()) };
@@ -156,11 +209,11 @@ impl NativeRuntime {
                 devices.into_values().map(|device| device.runtime.shutdown(timeout)).collect();
             on_devices.into_iter().chain([runtime.shutdown(timeout)]).collect::<Result<(), _>>()
         })
-        .map_err(|stuck| error::kernel_error(py, &stuck.to_string()))
+        .map_err(|error| error::kernel_error(py, &error.to_string()))
     }
 }
 
-/// The options of a ring kernel: `queue_size`, `output_queue_size`, `backpressure`, `dedicated`, `spin`, `supervision`, `telemetry_every`.
+/// Reads the options of a ring kernel: `queue_size`, `output_queue_size`, `backpressure`, `dedicated`, `spin`, `on_error`, `time_one_in`.
 fn kernel_options(options: &Bound<'_, PyDict>) -> PyResult<KernelOptions> {
     let py = options.py();
     let get = |name: &str| {
@@ -172,7 +225,7 @@ fn kernel_options(options: &Bound<'_, PyDict>) -> PyResult<KernelOptions> {
         "reject" => Backpressure::Reject,
         "drop_oldest" => Backpressure::DropOldest,
         other => {
-            return Err(error::invalid(
+            return Err(error::invalid_configuration(
                 py,
                 "backpressure",
                 other,
@@ -181,7 +234,7 @@ fn kernel_options(options: &Bound<'_, PyDict>) -> PyResult<KernelOptions> {
         }
     };
     let supervision = supervision(&get("on_error")?)?;
-    let mut made = KernelOptions::new()
+    let mut kernel_options = KernelOptions::new()
         .capacity(get("queue_size")?.extract()?)
         .output_capacity(get("output_queue_size")?.extract()?)
         .backpressure(backpressure)
@@ -191,15 +244,15 @@ fn kernel_options(options: &Bound<'_, PyDict>) -> PyResult<KernelOptions> {
             every => Telemetry::OneIn(every),
         });
     if get("dedicated")?.extract()? {
-        made = made.dedicated();
+        kernel_options = kernel_options.dedicated();
     }
     if get("spin")?.extract()? {
-        made = made.wait(WaitStrategy::Spin);
+        kernel_options = kernel_options.wait(WaitStrategy::Spin);
     }
-    Ok(made)
+    Ok(kernel_options)
 }
 
-/// What happens after an exception: by name, or restarts as `(how many or None, within seconds, backoff in seconds)`.
+/// Reads the supervision: a name, or restarts as `(maximum or None, window in seconds, backoff in seconds)`.
 fn supervision(on_error: &Bound<'_, PyAny>) -> PyResult<Supervision> {
     if let Ok((max, within, backoff)) = on_error.extract::<(Option<u32>, f64, f64)>() {
         let within = Duration::from_secs_f64(within);
@@ -214,8 +267,11 @@ fn supervision(on_error: &Bound<'_, PyAny>) -> PyResult<Supervision> {
         "fail" => Ok(Supervision::Never),
         "resume" => Ok(Supervision::Resume),
         "restart" => Ok(Supervision::restart(u32::MAX, Duration::from_secs(1))),
-        other => {
-            Err(error::invalid(on_error.py(), "on_error", other, "choose 'fail', 'resume' or 'restart'"))
-        }
+        other => Err(error::invalid_configuration(
+            on_error.py(),
+            "on_error",
+            other,
+            "choose 'fail', 'resume' or 'restart'",
+        )),
     }
 }

@@ -49,7 +49,7 @@ thread_local! {
 }
 
 /// Looks again and again until `ready`, for as long as seems worth it. Whether it is ready.
-pub(crate) fn spin(ready: impl FnMut() -> bool) -> bool {
+pub(crate) fn spin_adaptively(ready: impl FnMut() -> bool) -> bool {
     LONG_SPINS.with(|long_spins| spin_by(long_spins, ready))
 }
 

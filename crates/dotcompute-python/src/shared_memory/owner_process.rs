@@ -1,29 +1,29 @@
-//! Who has an end of a ring, in a word of shared memory, and whether that process still runs.
+//! Which process owns an endpoint of a ring, as a word in shared memory, and whether that process still runs.
 //!
-//! The word is the process's id and the time at which it was started: ids are used again, the two together are not. Both sides have to
-//! see each other's processes: not so in two containers with process ids of their own.
+//! The word combines process id and start time: process ids are reused, but the combination is not. Both processes must be in the same PID
+//! namespace, which two containers usually are not.
 
 use std::fs;
 use std::io::ErrorKind;
 
 use rustix::process::{Pid, test_kill_process};
 
-/// Bits of the word for the time; an id has 22 at the most on Linux, and 17 on macOS.
+/// Bits of the word for the start time. A process id has at most 22 bits on Linux and 17 on macOS.
 const TIME_BITS: u32 = 40;
 
-/// A process, as a word that is not zero.
+/// A process, as a word that is not 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Process(u64);
 
 impl Process {
-    /// This one. Read anew each time: a fork makes another process of it.
+    /// The current process. Not cached, since a fork changes it.
     pub(super) fn current() -> Self {
         let id = std::process::id();
         let started = stat_of(id).map_or(0, |stat| stat.started);
         Self(u64::from(id) << TIME_BITS | started & ((1 << TIME_BITS) - 1))
     }
 
-    /// The process in a word, if there is one.
+    /// The process in a word. `None` for 0.
     pub(super) fn from_word(word: u64) -> Option<Self> {
         (word != 0).then_some(Self(word))
     }
@@ -36,13 +36,13 @@ impl Process {
         (self.0 >> TIME_BITS) as u32
     }
 
-    /// Whether it runs. A process that was killed does not, though its parent may not have taken note of that yet.
+    /// Returns whether the process runs. A zombie, whose parent has not waited for it, does not run.
     pub(super) fn is_alive(self) -> bool {
         if let Some(stat) = stat_of(self.id()) {
             let same = stat.started & ((1 << TIME_BITS) - 1) == self.0 & ((1 << TIME_BITS) - 1);
             return same && !stat.ended;
         }
-        // No such file: it has ended, or this is not Linux, or processes of other users are hidden.
+        // Without the file, the process has ended, this is not Linux, or `/proc` hides the processes of other users.
         let pid = i32::try_from(self.id()).ok().and_then(Pid::from_raw);
         pid.is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
     }
@@ -50,21 +50,21 @@ impl Process {
 
 struct Stat {
     ended: bool,
-    /// Clock ticks after the machine was started.
+    /// In clock ticks since boot.
     started: u64,
 }
 
-/// What Linux says of a process.
+/// Reads `/proc/<id>/stat`.
 fn stat_of(id: u32) -> Option<Stat> {
     let text = match fs::read(format!("/proc/{id}/stat")) {
         Ok(text) => text,
-        // The process ended between the opening and the reading.
+        // The process ended between open and read.
         Err(error) if error.kind() != ErrorKind::NotFound && error.raw_os_error() == Some(libc::ESRCH) => {
             return Some(Stat { ended: true, started: 0 });
         }
         Err(_) => return None,
     };
-    // The name, in parentheses, may have anything in it: fields are counted from its end. The state is field 3, the time field 22.
+    // The name, in parentheses, may contain any characters, so fields are counted from its end. State is field 3, start time field 22.
     let after_name = text.iter().rposition(|&byte| byte == b')')? + 1;
     let mut fields = std::str::from_utf8(&text[after_name..]).ok()?.split_ascii_whitespace();
     let state = fields.next()?;

@@ -1,4 +1,4 @@
-//! Waiting with the interpreter free and Ctrl-C at work.
+//! Waiting while detached from the interpreter, interruptible by Ctrl-C.
 
 use std::future::Future;
 use std::pin::pin;
@@ -8,33 +8,35 @@ use std::time::{Duration, Instant};
 use dotcompute_ring::wait::{park, thread_waker};
 use pyo3::prelude::*;
 
-/// Between two looks whether a signal has come.
-pub(super) const SLICE: Duration = Duration::from_millis(50);
+/// Interval between checks for signals during a wait.
+pub(super) const SIGNAL_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long a call may wait: a timeout in seconds, or none.
+/// The timeout of a call, counted from its start.
 #[derive(Clone, Copy)]
 pub(super) struct Deadline {
-    began: Instant,
+    started: Instant,
     timeout: Option<Duration>,
 }
 
 impl Deadline {
+    /// Starts a timeout in seconds; `None` never expires.
+    ///
     /// # Errors
     ///
-    /// `InvalidConfigurationError` for a timeout that is no length of time.
+    /// `InvalidConfigurationError` for a timeout that is negative or NaN.
     pub(super) fn new(py: Python<'_>, timeout: Option<f64>) -> PyResult<Self> {
         let timeout = match timeout {
             None => None,
             Some(seconds) if seconds >= 0.0 => {
-                // What is too long for a clock is as good as none.
+                // A timeout beyond the range of the clock never expires.
                 Duration::try_from_secs_f64(seconds).ok().filter(|time| *time < Duration::from_secs(1 << 32))
             }
             Some(seconds) => {
-                let reason = "a timeout is a number of seconds from 0 on, or None to wait without one";
-                return Err(super::error::invalid(py, "timeout", seconds, reason));
+                let reason = "a timeout is 0 or more seconds, or None to wait without limit";
+                return Err(super::error::invalid_configuration(py, "timeout", seconds, reason));
             }
         };
-        Ok(Self { began: Instant::now(), timeout })
+        Ok(Self { started: Instant::now(), timeout })
     }
 
     /// The timeout in seconds, for errors.
@@ -42,19 +44,19 @@ impl Deadline {
         self.timeout.unwrap_or_default().as_secs_f64()
     }
 
-    /// How long to wait before the next look at signals; none once the time is over.
-    pub(super) fn slice(&self) -> Option<Duration> {
-        let Some(timeout) = self.timeout else { return Some(SLICE) };
-        let left = timeout.checked_sub(self.began.elapsed())?;
-        (!left.is_zero()).then(|| left.min(SLICE))
+    /// Returns how long to wait until the next check for signals. `None` if the deadline has passed.
+    pub(super) fn next_interval(&self) -> Option<Duration> {
+        let Some(timeout) = self.timeout else { return Some(SIGNAL_CHECK_INTERVAL) };
+        let remaining = timeout.checked_sub(self.started.elapsed())?;
+        (!remaining.is_zero()).then(|| remaining.min(SIGNAL_CHECK_INTERVAL))
     }
 }
 
-/// What a future gives, polled on this thread with the interpreter free; none if the time is over before.
+/// Polls a future on this thread, detached from the interpreter. Returns `None` if the deadline passes first.
 ///
 /// # Errors
 ///
-/// What a signal's handler raises, such as `KeyboardInterrupt`.
+/// The exception of a signal handler, such as `KeyboardInterrupt`.
 pub(super) fn block_on<T: Send>(
     py: Python<'_>,
     deadline: Deadline,
@@ -62,8 +64,8 @@ pub(super) fn block_on<T: Send>(
 ) -> PyResult<Option<T>> {
     let mut future = pin!(future);
     loop {
-        let Some(slice) = deadline.slice() else {
-            // With a timeout of zero too it is looked at once.
+        let Some(interval) = deadline.next_interval() else {
+            // Poll once even with a timeout of zero.
             let mut cx = Context::from_waker(std::task::Waker::noop());
             return Ok(match future.as_mut().poll(&mut cx) {
                 Poll::Ready(value) => Some(value),
@@ -73,7 +75,7 @@ pub(super) fn block_on<T: Send>(
         let polled = py.detach(|| {
             let waker = thread_waker();
             let mut cx = Context::from_waker(&waker);
-            let until = Instant::now() + slice;
+            let until = Instant::now() + interval;
             loop {
                 if let Poll::Ready(value) = future.as_mut().poll(&mut cx) {
                     return Some(value);

@@ -1,0 +1,65 @@
+//! The part of a mailbox operation that runs after the lock is released.
+
+use pyo3::prelude::*;
+
+use super::mailbox::{Effects, Entry, Mailbox, RareEffects};
+use super::task_resume;
+
+impl Mailbox {
+    /// Applies the effects of an operation. The receiver is resumed last, since its step may run for any length of time.
+    pub(super) fn apply_effects(&self, py: Python<'_>, effects: Effects) -> PyResult<()> {
+        let Effects { receiver, others, taken, finished, rare } = effects;
+        drop(finished);
+        for task in others {
+            task_resume::resume_via_loop(py, task)?;
+        }
+        if let Some(rare) = rare {
+            let RareEffects { returned, moved_on, rejected, dropped, removed } = *rare;
+            drop(removed);
+            if let Some((ask, Some(output))) = returned {
+                output.get().mark_ask_returned(ask);
+            }
+            if let Some(output) = moved_on {
+                output.get().forget_abandoned_asks();
+            }
+            for ask in [rejected, dropped.and_then(|entry| entry.ask)].into_iter().flatten() {
+                self.fail_ask(py, &ask)?;
+            }
+        }
+        if let Some((ask, Some(output))) = taken {
+            output.get().mark_ask_taken(ask);
+        }
+        match receiver {
+            Some(task) => task_resume::resume_now(py, task),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes all messages and fails their asks.
+    ///
+    /// With `lost`, the messages count as dropped and no putter is admitted. Otherwise waiting putters get the free slots.
+    pub(super) fn drain(&self, py: Python<'_>, lost: bool) -> PyResult<Vec<Py<PyAny>>> {
+        let mut effects = Effects::default();
+        let entries = {
+            let mut state = self.lock();
+            let entries = state.queue.take_all();
+            if lost {
+                state.dequeued += entries.len() as u64;
+                state.count_dropped(entries.len() as u64);
+                state.current_since = 0;
+            } else {
+                state.admit_putters(py, &mut effects);
+            }
+            entries
+        };
+        self.apply_effects(py, effects)?;
+        let mut messages = Vec::with_capacity(entries.len());
+        for Entry { message, ask, .. } in entries {
+            if let Some(ask) = ask {
+                self.fail_ask(py, &ask)?;
+            }
+            messages.push(message);
+        }
+        Ok(messages)
+    }
+}

@@ -1,0 +1,182 @@
+//! Methods of a mailbox that the lifecycle of its ring kernel calls.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::pyclass::{PyTraverseError, PyVisit};
+
+use super::counters::Counters;
+use super::mailbox::{Backpressure, Effects, Mailbox, MailboxState, TimeoutBehavior};
+use super::priority_queue::{Order, PriorityQueue};
+use super::waiter::{self, Status};
+
+#[pymethods]
+impl Mailbox {
+    #[new]
+    #[pyo3(signature = (*_arguments, **_keywords))]
+    fn new(_arguments: &Bound<'_, PyAny>, _keywords: Option<&Bound<'_, PyAny>>) -> Self {
+        Mailbox::unconfigured()
+    }
+
+    /// Configures the queue. The constructors of the derived classes call it.
+    ///
+    /// Args:
+    ///     kernel_id: Name of the ring kernel, for errors.
+    ///     capacity: Maximum number of messages.
+    ///     order: ``"fifo"``, ``"bands"`` or ``"strict"``. A second call does not change it.
+    ///     backpressure: ``"block"``, ``"reject"`` or ``"drop_oldest"``.
+    ///     timeout_behavior: ``"full"``, ``"timeout"`` or ``"return"``.
+    ///
+    /// Raises:
+    ///     ValueError: The capacity is 0, or a name is unknown.
+    #[pyo3(signature = (kernel_id, capacity, order, backpressure, timeout_behavior))]
+    fn _configure(
+        &self,
+        kernel_id: String,
+        capacity: usize,
+        order: &str,
+        backpressure: &str,
+        timeout_behavior: &str,
+    ) -> PyResult<()> {
+        let (order, backpressure) = (Order::parse(order)?, Backpressure::parse(backpressure)?);
+        let timeout_behavior = TimeoutBehavior::parse(timeout_behavior)?;
+        if capacity == 0 {
+            return Err(PyValueError::new_err(
+                "configuring a mailbox: capacity is 0; use a capacity of at least 1",
+            ));
+        }
+        let order = *self.order.get_or_init(|| order);
+        let mut state = self.lock();
+        let configured = MailboxState {
+            kernel: kernel_id,
+            capacity,
+            backpressure,
+            timeout_behavior,
+            queue: PriorityQueue::new(order),
+            ..MailboxState::unconfigured()
+        };
+        let old = std::mem::replace(&mut *state, configured);
+        drop(state);
+        drop(old);
+        Ok(())
+    }
+
+    /// Makes this the input of a ring kernel whose replies go to ``output``.
+    fn _set_output(&self, output: Py<Mailbox>) {
+        let old = self.lock().output.replace(output);
+        drop(old);
+    }
+
+    /// Counts handled messages and their latencies from now on.
+    fn _set_counters(&self, counters: Option<Py<Counters>>) {
+        let mut state = self.lock();
+        let old = std::mem::replace(&mut state.counters, counters);
+        drop(state);
+        drop(old);
+    }
+
+    /// Pauses or resumes delivery. A paused mailbox accepts messages and delivers none.
+    fn _set_paused(&self, py: Python<'_>, paused: bool) -> PyResult<()> {
+        self.lock().paused = paused;
+        loop {
+            let mut effects = Effects::default();
+            if !self.lock().deliver_next(py, &mut effects) {
+                return Ok(());
+            }
+            self.apply_effects(py, effects)?;
+        }
+    }
+
+    /// Ends waits for a message once the mailbox is empty, because the ring kernel terminates.
+    fn _end_getters(&self, py: Python<'_>) -> PyResult<()> {
+        let mut effects = Effects::default();
+        {
+            let mut state = self.lock();
+            state.ending = true;
+            state.end_getters(py, &mut effects);
+        }
+        self.apply_effects(py, effects)
+    }
+
+    /// Raises ``KernelError`` with this cause in every current waiter, and in later ones once the mailbox is empty.
+    fn _fail(&self, py: Python<'_>, cause: Py<PyAny>) -> PyResult<()> {
+        let mut effects = Effects::default();
+        let old = {
+            let mut state = self.lock();
+            let old = state.failure.replace(cause);
+            state.fail_all_waiters(py, &mut effects);
+            old
+        };
+        drop(old);
+        self.apply_effects(py, effects)
+    }
+
+    /// Raises ``KernelError`` with this cause in the asks whose messages the ring kernel has taken. The ring kernel restarts.
+    fn _fail_taken_asks(&self, py: Python<'_>, cause: &Bound<'_, PyAny>) -> PyResult<()> {
+        let mut effects = Effects::default();
+        {
+            let mut state = self.lock();
+            self.pending_replies.store(0, Relaxed);
+            for ask in std::mem::take(&mut state.asks_taken) {
+                // SAFETY: `asks_taken` holds waiters of this mailbox, whose lock is held as `state`.
+                let ask_state = unsafe { waiter::state(&ask) };
+                if matches!(ask_state.status, Status::AwaitingReply | Status::Parked) {
+                    ask_state.value = Some(cause.clone().unbind());
+                    effects.others.extend(ask_state.finish(&ask, Status::KernelFailed, py));
+                }
+                effects.rare().removed.push(ask);
+            }
+        }
+        self.apply_effects(py, effects)
+    }
+
+    /// Takes the current message, which will not be completed, and counts it as dropped.
+    ///
+    /// Returns:
+    ///     The message in a tuple, or None if there is no current message.
+    fn _take_current(&self) -> Option<(Py<PyAny>,)> {
+        let mut state = self.lock();
+        let current = state.current.take()?;
+        state.current_since = 0;
+        state.count_dropped(1);
+        Some((current,))
+    }
+
+    /// Takes all queued messages, counts them as dropped and fails their asks.
+    ///
+    /// Returns:
+    ///     The messages, in order.
+    fn _drain(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
+        self.drain(py, true)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // No Python code runs under the lock, so it is free here except when another thread without a GIL holds it. The collector then
+        // sees fewer references and keeps more objects alive, which is safe.
+        let Some(state) = self.state.try_lock() else { return Ok(()) };
+        for entry in state.queue.iter() {
+            visit.call(&entry.message)?;
+            if let Some(ask) = &entry.ask {
+                visit.call(ask)?;
+            }
+        }
+        let lists = [&state.getters, &state.putters, &state.asks_sent, &state.asks_taken];
+        for waiter in lists.into_iter().flatten() {
+            visit.call(waiter)?;
+        }
+        visit.call(&state.current)?;
+        visit.call(&state.failure)?;
+        visit.call(&state.counters)?;
+        visit.call(&state.output)?;
+        if let Some(timer) = &state.timer {
+            timer.traverse(&visit)?;
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        let old = std::mem::replace(&mut *self.lock(), MailboxState::unconfigured());
+        drop(old);
+    }
+}

@@ -1,0 +1,271 @@
+//! Methods of a mailbox that users call.
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+use super::errors;
+use super::mailbox::{Backpressure, Effects, Entry, Mailbox};
+use super::priority_queue::Order;
+use super::waiter::{Kind, WaiterState};
+use super::waiter_type;
+
+impl Mailbox {
+    /// Accepts a message, or returns it if the mailbox is full and does not drop the oldest.
+    pub(super) fn try_put(&self, py: Python<'_>, entry: Entry, effects: &mut Effects) -> Result<(), Entry> {
+        self.lock().accept(py, entry, effects)
+    }
+
+    /// Puts a message. Returns an awaitable of `True`, which waits while the mailbox is full.
+    pub(super) fn put_for<'py>(
+        me: &Bound<'py, Self>,
+        message: Bound<'py, PyAny>,
+        timeout: Option<f64>,
+        ask: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = me.py();
+        let order = me.get().order();
+        let level = match order.level_of(&message) {
+            Ok(level) => level,
+            Err(error) => return waiter_type::ready(py, Err(error)),
+        };
+        let mut effects = Effects::default();
+        let entry = Entry { message: message.unbind(), level, accepted_at: 0, ask };
+        let result = me.get().try_put(py, entry, &mut effects);
+        me.get().apply_effects(py, effects)?;
+        match result {
+            Ok(()) => waiter_type::done(py),
+            Err(entry) => Self::put_when_not_full(me, entry, timeout),
+        }
+    }
+
+    /// Returns an awaitable that waits for a free slot, or a failed one if the mailbox rejects or the timeout is 0.
+    fn put_when_not_full<'py>(
+        me: &Bound<'py, Self>,
+        entry: Entry,
+        timeout: Option<f64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = me.py();
+        let (rejects, kernel, capacity) = {
+            let state = me.get().lock();
+            (state.backpressure == Backpressure::Reject, state.kernel.clone(), state.capacity)
+        };
+        if rejects || timeout.is_some_and(|timeout| timeout <= 0.0) {
+            let mut effects = Effects::default();
+            effects.reject(entry.ask);
+            me.get().apply_effects(py, effects)?;
+            return waiter_type::ready(py, Err(errors::full(py, &kernel, capacity)));
+        }
+        let mut state = WaiterState::new(Kind::Put, Some(entry.message), timeout);
+        state.level = entry.level;
+        state.ask = entry.ask;
+        waiter_type::new_waiter(py, me.clone().unbind(), state)
+    }
+
+    /// Returns an awaitable of the next message.
+    pub(super) fn get_for<'py>(me: &Bound<'py, Self>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+        waiter_type::new_waiter(me.py(), me.clone().unbind(), WaiterState::new(Kind::Get, None, timeout))
+    }
+
+    /// Takes the next message without waiting.
+    fn take_now(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        let mut effects = Effects::default();
+        let message = self.lock().take_unless_paused(py, &mut effects);
+        self.apply_effects(py, effects)?;
+        Ok(message)
+    }
+
+    fn put_now(&self, message: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let py = message.py();
+        let order = self.order();
+        let entry = Entry {
+            message: message.clone().unbind(),
+            level: order.level_of(message)?,
+            accepted_at: 0,
+            ask: None,
+        };
+        let mut effects = Effects::default();
+        let accepted = self.try_put(py, entry, &mut effects).is_ok();
+        // No other coroutine may run between two `await`s of a coroutine, so the receiver resumes through its loop.
+        effects.others.extend(effects.receiver.take());
+        self.apply_effects(py, effects)?;
+        Ok(accepted)
+    }
+}
+
+#[pymethods]
+impl Mailbox {
+    /// Maximum number of messages.
+    #[getter]
+    fn maxsize(&self) -> usize {
+        self.lock().capacity
+    }
+
+    /// Number of queued messages.
+    #[getter]
+    fn qsize(&self) -> usize {
+        self.lock().queue.len()
+    }
+
+    /// Whether there are no queued messages.
+    #[getter]
+    fn empty(&self) -> bool {
+        self.lock().queue.len() == 0
+    }
+
+    /// Whether there are no free slots.
+    #[getter]
+    fn full(&self) -> bool {
+        let state = self.lock();
+        state.queue.len() >= state.capacity
+    }
+
+    fn __len__(&self) -> usize {
+        self.lock().queue.len()
+    }
+
+    fn __bool__(&self) -> bool {
+        true
+    }
+
+    /// Puts a message.
+    ///
+    /// Args:
+    ///     message: The message.
+    ///     timeout: Maximum wait for a free slot, in seconds. None waits without limit.
+    ///
+    /// Returns:
+    ///     An awaitable of True.
+    ///
+    /// Raises:
+    ///     QueueFullError: The queue is full, and it rejects messages or the timeout is 0.
+    ///     QueueTimeoutError: The queue was full until the timeout.
+    #[pyo3(signature = (message, *, timeout=None))]
+    fn put<'py>(
+        slf: &Bound<'py, Self>,
+        message: Bound<'py, PyAny>,
+        timeout: Option<f64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        Self::put_for(slf, message, timeout, None)
+    }
+
+    /// Takes the next message.
+    ///
+    /// Args:
+    ///     timeout: Maximum wait for a message, in seconds. None waits without limit.
+    ///
+    /// Returns:
+    ///     An awaitable of the message.
+    ///
+    /// Raises:
+    ///     QueueTimeoutError: The queue was empty until the timeout.
+    #[pyo3(signature = (*, timeout=None))]
+    fn get<'py>(slf: &Bound<'py, Self>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+        Self::get_for(slf, timeout)
+    }
+
+    /// Puts a message without waiting.
+    ///
+    /// Args:
+    ///     message: The message.
+    ///
+    /// Returns:
+    ///     Whether the queue accepted the message.
+    fn put_nowait(&self, message: &Bound<'_, PyAny>) -> PyResult<bool> {
+        self.put_now(message)
+    }
+
+    /// `put` with the parameter name ``item``.
+    #[pyo3(signature = (item, *, timeout=None))]
+    fn _put_item<'py>(
+        slf: &Bound<'py, Self>,
+        item: Bound<'py, PyAny>,
+        timeout: Option<f64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        Self::put(slf, item, timeout)
+    }
+
+    /// `put_nowait` with the parameter name ``item``.
+    fn _put_item_nowait(&self, item: &Bound<'_, PyAny>) -> PyResult<bool> {
+        self.put_nowait(item)
+    }
+
+    /// Takes the next message without waiting.
+    ///
+    /// Returns:
+    ///     The message, or None if the queue is empty.
+    fn get_nowait(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        self.take_now(py)
+    }
+
+    /// Puts messages in order, without waiting, until the queue is full.
+    ///
+    /// Args:
+    ///     messages: The messages.
+    ///
+    /// Returns:
+    ///     Number of messages accepted.
+    fn put_batch(&self, messages: &Bound<'_, PyList>) -> PyResult<usize> {
+        let mut accepted = 0;
+        for message in messages {
+            if !self.put_now(&message)? {
+                break;
+            }
+            accepted += 1;
+        }
+        Ok(accepted)
+    }
+
+    /// Takes queued messages without waiting.
+    ///
+    /// Args:
+    ///     max_count: Maximum number of messages to take.
+    ///
+    /// Returns:
+    ///     The messages, in order.
+    fn get_batch(&self, py: Python<'_>, max_count: usize) -> PyResult<Vec<Py<PyAny>>> {
+        let mut messages = Vec::new();
+        while messages.len() < max_count
+            && let Some(message) = self.take_now(py)?
+        {
+            messages.push(message);
+        }
+        Ok(messages)
+    }
+
+    /// Discards all queued messages.
+    ///
+    /// Returns:
+    ///     Number of messages discarded.
+    fn clear(&self, py: Python<'_>) -> PyResult<usize> {
+        self.drain(py, false).map(|messages| messages.len())
+    }
+
+    /// Returns the counters of the queue, and for a queue with bands the number of messages in each band.
+    ///
+    /// Returns:
+    ///     ``current_size``, ``max_size``, ``peak_size``, ``total_enqueued``, ``total_dequeued``, ``total_dropped``, ``band_counts``.
+    fn get_stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let state = self.lock();
+        let bands =
+            (self.order() == Order::Bands).then(|| [0, 1, 2, 3].map(|level| state.queue.level_len(level)));
+        let (len, capacity, peak) = (state.queue.len(), state.capacity, state.peak);
+        let (enqueued, dequeued, dropped) = (state.enqueued, state.dequeued, state.dropped);
+        drop(state);
+        let stats = PyDict::new(py);
+        stats.set_item(intern!(py, "current_size"), len)?;
+        stats.set_item(intern!(py, "max_size"), capacity)?;
+        stats.set_item(intern!(py, "peak_size"), peak)?;
+        stats.set_item(intern!(py, "total_enqueued"), enqueued)?;
+        stats.set_item(intern!(py, "total_dequeued"), dequeued)?;
+        stats.set_item(intern!(py, "total_dropped"), dropped)?;
+        if let Some(bands) = bands {
+            let counts = PyDict::new(py);
+            for (name, count) in ["system", "high", "normal", "low"].into_iter().zip(bands) {
+                counts.set_item(name, count)?;
+            }
+            stats.set_item(intern!(py, "band_counts"), counts)?;
+        }
+        Ok(stats)
+    }
+}

@@ -1,0 +1,346 @@
+//! Transitions of a mailbox, under its lock. None of them runs Python code.
+
+use std::collections::VecDeque;
+
+use pyo3::prelude::*;
+
+use super::counters::now_ns;
+use super::mailbox::{AskWithOutput, Backpressure, Effects, Entry, MailboxState, TimeoutBehavior};
+use super::priority_queue::{Order, PriorityQueue};
+use super::waiter::{self, Kind, Status, WaiterState};
+
+/// The result of polling a mailbox for a coroutine.
+pub(super) enum Step {
+    Value(Py<PyAny>),
+    /// The coroutine must be parked.
+    Park,
+    /// The coroutine is parked already.
+    AlreadyParked,
+    Failed(WaitError),
+}
+
+/// Why a wait has no value.
+pub(super) enum WaitError {
+    AlreadyAwaited,
+    /// Another task awaits the same waiter.
+    AwaitedByTwoTasks,
+    TimedOut(Kind, f64),
+    KernelFailed(Py<PyAny>),
+    Cancelled(Option<Py<PyAny>>),
+    Ended(Kind),
+}
+
+impl MailboxState {
+    pub(super) fn unconfigured() -> Self {
+        MailboxState {
+            kernel: String::new(),
+            capacity: 4096,
+            backpressure: Backpressure::Block,
+            timeout_behavior: TimeoutBehavior::RaiseFull,
+            queue: PriorityQueue::new(Order::Bands),
+            getters: VecDeque::new(),
+            putters: VecDeque::new(),
+            asks_sent: VecDeque::new(),
+            asks_taken: VecDeque::new(),
+            takes_batches: false,
+            paused: false,
+            ending: false,
+            failure: None,
+            current_since: 0,
+            current: None,
+            counters: None,
+            output: None,
+            timer: None,
+            enqueued: 0,
+            dequeued: 0,
+            dropped: 0,
+            peak: 0,
+        }
+    }
+
+    /// Polls for a message, for a coroutine that is not parked.
+    pub(super) fn poll_first(
+        &mut self,
+        py: Python<'_>,
+        waiter: &mut WaiterState,
+        effects: &mut Effects,
+    ) -> Step {
+        self.finish_message(effects);
+        if !self.paused
+            && let Some(message) = self.take(py, effects)
+        {
+            waiter.status = Status::Done;
+            return Step::Value(message);
+        }
+        if let Some(cause) = &self.failure {
+            waiter.status = Status::Done;
+            return Step::Failed(WaitError::KernelFailed(cause.clone_ref(py)));
+        }
+        if waiter.timeout.is_some_and(|timeout| timeout <= 0.0) && !self.ending {
+            waiter.status = Status::Done;
+            return Step::Failed(WaitError::TimedOut(Kind::Get, waiter.timeout.unwrap_or_default()));
+        }
+        Step::Park
+    }
+
+    /// Takes the next message and admits a waiting putter.
+    pub(super) fn take(&mut self, py: Python<'_>, effects: &mut Effects) -> Option<Py<PyAny>> {
+        let entry = self.queue.pop()?;
+        self.dequeued += 1;
+        self.start_message(py, &entry, effects);
+        if let Some(ask) = entry.ask {
+            effects.taken = Some(self.with_output(py, ask));
+        }
+        self.admit_putters(py, effects);
+        Some(entry.message)
+    }
+
+    fn with_output(&self, py: Python<'_>, ask: Py<PyAny>) -> AskWithOutput {
+        (ask, self.output.as_ref().map(|output| output.clone_ref(py)))
+    }
+
+    fn start_message(&mut self, py: Python<'_>, entry: &Entry, effects: &mut Effects) {
+        self.current_since = entry.accepted_at;
+        let Some(output) = &self.output else { return };
+        if output.get().expects_replies() {
+            effects.rare().moved_on = Some(output.clone_ref(py));
+        }
+        if let Some(previous) = self.current.replace(entry.message.clone_ref(py)) {
+            effects.finished = Some(previous);
+        }
+    }
+
+    /// Admits the messages of waiting putters, as far as there are free slots.
+    pub(super) fn admit_putters(&mut self, py: Python<'_>, effects: &mut Effects) {
+        while self.queue.len() < self.capacity
+            && let Some(putter) = self.putters.pop_front()
+        {
+            // SAFETY: `putters` holds waiters of this mailbox, whose lock is held (`&mut self`).
+            let waiter = unsafe { waiter::state(&putter) };
+            if waiter.status == Status::Parked {
+                self.admit_putter(waiter);
+                effects.others.extend(waiter.finish(&putter, Status::Delivered, py));
+            }
+        }
+    }
+
+    fn admit_putter(&mut self, putter: &mut WaiterState) {
+        if let Some(message) = putter.value.take() {
+            let accepted_at = if self.counters.is_some() { now_ns() } else { 0 };
+            self.push(Entry { message, level: putter.level, accepted_at, ask: putter.ask.take() });
+        }
+    }
+
+    /// Accepts a message, or returns it if the mailbox is full and does not drop the oldest.
+    pub(super) fn accept(
+        &mut self,
+        py: Python<'_>,
+        mut entry: Entry,
+        effects: &mut Effects,
+    ) -> Result<(), Entry> {
+        if self.counters.is_some() {
+            entry.accepted_at = now_ns();
+        }
+        if !self.paused
+            && let Some(getter) = self.next_getter()
+        {
+            self.deliver(py, &getter, entry, effects);
+            return Ok(());
+        }
+        if self.queue.len() >= self.capacity {
+            if self.backpressure != Backpressure::DropOldest {
+                return Err(entry);
+            }
+            effects.rare().dropped = self.queue.pop_lowest();
+            self.count_dropped(1);
+        }
+        self.push(entry);
+        Ok(())
+    }
+
+    /// Polls again for a free slot when the awaitable of a rejected `put` is awaited: the mailbox may have changed since.
+    pub(super) fn poll_again(
+        &mut self,
+        py: Python<'_>,
+        waiter: &mut WaiterState,
+        effects: &mut Effects,
+    ) -> Step {
+        if let Some(cause) = &self.failure {
+            waiter.status = Status::Done;
+            effects.reject(waiter.ask.take());
+            return Step::Failed(WaitError::KernelFailed(cause.clone_ref(py)));
+        }
+        let Some(message) = waiter.value.take() else { return Step::Park };
+        let entry = Entry { message, level: waiter.level, accepted_at: 0, ask: waiter.ask.take() };
+        match self.accept(py, entry, effects) {
+            Ok(()) => {
+                waiter.status = Status::Done;
+                Step::Value(pyo3::types::PyBool::new(py, true).to_owned().into_any().unbind())
+            }
+            Err(entry) => {
+                (waiter.value, waiter.ask) = (Some(entry.message), entry.ask);
+                Step::Park
+            }
+        }
+    }
+
+    fn push(&mut self, entry: Entry) {
+        self.queue.push_back(entry.level, entry);
+        self.enqueued += 1;
+        self.peak = self.peak.max(self.queue.len());
+    }
+
+    /// Removes and returns the first parked getter.
+    pub(super) fn next_getter(&mut self) -> Option<Py<PyAny>> {
+        while let Some(getter) = self.getters.pop_front() {
+            // SAFETY: `getters` holds waiters of this mailbox, whose lock is held (`&mut self`).
+            if unsafe { waiter::state(&getter) }.status == Status::Parked {
+                return Some(getter);
+            }
+        }
+        None
+    }
+
+    /// Delivers a message to a parked getter, bypassing the queue.
+    pub(super) fn deliver(
+        &mut self,
+        py: Python<'_>,
+        getter: &Py<PyAny>,
+        entry: Entry,
+        effects: &mut Effects,
+    ) {
+        self.enqueued += 1;
+        self.dequeued += 1;
+        self.start_message(py, &entry, effects);
+        // SAFETY: `getter` is a waiter of this mailbox, whose lock is held (`&mut self`).
+        let waiter = unsafe { waiter::state(getter) };
+        if let Some(ask) = entry.ask {
+            waiter.ask = Some(ask.clone_ref(py));
+            effects.taken = Some(self.with_output(py, ask));
+        }
+        waiter.value = Some(entry.message);
+        waiter.level = entry.level;
+        waiter.accepted_at = entry.accepted_at;
+        effects.receiver = waiter.finish(getter, Status::Delivered, py);
+    }
+
+    /// Delivers a queued message to a parked getter, which resumes through its loop. Returns `false` without a message or a getter.
+    pub(super) fn deliver_next(&mut self, py: Python<'_>, effects: &mut Effects) -> bool {
+        if self.paused || self.queue.len() == 0 {
+            return false;
+        }
+        let Some(getter) = self.next_getter() else { return false };
+        let Some(entry) = self.queue.pop() else { return false };
+        self.enqueued -= 1;
+        self.deliver(py, &getter, entry, effects);
+        effects.others.extend(effects.receiver.take());
+        self.admit_putters(py, effects);
+        true
+    }
+
+    /// Returns a message that was delivered and not taken: to the next getter, or to the front of the queue, even if that is full.
+    pub(super) fn return_message(&mut self, py: Python<'_>, waiter: &mut WaiterState, effects: &mut Effects) {
+        let Some(message) = waiter.value.take() else { return };
+        self.enqueued -= 1;
+        self.dequeued -= 1;
+        self.current_since = 0;
+        effects.finished = self.current.take();
+        let ask = waiter.ask.take();
+        if let Some(ask) = &ask {
+            effects.rare().returned = Some(self.with_output(py, ask.clone_ref(py)));
+        }
+        let entry = Entry { message, level: waiter.level, accepted_at: waiter.accepted_at, ask };
+        match if self.paused { None } else { self.next_getter() } {
+            Some(getter) => {
+                self.deliver(py, &getter, entry, effects);
+                effects.others.extend(effects.receiver.take());
+            }
+            None => {
+                self.queue.push_front(entry.level, entry);
+                self.enqueued += 1;
+            }
+        }
+    }
+
+    /// Finishes the current message: the ring kernel asks for the next one.
+    fn finish_message(&mut self, effects: &mut Effects) {
+        effects.finished = self.current.take();
+        let since = std::mem::take(&mut self.current_since);
+        if since != 0
+            && let Some(counters) = &self.counters
+        {
+            counters.get().count_handled(now_ns().saturating_sub(since));
+        }
+    }
+
+    /// Takes the next message for a caller that does not wait. Returns `None` while paused.
+    pub(super) fn take_unless_paused(&mut self, py: Python<'_>, effects: &mut Effects) -> Option<Py<PyAny>> {
+        if self.paused { None } else { self.take(py, effects) }
+    }
+
+    pub(super) fn enqueue_waiter(&mut self, waiter: Py<PyAny>, state: &mut WaiterState) {
+        state.status = Status::Parked;
+        match state.kind {
+            Kind::Get => self.getters.push_back(waiter),
+            Kind::Put => self.putters.push_back(waiter),
+            // `ask` has registered it in `asks_sent` of the output.
+            Kind::Ask | Kind::Ready => {}
+        }
+    }
+
+    /// Removes a waiter from its wait list, so that nothing is delivered to it.
+    pub(super) fn remove_waiter(&mut self, waiter: &Py<PyAny>, kind: Kind) {
+        let list = match kind {
+            Kind::Get => &mut self.getters,
+            Kind::Put => &mut self.putters,
+            // An abandoned ask stays, so that its reply is matched to it and dropped.
+            Kind::Ask | Kind::Ready => return,
+        };
+        if let Some(at) = list.iter().position(|other| waiter::same(other, waiter)) {
+            list.remove(at);
+        }
+    }
+
+    pub(super) fn count_dropped(&mut self, messages: u64) {
+        self.dropped += messages;
+        if let Some(counters) = &self.counters {
+            counters.get().count_dropped(messages);
+        }
+    }
+
+    /// The error of a wait that ended without a value.
+    pub(super) fn wait_error(&self, py: Python<'_>, status: Status, waiter: &mut WaiterState) -> Step {
+        Step::Failed(match status {
+            Status::TimedOut => WaitError::TimedOut(waiter.kind, waiter.timeout.unwrap_or_default()),
+            Status::Cancelled => WaitError::Cancelled(waiter.value.take()),
+            Status::KernelFailed => match &self.failure {
+                Some(cause) => WaitError::KernelFailed(cause.clone_ref(py)),
+                None => waiter.value.take().map_or(WaitError::Ended(waiter.kind), WaitError::KernelFailed),
+            },
+            _ => WaitError::Ended(waiter.kind),
+        })
+    }
+
+    /// Ends every wait for a message because the ring kernel terminates: as timed out where the caller gave a timeout.
+    pub(super) fn end_getters(&mut self, py: Python<'_>, effects: &mut Effects) {
+        while let Some(getter) = self.next_getter() {
+            // SAFETY: `getter` is a waiter of this mailbox, whose lock is held (`&mut self`).
+            let waiter = unsafe { waiter::state(&getter) };
+            let status = if waiter.timeout.is_some() { Status::TimedOut } else { Status::Ended };
+            effects.others.extend(waiter.finish(&getter, status, py));
+        }
+    }
+
+    /// Ends every wait because the ring kernel has failed.
+    pub(super) fn fail_all_waiters(&mut self, py: Python<'_>, effects: &mut Effects) {
+        let lists = [&mut self.getters, &mut self.putters, &mut self.asks_sent, &mut self.asks_taken];
+        for waiter in lists.into_iter().flat_map(std::mem::take) {
+            // SAFETY: the lists hold waiters of this mailbox, whose lock is held (`&mut self`).
+            let state = unsafe { waiter::state(&waiter) };
+            if matches!(state.status, Status::AwaitingReply | Status::Parked) {
+                effects.others.extend(state.finish(&waiter, Status::KernelFailed, py));
+            }
+            effects.rare().removed.push(waiter);
+        }
+    }
+}

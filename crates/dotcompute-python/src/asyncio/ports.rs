@@ -1,0 +1,449 @@
+//! Ports: `receive` and `send` for a ring kernel, tell, ask and receive for its users, and the same by name for the runtime.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
+use std::sync::{OnceLock, PoisonError, RwLock};
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::pyclass::{PyTraverseError, PyVisit};
+use pyo3::types::{PyDict, PyString};
+use pyo3::{ffi, intern};
+
+use super::errors;
+use super::mailbox::{Effects, Entry, Mailbox};
+use super::waiter::{Kind, Status, WaiterState};
+use super::waiter_type;
+
+/// The queues of a ring kernel.
+struct Queues {
+    input: Py<PyAny>,
+    output: Py<PyAny>,
+    /// Whether `input.get` is the method of `Mailbox`, so that it can be called directly.
+    is_plain_get: bool,
+    /// Whether `output.put` is the method of `Mailbox`.
+    is_plain_put: bool,
+}
+
+/// Returns whether a method of a queue is the one of `Mailbox`. A user may pass another queue class, or override the method.
+fn is_plain(queue: &Bound<'_, PyAny>, method: &str) -> PyResult<bool> {
+    let py = queue.py();
+    if !queue.is_instance_of::<Mailbox>() {
+        return Ok(false);
+    }
+    let instance_dict = queue.getattr_opt(intern!(py, "__dict__"))?;
+    Ok(queue.get_type().getattr(method)?.is(py.get_type::<Mailbox>().getattr(method)?)
+        && !instance_dict.map_or(Ok(false), |dict| dict.contains(method))?)
+}
+
+/// The context of a ring kernel: its queues and its stop flag. `KernelContext` derives from it.
+#[pyclass(frozen, subclass, module = "pydotcompute._core")]
+pub(crate) struct ContextPort {
+    queues: OnceLock<Queues>,
+    stop_requested: AtomicBool,
+}
+
+#[pymethods]
+impl ContextPort {
+    #[new]
+    #[pyo3(signature = (*_arguments, **_keywords))]
+    fn new(_arguments: &Bound<'_, PyAny>, _keywords: Option<&Bound<'_, PyAny>>) -> Self {
+        ContextPort { queues: OnceLock::new(), stop_requested: AtomicBool::new(false) }
+    }
+
+    /// Sets the queues, once.
+    fn _bind(&self, input: &Bound<'_, PyAny>, output: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (is_plain_get, is_plain_put) = (is_plain(input, "get")?, is_plain(output, "put")?);
+        let (input, output) = (input.clone().unbind(), output.clone().unbind());
+        self.queues.set(Queues { input, output, is_plain_get, is_plain_put }).map_err(|_| {
+            PyRuntimeError::new_err(
+                "binding a kernel context: it has its queues already; create a new context",
+            )
+        })
+    }
+
+    /// Makes `should_terminate` true.
+    fn _request_stop(&self) {
+        self.stop_requested.store(true, Relaxed);
+    }
+
+    /// Whether the ring kernel should return.
+    #[getter]
+    fn should_terminate(&self) -> bool {
+        self.stop_requested.load(Relaxed)
+    }
+
+    /// Takes the next message of the input.
+    ///
+    /// Args:
+    ///     timeout: Maximum wait for a message, in seconds. None waits without limit.
+    ///
+    /// Returns:
+    ///     An awaitable of the message.
+    #[pyo3(signature = (timeout=None))]
+    fn receive<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+        let queues = self.queues()?;
+        let input = queues.input.bind(py);
+        match input.cast::<Mailbox>() {
+            Ok(mailbox) if queues.is_plain_get => Mailbox::get_for(mailbox, timeout),
+            _ => input.call_method("get", (), Some(&timeout_keyword(py, timeout)?)),
+        }
+    }
+
+    /// Sends a message to the output. It replies to an ask if one is pending.
+    ///
+    /// Args:
+    ///     message: The message.
+    ///
+    /// Returns:
+    ///     An awaitable of True.
+    fn send<'py>(&self, message: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = message.py();
+        let queues = self.queues()?;
+        let output = queues.output.bind(py);
+        let mailbox = match output.cast::<Mailbox>() {
+            Ok(mailbox) if queues.is_plain_put => mailbox,
+            _ => return output.call_method1("put", (message,)),
+        };
+        let mut effects = Effects::default();
+        let not_a_reply = if mailbox.get().expects_replies() {
+            mailbox.get().match_reply(py, message.unbind(), &mut effects)?
+        } else {
+            Some(message.unbind())
+        };
+        match not_a_reply {
+            Some(message) => Mailbox::put_for(mailbox, message.into_bound(py), None, None),
+            None => {
+                mailbox.get().apply_effects(py, effects)?;
+                waiter_type::done(py)
+            }
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Some(queues) = self.queues.get() {
+            visit.call(&queues.input)?;
+            visit.call(&queues.output)?;
+        }
+        Ok(())
+    }
+}
+
+impl ContextPort {
+    fn queues(&self) -> PyResult<&Queues> {
+        self.queues.get().ok_or_else(|| {
+            PyRuntimeError::new_err(
+                "using a kernel context: it has no queues yet; launch the ring kernel first",
+            )
+        })
+    }
+}
+
+fn timeout_keyword<'py>(py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyDict>> {
+    let keywords = PyDict::new(py);
+    keywords.set_item("timeout", timeout)?;
+    Ok(keywords)
+}
+
+/// States, with the values of `KernelState` in Python.
+const ACTIVE: u8 = 3;
+const DEACTIVATED: u8 = 4;
+const FAILED: u8 = 7;
+const STATE_NAMES: [&str; 8] =
+    ["", "CREATED", "LAUNCHED", "ACTIVE", "DEACTIVATED", "TERMINATING", "TERMINATED", "FAILED"];
+
+struct Endpoints {
+    kernel: String,
+    input: Py<Mailbox>,
+    output: Py<Mailbox>,
+    input_type: Option<Py<PyAny>>,
+}
+
+/// The sending and receiving side of a ring kernel for its users. `RingKernel` derives from it.
+#[pyclass(frozen, subclass, weakref, module = "pydotcompute._core")]
+pub(crate) struct KernelPort {
+    endpoints: RwLock<Option<std::sync::Arc<Endpoints>>>,
+    state: AtomicU8,
+}
+
+#[pymethods]
+impl KernelPort {
+    #[new]
+    #[pyo3(signature = (*_arguments, **_keywords))]
+    fn new(_arguments: &Bound<'_, PyAny>, _keywords: Option<&Bound<'_, PyAny>>) -> Self {
+        KernelPort { endpoints: RwLock::new(None), state: AtomicU8::new(1) }
+    }
+
+    fn _bind(&self, kernel: String, input: Py<Mailbox>, output: Py<Mailbox>, input_type: Option<Py<PyAny>>) {
+        let endpoints = std::sync::Arc::new(Endpoints { kernel, input, output, input_type });
+        let old = self.endpoints.write().unwrap_or_else(PoisonError::into_inner).replace(endpoints);
+        drop(old);
+    }
+
+    /// The value of the current `KernelState`.
+    #[getter]
+    fn _state_number(&self) -> u8 {
+        self.state.load(Relaxed)
+    }
+
+    fn _set_state(&self, state: u8) {
+        self.state.store(state, Relaxed);
+    }
+
+    /// Sends a message to the input.
+    ///
+    /// Args:
+    ///     message: The message.
+    ///     timeout: Maximum wait for a free slot, in seconds. None waits without limit.
+    ///
+    /// Returns:
+    ///     An awaitable of True.
+    #[pyo3(signature = (message, timeout=None))]
+    fn send<'py>(&self, message: Bound<'py, PyAny>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+        let py = message.py();
+        match self.check_send(&message, "send message to") {
+            Ok(endpoints) => Mailbox::put_for(endpoints.input.bind(py), message, timeout, None),
+            Err(error) => waiter_type::ready(py, Err(error)),
+        }
+    }
+
+    /// Takes the next message of the output.
+    ///
+    /// Args:
+    ///     timeout: Maximum wait for a message, in seconds. None waits without limit.
+    ///
+    /// Returns:
+    ///     An awaitable of the message.
+    #[pyo3(signature = (timeout=None))]
+    fn receive<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+        match self.running_endpoints(py, "receive message from", true) {
+            Ok(endpoints) => Mailbox::get_for(endpoints.output.bind(py), timeout),
+            Err(error) => waiter_type::ready(py, Err(error)),
+        }
+    }
+
+    /// Sends a message and waits for its reply.
+    ///
+    /// A reply with a correlation id completes the ask whose message has that id. A reply without one completes the oldest ask whose
+    /// message the ring kernel has taken. Other messages that the ring kernel sends stay queued for `receive`.
+    ///
+    /// Args:
+    ///     message: The message.
+    ///     timeout: Maximum wait for the reply, in seconds. None waits without limit.
+    ///
+    /// Returns:
+    ///     An awaitable of the reply.
+    #[pyo3(signature = (message, timeout=None))]
+    fn ask<'py>(
+        slf: &Bound<'py, Self>,
+        message: Bound<'py, PyAny>,
+        timeout: Option<f64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = message.py();
+        let endpoints = match slf.get().check_send(&message, "ask") {
+            Ok(endpoints) => endpoints,
+            Err(error) => return waiter_type::ready(py, Err(error)),
+        };
+        let order = endpoints.input.get().order();
+        let level = match order.level_of(&message) {
+            Ok(level) => level,
+            Err(error) => return waiter_type::ready(py, Err(error)),
+        };
+        let reply = register_ask(&endpoints, &message, timeout)?;
+        let entry = Entry {
+            message: message.clone().unbind(),
+            level,
+            accepted_at: 0,
+            ask: Some(reply.clone().unbind()),
+        };
+        let mut effects = Effects::default();
+        let result = endpoints.input.get().try_put(py, entry, &mut effects);
+        endpoints.input.get().apply_effects(py, effects)?;
+        match result {
+            Ok(()) => Ok(reply),
+            Err(entry) => {
+                let put = Mailbox::put_for(endpoints.input.bind(py), message, timeout, entry.ask)?;
+                py.import("pydotcompute.ring_kernels.lifecycle")?.call_method1("_ask_after_put", (put, reply))
+            }
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Ok(endpoints) = self.endpoints.try_read()
+            && let Some(endpoints) = endpoints.as_ref()
+        {
+            visit.call(&endpoints.input)?;
+            visit.call(&endpoints.output)?;
+            visit.call(&endpoints.input_type)?;
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        let old = self.endpoints.write().unwrap_or_else(PoisonError::into_inner).take();
+        drop(old);
+    }
+}
+
+/// Creates the waiter for the reply to a message that is about to be sent, and registers it at the output.
+fn register_ask<'py>(
+    endpoints: &Endpoints,
+    message: &Bound<'py, PyAny>,
+    timeout: Option<f64>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = message.py();
+    let mut state = WaiterState::new(Kind::Ask, None, timeout);
+    state.status = Status::AwaitingReply;
+    state.asked_message = Some(message.clone().unbind());
+    let reply = waiter_type::new_waiter(py, endpoints.output.clone_ref(py), state)?;
+    endpoints.output.get().lock().asks_sent.push_back(reply.clone().unbind());
+    Ok(reply)
+}
+
+impl KernelPort {
+    /// Returns the endpoints of a ring kernel that is launched and has not ended, or `KernelStateError`.
+    fn running_endpoints(
+        &self,
+        py: Python<'_>,
+        operation: &str,
+        allow_failed: bool,
+    ) -> PyResult<std::sync::Arc<Endpoints>> {
+        let state = self.state.load(Relaxed);
+        let endpoints = self.endpoints.read().unwrap_or_else(PoisonError::into_inner).clone();
+        match (endpoints, state) {
+            (Some(endpoints), ACTIVE | DEACTIVATED) => Ok(endpoints),
+            // Messages sent before the failure can still be received, and then the failure is raised.
+            (Some(endpoints), FAILED) if allow_failed => Ok(endpoints),
+            (endpoints, state) => {
+                let kernel = endpoints.map(|endpoints| endpoints.kernel.clone()).unwrap_or_default();
+                Err(errors::state(
+                    py,
+                    &kernel,
+                    STATE_NAMES.get(usize::from(state)).unwrap_or(&"?"),
+                    operation,
+                ))
+            }
+        }
+    }
+
+    /// Checks the state of the ring kernel and the type of the message.
+    fn check_send(&self, message: &Bound<'_, PyAny>, operation: &str) -> PyResult<std::sync::Arc<Endpoints>> {
+        let py = message.py();
+        let endpoints = self.running_endpoints(py, operation, false)?;
+        if let Some(expected) = &endpoints.input_type {
+            let actual = message.get_type();
+            if !actual.is(expected) && !message.is_instance(expected.bind(py))? {
+                let context = format!("the input of kernel '{}'", endpoints.kernel);
+                return Err(errors::wrong_type(expected.bind(py), actual.as_any(), &context));
+            }
+        }
+        Ok(endpoints)
+    }
+}
+
+/// Sending and receiving by the name of a ring kernel. `RingKernelRuntime` derives from it.
+#[pyclass(frozen, subclass, weakref, module = "pydotcompute._core")]
+pub(crate) struct RuntimePort {
+    kernels: Py<PyDict>,
+}
+
+#[pymethods]
+impl RuntimePort {
+    #[new]
+    #[pyo3(signature = (*_arguments, **_keywords))]
+    fn new(py: Python<'_>, _arguments: &Bound<'_, PyAny>, _keywords: Option<&Bound<'_, PyAny>>) -> Self {
+        RuntimePort { kernels: PyDict::new(py).unbind() }
+    }
+
+    /// The ring kernels by name.
+    #[getter]
+    fn _kernels(&self, py: Python<'_>) -> Py<PyDict> {
+        self.kernels.clone_ref(py)
+    }
+
+    /// Sends a message to the input of a ring kernel, as ``RingKernel.send``.
+    ///
+    /// Raises:
+    ///     KernelNotFoundError: The awaitable raises it if no ring kernel has this name.
+    #[pyo3(signature = (kernel_id, message, *, timeout=None))]
+    fn send<'py>(
+        &self,
+        kernel_id: &Bound<'py, PyString>,
+        message: Bound<'py, PyAny>,
+        timeout: Option<f64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        match self.find_kernel(kernel_id) {
+            Ok(kernel) => match kernel.cast::<KernelPort>() {
+                Ok(port) => port.get().send(message, timeout),
+                Err(_) => kernel.call_method1("send", (message, timeout)),
+            },
+            Err(error) => waiter_type::ready(kernel_id.py(), Err(error)),
+        }
+    }
+
+    /// Takes the next message of the output of a ring kernel, as ``RingKernel.receive``.
+    ///
+    /// Raises:
+    ///     KernelNotFoundError: The awaitable raises it if no ring kernel has this name.
+    #[pyo3(signature = (kernel_id, *, timeout=None))]
+    fn receive<'py>(
+        &self,
+        kernel_id: &Bound<'py, PyString>,
+        timeout: Option<f64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = kernel_id.py();
+        match self.find_kernel(kernel_id) {
+            Ok(kernel) => match kernel.cast::<KernelPort>() {
+                Ok(port) => port.get().receive(py, timeout),
+                Err(_) => kernel.call_method1("receive", (timeout,)),
+            },
+            Err(error) => waiter_type::ready(py, Err(error)),
+        }
+    }
+
+    /// Sends a message and waits for its reply, as ``RingKernel.ask``.
+    ///
+    /// Raises:
+    ///     KernelNotFoundError: The awaitable raises it if no ring kernel has this name.
+    #[pyo3(signature = (kernel_id, message, *, timeout=None))]
+    fn send_and_receive<'py>(
+        &self,
+        kernel_id: &Bound<'py, PyString>,
+        message: Bound<'py, PyAny>,
+        timeout: Option<f64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        match self.find_kernel(kernel_id) {
+            Ok(kernel) => match kernel.cast::<KernelPort>() {
+                Ok(port) => KernelPort::ask(port, message, timeout),
+                Err(_) => kernel.call_method1("ask", (message, timeout)),
+            },
+            Err(error) => waiter_type::ready(kernel_id.py(), Err(error)),
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.kernels)
+    }
+}
+
+impl RuntimePort {
+    fn find_kernel<'py>(&self, kernel_id: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
+        let py = kernel_id.py();
+        let kernels = self.kernels.bind(py);
+        // SAFETY: both objects are live. The result is a reference borrowed from the dictionary and owned before any Python code runs, or
+        // null without such a key or with an error set.
+        let found = unsafe {
+            let found = ffi::PyDict_GetItemWithError(kernels.as_ptr(), kernel_id.as_ptr());
+            Bound::from_borrowed_ptr_or_opt(py, found)
+        };
+        match found {
+            Some(kernel) => Ok(kernel),
+            None => {
+                if let Some(error) = PyErr::take(py) {
+                    return Err(error);
+                }
+                let available = kernels.keys().iter().map(|name| name.extract()).collect::<PyResult<_>>()?;
+                Err(errors::not_found(py, kernel_id.to_str()?, available))
+            }
+        }
+    }
+}
