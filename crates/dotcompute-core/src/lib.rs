@@ -14,6 +14,7 @@
 //! | [`dead_letter`] | messages that will never be handled, with the reason |
 //! | [`telemetry`] | counters and latency histograms |
 //! | [`backend`] | where ring kernels run |
+//! | [`environment`] | the environment variables that are read |
 //! | [`accelerator`] | the devices of this machine |
 //! | [`memory`] | arrays with a half on the host and a half on a device |
 //! | [`orchestrator`] | kernels that run once, beside ring kernels |
@@ -25,6 +26,7 @@ pub mod accelerator;
 pub mod backend;
 pub mod dead_letter;
 pub mod device;
+pub mod environment;
 pub mod error;
 pub mod handle;
 pub mod kernel;
