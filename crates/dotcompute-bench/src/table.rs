@@ -1,4 +1,4 @@
-//! The figures for people: one table for each bench, and the targets.
+//! Human-readable output: one table per bench, and the targets.
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
@@ -7,11 +7,11 @@ use crate::clock::Clock;
 use crate::measurement::{Measurement, median};
 use crate::targets::{Target, ratios};
 
-/// Every bench's table, and the targets that could be judged.
+/// Renders the table of every bench, and the targets that could be evaluated.
 pub fn render<S>(
     benches: &[Bench<S>],
     measurements: &[Measurement],
-    goals: &[Target],
+    targets_to_check: &[Target],
     clock: &Clock,
 ) -> String {
     let mut text = String::new();
@@ -21,9 +21,9 @@ pub fn render<S>(
         text +=
             &format!("\n{} ({}): {}\n{}\n", bench.name, bench.unit, bench.about, table(&measurements, clock));
     }
-    let targets = targets(goals, measurements);
+    let targets = targets(targets_to_check, measurements);
     if !targets.is_empty() {
-        text += "\nTargets (median of the rounds' quotients, smallest and largest beside it)\n";
+        text += "\nTargets (median of the rounds' ratios, with the smallest and the largest)\n";
         text += &format!("{targets}\n");
     }
     text
@@ -58,7 +58,7 @@ fn table(measurements: &[&Measurement], clock: &Clock) -> Table {
     table
 }
 
-/// How many times slower (or larger) a subject is than the reference; below 1 it is faster.
+/// Returns by which factor a subject is slower (or larger) than the baseline; below 1 it is faster.
 fn slower(measurement: &Measurement, reference: &Measurement) -> String {
     if measurement.subject == reference.subject {
         return "-".to_owned();
@@ -71,9 +71,9 @@ fn slower(measurement: &Measurement, reference: &Measurement) -> String {
     format!("{:.2} x", median(&ratios))
 }
 
-fn targets(goals: &[Target], measurements: &[Measurement]) -> Table {
+fn targets(targets_to_check: &[Target], measurements: &[Measurement]) -> Table {
     let mut table = empty(["target", "measured", "of the rounds", ""].map(str::to_owned).to_vec());
-    for target in goals {
+    for target in targets_to_check {
         let Some(result) = target.evaluate(measurements) else { continue };
         let (low, high) = result.spread;
         let word = match (result.met, result.out_of_reach) {
@@ -97,13 +97,13 @@ fn empty(header: Vec<String>) -> Table {
     table
 }
 
-/// The first column is text, the others are figures.
+/// The first column is text, the others are numbers.
 fn cells(row: Vec<String>) -> Vec<Cell> {
     let side = |column| if column == 0 { CellAlignment::Left } else { CellAlignment::Right };
     row.into_iter().enumerate().map(|(column, text)| Cell::new(text).set_alignment(side(column))).collect()
 }
 
-/// About three significant digits.
+/// Formats a value with about three significant digits.
 fn number(value: f64) -> String {
     match value.abs() {
         size if size < 10.0 => format!("{value:.2}"),
