@@ -48,7 +48,7 @@ def test_vector_add(tmp_path: Path) -> None:
 def test_streaming_pipeline(tmp_path: Path) -> None:
     printed = output_of("examples/streaming_pipeline.py", "--lines", 1000, cwd=tmp_path)
     assert next(line for line in printed.splitlines() if "too hot" in line).startswith("sensor 3:")
-    assert "1000 lines, 10 of them broken" in printed
+    assert "1000 lines, 10 of them invalid" in printed
 
 
 def test_pagerank_of_a_list_of_edges(tmp_path: Path, edges: Path) -> None:
@@ -78,7 +78,7 @@ def test_anomaly_detection_on_made_series(tmp_path: Path) -> None:
 @pytest.mark.skipif(NAB.exists(), reason="NAB's data is there, so that series are not made")
 def test_anomaly_detection_says_why_its_series_are_made(tmp_path: Path) -> None:
     printed = output_of("examples/anomaly_detection.py", "--series", 1, cwd=tmp_path)
-    assert "there is no NAB data" in printed
+    assert "no NAB data" in printed
     assert "3 of 3 anomalies found, 0 alerts elsewhere" in printed
 
 

@@ -1,4 +1,4 @@
-"""Buffers with a half on a GPU, on the driver that pretends (crates/dotcompute-cuda/tests/fake): its device memory is the host's.
+"""Buffers with a half on a GPU, on the fake driver (crates/dotcompute-cuda/tests/fake_driver): its device memory is the host's.
 
 Each test runs in a process of its own, since a driver is chosen once in a process.
 """
@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-SOURCE = Path(__file__).parents[2] / "crates/dotcompute-cuda/tests/fake/libcuda.c"
+SOURCE = Path(__file__).parents[2] / "crates/dotcompute-cuda/tests/fake_driver/libcuda.c"
 
 CUPY = """
 import sys
@@ -94,22 +94,22 @@ def test_states_and_copies(driver: dict[str, str]) -> None:
         driver,
         """
         buffer = UnifiedBuffer((2, 3)).allocate()
-        assert buffer.state is BufferState.SYNCHRONIZED and buffer._memory.halves.transfers == ((0, 0), (0, 0))
+        assert buffer.state is BufferState.SYNCHRONIZED and buffer._memory.copies.transfers == ((0, 0), (0, 0))
         assert not buffer.host.any() and not on_device(buffer).any()
         buffer.fill(4)
         assert buffer.state is BufferState.HOST_DIRTY and not isinstance(buffer.device, np.ndarray)
-        assert buffer.state is BufferState.SYNCHRONIZED and buffer._memory.halves.transfers == ((1, 24), (0, 0))
+        assert buffer.state is BufferState.SYNCHRONIZED and buffer._memory.copies.transfers == ((1, 24), (0, 0))
         assert buffer.device is buffer.device and on_device(buffer).tolist() == [[4, 4, 4], [4, 4, 4]]
         on_device(buffer)[0, 1] = 7
         assert buffer.host[0, 1] == 4, "nobody has said so"
         buffer.mark_device_dirty()
         assert buffer.state is BufferState.DEVICE_DIRTY and buffer.__dlpack_device__() == (2, 0)
         assert buffer.host[0, 1] == 7 and buffer.state is BufferState.SYNCHRONIZED and buffer.__dlpack_device__() == (1, 0)
-        assert buffer._memory.halves.transfers == ((1, 24), (1, 24))
+        assert buffer._memory.copies.transfers == ((1, 24), (1, 24))
         on_device(buffer)[:] = 1
         buffer.mark_device_dirty()
         buffer.copy_from(np.full((2, 3), 5, np.float32))
-        assert buffer._memory.halves.transfers == ((1, 24), (1, 24)), "what is overwritten is not copied before"
+        assert buffer._memory.copies.transfers == ((1, 24), (1, 24)), "what is overwritten is not copied before"
         buffer.synchronize()
         assert on_device(buffer).tolist() == [[5, 5, 5], [5, 5, 5]]
         """,
@@ -127,7 +127,7 @@ def test_one_half_at_a_time(driver: dict[str, str]) -> None:
         assert host.state is BufferState.SYNCHRONIZED and on_device(host).tolist() == [1, 2, 3]
 
         device = UnifiedBuffer(3).allocate(host=False)
-        assert device.state is BufferState.DEVICE_ONLY and device._memory.halves.transfers == ((0, 0), (0, 0))
+        assert device.state is BufferState.DEVICE_ONLY and device._memory.copies.transfers == ((0, 0), (0, 0))
         on_device(device)[:] = [4, 5, 6]
         device.mark_host_dirty()  # There is no host's half that could be newer.
         assert device.host.tolist() == [4, 5, 6]
@@ -149,7 +149,7 @@ def test_one_half_at_a_time(driver: dict[str, str]) -> None:
         locked.flags.writeable = False
         adopted = UnifiedBuffer(3, float)
         adopted._memory = adopted._new_memory()
-        adopted._memory.halves.adopt(locked.view(np.uint8))
+        adopted._memory.copies.adopt(locked.view(np.uint8))
         adopted.device
         adopted.mark_device_dirty()
         try:
@@ -170,7 +170,7 @@ def test_memory_outlives_the_buffer_on_both_sides(driver: dict[str, str]) -> Non
         pool = configure_memory_pool(max_size_mb=1)
         buffer = UnifiedBuffer(1000, np.int64, pinned=True).fill(3)
         device, host = buffer.device, buffer.host
-        assert buffer._memory.halves.host().page_locked
+        assert buffer._memory.copies.host().page_locked
         assert pool.get_stats().used_bytes == pool.get_pinned_stats().used_bytes == 8192
         buffer.free()
         del buffer
@@ -412,7 +412,7 @@ def test_only_what_was_written_is_copied(driver: dict[str, str]) -> None:
         driver,
         """
         def copied(buffer):
-            (_, to_device), (_, to_host) = buffer._memory.halves.transfers
+            (_, to_device), (_, to_host) = buffer._memory.copies.transfers
             return to_device, to_host
 
         buffer = UnifiedBuffer((1000, 10), np.int32).allocate()

@@ -99,7 +99,7 @@ def test_compile_errors_name_the_line(handler: Callable[..., Any], text: str) ->
 @compiles
 def test_what_is_raised_on_a_gpu_can_be_told() -> None:
     compiled = compile_for_device(declare(handlers.picky, state=Sequence), (9, 0))
-    told = {code: compiled.exception_of(code) for code in compiled.raised}
+    told = {code: compiled.exception_of(code) for code in compiled.exceptions}
     assert all(code not in (0, 1) for code in told)
     described = {(type(known[0]), known[0].args, known[1]) for known in told.values() if known is not None}
     line = _line_of(handlers.picky, 'raise ValueError("negative")')

@@ -58,7 +58,7 @@ def test_what_no_buffer_can_hold() -> None:
         len(UnifiedBuffer(()))
 
 
-def test_states_go_on_as_if_there_were_two_halves() -> None:
+def test_states_go_on_as_if_there_were_two_copies() -> None:
     buffer = UnifiedBuffer(4).allocate()
     assert buffer.state in (BufferState.HOST_ONLY, BufferState.SYNCHRONIZED)
     buffer.mark_host_dirty()

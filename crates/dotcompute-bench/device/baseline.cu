@@ -1,5 +1,5 @@
 // What ring kernels are compared with: kernels without anything of ours but the words for reading and writing.
-#include "access.cuh"
+#include "atomics.cuh"
 
 // A bare flag: answers each number that it sees with the same number, until it sees STOP. It also ends when nothing has come for about
 // a minute: a program that has died must not leave it there.

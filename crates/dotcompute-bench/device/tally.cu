@@ -16,14 +16,14 @@ extern "C" __device__ int32_t tally(Ctx *ctx, Tally *state, const Payload *messa
 // Many messages at once, a thread for each: every word of a message must be its place in the order of arrival.
 extern "C" __device__ int32_t tally_at_once(Ctx *ctx, Tally *state, const Payload *message, Tally *reply) {
     if (ctx->wants_reply) {
-        reply->count = dc::load_number(reinterpret_cast<dc::u64 *>(&state->count));
-        reply->misplaced = dc::load_number(reinterpret_cast<dc::u64 *>(&state->misplaced));
+        reply->count = dc::load_acquire_gpu(reinterpret_cast<dc::u64 *>(&state->count));
+        reply->misplaced = dc::load_acquire_gpu(reinterpret_cast<dc::u64 *>(&state->misplaced));
         ctx->reply(reply);
         return 0;
     }
     bool in_place = message->sequence == ctx->sequence;
     for (uint64_t word : message->words) in_place = in_place && word == ctx->sequence;
-    if (!in_place) dc::take_number(reinterpret_cast<dc::u64 *>(&state->misplaced));
-    dc::take_number(reinterpret_cast<dc::u64 *>(&state->count));
+    if (!in_place) dc::fetch_add_relaxed(reinterpret_cast<dc::u64 *>(&state->misplaced));
+    dc::fetch_add_relaxed(reinterpret_cast<dc::u64 *>(&state->count));
     return 0;
 }

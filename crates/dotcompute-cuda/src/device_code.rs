@@ -12,7 +12,7 @@ use crate::compile::{Input, LtoIr, Source};
 
 /// The framework's headers, by the names they include each other by.
 pub const HEADERS: [(&str, &str); 8] = [
-    ("access.cuh", include_str!("../device/access.cuh")),
+    ("atomics.cuh", include_str!("../device/atomics.cuh")),
     ("emulated.cuh", include_str!("../device/emulated.cuh")),
     ("protocol.cuh", include_str!("../device/protocol.cuh")),
     ("ring.cuh", include_str!("../device/ring.cuh")),

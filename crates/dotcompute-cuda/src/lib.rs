@@ -30,14 +30,15 @@ pub mod library;
 pub mod nvjitlink;
 pub mod nvrtc;
 
-mod account;
-mod exchange;
-mod limits;
+mod device_peer;
+mod device_port;
+mod host_device_channel;
+mod launch_checks;
 mod links;
-mod memory;
-mod port;
+mod occupancy;
 mod protocol;
-mod tenant;
-mod watch;
+mod resident_grid;
+mod resident_kernel;
+mod watchdog;
 
 pub use architecture::Architecture;

@@ -7,7 +7,7 @@ use dotcompute_core::accelerator::{Accelerator, Properties};
 use dotcompute_core::backend::{BackendError, BackendKind};
 use dotcompute_core::memory::{DeviceId, DeviceMemory};
 
-use super::ground::device_error;
+use super::error::device_error;
 use super::memory_pool::CudaMemory;
 use super::{live_context, unavailable};
 use crate::driver::{Device, Driver, DriverError};

@@ -13,8 +13,10 @@ use cudarc::driver::{CudaContext, result, sys};
 use dotcompute_core::backend::{BackendError, BackendKind};
 use dotcompute_core::memory::{DeviceBlock, DeviceId, DeviceMemory, HostBlock, MemoryError};
 
-use super::ground::{Ground, device_error};
-use super::memory::{Graveyard, Pinned};
+use super::deferred_free::DeferredFreeList;
+use super::error::device_error;
+use super::pinned_memory::PinnedMemory;
+use super::process_device::ProcessDevice;
 use super::stream::Stream;
 use super::{live_context, unavailable};
 use crate::driver::{Device, Driver, DriverError};
@@ -41,7 +43,7 @@ struct Inner {
     pool: Pool,
     stream: Stream,
     context: Arc<CudaContext>,
-    ground: Arc<Ground>,
+    process_device: Arc<ProcessDevice>,
 }
 
 impl CudaMemory {
@@ -67,15 +69,15 @@ impl CudaMemory {
             });
         }
         let context = live_context(device).map_err(|error| unavailable(&error))?;
-        let ground = Ground::of(device);
-        let created = ground.quiesced(QUIESCE_TIMEOUT, || {
-            let pool = Pool::new(device.index, &context, &ground.graveyard)?;
-            Ok((pool, Stream::new(&context, &ground.graveyard)?))
+        let process_device = ProcessDevice::of(device);
+        let created = process_device.quiesced(QUIESCE_TIMEOUT, || {
+            let pool = Pool::new(device.index, &context, &process_device.deferred_free)?;
+            Ok((pool, Stream::new(&context, &process_device.deferred_free)?))
         })?;
         let (pool, stream) =
             created.map_err(|error: DriverError| device_error("opening the memory of the device", &error))?;
         let device = DeviceId { backend: BackendKind::Cuda, index: device.index };
-        Ok(Arc::new(Self(Arc::new(Inner { device, pool, stream, context, ground }))))
+        Ok(Arc::new(Self(Arc::new(Inner { device, pool, stream, context, process_device }))))
     }
 }
 
@@ -112,8 +114,10 @@ impl Inner {
         doing: &str,
         operation: impl FnOnce() -> Result<T, DriverError>,
     ) -> Result<T, MemoryError> {
-        let outcome =
-            self.ground.quiesced(QUIESCE_TIMEOUT, operation).map_err(|error| self.failed(doing, &error))?;
+        let outcome = self
+            .process_device
+            .quiesced(QUIESCE_TIMEOUT, operation)
+            .map_err(|error| self.failed(doing, &error))?;
         outcome.map_err(|error| self.failed(doing, &error))
     }
 }
@@ -154,9 +158,9 @@ impl DeviceMemory for CudaMemory {
 
     fn page_locked(&self, bytes: usize) -> Result<Box<dyn HostBlock>, MemoryError> {
         let inner = &self.0;
-        let created = inner
-            .ground
-            .quiesced(QUIESCE_TIMEOUT, || Pinned::zeroed(&inner.context, &inner.ground.graveyard, bytes));
+        let created = inner.process_device.quiesced(QUIESCE_TIMEOUT, || {
+            PinnedMemory::zeroed(&inner.context, &inner.process_device.deferred_free, bytes)
+        });
         let doing = || format!("page-locking {bytes} bytes of the host");
         match created.map_err(|error| inner.failed(doing(), &error))? {
             Ok(pinned) => Ok(Box::new(PinnedBlock { pinned, len: bytes })),
@@ -179,7 +183,7 @@ impl DeviceMemory for CudaMemory {
 struct Pool {
     handle: sys::CUmemoryPool,
     context: Arc<CudaContext>,
-    graveyard: Arc<Graveyard>,
+    deferred_free: Arc<DeferredFreeList>,
 }
 
 // SAFETY: a pool belongs to a context, not to a thread, and the driver locks internally.
@@ -188,7 +192,11 @@ unsafe impl Send for Pool {}
 unsafe impl Sync for Pool {}
 
 impl Pool {
-    fn new(index: u32, context: &Arc<CudaContext>, graveyard: &Arc<Graveyard>) -> Result<Self, DriverError> {
+    fn new(
+        index: u32,
+        context: &Arc<CudaContext>,
+        deferred_free: &Arc<DeferredFreeList>,
+    ) -> Result<Self, DriverError> {
         let doing = || DriverError::while_doing("creating a memory pool");
         context.bind_to_thread().map_err(doing())?;
         // SAFETY: `CUmemPoolProps` is a plain C struct; the driver requires unused fields to be zero.
@@ -199,7 +207,7 @@ impl Pool {
         let mut handle = std::ptr::null_mut();
         // SAFETY: both pointers are to locals that outlive the call.
         unsafe { sys::cuMemPoolCreate(&raw mut handle, &raw const properties) }.result().map_err(doing())?;
-        let pool = Self { handle, context: Arc::clone(context), graveyard: Arc::clone(graveyard) };
+        let pool = Self { handle, context: Arc::clone(context), deferred_free: Arc::clone(deferred_free) };
         // By default the pool releases memory at every synchronization, which may wait for the device.
         let mut release_threshold = u64::MAX;
         let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
@@ -213,7 +221,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.graveyard.bury_handle(&self.context, self.handle, |handle| {
+        self.deferred_free.defer_destroy(&self.context, self.handle, |handle| {
             // SAFETY: the pool was created by `new` and is destroyed only here. Every `Block` holds the pool alive, so all blocks are
             // freed.
             let _ = unsafe { sys::cuMemPoolDestroy(handle) };
@@ -321,7 +329,7 @@ impl Drop for Block {
 
 /// A block of page-locked host memory.
 struct PinnedBlock {
-    pinned: Pinned,
+    pinned: PinnedMemory,
     len: usize,
 }
 

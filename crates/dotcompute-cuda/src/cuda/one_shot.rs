@@ -13,9 +13,10 @@ use dotcompute_core::orchestrator::{
 };
 
 use super::accelerators::properties;
-use super::ground::{Ground, device_error};
-use super::memory::Graveyard;
-use super::stage::{Code, Function};
+use super::deferred_free::DeferredFreeList;
+use super::error::device_error;
+use super::function::{Function, ModuleGuard};
+use super::process_device::ProcessDevice;
 use super::stream::Stream;
 use super::{CudaOptions, live_context, toolchain, unavailable};
 use crate::cache::{Cache, Origin as Cached};
@@ -74,7 +75,7 @@ pub struct LoadedKernel {
     function: Function,
     /// The sizes of the parameters in bytes.
     parameters: Vec<usize>,
-    _code: Code,
+    _module: ModuleGuard,
 }
 
 /// Compiles one-shot kernels and runs them on a GPU. Each launch uses a stream that waits for no other, so ring kernels stay resident. They
@@ -100,7 +101,7 @@ pub struct CudaLauncher {
     device: Device,
     properties: Properties,
     context: Arc<CudaContext>,
-    ground: Arc<Ground>,
+    process_device: Arc<ProcessDevice>,
     toolchain: Toolchain,
     cache: Cache,
     quiesce_timeout: Duration,
@@ -130,7 +131,7 @@ impl CudaLauncher {
             properties: properties(&device),
             toolchain: toolchain(&options.search)?,
             context: live_context(&device).map_err(|error| unavailable(&error))?,
-            ground: Ground::of(&device),
+            process_device: ProcessDevice::of(&device),
             cache: Cache::from_environment(),
             quiesce_timeout: options.quiesce_timeout,
             idle_streams: Mutex::default(),
@@ -149,12 +150,12 @@ impl CudaLauncher {
             Cached::Cache => Origin::DiskCache,
             _ => Origin::Compiled,
         };
-        let loaded = self.ground.quiesced(self.quiesce_timeout, || {
+        let loaded = self.process_device.quiesced(self.quiesce_timeout, || {
             let module = Module::load(&self.context, &compiled.kernel.cubin)?;
             let function = Function::named(&module, &source.entry)?;
             let parameters = function.parameters();
-            let code = Code::new(module, &self.ground.graveyard);
-            Ok(LoadedKernel { source: source.clone(), function, parameters, _code: code })
+            let code = ModuleGuard::new(module, &self.process_device.deferred_free);
+            Ok(LoadedKernel { source: source.clone(), function, parameters, _module: code })
         })?;
         let doing =
             || format!("loading it (`{}` must be an `extern \"C\" __global__` function)", source.entry);
@@ -167,9 +168,9 @@ impl CudaLauncher {
         if let Some(idle) = idle {
             return Ok(idle);
         }
-        let created = self
-            .ground
-            .quiesced(self.quiesce_timeout, || TimedStream::new(&self.context, &self.ground.graveyard))?;
+        let created = self.process_device.quiesced(self.quiesce_timeout, || {
+            TimedStream::new(&self.context, &self.process_device.deferred_free)
+        })?;
         created.map_err(|error| device_error("creating a stream for the launch", &error))
     }
 }
@@ -242,9 +243,9 @@ struct TimedStream {
 
 impl TimedStream {
     /// Creates the stream and its events. The caller has quiesced the device.
-    fn new(context: &Arc<CudaContext>, graveyard: &Arc<Graveyard>) -> Result<Self, DriverError> {
-        let event = || Event::new(context, graveyard);
-        Ok(Self { stream: Stream::new(context, graveyard)?, start: event()?, end: event()? })
+    fn new(context: &Arc<CudaContext>, deferred_free: &Arc<DeferredFreeList>) -> Result<Self, DriverError> {
+        let event = || Event::new(context, deferred_free);
+        Ok(Self { stream: Stream::new(context, deferred_free)?, start: event()?, end: event()? })
     }
 
     /// Runs a kernel, waits for it and returns its duration on the device.
@@ -325,21 +326,21 @@ fn elapsed_time() -> Result<ElapsedTime, DriverError> {
 struct Event {
     handle: sys::CUevent,
     context: Arc<CudaContext>,
-    graveyard: Arc<Graveyard>,
+    deferred_free: Arc<DeferredFreeList>,
 }
 
 // SAFETY: an event belongs to a context, not to a thread, and the driver locks internally.
 unsafe impl Send for Event {}
 
 impl Event {
-    fn new(context: &Arc<CudaContext>, graveyard: &Arc<Graveyard>) -> Result<Self, DriverError> {
+    fn new(context: &Arc<CudaContext>, deferred_free: &Arc<DeferredFreeList>) -> Result<Self, DriverError> {
         let doing = || DriverError::while_doing("creating an event");
         context.bind_to_thread().map_err(doing())?;
         let mut handle = std::ptr::null_mut();
         let flags = sys::CUevent_flags::CU_EVENT_DEFAULT as u32;
         // SAFETY: `handle` is writable.
         unsafe { sys::cuEventCreate(&raw mut handle, flags) }.result().map_err(doing())?;
-        Ok(Self { handle, context: Arc::clone(context), graveyard: Arc::clone(graveyard) })
+        Ok(Self { handle, context: Arc::clone(context), deferred_free: Arc::clone(deferred_free) })
     }
 
     fn record(&self, stream: sys::CUstream) -> Result<(), DriverError> {
@@ -363,7 +364,7 @@ impl Event {
 
 impl Drop for Event {
     fn drop(&mut self) {
-        self.graveyard.bury_handle(&self.context, self.handle, |handle| {
+        self.deferred_free.defer_destroy(&self.context, self.handle, |handle| {
             // SAFETY: the event was created by `new` and is destroyed only here.
             let _ = unsafe { sys::cuEventDestroy_v2(handle) };
         });

@@ -147,7 +147,7 @@ fn failed(py: Python<'_>, fault: &Fault, message: &str, place: &Place) -> PyErr 
 /// The exception behind Numba's description of it, and where it was raised.
 fn describe(py: Python<'_>, address: usize) -> Option<(Bound<'_, PyAny>, String)> {
     let described = py
-        .import("pydotcompute.native._raised")
+        .import("pydotcompute.native._exceptions")
         .and_then(|module| module.getattr("exception_at"))
         .and_then(|describe| describe.call1((address,)))
         .and_then(|described| described.extract::<(Bound<'_, PyAny>, String)>());

@@ -121,7 +121,7 @@ impl NativeKernel {
         loop {
             let Some(slice) = deadline.slice() else {
                 let waited = Duration::from_secs_f64(deadline.seconds());
-                return Err(self.unanswered(py, &pending.give_up(waited)));
+                return Err(self.unanswered(py, &pending.into_timeout_error(waited)));
             };
             match py.detach(|| pending.wait(slice)) {
                 Some(Ok(answer)) => return Ok(answer),

@@ -9,10 +9,10 @@ use dotcompute_core::backend::BackendError;
 use dotcompute_ring::layout::CACHE_LINE;
 
 use super::super::CudaBackend;
-use super::super::memory::Pinned;
+use super::super::pinned_memory::PinnedMemory;
 use super::{KernelSource, LoadedBaseline, bind_context, with_kernel};
 use crate::driver::DriverError;
-use crate::exchange::SharedMemory;
+use crate::host_device_channel::SharedMemory;
 
 /// The number that ends the kernel.
 pub const STOP: u32 = u32::MAX;
@@ -23,7 +23,7 @@ const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A resident kernel of one thread that sends every number back. Its flags are two 32-bit words in page-locked host memory, each on its own
 /// cache line.
 pub struct FlagPingPong {
-    words: Pinned,
+    words: PinnedMemory,
     loaded: LoadedBaseline,
 }
 
@@ -36,7 +36,11 @@ impl FlagPingPong {
     /// As for the launch of a ring kernel.
     pub fn new(backend: &CudaBackend, text: KernelSource) -> Result<Self, BackendError> {
         with_kernel(backend, text, |loaded| {
-            let words = Pinned::zeroed(bind_context(backend)?, &backend.ground.graveyard, 2 * CACHE_LINE)?;
+            let words = PinnedMemory::zeroed(
+                bind_context(backend)?,
+                &backend.process_device.deferred_free,
+                2 * CACHE_LINE,
+            )?;
             let flag = Self { words, loaded };
             flag.launch()?;
             Ok(flag)

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use dotcompute_core::backend::BackendError;
 
 use super::CudaBackend;
-use super::ground::device_error;
-use super::stage::{Code, Function};
+use super::error::device_error;
+use super::function::{Function, ModuleGuard};
 use super::stream::Stream;
 use crate::compile::{Input, Source};
 use crate::device_code::HEADERS;
@@ -37,7 +37,7 @@ pub struct KernelSource {
 struct LoadedBaseline {
     function: Function,
     stream: Stream,
-    _code: Code,
+    _module: ModuleGuard,
 }
 
 /// Compiles and loads a kernel, and passes it to `create` while no ring kernel is on the device.
@@ -51,12 +51,12 @@ fn with_kernel<T>(
     let compiled =
         backend.cache.compile(&backend.toolchain, &input.source(Source::new(text.file, text.text)));
     let compiled = compiled.map_err(|error| device_error("compiling a kernel", &error))?;
-    let created = backend.ground.quiesced(backend.options.quiesce_timeout, || {
-        let graveyard = &backend.ground.graveyard;
+    let created = backend.process_device.quiesced(backend.options.quiesce_timeout, || {
+        let deferred_free = &backend.process_device.deferred_free;
         let module = Module::load(&backend.context, &compiled.kernel.cubin)?;
         let function = Function::named(&module, text.entry)?;
-        let stream = Stream::new(&backend.context, graveyard)?;
-        create(LoadedBaseline { function, stream, _code: Code::new(module, graveyard) })
+        let stream = Stream::new(&backend.context, deferred_free)?;
+        create(LoadedBaseline { function, stream, _module: ModuleGuard::new(module, deferred_free) })
     })?;
     created.map_err(|error| device_error(&format!("loading the kernel `{}`", text.entry), &error))
 }

@@ -9,10 +9,12 @@ use dotcompute_core::backend::BackendError;
 use dotcompute_ring::layout::CACHE_LINE;
 
 use super::super::CudaBackend;
-use super::super::memory::{DeviceMemory, Graveyard, Pinned};
+use super::super::deferred_free::DeferredFreeList;
+use super::super::device_allocation::DeviceAllocation;
+use super::super::pinned_memory::PinnedMemory;
 use super::{KernelSource, LoadedBaseline, bind_context, with_kernel};
 use crate::driver::DriverError;
-use crate::exchange::SharedMemory;
+use crate::host_device_channel::SharedMemory;
 
 /// Size of a message and of a reply in bytes.
 pub const BYTES: usize = 64;
@@ -31,9 +33,9 @@ pub enum LaunchMethod {
 /// A kernel that is launched for every message. The host waits for each reply. The value stays on the thread that created it.
 pub struct PerMessageLaunch {
     graph: Option<Graph>,
-    message: Pinned,
-    reply: Pinned,
-    on_device: Option<[DeviceMemory; 2]>,
+    message: PinnedMemory,
+    reply: PinnedMemory,
+    on_device: Option<[DeviceAllocation; 2]>,
     loaded: LoadedBaseline,
     /// Makes the type `!Send`: the context is current for the creating thread.
     thread: PhantomData<*const ()>,
@@ -51,19 +53,19 @@ impl PerMessageLaunch {
         text: KernelSource,
     ) -> Result<Self, BackendError> {
         with_kernel(backend, text, |loaded| {
-            let (context, graveyard) = (bind_context(backend)?, &backend.ground.graveyard);
-            let device = || DeviceMemory::new(context, graveyard, BYTES);
+            let (context, deferred_free) = (bind_context(backend)?, &backend.process_device.deferred_free);
+            let device = || DeviceAllocation::new(context, deferred_free, BYTES);
             let on_device = if method == LaunchMethod::Mapped { None } else { Some([device()?, device()?]) };
             let mut baseline = Self {
                 graph: None,
-                message: Pinned::zeroed(context, graveyard, CACHE_LINE)?,
-                reply: Pinned::zeroed(context, graveyard, CACHE_LINE)?,
+                message: PinnedMemory::zeroed(context, deferred_free, CACHE_LINE)?,
+                reply: PinnedMemory::zeroed(context, deferred_free, CACHE_LINE)?,
                 on_device,
                 loaded,
                 thread: PhantomData,
             };
             if method == LaunchMethod::Graph {
-                baseline.graph = Some(baseline.record(context, graveyard)?);
+                baseline.graph = Some(baseline.record(context, deferred_free)?);
             }
             Ok(baseline)
         })
@@ -116,7 +118,11 @@ impl PerMessageLaunch {
         launched.map_err(DriverError::while_doing("launching a kernel for a message"))
     }
 
-    fn record(&self, context: &Arc<CudaContext>, graveyard: &Arc<Graveyard>) -> Result<Graph, DriverError> {
+    fn record(
+        &self,
+        context: &Arc<CudaContext>,
+        deferred_free: &Arc<DeferredFreeList>,
+    ) -> Result<Graph, DriverError> {
         let doing = || DriverError::while_doing("capturing a graph");
         let stream = self.loaded.stream.handle();
         // Only this thread enqueues into the stream.
@@ -135,7 +141,7 @@ impl PerMessageLaunch {
             executable
         };
         let executable = executable.map_err(doing())?;
-        Ok(Graph { executable, context: Arc::clone(context), graveyard: Arc::clone(graveyard) })
+        Ok(Graph { executable, context: Arc::clone(context), deferred_free: Arc::clone(deferred_free) })
     }
 }
 
@@ -143,7 +149,7 @@ impl PerMessageLaunch {
 struct Graph {
     executable: sys::CUgraphExec,
     context: Arc<CudaContext>,
-    graveyard: Arc<Graveyard>,
+    deferred_free: Arc<DeferredFreeList>,
 }
 
 impl Graph {
@@ -156,7 +162,7 @@ impl Graph {
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        self.graveyard.bury_handle(&self.context, self.executable, |handle| {
+        self.deferred_free.defer_destroy(&self.context, self.executable, |handle| {
             // SAFETY: the graph was created by `record` and is destroyed only here.
             let _ = unsafe { result::graph::exec_destroy(handle) };
         });
