@@ -155,7 +155,7 @@ def _raise_without_values(
     """Generates code that raises an exception, with a placeholder text for each argument entry only at run time."""
     from llvmlite import ir  # type: ignore[import-untyped]
 
-    constants = tuple("<value on the GPU>" if isinstance(argument, ir.Value) else argument for argument in arguments)
+    constants = tuple("<a value on the GPU>" if isinstance(argument, ir.Value) else argument for argument in arguments)
     convention.return_user_exc(builder, cls, constants, loc=loc, func_name=func_name)
 
 

@@ -30,27 +30,27 @@ class ndarray(np.ndarray):
         return {**self.__array_interface__, "version": 3, "stream": None}
 
 
-def _made(array):
+def _record_creation(array):
     calls.append(("make", _current.stream, _current.allocator))
-    return array.view(_Made)
+    return array.view(_CreatedArray)
 
 
-class _Made(np.ndarray):
+class _CreatedArray(np.ndarray):
     pass
 
 
 def empty(shape, dtype):
     if np.prod(shape) > 1 << 40:
         raise cuda.memory.OutOfMemoryError("out of memory")
-    return _made(np.empty(shape, dtype))
+    return _record_creation(np.empty(shape, dtype))
 
 
 def zeros(shape, dtype):
-    return _made(np.zeros(shape, dtype))
+    return _record_creation(np.zeros(shape, dtype))
 
 
 def array(source):
-    return _made(np.array(source))
+    return _record_creation(np.array(source))
 
 
 def from_dlpack(source):
@@ -71,7 +71,7 @@ class RawKernel:
         self._run(*args, **kwargs)
 
 
-class _During:
+class _SetWithin:
     """Makes something current for the time of a `with`."""
 
     def __init__(self, name, value):
@@ -86,7 +86,7 @@ class _During:
         setattr(_current, self._name, self._before)
 
 
-class _Stream(_During):
+class _Stream(_SetWithin):
     ptr = 1
 
     def __init__(self, null=False, non_blocking=False):
@@ -102,7 +102,7 @@ class _Stream(_During):
         self.done = True
 
 
-class _Device(_During):
+class _Device(_SetWithin):
     def __init__(self, number):
         super().__init__("device", number)
 
@@ -161,5 +161,5 @@ cuda = SimpleNamespace(
         memPoolSetAttribute=lambda pool, attribute, value: calls.append(("keep", pool, attribute, value)),
     ),
     set_allocator=_set_allocator,
-    using_allocator=lambda allocator: _During("allocator", allocator),
+    using_allocator=lambda allocator: _SetWithin("allocator", allocator),
 )

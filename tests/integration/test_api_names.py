@@ -22,7 +22,7 @@ def named(*kinds: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("name", chosen, ids=lambda name: f"{name.module}.{name.name}")
 
 
-def test_the_list_is_whole_and_what_is_pending_is_in_it() -> None:
+def test_the_list_is_complete_and_contains_pending_modules() -> None:
     all_names = list(names())
     assert len(all_names) == 718
     assert all_names == list(dict.fromkeys(all_names))
@@ -37,7 +37,7 @@ def test_exports(name: Name) -> None:
 
 
 @named("class")
-def test_classes_and_their_bases(name: Name) -> None:
+def test_classes_and_bases(name: Name) -> None:
     cls = getattr(name.imported(), name.name)
     assert inspect.isclass(cls)
     for base in filter(None, name.rest.split(", ")):
@@ -60,7 +60,7 @@ def default_of(name: Name) -> Any:
 
 
 @named("field")
-def test_fields_can_be_given_by_name_and_have_their_defaults(name: Name) -> None:
+def test_fields_accept_keywords_and_have_their_defaults(name: Name) -> None:
     parameter = inspect.signature(name.owner()).parameters[name.last]
     assert parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     if name.rest == "":
@@ -71,7 +71,7 @@ def test_fields_can_be_given_by_name_and_have_their_defaults(name: Name) -> None
         assert parameter.default == default_of(name)
 
 
-def test_fields_have_their_order() -> None:
+def test_fields_are_in_order() -> None:
     orders: dict[Any, list[str]] = {}
     for name in names():
         if name.kind == "field" and name.module not in PENDING:
@@ -150,7 +150,7 @@ def test_class_methods_are_bound_to_the_class(name: Name) -> None:
 
 
 @named("async method")
-def test_what_was_awaited_can_be_awaited(name: Name) -> None:
+def test_async_methods_are_awaitable(name: Name) -> None:
     static = name.static()
     if not (inspect.iscoroutinefunction(static) or inspect.ismethoddescriptor(static)):
         # It passes on a coroutine of Rust's.
@@ -158,7 +158,7 @@ def test_what_was_awaited_can_be_awaited(name: Name) -> None:
 
 
 @named("async context")
-def test_what_was_entered_with_async_with_can_be(name: Name) -> None:
+def test_async_contexts_are_context_managers(name: Name) -> None:
     assert not inspect.iscoroutinefunction(name.static())
 
 
@@ -176,7 +176,7 @@ def test_what_was_entered_with_async_with_can_be(name: Name) -> None:
         (lambda self, a, *b, c=2: 0, "b cannot be given both"),
     ],
 )
-def test_a_changed_signature_is_noticed(changed: Callable[..., object], complaint: str | None) -> None:
+def test_a_changed_signature_is_reported(changed: Callable[..., object], complaint: str | None) -> None:
     wanted = inspect.signature(lambda self, a, b=1, *, c=2: 0)
     found = difference(wanted, inspect.signature(changed))
     assert found is complaint if complaint is None else complaint in str(found)

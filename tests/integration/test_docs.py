@@ -24,7 +24,7 @@ SNIPPETS = list(find_examples(*PAGES))
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_behind() -> Iterator[None]:
+def restored_registries() -> Iterator[None]:
     """A snippet runs as `__main__`, registers messages and ring kernels by name, and may switch logging off: later tests see none of it."""
     main = sys.modules["__main__"]
     registries = [(registry, dict(registry)) for registry in (_message_registry, _kernel_registry)]
@@ -37,7 +37,7 @@ def nothing_left_behind() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: f"{snippet.path.name}:{snippet.start_line}")
-def test_snippet_prints_what_it_says(snippet: CodeExample, eval_example: EvalExample) -> None:
+def test_snippet_prints_its_expected_output(snippet: CodeExample, eval_example: EvalExample) -> None:
     failure = None
     try:
         if "#>" in snippet.source:
@@ -53,7 +53,7 @@ def test_snippet_prints_what_it_says(snippet: CodeExample, eval_example: EvalExa
         pytest.fail(failure, pytrace=False)
 
 
-def test_there_are_snippets_to_run_and_to_compare() -> None:
+def test_all_main_pages_have_snippets_with_output() -> None:
     assert {"README.md", "index.md", "first-kernel.md", "tiers.md", "memory.md", "kernels.md", "errors.md", "migration.md"} <= {
         snippet.path.name for snippet in SNIPPETS if "#>" in snippet.source
     }

@@ -69,21 +69,21 @@ def test_pagerank_of_debian_packages(tmp_path: Path) -> None:
     assert "libc6" in printed
 
 
-def test_anomaly_detection_on_made_series(tmp_path: Path) -> None:
+def test_anomaly_detection_on_synthetic_series(tmp_path: Path) -> None:
     arguments = ["--series", 2, *(["--data", NAB] if NAB.exists() else [])]
     printed = output_of("examples/anomaly_detection.py", *arguments, cwd=tmp_path)
     assert sum("anomalies found" in line for line in printed.splitlines()) == 2
 
 
 @pytest.mark.skipif(NAB.exists(), reason="NAB's data is there, so that series are not made")
-def test_anomaly_detection_says_why_its_series_are_made(tmp_path: Path) -> None:
+def test_anomaly_detection_says_why_its_series_are_synthetic(tmp_path: Path) -> None:
     printed = output_of("examples/anomaly_detection.py", "--series", 1, cwd=tmp_path)
     assert "no NAB data" in printed
     assert "3 of 3 anomalies found, 0 alerts elsewhere" in printed
 
 
 @pytest.mark.parametrize("example", OTHERS)
-def test_other_example_ends_by_itself_and_finds_itself_right(example: str, tmp_path: Path) -> None:
+def test_other_example_exits_with_0(example: str, tmp_path: Path) -> None:
     output_of(f"examples/{example}", cwd=tmp_path)
 
 
@@ -91,7 +91,7 @@ def test_other_example_ends_by_itself_and_finds_itself_right(example: str, tmp_p
     ("script", "subject"),
     [("extended", "ask"), ("extended", "serialise"), ("realtime_anomaly", "asyncio ask"), ("pagerank", "ring-kernels-2 sweep")],
 )
-def test_benchmark_measures_something(script: str, subject: str, tmp_path: Path, edges: Path) -> None:
+def test_benchmark_prints_a_measurement(script: str, subject: str, tmp_path: Path, edges: Path) -> None:
     arguments = {"pagerank": ["--edges", edges], "realtime_anomaly": [], "extended": []}[script]
     printed = output_of(f"benchmarks/{script}_benchmark.py", "--quick", "--json", "--png", "out.png", *arguments, cwd=tmp_path)
     series = {one["name"]: one for one in json.loads(printed)["series"]}
@@ -101,7 +101,7 @@ def test_benchmark_measures_something(script: str, subject: str, tmp_path: Path,
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_metal_benchmark_measures_or_says_why_not(tmp_path: Path) -> None:
+def test_metal_benchmark_measures_or_prints_why_not(tmp_path: Path) -> None:
     done = run("benchmarks/metal_benchmark.py", "--quick", "--size", 1000, "--png", "out.png", cwd=tmp_path)
     measured = done.returncode == 0 and "vector_add" in done.stdout
     assert measured or "nothing was measured: Backend 'Metal' is not available" in done.stderr

@@ -64,7 +64,7 @@ async def echo(ctx: KernelContext[Note, Note]) -> None:
         await ctx.send(Note(note.number, correlation_id=note.message_id))
 
 
-async def test_asking_tells_time_outs_and_failures() -> None:
+async def test_asks_tells_timeouts_and_failures() -> None:
     config = RingKernelConfig("echo", supervision=Supervision(max_restarts=None))
     memory = Memory()
     async with RingKernelRuntime() as runtime:
@@ -83,7 +83,7 @@ async def test_asking_tells_time_outs_and_failures() -> None:
     assert memory.grown() < MARGIN
 
 
-async def test_kernels_come_and_go() -> None:
+async def test_kernels_are_launched_and_terminated() -> None:
     memory = Memory()
     async with RingKernelRuntime() as runtime:
         for turn in memory.rounds():
@@ -92,7 +92,7 @@ async def test_kernels_come_and_go() -> None:
     assert memory.grown() < MARGIN
 
 
-def test_messages_to_bytes_and_back() -> None:
+def test_messages_are_serialized_and_deserialized() -> None:
     memory = Memory()
     for turn in memory.rounds():
         for number in range(1000):

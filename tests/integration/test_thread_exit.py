@@ -52,7 +52,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("daemon", [True, False])
 @pytest.mark.parametrize("attempt", range(3))
-def test_the_end_of_the_program(daemon: bool, attempt: int) -> None:
+def test_the_program_exits_with_kernels_running(daemon: bool, attempt: int) -> None:
     ended = run(f"kernels = start_all(daemon={daemon}); print('end')")
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "end\n", "")
 
@@ -96,7 +96,7 @@ def test_ctrl_c_ends_a_wait(waiting: str) -> None:
     assert "Fatal" not in stderr
 
 
-def test_nothing_is_lost_by_ctrl_c() -> None:
+def test_an_interrupted_put_loses_nothing() -> None:
     ended = run("""
         import signal
         queue = SPSCQueue(1)

@@ -22,7 +22,7 @@ from pydotcompute.ring_kernels.lifecycle import KernelContext
 OPTIONAL = {"cupy", "mlx", "numba", "torch"}
 
 
-def where_it_came_from() -> None:
+def imports_come_from_the_wheel() -> None:
     """It is the wheel that is imported, of one version throughout, and it imports nothing that is optional."""
     assert Path(pydotcompute.__file__).is_relative_to(sys.prefix), pydotcompute.__file__
     assert pydotcompute.__version__ == importlib.metadata.version("pydotcompute")
@@ -44,7 +44,7 @@ def kernels_run_as_plain_python() -> None:
     assert len(caught) == 1 and "Numba is not installed" in str(caught[0].message)
 
 
-def the_cache_keeps(folder: Path) -> None:
+def the_cache_stores_entries(folder: Path) -> None:
     """What is stored is there for another object."""
     assert KernelCache(folder).store("add", "hash", b"code")
     assert KernelCache(folder).load("add", "hash") == b"code"
@@ -66,16 +66,16 @@ async def double(ctx: KernelContext[Number, Number]) -> None:
         await ctx.send(Number(value=2 * asked.value, correlation_id=asked.message_id))
 
 
-async def coroutines_answer() -> None:
+async def coroutine_kernels_reply() -> None:
     """A ring kernel in a coroutine, and its message as bytes."""
     async with RingKernelRuntime() as runtime:
         await runtime.launch("double")
         await runtime.activate("double")
-        answer: Number = await runtime.send_and_receive("double", Number(value=21.0), timeout=10.0)
-    assert Number.deserialize(answer.serialize()).value == 42
+        reply: Number = await runtime.send_and_receive("double", Number(value=21.0), timeout=10.0)
+    assert Number.deserialize(reply.serialize()).value == 42
 
 
-def threads_answer() -> None:
+def thread_kernels_reply() -> None:
     """A ring kernel on a thread, and a queue of the third tier."""
 
     def increment(ctx: ThreadedKernelContext[int, int]) -> None:
@@ -99,10 +99,10 @@ def buffers_hold_arrays() -> None:
 
 
 if __name__ == "__main__":
-    where_it_came_from()
+    imports_come_from_the_wheel()
     kernels_run_as_plain_python()
-    the_cache_keeps(Path(sys.prefix) / "kernels")
-    asyncio.run(coroutines_answer())
-    threads_answer()
+    the_cache_stores_entries(Path(sys.prefix) / "kernels")
+    asyncio.run(coroutine_kernels_reply())
+    thread_kernels_reply()
     buffers_hold_arrays()
     print(f"pydotcompute {pydotcompute.__version__} works in {sys.prefix}")

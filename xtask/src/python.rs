@@ -46,7 +46,7 @@ const GPU_COMPILERS: [&str; 5] = [
 const TEST_PACKAGES: [&str; 5] = ["numba>=0.62", "pytest", "pytest-asyncio", "pytest-timeout", "hypothesis"];
 
 /// The tests of handlers on GPUs.
-const GPU_HANDLERS: &str = "tests/unit/test_native_cuda.py";
+const GPU_HANDLERS: &str = "tests/unit/native/test_native_cuda.py";
 
 /// A program that tests an installed wheel with only its required dependencies.
 const SMOKE: &str = "tests/integration/wheel_smoke.py";

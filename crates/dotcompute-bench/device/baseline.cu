@@ -1,21 +1,21 @@
-// What ring kernels are compared with: kernels without anything of ours but the words for reading and writing.
+// Baselines for ring kernels: kernels that use nothing of the framework but its atomics.
 #include "atomics.cuh"
 
-// A bare flag: answers each number that it sees with the same number, until it sees STOP. It also ends when nothing has come for about
-// a minute: a program that has died must not leave it there.
-extern "C" __global__ void flag(const dc::u32 *there, dc::u32 *back) {
+// Flag ping-pong: copies each new number from one word to the other, until the number is STOP. It also ends after about a minute without
+// a new number: otherwise it would stay on the device after a crash of the host program.
+extern "C" __global__ void flag(const dc::u32 *request, dc::u32 *reply) {
     const dc::u32 STOP = 0xffffffffu;
     dc::u32 last = 0;
-    for (dc::u32 looks = 0; last != STOP && looks < (1u << 26); ++looks) {
-        dc::u32 seen = dc::load_relaxed_sys(there);
+    for (dc::u32 polls = 0; last != STOP && polls < (1u << 26); ++polls) {
+        dc::u32 seen = dc::load_relaxed_sys(request);
         if (seen == last) continue;
         last = seen;
-        looks = 0;
-        dc::store_release_sys(back, seen);
+        polls = 0;
+        dc::store_release_sys(reply, seen);
     }
 }
 
-// As a ring kernel's handler, launched for one message.
-extern "C" __global__ void answer(const unsigned long long *question, unsigned long long *reply) {
-    for (int word = 0; word < 8; ++word) reply[word] = question[word] + (word == 7);
+// The work of the ring kernel's handler, as a kernel that is launched for one message.
+extern "C" __global__ void answer(const unsigned long long *request, unsigned long long *reply) {
+    for (int word = 0; word < 8; ++word) reply[word] = request[word] + (word == 7);
 }

@@ -1,8 +1,8 @@
-// The detector of src/detector.rs, for many series at once: a thread takes every so-manieth column of a message. The structs of the
-// message (Readings), of the answer (Scores) and of the state (Followers) are put in front of this text.
+// The detector of src/detector.rs, for many series at once. A thread handles its column and every `ctx->threads`-th column after it. The
+// structs of the message, of the reply and of the state precede this text.
 //
-// Every operation is that of the Rust code, in its order, so that the scores are equal to the last bit. Products are never fused
-// with sums: on the GPU by the intrinsic, elsewhere by the option that the emulated device is compiled with.
+// The operations and their order are those of the Rust code, so that the scores are equal to the last bit. Products are never fused
+// with sums: the GPU code uses an intrinsic, and the emulated device is compiled with an option.
 
 #define STATISTICS 4
 #define SPREAD 3
@@ -21,7 +21,7 @@ DC_DEVICE double weight(double settled, uint64_t seen) {
     return product(settled, (double)seen) >= 1.0 ? settled : 1.0 / (double)seen;
 }
 
-// Moves the means on; gives the four statistics in the units of the series.
+// Updates the means. Returns the four statistics in the units of the series.
 DC_DEVICE void follow(Follower &one, double value, double *deviations) {
     if (one.seen == 1) one.fast_mean = one.recent_mean = one.long_run_mean = value;
     double recent = weight(one.recent, one.seen);
@@ -38,7 +38,7 @@ DC_DEVICE void follow(Follower &one, double value, double *deviations) {
     deviations[SPREAD] = one.recent_spread;
 }
 
-// Compares the statistics with their records; gives the greatest ratio.
+// Compares the statistics with their records. Returns the largest ratio.
 DC_DEVICE double against_records(Follower &one, const double *deviations) {
     double rounding = product(1e-9, 1.0 + magnitude(one.long_run_mean));
     double moved = weight(one.long_run, one.seen - one.settling);
@@ -68,7 +68,7 @@ DC_DEVICE double against_records(Follower &one, const double *deviations) {
     return ratio / product(one.margin, young);
 }
 
-// Takes the next value; gives how unusual it is, from 0 to 1.
+// Processes the next value. Returns how unusual it is, from 0 to 1.
 DC_DEVICE double update(Follower &one, double value) {
     if (!(value - value == 0.0)) return 0.0;
     ++one.seen;

@@ -139,7 +139,7 @@ fn calls_in_the_wrong_state_say_which_state_and_which_call() {
             assert!(matches!(error, LifecycleError::WrongState { state: State::Terminated, .. }), "{error}");
         }
         assert_eq!(kernel.tell(5).unwrap_err().reason, Refusal::Ended { state: State::Terminated });
-        assert!(kernel.ask(5).unwrap_err().to_string().contains("takes no more messages"));
+        assert!(kernel.ask(5).unwrap_err().to_string().contains("accepts no more messages"));
     }
 }
 
@@ -268,7 +268,7 @@ fn no_call_waits_for_a_handler_that_does_not_return() {
         let error = kernel.deactivate(Duration::from_millis(10)).unwrap_err();
         assert!(matches!(error, LifecycleError::Timeout { .. }));
         let error = kernel.terminate(Duration::from_millis(10)).unwrap_err();
-        assert!(error.to_string().contains("does not return"), "{error}");
+        assert!(error.to_string().contains("did not return"), "{error}");
         assert!(caller.join().unwrap().contains("is Failed"));
         assert!(queued.join().unwrap().contains("is Failed"));
         assert_eq!(kernel.state(), State::Failed);

@@ -127,7 +127,7 @@ fn never_fails_the_kernel_and_ends_every_ask() {
         let error = sum.ask(1).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "sending a `u64` to ring kernel `sum`: it is Failed and takes no more messages; launch another"
+            "sending a `u64` to ring kernel `sum`: it is Failed and accepts no more messages; launch another"
         );
         let stats = sum.stats();
         assert_eq!((stats.sent, stats.handled, stats.dead_letters), (4, 0, 4));

@@ -40,7 +40,7 @@ struct Leader {
     u64 linked_failed;
     // Index of the next message of each incoming link.
     u64 link_head[MAX_LINKS];
-    // Index of the next slot of each outgoing link, and the index up to which the link is known to be at most half full.
+    // Index of the next slot of each outgoing link, and the index up to which at least half of its slots are free.
     u64 link_tail[MAX_LINKS];
     u64 link_limit[MAX_LINKS];
 

@@ -38,7 +38,7 @@ enum Command : u32 {
     COMMAND_PAUSE = 2,
     // Exit at the next message boundary.
     COMMAND_STOP = 3,
-    // As COMMAND_STOP, without waiting for the host to pop events: the host is gone.
+    // As COMMAND_STOP, without waiting for the host to pop events: it pops no more.
     COMMAND_KILL = 4,
     // Mask of the command in the word.
     COMMAND_MASK = 255,
@@ -84,7 +84,7 @@ enum EventKind : u32 {
 };
 
 // Bit 63 of `EventHeader.sequence`: the message came over a link. The other bits then hold the sequence number of the next message
-// from the host, which places the event among those of the host's messages.
+// from the host, which orders the event among those of the host's messages.
 static const u64 LINKED_FLAG = 1ull << 63;
 
 // Maximum number of incoming links of a ring kernel, and of outgoing links.
@@ -108,7 +108,7 @@ struct alignas(128) ProducerLine {
 };
 // Index of the next slot to read; all messages below it are completed.
 // Input ring: written by the leader (release), read by the host (acquire). Event ring: written by the host (release), read by the
-// device when the ring looks full. Link: written by the leader of the target (release), read by threads of the source (acquire).
+// device when the ring appears full. Link: written by the leader of the target (release), read by threads of the source (acquire).
 struct alignas(128) ConsumerLine {
     u64 head;
 };

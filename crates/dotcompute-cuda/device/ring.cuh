@@ -1,7 +1,7 @@
 // The device side of the two rings between host and device: consumer of the input ring, producer of the event ring.
 //
 // Readiness travels with the slot: its sequence tag is the index plus 1 once the payload is complete. The opposite index is read only
-// when the ring looks full.
+// when the ring appears full.
 #ifndef DOTCOMPUTE_RING_CUH
 #define DOTCOMPUTE_RING_CUH
 
@@ -45,7 +45,7 @@ struct EventSender {
     u64 *tail;
     u64 *limit;
 
-    // Waits until the slot of event `sequence` is free. Returns false if the host is gone.
+    // Waits until the slot of event `sequence` is free. Returns false if the host pops no more events.
     __device__ bool wait_for_slot(u64 sequence) const {
         for (u32 pause = 32; sequence >= load_acquire_gpu(limit); pause = pause < 4096 ? 2 * pause : pause) {
             // SYNC POINT: event ring full

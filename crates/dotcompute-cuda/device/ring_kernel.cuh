@@ -1,7 +1,8 @@
 // The resident loop: wait for a message, call the handler, publish the result, and repeat until the host commands otherwise.
 //
-// One thread of the ring kernel, the leader, communicates with the host. The loop has three shapes: the threads of one block take one
-// message each (Thread), the threads of one block share each message (Block), or the threads of all blocks share each message (Grid).
+// One thread of the ring kernel, the leader, communicates with the host. The loop has three shapes.
+// ThreadShape: the threads of one block take one message each. BlockShape: the threads of one block share each message. GridShape: the
+// threads of all blocks share each message.
 #ifndef DOTCOMPUTE_RING_KERNEL_CUH
 #define DOTCOMPUTE_RING_KERNEL_CUH
 

@@ -37,7 +37,7 @@ impl DevicePeer for Peer {
 }
 
 /// Creates a link between two ring kernels that are both off the device. Returns the index of the link among the outgoing links of
-/// `source`, or `None` if either side has its maximum of links or `target` is about to end.
+/// `source`. Returns `None` if either side has its maximum of links, or if `target` is about to end.
 fn create_link(
     source: &Arc<ResidentKernel>,
     target: &Arc<ResidentKernel>,

@@ -67,7 +67,7 @@ impl Port {
     fn relaunch_if_needed(&self) {
         // SYNC POINT: idle exit
         // The host posts, fences and loads the state. `Leader::try_leave_idle` (leader.cuh) stores the state, fences and loads the slot.
-        // Both fences are sequentially consistent, so at least one side sees the other's store and no message is left behind.
+        // Both fences are sequentially consistent, so at least one side sees the other's store and every message has a resident ring kernel or a relaunch.
         fence(Ordering::SeqCst);
         if self.kernel.state() == STATE_OFF_DEVICE
             && self.last_command == Some(DeviceCommand::Run)

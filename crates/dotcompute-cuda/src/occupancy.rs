@@ -1,6 +1,6 @@
 //! Occupancy budget of a device: the blocks that resident ring kernels hold.
 //!
-//! A resident kernel does not end on its own. A kernel that does not fit beside the resident ones would wait forever, and a grid that
+//! A resident kernel does not end on its own. A kernel that does not fit beside the resident ones would wait forever. A grid that
 //! fits only in part would hang in its first barrier. Launch therefore rejects a ring kernel that exceeds the budget.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

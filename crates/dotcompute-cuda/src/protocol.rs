@@ -36,7 +36,7 @@ pub(crate) const COMMAND_RUN: u32 = 1;
 pub(crate) const COMMAND_PAUSE: u32 = 2;
 /// Exit at the next message boundary.
 pub(crate) const COMMAND_STOP: u32 = 3;
-/// As [`COMMAND_STOP`], without waiting for the host to pop events: the host is gone.
+/// As [`COMMAND_STOP`], without waiting for the host to pop events: it pops no more.
 pub(crate) const COMMAND_KILL: u32 = 4;
 
 /// Mask of the command in the word.
@@ -79,7 +79,7 @@ pub(crate) const EVENT_LINKED_FAILED: u32 = 5;
 pub(crate) const EVENT_KIND_MASK: u32 = 255;
 
 /// Bit 63 of `EventHeader.sequence`: the message came over a link. The other bits then hold the sequence number of the next message
-/// from the host, which places the event among those of the host's messages.
+/// from the host, which orders the event among those of the host's messages.
 pub(crate) const LINKED_FLAG: u64 = 1 << 63;
 
 /// Maximum number of incoming links of a ring kernel, and of outgoing links.
@@ -402,7 +402,7 @@ mod tests {
         marks
     }
 
-    /// The names behind the marks in a text: up to a `|`, two spaces or the end of the line.
+    /// The names after the marks in a text: up to a `|`, two spaces or the end of the line.
     fn names(text: &str) -> impl Iterator<Item = String> {
         let marker = concat!("SYNC POINT", ": ");
         text.lines().filter_map(move |line| line.split_once(marker)).filter_map(|(comment, rest)| {

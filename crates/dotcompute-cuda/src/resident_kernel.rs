@@ -53,7 +53,7 @@ impl ResidentKernel {
         self.memory.control().device.state.load(Ordering::Acquire)
     }
 
-    /// Stores a command. The flags that are or-ed into the command word are kept.
+    /// Stores a command. The flags in the command word stay as they are.
     pub(crate) fn command(&self, command: u32) {
         let word = &self.memory.control().host.command;
         // SYNC POINT: command
@@ -146,7 +146,7 @@ impl ResidentKernels {
         let guard = RelaunchGuard(&kernels);
         for kernel in &kernels {
             // SYNC POINT: quiesce leave
-            // `Leader::wait` (leader.cuh) reads the flag at every poll, and answers with `STATE_OFF_DEVICE`. A device thread that waits for
+            // `Leader::wait` (leader.cuh) reads the flag at every poll, and responds with `STATE_OFF_DEVICE`. A device thread that waits for
             // a free slot of a link reads it too.
             kernel.memory.control().host.command.fetch_or(COMMAND_LEAVE, Ordering::Release);
             // The device proxy drains the event ring now, so that a full ring does not delay the exit.

@@ -94,7 +94,7 @@ impl WatchedKernel {
         self.lost.load(Ordering::Acquire).then(|| lock(&self.reason).clone())
     }
 
-    /// Marks the ring kernel as lost. The first reason is kept.
+    /// Marks the ring kernel as lost. A later reason does not replace the first.
     pub(crate) fn mark_lost(&self, reason: &str) {
         {
             let mut text = lock(&self.reason);

@@ -42,7 +42,7 @@ impl Drop for DeviceAllocation {
         let (address, context) = (self.address, Arc::clone(&self.context));
         self.deferred_free.defer(move || {
             if context.bind_to_thread().is_ok() {
-                // SAFETY: `new` allocated `address`. Only this closure, queued once by `drop`, frees it, after the owner is gone and
+                // SAFETY: `new` allocated `address`. Only this closure, queued once by `drop`, frees it, after the owner is dropped and
                 // while no ring kernel is resident.
                 let _ = unsafe { result::free_sync(address) };
             }

@@ -93,7 +93,7 @@ impl Drop for PinnedMemory {
         self.deferred_free.defer(move || {
             if context.bind_to_thread().is_ok() {
                 let base: *mut c_void = std::ptr::with_exposed_provenance_mut(address);
-                // SAFETY: `zeroed` allocated `base`. Only this closure, queued once by `drop`, frees it, after the owner is gone.
+                // SAFETY: `zeroed` allocated `base`. Only this closure, queued once by `drop`, frees it, after the owner is dropped.
                 let _ = unsafe { result::free_host(base) };
             }
         });

@@ -66,7 +66,7 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         self.deferred_free.defer_destroy(&self.context, self.handle, |handle| {
-            // SAFETY: `new` created the stream. Only this closure, queued once by `drop`, destroys it, after the owner is gone.
+            // SAFETY: `new` created the stream. Only this closure, queued once by `drop`, destroys it, after the owner is dropped.
             let _ = unsafe { result::stream::destroy(handle) };
         });
     }

@@ -18,7 +18,7 @@ use crate::protocol::Launch;
 /// Environment variable with additional compiler flags, such as `-fsanitize=thread`, separated by spaces.
 pub const CXXFLAGS_ENV_VAR: &str = environment::EMULATED_CXXFLAGS;
 
-/// Environment variable with a directory in which compiled files are kept, for debuggers and sanitizers that read them at run time.
+/// Environment variable with a directory that stores compiled files, for debuggers and sanitizers that read them at run time.
 pub const KEEP_DIR_ENV_VAR: &str = environment::EMULATED_KEEP;
 
 /// Why a handler could not be compiled for the emulated device.

@@ -256,7 +256,9 @@ fn extension<'py>(
     };
     reader.take(len + 1)?;
     let whole = &start.rest[..start.rest.len() - reader.rest.len()];
-    UNPACK.import(py, "pydotcompute.ring_kernels._msgpack_fallback", "unpack")?.call1((PyBytes::new(py, whole),))
+    UNPACK
+        .import(py, "pydotcompute.ring_kernels._msgpack_fallback", "unpack")?
+        .call1((PyBytes::new(py, whole),))
 }
 
 /// Any one value of MessagePack, with ids and arrays made of the maps that stand for them.

@@ -179,7 +179,8 @@ fn array(out: &mut Vec<u8>, object: &Bound<'_, PyAny>, depth: usize) -> PyResult
 /// Extension types, time stamps, memory views, subclasses of plain types: as the package `msgpack` has them.
 fn rare(out: &mut Vec<u8>, object: &Bound<'_, PyAny>) -> PyResult<()> {
     static PACK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let packed = PACK.import(object.py(), "pydotcompute.ring_kernels._msgpack_fallback", "pack")?.call1((object,))?;
+    let packed =
+        PACK.import(object.py(), "pydotcompute.ring_kernels._msgpack_fallback", "pack")?.call1((object,))?;
     out.extend_from_slice(packed.cast::<PyBytes>()?.as_bytes());
     Ok(())
 }
