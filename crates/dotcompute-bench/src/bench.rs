@@ -1,4 +1,4 @@
-//! Benches and subjects, and the order in which they are run.
+//! Benches, subjects, and the interleaved rounds in which they run.
 
 use std::time::Instant;
 
@@ -6,18 +6,18 @@ use crate::config::BenchConfig;
 use crate::error::BenchError;
 use crate::measurement::{Measurement, Sample};
 
-/// Something that is measured, for several subjects in the same way.
+/// A quantity that is measured in the same way for several subjects.
 pub struct Bench<S = BenchConfig> {
     pub name: &'static str,
     pub unit: &'static str,
-    /// What a reader must know to read the figures.
+    /// What a reader must know to interpret the measurements.
     pub about: &'static str,
-    /// How often each subject's turn comes in one round: more for a bench in which small differences matter.
+    /// Samples per subject and round; more than one for benches in which small differences matter.
     pub samples_per_round: usize,
     pub subjects: Vec<Subject<S>>,
 }
 
-/// One of those compared, with the code that measures it.
+/// One of the compared implementations, with the function that measures it.
 pub struct Subject<S = BenchConfig> {
     pub name: &'static str,
     pub run: fn(&S) -> Result<Sample, BenchError>,
@@ -29,11 +29,11 @@ impl<S> Subject<S> {
     }
 }
 
-/// The benches asked for, or all.
+/// Returns the benches with the names in `only`, or all benches if it is empty.
 ///
 /// # Errors
 ///
-/// [`BenchError::UnknownBench`] with the names that there are.
+/// [`BenchError::UnknownBench`] with the known names.
 pub fn selected<S>(mut benches: Vec<Bench<S>>, only: &[String]) -> Result<Vec<Bench<S>>, BenchError> {
     let known = |name: &String| benches.iter().any(|bench| bench.name == *name);
     if let Some(unknown) = only.iter().find(|name| !known(name)) {
@@ -44,17 +44,17 @@ pub fn selected<S>(mut benches: Vec<Bench<S>>, only: &[String]) -> Result<Vec<Be
     Ok(benches)
 }
 
-/// Whether more of a unit is better.
+/// Returns whether larger values of a unit are better.
 pub fn more_is_better(unit: &str) -> bool {
     unit == "M/s"
 }
 
-/// Runs every subject of every bench once in each round, so that a disturbance of the machine meets all alike, and
-/// calls `progress` before each. After `deadline` no further round is begun.
+/// Runs every subject of every bench in each round, so that a disturbance of the machine affects all subjects alike. Calls `progress`
+/// before each sample. No round starts after `deadline`.
 ///
 /// # Errors
 ///
-/// Whatever stops a subject stops the run: a table with holes would be read as a comparison.
+/// Returns the first error of a subject. A table with gaps would be misread as a comparison.
 pub fn run<S: Sync>(
     benches: &[Bench<S>],
     rounds: usize,
@@ -74,12 +74,12 @@ pub fn run<S: Sync>(
         }
         for (bench, measurements) in benches.iter().zip(&mut measurements) {
             let count = bench.subjects.len();
-            for turn in 0..bench.samples_per_round {
-                // Every turn begins with another subject: none is always the one after the slowest.
-                for index in (0..count).map(|i| (i + round + turn) % count) {
+            for pass in 0..bench.samples_per_round {
+                // Each pass starts with a different subject, so that none always follows the slowest.
+                for index in (0..count).map(|i| (i + round + pass) % count) {
                     let subject = &bench.subjects[index];
                     progress(round, bench.name, subject.name);
-                    measurements[index].add(on_a_fresh_thread(subject, config)?);
+                    measurements[index].add(on_new_thread(subject, config)?);
                 }
             }
         }
@@ -87,8 +87,8 @@ pub fn run<S: Sync>(
     Ok(measurements.into_iter().flatten().collect())
 }
 
-/// A subject pins the thread that it runs on, and threads inherit where they may run: the next subject must not.
-fn on_a_fresh_thread<S: Sync>(subject: &Subject<S>, config: &S) -> Result<Sample, BenchError> {
+/// Runs each subject on a new thread: a subject pins its thread, and new threads inherit the affinity.
+fn on_new_thread<S: Sync>(subject: &Subject<S>, config: &S) -> Result<Sample, BenchError> {
     let outcome = std::thread::scope(|scope| scope.spawn(|| (subject.run)(config)).join());
     outcome.unwrap_or(Err(BenchError::Panicked { subject: subject.name }))
 }

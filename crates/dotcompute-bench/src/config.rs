@@ -1,28 +1,28 @@
-//! How much each bench does and where: the same for all subjects.
+//! The amounts of work and the cores of a run: the same for all subjects.
 
 use crate::clock::Clock;
 use crate::cores::Cores;
 
-/// Places for messages in every bounded queue and mailbox of the benches that move messages, wherever it can be set.
+/// Capacity of every bounded queue and mailbox of the benches that move messages, where it is configurable.
 pub const CAPACITY: usize = 1024;
 
-/// Messages moved together where a subject can.
+/// Batch size of subjects with batch operations.
 pub const BATCH: usize = 64;
 
-/// The amounts and the tools of one run.
+/// The configuration of one run.
 #[derive(Clone)]
 pub struct BenchConfig {
     pub clock: Clock,
     pub cores: Cores,
-    /// Pushes and pops on one thread.
+    /// Push-pop pairs on one thread.
     pub pairs: u64,
-    /// Messages from thread to thread; a multiple of [`BATCH`].
+    /// Messages between threads; a multiple of [`BATCH`].
     pub stream: u64,
-    /// Questions, and as many again without a clock.
+    /// Asks in the timed pass, and as many in the pass without clock reads.
     pub asks: u64,
-    /// Messages told to a kernel.
+    /// One-way messages to a kernel.
     pub tells: u64,
-    /// Idle kernels.
+    /// Number of idle kernels.
     pub kernels: u64,
 }
 
@@ -32,7 +32,7 @@ impl BenchConfig {
         BenchConfig { clock, cores, pairs, stream, asks: 100_000, tells: 300_000, kernels: 100_000 }
     }
 
-    /// Enough to see that every subject works; too little for a figure.
+    /// Returns amounts that suffice to test every subject, but not to measure.
     pub fn quick(clock: Clock, cores: Cores) -> Self {
         BenchConfig {
             clock,

@@ -1,10 +1,10 @@
-//! Benchmarks of DotCompute against its peers, in one run on one machine.
+//! Benchmarks of DotCompute and its peers, in one run on one machine.
 //!
-//! `dotcompute-bench host` moves 64-byte messages through queues and ring kernels and through those of the peers, in
-//! interleaved rounds, and prints a table, or with `--json` one line of figures for each bench and subject. Every
-//! message is counted and checked: a subject that loses one stops the run.
+//! `dotcompute-bench host` sends 64-byte messages through queues and ring kernels and through those of the peers, in interleaved rounds. It
+//! prints tables, or with `--json` one line per bench and subject. Every message is counted and checked: a subject that loses one stops the
+//! run.
 //!
-//! `dotcompute-bench gpu` does so with ring kernels on a device, beside the floor of that device.
+//! `dotcompute-bench gpu` measures ring kernels on a device, next to the baseline (`floor`) of that device.
 
 mod bench;
 mod clock;
@@ -45,9 +45,9 @@ struct Cli {
 enum Command {
     /// Measure rings and ring kernels on this machine's CPU, beside their peers
     Host(HostOptions),
-    /// Measure ring kernels on a GPU, or on the emulated device, beside the device's own floor
+    /// Measure ring kernels on a GPU or on the emulated device, beside the device's baseline
     Gpu(gpu::Options),
-    /// Try whether the host can be given the GPU's own memory, where messages could then lie
+    /// Test whether the host can map GPU memory, where messages could then lie
     Probe(probe::Options),
     #[command(name = host::idle_kernels::CHILD, hide = true)]
     ManyChild { subject: String, kernels: u64 },
@@ -58,13 +58,13 @@ struct HostOptions {
     /// Print one JSON line for each bench and subject instead of tables
     #[arg(long)]
     json: bool,
-    /// Only see that everything works: the figures mean nothing
+    /// Only check that everything works; the measurements are meaningless
     #[arg(long)]
     quick: bool,
     /// Run only this bench; may be repeated
     #[arg(long, value_name = "BENCH")]
     only: Vec<String>,
-    /// How often each subject is measured [default: 7, or 2 with --quick]
+    /// Number of rounds [default: 7, or 2 with --quick]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: Option<u16>,
 }
@@ -108,13 +108,13 @@ fn host_benches(options: &HostOptions) -> Result<(), BenchError> {
     let text = if options.json {
         measurements.iter().map(|measurement| format!("{}\n", measurement.line(&config.clock))).collect()
     } else {
-        about(&config, rounds) + &table::render(&benches, &measurements, &TARGETS, &config.clock)
+        preamble(&config, rounds) + &table::render(&benches, &measurements, &TARGETS, &config.clock)
     };
     print(&text)
 }
 
 fn gpu_benches(options: &gpu::Options) -> Result<(), BenchError> {
-    // Before there is another thread: the driver reads it when it is initialised.
+    // Called before other threads start; the driver reads the variable when it is initialised.
     dotcompute::cuda::driver::request_eager_loading();
     let bar = bar("{spinner} {pos} {msg}");
     let text = gpu::run(options, |round, bench, subject| {
@@ -125,7 +125,7 @@ fn gpu_benches(options: &gpu::Options) -> Result<(), BenchError> {
     print(&text)
 }
 
-/// Drawn on the error stream, and only on a terminal.
+/// Returns a progress bar, which is drawn on standard error and only on a terminal.
 fn bar(template: &str) -> ProgressBar {
     let bar = ProgressBar::no_length();
     if let Ok(style) = ProgressStyle::with_template(template) {
@@ -134,21 +134,21 @@ fn bar(template: &str) -> ProgressBar {
     bar
 }
 
-/// Writes to the standard output; a reader that has gone away (`| head`) is no error.
+/// Writes to standard output. A closed pipe (`| head`) is not an error.
 fn print(text: &str) -> Result<(), BenchError> {
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(source) if source.kind() != io::ErrorKind::BrokenPipe => {
-            Err(BenchError::Io { doing: "printing the figures", source })
+            Err(BenchError::Io { doing: "printing the measurements", source })
         }
         _ => Ok(()),
     }
 }
 
-/// What a reader must know to compare these figures with others.
-fn about(config: &BenchConfig, rounds: usize) -> String {
+/// Returns what a reader must know to compare these measurements with others.
+fn preamble(config: &BenchConfig, rounds: usize) -> String {
     format!(
-        "64-byte messages, {rounds} interleaved rounds, driver and peer pinned to two cores where the subject lets \
-         us.\nReading the clock costs {:.1} ns; that is taken off every latency, for all subjects alike.\n",
+        "64-byte messages, {rounds} interleaved rounds, driver and peer pinned to two cores if the subject allows \
+         it.\nReading the clock costs {:.1} ns, which is subtracted from every latency, for all subjects alike.\n",
         config.clock.nanoseconds(config.clock.read_cost())
     )
 }

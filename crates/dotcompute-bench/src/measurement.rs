@@ -1,4 +1,4 @@
-//! What is measured: one sample for each round, gathered into a figure for each subject.
+//! Measurements: one sample per round, aggregated per subject.
 
 use std::fmt;
 
@@ -7,19 +7,20 @@ use serde::Serialize;
 
 use crate::clock::Clock;
 
-/// One subject's outcome in one round.
+/// The result of one subject in one round.
 pub struct Sample {
-    /// The figure that rounds are compared by: nanoseconds (a median, if there are latencies), or millions a second.
+    /// The value by which rounds are compared: nanoseconds (a median, if there are latencies), millions per second, or another unit of the
+    /// bench.
     pub value: f64,
-    /// Every latency of the round in ticks, for the benches that time each message.
+    /// Every latency of the round in ticks, for benches that time each message.
     pub latencies: Option<Histogram<u64>>,
-    /// Nanoseconds for each message of a second pass in which no clock is read: if it is far from the median,
-    /// reading the clock has changed what was measured.
+    /// Nanoseconds per message of a second pass without clock reads. If it is far from the median, reading the clock has changed the
+    /// result.
     pub mean: Option<f64>,
 }
 
 impl Sample {
-    /// A sample with no latencies.
+    /// Creates a sample without latencies.
     pub fn plain(value: f64) -> Self {
         Sample { value, latencies: None, mean: None }
     }
@@ -30,7 +31,7 @@ pub struct Measurement {
     pub bench: &'static str,
     pub subject: &'static str,
     pub unit: &'static str,
-    /// One for each round, in their order, so that two subjects can be compared round by round.
+    /// One value per round, in order, so that two subjects can be compared round by round.
     pub values: Vec<f64>,
     latencies: Option<Histogram<u64>>,
     means: Vec<f64>,
@@ -46,7 +47,7 @@ impl Measurement {
         self.means.extend(sample.mean);
         match (&mut self.latencies, sample.latencies) {
             (Some(all), Some(more)) => {
-                // Both have the bounds of `latency_histogram`, the only reason for which an addition could fail.
+                // Both have the bounds of `latency_histogram`; different bounds are the only cause of an error.
                 let _ = all.add(more);
             }
             (all @ None, more) => *all = more,
@@ -54,7 +55,7 @@ impl Measurement {
         }
     }
 
-    /// The figure that stands for all rounds: the median of all latencies, or of the rounds.
+    /// Returns the value for all rounds: the median of all latencies, or of the rounds.
     pub fn typical(&self, clock: &Clock) -> f64 {
         match self.percentiles(clock) {
             Some([p50, ..]) => p50,
@@ -62,20 +63,20 @@ impl Measurement {
         }
     }
 
-    /// p50, p99, p99.9 and p99.99 of all rounds together, in nanoseconds.
+    /// Returns p50, p99, p99.9 and p99.99 of all rounds together, in nanoseconds.
     pub fn percentiles(&self, clock: &Clock) -> Option<[f64; 4]> {
         let all = self.latencies.as_ref()?;
         Some([0.5, 0.99, 0.999, 0.9999].map(|quantile| clock.nanoseconds(all.value_at_quantile(quantile))))
     }
 
-    /// The smallest and the largest round.
+    /// Returns the smallest and the largest round.
     pub fn spread(&self) -> (f64, f64) {
         let low = self.values.iter().copied().fold(f64::INFINITY, f64::min);
         let high = self.values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         (low, high)
     }
 
-    /// The line for programs.
+    /// Returns the machine-readable line.
     pub fn line(&self, clock: &Clock) -> Line {
         let percentiles = self.percentiles(clock);
         let (low, high) = self.spread();
@@ -97,7 +98,7 @@ impl Measurement {
     }
 }
 
-/// A figure as programs read it: either percentiles and a mean, or a median; then the rounds and their spread.
+/// A machine-readable measurement: either percentiles and a mean, or a median; then the rounds and their spread.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct Line {
     bench: &'static str,
@@ -126,13 +127,13 @@ impl fmt::Display for Line {
     }
 }
 
-/// An empty histogram of ticks: 1 tick to about 20 minutes at 3 GHz, three significant digits.
+/// Creates a histogram of ticks: 1 tick to about 20 minutes at 3 GHz, three significant digits.
 pub fn latency_histogram() -> Histogram<u64> {
-    // The bounds are constants within those of the format.
+    // The constant bounds are within the limits of the format.
     Histogram::new_with_bounds(1, 1 << 42, 3).expect("constant bounds are valid")
 }
 
-/// The middle value, or the mean of the two middle ones; not a number if there are none.
+/// Returns the middle value, or the mean of the two middle ones; NaN if there are none.
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
@@ -144,7 +145,7 @@ pub fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// To three decimals: more would pretend to a precision that is not there.
+/// Rounds to three decimals, which exceeds the precision of the measurement.
 fn rounded(value: f64) -> f64 {
     (value * 1e3).round() / 1e3
 }
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn latencies_of_all_rounds_count() {
+    fn percentiles_cover_the_latencies_of_all_rounds() {
         let clock = Clock::new();
         let mut measurement = Measurement::new("ask", "floor", "ns");
         for ticks in [1_000, 3_000] {

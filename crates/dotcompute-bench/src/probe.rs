@@ -1,4 +1,4 @@
-//! `dotcompute-bench probe`: whether the host can be given the device's own memory.
+//! `dotcompute-bench probe`: tests whether the host can map device memory.
 
 use clap::Args;
 use dotcompute::cuda::cuda::baseline;
@@ -6,19 +6,19 @@ use serde_json::json;
 
 use crate::error::BenchError;
 
-/// What `probe` can be told.
+/// Options of `probe`.
 #[derive(Args)]
 pub struct Options {
-    /// Print one JSON line for each finding
+    /// Print one JSON line for each result
     #[arg(long)]
     json: bool,
 }
 
-/// Tries, and gives what is to be printed.
+/// Runs the probes and returns the text to print.
 ///
 /// # Errors
 ///
-/// When there is no GPU.
+/// [`BenchError::Subject`] without a GPU.
 pub fn run(options: &Options) -> Result<String, BenchError> {
     let results = baseline::probe(0).map_err(BenchError::subject("probe", "opening the device"))?;
     let line = |result: &baseline::ProbeResult| {

@@ -1,21 +1,21 @@
-//! Waiting without sleeping, but not for ever.
+//! A spinning wait with a timeout.
 
 use std::time::{Duration, Instant};
 
 use crate::error::BenchError;
 
-/// Far longer than any subject keeps a spinning thread waiting.
+/// Far longer than any subject makes a spinning thread wait.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Calls `attempt` until it gives something. There is no pause between: each side has its core to itself, and a pause
-/// would only make both later.
+/// Calls `attempt` until it returns a value. There is no pause between attempts: each side owns its core, and a pause would only delay
+/// both.
 ///
 /// # Errors
 ///
-/// [`BenchError::Stuck`] after half a minute: better no figure than a benchmark that hangs.
+/// [`BenchError::Stuck`] after [`TIMEOUT`], so that a benchmark does not hang.
 #[inline]
 pub fn spin_until<T>(mut attempt: impl FnMut() -> Option<T>) -> Result<T, BenchError> {
-    // The clock is read once in about a million attempts, so that it costs nothing.
+    // One clock read per million attempts adds no measurable cost.
     const ATTEMPTS: u32 = 1 << 20;
     let mut started = None;
     loop {

@@ -1,17 +1,17 @@
-//! What the figures must show, each goal beside what was measured.
+//! Performance targets, evaluated against the measurements.
 
 use std::fmt;
 
 use crate::measurement::{Measurement, median};
 
-/// A figure, or the quotient of two, and its bound.
+/// A bound on a measurement, or on the ratio of two.
 pub struct Target {
     text: &'static str,
     of: SeriesKey,
     over: Option<SeriesKey>,
     bound: Bound,
     unit: Unit,
-    /// What would be best possible in place of ourselves, where that says something about the machine.
+    /// The best possible subject in place of `dotcompute`, if it shows a limit of the machine.
     best: Option<SeriesKey>,
 }
 
@@ -35,25 +35,25 @@ impl Bound {
 #[derive(Clone, Copy)]
 enum Unit {
     Times,
-    /// The part above 1, in percent.
+    /// The excess over 1, in percent.
     Percent,
     Bytes,
     Nanoseconds,
     MillionsPerSecond,
 }
 
-/// What came of a target.
+/// The result of a target.
 pub struct TargetResult {
-    /// The median over the rounds.
+    /// The median of the rounds.
     pub measured: f64,
     /// The smallest and the largest round.
     pub spread: (f64, f64),
     pub met: bool,
-    /// The same quotient for the best possible, if even that misses the bound on this machine.
+    /// The same ratio for the best possible subject, if even that misses the bound on this machine.
     pub out_of_reach: Option<f64>,
 }
 
-/// The goals for this machine's CPU.
+/// The targets for the CPU of this machine.
 pub const TARGETS: [Target; 11] = [
     Target {
         text: "ask_spin: at most 1.35 times the floor",
@@ -80,7 +80,7 @@ pub const TARGETS: [Target; 11] = [
         best: Some(("ask_spin", "floor")),
     },
     Target {
-        text: "ask_spin, on one thread as theirs: at least 3 times faster than kameo",
+        text: "ask_spin, on one thread like the peer: at least 3 times faster than kameo",
         of: ("ask_spin", "kameo"),
         over: Some(("ask_spin", "dotcompute-inline")),
         bound: Bound::AtLeast(3.0),
@@ -88,7 +88,7 @@ pub const TARGETS: [Target; 11] = [
         best: None,
     },
     Target {
-        text: "ask_spin, on one thread as theirs: at least 2.5 times faster than ractor",
+        text: "ask_spin, on one thread like the peer: at least 2.5 times faster than ractor",
         of: ("ask_spin", "ractor"),
         over: Some(("ask_spin", "dotcompute-inline")),
         bound: Bound::AtLeast(2.5),
@@ -145,7 +145,7 @@ pub const TARGETS: [Target; 11] = [
     },
 ];
 
-/// The goals for a GPU.
+/// The targets for a GPU.
 pub const GPU_TARGETS: [Target; 2] = [
     Target {
         text: "gpu_ask: the median at most 150 ns over the floor's",
@@ -166,7 +166,7 @@ pub const GPU_TARGETS: [Target; 2] = [
 ];
 
 impl Target {
-    /// The quotient of each round, compared by its median; nothing if a side was not measured.
+    /// Evaluates the ratio of each round and compares the median with the bound. `None` if a side was not measured.
     pub fn evaluate(&self, measurements: &[Measurement]) -> Option<TargetResult> {
         let of = find(measurements, self.of)?;
         let values: Vec<f64> = match self.over {
@@ -182,7 +182,7 @@ impl Target {
         Some(TargetResult { measured, spread: (low, high), met, out_of_reach })
     }
 
-    /// A measured value, as this target is spoken of.
+    /// Formats a measured value in the unit of this target.
     pub fn show(&self, value: f64) -> String {
         match self.unit {
             Unit::Times => format!("{value:.2} x"),
@@ -200,7 +200,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// `of / over` for each round. Rounds are compared with themselves: what disturbed one disturbed both.
+/// Returns `of / over` of each round. Pairing by round cancels disturbances that affect both.
 pub fn ratios(of: &Measurement, over: &Measurement) -> Vec<f64> {
     of.values.iter().zip(&over.values).map(|(of, over)| of / over).collect()
 }
@@ -221,8 +221,8 @@ mod tests {
     }
 
     #[test]
-    fn a_quotient_is_taken_round_by_round() {
-        // A machine twice as slow in the second round changes no quotient.
+    fn a_ratio_is_computed_round_by_round() {
+        // A machine twice as slow in the second round does not change the ratios.
         let measurements = [
             measurement("ask_spin", "dotcompute", &[130.0, 260.0, 130.0]),
             measurement("ask_spin", "floor", &[100.0, 200.0, 100.0]),
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_hold_in_their_own_direction() {
+    fn bounds_apply_in_their_own_direction() {
         let measurements = [
             measurement("ask_spin", "dotcompute", &[136.0]),
             measurement("ask_spin", "floor", &[100.0]),
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_on_which_even_the_floor_misses_is_named() {
+    fn a_target_that_even_the_floor_misses_is_marked() {
         let measurements = [
             measurement("ask_spin", "dotcompute", &[400.0]),
             measurement("ask_spin", "floor", &[400.0]),
@@ -258,12 +258,12 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_is_not_judged() {
+    fn a_target_without_measurements_has_no_result() {
         assert!(TARGETS[0].evaluate(&[measurement("ask_spin", "dotcompute", &[1.0])]).is_none());
     }
 
     #[test]
-    fn a_gpu_is_judged_by_figures_that_stand_alone() {
+    fn gpu_targets_evaluate_single_measurements() {
         let over = |nanoseconds| [measurement("gpu_ask_over_floor", "dotcompute", &[nanoseconds])];
         assert!(GPU_TARGETS[0].evaluate(&over(149.0)).unwrap().met);
         let missed = GPU_TARGETS[0].evaluate(&over(2151.0)).unwrap();

@@ -16,6 +16,7 @@
 //! | [`supervision`] | what happens after a panic or an error |
 //! | [`dead_letter`] | messages that will never be handled, with the reason |
 //! | [`telemetry`] | counters and latency histograms |
+//! | [`environment`] | the environment variables that are read |
 //! | [`error`] | the errors of the runtime |
 //! | [`message`] | headers, ids, priorities, encoding, record layout |
 //! | [`memory`] | arrays with a host copy and a device copy |
@@ -31,6 +32,7 @@ mod cell;
 pub mod dead_letter;
 pub mod device;
 mod envelope;
+pub mod environment;
 pub mod error;
 mod fault;
 pub mod handle;

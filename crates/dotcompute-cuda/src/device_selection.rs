@@ -4,12 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use dotcompute_core::backend::{Backend, BackendError, BackendKind};
+use dotcompute_core::environment;
 
 use crate::cuda::CudaBackend;
 use crate::emulated::EmulatedBackend;
 
 /// The environment variable that selects the device: `cuda`, `emulated` or `cpu`.
-pub const DEVICE_ENV_VAR: &str = "DOTCOMPUTE_DEVICE";
+pub const DEVICE_ENV_VAR: &str = environment::DEVICE;
 
 /// A selected device, with the reason for the selection.
 pub struct SelectedDevice {

@@ -1,4 +1,4 @@
-//! Asking a ring kernel on a device: one asker, eight of them, and one of many ring kernels.
+//! Asks to ring kernels on a device: from one caller, from eight, and to one of many ring kernels.
 
 use std::sync::Barrier;
 use std::thread;
@@ -13,14 +13,14 @@ use crate::measurement::{Sample, latency_histogram};
 use crate::payload::Payload;
 
 const ANSWER: &str = include_str!("../../device/answer.cu");
-/// Threads that ask at once.
+/// Number of concurrent callers.
 const CALLERS: u64 = 8;
 
 const NAME: &str = "dotcompute";
 const BLOCK_32: &str = "dotcompute-block-32";
 const THREAD_32: &str = "dotcompute-thread-32";
 
-/// One asker: what is compared with the floor.
+/// Returns the subjects with one caller, which are compared with the baseline.
 pub fn subjects() -> Vec<Subject<GpuBenchConfig>> {
     vec![
         Subject::new(NAME, |config| ask_one(NAME, config, kernel(Shape::Block { threads: 1 }))),
@@ -30,13 +30,13 @@ pub fn subjects() -> Vec<Subject<GpuBenchConfig>> {
     ]
 }
 
-/// Eight askers, and many ring kernels.
+/// Returns the benches with eight callers and with many ring kernels.
 pub fn benches() -> [Bench<GpuBenchConfig>; 2] {
     let callers = Bench {
         name: "gpu_ask_8",
         unit: "ns",
-        about: "as gpu_ask, from 8 threads of the host at once; in shape thread-32 up to 32 messages are handled at once; \
-                the mean is one answer's share of the time, all askers together",
+        about: "as gpu_ask, from 8 host threads concurrently; in shape thread-32 up to 32 messages are handled concurrently; \
+                the mean is the total time over the number of replies to all callers",
         samples_per_round: 1,
         subjects: vec![
             Subject::new(NAME, |config| ask_eight(NAME, config, kernel(Shape::Block { threads: 1 }))),
@@ -48,7 +48,7 @@ pub fn benches() -> [Bench<GpuBenchConfig>; 2] {
     let resident = Bench {
         name: "gpu_resident",
         unit: "ns",
-        about: "one asker, with so many ring kernels resident: they are asked in turn, or only the first of them",
+        about: "one caller and the given number of resident ring kernels, which are asked round-robin, or only the first of them",
         samples_per_round: 1,
         subjects: vec![
             Subject::new("1", |config| ask_many("1", config, 1, 1)),
@@ -78,7 +78,7 @@ fn ask_one(
     Ok(sample)
 }
 
-/// So many ring kernels that stay, the first few of which are asked.
+/// Measures asks to the first `active` of `resident` ring kernels that stay on the device.
 fn ask_many(
     subject: &'static str,
     config: &GpuBenchConfig,
@@ -88,11 +88,11 @@ fn ask_many(
     let fixture = Fixture::new(subject, config, ResidencyPolicy::Always)?;
     let launch = |index| fixture.launch(&format!("answer-{index}"), kernel(Shape::Block { threads: 1 }));
     let kernels: Vec<_> = (0..resident).map(launch).collect::<Result<_, _>>()?;
-    let mut samples_per_round = kernels[..active].iter().cycle();
-    // More than a few hundred of the emulated device's would take minutes: its threads share the cores.
+    let mut round_robin = kernels[..active].iter().cycle();
+    // On the emulated device more than a few hundred asks would take minutes, because its threads share the cores.
     let mut common = config.common.clone();
     common.asks = (common.asks / 10).max(100);
-    let sample = ask::drive(subject, &common, |request| match samples_per_round.next() {
+    let sample = ask::drive(subject, &common, |request| match round_robin.next() {
         Some(kernel) => kernel.ask(request).map_err(BenchError::subject(subject, "asking")),
         None => Err(BenchError::WrongCount { subject, what: "ring kernels to ask", expected: 1, found: 0 }),
     })?;
@@ -138,7 +138,7 @@ fn ask_eight(
     Ok(Sample { value, latencies: Some(latencies), mean: Some(mean) })
 }
 
-/// Asks one question after another; gives the ticks that each took.
+/// Asks sequentially; returns the ticks of each ask.
 fn ask_in_turn(
     subject: &'static str,
     config: &GpuBenchConfig,

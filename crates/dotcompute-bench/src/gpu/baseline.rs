@@ -1,4 +1,4 @@
-//! The floor under every ask: a bare flag that goes to the device and comes back, with nothing of ours about it.
+//! The baseline (`floor`) of every ask: a flag ping-pong between host and device, without any code of the runtime.
 
 use std::hint::spin_loop;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub fn subject() -> Subject<GpuBenchConfig> {
     })
 }
 
-/// To a resident kernel of one thread.
+/// Measures the ping-pong with a resident kernel of one thread.
 fn to_the_gpu(config: &GpuBenchConfig) -> Result<Sample, BenchError> {
     let backend = config.gpu(NAME)?;
     let text = baseline::KernelSource { entry: "flag", ..BASELINE };
@@ -37,12 +37,13 @@ fn to_the_gpu(config: &GpuBenchConfig) -> Result<Sample, BenchError> {
     })
 }
 
-/// A number that is not that of the question before: not 0, which is what the flags begin as, nor the one that ends it.
+/// Returns a number that differs from that of the previous request. It is neither 0, the initial value of the flags, nor
+/// [`baseline::STOP`].
 fn number(request: Payload) -> u32 {
     request.sequence() as u32 % (baseline::STOP - 1) + 1
 }
 
-/// On the emulated device: from thread to thread.
+/// Measures the ping-pong between two threads, for the emulated device.
 fn between_threads(config: &GpuBenchConfig) -> Result<Sample, BenchError> {
     let flags = Arc::new([const { Line(AtomicU32::new(0)) }; 2]);
     let peer = {

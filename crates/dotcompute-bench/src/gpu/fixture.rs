@@ -1,4 +1,4 @@
-//! Where the subjects of `gpu` run: a device, and a runtime on it for each sample.
+//! The fixture of the `gpu` subjects: a device, and a runtime on it for each sample.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use dotcompute::prelude::*;
 use crate::config::BenchConfig;
 use crate::error::BenchError;
 
-/// Messages in a device's own ring, where there may be many.
+/// Capacity of the device ring, in benches with many messages in flight.
 pub const QUEUE: usize = 1024;
 
-/// The kernels that ring kernels are compared with; the entry is to be named.
+/// The source of the baseline kernels; the user sets `entry`.
 pub const BASELINE: baseline::KernelSource =
     baseline::KernelSource { file: "baseline.cu", text: include_str!("../../device/baseline.cu"), entry: "" };
 
-/// How long a runtime has to come to its end.
+/// Time allowed for a runtime to shut down.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The devices that can be measured.
@@ -29,7 +29,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 pub enum DeviceKind {
     /// The first GPU
     Cuda,
-    /// Threads in a GPU's place: shows that everything works, and no figure of a GPU
+    /// Host threads instead of a GPU: checks that everything works, but measures no GPU
     Emulated,
 }
 
@@ -42,25 +42,25 @@ impl fmt::Display for DeviceKind {
     }
 }
 
-/// The amounts and the device of one run.
+/// The configuration of one run on a device.
 #[derive(Clone)]
 pub struct GpuBenchConfig {
     pub common: BenchConfig,
     pub device: DeviceKind,
-    /// How often a ring kernel that has left is woken.
+    /// Number of wake-ups of a ring kernel that is off the device.
     pub wakes: u64,
-    /// How long the device's power is measured.
+    /// Duration of a power measurement.
     pub idle: Duration,
 }
 
 /// When ring kernels leave the device.
 #[derive(Clone, Copy)]
 pub enum ResidencyPolicy {
-    /// As where nobody has said anything.
+    /// The default of the backend.
     Default,
-    /// After so long without a message.
+    /// After this time without a message.
     IdleTimeout(Duration),
-    /// They stay until they are terminated.
+    /// Never, until they are terminated.
     Always,
 }
 
@@ -75,7 +75,7 @@ impl ResidencyPolicy {
 }
 
 impl GpuBenchConfig {
-    /// How a thread that has a core to itself waits, and one that may not: the emulated device needs the cores too.
+    /// Returns the wait strategy of callers: spinning on a GPU, adaptive on the emulated device, whose threads need the cores too.
     pub fn wait(&self) -> WaitStrategy {
         match self.device {
             DeviceKind::Cuda => WaitStrategy::Spin,
@@ -83,11 +83,11 @@ impl GpuBenchConfig {
         }
     }
 
-    /// The GPU, for what is compared with ring kernels.
+    /// Opens the GPU for a baseline.
     ///
     /// # Errors
     ///
-    /// When there is none.
+    /// [`BenchError::Subject`] without a GPU.
     pub fn gpu(&self, subject: &'static str) -> Result<Arc<CudaBackend>, BenchError> {
         CudaBackend::new().map_err(BenchError::subject(subject, OPENING))
     }
@@ -112,7 +112,7 @@ impl GpuBenchConfig {
 
 const OPENING: &str = "opening the device";
 
-/// A runtime on the device.
+/// A runtime on the device, for one sample.
 pub struct Fixture<'a> {
     subject: &'static str,
     config: &'a GpuBenchConfig,
@@ -124,7 +124,7 @@ impl<'a> Fixture<'a> {
     ///
     /// # Errors
     ///
-    /// When there is no such device, or no runtime.
+    /// [`BenchError::Subject`] if the device or the runtime cannot be created.
     pub fn new(
         subject: &'static str,
         config: &'a GpuBenchConfig,
@@ -132,7 +132,7 @@ impl<'a> Fixture<'a> {
     ) -> Result<Self, BenchError> {
         let options = RuntimeOptions::new().device(config.device(subject, stays)?);
         let runtime =
-            Runtime::with_options(options).map_err(BenchError::subject(subject, "making a runtime"))?;
+            Runtime::with_options(options).map_err(BenchError::subject(subject, "creating a runtime"))?;
         Ok(Fixture { subject, config, runtime })
     }
 
@@ -140,7 +140,7 @@ impl<'a> Fixture<'a> {
     ///
     /// # Errors
     ///
-    /// What the runtime reports.
+    /// The error of the runtime.
     pub fn launch<I: RecordMessage, O: RecordMessage>(
         &self,
         name: &str,
@@ -153,11 +153,11 @@ impl<'a> Fixture<'a> {
         Ok(handle)
     }
 
-    /// Ends all ring kernels, so that none is on the device while the next subject is measured.
+    /// Terminates all ring kernels, so that none is on the device while the next subject is measured.
     ///
     /// # Errors
     ///
-    /// When one does not end.
+    /// [`BenchError::Subject`] if one does not terminate in time.
     pub fn end(self) -> Result<(), BenchError> {
         self.runtime.shutdown(TIMEOUT).map_err(BenchError::subject(self.subject, "shutting down"))
     }
@@ -175,15 +175,15 @@ mod tests {
 
     use super::BASELINE;
 
-    /// With the compiler of `cargo xtask test --only cubins`, or another that is found; elsewhere it says that there is none.
+    /// Uses the compiler of `cargo xtask test --only cubins`, or another that is found; is skipped if there is none.
     #[test]
-    fn what_ring_kernels_are_compared_with_compiles() {
+    fn the_baseline_kernels_compile() {
         let wheels = env::var_os("DOTCOMPUTE_TEST_WHEELS").map(PathBuf::from);
-        let must_be_there = wheels.is_some();
+        let is_required = wheels.is_some();
         let search =
             wheels.map_or_else(Search::from_environment, |folder| Search::empty().site_packages(folder));
         let toolchain = match Toolchain::load(&search) {
-            Err(error) if must_be_there => panic!("{error}"),
+            Err(error) if is_required => panic!("{error}"),
             Err(error) => return println!("skipped: {error}"),
             Ok(toolchain) => toolchain,
         };
@@ -196,7 +196,7 @@ mod tests {
             assert!(kernel.diagnostics().is_empty(), "{}", kernel.log);
             let code = String::from_utf8_lossy(kernel.cubin.as_bytes());
             for entry in ["flag", "answer"] {
-                assert!(code.contains(&format!(".text.{entry}\0")), "{entry} is not in it");
+                assert!(code.contains(&format!(".text.{entry}\0")), "{entry} is missing");
             }
         }
     }

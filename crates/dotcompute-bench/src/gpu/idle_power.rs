@@ -1,4 +1,4 @@
-//! What ring kernels that have nothing to do cost in power.
+//! Power draw of idle ring kernels.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,15 +22,15 @@ const ONE: &str = "1-resident";
 const MANY: &str = "64-resident";
 const OFF_DEVICE: &str = "64-away";
 
-/// Between two readings; the device renews its figure about as often.
+/// Interval between two readings; the device updates the value about as often.
 const SAMPLING_INTERVAL: Duration = Duration::from_millis(50);
 
 pub fn bench() -> Bench<GpuBenchConfig> {
     Bench {
         name: BENCH,
         unit: "W",
-        about: "the board's power as NVML tells it, with the context open: no ring kernel; so many that are resident and poll; 64 \
-                that have left for want of messages",
+        about: "the board's power as NVML reports it, with the context open: no ring kernel; the given number, resident and polling; 64 \
+                that have left the device after their idle timeout",
         samples_per_round: 1,
         subjects: vec![
             Subject::new(EMPTY, |config| power(EMPTY, config, 0, ResidencyPolicy::Always)),
@@ -43,7 +43,7 @@ pub fn bench() -> Bench<GpuBenchConfig> {
     }
 }
 
-/// Whoever tells the power of the first device.
+/// Reads the power draw of the first device.
 pub struct PowerMeter {
     nvml: Nvml,
     pci: String,
@@ -54,7 +54,7 @@ impl PowerMeter {
     ///
     /// # Errors
     ///
-    /// Why the power is not told.
+    /// The reason why the power cannot be read.
     pub fn new() -> Result<Self, String> {
         let device = Driver::open().and_then(|driver| driver.device(0)).map_err(|error| error.to_string())?;
         let nvml = Nvml::init().map_err(|error| format!("opening NVML: {error}"))?;
@@ -72,7 +72,7 @@ impl PowerMeter {
     }
 }
 
-/// The mean power over some time, with so many ring kernels that have nothing to do.
+/// Measures the mean power draw with `kernels` idle ring kernels.
 fn power(
     subject: &'static str,
     config: &GpuBenchConfig,
@@ -85,7 +85,7 @@ fn power(
         let kernel = DeviceKernel::<Payload, Payload>::cuda_cpp("answer.cu", ANSWER).entry("answer");
         fixture.launch(&format!("answer-{index}"), kernel.shape(Shape::Block { threads: 1 }))?;
     }
-    // The figure is a mean over the last second or less: what came before must have left it.
+    // NVML averages over up to a second, so earlier activity must have left the average.
     thread::sleep(config.idle);
     let deadline = Instant::now() + config.idle;
     let mut readings = Vec::new();

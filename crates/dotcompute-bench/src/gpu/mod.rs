@@ -1,4 +1,4 @@
-//! `dotcompute-bench gpu`: ring kernels on a device, with the floor of that device beside them.
+//! `dotcompute-bench gpu`: ring kernels on a device, next to the baseline (`floor`) of that device.
 
 mod ask;
 mod baseline;
@@ -26,25 +26,25 @@ use crate::table;
 use crate::targets::GPU_TARGETS;
 use fixture::{DeviceKind, GpuBenchConfig};
 
-/// What `gpu` can be told.
+/// Options of `gpu`.
 #[derive(Args)]
 pub struct Options {
     /// Print one JSON line for each bench and subject instead of tables
     #[arg(long)]
     json: bool,
-    /// Only see that everything works: the figures mean nothing
+    /// Only check that everything works; the measurements are meaningless
     #[arg(long)]
     quick: bool,
-    /// Where ring kernels run [default: what DOTCOMPUTE_DEVICE says, or cuda]
+    /// Device to measure [default: the value of DOTCOMPUTE_DEVICE, or cuda]
     #[arg(long, value_enum)]
     device: Option<DeviceKind>,
     /// Run only this bench; may be repeated
     #[arg(long, value_name = "BENCH")]
     only: Vec<String>,
-    /// How often each subject is measured [default: 5, or 1 with --quick]
+    /// Number of rounds [default: 5, or 1 with --quick]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: Option<u16>,
-    /// Begin no further round after so many seconds
+    /// Start no further round after this many seconds
     #[arg(long, value_name = "SECONDS")]
     within: Option<u64>,
     /// Print the names of the benches and measure nothing
@@ -52,11 +52,11 @@ pub struct Options {
     list: bool,
 }
 
-/// Measures, and gives what is to be printed.
+/// Runs the benches and returns the text to print.
 ///
 /// # Errors
 ///
-/// Whatever stops a subject stops the run.
+/// The first error of a subject, which stops the run.
 pub fn run(options: &Options, progress: impl FnMut(usize, &str, &str)) -> Result<String, BenchError> {
     if options.list {
         return Ok(benches().iter().map(|bench| format!("{}\n", bench.name)).collect());
@@ -77,14 +77,14 @@ pub fn run(options: &Options, progress: impl FnMut(usize, &str, &str)) -> Result
             .collect());
     }
     let about = format!(
-        "64-byte messages, at most {rounds} interleaved rounds, device: {device}.\nReading the clock costs {:.1} ns; that is taken \
-         off every latency, for all subjects alike.\n",
+        "64-byte messages, at most {rounds} interleaved rounds, device: {device}.\nReading the clock costs {:.1} ns, which is subtracted \
+         from every latency, for all subjects alike.\n",
         clock.nanoseconds(clock.read_cost())
     );
-    // The emulated device is no GPU.
-    let goals = if device == DeviceKind::Cuda { &GPU_TARGETS[..] } else { &[] };
+    // The targets hold for GPUs only.
+    let targets = if device == DeviceKind::Cuda { &GPU_TARGETS[..] } else { &[] };
     let skipped: String = skipped.iter().map(|skipped| format!("\n{skipped}")).collect();
-    Ok(about + &table::render(&with_differences(benches), &measurements, goals, clock) + &skipped)
+    Ok(about + &table::render(&with_differences(benches), &measurements, targets, clock) + &skipped)
 }
 
 fn from_environment() -> Result<DeviceKind, BenchError> {
@@ -110,14 +110,14 @@ fn config(device: DeviceKind, quick: bool) -> Result<GpuBenchConfig, BenchError>
     Ok(GpuBenchConfig { common, device, wakes, idle })
 }
 
-/// Every bench, in the order in which they are shown.
+/// Returns every bench, in the order of the output.
 fn benches() -> Vec<Bench<GpuBenchConfig>> {
     let mut subjects = vec![baseline::subject()];
     subjects.extend(ask::subjects());
     let mut benches = vec![Bench {
         name: ASK,
         unit: "ns",
-        about: "one asker that spins; floor is a bare 4-byte flag to a device function of one thread and back (emulated: to \
+        about: "one caller that spins; floor is a bare 4-byte flag to a device function of one thread and back (emulated: to \
                 another thread); in shape block-32 the 32 threads of a block share a message",
         samples_per_round: 1,
         subjects,
@@ -131,7 +131,7 @@ fn benches() -> Vec<Bench<GpuBenchConfig>> {
     benches
 }
 
-/// A bench that cannot be measured here.
+/// A bench that cannot be measured on this device.
 struct Skipped {
     bench: &'static str,
     subject: &'static str,
@@ -139,7 +139,7 @@ struct Skipped {
 }
 
 impl Skipped {
-    /// The line for programs.
+    /// Returns the machine-readable line.
     fn line(&self) -> serde_json::Value {
         serde_json::json!({ "bench": self.bench, "subject": self.subject, "skipped": self.reason })
     }
@@ -151,7 +151,7 @@ impl fmt::Display for Skipped {
     }
 }
 
-/// Takes out what needs a GPU where there is none, and what needs its power where nobody tells it.
+/// Removes the benches that need a GPU on the emulated device, and the power bench if the power cannot be read.
 fn skip_unsupported(benches: &mut Vec<Bench<GpuBenchConfig>>, device: DeviceKind) -> Vec<Skipped> {
     let mut skipped = Vec::new();
     let mut remove = |name: &'static str, reason: String| {
@@ -162,7 +162,7 @@ fn skip_unsupported(benches: &mut Vec<Bench<GpuBenchConfig>>, device: DeviceKind
     };
     if device == DeviceKind::Emulated {
         remove(per_message_launch::BENCH, String::from("the emulated device runs ring kernels only"));
-        remove(idle_power::BENCH, String::from("the emulated device has no power of its own"));
+        remove(idle_power::BENCH, String::from("the emulated device has no power meter"));
     } else if let Err(reason) = idle_power::PowerMeter::new() {
         remove(idle_power::BENCH, reason);
     }
@@ -171,23 +171,23 @@ fn skip_unsupported(benches: &mut Vec<Bench<GpuBenchConfig>>, device: DeviceKind
 
 const ASK: &str = "gpu_ask";
 
-/// A figure that is the difference of two others, round by round.
+/// A measurement that is the difference of two others, round by round.
 struct Difference {
     bench: &'static str,
     about: &'static str,
-    /// Bench, the larger and the smaller subject.
+    /// The bench, its larger and its smaller subject.
     of: (&'static str, &'static str, &'static str),
 }
 
 const DIFFERENCES: [Difference; 2] = [
     Difference {
         bench: "gpu_ask_over_floor",
-        about: "the median of an ask, less that of the floor in the same round",
+        about: "the median of an ask minus that of the floor in the same round",
         of: (ASK, "dotcompute", "floor"),
     },
     Difference {
         bench: "gpu_hop",
-        about: "one way from one ring kernel to another: the median of a pipeline of two, less that of a pipeline of one in \
+        about: "one hop between two ring kernels: the median of a pipeline of two minus that of a pipeline of one in \
                 the same round",
         of: (pipeline::BENCH, pipeline::TWO_STAGES, pipeline::ONE_STAGE),
     },
@@ -208,7 +208,7 @@ fn differences(measurements: &[Measurement]) -> Vec<Measurement> {
     DIFFERENCES.iter().filter_map(difference).collect()
 }
 
-/// The benches with those that are differences of others.
+/// Appends the benches of the differences whose bench was measured.
 fn with_differences(mut benches: Vec<Bench<GpuBenchConfig>>) -> Vec<Bench<GpuBenchConfig>> {
     let measured = |bench: &str| benches.iter().any(|other| other.name == bench);
     let differences: Vec<_> = DIFFERENCES.iter().filter(|difference| measured(difference.of.0)).collect();
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_is_taken_round_by_round() {
+    fn a_difference_is_computed_round_by_round() {
         let measurements = [
             measurement(ASK, "floor", &[1000.0, 2000.0, 1500.0]),
             measurement(ASK, "dotcompute", &[1100.0, 2100.0, 1650.0]),
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn differences_are_of_subjects_that_there_are() {
+    fn differences_refer_to_existing_subjects() {
         let benches = benches();
         for Difference { of: (name, larger, smaller), .. } in DIFFERENCES {
             let bench = benches.iter().find(|bench| bench.name == name).unwrap();

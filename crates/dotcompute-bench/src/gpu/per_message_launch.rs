@@ -1,4 +1,4 @@
-//! What programs do without ring kernels: a launch for each message, or a graph that is replayed.
+//! What programs do without ring kernels: a launch per message, or a replayed graph.
 
 use dotcompute::cuda::cuda::baseline::{self, LaunchMethod, PerMessageLaunch};
 
@@ -19,8 +19,8 @@ pub fn bench() -> Bench<GpuBenchConfig> {
     Bench {
         name: BENCH,
         unit: "ns",
-        about: "for each message: a launch whose kernel reads and writes mapped memory of the host; a copy, a launch and a copy \
-                back; those three as a graph that is replayed; each waited for on its stream",
+        about: "for each message: a launch whose kernel accesses mapped host memory; a copy, a launch and a copy \
+                back; those three as a replayed graph; the host waits for the stream each time",
         samples_per_round: 1,
         subjects: vec![
             Subject::new(MAPPED, |config| launch(MAPPED, config, LaunchMethod::Mapped)),
@@ -33,10 +33,10 @@ pub fn bench() -> Bench<GpuBenchConfig> {
 fn launch(subject: &'static str, config: &GpuBenchConfig, way: LaunchMethod) -> Result<Sample, BenchError> {
     let backend = config.gpu(subject)?;
     let text = baseline::KernelSource { entry: "answer", ..BASELINE };
-    let launches = PerMessageLaunch::new(&backend, way, text);
-    let mut launches = launches.map_err(BenchError::subject(subject, "loading a kernel"))?;
+    let baseline = PerMessageLaunch::new(&backend, way, text);
+    let mut baseline = baseline.map_err(BenchError::subject(subject, "loading a kernel"))?;
     ask::drive(subject, &config.common, |request| {
-        let reply = launches.call(&request.to_bytes()).map_err(BenchError::subject(subject, "launching"))?;
+        let reply = baseline.call(&request.to_bytes()).map_err(BenchError::subject(subject, "launching"))?;
         Payload::from_bytes(&reply).ok_or(BenchError::WrongReply { subject, sequence: request.sequence() })
     })
 }

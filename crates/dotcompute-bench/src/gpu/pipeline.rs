@@ -1,4 +1,4 @@
-//! From one ring kernel on a device to another: a pipeline of one and of two.
+//! Pipelines of one and of two ring kernels on a device.
 
 use dotcompute::prelude::*;
 
@@ -12,7 +12,7 @@ use crate::payload::Payload;
 const ANSWER: &str = include_str!("../../device/answer.cu");
 const RELAY: &str = include_str!("../../device/relay.cu");
 
-/// The name of the bench, and of its two subjects.
+/// The names of the bench and of its two subjects.
 pub const BENCH: &str = "gpu_pipeline";
 pub const ONE_STAGE: &str = "of-one";
 pub const TWO_STAGES: &str = "of-two";
@@ -21,8 +21,8 @@ pub fn bench() -> Bench<GpuBenchConfig> {
     Bench {
         name: BENCH,
         unit: "ns",
-        about: "the host tells the first and receives from the last; of two, the first is connected to the second through the \
-                device's memory",
+        about: "the host sends to the first and receives from the last; of two, the first is connected to the second through \
+                device memory",
         samples_per_round: 1,
         subjects: vec![Subject::new(ONE_STAGE, one_stage), Subject::new(TWO_STAGES, two_stages)],
     }
@@ -56,7 +56,7 @@ fn drive(
     first: &KernelHandle<Payload, Payload>,
     last: &KernelHandle<Payload, Payload>,
 ) -> Result<Sample, BenchError> {
-    // Whoever receives sleeps until the runtime wakes it, so that a message takes far longer than an answer.
+    // A receiver parks until the runtime wakes it, so that a message takes far longer than a reply to an ask.
     let mut common = config.common.clone();
     common.asks = (common.asks / 20).max(100);
     ask::drive(subject, &common, |message| {

@@ -1,4 +1,4 @@
-//! Telling a ring kernel on a device, and one ring kernel telling another.
+//! One-way messages from the host to a ring kernel on a device, and between two ring kernels.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,15 +17,15 @@ const RELAY: &str = include_str!("../../device/relay.cu");
 const NAME: &str = "dotcompute";
 const THREAD_32: &str = "dotcompute-thread-32";
 
-/// How long the last messages may be on their way.
+/// Time allowed for the last messages to arrive.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub fn benches() -> [Bench<GpuBenchConfig>; 2] {
     let tell = Bench {
         name: "gpu_tell",
         unit: "M/s",
-        about: "one thread of the host tells; every message is verified by the handler; until all are handled; in shape \
-                thread-32 up to 32 messages are handled at once",
+        about: "one host thread sends; the handler verifies every message; until all are handled; in shape \
+                thread-32 up to 32 messages are handled concurrently",
         samples_per_round: 1,
         subjects: vec![
             Subject::new(NAME, |config| {
@@ -39,8 +39,8 @@ pub fn benches() -> [Bench<GpuBenchConfig>; 2] {
     let gpu_to_gpu = Bench {
         name: "gpu_to_gpu",
         unit: "M/s",
-        about: "one ring kernel sends to another that it is connected to; every message is verified by the other's \
-                handler; until all are handled",
+        about: "one ring kernel sends to another over a connection; the receiver's handler verifies every message; \
+                until all are handled",
         samples_per_round: 1,
         subjects: vec![Subject::new(NAME, burst)],
     };
@@ -55,7 +55,7 @@ fn kernel(entry: &'static str, shape: Shape) -> DeviceKernel<Payload, Tally> {
         .queue_capacity(QUEUE)
 }
 
-/// Tells, and waits until all are counted. `in_order`: one after another, and summed up too.
+/// Sends all messages and waits until all are counted. `in_order`: messages arrive in order, and the handler also sums them.
 fn tell(
     subject: &'static str,
     config: &GpuBenchConfig,
@@ -97,7 +97,8 @@ fn burst(config: &GpuBenchConfig) -> Result<Sample, BenchError> {
     Ok(Sample::plain(tells as f64 / seconds / 1e6))
 }
 
-/// Asks until so many are counted: a question that comes on another way, or is handled beside the last messages, may be early.
+/// Asks until `expected` messages are counted. A request may overtake the last messages: over a connection they take another path, and
+/// several may be handled concurrently.
 fn wait_until_counted(
     subject: &'static str,
     kernel: &KernelHandle<Payload, Tally>,
@@ -106,7 +107,7 @@ fn wait_until_counted(
     let deadline = Instant::now() + TIMEOUT;
     loop {
         let tally =
-            kernel.ask(Payload::new(0)).map_err(BenchError::subject(subject, "asking for the report"))?;
+            kernel.ask(Payload::new(0)).map_err(BenchError::subject(subject, "asking for the tally"))?;
         if tally.count() >= expected || Instant::now() > deadline {
             return Ok(tally);
         }

@@ -1,4 +1,4 @@
-//! Asking a ring kernel that has left the device for want of messages.
+//! Asks to a ring kernel that has left the device after its idle timeout.
 
 use std::thread;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::payload::Payload;
 const ANSWER: &str = include_str!("../../device/answer.cu");
 const NAME: &str = "dotcompute";
 
-/// How long it stays without a message, and how long it is given to leave.
+/// The idle timeout, and the time allowed for leaving the device.
 const IDLE_TIMEOUT: Duration = Duration::from_millis(1);
 const OFF_DEVICE: Duration = Duration::from_millis(10);
 
@@ -22,7 +22,7 @@ pub fn bench() -> Bench<GpuBenchConfig> {
     Bench {
         name: "gpu_wake",
         unit: "ns",
-        about: "the first question after the ring kernel has left the device for want of messages; it comes back for it",
+        about: "the first ask after the ring kernel has left the device by its idle timeout; the runtime relaunches it",
         samples_per_round: 1,
         subjects: vec![Subject::new(NAME, wake)],
     }

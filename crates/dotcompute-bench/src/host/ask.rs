@@ -9,7 +9,7 @@ pub fn benches() -> Vec<Bench> {
             name: "ask_spin",
             unit: "ns",
             about: "both sides spin; floor is a bare ping-pong over two rtrb rings between two cores; dotcompute-inline handles on \
-                    the asker's thread; tokio, kameo and ractor on one current-thread runtime, which is their fastest",
+                    the caller's thread; tokio, kameo and ractor run on one current-thread runtime, their fastest configuration",
             samples_per_round: 1,
             subjects: vec![
                 Subject::new("floor", rtrb::ping_pong),
@@ -24,9 +24,9 @@ pub fn benches() -> Vec<Bench> {
         Bench {
             name: "ask_adaptive",
             unit: "ns",
-            about: "both sides wait as they would in a program that does not own its cores; crossbeam blocks; \
-                    dotcompute-pool has the asker beside the ring kernel on one worker, as the asynchronous peers, and so has \
-                    dotcompute-inline, whose asks are handled in the asker's place",
+            about: "both sides wait as in a program that does not own its cores; crossbeam blocks; \
+                    in dotcompute-pool, as for the asynchronous peers, caller and ring kernel share one worker, and so in \
+                    dotcompute-inline, whose requests are handled on the caller's thread",
             samples_per_round: 1,
             subjects: vec![
                 Subject::new("floor", rtrb::ping_pong),

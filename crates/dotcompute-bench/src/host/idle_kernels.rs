@@ -11,11 +11,11 @@ use crate::error::BenchError;
 use crate::measurement::Sample;
 use crate::subjects::{dotcompute, kameo, ractor, tokio};
 
-/// The child process's subcommand. Not for people: it is called by [`in_child`] only.
+/// The subcommand of the child process. Internal: only [`in_child`] calls it.
 pub const CHILD: &str = "many-child";
 
 pub fn benches() -> Vec<Bench> {
-    // The memory of a process is read from /proc.
+    // The memory of a process is read from `/proc`.
     if !cfg!(target_os = "linux") {
         return Vec::new();
     }
@@ -23,8 +23,8 @@ pub fn benches() -> Vec<Bench> {
         Bench {
             name: "many",
             unit: "bytes",
-            about: "resident memory of one idle kernel among 100,000, its handle included; two workers, mailboxes \
-                    of 8 (ractor's has no bound); tokio is a bare task with a channel",
+            about: "resident memory of one idle kernel among 100,000, including its handle; two workers, mailboxes \
+                    of 8 (ractor's is unbounded); tokio is a bare task with a channel",
             samples_per_round: 1,
             subjects: vec![
                 Subject::new("dotcompute", |config| in_child("dotcompute", config, "bytes")),
@@ -36,7 +36,7 @@ pub fn benches() -> Vec<Bench> {
         Bench {
             name: "many_one_message_each",
             unit: "ms",
-            about: "the same kernels: one message to each, until all are handled",
+            about: "the same kernels: time of one message to each, until all are handled",
             samples_per_round: 1,
             subjects: vec![
                 Subject::new("dotcompute", |config| in_child("dotcompute", config, "milliseconds")),
@@ -48,7 +48,7 @@ pub fn benches() -> Vec<Bench> {
     ]
 }
 
-/// Starts this program again to measure one subject, and picks one figure of what it prints.
+/// Runs this program as a child that measures one subject, and returns one value of its output.
 fn in_child(subject: &'static str, config: &BenchConfig, measurement: &str) -> Result<Sample, BenchError> {
     let starting = |source| BenchError::Io { doing: "starting the measuring child", source };
     let program = env::current_exe().map_err(starting)?;
@@ -69,20 +69,21 @@ fn in_child(subject: &'static str, config: &BenchConfig, measurement: &str) -> R
     Ok(Sample::plain(value))
 }
 
-/// What the child does: measures one subject and prints one line.
+/// Runs in the child: measures one subject and prints one line.
 ///
 /// # Errors
 ///
-/// What the subject reports, or that there is no such subject.
+/// Returns the error of the subject, or [`BenchError::Child`] if there is no such subject.
 pub fn child(subject: &str, kernels: u64) -> Result<(), BenchError> {
     let cost = match subject {
         "dotcompute" => dotcompute::idle_kernels(kernels),
         "tokio" => tokio::idle_kernels(kernels),
         "kameo" => kameo::idle_kernels(kernels),
         "ractor" => ractor::idle_kernels(kernels),
-        _ => {
-            Err(BenchError::Child { subject: subject.to_owned(), problem: "was asked for no subject".into() })
-        }
+        _ => Err(BenchError::Child {
+            subject: subject.to_owned(),
+            problem: "got the name of no subject".into(),
+        }),
     }?;
     println!("{}", json!({ "bytes": cost.bytes, "milliseconds": cost.milliseconds }));
     Ok(())

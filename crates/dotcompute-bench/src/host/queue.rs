@@ -8,7 +8,7 @@ pub fn benches() -> Vec<Bench> {
         Bench {
             name: "queue_same_thread",
             unit: "ns",
-            about: "push and pop on one thread, the queue empty before and after; time of one pair",
+            about: "push and pop on one thread, with the queue empty before and after; time of one pair",
             samples_per_round: 1,
             subjects: vec![
                 Subject::new("dotcompute", dotcompute::same_thread),
@@ -36,7 +36,7 @@ pub fn benches() -> Vec<Bench> {
         Bench {
             name: "queue_cross_thread_batched",
             unit: "M/s",
-            about: "the same stream by 64 messages at a time, for the queues that can (crossbeam's cannot)",
+            about: "the same stream in batches of 64 messages, for queues with batch operations (crossbeam has none)",
             samples_per_round: 1,
             subjects: vec![
                 Subject::new("dotcompute", dotcompute::cross_thread_batched),

@@ -7,8 +7,8 @@ pub fn bench() -> Bench {
     Bench {
         name: "tell",
         unit: "M/s",
-        about: "one producer thread, one handler on another; until all are handled; rtrb is the bare stream, for \
-                scale; ractor's mailbox has no bound, so its producer never waits",
+        about: "one producer thread and one handler thread, until all messages are handled; rtrb is the bare stream, for \
+                scale; ractor's mailbox is unbounded, so its producer never waits",
         samples_per_round: 3,
         subjects: vec![
             Subject::new("dotcompute", dotcompute::tell),

@@ -1,4 +1,4 @@
-//! Question and answer: the time until the answer is in the asker's hands.
+//! Measures round trips: the time from a request until the caller has the reply.
 
 use crate::clock::Clock;
 use crate::config::BenchConfig;
@@ -6,12 +6,12 @@ use crate::error::BenchError;
 use crate::measurement::{Sample, latency_histogram};
 use crate::payload::Payload;
 
-/// Asks in turn, each question after the answer to the one before, on the pinned driver: once with the clock read
-/// after every answer, once with no clock.
+/// Measures sequential asks on the pinned driver thread: each request follows the previous reply. The first pass reads the clock after
+/// every reply, the second reads no clock in between.
 ///
 /// # Errors
 ///
-/// What `ask` reports, or that an answer is not the answer.
+/// Returns the error of `ask`, or [`BenchError::WrongReply`].
 pub fn drive(
     subject: &'static str,
     config: &BenchConfig,
@@ -34,7 +34,7 @@ pub fn drive(
     Ok(sampler.finish())
 }
 
-/// As [`drive`], for those who await. The caller has pinned the thread.
+/// Like [`drive`], for asynchronous subjects. The caller has pinned the thread.
 ///
 /// # Errors
 ///
@@ -60,22 +60,22 @@ pub async fn drive_async<A: Future<Output = Result<Payload, BenchError>>>(
     Ok(sampler.finish())
 }
 
-/// The questions of one sample and the times of their answers: what [`drive`] and [`drive_async`] share.
+/// The requests of one sample and the latencies of their replies, shared by [`drive`] and [`drive_async`].
 struct AskSampler<'a> {
     subject: &'static str,
     clock: &'a Clock,
-    /// Of each pass.
+    /// The number of requests in each pass.
     count: u64,
     sequence: u64,
     started: u64,
     last: u64,
-    /// Kept raw while asking: a histogram costs as much as a fifth of the fastest ask.
+    /// Raw ticks, because recording into a histogram costs up to a fifth of the fastest ask.
     laps: Vec<u64>,
 }
 
 impl<'a> AskSampler<'a> {
     fn new(subject: &'static str, config: &'a BenchConfig) -> Self {
-        // Written once, so that no page is touched for the first time while asking.
+        // Writes the buffer once, so that no page fault occurs during the measurement.
         let mut laps = vec![u64::MAX; config.asks as usize];
         laps.clear();
         AskSampler {

@@ -1,6 +1,6 @@
-//! A hundred thousand idle kernels: what each costs in memory, and one message to each.
+//! Measures many idle kernels: the memory of each, and the time of one message to each.
 //!
-//! Each sample is taken in a fresh child process, since a process hardly ever gives memory back.
+//! Each sample is taken in a new child process, because a process rarely returns memory to the system.
 
 use std::fs;
 use std::sync::Arc;
@@ -10,16 +10,16 @@ use std::time::{Duration, Instant};
 
 use crate::error::BenchError;
 
-/// Places in the mailbox of each idle kernel, where it can be set.
+/// Mailbox capacity of each idle kernel, where it is configurable.
 pub const CAPACITY: usize = 8;
 
-/// What a crowd of kernels costs.
+/// The cost of the idle kernels: resident bytes per kernel, and milliseconds for one message to each.
 pub struct IdleKernelCost {
     pub bytes: f64,
     pub milliseconds: f64,
 }
 
-/// Counts, across a crowd, the kernels that have started and the messages that have been handled.
+/// Counts the kernels that have started and the messages that have been handled.
 #[derive(Clone, Default)]
 pub struct Counters {
     started: Arc<AtomicU64>,
@@ -36,11 +36,11 @@ impl Counters {
     }
 }
 
-/// Measures a crowd: `build` makes every kernel, `tell_each` sends one message to each.
+/// Measures one set of kernels: `build` creates every kernel, `tell_each` sends one message to each.
 ///
 /// # Errors
 ///
-/// What either reports, or that some kernel never started or never handled its message.
+/// Returns the error of either function, or [`BenchError::WrongCount`] if a kernel did not start or did not handle its message.
 pub fn measure<C>(
     subject: &'static str,
     kernels: u64,
@@ -49,16 +49,16 @@ pub fn measure<C>(
     tell_each: impl FnOnce(&C) -> Result<(), BenchError>,
 ) -> Result<IdleKernelCost, BenchError> {
     let before = resident_bytes()?;
-    let kernels_built = build()?;
+    let handles = build()?;
     wait_for_count(subject, "kernels started", &counters.started, kernels)?;
     let bytes = resident_bytes()?.saturating_sub(before) as f64 / kernels as f64;
     let started = Instant::now();
-    tell_each(&kernels_built)?;
+    tell_each(&handles)?;
     wait_for_count(subject, "messages handled", &counters.handled, kernels)?;
     Ok(IdleKernelCost { bytes, milliseconds: started.elapsed().as_secs_f64() * 1e3 })
 }
 
-/// Waits until `counter` is at `expected`; asleep, since both cores are the workers'.
+/// Waits until `counter` is `expected`. It sleeps between polls, because both cores belong to the workers.
 fn wait_for_count(
     subject: &'static str,
     what: &'static str,
@@ -78,7 +78,7 @@ fn wait_for_count(
     }
 }
 
-/// The memory of this process that is resident, in bytes.
+/// Returns the resident memory of this process in bytes.
 fn resident_bytes() -> Result<u64, BenchError> {
     let reading = |source| BenchError::Io { doing: "reading /proc/self/status", source };
     let status = fs::read_to_string("/proc/self/status").map_err(reading)?;
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_too_many_is_noticed() {
+    fn an_extra_message_is_detected() {
         let counter = AtomicU64::new(3);
         assert!(matches!(
             wait_for_count("test", "messages", &counter, 2),

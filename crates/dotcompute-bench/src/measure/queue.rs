@@ -1,4 +1,4 @@
-//! Queues alone: no kernels, no waking, only moving 64 bytes.
+//! Measures bare queues, without kernels and wake-ups: each message is 64 bytes.
 
 use std::thread;
 
@@ -7,23 +7,22 @@ use crate::error::BenchError;
 use crate::measurement::Sample;
 use crate::payload::{Payload, Tally};
 
-/// Times `pairs` calls of `pair`, which pushes a message and pops one, on the pinned driver.
+/// Measures `pairs` calls of `pair`, which pushes one message and pops one, on the pinned driver thread.
 ///
 /// # Errors
 ///
-/// When the messages that came out are not those that went in.
+/// Returns [`BenchError::WrongCount`] if the popped messages are not the pushed ones.
 pub fn same_thread(
     subject: &'static str,
     config: &BenchConfig,
     mut pair: impl FnMut(Payload) -> Option<Payload>,
 ) -> Result<Sample, BenchError> {
     config.cores.pin_driver();
-    // The tally is made here, and not passed in, so that it lives in registers: in memory it would be as slow as
-    // the ring. Each pass counts from 0.
+    // A local tally stays in registers; in memory it would be as slow as the ring. Each pass counts from 0.
     let mut pass = |count: u64| {
         let mut tally = Tally::default();
         for sequence in 0..count {
-            // A pair that gives nothing back leaves the count behind, which the check notices.
+            // A pair that pops nothing leaves the count short, and the check fails.
             if let Some(payload) = pair(Payload::new(sequence)) {
                 tally.add(&payload);
             }
@@ -38,12 +37,12 @@ pub fn same_thread(
     Ok(Sample::plain(seconds * 1e9 / config.pairs as f64))
 }
 
-/// Times a stream of messages from the peer's thread to the driver's, from before the first push until the last has
-/// been counted. `produce` gets the number of messages; `consume` counts into a tally until it has as many.
+/// Measures a stream of messages from the peer thread to the driver thread, from before the first push until the last message is counted.
+/// `produce` gets the number of messages; `consume` counts them into a tally.
 ///
 /// # Errors
 ///
-/// What either side reports, or that what arrived is not what was sent.
+/// Returns the error of either side, or [`BenchError::WrongCount`] if the received messages are not the sent ones.
 pub fn cross_thread(
     subject: &'static str,
     config: &BenchConfig,

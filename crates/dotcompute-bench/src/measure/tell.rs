@@ -1,4 +1,4 @@
-//! Telling: one producer, one handler that counts, until everything is handled.
+//! Measures one-way messages from one producer to one counting handler, until all are handled.
 
 use crate::clock::Clock;
 use crate::config::BenchConfig;
@@ -6,11 +6,11 @@ use crate::error::BenchError;
 use crate::measurement::Sample;
 use crate::payload::Tally;
 
-/// The sample of a producer that began at `started` and knows by `tally` that all its messages are handled.
+/// Returns the sample of a producer that started at `started`, once `tally` shows that all its messages are handled.
 ///
 /// # Errors
 ///
-/// When the handler has counted something else than was told.
+/// Returns [`BenchError::WrongCount`] if the handler did not count exactly the sent messages.
 pub fn sample(
     subject: &'static str,
     config: &BenchConfig,

@@ -1,4 +1,4 @@
-//! `crossbeam`: the bounded channel, and the array queue that has no waking.
+//! `crossbeam`: the bounded channel, and the array queue, which has no wake-ups.
 
 use std::thread;
 
@@ -33,7 +33,7 @@ pub fn array_queue_same_thread(config: &BenchConfig) -> Result<Sample, BenchErro
     })
 }
 
-/// Blocking: its back-off leaves the other side alone, which makes it faster than spinning on `try_send`.
+/// Blocks, because the channel's backoff is faster than spinning on `try_send`.
 pub fn cross_thread(config: &BenchConfig) -> Result<Sample, BenchError> {
     let (sender, receiver) = bounded(CAPACITY);
     let produce = move |count| {
@@ -83,8 +83,7 @@ pub fn ask_blocking(config: &BenchConfig) -> Result<Sample, BenchError> {
     ask_with(config, |receiver| receiver.recv().ok())
 }
 
-/// Two bounded channels, there and back; `receive` waits in one or the other way, and gives nothing when the other
-/// end is gone.
+/// Measures two bounded channels, one per direction. `receive` selects how to wait; it returns `None` once the other end is closed.
 fn ask_with(
     config: &BenchConfig,
     receive: impl Fn(&Receiver<Payload>) -> Option<Payload> + Sync,
@@ -108,7 +107,7 @@ fn ask_with(
     })
 }
 
-/// A blocking channel to a thread that counts.
+/// Measures a blocking channel to a counting thread.
 pub fn tell(config: &BenchConfig) -> Result<Sample, BenchError> {
     let (sender, receiver): (Sender<Payload>, _) = bounded(CAPACITY);
     thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! Ourselves: the rings alone, and ring kernels.
+//! `dotcompute`: the bare rings, and ring kernels.
 
 use std::sync::mpsc::channel;
 
@@ -23,7 +23,7 @@ const NO_TELEMETRY: &str = "dotcompute-no-telemetry";
 
 pub fn same_thread(config: &BenchConfig) -> Result<Sample, BenchError> {
     let (mut producer, mut consumer) =
-        spsc::channel(CAPACITY).map_err(BenchError::subject(NAME, "making a ring"))?;
+        spsc::channel(CAPACITY).map_err(BenchError::subject(NAME, "creating a ring"))?;
     queue::same_thread(NAME, config, |payload| {
         producer.try_push(payload).ok()?;
         consumer.try_pop()
@@ -32,7 +32,7 @@ pub fn same_thread(config: &BenchConfig) -> Result<Sample, BenchError> {
 
 pub fn cross_thread(config: &BenchConfig) -> Result<Sample, BenchError> {
     let (mut producer, mut consumer) =
-        spsc::channel(CAPACITY).map_err(BenchError::subject(NAME, "making a ring"))?;
+        spsc::channel(CAPACITY).map_err(BenchError::subject(NAME, "creating a ring"))?;
     let produce = move |count| {
         for sequence in 0..count {
             let payload = Payload::new(sequence);
@@ -50,7 +50,7 @@ pub fn cross_thread(config: &BenchConfig) -> Result<Sample, BenchError> {
 
 pub fn cross_thread_batched(config: &BenchConfig) -> Result<Sample, BenchError> {
     let (mut producer, mut consumer) =
-        spsc::channel(CAPACITY).map_err(BenchError::subject(NAME, "making a ring"))?;
+        spsc::channel(CAPACITY).map_err(BenchError::subject(NAME, "creating a ring"))?;
     let produce = move |count: u64| {
         for first in (0..count).step_by(BATCH) {
             let mut sequences = first..first + BATCH as u64;
@@ -82,7 +82,7 @@ pub fn cross_thread_batched(config: &BenchConfig) -> Result<Sample, BenchError> 
 
 pub fn mpsc_same_thread(config: &BenchConfig) -> Result<Sample, BenchError> {
     let (producer, mut consumer) =
-        mpsc::channel(CAPACITY).map_err(BenchError::subject(MPSC, "making a ring"))?;
+        mpsc::channel(CAPACITY).map_err(BenchError::subject(MPSC, "creating a ring"))?;
     queue::same_thread(MPSC, config, |payload| {
         producer.try_push(payload).ok()?;
         consumer.try_pop()
@@ -91,7 +91,7 @@ pub fn mpsc_same_thread(config: &BenchConfig) -> Result<Sample, BenchError> {
 
 pub fn mpsc_cross_thread(config: &BenchConfig) -> Result<Sample, BenchError> {
     let (producer, mut consumer) =
-        mpsc::channel(CAPACITY).map_err(BenchError::subject(MPSC, "making a ring"))?;
+        mpsc::channel(CAPACITY).map_err(BenchError::subject(MPSC, "creating a ring"))?;
     let produce = move |count| {
         for sequence in 0..count {
             let payload = Payload::new(sequence);
@@ -109,7 +109,7 @@ pub fn mpsc_cross_thread(config: &BenchConfig) -> Result<Sample, BenchError> {
 
 pub fn mpsc_cross_thread_batched(config: &BenchConfig) -> Result<Sample, BenchError> {
     let (producer, mut consumer) =
-        mpsc::channel(CAPACITY).map_err(BenchError::subject(MPSC, "making a ring"))?;
+        mpsc::channel(CAPACITY).map_err(BenchError::subject(MPSC, "creating a ring"))?;
     let produce = move |count: u64| {
         let mut batch = Vec::with_capacity(BATCH);
         for first in (0..count).step_by(BATCH) {
@@ -133,7 +133,7 @@ pub fn mpsc_cross_thread_batched(config: &BenchConfig) -> Result<Sample, BenchEr
     })
 }
 
-/// Answers questions.
+/// A ring kernel that replies to requests.
 struct Responder;
 
 impl RingKernel for Responder {
@@ -154,18 +154,18 @@ pub fn ask_adaptive(config: &BenchConfig) -> Result<Sample, BenchError> {
     ask(config, WaitStrategy::Adaptive)
 }
 
-/// A ring kernel on the peer's core; it and its asker wait in the given way.
+/// Measures a ring kernel on the peer's core; `wait` is the strategy of both sides.
 fn ask(config: &BenchConfig, wait: WaitStrategy) -> Result<Sample, BenchError> {
-    let runtime = Runtime::new().map_err(BenchError::subject(NAME, "making a runtime"))?;
+    let runtime = Runtime::new().map_err(BenchError::subject(NAME, "creating a runtime"))?;
     let options = KernelOptions::new().capacity(CAPACITY).wait(wait).pinned(config.cores.peer());
     let kernel = runtime
-        .launch_with("answerer", options, || Responder)
+        .launch_with("responder", options, || Responder)
         .map_err(BenchError::subject(NAME, "launching a ring kernel"))?;
     kernel.activate().map_err(BenchError::subject(NAME, "activating a ring kernel"))?;
     asks::drive(NAME, config, |request| kernel.ask(request).map_err(BenchError::subject(NAME, "asking")))
 }
 
-/// A ring kernel on the pool whose asker handles each question in the worker's place, on its own thread.
+/// Measures a ring kernel on the pool, whose requests are handled inline on the caller's thread.
 pub fn ask_inline(config: &BenchConfig) -> Result<Sample, BenchError> {
     let (_runtime, responder) = responder_on_the_pool(INLINE)?;
     let responder = responder.with_inline_asks();
@@ -174,14 +174,13 @@ pub fn ask_inline(config: &BenchConfig) -> Result<Sample, BenchError> {
     })
 }
 
-/// The asker and the ring kernel on one worker of the pool, as the asynchronous peers' are on one thread: nothing
-/// crosses from core to core.
+/// Measures caller and ring kernel on one pool worker, as the asynchronous peers do on one thread: no message crosses cores.
 pub fn ask_on_the_pool(config: &BenchConfig) -> Result<Sample, BenchError> {
     let (runtime, responder) = responder_on_the_pool(POOL)?;
     ask_from_the_pool(POOL, config, &runtime, responder)
 }
 
-/// As [`ask_on_the_pool`], with asks that do not wait for the worker to come round to the ring kernel.
+/// Like [`ask_on_the_pool`], with inline asks, which do not wait until the worker polls the ring kernel.
 pub fn ask_on_the_pool_inline(config: &BenchConfig) -> Result<Sample, BenchError> {
     let (runtime, responder) = responder_on_the_pool(INLINE)?;
     ask_from_the_pool(INLINE, config, &runtime, responder.with_inline_asks())
@@ -191,9 +190,9 @@ fn responder_on_the_pool(
     subject: &'static str,
 ) -> Result<(Runtime, KernelHandle<Payload, Payload>), BenchError> {
     let runtime = Runtime::with_options(RuntimeOptions::new().workers(1))
-        .map_err(BenchError::subject(subject, "making a runtime"))?;
+        .map_err(BenchError::subject(subject, "creating a runtime"))?;
     let responder = runtime
-        .launch_with("answerer", KernelOptions::new().capacity(CAPACITY), || Responder)
+        .launch_with("responder", KernelOptions::new().capacity(CAPACITY), || Responder)
         .map_err(BenchError::subject(subject, "launching a ring kernel"))?;
     responder.activate().map_err(BenchError::subject(subject, "activating a ring kernel"))?;
     Ok((runtime, responder))
@@ -215,19 +214,19 @@ fn ask_from_the_pool(
             let ask = |request| async move {
                 responder.ask_async(request).await.map_err(BenchError::subject(subject, "asking"))
             };
-            // The receiver waits until the runtime is gone.
+            // The receiver lives until the runtime is dropped.
             let _ = done.send(asks::drive_async(subject, &config, ask).await);
             Ok(())
         }
     };
     let caller = runtime
-        .launch_loop("asker", KernelOptions::new(), ask_all)
-        .map_err(BenchError::subject(subject, "launching the asker"))?;
-    caller.activate().map_err(BenchError::subject(subject, "activating the asker"))?;
+        .launch_loop("caller", KernelOptions::new(), ask_all)
+        .map_err(BenchError::subject(subject, "launching the caller"))?;
+    caller.activate().map_err(BenchError::subject(subject, "activating the caller"))?;
     outcome.recv().unwrap_or(Err(BenchError::Panicked { subject }))
 }
 
-/// Counts what it is told and reports what it has counted when asked.
+/// A ring kernel that counts one-way messages and replies to a request with the tally.
 #[derive(Default)]
 struct Counter(Tally);
 
@@ -249,18 +248,18 @@ pub fn tell(config: &BenchConfig) -> Result<Sample, BenchError> {
     tell_with(NAME, config, Telemetry::default())
 }
 
-/// The counters remain: they are what makes `sent = handled + dead letters + queued` exact.
+/// The counters stay enabled: they make `sent = handled + dead letters + queued` exact.
 pub fn tell_without_telemetry(config: &BenchConfig) -> Result<Sample, BenchError> {
     tell_with(NO_TELEMETRY, config, Telemetry::CountersOnly)
 }
 
-/// A producer thread and a ring kernel on the peer's core; all is handled when the question told last is answered.
+/// Measures a producer thread and a ring kernel on the peer's core. The reply to the final request shows that all messages are handled.
 fn tell_with(
     subject: &'static str,
     config: &BenchConfig,
     telemetry: Telemetry,
 ) -> Result<Sample, BenchError> {
-    let runtime = Runtime::new().map_err(BenchError::subject(subject, "making a runtime"))?;
+    let runtime = Runtime::new().map_err(BenchError::subject(subject, "creating a runtime"))?;
     let options = KernelOptions::new().capacity(CAPACITY).telemetry(telemetry).pinned(config.cores.peer());
     let kernel = runtime
         .launch_with("counter", options, Counter::default)
@@ -271,11 +270,11 @@ fn tell_with(
     for sequence in 0..config.tells {
         kernel.tell(Payload::new(sequence)).map_err(BenchError::subject(subject, "telling"))?;
     }
-    let tally = kernel.ask(Payload::new(0)).map_err(BenchError::subject(subject, "asking for the report"))?;
+    let tally = kernel.ask(Payload::new(0)).map_err(BenchError::subject(subject, "asking for the tally"))?;
     tells::sample(subject, config, started, tally)
 }
 
-/// One of many: says when it has started and when it has handled.
+/// One of many idle kernels: it counts its start and its message.
 struct Idler(Counters);
 
 impl RingKernel for Idler {
@@ -295,7 +294,7 @@ impl RingKernel for Idler {
 
 pub fn idle_kernels(kernels: u64) -> Result<IdleKernelCost, BenchError> {
     let runtime = Runtime::with_options(RuntimeOptions::new().workers(2))
-        .map_err(BenchError::subject(NAME, "making a runtime"))?;
+        .map_err(BenchError::subject(NAME, "creating a runtime"))?;
     let counters = Counters::default();
     let build = || {
         let options =

@@ -18,9 +18,9 @@ const NAME: &str = "kameo";
 
 struct Request(Payload);
 struct OneWay(Payload);
-struct Report;
+struct GetTally;
 
-/// Answers questions, counts notes.
+/// Replies to requests and counts one-way messages.
 #[derive(Default)]
 struct Counter(Tally);
 
@@ -49,10 +49,10 @@ impl Message<OneWay> for Counter {
     }
 }
 
-impl Message<Report> for Counter {
+impl Message<GetTally> for Counter {
     type Reply = Result<Tally, Infallible>;
 
-    async fn handle(&mut self, _: Report, _: &mut Context<Self, Self::Reply>) -> Self::Reply {
+    async fn handle(&mut self, _: GetTally, _: &mut Context<Self, Self::Reply>) -> Self::Reply {
         Ok(self.0)
     }
 }
@@ -75,7 +75,7 @@ pub fn ask(config: &BenchConfig) -> Result<Sample, BenchError> {
     })
 }
 
-/// A producer task and the actor on two workers; all is handled when the report that was told last comes back.
+/// Measures a producer task and the actor on two workers. The reply with the tally, requested last, shows that all messages are handled.
 pub fn tell(config: &BenchConfig) -> Result<Sample, BenchError> {
     let runtime = two_workers(config)?;
     let count = config.tells;
@@ -86,13 +86,13 @@ pub fn tell(config: &BenchConfig) -> Result<Sample, BenchError> {
             let message = OneWay(Payload::new(sequence));
             actor.tell(message).send().await.map_err(BenchError::subject(NAME, "telling"))?;
         }
-        actor.ask(Report).send().await.map_err(BenchError::subject(NAME, "asking for the report"))
+        actor.ask(GetTally).send().await.map_err(BenchError::subject(NAME, "asking for the tally"))
     });
     let tally = flatten_join(NAME, runtime.block_on(producer))?;
     tells::sample(NAME, config, started, tally)
 }
 
-/// One of many: says when it has started and when it has handled.
+/// One of many idle kernels: it counts its start and its message.
 struct Idler(Counters);
 
 impl Actor for Idler {

@@ -17,10 +17,10 @@ const NAME: &str = "ractor";
 enum ActorMessage {
     Request(Payload, RpcReplyPort<Payload>),
     OneWay(Payload),
-    Report(RpcReplyPort<Tally>),
+    GetTally(RpcReplyPort<Tally>),
 }
 
-/// Answers questions, counts notes.
+/// Replies to requests and counts one-way messages.
 struct Counter;
 
 impl Actor for Counter {
@@ -39,10 +39,10 @@ impl Actor for Counter {
         tally: &mut Tally,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            // An asker that is gone has failed and says so itself.
+            // A caller that dropped its port has failed and reports the error itself.
             ActorMessage::Request(request, reply) => drop(reply.send(request.reply())),
             ActorMessage::OneWay(payload) => tally.add(&payload),
-            ActorMessage::Report(reply) => drop(reply.send(*tally)),
+            ActorMessage::GetTally(reply) => drop(reply.send(*tally)),
         }
         Ok(())
     }
@@ -78,7 +78,7 @@ pub fn ask(config: &BenchConfig) -> Result<Sample, BenchError> {
     })
 }
 
-/// A producer task and the actor on two workers; all is handled when the report that was told last comes back.
+/// Measures a producer task and the actor on two workers. The reply with the tally, requested last, shows that all messages are handled.
 pub fn tell(config: &BenchConfig) -> Result<Sample, BenchError> {
     let runtime = two_workers(config)?;
     let count = config.tells;
@@ -89,13 +89,13 @@ pub fn tell(config: &BenchConfig) -> Result<Sample, BenchError> {
             let message = ActorMessage::OneWay(Payload::new(sequence));
             actor.cast(message).map_err(BenchError::subject(NAME, "telling"))?;
         }
-        call(&actor, ActorMessage::Report).await
+        call(&actor, ActorMessage::GetTally).await
     });
     let tally = flatten_join(NAME, runtime.block_on(producer))?;
     tells::sample(NAME, config, started, tally)
 }
 
-/// One of many: says when it has started and when it has handled.
+/// One of many idle kernels: it counts its start and its message.
 struct Idler;
 
 impl Actor for Idler {

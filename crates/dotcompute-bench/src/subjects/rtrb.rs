@@ -1,4 +1,4 @@
-//! `rtrb`: a bounded single-producer single-consumer ring, and the floor made of two of them.
+//! `rtrb`: a bounded single-producer single-consumer ring, and the baseline (`floor`) of two such rings.
 
 use std::thread;
 
@@ -57,7 +57,7 @@ pub fn cross_thread_batched(config: &BenchConfig) -> Result<Sample, BenchError> 
     })
 }
 
-/// The bare stream, ended when the consumer has counted everything: what telling could cost at best.
+/// Measures the bare stream until the consumer has counted everything: the lower bound of `tell`.
 pub fn tell(config: &BenchConfig) -> Result<Sample, BenchError> {
     let (producer, consumer) = RingBuffer::new(CAPACITY);
     thread::scope(|scope| {
@@ -74,14 +74,14 @@ pub fn tell(config: &BenchConfig) -> Result<Sample, BenchError> {
     })
 }
 
-/// The floor: two rings, two spinning threads, nothing else.
+/// Measures the baseline (`floor`): two rings and two spinning threads.
 pub fn ping_pong(config: &BenchConfig) -> Result<Sample, BenchError> {
     let (mut request_sender, mut request_receiver) = RingBuffer::<Payload>::new(CAPACITY);
     let (mut reply_sender, mut reply_receiver) = RingBuffer::<Payload>::new(CAPACITY);
     thread::scope(|scope| {
         scope.spawn(move || {
             config.cores.pin_peer();
-            // The asker's end is dropped when it has what it wanted, or has failed.
+            // The caller drops its end when it has all replies or has failed.
             while let Ok(Some(request)) = spin_until(|| match request_receiver.pop() {
                 Ok(request) => Some(Some(request)),
                 Err(_) if request_receiver.is_abandoned() => Some(None),
@@ -91,7 +91,7 @@ pub fn ping_pong(config: &BenchConfig) -> Result<Sample, BenchError> {
             }
         });
         ask::drive("floor", config, move |request| {
-            // One question is under way at a time: the ring is never full.
+            // Only one request is in flight, so the ring is never full.
             let _ = request_sender.push(request);
             spin_until(|| reply_receiver.pop().ok())
         })

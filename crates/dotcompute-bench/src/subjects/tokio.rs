@@ -1,4 +1,4 @@
-//! `tokio`: the bounded mpsc channel, with a oneshot channel for answers, and the runtimes that the actor peers use.
+//! `tokio`: the bounded mpsc channel, with a oneshot channel for replies, and the runtimes of the actor peers.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,21 +16,21 @@ use crate::payload::{Payload, Tally};
 
 const NAME: &str = "tokio";
 
-/// Everything on the calling thread.
+/// Creates a runtime on the calling thread.
 ///
 /// # Errors
 ///
-/// When the system refuses what the runtime needs.
+/// [`BenchError::Io`] if the runtime cannot be created.
 pub fn current_thread() -> Result<Runtime, BenchError> {
     let doing = "starting a current-thread runtime";
     Builder::new_current_thread().build().map_err(|source| BenchError::Io { doing, source })
 }
 
-/// Two workers, each on its own of the two cores.
+/// Creates a runtime with two workers, one pinned to each core.
 ///
 /// # Errors
 ///
-/// When the system refuses the threads.
+/// [`BenchError::Io`] if the threads cannot be started.
 pub fn two_workers(config: &BenchConfig) -> Result<Runtime, BenchError> {
     let started = AtomicUsize::new(0);
     let cores = config.cores;
@@ -43,17 +43,17 @@ pub fn two_workers(config: &BenchConfig) -> Result<Runtime, BenchError> {
     builder.worker_threads(2).on_thread_start(pin).build().map_err(|source| BenchError::Io { doing, source })
 }
 
-/// Two workers that the system may place as it likes.
+/// Creates a runtime with two unpinned workers.
 ///
 /// # Errors
 ///
-/// When the system refuses the threads.
+/// [`BenchError::Io`] if the threads cannot be started.
 pub fn idle_workers() -> Result<Runtime, BenchError> {
     let doing = "starting a runtime with two workers";
     Builder::new_multi_thread().worker_threads(2).build().map_err(|source| BenchError::Io { doing, source })
 }
 
-/// What a task gave, where it may have panicked.
+/// Returns the result of a task that may have panicked.
 ///
 /// # Errors
 ///
@@ -87,7 +87,7 @@ pub fn cross_thread_batched(config: &BenchConfig) -> Result<Sample, BenchError> 
     let send = |sender: mpsc::Sender<Payload>, count: u64| async move {
         for batch in 0..count / BATCH as u64 {
             let permits = sender.reserve_many(BATCH).await;
-            let permits = permits.map_err(BenchError::subject(NAME, "reserving places"))?;
+            let permits = permits.map_err(BenchError::subject(NAME, "reserving slots"))?;
             for (permit, sequence) in permits.zip(batch * BATCH as u64..) {
                 permit.send(Payload::new(sequence));
             }
@@ -111,7 +111,7 @@ async fn send_all(sender: mpsc::Sender<Payload>, count: u64) -> Result<(), Bench
     Ok(())
 }
 
-/// A producer task and a consumer task on two workers.
+/// Measures a producer task and a consumer task on two workers.
 fn stream<S, R>(
     config: &BenchConfig,
     send: impl FnOnce(mpsc::Sender<Payload>, u64) -> S,
@@ -134,14 +134,14 @@ where
     Ok(Sample::plain(count as f64 / seconds / 1e6))
 }
 
-/// An actor by hand: a task with a mailbox, and a oneshot channel in each question.
+/// Measures a hand-written actor: a task with a mailbox, and a oneshot channel in each request.
 pub fn ask(config: &BenchConfig) -> Result<Sample, BenchError> {
     config.cores.pin_driver();
     current_thread()?.block_on(async {
         let (sender, mut receiver) = mpsc::channel::<(Payload, oneshot::Sender<Payload>)>(CAPACITY);
         let actor = tokio::spawn(async move {
             while let Some((request, reply)) = receiver.recv().await {
-                // An asker that is gone has failed and says so itself.
+                // A caller that dropped its receiver has failed and reports the error itself.
                 let _ = reply.send(request.reply());
             }
         });
@@ -149,7 +149,7 @@ pub fn ask(config: &BenchConfig) -> Result<Sample, BenchError> {
         let sample = asks::drive_async(NAME, config, |request| async move {
             let (reply_sender, reply) = oneshot::channel();
             caller.send((request, reply_sender)).await.map_err(BenchError::subject(NAME, "asking"))?;
-            reply.await.map_err(BenchError::subject(NAME, "awaiting an answer"))
+            reply.await.map_err(BenchError::subject(NAME, "awaiting a reply"))
         })
         .await;
         drop(sender);
@@ -158,7 +158,7 @@ pub fn ask(config: &BenchConfig) -> Result<Sample, BenchError> {
     })
 }
 
-/// A producer task, and a task with a mailbox that counts, on two workers.
+/// Measures a producer task and a counting task with a mailbox on two workers.
 pub fn tell(config: &BenchConfig) -> Result<Sample, BenchError> {
     let runtime = two_workers(config)?;
     let (sender, mut receiver) = mpsc::channel(CAPACITY);
@@ -176,7 +176,7 @@ pub fn tell(config: &BenchConfig) -> Result<Sample, BenchError> {
     tells::sample(NAME, config, started, flatten_join(NAME, tally)?)
 }
 
-/// Bare tasks, each waiting on its own channel.
+/// Measures bare tasks, each waiting on its own channel.
 pub fn idle_kernels(kernels: u64) -> Result<IdleKernelCost, BenchError> {
     let runtime = idle_workers()?;
     let counters = Counters::default();

@@ -31,6 +31,7 @@ use std::fs;
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
+use dotcompute_core::environment;
 use etcetera::BaseStrategy as _;
 use tempfile::NamedTempFile;
 
@@ -71,7 +72,7 @@ pub enum Origin {
 impl Cache {
     /// Opens the cache in `$DOTCOMPUTE_CACHE` or in the user's cache folder.
     pub fn from_environment() -> Self {
-        Self::from_variable(env::var_os("DOTCOMPUTE_CACHE"))
+        Self::from_variable(env::var_os(environment::CACHE))
     }
 
     fn from_variable(from_env: Option<OsString>) -> Self {

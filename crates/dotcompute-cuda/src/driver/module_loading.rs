@@ -14,11 +14,9 @@ use std::fmt;
 use std::mem::MaybeUninit;
 
 use cudarc::driver::sys;
+use dotcompute_core::environment::CUDA_MODULE_LOADING;
 
 use super::DriverError;
-
-/// The environment variable that the driver reads when it is initialised.
-const LOADING_ENV_VAR: &str = "CUDA_MODULE_LOADING";
 
 /// When the driver loads the code of modules onto the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,13 +64,13 @@ impl fmt::Display for ModuleLoading {
 ///
 /// [`Driver::module_loading`]: super::Driver::module_loading
 pub fn request_eager_loading() -> bool {
-    match env::var_os(LOADING_ENV_VAR) {
+    match env::var_os(CUDA_MODULE_LOADING) {
         Some(value) => value == "EAGER",
         None if can_set_env() => {
             // SAFETY: `can_set_env` has established that no other thread can read or write the environment, or that the system synchronizes
             // access. Only this thread could start another one, and it is here. Adding a variable does not move existing strings, so
             // pointers that C code may hold stay valid.
-            unsafe { env::set_var(LOADING_ENV_VAR, "EAGER") };
+            unsafe { env::set_var(CUDA_MODULE_LOADING, "EAGER") };
             true
         }
         None => false,

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use dotcompute_core::backend::device_port::DeviceProgram;
+use dotcompute_core::environment;
 use libloading::Library;
 use tempfile::TempDir;
 
@@ -15,10 +16,10 @@ use crate::device_code::{HEADERS, host_sources};
 use crate::protocol::Launch;
 
 /// Environment variable with additional compiler flags, such as `-fsanitize=thread`, separated by spaces.
-pub const CXXFLAGS_ENV_VAR: &str = "DOTCOMPUTE_EMULATED_CXXFLAGS";
+pub const CXXFLAGS_ENV_VAR: &str = environment::EMULATED_CXXFLAGS;
 
 /// Environment variable with a directory that stores compiled files, for debuggers and sanitizers that read them at run time.
-pub const KEEP_DIR_ENV_VAR: &str = "DOTCOMPUTE_EMULATED_KEEP";
+pub const KEEP_DIR_ENV_VAR: &str = environment::EMULATED_KEEP;
 
 /// Why a handler could not be compiled for the emulated device.
 #[derive(Debug, thiserror::Error)]
@@ -131,7 +132,7 @@ fn build(name: &str, text: &str, flags: &str) -> Result<HostKernel, CompilerErro
 
 /// Returns the names under which a compiler is tried, in order.
 fn names() -> impl Iterator<Item = String> {
-    std::env::var("CXX").into_iter().chain(["c++", "g++", "clang++"].map(String::from))
+    std::env::var(environment::CXX).into_iter().chain(["c++", "g++", "clang++"].map(String::from))
 }
 
 /// Returns the name of the host's C++ compiler and the first line of its version text, or `None` if there is no compiler.

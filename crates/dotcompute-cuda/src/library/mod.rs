@@ -29,6 +29,8 @@ use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 
+use dotcompute_core::environment;
+
 pub use search::Search;
 pub(crate) use search::load;
 pub(crate) use shared_object::{SharedObject, functions};
@@ -50,8 +52,8 @@ impl Component {
     /// ```
     pub const fn variable(self) -> &'static str {
         match self {
-            Self::Nvrtc => "DOTCOMPUTE_NVRTC",
-            Self::NvJitLink => "DOTCOMPUTE_NVJITLINK",
+            Self::Nvrtc => environment::NVRTC,
+            Self::NvJitLink => environment::NVJITLINK,
         }
     }
 

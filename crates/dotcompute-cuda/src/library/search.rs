@@ -5,6 +5,8 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use dotcompute_core::environment;
+
 use super::{Component, SearchAttempt, SharedObject, Unavailable};
 
 /// Folders of NVIDIA's wheels below a site-packages folder. CUDA 13 uses one for all libraries, CUDA 12 one per library.
@@ -60,7 +62,7 @@ impl Search {
                 search.named.push((component, SearchLocation { path, origin: format!("named by {name}") }));
             }
         }
-        for name in ["CUDA_HOME", "CUDA_PATH"] {
+        for name in [environment::CUDA_HOME, environment::CUDA_PATH] {
             for folder in ["lib64", "lib"] {
                 search.toolkits.extend(variable(name).map(|root| SearchLocation {
                     path: root.join(folder),
@@ -68,7 +70,7 @@ impl Search {
                 }));
             }
         }
-        if let Some(root) = variable("VIRTUAL_ENV") {
+        if let Some(root) = variable(environment::VIRTUAL_ENV) {
             let origin = "a wheel in $VIRTUAL_ENV".to_owned();
             search.site_packages.extend(
                 site_packages_of(&root)
