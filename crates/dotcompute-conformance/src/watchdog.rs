@@ -30,7 +30,7 @@ use crate::thread_dump;
 pub const TIMEOUT_ENV_VAR: &str = "DOTCOMPUTE_TEST_TIMEOUT_S";
 
 /// Limit of [`watchdog!`](crate::watchdog!) and of the conformance tests: many times what the slowest test takes on a busy machine.
-pub const DEFAULT_LIMIT: Duration = Duration::from_secs(300);
+pub const DEFAULT_LIMIT: Duration = Duration::from_secs(600);
 
 /// Exit status of a process that a watchdog ends: that of a test program with a failed test.
 pub const EXIT_STATUS: i32 = 101;
