@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wheel_is_judged_by_size_name_and_content() {
+    fn a_wheel_is_checked_by_size_name_and_content() {
         assert_eq!(check_wheel(NAME, MAX_BYTES, &list("")), Ok(()));
         assert!(check_wheel(NAME, MAX_BYTES + 1, &list("")).unwrap_err().contains("8000001 bytes"));
         assert!(

@@ -1,6 +1,6 @@
 //! Import circles between the files of a crate.
 //!
-//! Two files that import from each other cannot be read, tested or moved one at a time: whoever opens one has to know the other. This check
+//! Two files that import from each other cannot be read, tested or moved one at a time: understanding either requires the other. This check
 //! builds the graph of imports between the files of each crate and fails if it has a circle.
 //!
 //! What counts as an import, from file A to file B: a path in A (in a `use` or inline, outside `#[cfg(test)]`) that names an item defined in
