@@ -1,6 +1,6 @@
-//! `pydotcompute._core`: what of pydotcompute is written in Rust.
+//! `pydotcompute._core`: the extension module of pydotcompute.
 //!
-//! Each module adds its types to the one extension module; the Python package re-exports them where users look for them.
+//! Each module adds its types to the extension module. The Python package re-exports the public ones.
 
 mod asyncio;
 mod memory;
@@ -12,7 +12,7 @@ mod threads;
 
 use pyo3::prelude::*;
 
-/// The extension module. Each part adds its own names.
+/// The extension module of pydotcompute, written in Rust.
 #[pymodule(gil_used = false)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;

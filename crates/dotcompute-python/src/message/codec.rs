@@ -1,4 +1,4 @@
-//! One message class and its bytes: a map of its fields and `__type__`.
+//! Serialization of one message class: a map of its fields and `__type__`.
 
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyException, PyOverflowError, PyTypeError, PyValueError};
@@ -16,27 +16,33 @@ use super::{encode, id, python};
 /// A field of a message class.
 struct Field {
     name: Py<PyString>,
-    text: PyBackedStr,
-    /// The value of a message that was written without this field. `None` where the class says nothing, or makes one each time.
+    key: PyBackedStr,
+    /// The value if the bytes lack this field. `None` if the class has no default, or a default factory.
     default: Option<Py<PyAny>>,
-    /// Whether the constructor takes it.
+    /// Whether the constructor has a parameter for it.
     init: bool,
 }
 
-/// How messages of one class become bytes and come back. Made by the class's first message that needs it.
+/// Encodes and decodes messages of one class. Created by the first message that needs it.
 #[pyclass(frozen, module = "pydotcompute._core")]
 pub(crate) struct MessageCodec {
     class: Py<PyType>,
     fields: Vec<Field>,
-    /// Whether the ids of these messages are kept by [`id::MessageIdField`].
+    /// Whether [`id::MessageIdField`] implements the ids of these messages.
     lazy_id: bool,
-    /// Whether a message can be put together field by field: its class has no `__init__` or `__post_init__` of the user's.
-    plain: bool,
+    /// Whether decoding may set the attributes directly: the class has no user-defined `__init__` or `__post_init__`.
+    is_plain: bool,
 }
 
 #[pymethods]
 impl MessageCodec {
-    /// Takes the class, its fields as `(name, has_default, default, init)`, and what its author left as it was.
+    /// Creates a codec.
+    ///
+    /// Args:
+    ///     class: The message class.
+    ///     fields: ``(name, has_default, default, init)`` for each field.
+    ///     lazy_id: Whether ``MessageIdField`` implements ``message_id``.
+    ///     plain: Whether the class has no user-defined ``__init__`` or ``__post_init__``.
     #[new]
     fn new(
         class: Bound<'_, PyType>,
@@ -47,14 +53,14 @@ impl MessageCodec {
         let field =
             |(name, has_default, default, init): (Bound<'_, PyString>, bool, Bound<'_, PyAny>, bool)| {
                 Ok(Field {
-                    text: name.extract()?,
+                    key: name.extract()?,
                     name: name.unbind(),
                     default: has_default.then(|| default.unbind()),
                     init,
                 })
             };
         let fields = fields.into_iter().map(field).collect::<PyResult<_>>()?;
-        Ok(MessageCodec { class: class.unbind(), fields, lazy_id, plain })
+        Ok(MessageCodec { class: class.unbind(), fields, lazy_id, is_plain: plain })
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -71,103 +77,105 @@ impl MessageCodec {
         let py = message.py();
         encode::written(mp::write_map_len(
             out,
-            u32::try_from(self.fields.len() + 1).map_err(|_| PyTypeError::new_err("too many fields"))?,
+            u32::try_from(self.fields.len() + 1)
+                .map_err(|_| PyTypeError::new_err("the message class has too many fields"))?,
         ))?;
         for field in &self.fields {
-            encode::text(out, &field.text)?;
+            encode::string(out, &field.key)?;
             if self.lazy_id
-                && *field.text == *"message_id"
+                && *field.key == *"message_id"
                 && let Some(id) = id::id_bytes(message)?
             {
                 encode::uuid(out, &id)?;
                 continue;
             }
             let value = message.getattr(field.name.bind(py))?;
-            encode::value(out, &value, 0).map_err(|error| in_field(py, &field.text, error))?;
+            encode::value(out, &value, 0).map_err(|error| in_field(py, &field.key, error))?;
         }
-        encode::text(out, "__type__")?;
-        encode::text(out, self.class.bind(py).name()?.to_str()?)
+        encode::string(out, "__type__")?;
+        encode::string(out, self.class.bind(py).name()?.to_str()?)
     }
 
-    /// The message in `entries`, which are values by field; the id may be bytes of the wire.
-    fn build<'py>(&self, py: Python<'py>, found: Found<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let complete = self.fields.iter().zip(&found.values).all(|(field, value)| {
-            value.is_some() || field.default.is_some() || (self.lazy_id && *field.text == *"message_id")
+    /// Creates a message from decoded values.
+    fn build<'py>(&self, py: Python<'py>, decoded: DecodedFields<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let complete = self.fields.iter().zip(&decoded.values).all(|(field, value)| {
+            value.is_some() || field.default.is_some() || (self.lazy_id && *field.key == *"message_id")
         });
-        // Defaults that are made each time, and complaints about fields that are missing, are the class's own business.
-        if self.plain && complete { self.assemble(py, found) } else { self.call(py, found) }
+        // The constructor calls default factories and reports missing fields.
+        if self.is_plain && complete { self.assemble(py, decoded) } else { self.call(py, decoded) }
     }
 
-    fn assemble<'py>(&self, py: Python<'py>, found: Found<'py>) -> PyResult<Bound<'py, PyAny>> {
+    fn assemble<'py>(&self, py: Python<'py>, decoded: DecodedFields<'py>) -> PyResult<Bound<'py, PyAny>> {
         let class = self.class.bind(py);
-        // SAFETY: a plain class is an ordinary heap type that inherits `object.__new__`, which allocates just so.
+        // SAFETY: a plain class is a heap type that inherits `object.__new__`, which allocates in the same way. The result is a new
+        // reference or null with an error set.
         let message =
             unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_GenericAlloc(class.as_type_ptr(), 0))? };
-        for (field, value) in self.fields.iter().zip(found.values) {
+        for (field, value) in self.fields.iter().zip(decoded.values) {
             match (value, &field.default) {
                 (Some(value), _) => {
-                    check_priority(&field.text, &value)?;
-                    message_set(&message, field, &value)?;
+                    check_priority(&field.key, &value)?;
+                    set_field(&message, field, &value)?;
                 }
-                (None, Some(default)) => message_set(&message, field, default.bind(py))?,
-                // The id, which follows.
+                (None, Some(default)) => set_field(&message, field, default.bind(py))?,
+                // Only the id, which is set below.
                 (None, None) => {}
             }
         }
-        if let Some(id) = found.id {
+        if let Some(id) = decoded.id {
             id::set_id_bytes(&message, &id)?;
         }
         Ok(message)
     }
 
-    fn call<'py>(&self, py: Python<'py>, found: Found<'py>) -> PyResult<Bound<'py, PyAny>> {
+    fn call<'py>(&self, py: Python<'py>, decoded: DecodedFields<'py>) -> PyResult<Bound<'py, PyAny>> {
         let arguments = PyDict::new(py);
         let mut others = Vec::new();
-        for (field, value) in self.fields.iter().zip(found.values) {
+        for (field, value) in self.fields.iter().zip(decoded.values) {
             match value {
                 Some(value) if field.init => arguments.set_item(field.name.bind(py), value)?,
                 Some(value) => others.push((field, value)),
                 None => {}
             }
         }
-        if let Some(id) = found.id {
+        if let Some(id) = decoded.id {
             arguments.set_item(intern!(py, "message_id"), python::uuid_from_bytes(py, &id)?)?;
         }
         let message = self.class.bind(py).call((), Some(&arguments))?;
-        // What the constructor does not take, it has set to something; the message that was written had this.
-        others.iter().try_for_each(|(field, value)| message_set(&message, field, value))?;
+        // The constructor has set fields without a parameter to other values. Restore the values of the encoded message.
+        others.iter().try_for_each(|(field, value)| set_field(&message, field, value))?;
         Ok(message)
     }
 
     fn decode<'py>(&self, py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
         let mut reader = Reader::new(bytes);
-        let mut found = Found { values: Vec::with_capacity(self.fields.len()), id: None };
-        found.values.resize_with(self.fields.len(), || None);
-        // Whoever wrote the message wrote its fields in their order, so the next one is nearly always the next.
+        let mut decoded = DecodedFields { values: Vec::with_capacity(self.fields.len()), id: None };
+        decoded.values.resize_with(self.fields.len(), || None);
+        // Fields are encoded in order, so the key is nearly always that of the next field.
         let mut expected = 0;
         for _ in 0..reader.map_len()? {
-            let Some(key) = reader.text()? else {
-                return Err(reader.error("a field's name is not a text"));
+            let Some(key) = reader.string()? else {
+                return Err(reader.error("a field name is not a string"));
             };
             match self.position(key, expected) {
                 Some(index) => {
                     expected = index + 1;
-                    self.read_field(py, &mut reader, index, &mut found)?;
+                    self.read_field(py, &mut reader, index, &mut decoded)?;
                 }
-                // `__type__`, or a field that this class does not have (any more).
+                // `__type__`, or a field that this class does not have.
                 None => drop(decode::value(py, &mut reader, 0)?),
             }
         }
         if !reader.is_empty() {
-            return Err(reader.error("bytes follow the message"));
+            return Err(reader.error("unexpected bytes after the value"));
         }
-        self.build(py, found)
+        self.build(py, decoded)
     }
 
     fn position(&self, key: &str, expected: usize) -> Option<usize> {
         match self.fields.get(expected) {
-            Some(field) if *field.text == *key => Some(expected),
-            _ => self.fields.iter().position(|field| *field.text == *key),
+            Some(field) if *field.key == *key => Some(expected),
+            _ => self.fields.iter().position(|field| *field.key == *key),
         }
     }
 
@@ -176,13 +184,13 @@ impl MessageCodec {
         py: Python<'py>,
         reader: &mut Reader<'_>,
         index: usize,
-        found: &mut Found<'py>,
+        decoded: &mut DecodedFields<'py>,
     ) -> PyResult<()> {
-        let name = &self.fields[index].text;
+        let name = &self.fields[index].key;
         let is_id = **name == *"message_id";
         if is_id && self.lazy_id {
-            found.id = reader.uuid();
-            if found.id.is_some() {
+            decoded.id = reader.uuid();
+            if decoded.id.is_some() {
                 return Ok(());
             }
         }
@@ -190,22 +198,22 @@ impl MessageCodec {
         if is_id || **name == *"correlation_id" {
             value = as_id(value)?;
         }
-        found.values[index] = Some(value);
+        decoded.values[index] = Some(value);
         Ok(())
     }
 }
 
-/// What was read: a value for each field that was there, and the id as it came.
-struct Found<'py> {
+/// The decoded values by field, and the id as bytes.
+struct DecodedFields<'py> {
     values: Vec<Option<Bound<'py, PyAny>>>,
     id: Option<[u8; 16]>,
 }
 
-fn message_set(message: &Bound<'_, PyAny>, field: &Field, value: &Bound<'_, PyAny>) -> PyResult<()> {
+fn set_field(message: &Bound<'_, PyAny>, field: &Field, value: &Bound<'_, PyAny>) -> PyResult<()> {
     python::generic_set(message, field.name.bind(message.py()), value)
 }
 
-/// The header's priority is checked by `__post_init__`, which a message that is put together here does not run.
+/// Checks the priority, since a message whose attributes are set directly does not run `__post_init__`.
 fn check_priority(name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
     if name == "priority" && !value.extract::<i64>().is_ok_and(|priority| (0..=255).contains(&priority)) {
         return Err(PyValueError::new_err(format!("Priority must be 0-255, got {}", value.repr()?)));
@@ -213,27 +221,27 @@ fn check_priority(name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
     Ok(())
 }
 
-/// Older bytes have ids as texts or plain bytes.
+/// Converts an id. Older versions encode ids as strings or plain bytes.
 fn as_id(value: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
     let py = value.py();
     if let Ok(bytes) = value.cast_exact::<PyBytes>() {
         let bytes: [u8; 16] =
-            bytes.as_bytes().try_into().map_err(|_| PyValueError::new_err("an id has 16 bytes"))?;
+            bytes.as_bytes().try_into().map_err(|_| PyValueError::new_err("an id does not have 16 bytes"))?;
         return python::uuid_from_bytes(py, &bytes);
     }
     if value.is_exact_instance_of::<PyString>() { python::uuid_class(py)?.call1((value,)) } else { Ok(value) }
 }
 
-/// Says in which field it went wrong. The error keeps its type, if that is one of those that are made of a text.
+/// Adds the name of the field to an error. The error keeps its type if that takes a single string.
 fn in_field(py: Python<'_>, name: &str, error: PyErr) -> PyErr {
     let class = error.get_type(py);
     if !error.is_instance_of::<PyException>(py) {
         return error;
     }
     let text = format!("field '{name}': {}", error.value(py));
-    let plain =
+    let keeps_type =
         [py.get_type::<PyTypeError>(), py.get_type::<PyValueError>(), py.get_type::<PyOverflowError>()];
-    let outer = match plain.iter().any(|plain| plain.is(&class)) {
+    let outer = match keeps_type.iter().any(|candidate| candidate.is(&class)) {
         true => PyErr::from_type(class, text),
         false => PyValueError::new_err(text),
     };
@@ -241,33 +249,33 @@ fn in_field(py: Python<'_>, name: &str, error: PyErr) -> PyErr {
     outer
 }
 
-/// The codec of a class, made and kept by the class itself.
+/// Returns the codec of a class, which the class stores in `_codec`.
 fn codec_of<'py>(class: &Bound<'py, PyType>) -> PyResult<Bound<'py, MessageCodec>> {
-    static MAKE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static CREATE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = class.py();
-    if let Ok(kept) = class.getattr(intern!(py, "_codec"))
-        && let Ok(codec) = kept.cast_into_exact::<MessageCodec>()
-        // A subclass finds its parent's.
+    if let Ok(stored) = class.getattr(intern!(py, "_codec"))
+        && let Ok(codec) = stored.cast_into_exact::<MessageCodec>()
+        // A subclass inherits the attribute of its parent.
         && codec.get().class.is(class)
     {
         return Ok(codec);
     }
-    let made = MAKE.import(py, "pydotcompute.ring_kernels.message", "_make_codec")?.call1((class,))?;
-    Ok(made.cast_into::<MessageCodec>()?)
+    let codec = CREATE.import(py, "pydotcompute.ring_kernels.message", "_make_codec")?.call1((class,))?;
+    Ok(codec.cast_into::<MessageCodec>()?)
 }
 
 fn error_class<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
     py.import("pydotcompute.exceptions")?.getattr(name)
 }
 
-/// Wraps what went wrong in the package's exception, with the class and the cause.
+/// Wraps an error in an exception of the package, with the class and the cause.
 fn wrapped(class: &Bound<'_, PyType>, name: &str, cause: PyErr) -> PyErr {
     let py = class.py();
     if !cause.is_instance_of::<PyException>(py) {
         return cause;
     }
-    let made = error_class(py, name).and_then(|error| error.call1((class, cause.value(py))));
-    match made {
+    let created = error_class(py, name).and_then(|error| error.call1((class, cause.value(py))));
+    match created {
         Ok(error) => {
             let error = PyErr::from_value(error);
             error.set_cause(py, Some(cause));
@@ -277,35 +285,46 @@ fn wrapped(class: &Bound<'_, PyType>, name: &str, cause: PyErr) -> PyErr {
     }
 }
 
-/// The bytes of a message.
+/// Encodes a message.
 ///
-/// # Errors
+/// Args:
+///     message: The message.
 ///
-/// `MessageSerializationError`, which names the field, for a value that has no bytes.
+/// Returns:
+///     The bytes.
+///
+/// Raises:
+///     MessageSerializationError: A value cannot be encoded; the error names the field.
 #[pyfunction]
 pub(super) fn encode_message<'py>(message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     thread_local! {
-        /// The last message's memory, for the next.
+        /// Buffer of the last message, reused for the next.
         static SCRATCH: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
     }
-    /// A larger one is given back.
-    const KEPT: usize = 1 << 20;
+    /// A larger buffer is freed.
+    const MAX_SCRATCH: usize = 1 << 20;
     let class = message.get_type();
     let mut out = SCRATCH.take();
     out.clear();
     let encoded = codec_of(&class).and_then(|codec| codec.get().encode(message, &mut out));
     let bytes = encoded.map(|()| PyBytes::new(message.py(), &out));
-    if out.capacity() <= KEPT {
+    if out.capacity() <= MAX_SCRATCH {
         SCRATCH.replace(out);
     }
     bytes.map_err(|error| wrapped(&class, "MessageSerializationError", error))
 }
 
-/// The message of this class that was written as these bytes.
+/// Decodes a message.
 ///
-/// # Errors
+/// Args:
+///     class: The message class.
+///     data: The bytes, or another object with the buffer protocol.
 ///
-/// `MessageDeserializationError` for bytes that are none, lack a field, or hold a value that the class refuses.
+/// Returns:
+///     The message.
+///
+/// Raises:
+///     MessageDeserializationError: The bytes are not a message, lack a field, or have a value that the class rejects.
 #[pyfunction]
 pub(super) fn decode_message<'py>(
     class: &Bound<'py, PyType>,
@@ -321,21 +340,26 @@ pub(super) fn decode_message<'py>(
     decoded.map_err(|error| wrapped(class, "MessageDeserializationError", error))
 }
 
-/// The name that the bytes of a message give as their class's, if they give one.
+/// Reads the name of the class from the bytes of a message.
 ///
-/// # Errors
+/// Args:
+///     data: The bytes.
 ///
-/// `ValueError` for bytes that are not a map of named fields.
+/// Returns:
+///     The name, or None without ``__type__``.
+///
+/// Raises:
+///     ValueError: The bytes are not a map of named fields.
 #[pyfunction]
 pub(super) fn message_type_name<'py>(data: &Bound<'py, PyBytes>) -> PyResult<Option<String>> {
     let mut reader = Reader::new(data.as_bytes());
     let mut name = None;
     for _ in 0..reader.map_len()? {
-        let key = reader.text()?;
+        let key = reader.string()?;
         if key == Some("__type__") {
-            name = reader.text()?.map(str::to_owned);
+            name = reader.string()?.map(str::to_owned);
         } else if key.is_none() {
-            return Err(reader.error("a field's name is not a text"));
+            return Err(reader.error("a field name is not a string"));
         } else {
             decode::value(data.py(), &mut reader, 0)?;
         }

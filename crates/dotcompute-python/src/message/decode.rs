@@ -1,7 +1,7 @@
 //! MessagePack to Python values.
 //!
-//! Reads what pydotcompute 0.2 wrote, ids in the form of texts (`{"__uuid__": ...}`) among it. Everything is checked against the bytes
-//! that there are before memory is taken for it, so that a length that lies costs nothing.
+//! Also reads the format of pydotcompute 0.2, including ids as strings (`{"__uuid__": ...}`). Every length is checked against the remaining
+//! bytes before memory is allocated, so a wrong length causes no large allocation.
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -12,10 +12,10 @@ use rmp::Marker;
 
 use super::python;
 
-/// How deep values may be nested.
-const DEPTH: usize = 511;
+/// Maximum nesting depth.
+const MAX_DEPTH: usize = 511;
 
-/// What is left to be read, and where that began.
+/// The bytes not read yet, and the total length.
 #[derive(Clone, Copy)]
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
@@ -31,13 +31,13 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
-    fn at(&self) -> usize {
+    fn offset(&self) -> usize {
         self.total - self.rest.len()
     }
 
-    /// An error that says where in the bytes it arose.
-    pub(super) fn error(&self, what: impl std::fmt::Display) -> PyErr {
-        PyValueError::new_err(format!("{what} at byte {} of {}", self.at(), self.total))
+    /// Creates an error with the current offset.
+    pub(super) fn error(&self, problem: impl std::fmt::Display) -> PyErr {
+        PyValueError::new_err(format!("{problem} at byte {} of {}", self.offset(), self.total))
     }
 
     pub(super) fn take(&mut self, count: usize) -> PyResult<&'a [u8]> {
@@ -46,15 +46,12 @@ impl<'a> Reader<'a> {
                 self.rest = rest;
                 Ok(taken)
             }
-            None => Err(self.error(format_args!(
-                "the bytes end: {count} more were announced than the {} left,",
-                self.rest.len()
-            ))),
+            None => Err(self.error(format_args!("{count} bytes expected, {} remain", self.rest.len()))),
         }
     }
 
     fn array<const N: usize>(&mut self) -> PyResult<[u8; N]> {
-        Ok(self.take(N)?.try_into().expect("take gives as many as were asked for"))
+        Ok(self.take(N)?.try_into().expect("`take` returns `N` bytes"))
     }
 
     fn marker(&mut self) -> PyResult<Marker> {
@@ -66,19 +63,19 @@ impl<'a> Reader<'a> {
         Ok(self.array::<N>()?.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)))
     }
 
-    /// How many entries the map has that begins here.
+    /// Reads the header of a map and returns its number of entries.
     pub(super) fn map_len(&mut self) -> PyResult<usize> {
         let here = *self;
         match self.marker()? {
             Marker::FixMap(len) => Ok(usize::from(len)),
             Marker::Map16 => self.length::<2>(),
             Marker::Map32 => self.length::<4>(),
-            other => Err(here.error(format_args!("a message is a map, and this is {other:?}"))),
+            other => Err(here.error(format_args!("expected a map, got {other:?}"))),
         }
     }
 
-    /// The text that begins here, or nothing (and nothing read) when it is something else.
-    pub(super) fn text(&mut self) -> PyResult<Option<&'a str>> {
+    /// Reads a string. If the next value is not a string, reads nothing and returns `None`.
+    pub(super) fn string(&mut self) -> PyResult<Option<&'a str>> {
         let here = *self;
         let len = match self.marker()? {
             Marker::FixStr(len) => usize::from(len),
@@ -91,15 +88,15 @@ impl<'a> Reader<'a> {
             }
         };
         let bytes = self.take(len)?;
-        std::str::from_utf8(bytes).map(Some).map_err(|_| here.error("a text is not UTF-8"))
+        std::str::from_utf8(bytes).map(Some).map_err(|_| here.error("a string is not UTF-8"))
     }
 
-    /// An id in the form that messages have it, if that is what comes next.
+    /// Reads an id in the form of messages. If the next value is not one, reads nothing and returns `None`.
     pub(super) fn uuid(&mut self) -> Option<[u8; 16]> {
-        // One entry: the text of 12 bytes, then 16 bytes.
-        const HEAD: &[u8] = b"\x81\xac__uuid_bin__\xc4\x10";
-        let id = self.rest.strip_prefix(HEAD)?.first_chunk::<16>()?;
-        self.rest = &self.rest[HEAD.len() + 16..];
+        // A map with one entry: a string of 12 bytes, then 16 bytes.
+        const HEADER: &[u8] = b"\x81\xac__uuid_bin__\xc4\x10";
+        let id = self.rest.strip_prefix(HEADER)?.first_chunk::<16>()?;
+        self.rest = &self.rest[HEADER.len() + 16..];
         Some(*id)
     }
 }
@@ -108,15 +105,15 @@ impl<'a> Reader<'a> {
 ///
 /// # Errors
 ///
-/// `ValueError` for bytes that are not MessagePack, end too soon, or are nested too deep.
+/// `ValueError` for bytes that are not MessagePack, are cut short, or are nested too deep.
 pub(super) fn value<'py>(
     py: Python<'py>,
     reader: &mut Reader<'_>,
     depth: usize,
 ) -> PyResult<Bound<'py, PyAny>> {
     let here = *reader;
-    if let Some(text) = peek_text(reader)? {
-        return Ok(PyString::new(py, text).into_any());
+    if let Some(string) = peek_string(reader)? {
+        return Ok(PyString::new(py, string).into_any());
     }
     match reader.marker()? {
         Marker::Null => Ok(py.None().into_bound(py)),
@@ -143,14 +140,14 @@ pub(super) fn value<'py>(
         Marker::FixMap(len) => map(py, reader, usize::from(len), depth),
         Marker::Map16 => reader.length::<2>().and_then(|len| map(py, reader, len, depth)),
         Marker::Map32 => reader.length::<4>().and_then(|len| map(py, reader, len, depth)),
-        Marker::Reserved => Err(here.error("0xc1, which MessagePack does not use,")),
+        Marker::Reserved => Err(here.error("0xc1 is not a MessagePack marker")),
         _ => extension(py, reader, here),
     }
 }
 
-fn peek_text<'a>(reader: &mut Reader<'a>) -> PyResult<Option<&'a str>> {
+fn peek_string<'a>(reader: &mut Reader<'a>) -> PyResult<Option<&'a str>> {
     match reader.rest.first() {
-        Some(0xa0..=0xbf | 0xd9..=0xdb) => reader.text(),
+        Some(0xa0..=0xbf | 0xd9..=0xdb) => reader.string(),
         _ => Ok(None),
     }
 }
@@ -160,14 +157,13 @@ fn binary<'py, const N: usize>(py: Python<'py>, reader: &mut Reader<'_>) -> PyRe
     Ok(PyBytes::new(py, reader.take(len)?).into_any())
 }
 
-fn nested(reader: &Reader<'_>, len: usize, depth: usize) -> PyResult<()> {
-    if depth >= DEPTH {
-        return Err(reader.error(format_args!("values are nested more than {DEPTH} deep,")));
+fn check_nested(reader: &Reader<'_>, len: usize, depth: usize) -> PyResult<()> {
+    if depth >= MAX_DEPTH {
+        return Err(reader.error(format_args!("values are nested more than {MAX_DEPTH} deep")));
     }
-    // Each item is a byte at least.
+    // Each item takes at least one byte.
     if len > reader.rest.len() {
-        return Err(reader
-            .error(format_args!("{len} items are announced, of which there is no room in the bytes left,")));
+        return Err(reader.error(format_args!("{len} items expected, which exceed the remaining bytes")));
     }
     Ok(())
 }
@@ -178,7 +174,7 @@ fn list<'py>(
     len: usize,
     depth: usize,
 ) -> PyResult<Bound<'py, PyAny>> {
-    nested(reader, len, depth)?;
+    check_nested(reader, len, depth)?;
     let items = PyList::empty(py);
     for _ in 0..len {
         items.append(value(py, reader, depth + 1)?)?;
@@ -192,7 +188,7 @@ fn map<'py>(
     len: usize,
     depth: usize,
 ) -> PyResult<Bound<'py, PyAny>> {
-    nested(reader, len, depth)?;
+    check_nested(reader, len, depth)?;
     let entries = PyDict::new(py);
     for _ in 0..len {
         let here = *reader;
@@ -201,19 +197,21 @@ fn map<'py>(
             && !key.is_exact_instance_of::<PyBytes>()
             && !key.is_exact_instance_of::<PyInt>()
         {
-            return Err(here.error("a key that is neither text nor bytes nor a whole number"));
+            return Err(here.error("a key is not a string, bytes or an integer"));
         }
         entries.set_item(key, value(py, reader, depth + 1)?)?;
     }
     object(entries)
 }
 
-/// What a map stands for: an id, an array, or itself.
+/// Converts a map to the value that it encodes: an id, an array, or the map itself.
 fn object(entries: Bound<'_, PyDict>) -> PyResult<Bound<'_, PyAny>> {
     let py = entries.py();
     if let Some(id) = entries.get_item(intern!(py, "__uuid_bin__"))? {
-        let bytes: [u8; 16] =
-            id.extract::<&[u8]>()?.try_into().map_err(|_| PyValueError::new_err("an id has 16 bytes"))?;
+        let bytes: [u8; 16] = id
+            .extract::<&[u8]>()?
+            .try_into()
+            .map_err(|_| PyValueError::new_err("an id does not have 16 bytes"))?;
         return python::uuid_from_bytes(py, &bytes);
     }
     if let Some(id) = entries.get_item(intern!(py, "__uuid__"))? {
@@ -225,20 +223,20 @@ fn object(entries: Bound<'_, PyDict>) -> PyResult<Bound<'_, PyAny>> {
     }
 }
 
-/// An array that owns its data and can be written to.
+/// Decodes an array. The array owns its data and is writable.
 fn array<'py>(entries: &Bound<'py, PyDict>, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     static FROM_BUFFER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = entries.py();
-    let part = |name: &Bound<'py, PyString>| {
-        entries.get_item(name)?.ok_or_else(|| PyValueError::new_err(format!("an array without its {name}")))
+    let entry = |name: &Bound<'py, PyString>| {
+        entries.get_item(name)?.ok_or_else(|| PyValueError::new_err(format!("an array has no {name}")))
     };
-    let (dtype, shape) = (part(intern!(py, "dtype"))?, part(intern!(py, "shape"))?);
+    let (dtype, shape) = (entry(intern!(py, "dtype"))?, entry(intern!(py, "shape"))?);
     let shape = PyTuple::new(py, shape.extract::<Vec<i64>>()?)?;
     let flat = FROM_BUFFER.import(py, "numpy", "frombuffer")?.call1((data, dtype))?;
     flat.call_method1(intern!(py, "reshape"), (shape,))?.call_method0(intern!(py, "copy"))
 }
 
-/// An extension type, as the package `msgpack` reads it.
+/// Decodes an extension type with the package `msgpack`.
 fn extension<'py>(
     py: Python<'py>,
     reader: &mut Reader<'_>,
@@ -261,14 +259,19 @@ fn extension<'py>(
         .call1((PyBytes::new(py, whole),))
 }
 
-/// Any one value of MessagePack, with ids and arrays made of the maps that stand for them.
+/// Decodes one MessagePack value. Maps that encode ids and arrays become UUIDs and arrays.
 ///
-/// # Errors
+/// Args:
+///     data: The bytes.
 ///
-/// `ValueError` for bytes that are not one value.
+/// Returns:
+///     The value.
+///
+/// Raises:
+///     ValueError: The bytes are not exactly one value.
 #[pyfunction]
 pub(super) fn unpack<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     let mut reader = Reader::new(data);
     let unpacked = value(py, &mut reader, 0)?;
-    if reader.is_empty() { Ok(unpacked) } else { Err(reader.error("bytes follow the message")) }
+    if reader.is_empty() { Ok(unpacked) } else { Err(reader.error("unexpected bytes after the value")) }
 }

@@ -1,7 +1,7 @@
 //! Python values to MessagePack.
 //!
-//! What pydotcompute 0.2 wrote, this writes: UUIDs as `{"__uuid_bin__": bytes}`, arrays as `{"__ndarray__", "dtype", "shape"}`, NumPy's
-//! scalars as numbers. Types that are rare (extension types, subclasses) are left to the package `msgpack`.
+//! The format is that of pydotcompute 0.2: UUIDs are `{"__uuid_bin__": bytes}`, arrays are `{"__ndarray__", "dtype", "shape"}`, and NumPy
+//! scalars are numbers. The package `msgpack` encodes rare types (extension types, subclasses).
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -12,25 +12,25 @@ use rmp::encode as mp;
 
 use super::python;
 
-/// How deep values may be nested, as in the package `msgpack`: a list that contains itself ends here.
-const DEPTH: usize = 511;
+/// Maximum nesting depth, as in the package `msgpack`. It also stops a list that contains itself.
+const MAX_DEPTH: usize = 511;
 
-/// The longest thing that MessagePack can count.
+/// Converts a length. MessagePack lengths have at most 32 bits.
 fn length(len: usize) -> PyResult<u32> {
     u32::try_from(len).map_err(|_| {
-        PyValueError::new_err(format!("{len} items or bytes are more than MessagePack can hold"))
+        PyValueError::new_err(format!("{len} items or bytes exceed the MessagePack limit of 32 bits"))
     })
 }
 
-/// `rmp` writes into a `Vec`, which cannot fail.
+/// Converts the result of an `rmp` function. Writing to a `Vec` does not fail.
 pub(super) fn written<T, E>(result: Result<T, E>) -> PyResult<()> {
     result.map(drop).map_err(|_| PyValueError::new_err("out of memory"))
 }
 
-/// Appends a text.
-pub(super) fn text(out: &mut Vec<u8>, text: &str) -> PyResult<()> {
-    length(text.len())?;
-    written(mp::write_str(out, text))
+/// Appends a string.
+pub(super) fn string(out: &mut Vec<u8>, string: &str) -> PyResult<()> {
+    length(string.len())?;
+    written(mp::write_str(out, string))
 }
 
 /// Appends bytes.
@@ -39,10 +39,10 @@ pub(super) fn bytes(out: &mut Vec<u8>, bytes: &[u8]) -> PyResult<()> {
     written(mp::write_bin(out, bytes))
 }
 
-/// Appends an id in the form that 0.2 gave it.
+/// Appends an id in the form of version 0.2.
 pub(super) fn uuid(out: &mut Vec<u8>, id: &[u8; 16]) -> PyResult<()> {
     written(mp::write_map_len(out, 1))?;
-    text(out, "__uuid_bin__")?;
+    string(out, "__uuid_bin__")?;
     bytes(out, id)
 }
 
@@ -50,8 +50,8 @@ pub(super) fn uuid(out: &mut Vec<u8>, id: &[u8; 16]) -> PyResult<()> {
 ///
 /// # Errors
 ///
-/// `TypeError` for what has no form in MessagePack, `OverflowError` for integers of more than 64 bits, `ValueError` for what is nested
-/// too deep or is too long.
+/// `TypeError` for an object that MessagePack cannot encode, `OverflowError` for integers of more than 64 bits, `ValueError` for values
+/// nested too deep or too long.
 pub(super) fn value(out: &mut Vec<u8>, object: &Bound<'_, PyAny>, depth: usize) -> PyResult<()> {
     if object.is_none() {
         return written(mp::write_nil(out));
@@ -59,8 +59,8 @@ pub(super) fn value(out: &mut Vec<u8>, object: &Bound<'_, PyAny>, depth: usize) 
     if let Ok(number) = object.cast_exact::<PyFloat>() {
         return written(mp::write_f64(out, number.value()));
     }
-    if let Ok(string) = object.cast_exact::<PyString>() {
-        return text(out, string.to_str()?);
+    if let Ok(text) = object.cast_exact::<PyString>() {
+        return string(out, text.to_str()?);
     }
     if let Ok(number) = object.cast_exact::<PyInt>() {
         return integer(out, number);
@@ -80,17 +80,17 @@ fn integer(out: &mut Vec<u8>, number: &Bound<'_, PyInt>) -> PyResult<()> {
     }
     match number.extract::<u64>() {
         Ok(unsigned) => written(mp::write_uint(out, unsigned)),
-        Err(_) => Err(PyOverflowError::new_err(format!("{number} needs more than 64 bits"))),
+        Err(_) => Err(PyOverflowError::new_err(format!("the integer {number} needs more than 64 bits"))),
     }
 }
 
 fn container(out: &mut Vec<u8>, object: &Bound<'_, PyAny>, depth: usize) -> PyResult<()> {
-    if depth >= DEPTH {
+    if depth >= MAX_DEPTH {
         return Err(PyValueError::new_err(format!(
-            "values are nested more than {DEPTH} deep, or contain themselves"
+            "values are nested more than {MAX_DEPTH} deep, or contain themselves"
         )));
     }
-    // Subclasses too, such as named tuples and dictionaries with an order or a default.
+    // Includes subclasses, such as named tuples, `OrderedDict` and `defaultdict`.
     if let Ok(list) = object.cast::<PyList>() {
         return sequence(out, list.len(), list.iter(), depth);
     }
@@ -100,7 +100,7 @@ fn container(out: &mut Vec<u8>, object: &Bound<'_, PyAny>, depth: usize) -> PyRe
         return sequence(out, tuple.len(), tuple.iter(), depth);
     }
     if let Ok(dict) = object.cast::<PyDict>() {
-        // A copy: an item that has code of its own may change the dictionary while it is written.
+        // Iterate over a copy: encoding an item may run Python code that changes the dictionary.
         let items = dict.items();
         written(mp::write_map_len(out, length(items.len())?))?;
         return items.iter().try_for_each(|item| {
@@ -112,7 +112,7 @@ fn container(out: &mut Vec<u8>, object: &Bound<'_, PyAny>, depth: usize) -> PyRe
     other(out, object, depth)
 }
 
-/// `msgpack.ExtType`: a tuple to Python, and no list to MessagePack.
+/// The class `msgpack.ExtType`: a subclass of `tuple` that is not a MessagePack array.
 fn extension(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     CLASS.import(py, "msgpack", "ExtType")
@@ -133,7 +133,7 @@ fn sequence<'py>(
     if count == len { Ok(()) } else { Err(PyValueError::new_err("a list was changed while it was written")) }
 }
 
-/// What is neither a plain value nor a plain container.
+/// Appends an object that is neither a plain value nor a plain container.
 fn other(out: &mut Vec<u8>, object: &Bound<'_, PyAny>, depth: usize) -> PyResult<()> {
     let py = object.py();
     if object.is_instance(python::uuid_class(py)?)? {
@@ -142,42 +142,45 @@ fn other(out: &mut Vec<u8>, object: &Bound<'_, PyAny>, depth: usize) -> PyResult
     if let Ok(array) = object.cast_exact::<PyByteArray>() {
         return bytes(out, &array.to_vec());
     }
-    let has = |name: &Bound<'_, PyString>| object.hasattr(name);
+    let has_attribute = |name: &Bound<'_, PyString>| object.hasattr(name);
     if object.is_instance(python::numpy_scalar(py)?)? {
         let item = object.call_method0(intern!(py, "item"))?;
         if item.get_type().is(object.get_type()) {
-            // Wider than any number of Python's, as `numpy.longdouble` is.
-            return rare(out, object);
+            // `item` returned the same type: Python has no number as wide, as for `numpy.longdouble`.
+            return msgpack_fallback(out, object);
         }
         return value(out, &item, depth + 1);
     }
-    if has(intern!(py, "tobytes"))? && has(intern!(py, "dtype"))? && has(intern!(py, "shape"))? {
+    if has_attribute(intern!(py, "tobytes"))?
+        && has_attribute(intern!(py, "dtype"))?
+        && has_attribute(intern!(py, "shape"))?
+    {
         return array(out, object, depth);
     }
-    rare(out, object)
+    msgpack_fallback(out, object)
 }
 
-/// An array with its data: any object that has `tobytes`, `dtype` and `shape`.
+/// Appends an array: any object with `tobytes`, `dtype` and `shape`.
 fn array(out: &mut Vec<u8>, object: &Bound<'_, PyAny>, depth: usize) -> PyResult<()> {
     let py = object.py();
     let dtype = object.getattr(intern!(py, "dtype"))?;
     if dtype.getattr(intern!(py, "hasobject")).and_then(|has| has.is_truthy()).unwrap_or(false) {
         return Err(PyTypeError::new_err(format!(
-            "an array of Python objects (dtype {dtype}) has no bytes to send; give it a numeric dtype"
+            "an array of Python objects (dtype {dtype}) cannot be sent; use a numeric dtype"
         )));
     }
     written(mp::write_map_len(out, 3))?;
-    text(out, "__ndarray__")?;
+    string(out, "__ndarray__")?;
     value(out, &object.call_method0(intern!(py, "tobytes"))?, depth + 1)?;
-    text(out, "dtype")?;
-    text(out, dtype.str()?.to_str()?)?;
-    text(out, "shape")?;
+    string(out, "dtype")?;
+    string(out, dtype.str()?.to_str()?)?;
+    string(out, "shape")?;
     let shape: Vec<i64> = object.getattr(intern!(py, "shape"))?.extract()?;
     value(out, &shape.into_bound_py_any(py)?, depth + 1)
 }
 
-/// Extension types, time stamps, memory views, subclasses of plain types: as the package `msgpack` has them.
-fn rare(out: &mut Vec<u8>, object: &Bound<'_, PyAny>) -> PyResult<()> {
+/// Appends an object that only the package `msgpack` encodes: extension types, timestamps, memory views, subclasses of plain types.
+fn msgpack_fallback(out: &mut Vec<u8>, object: &Bound<'_, PyAny>) -> PyResult<()> {
     static PACK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let packed =
         PACK.import(object.py(), "pydotcompute.ring_kernels._msgpack_fallback", "pack")?.call1((object,))?;

@@ -1,8 +1,8 @@
-//! Message ids that are made when first read.
+//! Message ids created on first read.
 //!
-//! A UUID object costs Python more than a whole round trip to a ring kernel, and most messages are never asked for theirs. So a message
-//! is made without one: the data descriptor [`MessageIdField`] stands for the field `message_id`, and keeps in `_message_id` what there
-//! is: nothing (the class's `None`), the 16 bytes that came from the wire, or the `uuid.UUID` that somebody has read.
+//! Creating a UUID object in Python takes longer than a round trip to a ring kernel, and most ids are never read. So a message is created
+//! without one. The data descriptor [`MessageIdField`] implements the field `message_id`. It stores in `_message_id` one of three values:
+//! nothing (the `None` of the class), the 16 bytes received, or the `uuid.UUID` after the first read.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -14,24 +14,26 @@ use pyo3::{ffi, intern};
 
 use super::python;
 
-/// Ids are drawn from the operating system this many at a time.
+/// Number of ids drawn from the operating system at a time.
 const SPARE: usize = 256;
 
-/// Random bytes of ids not given out yet. They must not be used on both sides of a fork: see [`discard_spare_ids`].
+/// Random ids not used yet. Both sides of a fork must not use the same ones: see [`discard_spare_ids`].
 static SPARE_IDS: Mutex<Vec<[u8; 16]>> = Mutex::new(Vec::new());
 
-/// What `message_id` is set to by a message's `__init__` when the caller gave none.
+/// The value that `__init__` of a message assigns to `message_id` if the caller passed none.
 static LAZY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 fn lazy(py: Python<'_>) -> &Bound<'_, PyAny> {
     LAZY.get_or_init(py, || {
-        // An object with an identity and nothing else.
-        python::new_object(py).expect("object() takes no argument and needs no memory to speak of").unbind()
+        // A sentinel: only its identity matters.
+        python::new_object(py)
+            .expect("creating a sentinel: object() takes no arguments and fails only without memory")
+            .unbind()
     })
     .bind(py)
 }
 
-/// A random id of version 4 (RFC 9562, section 5.4).
+/// Returns a random id of version 4 (RFC 9562, section 5.4).
 fn random() -> PyResult<[u8; 16]> {
     let mut spare = SPARE_IDS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(id) = spare.pop() {
@@ -43,47 +45,46 @@ fn random() -> PyResult<[u8; 16]> {
     })?;
     let (chunks, _) = bytes.as_chunks::<16>();
     spare.extend(chunks.iter().map(|chunk| *uuid::Builder::from_random_bytes(*chunk).as_uuid().as_bytes()));
-    Ok(spare.pop().expect("as many as were drawn"))
+    Ok(spare.pop().expect("SPARE ids were just added"))
 }
 
-/// Throws away the ids that were drawn ahead. Called in the child after a fork, which would otherwise give out its parent's ids.
+/// Discards the spare ids. The child calls it after a fork, since it would otherwise use the ids of its parent.
 #[pyfunction]
 pub(crate) fn discard_spare_ids() {
     SPARE_IDS.lock().unwrap_or_else(PoisonError::into_inner).clear();
 }
 
-/// The default of the field `message_id`: a mark that says "make one when asked".
+/// Default factory of the field `message_id`: returns a sentinel for "create on first read".
 #[pyfunction]
 pub(crate) fn lazy_message_id(py: Python<'_>) -> Py<PyAny> {
     lazy(py).clone().unbind()
 }
 
-/// The 16 bytes of a message's id, made now if there is none. `None` where the message's class has no such field, or holds something
-/// that is not an id.
+/// Returns the 16 bytes of the id of a message. Creates the id if there is none. `None` if the value is not an id.
 pub(super) fn id_bytes(message: &Bound<'_, PyAny>) -> PyResult<Option<[u8; 16]>> {
     let py = message.py();
-    let kept = python::generic_get(message, intern!(py, "_message_id"))?;
-    if kept.is_none() {
+    let stored = python::generic_get(message, intern!(py, "_message_id"))?;
+    if stored.is_none() {
         let id = random()?;
         python::generic_set(message, intern!(py, "_message_id"), &PyBytes::new(py, &id))?;
         return Ok(Some(id));
     }
-    if let Ok(bytes) = kept.cast_exact::<PyBytes>() {
+    if let Ok(bytes) = stored.cast_exact::<PyBytes>() {
         return Ok(bytes.as_bytes().try_into().ok());
     }
-    if kept.is_instance(python::uuid_class(py)?)? {
-        return python::uuid_bytes(&kept).map(Some);
+    if stored.is_instance(python::uuid_class(py)?)? {
+        return python::uuid_bytes(&stored).map(Some);
     }
     Ok(None)
 }
 
-/// Gives a message the id that came with its bytes.
+/// Sets the id of a message that was decoded.
 pub(super) fn set_id_bytes(message: &Bound<'_, PyAny>, id: &[u8; 16]) -> PyResult<()> {
     let py = message.py();
     python::generic_set(message, intern!(py, "_message_id"), &PyBytes::new(py, id))
 }
 
-/// The data descriptor behind `message_id`.
+/// The data descriptor that implements `message_id`.
 #[pyclass(frozen, module = "pydotcompute._core")]
 pub(crate) struct MessageIdField;
 
@@ -101,19 +102,19 @@ impl MessageIdField {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = instance.py();
         if instance.is_none() {
-            // As with any field that has a default factory: it is the instance's, not the class's.
+            // As for any dataclass field with a default factory, the class has no such attribute.
             return Err(PyAttributeError::new_err(
-                "message_id is an attribute of messages, not of their class",
+                "reading message_id: the attribute exists on messages, not on their class",
             ));
         }
-        let kept = python::generic_get(instance, intern!(py, "_message_id"))?;
-        let id = match kept.cast_exact::<PyBytes>() {
+        let stored = python::generic_get(instance, intern!(py, "_message_id"))?;
+        let id = match stored.cast_exact::<PyBytes>() {
             Ok(bytes) => match <[u8; 16]>::try_from(bytes.as_bytes()) {
                 Ok(id) => id,
-                Err(_) => return Ok(kept),
+                Err(_) => return Ok(stored),
             },
-            Err(_) if kept.is_none() => random()?,
-            Err(_) => return Ok(kept),
+            Err(_) if stored.is_none() => random()?,
+            Err(_) => return Ok(stored),
         };
         let uuid = python::uuid_from_bytes(py, &id)?;
         python::generic_set(instance, intern!(py, "_message_id"), &uuid)?;
@@ -130,7 +131,7 @@ impl MessageIdField {
 
     fn __delete__(&self, instance: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = instance.py();
-        // SAFETY: both are live objects, and the interpreter is held; a null value asks for deletion.
+        // SAFETY: both objects are live, and the thread is attached. A null value deletes the attribute.
         let status = unsafe {
             ffi::PyObject_GenericSetAttr(
                 instance.as_ptr(),

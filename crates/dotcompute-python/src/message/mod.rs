@@ -1,11 +1,12 @@
-//! Messages of Python: their bytes, and ids that exist once somebody asks for them.
+//! Python messages: serialization, and ids created on first read.
 //!
 //! | module | subject |
 //! | --- | --- |
 //! | [`encode`] | Python values to MessagePack |
 //! | [`decode`] | MessagePack to Python values |
-//! | [`codec`] | both for one message class, over its fields |
-//! | [`id`] | the id of a message, made when first read |
+//! | [`codec`] | both for the fields of one message class |
+//! | [`id`] | the id of a message, created on first read |
+//! | [`python`] | operations on Python objects that PyO3 lacks |
 
 mod codec;
 mod decode;
@@ -15,7 +16,7 @@ mod python;
 
 use pyo3::prelude::*;
 
-/// Adds the names of this module to the extension.
+/// Adds the names of this module to the extension module.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<codec::MessageCodec>()?;
     module.add_class::<id::MessageIdField>()?;

@@ -267,7 +267,7 @@ impl Segment {
 
     /// Number of messages in the ring.
     pub(super) fn messages(&self) -> usize {
-        // Load `popped` first: it may be outdated then, which makes the result too large, never negative.
+        // Load `popped` first: an outdated value makes the result too large, never negative. Acquire keeps the load of `pushed` after it.
         let popped = self.header().popped.0.load(Ordering::Acquire);
         let pushed = self.header().pushed.0.load(Ordering::Acquire);
         (pushed.saturating_sub(popped) as usize).min(self.capacity())

@@ -1,4 +1,4 @@
-//! Waiting for another thread: detached from the interpreter, woken by the ring, and interruptible by Ctrl-C.
+//! Waiting for another thread: detached from the interpreter, woken by the ring, interruptible by Ctrl-C.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -8,107 +8,111 @@ use dotcompute_ring::wait::{WaitStrategy, spin_then_park};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::spin::{self, Trial};
+use super::spin::{self, SpinPredictor};
 
-/// How long the main thread sleeps before it sees to signals: Python runs their handlers on that thread only, and sleeping threads are
-/// not woken by them. Other threads sleep until they are woken.
-const SIGNALS: Duration = Duration::from_millis(50);
+/// Interval at which a waiting main thread checks for signals. Python runs signal handlers on the main thread only, and a signal does not
+/// wake a parked thread. Other threads stay parked until they are woken.
+const SIGNAL_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long a thread that has seen its message spins for the interpreter to become free, before it queues for it.
-const HAND_OVER: Duration = Duration::from_micros(5);
+/// How long a thread that has seen its message spins for the GIL hand-over before it queues for the GIL.
+const GIL_HANDOVER_SPIN: Duration = Duration::from_micros(5);
 
-/// How long a thread that only looks lets others have the interpreter.
-const GLANCE: Duration = Duration::from_micros(1);
+/// How long a non-blocking call releases the GIL for other threads.
+const GIL_YIELD_WINDOW: Duration = Duration::from_micros(1);
 
-/// How often a thread has let go of the interpreter in order to wait here, and how often one has got it back.
-static DETACHED: AtomicU64 = AtomicU64::new(0);
-static ATTACHED: AtomicU64 = AtomicU64::new(0);
+/// How often threads have detached from the interpreter to wait here, and how often they have attached again.
+static DETACH_COUNT: AtomicU64 = AtomicU64::new(0);
+static ATTACH_COUNT: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
-    static HAND_OVERS: Trial = const { Trial::new() };
+    static HANDOVER_PREDICTOR: SpinPredictor = const { SpinPredictor::new() };
 }
 
-/// What [`DETACHED`] is at this moment: to be read by a thread that publishes a message, while it is attached.
-pub(crate) fn detached() -> u64 {
-    // Relaxed: a hint for the pace of a wait, which nothing is read on the strength of.
-    DETACHED.load(Ordering::Relaxed)
+/// Returns the current [`DETACH_COUNT`]. A thread that publishes a message stores it beside the message, while it is attached.
+pub(crate) fn detach_count() -> u64 {
+    // SYNC POINT: gil hand-over
+    // The publisher stores this count before it publishes; `wait_for_gil_handover` compares it. Relaxed: the count only decides how long to
+    // spin, and no other data depends on it.
+    DETACH_COUNT.load(Ordering::Relaxed)
 }
 
-/// The moment at which a wait of `timeout` seconds is over. None is never.
+/// Returns the deadline of a timeout in seconds. `None` never passes.
 ///
 /// # Errors
 ///
-/// `ValueError` if the timeout is not a number.
+/// `ValueError` if the timeout is NaN.
 fn deadline(timeout: Option<f64>) -> PyResult<Option<Instant>> {
     let Some(seconds) = timeout else { return Ok(None) };
     if seconds.is_nan() {
         return Err(PyValueError::new_err(
-            "Cannot wait for nan seconds; give a timeout of 0 or more seconds, or None to wait without one",
+            "Cannot wait for nan seconds; use a timeout of 0 or more seconds, or None to wait without limit",
         ));
     }
-    // Later than can be said is never.
-    Ok(Duration::try_from_secs_f64(seconds.max(0.0)).ok().and_then(|left| Instant::now().checked_add(left)))
+    // A deadline beyond the range of the clock never passes.
+    Ok(Duration::try_from_secs_f64(seconds.max(0.0))
+        .ok()
+        .and_then(|timeout| Instant::now().checked_add(timeout)))
 }
 
-/// As [`deadline`], reckoned at the first call and kept in `until`: most calls need not wait, and do not look at the clock.
+/// Returns the [`deadline`], computed on the first call and cached in `cached`: most calls do not wait and need not read the clock.
 ///
 /// # Errors
 ///
 /// As for `deadline`.
 pub(crate) fn deadline_once(
-    until: &mut Option<Option<Instant>>,
+    cached: &mut Option<Option<Instant>>,
     timeout: Option<f64>,
 ) -> PyResult<Option<Instant>> {
-    match *until {
-        Some(until) => Ok(until),
-        None => Ok(*until.insert(deadline(timeout)?)),
+    match *cached {
+        Some(deadline) => Ok(deadline),
+        None => Ok(*cached.insert(deadline(timeout)?)),
     }
 }
 
-/// Whether Python's handlers of signals run on this thread.
+/// Returns whether Python runs signal handlers on this thread.
 fn handles_signals() -> bool {
     #[cfg(target_os = "linux")]
     {
-        // SAFETY: neither call takes an argument or touches memory of ours.
+        // SAFETY: both calls take no arguments, access no memory of this process and cannot fail.
         unsafe { libc::gettid() == libc::getpid() }
     }
     #[cfg(not(target_os = "linux"))]
     true
 }
 
-/// Waits, detached, until `look` is ready. False if the deadline has passed.
+/// Waits, detached from the interpreter, until `poll` is ready. Returns `false` if the deadline passes first.
 ///
-/// `look` is as in [`spin_then_park`], and called without the interpreter: it must not touch Python objects. `published` has what
-/// [`detached`] was when the message that was found was published.
+/// `poll` is as in [`spin_then_park`]. It runs detached, so it must not access Python objects. `published` holds the [`detach_count`] at
+/// which the message that `poll` finds was published.
 ///
 /// # Errors
 ///
-/// What a handler of a signal raised, as `KeyboardInterrupt`.
+/// The exception of a signal handler, such as `KeyboardInterrupt`.
 pub(crate) fn wait_detached(
     py: Python<'_>,
     deadline: Option<Instant>,
-    mut look: impl FnMut(Option<&mut Context<'_>>) -> Poll<()> + Send,
+    mut poll: impl FnMut(Option<&mut Context<'_>>) -> Poll<()> + Send,
     published: &AtomicU64,
 ) -> PyResult<bool> {
-    let sliced = handles_signals();
+    let checks_signals = handles_signals();
     let mut spins = true;
     loop {
-        let found = detach(py, || {
-            let until = if sliced {
-                let slice = Instant::now() + SIGNALS;
-                Some(deadline.map_or(slice, |deadline| deadline.min(slice)))
+        let is_ready = detach(py, || {
+            let until = if checks_signals {
+                let next_check = Instant::now() + SIGNAL_CHECK_INTERVAL;
+                Some(deadline.map_or(next_check, |deadline| deadline.min(next_check)))
             } else {
                 deadline
             };
-            // What does not come while spinning is not worth spinning for again in the next slice.
-            let found = (std::mem::take(&mut spins) && spin::spin_adaptively(|| look(None).is_ready()))
-                || spin_then_park(WaitStrategy::Park, until, &mut look).is_some();
-            if found {
-                wait_for_hand_over(published);
+            // Spin in the first interval only: a message that does not arrive during that spin is probably further away.
+            let is_ready = (std::mem::take(&mut spins) && spin::spin_adaptively(|| poll(None).is_ready()))
+                || spin_then_park(WaitStrategy::Park, until, &mut poll).is_some();
+            if is_ready {
+                wait_for_gil_handover(published);
             }
-            found
+            is_ready
         });
-        if found {
+        if is_ready {
             return Ok(true);
         }
         py.check_signals()?;
@@ -118,63 +122,67 @@ pub(crate) fn wait_detached(
     }
 }
 
-/// Lets other threads have the interpreter for a moment, looking meanwhile whether it is `ready`.
+/// Releases the GIL briefly so that another thread can take it, polling `ready` meanwhile.
 ///
-/// For calls that do not wait, where they find nothing: programs make them in a loop. Without this, such a loop would keep the
-/// interpreter from the very thread that it waits for until that one asks for it by force, 5 ms later.
-pub(crate) fn give_way(py: Python<'_>, mut ready: impl FnMut() -> bool + Send, published: &AtomicU64) {
+/// Non-blocking calls use it when they find nothing, since programs make them in a loop. Otherwise such a loop would hold the GIL until
+/// the thread that it waits for forces a switch, 5 ms later.
+pub(crate) fn yield_gil(py: Python<'_>, mut ready: impl FnMut() -> bool + Send, published: &AtomicU64) {
     if cfg!(Py_GIL_DISABLED) {
         return;
     }
     detach(py, || {
-        let attached = ATTACHED.load(Ordering::Relaxed);
-        // Who queues for the interpreter has just been woken, and may need this very core to take it.
+        let attach_count = ATTACH_COUNT.load(Ordering::Relaxed);
+        // A thread that queues for the GIL was woken by the release, and may need this core to take it.
         std::thread::yield_now();
-        let until = Instant::now() + GLANCE;
+        let until = Instant::now() + GIL_YIELD_WINDOW;
         while Instant::now() < until {
             if ready() {
-                return wait_for_hand_over(published);
+                return wait_for_gil_handover(published);
             }
-            if ATTACHED.load(Ordering::Relaxed) != attached {
-                // Somebody has it now. Queueing for it is as bad here as after having found a message.
-                let seen = AtomicU64::new(detached());
-                return wait_for_hand_over(&seen);
+            if ATTACH_COUNT.load(Ordering::Relaxed) != attach_count {
+                // Another thread has taken the GIL. Spin for its release before queueing, as after finding a message.
+                let now = AtomicU64::new(detach_count());
+                return wait_for_gil_handover(&now);
             }
             std::hint::spin_loop();
         }
     });
 }
 
-/// Runs `f` without the interpreter.
+/// Runs `f` detached from the interpreter.
 fn detach<T: Send>(py: Python<'_>, f: impl FnOnce() -> T + Send) -> T {
     let result = py.detach(|| {
-        DETACHED.fetch_add(1, Ordering::Relaxed);
+        // SYNC POINT: gil hand-over
+        // The GIL is released, so a thread that spins in `wait_for_gil_handover` may queue for it now.
+        DETACH_COUNT.fetch_add(1, Ordering::Relaxed);
         f()
     });
-    ATTACHED.fetch_add(1, Ordering::Relaxed);
+    ATTACH_COUNT.fetch_add(1, Ordering::Relaxed);
     result
 }
 
-/// Spins until the thread that published has let go of the interpreter, or for a moment.
+/// Spins until the thread that published the message has released the GIL, for at most [`GIL_HANDOVER_SPIN`].
 ///
-/// It is about to: it waits for the answer. Queueing for the interpreter meanwhile would have the operating system put this thread to
-/// sleep and wake it again, which takes longer than all the rest of a round trip. But where the two share a core, the other can let go
-/// only once this thread sleeps: then spinning fails, and is left off.
-fn wait_for_hand_over(published: &AtomicU64) {
-    let held = || published.load(Ordering::Relaxed) == detached();
-    if cfg!(Py_GIL_DISABLED) || !held() {
+/// That thread usually releases it at once, to wait for a reply. Queueing for the GIL meanwhile would park this thread and wake it again,
+/// which takes longer than the rest of a round trip. If both threads share a core, the publisher runs only after this thread parks. Then
+/// the spin fails, and [`HANDOVER_PREDICTOR`] skips it in future.
+fn wait_for_gil_handover(published: &AtomicU64) {
+    // SYNC POINT: gil hand-over
+    // `published` is the count that the publisher stored (`detach_count`). The count changes in `detach`, after the GIL is released.
+    let is_held = || published.load(Ordering::Relaxed) == detach_count();
+    if cfg!(Py_GIL_DISABLED) || !is_held() {
         return;
     }
-    HAND_OVERS.with(|hand_overs| {
-        if hand_overs.is_due() {
-            let until = Instant::now() + HAND_OVER;
+    HANDOVER_PREDICTOR.with(|predictor| {
+        if predictor.is_due() {
+            let until = Instant::now() + GIL_HANDOVER_SPIN;
             while Instant::now() < until {
-                if !held() {
-                    return hand_overs.hit();
+                if !is_held() {
+                    return predictor.hit();
                 }
                 std::hint::spin_loop();
             }
         }
-        hand_overs.miss();
+        predictor.miss();
     });
 }

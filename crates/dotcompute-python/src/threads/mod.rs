@@ -1,11 +1,11 @@
-//! Queues between threads of one interpreter: what `ring_kernels.sync_queue` and `ring_kernels._cython` give their users.
+//! Queues between threads of one interpreter: the implementation of `ring_kernels.sync_queue` and `ring_kernels._cython`.
 //!
-//! | module | what |
+//! | module | subject |
 //! | --- | --- |
-//! | [`waiting`] | detaching from the interpreter, waiting in Rust, coming back; Ctrl-C |
-//! | [`pace`] | how long to spin before sleeping |
-//! | [`object_ring`] | a ring of Python objects whose two ends may not be shared, and say so |
-//! | [`spsc_queue`] | `SPSCQueue`, which waits, and `FastSPSCQueue`, which mostly does not |
+//! | [`gil_wait`] | waiting detached from the interpreter, GIL hand-over, Ctrl-C |
+//! | [`spin`] | how long to spin before parking |
+//! | [`object_ring`] | a ring of Python objects with exclusive endpoints |
+//! | [`spsc_queue`] | `SPSCQueue`, optimized for waiting, and `FastSPSCQueue`, optimized for non-blocking calls |
 //! | [`sync_queue`] | `SyncQueue`, for any number of threads on both sides |
 
 pub(crate) mod errors;

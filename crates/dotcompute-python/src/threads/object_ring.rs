@@ -1,7 +1,7 @@
 //! A ring of Python objects with one producer and one consumer at a time.
 //!
-//! Python cannot keep two threads from using the same end, so each end is behind a lock that is only ever tried: whoever finds it taken
-//! is told so by an exception. An end is taken for as long as a call lasts, its waiting included.
+//! Python cannot prevent two threads from using the same endpoint, so each endpoint is behind a mutex. Calls only try to lock it, and a
+//! second thread gets an exception. A call holds the lock until it returns, also while it waits.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -15,80 +15,80 @@ use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::errors;
-use super::gil_wait::{deadline_once, detached, give_way, wait_detached};
+use super::gil_wait::{deadline_once, detach_count, wait_detached, yield_gil};
 
 type Object = Py<PyAny>;
 
-/// What became of an object that was to be put in.
+/// The result of a put.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Put {
+pub(crate) enum PutResult {
     Done,
     Full,
     ShutDown,
 }
 
-/// One end, and how many objects have passed it: for other threads to read.
+/// An endpoint, and the number of objects that have passed it, for other threads to read.
 #[repr(align(128))]
-struct End<E> {
-    end: Mutex<E>,
+struct Endpoint<E> {
+    endpoint: Mutex<E>,
     passed: AtomicU64,
 }
 
-impl<E> End<E> {
-    fn new(end: E) -> Self {
-        Self { end: Mutex::new(end), passed: AtomicU64::new(0) }
+impl<E> Endpoint<E> {
+    fn new(endpoint: E) -> Self {
+        Self { endpoint: Mutex::new(endpoint), passed: AtomicU64::new(0) }
     }
 
-    /// The end, or the exception for those who come second.
+    /// Locks the endpoint. A second thread gets `QueueError`.
     #[inline]
-    fn enter(&self, side: &'static str) -> PyResult<MutexGuard<'_, E>> {
-        self.end.try_lock().map_err(|_| errors::end_in_use(side))
+    fn lock(&self, side: &'static str) -> PyResult<MutexGuard<'_, E>> {
+        self.endpoint.try_lock().map_err(|_| errors::end_in_use(side))
     }
 
-    /// Counts `more` objects. Called by whoever has the end, so that nobody else writes.
+    /// Counts objects. Only the holder of the lock calls it, so there is one writer.
     #[inline]
-    fn count(&self, more: u64) {
-        self.passed.store(self.passed.load(Ordering::Relaxed) + more, Ordering::Relaxed);
+    fn count(&self, objects: u64) {
+        self.passed.store(self.passed.load(Ordering::Relaxed) + objects, Ordering::Relaxed);
     }
 }
 
-/// The ring, with what it takes to wait at either end.
+/// The ring, and the notifiers on which its two sides wait.
 pub(crate) struct ObjectRing {
-    producer: End<Producer<Object>>,
-    consumer: End<Consumer<Object>>,
-    /// Where the consumer waits for objects.
+    producer: Endpoint<Producer<Object>>,
+    consumer: Endpoint<Consumer<Object>>,
+    /// The consumer waits here for objects.
     filled: Notifier,
-    /// Where the producer waits for room.
+    /// The producer waits here for a free slot.
     freed: Notifier,
-    /// What [`detached`] was at the last put and the last get.
-    put_at: AtomicU64,
-    got_at: AtomicU64,
-    /// Nobody waits for room any more.
-    hurried: AtomicBool,
+    /// The [`detach_count`] at the last put and at the last get.
+    put_detach_count: AtomicU64,
+    get_detach_count: AtomicU64,
+    /// Puts return at once if the ring is full.
+    puts_do_not_block: AtomicBool,
     shut_down: AtomicBool,
     capacity: usize,
 }
 
 impl ObjectRing {
-    /// A ring with room for `capacity` objects, rounded up to a power of two.
+    /// Creates a ring for `capacity` objects, rounded up to a power of two.
     ///
     /// # Errors
     ///
-    /// `ValueError` if the capacity is less than 1, or more than there is memory for.
+    /// `ValueError` if the capacity is less than 1, or if there is not enough memory.
     pub(crate) fn new(capacity: isize, fence: Fence) -> PyResult<Self> {
-        let made = channel(usize::try_from(capacity).unwrap_or(0));
-        let (producer, consumer) = made.map_err(|error| {
-            PyValueError::new_err(format!("Cannot make a queue of capacity {capacity}: {error}"))
+        let channel = channel(usize::try_from(capacity).unwrap_or(0));
+        let (producer, consumer) = channel.map_err(|error| {
+            PyValueError::new_err(format!("Cannot create a queue of capacity {capacity}: {error}"))
         })?;
         Ok(Self {
             capacity: producer.capacity(),
-            producer: End::new(producer),
-            consumer: End::new(consumer),
+            producer: Endpoint::new(producer),
+            consumer: Endpoint::new(consumer),
             filled: Notifier::new(fence),
             freed: Notifier::new(fence),
-            put_at: AtomicU64::new(0),
-            got_at: AtomicU64::new(0),
-            hurried: AtomicBool::new(false),
+            put_detach_count: AtomicU64::new(0),
+            get_detach_count: AtomicU64::new(0),
+            puts_do_not_block: AtomicBool::new(false),
             shut_down: AtomicBool::new(false),
         })
     }
@@ -97,115 +97,125 @@ impl ObjectRing {
         self.capacity
     }
 
-    /// How many objects are in the ring.
+    /// Number of objects in the ring.
     pub(crate) fn len(&self) -> usize {
-        // What was taken first: it can only be too small then, and is never beyond what was put in.
-        let taken = self.consumer.passed.load(Ordering::Acquire);
-        let put = self.producer.passed.load(Ordering::Acquire);
-        (put.saturating_sub(taken) as usize).min(self.capacity)
+        // Load the consumer count first: an outdated value makes the result too large, never negative. Acquire keeps the other load after
+        // it.
+        let popped = self.consumer.passed.load(Ordering::Acquire);
+        let pushed = self.producer.passed.load(Ordering::Acquire);
+        (pushed.saturating_sub(popped) as usize).min(self.capacity)
     }
 
     fn is_shut_down(&self) -> bool {
+        // Acquire: pairs with the release store in `shutdown`.
         self.shut_down.load(Ordering::Acquire)
     }
 
     #[inline]
     fn push(&self, producer: &mut Producer<Object>, item: Object) -> Result<(), Object> {
-        // First: who finds the object finds this too.
-        self.put_at.store(detached(), Ordering::Relaxed);
+        // Stored before the push, which publishes it with the object.
+        self.put_detach_count.store(detach_count(), Ordering::Relaxed);
         producer.try_push(item).map_err(dotcompute_ring::PushError::into_inner)?;
         self.producer.count(1);
+        // SYNC POINT: spsc filled
+        // Push, then notify: pairs with register, then poll in `get`. The fence of `Notifier` orders the two steps on each side.
         self.filled.notify();
         Ok(())
     }
 
     #[inline]
     fn pop(&self, consumer: &mut Consumer<Object>) -> Option<Object> {
-        self.got_at.store(detached(), Ordering::Relaxed);
+        self.get_detach_count.store(detach_count(), Ordering::Relaxed);
         let item = consumer.try_pop()?;
         self.consumer.count(1);
+        // SYNC POINT: spsc freed
+        // Pop, then notify: pairs with register, then poll in `put`.
         self.freed.notify();
         Some(item)
     }
 
-    /// Puts an object in if there is room.
+    /// Puts an object without waiting.
     ///
     /// # Errors
     ///
-    /// `QueueError` if another thread is at this end.
+    /// `QueueError` if another thread uses the producer endpoint.
     #[inline]
-    pub(crate) fn put_now(&self, py: Python<'_>, item: Object) -> PyResult<Put> {
-        let mut producer = self.producer.enter("producer")?;
+    pub(crate) fn put_now(&self, py: Python<'_>, item: Object) -> PyResult<PutResult> {
+        let mut producer = self.producer.lock("producer")?;
         if self.is_shut_down() {
-            return Ok(Put::ShutDown);
+            return Ok(PutResult::ShutDown);
         }
-        let Err(item) = self.push(&mut producer, item) else { return Ok(Put::Done) };
-        let end = &mut *producer;
-        give_way(py, move || end.len() < self.capacity, &self.got_at);
+        let Err(item) = self.push(&mut producer, item) else { return Ok(PutResult::Done) };
+        let endpoint = &mut *producer;
+        yield_gil(py, move || endpoint.len() < self.capacity, &self.get_detach_count);
         if self.is_shut_down() {
-            return Ok(Put::ShutDown);
+            return Ok(PutResult::ShutDown);
         }
-        Ok(if self.push(&mut producer, item).is_ok() { Put::Done } else { Put::Full })
+        Ok(if self.push(&mut producer, item).is_ok() { PutResult::Done } else { PutResult::Full })
     }
 
-    /// Takes the oldest object if there is one.
+    /// Takes the oldest object without waiting.
     ///
     /// # Errors
     ///
-    /// `QueueError` if another thread is at this end.
+    /// `QueueError` if another thread uses the consumer endpoint.
     #[inline]
     pub(crate) fn get_now(&self, py: Python<'_>) -> PyResult<Option<Object>> {
-        let mut consumer = self.consumer.enter("consumer")?;
+        let mut consumer = self.consumer.lock("consumer")?;
         if let Some(item) = self.pop(&mut consumer) {
             return Ok(Some(item));
         }
-        let end = &mut *consumer;
-        give_way(py, move || !end.is_empty(), &self.put_at);
+        let endpoint = &mut *consumer;
+        yield_gil(py, move || !endpoint.is_empty(), &self.put_detach_count);
         Ok(self.pop(&mut consumer))
     }
 
-    /// Puts an object in, waiting for room for `timeout` seconds, or without limit.
+    /// Puts an object, waiting for a free slot for up to `timeout` seconds, or without limit.
     ///
     /// # Errors
     ///
-    /// As for [`put_now`](Self::put_now), and what a handler of a signal raised.
-    pub(crate) fn put(&self, py: Python<'_>, item: Object, timeout: Option<f64>) -> PyResult<Put> {
-        let mut producer = self.producer.enter("producer")?;
+    /// As for [`put_now`](Self::put_now), and the exception of a signal handler.
+    pub(crate) fn put(&self, py: Python<'_>, item: Object, timeout: Option<f64>) -> PyResult<PutResult> {
+        let mut producer = self.producer.lock("producer")?;
         let mut item = item;
-        let mut until = None;
+        let mut deadline = None;
         loop {
             if self.is_shut_down() {
-                return Ok(Put::ShutDown);
+                return Ok(PutResult::ShutDown);
             }
             item = match self.push(&mut producer, item) {
-                Ok(()) => return Ok(Put::Done),
-                Err(back) => back,
+                Ok(()) => return Ok(PutResult::Done),
+                Err(rejected) => rejected,
             };
-            if self.hurried.load(Ordering::Acquire) {
-                return Ok(Put::Full);
+            if self.puts_do_not_block.load(Ordering::Acquire) {
+                return Ok(PutResult::Full);
             }
-            let until = deadline_once(&mut until, timeout)?;
-            let end = &mut *producer;
-            let ready = move || end.len() < self.capacity || self.hurried.load(Ordering::Acquire);
-            let look = looking(&self.freed, ready);
-            let in_time = wait_detached(py, until, look, &self.got_at);
+            let deadline = deadline_once(&mut deadline, timeout)?;
+            let endpoint = &mut *producer;
+            let ready =
+                move || endpoint.len() < self.capacity || self.puts_do_not_block.load(Ordering::Acquire);
+            // SYNC POINT: spsc freed
+            // Register, then poll: pairs with pop, then notify in `pop`.
+            let poll = poll_with_waker(&self.freed, ready);
+            let is_ready = wait_detached(py, deadline, poll, &self.get_detach_count);
             self.freed.cancel();
-            if !in_time? {
-                return Ok(Put::Full);
+            if !is_ready? {
+                return Ok(PutResult::Full);
             }
         }
     }
 
-    /// Takes the oldest object, waiting for one for `timeout` seconds, or without limit. None if none came, or none can come any more.
+    /// Takes the oldest object, waiting for up to `timeout` seconds, or without limit. `None` at the deadline, or if the ring is shut down
+    /// and empty.
     ///
     /// # Errors
     ///
-    /// As for [`get_now`](Self::get_now), and what a handler of a signal raised.
+    /// As for [`get_now`](Self::get_now), and the exception of a signal handler.
     pub(crate) fn get(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<Object>> {
-        let mut consumer = self.consumer.enter("consumer")?;
-        let mut until = None;
+        let mut consumer = self.consumer.lock("consumer")?;
+        let mut deadline = None;
         loop {
-            // Before the last look: what was put in before the shutdown is still found.
+            // Read before the last pop, so that objects pushed before the shutdown are still found.
             let shut_down = self.is_shut_down();
             if let Some(item) = self.pop(&mut consumer) {
                 return Ok(Some(item));
@@ -213,49 +223,56 @@ impl ObjectRing {
             if shut_down {
                 return Ok(None);
             }
-            let until = deadline_once(&mut until, timeout)?;
-            let end = &mut *consumer;
-            let look = looking(&self.filled, move || !end.is_empty() || self.is_shut_down());
-            let in_time = wait_detached(py, until, look, &self.put_at);
+            let deadline = deadline_once(&mut deadline, timeout)?;
+            let endpoint = &mut *consumer;
+            // SYNC POINT: spsc filled
+            // Register, then poll: pairs with push, then notify in `push`.
+            let poll = poll_with_waker(&self.filled, move || !endpoint.is_empty() || self.is_shut_down());
+            let is_ready = wait_detached(py, deadline, poll, &self.put_detach_count);
             self.filled.cancel();
-            if !in_time? {
+            if !is_ready? {
                 return Ok(None);
             }
         }
     }
 
-    /// Takes everything out, oldest first.
+    /// Takes all objects, oldest first.
     ///
     /// # Errors
     ///
-    /// `QueueError` if another thread is at the consumer's end.
+    /// `QueueError` if another thread uses the consumer endpoint.
     pub(crate) fn drain(&self) -> PyResult<Vec<Object>> {
         let mut items = Vec::new();
-        let mut consumer = self.consumer.enter("consumer")?;
+        let mut consumer = self.consumer.lock("consumer")?;
         consumer.pop_batch(&mut items, self.capacity);
         self.consumer.count(items.len() as u64);
         self.freed.notify();
         Ok(items)
     }
 
-    /// From now on nobody waits for room.
-    pub(crate) fn hurry(&self) {
-        self.hurried.store(true, Ordering::Release);
+    /// Makes puts return at once if the ring is full, including waiting ones.
+    pub(crate) fn stop_blocking_puts(&self) {
+        // SYNC POINT: spsc freed
+        // Release: pairs with the acquire loads in `put`. Store, then notify with a full fence, since this thread is not the consumer.
+        self.puts_do_not_block.store(true, Ordering::Release);
         self.freed.notify_with_full_fence();
     }
 
-    /// Refuses what comes, and wakes all who wait.
+    /// Rejects puts from now on and wakes both sides.
     pub(crate) fn shutdown(&self) {
+        // SYNC POINT: spsc filled
+        // Release: pairs with the acquire load in `is_shut_down`. Store, then notify with a full fence, since this thread is not the
+        // producer.
         self.shut_down.store(true, Ordering::Release);
-        self.hurry();
+        self.stop_blocking_puts();
         self.filled.notify_with_full_fence();
     }
 
-    /// Shows the collector of garbage what is in the ring.
+    /// Visits the objects in the ring for the garbage collector.
     ///
-    /// Whoever is inside `get` has found the ring empty, and keeps it alive: then there is nothing to show.
+    /// Visits none if another thread is inside a call: that thread keeps the ring alive.
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let Ok(mut consumer) = self.consumer.end.try_lock() else { return Ok(()) };
+        let Ok(mut consumer) = self.consumer.endpoint.try_lock() else { return Ok(()) };
         match consumer.claim(self.capacity) {
             Some(claim) => claim.iter().try_for_each(|item| visit.call(item)),
             None => Ok(()),
@@ -263,15 +280,15 @@ impl ObjectRing {
     }
 }
 
-/// How to look whether it is `ready`, and, with a context, to be woken through `signal` first.
-fn looking<'a>(
-    signal: &'a Notifier,
+/// Creates a poll function for [`wait_detached`]: with a context, it registers the waker with `notifier` before it checks `ready`.
+fn poll_with_waker<'a>(
+    notifier: &'a Notifier,
     mut ready: impl FnMut() -> bool + Send + 'a,
 ) -> impl FnMut(Option<&mut Context<'_>>) -> Poll<()> + Send + 'a {
     move |cx| {
         if let Some(cx) = cx {
-            // False while somebody is waking this thread, for a few instructions.
-            while !signal.register(cx.waker()) {
+            // `register` fails while another thread is notifying, which takes a few instructions.
+            while !notifier.register(cx.waker()) {
                 std::thread::yield_now();
             }
         }

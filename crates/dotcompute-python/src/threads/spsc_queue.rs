@@ -1,4 +1,4 @@
-//! `SPSCQueue` and `FastSPSCQueue`: one thread puts, one thread gets.
+//! `SPSCQueue` and `FastSPSCQueue`: queues between one producer thread and one consumer thread.
 
 use dotcompute_ring::fence::Fence;
 use pyo3::prelude::*;
@@ -6,19 +6,19 @@ use pyo3::types::PyType;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::errors::generic_alias;
-use super::object_ring::{ObjectRing, Put};
+use super::object_ring::{ObjectRing, PutResult};
 
-/// A first in, first out queue between one producer thread and one consumer thread, without locks.
+/// A lock-free FIFO queue between one producer thread and one consumer thread.
 ///
-/// Objects pass as they are. Waiting happens without the interpreter's lock and ends when the other side puts or takes, at the timeout,
-/// at `shutdown`, or by Ctrl-C. Which thread is the producer may change, and so may the consumer; a second one at the same time is
-/// refused by `QueueError`, and nothing is lost.
+/// Objects are passed by reference. A wait releases the GIL. It ends when the other side puts or gets, at the timeout, at ``shutdown``, or
+/// with Ctrl-C. The producer may be a different thread for each call, and so may the consumer. A second thread that uses the same side at
+/// the same time gets ``QueueError``, and no item is lost.
 ///
 /// Args:
-///     capacity: How many items it holds at the most; rounded up to a power of two.
+///     capacity: Maximum number of items; rounded up to a power of two.
 ///
 /// Raises:
-///     ValueError: The capacity is less than 1, or more than there is memory for.
+///     ValueError: The capacity is less than 1, or there is not enough memory.
 ///
 /// Example:
 ///     >>> queue = SPSCQueue(capacity=2)
@@ -44,105 +44,108 @@ impl SpscQueue {
         generic_alias(class, item)
     }
 
-    /// Items that it has room for.
+    /// Maximum number of items.
     #[getter]
     fn capacity(&self) -> usize {
         self.ring.capacity()
     }
 
-    /// Items in the queue this moment.
+    /// Current number of items.
     #[getter]
     fn size(&self) -> usize {
         self.ring.len()
     }
 
-    /// Whether there is nothing in the queue this moment.
+    /// Whether the queue is currently empty.
     #[getter]
     fn empty(&self) -> bool {
         self.ring.len() == 0
     }
 
-    /// Whether there is no room this moment.
+    /// Whether the queue is currently full.
     #[getter]
     fn full(&self) -> bool {
         self.ring.len() == self.ring.capacity()
     }
 
-    /// Puts an item in, waiting for room.
+    /// Puts an item, waiting for a free slot.
     ///
     /// Args:
     ///     item: Any object.
-    ///     timeout: How long to wait, in seconds; 0 or less does not wait, None waits for ever.
+    ///     timeout: Maximum wait, in seconds. 0 or less does not wait, None waits without limit.
     ///
     /// Returns:
-    ///     Whether the item was put in. False at the timeout, and if the queue has been shut down.
+    ///     Whether the item was put. False at the timeout, and if the queue was shut down.
     ///
     /// Raises:
-    ///     QueueError: Another thread is putting.
+    ///     QueueError: Another thread is in a put.
     #[pyo3(signature = (item, timeout = None))]
     fn put(&self, py: Python<'_>, item: Py<PyAny>, timeout: Option<f64>) -> PyResult<bool> {
-        Ok(self.ring.put(py, item, timeout)? == Put::Done)
+        Ok(self.ring.put(py, item, timeout)? == PutResult::Done)
     }
 
-    /// Takes the oldest item, waiting for one.
+    /// Takes the oldest item, waiting until there is one.
     ///
     /// Args:
-    ///     timeout: How long to wait, in seconds; 0 or less does not wait, None waits for ever.
+    ///     timeout: Maximum wait, in seconds. 0 or less does not wait, None waits without limit.
     ///
     /// Returns:
-    ///     The item. None at the timeout, and if the queue has been shut down and is empty.
+    ///     The item. None at the timeout, and if the queue was shut down and is empty.
     ///
     /// Raises:
-    ///     QueueError: Another thread is getting.
+    ///     QueueError: Another thread is in a get.
     #[pyo3(signature = (timeout = None))]
     fn get(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<Py<PyAny>>> {
         self.ring.get(py, timeout)
     }
 
-    /// Puts an item in if there is room. Where there is none, the consumer gets a microsecond to make some.
+    /// Puts an item without waiting. If the queue is full, releases the GIL for a microsecond and tries again.
+    ///
+    /// Args:
+    ///     item: Any object.
     ///
     /// Returns:
-    ///     Whether the item was put in. False also if the queue has been shut down.
+    ///     Whether the item was put. False also if the queue was shut down.
     ///
     /// Raises:
-    ///     QueueError: Another thread is putting.
+    ///     QueueError: Another thread is in a put.
     fn put_nowait(&self, py: Python<'_>, item: Py<PyAny>) -> PyResult<bool> {
-        Ok(self.ring.put_now(py, item)? == Put::Done)
+        Ok(self.ring.put_now(py, item)? == PutResult::Done)
     }
 
-    /// Takes the oldest item if there is one. Where there is none, the producer gets a microsecond to put one in.
+    /// Takes the oldest item without waiting. If the queue is empty, releases the GIL for a microsecond and tries again.
     ///
     /// Returns:
-    ///     The item, or None.
+    ///     The item, or None if the queue is empty.
     ///
     /// Raises:
-    ///     QueueError: Another thread is getting.
+    ///     QueueError: Another thread is in a get.
     fn get_nowait(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         self.ring.get_now(py)
     }
 
-    /// Drops all items.
+    /// Discards all items.
     ///
     /// Returns:
-    ///     How many there were.
+    ///     Number of items discarded.
     ///
     /// Raises:
-    ///     QueueError: Another thread is getting.
+    ///     QueueError: Another thread is in a get.
     fn clear(&self) -> PyResult<usize> {
         Ok(self.ring.drain()?.len())
     }
 
-    /// Refuses what comes from now on and wakes everybody who waits. What is in the queue can still be taken.
+    /// Rejects puts from now on and wakes all waiting threads. Items in the queue can still be taken.
     fn shutdown(&self) {
         self.ring.shutdown();
     }
 
-    /// For a ring kernel that stops: what it sends is still taken while there is room, but it is not kept waiting for room.
+    /// Makes puts return at once if the queue is full, including waiting ones. Called when a ring kernel stops.
     fn _stop_blocking_puts(&self) {
-        self.ring.hurry();
+        self.ring.stop_blocking_puts();
     }
 
-    /// Takes everything out, for a ring kernel's dead letters.
+    /// Takes all items, oldest first. Called to collect dead letters.
     fn _drain(&self) -> PyResult<Vec<Py<PyAny>>> {
         self.ring.drain()
     }
@@ -164,17 +167,17 @@ impl SpscQueue {
     }
 }
 
-/// As `SPSCQueue`, where most calls need not wait: the fastest queue of Python objects here.
+/// An `SPSCQueue` optimized for calls that do not wait: the fastest queue of Python objects in this package.
 ///
-/// Publishing costs next to nothing, and going to sleep a system call more than in `SPSCQueue`: so use this where both sides are busy,
-/// `SPSCQueue` where one usually sleeps, `SyncQueue` for more than one thread on a side, and `SharedQueue`
-/// (`pydotcompute.ring_kernels.shared_queue`) between processes.
+/// A put or get has no full fence, and parking costs one more system call than in ``SPSCQueue``. Use this class if both sides are busy,
+/// ``SPSCQueue`` if one side usually waits, ``SyncQueue`` for several threads on a side, and ``SharedQueue``
+/// (``pydotcompute.ring_kernels.shared_queue``) between processes.
 ///
 /// Args:
-///     capacity: How many items it holds at the most; rounded up to a power of two.
+///     capacity: Maximum number of items; rounded up to a power of two.
 ///
 /// Raises:
-///     ValueError: The capacity is less than 1, or more than there is memory for.
+///     ValueError: The capacity is less than 1, or there is not enough memory.
 ///
 /// Example:
 ///     >>> queue = FastSPSCQueue(2)
@@ -198,102 +201,105 @@ impl FastSpscQueue {
         generic_alias(class, item)
     }
 
-    /// Items that it has room for.
+    /// Maximum number of items.
     #[getter]
     fn capacity(&self) -> usize {
         self.ring.capacity()
     }
 
-    /// Items in the queue this moment.
+    /// Current number of items.
     #[getter]
     fn size(&self) -> usize {
         self.ring.len()
     }
 
-    /// Whether there is nothing in the queue this moment.
+    /// Whether the queue is currently empty.
     #[getter]
     fn empty(&self) -> bool {
         self.ring.len() == 0
     }
 
-    /// Whether there is no room this moment.
+    /// Whether the queue is currently full.
     #[getter]
     fn full(&self) -> bool {
         self.ring.len() == self.ring.capacity()
     }
 
-    /// Puts an item in if there is room. Where there is none, the consumer gets a microsecond to make some.
+    /// Puts an item without waiting. If the queue is full, releases the GIL for a microsecond and tries again.
+    ///
+    /// Args:
+    ///     item: Any object.
     ///
     /// Returns:
-    ///     Whether the item was put in. False also if the queue has been shut down.
+    ///     Whether the item was put. False also if the queue was shut down.
     ///
     /// Raises:
-    ///     QueueError: Another thread is putting.
+    ///     QueueError: Another thread is in a put.
     fn put(&self, py: Python<'_>, item: Py<PyAny>) -> PyResult<bool> {
-        Ok(self.ring.put_now(py, item)? == Put::Done)
+        Ok(self.ring.put_now(py, item)? == PutResult::Done)
     }
 
-    /// Takes the oldest item if there is one. Where there is none, the producer gets a microsecond to put one in.
+    /// Takes the oldest item without waiting. If the queue is empty, releases the GIL for a microsecond and tries again.
     ///
     /// Returns:
-    ///     The item, or None.
+    ///     The item, or None if the queue is empty.
     ///
     /// Raises:
-    ///     QueueError: Another thread is getting.
+    ///     QueueError: Another thread is in a get.
     fn get(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         self.ring.get_now(py)
     }
 
-    /// Puts an item in, waiting for room.
+    /// Puts an item, waiting for a free slot.
     ///
     /// Args:
     ///     item: Any object.
-    ///     timeout_sec: How long to wait, in seconds; 0 or less does not wait.
+    ///     timeout_sec: Maximum wait, in seconds. 0 or less does not wait.
     ///
     /// Returns:
-    ///     Whether the item was put in. False at the timeout, and if the queue has been shut down.
+    ///     Whether the item was put. False at the timeout, and if the queue was shut down.
     ///
     /// Raises:
-    ///     QueueError: Another thread is putting.
+    ///     QueueError: Another thread is in a put.
     #[pyo3(signature = (item, timeout_sec = 1.0))]
     fn put_wait(&self, py: Python<'_>, item: Py<PyAny>, timeout_sec: f64) -> PyResult<bool> {
-        Ok(self.ring.put(py, item, Some(timeout_sec))? == Put::Done)
+        Ok(self.ring.put(py, item, Some(timeout_sec))? == PutResult::Done)
     }
 
-    /// Takes the oldest item, waiting for one.
+    /// Takes the oldest item, waiting until there is one.
     ///
     /// Args:
-    ///     timeout_sec: How long to wait, in seconds; 0 or less does not wait.
+    ///     timeout_sec: Maximum wait, in seconds. 0 or less does not wait.
     ///
     /// Returns:
-    ///     The item. None at the timeout, and if the queue has been shut down and is empty.
+    ///     The item. None at the timeout, and if the queue was shut down and is empty.
     ///
     /// Raises:
-    ///     QueueError: Another thread is getting.
+    ///     QueueError: Another thread is in a get.
     #[pyo3(signature = (timeout_sec = 1.0))]
     fn get_wait(&self, py: Python<'_>, timeout_sec: f64) -> PyResult<Option<Py<PyAny>>> {
         self.ring.get(py, Some(timeout_sec))
     }
 
-    /// Drops all items.
+    /// Discards all items.
     ///
     /// Raises:
-    ///     QueueError: Another thread is getting.
+    ///     QueueError: Another thread is in a get.
     fn clear(&self) -> PyResult<()> {
         self.ring.drain().map(drop)
     }
 
-    /// Refuses what comes from now on and wakes everybody who waits. What is in the queue can still be taken.
+    /// Rejects puts from now on and wakes all waiting threads. Items in the queue can still be taken.
     fn shutdown(&self) {
         self.ring.shutdown();
     }
 
-    /// As `SPSCQueue._stop_blocking_puts`.
+    /// Makes puts return at once if the queue is full, including waiting ones. Called when a ring kernel stops.
     fn _stop_blocking_puts(&self) {
-        self.ring.hurry();
+        self.ring.stop_blocking_puts();
     }
 
-    /// As `SPSCQueue._drain`.
+    /// Takes all items, oldest first. Called to collect dead letters.
     fn _drain(&self) -> PyResult<Vec<Py<PyAny>>> {
         self.ring.drain()
     }

@@ -1,7 +1,7 @@
-//! `SyncQueue`: any number of threads on both sides, an exact limit or none.
+//! `SyncQueue`: any number of threads on both sides, with an exact limit or none.
 //!
-//! Not on a ring: its limit need not be a power of two, and may be missing. Its lock is held for a few instructions in which no Python
-//! code runs, so that on an interpreter with a lock of its own nobody ever finds it taken.
+//! It does not use a ring, since its limit is not a power of two and may be absent. Its mutex is held for a few instructions, during which
+//! no Python code runs. So on an interpreter with a GIL it is never contended.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -17,24 +17,24 @@ use pyo3::types::{PyDict, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::errors::{self, generic_alias};
-use super::gil_wait::{deadline_once, detached, give_way, wait_detached};
+use super::gil_wait::{deadline_once, detach_count, wait_detached, yield_gil};
 
 type Object = Py<PyAny>;
 
 #[derive(Default)]
 struct Items {
-    waiting: VecDeque<Object>,
+    queue: VecDeque<Object>,
     enqueued: u64,
     dequeued: u64,
 }
 
-/// A first in, first out queue between any number of threads on both sides.
+/// A FIFO queue between any number of threads on both sides.
 ///
-/// Objects pass as they are. Waiting happens without the interpreter's lock and ends when the other side puts or takes, at the timeout,
-/// at `shutdown`, or by Ctrl-C.
+/// Objects are passed by reference. A wait releases the GIL. It ends when the other side puts or gets, at the timeout, at ``shutdown``, or
+/// with Ctrl-C.
 ///
 /// Args:
-///     maxsize: How many items it holds at the most; exactly so. 0 or less is no limit.
+///     maxsize: Maximum number of items, not rounded. 0 or less is unlimited.
 ///
 /// Example:
 ///     >>> queue = SyncQueue(maxsize=2)
@@ -44,23 +44,24 @@ struct Items {
 ///     'a'
 #[pyclass(name = "SyncQueue", module = "pydotcompute.ring_kernels.sync_queue", frozen, subclass)]
 pub(crate) struct SyncQueue {
-    /// Zero or less is no limit.
+    /// 0 or less is unlimited.
     maxsize: isize,
     items: Mutex<Items>,
-    /// How many items there are: written under the lock, read by waiters without it.
+    /// Number of items. Written under the lock, read by waiters without it.
     len: AtomicUsize,
     filled: WaitList,
     freed: WaitList,
-    /// What [`detached`] was at the last put and the last get.
-    put_at: AtomicU64,
-    got_at: AtomicU64,
-    hurried: AtomicBool,
+    /// The [`detach_count`] at the last put and at the last get.
+    put_detach_count: AtomicU64,
+    get_detach_count: AtomicU64,
+    /// Puts return at once if the queue is full.
+    puts_do_not_block: AtomicBool,
     shut_down: AtomicBool,
 }
 
 impl SyncQueue {
     fn lock(&self) -> MutexGuard<'_, Items> {
-        // Nothing under the lock leaves the items half changed.
+        // No code under the lock panics between two changes, so poisoned items are consistent.
         self.items.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -69,36 +70,42 @@ impl SyncQueue {
     }
 
     fn is_shut_down(&self) -> bool {
+        // Acquire: pairs with the release store in `shutdown`.
         self.shut_down.load(Ordering::Acquire)
     }
 
     fn len(&self) -> usize {
+        // Acquire: pairs with the release stores in `push`, `pop` and `take_all`.
         self.len.load(Ordering::Acquire)
     }
 
-    /// Puts an item in, or gives it back.
+    /// Puts an item, or returns it if the queue is full.
     fn push(&self, item: Object) -> Result<(), Object> {
         let mut items = self.lock();
-        if self.is_full(items.waiting.len()) {
+        if self.is_full(items.queue.len()) {
             return Err(item);
         }
-        // First: who finds the item finds this too.
-        self.put_at.store(detached(), Ordering::Relaxed);
-        items.waiting.push_back(item);
+        // Stored under the lock, which publishes it with the item.
+        self.put_detach_count.store(detach_count(), Ordering::Relaxed);
+        items.queue.push_back(item);
         items.enqueued += 1;
-        self.len.store(items.waiting.len(), Ordering::Release);
+        self.len.store(items.queue.len(), Ordering::Release);
         drop(items);
+        // SYNC POINT: sync queue filled
+        // Store `len`, then notify: pairs with register, then poll in `wait`. The fence of `WaitList` orders the two steps.
         self.filled.notify_all();
         Ok(())
     }
 
     fn pop(&self) -> Option<Object> {
         let mut items = self.lock();
-        let item = items.waiting.pop_front()?;
+        let item = items.queue.pop_front()?;
         items.dequeued += 1;
-        self.got_at.store(detached(), Ordering::Relaxed);
-        self.len.store(items.waiting.len(), Ordering::Release);
+        self.get_detach_count.store(detach_count(), Ordering::Relaxed);
+        self.len.store(items.queue.len(), Ordering::Release);
         drop(items);
+        // SYNC POINT: sync queue freed
+        // Store `len`, then notify: pairs with register, then poll in `wait`.
         self.freed.notify_all();
         Some(item)
     }
@@ -106,8 +113,8 @@ impl SyncQueue {
     fn take_all(&self) -> VecDeque<Object> {
         let mut items = self.lock();
         self.len.store(0, Ordering::Release);
-        // Dropped by the caller, without the lock: that may run any code.
-        let taken = std::mem::take(&mut items.waiting);
+        // The caller drops the items after the lock is released, since that may run Python code.
+        let taken = std::mem::take(&mut items.queue);
         drop(items);
         self.freed.notify_all();
         taken
@@ -120,16 +127,19 @@ impl SyncQueue {
         ready: impl Fn() -> bool + Send + Sync,
         published: &AtomicU64,
     ) -> PyResult<bool> {
-        let mut ticket = WaitToken::default();
-        let look = |cx: Option<&mut Context<'_>>| {
+        let mut token = WaitToken::default();
+        // SYNC POINT: sync queue filled
+        // SYNC POINT: sync queue freed
+        // Register, then poll: pairs with store, then notify in `push` and `pop`.
+        let poll = |cx: Option<&mut Context<'_>>| {
             if let Some(cx) = cx {
-                list.register(&mut ticket, cx.waker());
+                list.register(&mut token, cx.waker());
             }
             if ready() { Poll::Ready(()) } else { Poll::Pending }
         };
-        let in_time = wait_detached(py, deadline, look, published);
-        list.cancel(&mut ticket);
-        in_time
+        let is_ready = wait_detached(py, deadline, poll, published);
+        list.cancel(&mut token);
+        is_ready
     }
 }
 
@@ -144,9 +154,9 @@ impl SyncQueue {
             len: AtomicUsize::new(0),
             filled: WaitList::new(Fence::Symmetric),
             freed: WaitList::new(Fence::Symmetric),
-            put_at: AtomicU64::new(0),
-            got_at: AtomicU64::new(0),
-            hurried: AtomicBool::new(false),
+            put_detach_count: AtomicU64::new(0),
+            get_detach_count: AtomicU64::new(0),
+            puts_do_not_block: AtomicBool::new(false),
             shut_down: AtomicBool::new(false),
         }
     }
@@ -156,156 +166,161 @@ impl SyncQueue {
         generic_alias(class, item)
     }
 
-    /// The limit that it was made with.
+    /// The ``maxsize`` given to the constructor.
     #[getter]
     fn maxsize(&self) -> isize {
         self.maxsize
     }
 
-    /// Items in the queue this moment.
+    /// Current number of items.
     #[getter]
     fn qsize(&self) -> usize {
         self.len()
     }
 
-    /// Whether there is nothing in the queue this moment.
+    /// Whether the queue is currently empty.
     #[getter]
     fn empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether there is no room this moment.
+    /// Whether the queue is currently full.
     #[getter]
     fn full(&self) -> bool {
         self.is_full(self.len())
     }
 
-    /// Puts an item in, waiting for room.
+    /// Puts an item, waiting for a free slot.
     ///
     /// Args:
     ///     item: Any object.
-    ///     timeout: How long to wait, in seconds; 0 or less does not wait, None waits for ever.
+    ///     timeout: Maximum wait, in seconds. 0 or less does not wait, None waits without limit.
     ///
     /// Returns:
     ///     True.
     ///
     /// Raises:
-    ///     QueueFullError: There was no room in time; the item was not put in.
-    ///     RuntimeError: The queue has been shut down; the item was not put in.
+    ///     QueueFullError: The queue was full until the timeout; the item was not put.
+    ///     RuntimeError: The queue was shut down; the item was not put.
     #[pyo3(signature = (item, timeout = None))]
     fn put(&self, py: Python<'_>, item: Py<PyAny>, timeout: Option<f64>) -> PyResult<bool> {
         let mut item = item;
-        let mut until = None;
+        let mut deadline = None;
         loop {
             if self.is_shut_down() {
                 return Err(PyRuntimeError::new_err(
-                    "Cannot put into a queue that has been shut down; the message was not taken",
+                    "Cannot put into a queue that has been shut down; the item was not put",
                 ));
             }
             item = match self.push(item) {
                 Ok(()) => return Ok(true),
-                Err(back) => back,
+                Err(rejected) => rejected,
             };
-            let hurried = || self.hurried.load(Ordering::Acquire);
-            let ready = || !self.is_full(self.len()) || hurried();
-            let until = deadline_once(&mut until, timeout)?;
-            if hurried() || !Self::wait(py, until, &self.freed, ready, &self.got_at)? {
+            let does_not_block = || self.puts_do_not_block.load(Ordering::Acquire);
+            let ready = || !self.is_full(self.len()) || does_not_block();
+            let deadline = deadline_once(&mut deadline, timeout)?;
+            if does_not_block() || !Self::wait(py, deadline, &self.freed, ready, &self.get_detach_count)? {
                 return Err(errors::queue_full(py, "sync_queue", self.maxsize));
             }
         }
     }
 
-    /// Takes the oldest item, waiting for one.
+    /// Takes the oldest item, waiting until there is one.
     ///
     /// Args:
-    ///     timeout: How long to wait, in seconds; 0 or less does not wait, None waits for ever.
+    ///     timeout: Maximum wait, in seconds. 0 or less does not wait, None waits without limit.
     ///
     /// Returns:
     ///     The item.
     ///
     /// Raises:
-    ///     QueueTimeoutError: None came in time.
-    ///     RuntimeError: The queue has been shut down and is empty.
+    ///     QueueTimeoutError: The queue was empty until the timeout.
+    ///     RuntimeError: The queue was shut down and is empty.
     #[pyo3(signature = (timeout = None))]
     fn get(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
-        let mut until = None;
+        let mut deadline = None;
         loop {
-            // Before the last look: what was put in before the shutdown is still found.
+            // Read before the last pop, so that items put before the shutdown are still found.
             let shut_down = self.is_shut_down();
             if let Some(item) = self.pop() {
                 return Ok(item);
             }
             if shut_down {
                 return Err(PyRuntimeError::new_err(
-                    "Cannot get from a queue that has been shut down and is empty; nothing will come any more",
+                    "Cannot get from a queue that has been shut down and is empty; no further item can arrive",
                 ));
             }
             let ready = || self.len() > 0 || self.is_shut_down();
-            let until = deadline_once(&mut until, timeout)?;
-            if !Self::wait(py, until, &self.filled, ready, &self.put_at)? {
+            let deadline = deadline_once(&mut deadline, timeout)?;
+            if !Self::wait(py, deadline, &self.filled, ready, &self.put_detach_count)? {
                 return Err(errors::queue_timeout(py, "sync_queue", timeout.unwrap_or(0.0), "get"));
             }
         }
     }
 
-    /// Puts an item in if there is room. Where there is none, other threads get a microsecond to make some.
+    /// Puts an item without waiting. If the queue is full, releases the GIL for a microsecond and tries again.
+    ///
+    /// Args:
+    ///     item: Any object.
     ///
     /// Returns:
-    ///     Whether the item was put in. False also if the queue has been shut down.
+    ///     Whether the item was put. False also if the queue was shut down.
     fn put_nowait(&self, py: Python<'_>, item: Py<PyAny>) -> bool {
         if self.is_shut_down() {
             return false;
         }
         let Err(item) = self.push(item) else { return true };
-        give_way(py, || !self.is_full(self.len()), &self.got_at);
+        yield_gil(py, || !self.is_full(self.len()), &self.get_detach_count);
         !self.is_shut_down() && self.push(item).is_ok()
     }
 
-    /// Takes the oldest item if there is one. Where there is none, other threads get a microsecond to put one in.
+    /// Takes the oldest item without waiting. If the queue is empty, releases the GIL for a microsecond and tries again.
     ///
     /// Returns:
-    ///     The item, or None.
+    ///     The item, or None if the queue is empty.
     fn get_nowait(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         self.pop().or_else(|| {
-            give_way(py, || self.len() > 0, &self.put_at);
+            yield_gil(py, || self.len() > 0, &self.put_detach_count);
             self.pop()
         })
     }
 
-    /// Drops all items.
+    /// Discards all items.
     ///
     /// Returns:
-    ///     How many there were.
+    ///     Number of items discarded.
     fn clear(&self) -> usize {
         self.take_all().len()
     }
 
-    /// Refuses what comes from now on and wakes everybody who waits. What is in the queue can still be taken.
+    /// Rejects puts from now on and wakes all waiting threads. Items in the queue can still be taken.
     fn shutdown(&self) {
+        // Release: pairs with the acquire load in `is_shut_down`.
         self.shut_down.store(true, Ordering::Release);
         self._stop_blocking_puts();
         self.filled.notify_all();
     }
 
-    /// As `SPSCQueue._stop_blocking_puts`.
+    /// Makes puts return at once if the queue is full, including waiting ones. Called when a ring kernel stops.
     fn _stop_blocking_puts(&self) {
-        self.hurried.store(true, Ordering::Release);
+        // Release: pairs with the acquire load in `put`.
+        self.puts_do_not_block.store(true, Ordering::Release);
         self.freed.notify_all();
     }
 
-    /// As `SPSCQueue._drain`.
+    /// Takes all items, oldest first. Called to collect dead letters.
     fn _drain(&self) -> Vec<Py<PyAny>> {
         self.take_all().into()
     }
 
-    /// Counts, of one moment.
+    /// Returns the counters, read together.
     ///
     /// Returns:
     ///     ``current_size``, ``max_size``, ``total_enqueued`` and ``total_dequeued``.
     fn get_stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let (size, enqueued, dequeued) = {
             let items = self.lock();
-            (items.waiting.len(), items.enqueued, items.dequeued)
+            (items.queue.len(), items.enqueued, items.dequeued)
         };
         let stats = PyDict::new(py);
         stats.set_item("current_size", size)?;
@@ -324,9 +339,9 @@ impl SyncQueue {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        // Whoever has the lock this moment has a reference to the queue too: it is no garbage.
+        // A thread that holds the lock also holds a reference to the queue, so the queue is not garbage.
         let Ok(items) = self.items.try_lock() else { return Ok(()) };
-        items.waiting.iter().try_for_each(|item| visit.call(item))
+        items.queue.iter().try_for_each(|item| visit.call(item))
     }
 
     fn __clear__(&self) {
