@@ -67,7 +67,7 @@ class TestOneProcess:
                 assert queue.get() == b"short"
 
     def test_too_large_a_message_raises(self, queue: SharedQueue) -> None:
-        with pytest.raises(MessageError, match=f"{queue.slot_size + 1} bytes.*room for {queue.slot_size}.*slot_size="):
+        with pytest.raises(MessageError, match=f"{queue.slot_size + 1} bytes.*hold {queue.slot_size}.*slot_size="):
             queue.put(b"x" * (queue.slot_size + 1))
         assert queue.empty
         with pytest.raises(TypeError):
