@@ -273,7 +273,7 @@ class TestPriorities:
         assert PriorityItem(1, 2, "x") < PriorityItem(1, 3, "a") < PriorityItem(2, 0, "b")
 
     def test_a_capacity_of_zero_raises(self) -> None:
-        with pytest.raises(ValueError, match="one message"):
+        with pytest.raises(ValueError, match="capacity is 0; use a capacity of at least 1"):
             FastMessageQueue(0)
 
 
