@@ -1,8 +1,8 @@
-// The detector of src/detector.rs, for many series at once. A thread handles its column and every `ctx->threads`-th column after it. The
-// structs of the message, of the reply and of the state precede this text.
+// The detector of src/detector.rs, for many series at once. Thread `t` of `n` handles columns t, t + n, t + 2n, ... of a message.
+// The build prepends the structs of the message (Readings), the reply (Scores) and the state (DetectorStates).
 //
-// The operations and their order are those of the Rust code, so that the scores are equal to the last bit. Products are never fused
-// with sums: the GPU code uses an intrinsic, and the emulated device is compiled with an option.
+// Operations are those of the Rust code, in the same order, so scores are bit-identical. Products are never fused with sums:
+// on the GPU because of the intrinsic, on the emulated device because of a compiler option.
 
 #define STATISTICS 4
 #define SPREAD 3
@@ -21,7 +21,7 @@ DC_DEVICE double weight(double settled, uint64_t seen) {
     return product(settled, (double)seen) >= 1.0 ? settled : 1.0 / (double)seen;
 }
 
-// Updates the means. Returns the four statistics in the units of the series.
+// Updates the means; computes the four statistics in the units of the series.
 DC_DEVICE void update_means(DetectorState &one, double value, double *deviations) {
     if (one.seen == 1) one.fast_mean = one.recent_mean = one.long_run_mean = value;
     double recent = weight(one.recent, one.seen);
@@ -38,22 +38,22 @@ DC_DEVICE void update_means(DetectorState &one, double value, double *deviations
     deviations[SPREAD] = one.recent_spread;
 }
 
-// Compares the statistics with their records. Returns the largest ratio.
+// Compares the statistics with their records; returns the greatest ratio.
 DC_DEVICE double against_records(DetectorState &one, const double *deviations) {
     double rounding = product(1e-9, 1.0 + magnitude(one.long_run_mean));
-    double moved = weight(one.long_run, one.seen - one.settling);
-    double kept = 1.0 - one.forgetting;
+    double step = weight(one.long_run, one.seen - one.settling);
+    double decay = 1.0 - one.forgetting;
     double statistics[STATISTICS];
     for (int index = 0; index < STATISTICS; ++index) {
         statistics[index] = (deviations[index] + rounding) / (one.usual[index] + rounding);
-        one.usual[index] += product(moved, deviations[index] - one.usual[index]);
+        one.usual[index] += product(step, deviations[index] - one.usual[index]);
     }
     statistics[SPREAD] = greater(statistics[SPREAD], 1.0 / statistics[SPREAD]);
     double ratio = 0.0;
     for (int index = 0; index < STATISTICS; ++index) {
         double statistic = statistics[index] < 50.0 ? statistics[index] : 50.0;
         ratio = greater(ratio, statistic / greater(one.records[index], 1.0));
-        one.records[index] = product(one.records[index], kept);
+        one.records[index] = product(one.records[index], decay);
         one.block_records[index] = greater(one.block_records[index], statistic);
     }
     if (one.left_in_block) --one.left_in_block;
@@ -68,7 +68,7 @@ DC_DEVICE double against_records(DetectorState &one, const double *deviations) {
     return ratio / product(one.margin, young);
 }
 
-// Processes the next value. Returns how unusual it is, from 0 to 1.
+// Processes the next value; returns its score, from 0 to 1.
 DC_DEVICE double update(DetectorState &one, double value) {
     if (!(value - value == 0.0)) return 0.0;
     ++one.seen;
@@ -92,12 +92,12 @@ DC_DEVICE double update(DetectorState &one, double value) {
 
 extern "C" __device__ int32_t detect(Ctx *ctx, DetectorStates *state, const Readings *readings, Scores *scores) {
     for (uint32_t column = ctx->thread; column < readings->columns; column += ctx->threads) {
-        DetectorState one = state->of[readings->series[column]];
+        DetectorState one = state->detectors[readings->series[column]];
         for (uint32_t row = 0; row < readings->rows; ++row) {
             uint32_t at = row * readings->columns + column;
             state->scores[at] = update(one, readings->values[at]);
         }
-        state->of[readings->series[column]] = one;
+        state->detectors[readings->series[column]] = one;
     }
     ctx->sync();
     if (ctx->thread == 0) {

@@ -1,4 +1,4 @@
-//! `dotcompute doctor`: what this machine offers to ring kernels, and what is missing.
+//! `dotcompute doctor`: checks what this machine offers to ring kernels and what is missing.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -20,7 +20,7 @@ mod linux;
 
 pub use check::{Check, Status};
 
-/// Says what this machine offers and what is missing.
+/// Check what this machine offers to ring kernels and what is missing.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
     /// Print the result as one JSON document.
@@ -34,7 +34,7 @@ pub struct DoctorArgs {
 ///
 /// [`CliError`] if standard output cannot be written to.
 pub fn run(args: &DoctorArgs) -> Result<(), CliError> {
-    let checks = examine();
+    let checks = run_checks();
     let mut out = io::stdout().lock();
     if args.json {
         writeln!(out, "{:#}", serde_json::json!({ "checks": checks }))?;
@@ -54,10 +54,10 @@ pub fn run(args: &DoctorArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Looks at everything.
+/// Runs all checks.
 #[must_use]
-pub fn examine() -> Vec<Check> {
-    let mut checks = processor();
+pub fn run_checks() -> Vec<Check> {
+    let mut checks = cpu();
     checks.extend(memory());
     #[cfg(target_os = "linux")]
     checks.extend(linux::checks());
@@ -65,7 +65,7 @@ pub fn examine() -> Vec<Check> {
     checks
 }
 
-fn processor() -> Vec<Check> {
+fn cpu() -> Vec<Check> {
     let brand = System::new().ok().map(|mut system| {
         system.refresh_cpu_all();
         system.cpus().first().map_or_else(String::new, |cpu| cpu.brand().trim().to_owned())
@@ -74,23 +74,23 @@ fn processor() -> Vec<Check> {
     let cores = thread::available_parallelism();
     let found = match &cores {
         Ok(cores) => format!("{cores} usable"),
-        Err(error) => format!("cannot be told: {error}"),
+        Err(error) => format!("unknown: {error}"),
     };
     let several = cores.is_ok_and(|cores| cores.get() >= 2);
     vec![
         Check::new(
             "processor",
             brand.is_some(),
-            brand.unwrap_or_else(|| String::from("the operating system does not name it")),
-            "where ring kernels of the cpu backend run",
+            brand.unwrap_or_else(|| String::from("not reported by the operating system")),
+            "ring kernels of the cpu backend run on it",
         ),
         Check::new(
             "cores",
             several,
             found,
-            "a ring kernel that spins needs one to itself, and so does who asks it",
+            "a spinning ring kernel needs a core of its own, and so does a spinning caller",
         )
-        .with_advice("give this process two cores or more, or wait with `WaitStrategy::Park`"),
+        .with_advice("give this process two or more cores, or wait with `WaitStrategy::Park`"),
     ]
 }
 
@@ -100,10 +100,10 @@ fn memory() -> Vec<Check> {
         (system.total_memory(), system.available_memory())
     });
     let found = total.map_or_else(
-        || String::from("cannot be told"),
+        || String::from("unknown"),
         |(total, available)| format!("{}, {} available", size(total), size(available)),
     );
-    vec![Check::new("memory", total.is_some(), found, "an idle ring kernel takes a few kilobytes of it")]
+    vec![Check::new("memory", total.is_some(), found, "an idle ring kernel uses a few kilobytes")]
 }
 
 fn cuda() -> Vec<Check> {
@@ -114,7 +114,7 @@ fn cuda() -> Vec<Check> {
         let found =
             if absent.is_empty() { devices.join(", ") } else { format!("no {}", absent.join(", no ")) };
         checks.push(
-            Check::new("GPU device files", absent.is_empty(), found, "the driver library reaches the GPU by them")
+            Check::new("GPU device files", absent.is_empty(), found, "the driver library accesses the GPU through them")
                 .with_advice("load the kernel modules (`nvidia-smi`, `nvidia-modprobe -u`) or pass the GPU to the container"),
         );
     }
@@ -124,7 +124,7 @@ fn cuda() -> Vec<Check> {
 
 fn driver() -> Check {
     let devices = Driver::open().and_then(|driver| Ok((driver.version(), driver.devices()?)));
-    let meaning = "the cuda backend talks to the GPU through it; without it ring kernels run on the cpu";
+    let meaning = "the cuda backend uses the GPU through it; without it ring kernels run on the CPU";
     match devices {
         Ok((version, devices)) => {
             let names: Vec<_> = devices
@@ -146,12 +146,12 @@ fn driver() -> Check {
 }
 
 fn gpu_compiler() -> Check {
-    let meaning = "compiles handlers for the GPU; with nvJitLink it also links what other front ends compile";
+    let meaning = "compiles handlers for the GPU; with nvJitLink it also links code from other front ends";
     match Toolchain::load(&Search::from_environment()) {
         Ok(toolchain) => {
             let linker = match toolchain.linker() {
                 Ok(linker) => format!("nvJitLink {linker}"),
-                Err(_) => String::from("no nvJitLink that suits it"),
+                Err(_) => String::from("no matching nvJitLink"),
             };
             Check::new("NVRTC", true, format!("{}; {linker}", toolchain.compiler()), meaning)
         }
@@ -168,17 +168,19 @@ fn host_compiler() -> Check {
         "C++ compiler",
         found.is_some(),
         found.unwrap_or_else(|| String::from("none of $CXX, c++, g++, clang++")),
-        "compiles handlers for the emulated device, which runs them on threads",
+        "compiles handlers for the emulated device, which runs them on CPU threads",
     )
     .with_advice("install g++ or clang++, or name one in CXX")
 }
 
 fn device() -> Check {
-    let meaning = "where ring kernels for a device run; DOTCOMPUTE_DEVICE chooses: cuda, emulated or cpu";
+    let meaning = "device that ring kernels run on; DOTCOMPUTE_DEVICE selects cuda, emulated or cpu";
     match device_selection::from_environment() {
-        Ok(chosen) => Check::new("device", true, format!("{}: {}", chosen.kind, chosen.reason), meaning),
+        Ok(selection) => {
+            Check::new("device", true, format!("{}: {}", selection.kind, selection.reason), meaning)
+        }
         Err(error) => Check::new("device", false, error.to_string(), meaning)
-            .with_advice("leave DOTCOMPUTE_DEVICE away, or install what is missing"),
+            .with_advice("unset DOTCOMPUTE_DEVICE, or install what is missing"),
     }
 }
 
@@ -187,8 +189,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_missing_comes_with_advice_and_what_is_there_without() {
-        for check in examine() {
+    fn only_missing_checks_have_advice() {
+        for check in run_checks() {
             assert!(!check.found.is_empty() && !check.meaning.is_empty(), "{check:?}");
             assert!(check.status == Status::Missing || check.advice.is_none(), "{check:?}");
         }

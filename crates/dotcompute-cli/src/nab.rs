@@ -19,23 +19,23 @@ use std::path::{Path, PathBuf};
 use crate::hint::Hint;
 use crate::time::{self, Timestamp};
 
-/// The share of a series that is probation, in percent.
+/// Share of a series that is probation, in percent.
 const PROBATION_PERCENT: usize = 15;
-/// The number of records beyond which a series has no longer probation.
+/// Number of records above which the probation no longer grows.
 const PROBATION_REFERENCE: usize = 5000;
-/// How steep the sigmoid is.
+/// Steepness of the sigmoid.
 const STEEPNESS: f64 = 5.0;
-/// How many window widths after a window a false positive costs all that it can.
+/// Distance from a window, in window widths, from which a false positive has its full cost.
 const MAX_COST_DISTANCE: f64 = 3.0;
 
-/// What outcomes are worth. Records rightly left alone are worth nothing in the benchmark's arithmetic.
+/// Weights of outcomes. True negatives have no weight in the benchmark's score.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Profile {
-    /// A window detected at its first record.
+    /// Value of a window detected at its first record.
     pub detected: f64,
-    /// What a detection far from any window costs.
+    /// Cost of a detection far from any window.
     pub false_positive: f64,
-    /// What a window without a detection costs.
+    /// Cost of a window without a detection.
     pub missed: f64,
 }
 
@@ -51,7 +51,7 @@ pub struct Window {
     pub last: usize,
 }
 
-/// One scored series, or the sum of several.
+/// The outcome of one series, or the sum over several.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Outcome {
     /// The weighted sum.
@@ -60,17 +60,17 @@ pub struct Outcome {
     pub null: f64,
     /// The weighted sum of a perfect detector.
     pub perfect: f64,
-    /// Windows with a detection.
+    /// Number of windows with a detection.
     pub detected: usize,
-    /// Windows without one.
+    /// Number of windows without a detection.
     pub missed: usize,
-    /// Detections outside all windows.
+    /// Number of detections outside all windows.
     pub false_positives: usize,
 }
 
 impl Outcome {
-    /// The score on the scale from 0 (reports nothing) to 100 (perfect); it can be negative.
-    /// `None` where there is no window: then there is no such scale.
+    /// Returns the score on the scale from 0 (no detections) to 100 (perfect); it can be negative.
+    /// `None` without windows, because then the scale has no extent.
     #[must_use]
     pub fn normalised(&self) -> Option<f64> {
         let span = self.perfect - self.null;
@@ -91,7 +91,7 @@ impl std::iter::Sum for Outcome {
     }
 }
 
-/// How many records at the start of a series of `records` are probation.
+/// Returns the number of probation records at the start of a series of `records` records.
 ///
 /// ```
 /// # use dotcompute_cli::nab::probation;
@@ -103,8 +103,8 @@ pub fn probation(records: usize) -> usize {
     records.min(PROBATION_REFERENCE) * PROBATION_PERCENT / 100
 }
 
-/// Scores one series of `records` records: `windows` in order and apart from one another, `alerts` the indices of the
-/// records that the detector reported, in any order.
+/// Scores one series of `records` records. `windows` are in order and disjoint; `alerts` are the indices of the records that
+/// the detector reported, in any order.
 ///
 /// ```
 /// use dotcompute_cli::nab::{STANDARD, Window, score};
@@ -115,7 +115,7 @@ pub fn probation(records: usize) -> usize {
 #[must_use]
 pub fn score(records: usize, windows: &[Window], alerts: &[usize], profile: &Profile) -> Outcome {
     let probation = probation(records);
-    // A window that ends in probation can be neither hit nor missed.
+    // A window that ends in probation counts neither as detected nor as missed.
     let counted = windows.iter().filter(|window| window.last >= probation).count();
     let mut outcome = Outcome {
         null: -profile.missed * counted as f64,
@@ -126,7 +126,7 @@ pub fn score(records: usize, windows: &[Window], alerts: &[usize], profile: &Pro
     for &alert in alerts.iter().filter(|&&alert| (probation..records).contains(&alert)) {
         match detection_value(windows, alert, profile) {
             DetectionValue::Inside(index, worth) => {
-                best[index] = Some(best[index].map_or(worth, |known| known.max(worth)));
+                best[index] = Some(best[index].map_or(worth, |best| best.max(worth)));
             }
             DetectionValue::Outside(worth) => {
                 outcome.false_positives += 1;
@@ -150,16 +150,16 @@ pub fn score(records: usize, windows: &[Window], alerts: &[usize], profile: &Pro
     outcome
 }
 
-/// What one detection is worth, by itself.
+/// Value of a single detection.
 enum DetectionValue {
-    /// In the window of this index.
+    /// Inside the window with this index.
     Inside(usize, f64),
     /// Outside all windows.
     Outside(f64),
 }
 
 fn detection_value(windows: &[Window], alert: usize, profile: &Profile) -> DetectionValue {
-    // The last window that begins at or before the alert: the alert is in it, or behind it, or before all windows.
+    // The last window that starts at or before the alert: the alert lies in it, after it, or before all windows.
     let previous = windows.partition_point(|window| window.first <= alert).checked_sub(1);
     match previous {
         Some(index) if alert <= windows[index].last => {
@@ -171,18 +171,18 @@ fn detection_value(windows: &[Window], alert: usize, profile: &Profile) -> Detec
     }
 }
 
-/// A series with its labels and a detector's scores, one a record.
+/// A series with its labels and a detector's scores, one per record.
 #[derive(Debug, Clone, Copy)]
 pub struct ScoredSeries<'a> {
-    /// The labelled windows, in order and apart from one another.
+    /// The labelled windows, in order and disjoint.
     pub windows: &'a [Window],
     /// The detector's scores.
     pub scores: &'a [f64],
 }
 
-/// The threshold that is best in hindsight for all series together, and the normalised score with it.
+/// Returns the best threshold in hindsight over all series, and the normalised score with it.
 ///
-/// The benchmark publishes this figure for each detector. `None` where there is no window to score against.
+/// The benchmark publishes this score for each detector. `None` if there are no windows.
 #[must_use]
 pub fn best_threshold(corpus: &[ScoredSeries<'_>], profile: &Profile) -> Option<(f64, f64)> {
     let mut sum: Outcome =
@@ -194,7 +194,7 @@ pub fn best_threshold(corpus: &[ScoredSeries<'_>], profile: &Profile) -> Option<
         records.extend(scored.map(|record| (series.scores[record], index, record)));
     }
     records.sort_by(|left, right| right.0.total_cmp(&left.0));
-    // Each window's contribution to the sum so far: that of a missed one until it is hit.
+    // Each window's contribution to the sum so far: the cost of a missed window until a detection falls into it.
     let mut parts: Vec<Vec<f64>> =
         corpus.iter().map(|series| vec![-profile.missed; series.windows.len()]).collect();
     let mut best = (f64::INFINITY, sum.raw);
@@ -207,7 +207,7 @@ pub fn best_threshold(corpus: &[ScoredSeries<'_>], profile: &Profile) -> Option<
             }
             DetectionValue::Outside(worth) => sum.raw += worth,
         }
-        // Records with one score pass a threshold together.
+        // Records with equal scores pass a threshold together.
         let last_of_equals = records.get(position + 1).is_none_or(|next| next.0 < threshold);
         if last_of_equals && sum.raw > best.1 {
             best = (threshold, sum.raw);
@@ -217,17 +217,17 @@ pub fn best_threshold(corpus: &[ScoredSeries<'_>], profile: &Profile) -> Option<
     sum.normalised().map(|normalised| (best.0, normalised))
 }
 
-/// The worth of a detection in a window: 1 at the left edge, just above 0 at the right one.
+/// Value of a detection in a window: 1 at the left edge, just above 0 at the right edge.
 fn window_value(window: Window, alert: usize) -> f64 {
     let width = (window.last - window.first + 1) as f64;
     let position = -((window.last - alert + 1) as f64) / width;
     scaled_sigmoid(position) / scaled_sigmoid(-1.0)
 }
 
-/// The worth of a detection outside all windows, from 0 to -1 with the distance from the window before it.
+/// Value of a detection outside all windows: from 0 to -1, falling with the distance from the preceding window.
 fn false_positive_value(previous: Option<Window>, alert: usize) -> f64 {
     let Some(window) = previous else { return -1.0 };
-    // A window of one record has no width to measure by: everything is far behind it.
+    // A window of one record has width 0 here, so every distance from it is infinite.
     let position = (alert - window.last) as f64 / (window.last - window.first) as f64;
     if position >= MAX_COST_DISTANCE { -1.0 } else { scaled_sigmoid(position) }
 }
@@ -236,7 +236,7 @@ fn scaled_sigmoid(position: f64) -> f64 {
     2.0 / (1.0 + (STEEPNESS * position).exp()) - 1.0
 }
 
-/// The labelled windows of a corpus, by the path of the series in it.
+/// The labelled windows of a corpus, keyed by the series' path within it.
 #[derive(Debug, Clone)]
 pub struct Labels {
     path: PathBuf,
@@ -347,21 +347,21 @@ impl Labels {
         Ok(Self { path: path.to_owned(), windows })
     }
 
-    /// The series that there are labels for: the ends of their paths, in alphabetical order.
+    /// Returns the keys of the labelled series, which are the ends of their paths, in alphabetical order.
     pub fn series(&self) -> impl Iterator<Item = &str> {
         self.windows.keys().map(String::as_str)
     }
 
-    /// The windows of the series that was read from `series`, whose path must end with one of the keys.
+    /// Returns the windows of the series read from the file `series`, whose path must end with one of the keys.
     ///
     /// # Errors
     ///
-    /// [`LabelError::Missing`] where no key fits; [`LabelError::Window`] where a window does not fit the timestamps.
+    /// [`LabelError::Missing`] if no key matches; [`LabelError::Window`] if a window does not fit the timestamps.
     pub fn windows_of(&self, series: &Path, timestamps: &[Timestamp]) -> Result<Vec<Window>, LabelError> {
-        // A name given from within the folder has the rest of its path only when made absolute.
+        // A relative name may lack the leading folders of the key, so match the absolute path too.
         let absolute = series.canonicalize().unwrap_or_default();
-        let fits = |key: &str| series.ends_with(key) || absolute.ends_with(key);
-        let entry = self.windows.iter().filter(|(key, _)| fits(key)).max_by_key(|(key, _)| key.len());
+        let matches = |key: &str| series.ends_with(key) || absolute.ends_with(key);
+        let entry = self.windows.iter().filter(|(key, _)| matches(key)).max_by_key(|(key, _)| key.len());
         let Some((key, bounds)) = entry else {
             let name = series.file_name().unwrap_or_default().to_string_lossy().into_owned();
             return Err(LabelError::Missing {
@@ -372,23 +372,24 @@ impl Labels {
         };
         let mut windows: Vec<Window> = Vec::with_capacity(bounds.len());
         for &(first, last) in bounds {
-            let wrong = |problem| LabelError::Window {
+            let error = |problem| LabelError::Window {
                 path: self.path.clone(),
                 key: key.clone(),
                 first,
                 last,
                 problem,
             };
-            // A repeated timestamp begins or ends a window at its first record, as in the published scorer. A search
-            // by halves would not do: a clock may have been set back within the series.
-            let reaches = |moment| timestamps.iter().position(|&at| at >= moment).unwrap_or(timestamps.len());
-            let (start, end) = (reaches(first), reaches(last));
+            // A repeated timestamp starts or ends a window at its first record, as in the published scorer. A binary
+            // search is not possible: the clock may have been set back within the series.
+            let first_at_or_after =
+                |moment| timestamps.iter().position(|&at| at >= moment).unwrap_or(timestamps.len());
+            let (start, end) = (first_at_or_after(first), first_at_or_after(last));
             let after = if timestamps.get(end) == Some(&last) { end + 1 } else { end };
             if after <= start {
-                return Err(wrong("holds no record"));
+                return Err(error("contains no record"));
             }
             if windows.last().is_some_and(|previous| start <= previous.last) {
-                return Err(wrong("is out of order or overlaps the one before it"));
+                return Err(error("is out of order or overlaps the previous window"));
             }
             windows.push(Window { first: start, last: after - 1 });
         }

@@ -1,4 +1,4 @@
-//! Pictures of series, as PNG.
+//! Draws series into PNG files.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -11,15 +11,16 @@ use plotters::prelude::*;
 
 mod axis;
 
-/// A font of our own: the Latin part of DejaVu Sans (see `assets/DejaVuSans-LICENSE.txt`), so that text is drawn on any machine.
+/// Built-in font, so that text looks the same on every machine: the Latin part of DejaVu Sans
+/// (see `assets/DejaVuSans-LICENSE.txt`).
 const FONT: &[u8] = include_bytes!("../assets/DejaVuSans-subset.ttf");
 
 const WIDTH: u32 = 1400;
 const HEADING_HEIGHT: u32 = 66;
-/// The strip of scores with the marks of time below it.
+/// Height of the strip of scores, including the time labels below it.
 const SCORE_STRIP_HEIGHT: i32 = 64;
 const TIME_LABEL_HEIGHT: i32 = 22;
-/// Left of the panels: room for the values.
+/// Width of the value labels left of the panels.
 const VALUE_LABEL_WIDTH: i32 = 70;
 const MARGIN: i32 = 8;
 const LINE: RGBColor = RGBColor(31, 97, 165);
@@ -27,14 +28,14 @@ const SCORE: RGBColor = RGBColor(120, 120, 120);
 const THRESHOLD: RGBColor = RGBColor(225, 150, 155);
 const ALERT: RGBColor = RGBColor(200, 30, 45);
 const WINDOW: RGBColor = RGBColor(245, 190, 60);
-/// How strongly a window is shaded.
+/// Opacity of a window's shade.
 const SHADE: f64 = 0.35;
 
 /// A picture could not be drawn.
 #[derive(Debug, thiserror::Error)]
 #[error("drawing {}: {problem}", .path.display())]
 pub struct PlotError {
-    /// The file that was to be written.
+    /// The file.
     pub path: PathBuf,
     /// What went wrong.
     pub problem: String,
@@ -46,11 +47,11 @@ impl Hint for PlotError {
     }
 }
 
-/// Whether a picture can be written here, found out by opening the file. One that is there already is left as it is.
+/// Checks by opening the file that it is writable. Leaves the content of an existing file as it is.
 ///
 /// # Errors
 ///
-/// [`PlotError`] with what the operating system says.
+/// [`PlotError`] with the operating system's error.
 pub fn check_writable(path: &Path) -> Result<(), PlotError> {
     let wrong = |error: std::io::Error| PlotError { path: path.to_owned(), problem: error.to_string() };
     let existed = path.exists();
@@ -58,41 +59,46 @@ pub fn check_writable(path: &Path) -> Result<(), PlotError> {
     if existed { Ok(()) } else { std::fs::remove_file(path).map_err(wrong) }
 }
 
-/// One band of a picture.
+/// One panel of a picture.
 pub struct Panel<'a> {
-    /// Its title.
+    /// The title.
     pub title: String,
-    /// The series: positions (seconds, ascending) and values.
+    /// Times in seconds, ascending, and values.
     pub points: &'a [(f64, f64)],
     /// The scores, drawn in a strip below the values.
     pub scores: Option<Scores<'a>>,
-    /// Positions and values of alerts.
+    /// Times and values of the alerts.
     pub alerts: Vec<(f64, f64)>,
-    /// Labelled windows: from, to.
+    /// Labelled windows: start and end times.
     pub windows: &'a [(f64, f64)],
 }
 
 /// The scores of a series.
 #[derive(Debug, Clone, Copy)]
 pub struct Scores<'a> {
-    /// Positions and scores between 0 and 1.
+    /// Times and scores from 0 to 1.
     pub points: &'a [(f64, f64)],
-    /// The score from which there is an alert.
+    /// Lowest score that is an alert.
     pub threshold: f64,
 }
 
-/// How positions are written under a picture.
-pub type Axis = fn(f64) -> String;
+/// Formats the time labels below a panel.
+pub type TimeFormat = fn(f64) -> String;
 
 /// Draws panels one below the other into a PNG file.
 ///
 /// # Errors
 ///
 /// [`PlotError`] if the file cannot be written.
-pub fn draw(path: &Path, title: &str, panels: &[Panel<'_>], axis: Axis) -> Result<(), PlotError> {
+pub fn draw(
+    path: &Path,
+    title: &str,
+    panels: &[Panel<'_>],
+    format_time: TimeFormat,
+) -> Result<(), PlotError> {
     let error = |problem: String| PlotError { path: path.to_owned(), problem };
     register_font().map_err(&error)?;
-    // Checked before drawing, for an error in plain words.
+    // Check before drawing: the error of the encoder is less clear.
     if path.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("png")) {
         return Err(error(String::from("the name does not end in .png")));
     }
@@ -104,7 +110,7 @@ pub fn draw(path: &Path, title: &str, panels: &[Panel<'_>], axis: Axis) -> Resul
         let (heading, body) = root.split_vertically(HEADING_HEIGHT);
         draw_heading(&heading, title, panels)?;
         for (area, panel) in body.split_evenly((panels.len().max(1), 1)).iter().zip(panels) {
-            draw_panel(area, panel, axis)?;
+            draw_panel(area, panel, format_time)?;
         }
         root.present()?;
         Ok(())
@@ -122,7 +128,7 @@ fn register_font() -> Result<(), String> {
 type Area<'b> = DrawingArea<BitMapBackend<'b>, Shift>;
 type Drawn<'b> = Result<(), DrawingAreaErrorKind<<BitMapBackend<'b> as DrawingBackend>::ErrorType>>;
 
-/// The title, and below it what the marks mean: those that there are.
+/// Draws the title and the legend of the marks that the picture contains.
 fn draw_heading<'b>(area: &Area<'b>, title: &str, panels: &[Panel<'_>]) -> Drawn<'b> {
     area.draw(&Text::new(title, (VALUE_LABEL_WIDTH + MARGIN, 10), ("sans-serif", 22)))?;
     let (mut x, y) = (VALUE_LABEL_WIDTH + MARGIN, 48);
@@ -150,10 +156,10 @@ fn draw_heading<'b>(area: &Area<'b>, title: &str, panels: &[Panel<'_>]) -> Drawn
     Ok(())
 }
 
-fn draw_panel<'b>(area: &Area<'b>, panel: &Panel<'_>, axis: Axis) -> Drawn<'b> {
+fn draw_panel<'b>(area: &Area<'b>, panel: &Panel<'_>, format_time: TimeFormat) -> Drawn<'b> {
     let first = panel.points.first().map_or(0.0, |point| point.0);
     let last = panel.points.last().map_or(1.0, |point| point.0);
-    // One point has no extent; a second on either side keeps the axis sound.
+    // A single point has no extent: widen the axis by one second on either side.
     let (first, last) = if last > first { (first, last) } else { (first - 1.0, first + 1.0) };
     let height = area.dim_in_pixel().1 as i32;
     let (upper, lower) =
@@ -174,7 +180,7 @@ fn draw_panel<'b>(area: &Area<'b>, panel: &Panel<'_>, axis: Axis) -> Drawn<'b> {
     let mut mesh = chart.configure_mesh();
     mesh.light_line_style(TRANSPARENT).bold_line_style(BLACK.mix(0.12)).y_labels(4);
     mesh.label_style(("sans-serif", 12)).y_label_formatter(&|value| axis::quantity(*value));
-    let position = |position: &f64| axis(*position);
+    let position = |position: &f64| format_time(*position);
     if panel.scores.is_none() {
         mesh.x_label_formatter(&position);
     } else {
@@ -220,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn draws_a_picture_of_the_announced_size() {
+    fn draws_a_picture_of_the_expected_size() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("p.png");
         draw(&path, "title", &[panel(&[(0.0, 1.0), (1.0, 2.0)]), panel(&[]), panel(&[(1.4e9, 5.0)])], |at| {

@@ -1,4 +1,4 @@
-//! Reading a recorded series: a CSV file with the columns `timestamp` and `value`.
+//! Reads recorded series: CSV files with the columns `timestamp` and `value`.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -7,17 +7,17 @@ use std::path::{Path, PathBuf};
 use crate::hint::Hint;
 use crate::time::{self, Timestamp};
 
-/// How far a clock may be set back within a series, in microseconds: by the hour that summer time ends with.
+/// Maximum step back of the clock within a series, in microseconds: the hour at the end of summer time.
 const MAX_CLOCK_SETBACK: i64 = 3_600_000_000;
 
 /// A recorded series, in the order of its timestamps.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Series {
-    /// The file that it was read from.
+    /// The source file.
     pub path: PathBuf,
-    /// When each value was recorded: ascending, but for repeats and clocks set back by up to an hour.
+    /// Time of each value: ascending, except for repeats and clocks set back by up to an hour.
     pub timestamps: Vec<Timestamp>,
-    /// The values, all finite, as many as there are timestamps.
+    /// The values, all finite, one per timestamp.
     pub values: Vec<f64>,
     latest: Option<Timestamp>,
 }
@@ -127,11 +127,12 @@ impl Series {
     /// Reads the CSV file at `path`.
     ///
     /// The first line must be `timestamp,value`, in any case and with blanks allowed. Equal timestamps are allowed, and so is a
-    /// clock set back by up to an hour, which summer time does to recordings in local time. Blank lines are passed over. The file is read as a stream: a large one costs 16 bytes a record.
+    /// clock set back by up to an hour, as recordings in local time have at the end of summer time. Blank lines are skipped.
+    /// The file is read as a stream; a record takes 16 bytes of memory.
     ///
     /// # Errors
     ///
-    /// [`SeriesError`], which names the file and, where there is one, the line.
+    /// [`SeriesError`], which names the file and, for a record, the line.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -144,7 +145,7 @@ impl Series {
         Self::read_through(path, |file| file)
     }
 
-    /// As [`read`](Self::read), through a reader that `wrap` makes of the file: one that shows the progress, say.
+    /// As [`read`](Self::read), through the reader that `wrap` returns for the file, for example one that shows progress.
     ///
     /// # Errors
     ///
@@ -158,13 +159,13 @@ impl Series {
         Self::from_reader(path, wrap(File::open(path).map_err(io_error)?))
     }
 
-    /// Reads CSV text; `path` is only named in errors.
+    /// Reads CSV text. `path` only appears in errors.
     ///
     /// # Errors
     ///
     /// Those of [`read`](Self::read).
     pub fn from_reader(path: &Path, text: impl Read) -> Result<Self, SeriesError> {
-        // The header and the number of fields are checked here, so that the errors can say what is right.
+        // Check the header and the number of fields here instead of in `csv`, so that errors say what is expected.
         let mut reader = csv::ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
@@ -191,13 +192,13 @@ impl Series {
         Ok(series)
     }
 
-    /// How many records there are.
+    /// Returns the number of records.
     #[must_use]
     pub fn len(&self) -> usize {
         self.values.len()
     }
 
-    /// Whether there are none; a series that was read from a file has at least one.
+    /// Whether the series has no records. A series read from a file has at least one.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
@@ -247,13 +248,13 @@ impl Series {
     }
 }
 
-/// Keeps an error readable when the file is, say, one line of a gigabyte.
+/// Shortens a field for an error, which must stay readable if the file is one line of a gigabyte.
 fn abridge(text: &str) -> String {
-    const LONGEST: usize = 80;
-    if text.chars().count() <= LONGEST {
+    const MAX_CHARS: usize = 80;
+    if text.chars().count() <= MAX_CHARS {
         return text.to_owned();
     }
-    text.chars().take(LONGEST).chain(['…']).collect()
+    text.chars().take(MAX_CHARS).chain(['…']).collect()
 }
 
 #[cfg(test)]
@@ -279,26 +280,26 @@ mod tests {
     }
 
     #[test]
-    fn takes_equal_timestamps_a_byte_order_mark_and_blank_lines() {
+    fn accepts_equal_timestamps_a_byte_order_mark_and_blank_lines() {
         let series = read("\u{feff}Timestamp, value\r\n1,1\r\n\r\n1,2\r\n").expect("a good series");
         assert_eq!(series.values, [1.0, 2.0]);
     }
 
     #[test]
-    fn takes_a_clock_set_back_by_an_hour_but_no_creeping_disorder() {
+    fn accepts_a_clock_set_back_by_an_hour_but_no_accumulated_steps_back() {
         assert!(read("timestamp,value\n3700,1\n100,1\n3700,1\n").is_ok());
         let creeping = message("timestamp,value\n7200,1\n3700,1\n3500,1\n");
         assert!(creeping.starts_with("load.csv:4: "), "{creeping}");
     }
 
     #[test]
-    fn says_that_there_is_nothing() {
+    fn reports_an_empty_file() {
         assert!(matches!(read(""), Err(SeriesError::Empty { .. })));
         assert!(matches!(read("timestamp,value\n"), Err(SeriesError::Empty { .. })));
     }
 
     #[test]
-    fn names_file_line_and_fault() {
+    fn errors_name_file_line_and_problem() {
         let cases = [
             ("time,value\n1,1\n", "load.csv:1: the header is `time,value`"),
             ("timestamp\n1\n", "load.csv:1: the header is `timestamp`"),
@@ -326,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_utf8() {
+    fn rejects_records_that_are_not_utf8() {
         let found = message(b"timestamp,value\n1,1\n2,\xff\n");
         assert!(found.starts_with("load.csv:3: the record is not UTF-8"), "{found}");
     }
@@ -338,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_directories_and_missing_files() {
+    fn rejects_directories_and_missing_files() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         assert!(matches!(Series::read(dir.path()), Err(SeriesError::NotAFile { .. })));
         let missing = Series::read(&dir.path().join("missing.csv"));

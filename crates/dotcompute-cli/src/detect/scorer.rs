@@ -4,17 +4,17 @@ use dotcompute::prelude::*;
 
 use crate::detector::Detector;
 
-/// The next values of a series, in order.
+/// The next values of the series, in order.
 #[derive(Debug, Clone, Message)]
 #[message(no_serde)]
 pub(super) struct Values(pub Vec<f64>);
 
-/// Their scores.
+/// The scores of the values, in the same order.
 #[derive(Debug, Clone, Message)]
 #[message(no_serde)]
 pub(super) struct Scores(pub Vec<f64>);
 
-/// Keeps the state of one series.
+/// Scores one series; holds its detector.
 pub(super) struct Scorer(Detector);
 
 impl Scorer {
@@ -28,7 +28,7 @@ impl RingKernel for Scorer {
     type Output = Scores;
 
     fn handle(&mut self, Values(mut values): Values, ctx: &mut Context<Scores>) -> HandlerResult {
-        // In place: the message that came is the one that goes.
+        // Write the scores into the received message, which becomes the reply.
         for value in &mut values {
             *value = self.0.update(*value);
         }

@@ -1,10 +1,10 @@
-//! Where an axis begins and ends, and what stands beside it.
+//! Ranges, ticks and labels of axes.
 
 use std::ops::Range;
 
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 
-/// Steps between marks on an axis of seconds that read well: parts of minutes, hours, days and weeks.
+/// Tick distances in seconds that divide minutes, hours, days and weeks evenly.
 const STEPS: [f64; 24] = [
     1.0,
     2.0,
@@ -34,23 +34,23 @@ const STEPS: [f64; 24] = [
 const MINUTE: f64 = 60.0;
 const HOUR: f64 = 3600.0;
 const DAY: f64 = 86_400.0;
-/// More marks than this would run into one another.
+/// Maximum number of ticks; the labels of more would overlap.
 const MAX_TICKS: f64 = 9.0;
 
-/// An axis with marks at given places.
+/// An axis with ticks at given positions.
 pub(super) struct TickAxis {
     range: Range<f64>,
-    marks: Vec<f64>,
+    ticks: Vec<f64>,
 }
 
 impl TickAxis {
-    pub(super) fn new(range: Range<f64>, marks: Vec<f64>) -> Self {
-        Self { range, marks }
+    pub(super) fn new(range: Range<f64>, ticks: Vec<f64>) -> Self {
+        Self { range, ticks }
     }
 
-    /// An axis of seconds with marks at round moments.
+    /// Creates an axis of seconds with ticks at round times.
     pub(super) fn time(first: f64, last: f64) -> Self {
-        Self::new(first..last, moments(first, last))
+        Self::new(first..last, round_times(first, last))
     }
 }
 
@@ -64,7 +64,7 @@ impl Ranged for TickAxis {
     }
 
     fn key_points<Hint: KeyPointHint>(&self, _hint: Hint) -> Vec<f64> {
-        self.marks.clone()
+        self.ticks.clone()
     }
 
     fn range(&self) -> Range<f64> {
@@ -72,7 +72,7 @@ impl Ranged for TickAxis {
     }
 }
 
-/// The least and the greatest, with a margin; something sensible for a constant or empty series.
+/// Returns the smallest and the largest finite value, with a margin. A constant or empty series has a range too.
 pub(super) fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (low, high) = values
         .filter(|value| value.is_finite())
@@ -84,23 +84,23 @@ pub(super) fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
     (low - margin, high + margin)
 }
 
-/// Round moments between two, in seconds.
-fn moments(first: f64, last: f64) -> Vec<f64> {
+/// Returns round times between two times, in seconds.
+fn round_times(first: f64, last: f64) -> Vec<f64> {
     let span = last - first;
-    let least = span / MAX_TICKS;
-    let step = STEPS.into_iter().find(|&step| step >= least).unwrap_or_else(|| {
+    let min_step = span / MAX_TICKS;
+    let step = STEPS.into_iter().find(|&step| step >= min_step).unwrap_or_else(|| {
         let [.., longest] = STEPS;
-        (least / longest).ceil() * longest
+        (min_step / longest).ceil() * longest
     });
     let begin = (first / step).ceil();
     let count = ((last / step).floor() - begin).clamp(0.0, MAX_TICKS) as u32;
     (0..=count)
-        .map(|mark| (begin + f64::from(mark)) * step)
+        .map(|tick| (begin + f64::from(tick)) * step)
         .filter(|at| (first..=last).contains(at))
         .collect()
 }
 
-/// `40k`, `2.5M`, `0.2`, `1.0e-7`.
+/// Formats a number as `40k`, `2.5M`, `0.2` or `1.0e-7`.
 pub(super) fn quantity(value: f64) -> String {
     let size = value.abs();
     if size != 0.0 && !(1e-4..1e15).contains(&size) {
@@ -125,18 +125,18 @@ mod tests {
     }
 
     #[test]
-    fn moments_are_round_and_few() {
-        assert_eq!(moments(0.2, 9.8), [2.0, 4.0, 6.0, 8.0]);
-        assert_eq!(moments(50.0, 12.5 * 60.0), [120.0, 240.0, 360.0, 480.0, 600.0, 720.0]);
+    fn ticks_are_round_and_few() {
+        assert_eq!(round_times(0.2, 9.8), [2.0, 4.0, 6.0, 8.0]);
+        assert_eq!(round_times(50.0, 12.5 * 60.0), [120.0, 240.0, 360.0, 480.0, 600.0, 720.0]);
         for decades in 0..10 {
             let span = 10_f64.powi(decades);
-            let marks = moments(1.4e9 + 0.5, 1.4e9 + 0.5 + span);
-            assert!((1..=10).contains(&marks.len()) || span == 1.0, "{span} seconds: {marks:?}");
+            let ticks = round_times(1.4e9 + 0.5, 1.4e9 + 0.5 + span);
+            assert!((1..=10).contains(&ticks.len()) || span == 1.0, "{span} seconds: {ticks:?}");
         }
     }
 
     #[test]
-    fn quantities_read_well() {
+    fn formats_quantities() {
         for (value, text) in [
             (0.0, "0"),
             (-0.0, "0"),

@@ -12,34 +12,34 @@ use super::system_metrics::{BusyProcess, SystemSampler};
 use crate::detector::Detector;
 use crate::device_detector::{DeviceDetector, SERIES_PER_MESSAGE};
 
-/// Points that one series keeps for the timeline; when they are reached, every other point is dropped and every other one from
-/// then on skipped, so that memory stays bounded however long a watch lasts.
+/// Maximum number of timeline points per series. At the limit, every other point is dropped and from then on every other
+/// reading is skipped, so memory stays bounded.
 const MAX_POINTS: usize = 4096;
-/// Alerts kept for each series; all are counted.
+/// Maximum number of alerts stored per series. All alerts are counted.
 const MAX_ALERTS: usize = 1000;
 
-/// Tells the sampler to look.
+/// Requests a sample of all metrics.
 #[derive(Debug, Clone, Copy, Message)]
 pub struct Tick {
     /// Seconds since the watch began.
     pub at: f64,
 }
 
-/// What the sampler sends: one message a series and tick, and one that closes the tick.
+/// Output of the sampler: one message per series and tick, and a last message for the tick.
 #[derive(Debug, Clone, Message)]
 #[message(no_serde)]
 pub enum Sample {
-    /// A reading.
+    /// A reading of one series.
     Reading {
-        /// Which series; the first reading of it carries its name.
+        /// Index of the series.
         series: u32,
-        /// `cpu0 [%]`, with the first reading only.
+        /// Name of the series, such as `cpu0 [%]`; only in its first reading.
         name: Option<Box<str>>,
         /// Seconds since the watch began.
         at: f64,
         /// The value.
         value: f64,
-        /// When it was taken.
+        /// Time of the reading.
         taken: Instant,
     },
     /// All readings of a tick have been sent.
@@ -49,51 +49,51 @@ pub enum Sample {
     },
 }
 
-/// What the detector sends: what it got, with its judgement; and from the program, the wish to see the report.
+/// Input of the reporter: scored readings from the detector, and the program's request for the report.
 #[derive(Debug, Clone, Message)]
 #[message(no_serde)]
 pub enum Finding {
     /// A reading with its score.
     Scored {
-        /// As it came from the sampler.
+        /// The reading.
         sample: Sample,
-        /// How unusual, 0 to 1.
+        /// Score, from 0 to 1.
         score: f64,
-        /// Whether that is an alert.
+        /// Whether the score is an alert.
         alert: bool,
     },
-    /// As it came from the sampler.
+    /// All readings of a tick have been sent.
     EndOfTick {
         /// The busiest processes of this tick.
         busiest: Vec<BusyProcess>,
     },
-    /// Asks for the report.
+    /// Requests the report.
     Conclude,
 }
 
-/// What the reporter sends.
+/// Output of the reporter.
 #[derive(Debug, Clone, Message)]
 #[message(no_serde)]
 pub enum ReporterOutput {
-    /// After each tick.
+    /// Counts, sent after each tick.
     Progress {
         /// Readings so far.
         readings: u64,
         /// Alerts so far.
         alerts: u64,
     },
-    /// The answer to [`Finding::Conclude`].
+    /// The reply to [`Finding::Conclude`].
     Report(Box<Report>),
 }
 
-/// Asks the operating system at every tick.
+/// Samples the system metrics at every tick.
 pub struct Sampler {
     system: Option<SystemSampler>,
     named: bool,
 }
 
 impl Sampler {
-    /// A sampler that has not looked yet.
+    /// Creates a sampler; activation takes the first sample.
     #[must_use]
     pub fn new() -> Self {
         Self { system: None, named: false }
@@ -134,7 +134,7 @@ impl RingKernel for Sampler {
     }
 }
 
-/// Keeps one detector for each series.
+/// Scores readings with one detector per series.
 pub struct Detection {
     threshold: f64,
     make: fn() -> Detector,
@@ -142,7 +142,7 @@ pub struct Detection {
 }
 
 impl Detection {
-    /// Alerts at scores of `threshold` and more. Each series gets a detector from `make`.
+    /// Creates a kernel that raises alerts at scores of `threshold` and above. `make` creates the detector of each series.
     #[must_use]
     pub fn new(threshold: f64, make: fn() -> Detector) -> Self {
         Self { threshold, make, detectors: BTreeMap::new() }
@@ -166,7 +166,7 @@ impl RingKernel for Detection {
     }
 }
 
-/// As [`Detection`], with the detectors on a device: the readings of a tick go there together, and are passed on with their scores.
+/// As [`Detection`], with the detectors on a device. The readings of a tick go to the device together.
 pub struct DeviceDetection {
     threshold: f64,
     device: Arc<DeviceDetector>,
@@ -174,7 +174,7 @@ pub struct DeviceDetection {
 }
 
 impl DeviceDetection {
-    /// Alerts at scores of `threshold` and more.
+    /// Creates a kernel that raises alerts at scores of `threshold` and above.
     #[must_use]
     pub fn new(threshold: f64, device: Arc<DeviceDetector>) -> Self {
         Self { threshold, device, readings: Vec::new() }
@@ -214,7 +214,7 @@ impl RingKernel for DeviceDetection {
     }
 }
 
-/// Keeps what the end of the watch will show.
+/// Collects the statistics for the report.
 pub struct Reporter {
     series: Vec<Series>,
     busiest: BTreeMap<u32, BusyProcess>,
@@ -224,8 +224,11 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// A reporter that has seen nothing.
-    #[expect(clippy::missing_panics_doc, reason = "three digits are within what the histogram takes")]
+    /// Creates a reporter without readings.
+    #[expect(
+        clippy::missing_panics_doc,
+        reason = "three significant digits are within the histogram's range"
+    )]
     #[must_use]
     pub fn new() -> Self {
         let mut latency = Histogram::new(3).expect("three significant digits are within the crate's 0 to 5");
@@ -239,7 +242,7 @@ impl Reporter {
         if index == self.series.len() {
             self.series.push(Series::new(name.map_or_else(|| format!("series {series}"), String::from)));
         }
-        let series = self.series.get_mut(index).ok_or("a series came out of order")?;
+        let series = self.series.get_mut(index).ok_or("the readings of a new series arrived out of order")?;
         series.add(at, value, MAX_POINTS);
         self.readings += 1;
         if alert {
@@ -281,17 +284,17 @@ impl RingKernel for Reporter {
             Finding::Scored { sample, score, alert } => self.add(sample, score, alert)?,
             Finding::EndOfTick { busiest } => {
                 for process in busiest {
-                    // Each process at its busiest.
-                    let known = self.busiest.entry(process.pid).or_insert_with(|| process.clone());
-                    if process.cpu_percent > known.cpu_percent {
-                        *known = process;
+                    // Keep each process at its highest CPU usage.
+                    let stored = self.busiest.entry(process.pid).or_insert_with(|| process.clone());
+                    if process.cpu_percent > stored.cpu_percent {
+                        *stored = process;
                     }
                 }
-                // Bounded: the quietest make room.
+                // Keep the list bounded: remove the process with the lowest CPU usage.
                 while self.busiest.len() > 64 {
-                    let quietest =
+                    let least_busy =
                         self.busiest.values().min_by(|a, b| a.cpu_percent.total_cmp(&b.cpu_percent));
-                    let Some(pid) = quietest.map(|process| process.pid) else { break };
+                    let Some(pid) = least_busy.map(|process| process.pid) else { break };
                     self.busiest.remove(&pid);
                 }
                 ctx.send(ReporterOutput::Progress { readings: self.readings, alerts: self.alerts });

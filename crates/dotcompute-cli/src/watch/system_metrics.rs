@@ -1,34 +1,34 @@
-//! What this machine is doing now, as named series of numbers.
+//! Metrics of this machine, as named series of numbers.
 
 use std::time::Instant;
 
 use sysinfo::{Disks, Networks, ProcessRefreshKind, ProcessesToUpdate, System};
 
-/// One reading of one series.
+/// A reading of one metric.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Metric {
     /// `cpu0`, `memory`, `disk read`, ...
     pub name: String,
-    /// What the value counts: `%` or `kB/s`.
+    /// Unit of the value: `%` or `kB/s`.
     pub unit: &'static str,
     /// The value.
     pub value: f64,
 }
 
-/// A process and what it used of the processors since the last look.
+/// A process and its CPU usage since the previous sample.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct BusyProcess {
-    /// Its number.
+    /// The process id.
     pub pid: u32,
-    /// Its name.
+    /// The process name.
     pub name: String,
-    /// Per cent of one core.
+    /// CPU usage in percent of one core.
     pub cpu_percent: f64,
     /// Resident memory in MB (10⁶ bytes).
     pub memory_mb: f64,
 }
 
-/// Asks the operating system; rates are since the previous call.
+/// Reads metrics from the operating system. Rates are averages since the previous sample.
 pub struct SystemSampler {
     system: System,
     networks: Networks,
@@ -37,11 +37,11 @@ pub struct SystemSampler {
 }
 
 impl SystemSampler {
-    /// Looks at the machine once, so that the first sample has something to count from.
+    /// Takes an initial reading, so that the first sample has a baseline for its rates.
     ///
     /// # Errors
     ///
-    /// What the operating system says where it will not tell its figures.
+    /// The operating system's error if it does not provide the metrics.
     pub fn new() -> Result<Self, sysinfo::Error> {
         let mut sampler = Self {
             system: System::new()?,
@@ -65,7 +65,7 @@ impl SystemSampler {
         self.disks.refresh(true);
     }
 
-    /// All series, always in the same order, and the three busiest processes.
+    /// Returns all metrics, always in the same order, and the three busiest processes.
     pub fn sample(&mut self) -> (Vec<Metric>, Vec<BusyProcess>) {
         self.refresh();
         let seconds = self.last.elapsed().as_secs_f64().max(1e-3);
@@ -103,7 +103,7 @@ impl SystemSampler {
             .system
             .processes()
             .values()
-            // On Linux threads are listed beside their processes.
+            // Linux lists threads beside their processes.
             .filter(|process| process.thread_kind().is_none())
             .map(|process| BusyProcess {
                 pid: process.pid().as_u32(),
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_series_are_the_same_each_time_and_within_their_bounds() {
+    fn metrics_have_a_stable_order_and_are_within_bounds() {
         let mut sampler = SystemSampler::new().unwrap();
         std::thread::sleep(sysinfo::MINIMUM_CPU_UPDATE_INTERVAL);
         let (first, _) = sampler.sample();
