@@ -267,7 +267,8 @@ mod tests {
             (vec![0], READINGS_PER_MESSAGE + 1),
             (vec![SERIES_PER_KERNEL], 1),
         ] {
-            let rejected = device.score(&series, rows, |_, _| 0.0).unwrap_err().to_string();
+            let error = device.score(&series, rows, |_, _| 0.0).unwrap_err();
+            let rejected = std::error::Error::source(&error).unwrap().to_string();
             assert!(rejected.contains("do not fit a message: the limits are 32 series"), "{rejected}");
         }
         assert_eq!(device.score(&[SERIES_PER_KERNEL - 1], 1, |_, _| 1.0).unwrap(), [0.0]);

@@ -52,7 +52,7 @@ def test_unsupported_dtypes_and_sizes_raise() -> None:
         UnifiedBuffer(3, object)
     with pytest.raises(InvalidConfigurationError, match="exceed the address space"):
         UnifiedBuffer((2**40, 2**40))
-    with pytest.raises(MemoryError, match="ask for less"):
+    with pytest.raises(MemoryError, match="allocate less"):
         UnifiedBuffer(2**60, np.int8).allocate()
     with pytest.raises(TypeError, match="without dimensions"):
         len(UnifiedBuffer(()))
