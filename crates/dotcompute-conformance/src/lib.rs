@@ -61,7 +61,7 @@
 //! [`loopback`] is the smallest backend that passes; the crate `dotcompute-cuda` instantiates the tests for its emulated device, for CUDA,
 //! and for a fake CUDA driver, where every test runs in its own process.
 //!
-//! Every test runs under a [`watchdog`], which prints the stacks of all threads if the test hangs. Other tests that can hang use it with
+//! Every test runs under a [`watchdog`](mod@watchdog), which prints the stacks of all threads if the test hangs. Other tests that can hang use it with
 //! [`watchdog!`].
 //!
 //! [`Backend`]: dotcompute_core::backend::Backend

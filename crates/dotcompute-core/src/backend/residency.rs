@@ -10,7 +10,7 @@ use super::shared_task::SharedTask;
 pub struct Resident {
     /// Keeps track of its resources.
     pub residency: Box<dyn Residency>,
-    /// The host's access to a [`Program::Device`]. `None` for a [`Program::Host`], which needs none.
+    /// The host's access to a [`Program::Device`](super::Program::Device). `None` for a [`Program::Host`](super::Program::Host), which needs none.
     pub port: Option<Box<dyn DevicePort>>,
 }
 
