@@ -104,7 +104,7 @@ impl Step {
             Step::Modules => modules::check(workspace),
             Step::Vocabulary => vocabulary::check(workspace),
             Step::QuickTests => quick_tests(workspace),
-            Step::Tests => Invocation::cargo(["test", "--workspace"]).run(workspace),
+            Step::Tests => Invocation::cargo(["test", "--workspace", "--no-fail-fast"]).run(workspace),
             Step::Cubins => gpu_compile::run(workspace),
             Step::Tsan => tsan::run(workspace),
             Step::NoStd => Invocation::cargo(["build", "--package", "dotcompute-ring"])

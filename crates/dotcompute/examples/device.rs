@@ -33,8 +33,8 @@ extern "C" __device__ int32_t handle(Ctx *ctx, Histogram *state, const Readings 
         if (!(value >= 0.0f && value < 1.0f)) return 22;
     }
     float value = batch->values[ctx->thread];
-    dc::count_one(&state->counts[static_cast<int>(value * 10.0f)]);
-    dc::count_one(&state->readings);
+    dc::increment(&state->counts[static_cast<int>(value * 10.0f)]);
+    dc::increment(&state->readings);
     ctx->sync();
     if (ctx->thread == 0 && ctx->wants_reply) {
         *reply = *state;
