@@ -27,7 +27,7 @@ use std::time::Duration;
 use crate::thread_dump;
 
 /// Environment variable with the limit of every [`Watchdog`] of the process, in seconds; 0 means no limit.
-pub const TIMEOUT_ENV_VAR: &str = "DOTCOMPUTE_TEST_TIMEOUT_S";
+pub const TIMEOUT_ENV_VAR: &str = dotcompute_core::environment::TEST_TIMEOUT_S;
 
 /// Limit of [`watchdog!`](crate::watchdog!) and of the conformance tests: many times what the slowest test takes on a busy machine.
 pub const DEFAULT_LIMIT: Duration = Duration::from_secs(600);

@@ -33,6 +33,8 @@ pub const EMULATED_KEEP: &str = "DOTCOMPUTE_EMULATED_KEEP";
 pub const NO_UVLOOP: &str = "PYDOTCOMPUTE_NO_UVLOOP";
 /// Names NVIDIA's wheels for the compiler tests.
 pub const TEST_WHEELS: &str = "DOTCOMPUTE_TEST_WHEELS";
+/// Limits a test before its watchdog ends the process.
+pub const TEST_TIMEOUT_S: &str = "DOTCOMPUTE_TEST_TIMEOUT_S";
 
 /// One environment variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,6 +153,13 @@ pub const VARIABLES: &[EnvironmentVariable] = &[
         effect: "The folder with NVIDIA's wheels for the compiler tests, which then fail instead of being skipped. \
                  `cargo xtask test` sets it.",
         read_by: "tests of dotcompute-cuda, dotcompute-cli and dotcompute-bench",
+    },
+    EnvironmentVariable {
+        name: TEST_TIMEOUT_S,
+        values: "a number of seconds, or `0` for no limit",
+        default: "600",
+        effect: "The limit of a test. A test that exceeds it prints the stack of every thread and ends its process with a failure.",
+        read_by: "dotcompute-conformance",
     },
 ];
 

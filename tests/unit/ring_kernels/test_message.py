@@ -192,9 +192,13 @@ class TestIds:
         assert child_id not in [Reading(1, 2.0).message_id for _ in range(300)]
 
 
+# The wire format reserves these keys for UUIDs and arrays; `test_a_dictionary_with_a_reserved_key_is_an_error` covers them.
+RESERVED_KEYS = ("__uuid_bin__", "__ndarray__")
+KEYS = st.text().filter(lambda key: key not in RESERVED_KEYS)
+
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text() | st.binary() | st.uuids(),
-    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(), inner, max_size=5),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(KEYS, inner, max_size=5),
     max_leaves=20,
 )
 
@@ -203,6 +207,12 @@ class TestValues:
     @given(VALUES)
     def test_values_survive_a_round_trip(self, value: Any) -> None:
         assert Anything.deserialize(Anything(value).serialize()).value == value
+
+    @pytest.mark.parametrize("key", RESERVED_KEYS)
+    def test_a_dictionary_with_a_reserved_key_is_an_error(self, key: str) -> None:
+        data = Anything({key: None}).serialize()
+        with pytest.raises(MessageDeserializationError, match="field 'value'"):
+            Anything.deserialize(data)
 
     @given(VALUES)
     def test_the_bytes_match_the_package_msgpack(self, value: Any) -> None:
