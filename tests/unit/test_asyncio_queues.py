@@ -273,7 +273,7 @@ class TestBands:
         assert PriorityItem(1, 2, "x") < PriorityItem(1, 3, "a") < PriorityItem(2, 0, "b")
 
     def test_a_queue_without_room_is_refused(self) -> None:
-        with pytest.raises(ValueError, match="one message"):
+        with pytest.raises(ValueError, match="at least 1"):
             FastMessageQueue(0)
 
 
