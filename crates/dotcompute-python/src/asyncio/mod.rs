@@ -33,7 +33,7 @@
 //! transition. The other files add transitions as inherent methods. These methods call one another across files, without imports.
 
 // No class has the flag `dict`. Subclasses in Python have a dictionary anyway. With the flag, CPython 3.11 creates the dictionary during
-// allocation, which may start a garbage collection that visits the object while its fields are all zero.
+// allocation. That may start a garbage collection, which would visit the object while its fields are all zero.
 
 mod counters;
 mod effects;
