@@ -1,7 +1,7 @@
-"""What the benchmarks share: series of samples, tables, pictures, and the words that describe the machine.
+"""Shared parts of the benchmarks: series of samples, tables, plots, and the description of the machine.
 
-It needs NumPy only. tqdm and matplotlib are imported where they are used, because `_worker.py` runs this module in the
-environment of an old release too, which has neither.
+Needs only NumPy at import. tqdm and matplotlib are imported on use, because `_worker.py` also runs this module in the environment of the
+old release, which has neither.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ CLOCK = time.perf_counter_ns
 
 
 class CheckFailed(AssertionError):
-    """A benchmark's own check found that the work was not done, so that its time says nothing."""
+    """A benchmark's own check found that the work was not done, so its times are meaningless."""
 
 
 def check(condition: bool, what: str) -> None:
-    """Stop the benchmark unless `condition` holds; unlike `assert`, with `python -O` too.
+    """Stop the benchmark unless `condition` holds. Unlike `assert`, this also works under `python -O`.
 
     Args:
-        condition: What must be true of the results.
-        what: What was found, for the error.
+        condition: Condition that the results must meet.
+        what: Text of the error.
 
     Raises:
-        CheckFailed: If `condition` is false.
+        CheckFailed: `condition` is false.
     """
     if not condition:
         raise CheckFailed(what)
@@ -52,12 +52,12 @@ class Series:
     """Samples of one quantity.
 
     Attributes:
-        name: What was measured, as one word.
+        name: Name of the quantity, one word.
         samples: One value per measurement, of shape (n,).
-        unit: "ns" for a time per operation, or a rate such as "M/s"; of rates more is better.
-        what: One sentence: what one operation is.
-        reference: Whether it is not ours and stands beside the others, so that they can be judged by it.
-        goal: What it has to reach and whether it does, in words; empty where nothing was set.
+        unit: "ns" for a time per operation, or a rate such as "M/s"; higher rates are better.
+        what: One sentence that describes one operation.
+        reference: Whether it is a baseline rather than a measurement of pydotcompute.
+        target: Targets with their outcome, as text; empty if there are none.
     """
 
     name: str
@@ -65,46 +65,46 @@ class Series:
     unit: str = "ns"
     what: str = ""
     reference: bool = False
-    goal: str = ""
+    target: str = ""
 
     def percentile(self, q: float) -> float:
-        """The sample that `q` percent do not exceed, interpolated linearly."""
+        """Percentile `q` of the samples, interpolated linearly."""
         return float(np.percentile(self.samples, q))
 
     def summary(self) -> dict[str, Any]:
-        """Name, unit, number of samples, and percentiles, ready for JSON."""
+        """Return name, unit, number of samples and percentiles, for JSON."""
         marks = {"min": 0, "p50": 50, "p99": 99, "p99.9": 99.9, "max": 100}
-        figures = {mark: round(self.percentile(q), 3) for mark, q in marks.items()}
+        percentiles = {mark: round(self.percentile(q), 3) for mark, q in marks.items()}
         return {
             "name": self.name,
             "what": self.what,
             "unit": self.unit,
             "reference": self.reference,
             "samples": len(self.samples),
-            **figures,
+            **percentiles,
         }
 
 
-def settle() -> None:
-    """Collect garbage now and set aside what lives, so that a measurement does not pay for what came before it."""
+def collect_garbage() -> None:
+    """Collect garbage now and freeze the surviving objects, so that a measurement does not pay for earlier work."""
     gc.collect()
     gc.freeze()
 
 
 def time_blocks(block: Callable[[], None], operations: int, blocks: int) -> NDArray[np.float64]:
-    """Time an operation that is too short for a reading of the clock of its own.
+    """Time an operation that is too short to be timed alone.
 
     Args:
         block: Runs and checks `operations` operations. It is called twice beforehand to warm up.
-        operations: How many operations one call of `block` is.
-        blocks: How many calls to time.
+        operations: Number of operations per call of `block`.
+        blocks: Number of calls to time.
 
     Returns:
         Nanoseconds per operation, one mean per block, of shape (blocks,).
     """
     block()
     block()
-    settle()
+    collect_garbage()
     samples = np.empty(blocks)
     for index in range(blocks):
         start = CLOCK()
@@ -114,13 +114,13 @@ def time_blocks(block: Callable[[], None], operations: int, blocks: int) -> NDAr
 
 
 def add_examples() -> None:
-    """Let benchmarks import the modules of `examples/`, whose data and algorithms some of them measure."""
+    """Make the modules of `examples/` importable. Some benchmarks measure their algorithms and use their data."""
     sys.path.append(str(ROOT / "examples"))
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and with what a measurement was made."""
+    """Machine and software of a measurement."""
 
     processor: str
     cores: int
@@ -141,7 +141,7 @@ class Machine:
         load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         python = f"{platform.python_implementation()} {platform.python_version()}"
-        return cls(_processor(), cores, f"{platform.system()} {platform.release()}", python, packages, load)
+        return cls(_cpu_name(), cores, f"{platform.system()} {platform.release()}", python, packages, load)
 
     def __str__(self) -> str:
         packages = ", ".join(f"{name} {version}" for name, version in self.packages.items())
@@ -149,43 +149,43 @@ class Machine:
         return f"{self.processor}, {self.cores} cores; {self.system}; {self.python}; {packages}{load}"
 
 
-def _processor() -> str:
-    """The processor's name as the system tells it."""
+def _cpu_name() -> str:
+    """Return the model name of the CPU."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     except OSError:
-        pass  # Not Linux: `platform` knows what there is to know.
+        pass  # Not Linux: fall back to `platform`.
     return platform.processor() or platform.machine()
 
 
 def arguments(description: str | None, stem: str) -> argparse.ArgumentParser:
-    """A parser with the options that every benchmark takes.
+    """Create a parser with the options that all benchmarks share.
 
     Args:
-        description: The benchmark's docstring, of which the first line is shown.
-        stem: The benchmark's name; its picture goes to `benchmark-results/{stem}.png` unless another place is named.
+        description: Docstring of the benchmark; the help shows its first line.
+        stem: Name of the benchmark; the plot goes to `benchmark-results/{stem}.png` by default.
 
     Returns:
         A parser with `--quick`, `--json` and `--png`.
     """
     parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a few seconds: shows that it runs, not how fast")
-    parser.add_argument("--json", action="store_true", help="print one JSON object in place of tables")
-    parser.add_argument("--png", type=Path, default=RESULTS / f"{stem}.png", help="where the picture goes (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="run for a few seconds: a smoke test, not a measurement")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    parser.add_argument("--png", type=Path, default=RESULTS / f"{stem}.png", help="path of the plot (%(default)s)")
     return parser
 
 
 def progress(items: Sequence[Item], what: str) -> Iterable[Item]:
-    """Iterate over `items` under a progress bar on standard error, where that is a terminal."""
+    """Iterate over `items` with a progress bar on standard error, if that is a terminal."""
     from tqdm import tqdm
 
     return tqdm(items, desc=what, file=sys.stderr, disable=None, leave=False)
 
 
 def number(value: float) -> str:
-    """`value` with three significant digits and no exponent, as a reader of tables wants it."""
+    """Format a value with three significant digits and without exponent."""
     if value == 0 or not np.isfinite(value):
         return str(value)
     digits = max(0, 2 - int(np.floor(np.log10(abs(value)))))
@@ -193,7 +193,7 @@ def number(value: float) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lay out rows under their head: the first column to the left, the others to the right."""
+    """Format rows under a header: first column left-aligned, others right-aligned."""
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
 
     def line(cells: Sequence[str]) -> str:
@@ -206,22 +206,22 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def series_table(series: Sequence[Series]) -> str:
-    """A table of the percentiles of several series, the references last and marked."""
+    """Return a table of the percentiles of several series, baselines last and marked."""
     ordered = sorted(series, key=lambda one: one.reference)
     rows = []
     for one in ordered:
         marks = [number(one.percentile(q)) for q in (50, 99, 100)] if one.unit == "ns" else [number(one.percentile(50)), "", ""]
-        rows.append([("reference: " if one.reference else "") + one.name, one.unit, *marks, str(len(one.samples)), one.goal])
-    return table(["", "unit", "p50", "p99", "max", "samples", "goal" if any(one.goal for one in series) else ""], rows)
+        rows.append([("reference: " if one.reference else "") + one.name, one.unit, *marks, str(len(one.samples)), one.target])
+    return table(["", "unit", "p50", "p99", "max", "samples", "target" if any(one.target for one in series) else ""], rows)
 
 
-def picture(path: Path, title: str, series: Sequence[Series]) -> None:
-    """Write the distributions of series of times as a PNG: a box from p25 to p75, whiskers from p1 to p99, a line at p50.
+def plot(path: Path, title: str, series: Sequence[Series]) -> None:
+    """Plot the distributions of times as PNG: box from p25 to p75, whiskers from p1 to p99, line at p50.
 
     Args:
-        path: Where to write; its folder is made.
-        title: What the picture shows.
-        series: The series; rates are left out, since they share no axis with times.
+        path: Path of the file; its folder is created.
+        title: Title of the plot.
+        series: The series. Rates are omitted, because they do not share an axis with times.
     """
     import matplotlib
 
@@ -238,7 +238,7 @@ def picture(path: Path, title: str, series: Sequence[Series]) -> None:
     for index, one in enumerate(times):
         color = "#8a8a8a" if one.reference else "#1f77b4"
         boxes["boxes"][index].set(facecolor=color, edgecolor=color, alpha=0.5)
-        # Each has two whiskers and two caps, and many boxes are too narrow to show their color.
+        # Two whiskers and two caps per box. They are coloured too, because many boxes are too narrow to show their colour.
         for line in (boxes["medians"][index], *boxes["whiskers"][2 * index :][:2], *boxes["caps"][2 * index :][:2]):
             line.set(color=color, linewidth=1.5)
     axes.set_yticks(range(1, len(times) + 1), [one.name for one in times])
@@ -253,16 +253,16 @@ def picture(path: Path, title: str, series: Sequence[Series]) -> None:
 
 
 def report(options: argparse.Namespace, title: str, series: Sequence[Series], notes: Sequence[str] = ()) -> None:
-    """Print what was measured, as a table or as JSON, and write its picture.
+    """Print measurements as a table or as JSON, and write their plot.
 
     Args:
-        options: What `arguments` parsed.
-        title: What was measured.
+        options: Options parsed by the parser of `arguments`.
+        title: Title of the benchmark.
         series: The measurements.
-        notes: Sentences that a reader of the figures needs.
+        notes: Sentences that explain the results.
     """
     machine = Machine.here()
-    picture(options.png, title, series)
+    plot(options.png, title, series)
     if options.json:
         document = {"title": title, "machine": asdict(machine), "notes": list(notes), "series": [one.summary() for one in series]}
         print(json.dumps(document, indent=2))

@@ -1,7 +1,7 @@
-"""Workloads that run on pydotcompute 0.2.0 and on this release alike: only names and signatures that both have.
+"""Workloads that run on both pydotcompute 0.2.0 and this release: they use only names and signatures that both have.
 
-Each workload checks what comes out (every message answered, in order, with its own value), so that it cannot measure nothing.
-Messages are made before the clock starts unless making them is what is measured.
+Each workload checks its results (a reply to every message, in order, with its own value), so that it cannot time work that was not done.
+Messages are created before the clock starts, unless their creation is measured.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from _harness import CLOCK, check, settle, time_blocks
+from _harness import CLOCK, check, collect_garbage, time_blocks
 from pydotcompute import RingKernelRuntime, message
 from pydotcompute.exceptions import QueueTimeoutError
 from pydotcompute.ring_kernels import (
@@ -29,20 +29,20 @@ from pydotcompute.ring_kernels import (
 from pydotcompute.ring_kernels.cython_kernel import CythonRingKernel
 
 Samples = NDArray[np.float64]
-PATIENCE_S = 5.0
+TIMEOUT_S = 5.0
 LIMIT_S = 60.0
 
 
 @message
 class Number:
-    """What the asks carry: one number, by which each answer is checked."""
+    """Message of the asks: one number, which identifies the reply."""
 
     value: int = 0
 
 
 @message
 class Reading:
-    """A message of three fields beside its header, for serialising."""
+    """A message of three fields and a header, for serialization."""
 
     sensor: int = 0
     celsius: float = 0.0
@@ -50,11 +50,11 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Setting:
-    """How much to measure, and on which event loop.
+class RunConfig:
+    """Length of the run, and event loop.
 
     Attributes:
-        quick: Whether a smoke run is enough.
+        quick: Whether to run a smoke test only.
         loop: "uvloop" or "asyncio".
     """
 
@@ -62,11 +62,11 @@ class Setting:
     loop: str
 
     def count(self, full: int) -> int:
-        """`full` operations, or a fiftieth of them (at least 20) in a smoke run."""
+        """`full` operations; in a smoke test a fiftieth of them, at least 20."""
         return max(20, full // 50) if self.quick else full
 
     def run(self, work: Coroutine[Any, Any, Samples]) -> Samples:
-        """Run a coroutine on an event loop of the chosen kind, for a minute at most: a kernel that died silently must not stop the run."""
+        """Run a coroutine on an event loop of the selected kind, for at most a minute, so that a dead kernel cannot hang the run."""
         factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.SelectorEventLoop
         if self.loop == "uvloop":
             import uvloop
@@ -78,27 +78,27 @@ class Setting:
 
 @dataclass(frozen=True)
 class Workload:
-    """One thing to measure.
+    """One workload.
 
     Attributes:
-        name: Its name, as one word.
-        what: One sentence: what one operation is.
-        run: Does it and returns nanoseconds per operation.
+        name: Name of the workload, one word.
+        what: One sentence that describes one operation.
+        run: Runs it and returns nanoseconds per operation.
     """
 
     name: str
     what: str
-    run: Callable[[Setting], Samples]
+    run: Callable[[RunConfig], Samples]
 
 
 async def echo(ctx: Any) -> None:
-    """Answer every message with itself."""
+    """Reply to every message with itself."""
     while not ctx.should_terminate:
         await ctx.send(await ctx.receive())
 
 
 async def echo_with_timeout(ctx: Any) -> None:
-    """Answer every message with itself, looking up once a second as kernels that wait with a timeout do."""
+    """Reply to every message with itself, receiving with a timeout of one second."""
     while not ctx.should_terminate:
         try:
             received = await ctx.receive(timeout=1.0)
@@ -108,92 +108,92 @@ async def echo_with_timeout(ctx: Any) -> None:
 
 
 async def reply_to(ctx: Any) -> None:
-    """Answer every message with a reply made for it."""
+    """Reply to every message with a new message."""
     while not ctx.should_terminate:
         received = await ctx.receive()
         await ctx.send(Number(value=received.value, correlation_id=received.message_id))
 
 
 def numbers(count: int) -> list[Any]:
-    """`count` messages, numbered from 0."""
+    """Create `count` messages, numbered from 0."""
     return [Number(value=value) for value in range(count)]
 
 
-async def _with_kernel(kernel: Any, setting: Setting, use: Callable[[RingKernelRuntime], Awaitable[Samples]]) -> Samples:
-    """Run `use` beside a ring kernel named "peer" that is active."""
-    async with RingKernelRuntime(use_uvloop=setting.loop == "uvloop") as runtime:
+async def _with_kernel(kernel: Any, config: RunConfig, use: Callable[[RingKernelRuntime], Awaitable[Samples]]) -> Samples:
+    """Run `use` with an active ring kernel named "peer"."""
+    async with RingKernelRuntime(use_uvloop=config.loop == "uvloop") as runtime:
         await runtime.launch("peer", kernel)
         await runtime.activate("peer")
         try:
             return await use(runtime)
         finally:
-            # Release 0.2.0 leaves a kernel that waits without a timeout waiting until this runs out.
+            # A 0.2.0 kernel that waits without a timeout does not notice termination and blocks until this timeout.
             await runtime.terminate("peer", timeout=0.1)
 
 
-def asks(kernel: Any, timeout: float | None) -> Callable[[Setting], Samples]:
-    """One ask at a time of an asyncio ring kernel: the time of each."""
+def asks(kernel: Any, timeout: float | None) -> Callable[[RunConfig], Samples]:
+    """Time single asks of an asyncio ring kernel, one after the other."""
 
     async def use(runtime: RingKernelRuntime, count: int) -> Samples:
         samples = np.empty(count)
         warm = max(20, count // 10)
         for index, sent in enumerate(numbers(warm + count)):
             if index == warm:
-                settle()
+                collect_garbage()
             start = CLOCK()
-            answer = await runtime.send_and_receive("peer", sent, timeout=timeout)
+            reply = await runtime.send_and_receive("peer", sent, timeout=timeout)
             elapsed = CLOCK() - start
-            check(answer.value == index, f"ask {index} was answered with {answer.value}")
+            check(reply.value == index, f"the reply to ask {index} is {reply.value}")
             if index >= warm:
                 samples[index - warm] = elapsed
         return samples
 
-    return lambda setting: setting.run(_with_kernel(kernel, setting, lambda runtime: use(runtime, setting.count(20_000))))
+    return lambda config: config.run(_with_kernel(kernel, config, lambda runtime: use(runtime, config.count(20_000))))
 
 
-def ask_rate(setting: Setting) -> Samples:
-    """Asks in blocks of 1,000 without a look at the clock in between."""
+def ask_rate(config: RunConfig) -> Samples:
+    """Time asks in blocks of 1,000, without reading the clock in between."""
 
     async def use(runtime: RingKernelRuntime) -> Samples:
         sent = numbers(1000)
-        samples = np.empty(setting.count(40))
-        settle()
+        samples = np.empty(config.count(40))
+        collect_garbage()
         for index in range(len(samples)):
             start = CLOCK()
             for one in sent:
-                answer = await runtime.send_and_receive("peer", one)
-                if answer.value != one.value:
-                    check(False, f"ask {one.value} was answered with {answer.value}")
+                reply = await runtime.send_and_receive("peer", one)
+                if reply.value != one.value:
+                    check(False, f"the reply to ask {one.value} is {reply.value}")
             samples[index] = (CLOCK() - start) / len(sent)
         return samples
 
-    return setting.run(_with_kernel(echo, setting, use))
+    return config.run(_with_kernel(echo, config, use))
 
 
-def ask_built(setting: Setting) -> Samples:
-    """Asks whose message is made for each, and answered by a reply that is made for it."""
+def ask_built(config: RunConfig) -> Samples:
+    """Time asks that include creating the request, and a new message as the reply."""
 
     async def use(runtime: RingKernelRuntime) -> Samples:
-        samples = np.empty(setting.count(10_000))
-        settle()
+        samples = np.empty(config.count(10_000))
+        collect_garbage()
         for index in range(len(samples)):
             start = CLOCK()
             sent = Number(value=index)
-            answer = await runtime.send_and_receive("peer", sent)
+            reply = await runtime.send_and_receive("peer", sent)
             samples[index] = CLOCK() - start
-            check(answer.value == index, f"ask {index} was answered with {answer.value}")
-            check(answer.correlation_id == sent.message_id, f"the reply to ask {index} does not name it")
+            check(reply.value == index, f"the reply to ask {index} is {reply.value}")
+            check(reply.correlation_id == sent.message_id, f"the reply to ask {index} has another correlation id")
         return samples
 
-    return setting.run(_with_kernel(reply_to, setting, use))
+    return config.run(_with_kernel(reply_to, config, use))
 
 
-def stream(setting: Setting) -> Samples:
-    """A producer that does not wait for answers beside a consumer: the time per message that went there and back."""
+def stream(config: RunConfig) -> Samples:
+    """Time a stream: a producer that does not wait for replies, concurrent with a consumer; time per echoed message."""
 
     async def use(runtime: RingKernelRuntime) -> Samples:
-        sent = numbers(setting.count(5000))
-        samples = np.empty(setting.count(20))
+        sent = numbers(config.count(5000))
+        samples = np.empty(config.count(20))
 
         async def produce() -> None:
             for one in sent:
@@ -201,53 +201,53 @@ def stream(setting: Setting) -> Samples:
 
         async def consume() -> None:
             for expected in range(len(sent)):
-                answer = await runtime.receive("peer")
-                if answer.value != expected:
-                    check(False, f"answer {expected} of the stream was {answer.value}")
+                reply = await runtime.receive("peer")
+                if reply.value != expected:
+                    check(False, f"reply {expected} of the stream is {reply.value}")
 
-        settle()
+        collect_garbage()
         for index in range(len(samples)):
             start = CLOCK()
             await asyncio.gather(produce(), consume())
             samples[index] = (CLOCK() - start) / len(sent)
         return samples
 
-    return setting.run(_with_kernel(echo, setting, use))
+    return config.run(_with_kernel(echo, config, use))
 
 
 def thread_echo(ctx: Any) -> None:
-    """Answer every message with itself, on a thread; the timeouts make release 0.2.0 answer at all when it loses a wake-up."""
+    """Echo every message on a thread. The timeouts are for release 0.2.0, which can lose a wake-up and would not reply otherwise."""
     while not ctx.should_terminate:
         received = ctx.receive(timeout=0.05)
         if received is not None:
-            ctx.send(received, timeout=PATIENCE_S)
+            ctx.send(received, timeout=TIMEOUT_S)
 
 
 def _receive(kernel: Any) -> Any:
-    """Receive, asking again when a wait of 50 ms brought nothing, for five seconds."""
-    for _ in range(int(PATIENCE_S / 0.05)):
-        answer = kernel.receive(timeout=0.05)
-        if answer is not None:
-            return answer
+    """Receive with repeated 50 ms timeouts, for up to five seconds in total."""
+    for _ in range(int(TIMEOUT_S / 0.05)):
+        reply = kernel.receive(timeout=0.05)
+        if reply is not None:
+            return reply
     return None
 
 
-def thread_asks(make: Callable[[], Any]) -> Callable[[Setting], Samples]:
-    """One ask at a time of a ring kernel on a thread: the time of each."""
+def thread_asks(make: Callable[[], Any]) -> Callable[[RunConfig], Samples]:
+    """Time single asks of a ring kernel on a thread, one after the other."""
 
-    def run(setting: Setting) -> Samples:
-        samples = np.empty(setting.count(10_000))
+    def run(config: RunConfig) -> Samples:
+        samples = np.empty(config.count(10_000))
         warm = max(20, len(samples) // 10)
         with make() as kernel:
             for index, sent in enumerate(numbers(warm + len(samples))):
                 if index == warm:
-                    settle()
+                    collect_garbage()
                 start = CLOCK()
-                kernel.send(sent, timeout=PATIENCE_S)
-                answer = _receive(kernel)
+                kernel.send(sent, timeout=TIMEOUT_S)
+                reply = _receive(kernel)
                 elapsed = CLOCK() - start
-                check(answer is not None, f"ask {index} was not answered within {PATIENCE_S} s")
-                check(answer.value == index, f"ask {index} was answered with {answer.value}")
+                check(reply is not None, f"no reply to ask {index} within {TIMEOUT_S} s")
+                check(reply.value == index, f"the reply to ask {index} is {reply.value}")
                 if index >= warm:
                     samples[index - warm] = elapsed
         return samples
@@ -255,22 +255,22 @@ def thread_asks(make: Callable[[], Any]) -> Callable[[Setting], Samples]:
     return run
 
 
-def _blocks(setting: Setting, operation: Callable[[Any], Any]) -> Samples:
-    """Time `operation` on each of 1,000 messages, in blocks; each has to give back the very message it was given."""
+def _blocks(config: RunConfig, operation: Callable[[Any], Any]) -> Samples:
+    """Time `operation` on 1,000 messages, in blocks, and check that it returns the message that it was passed."""
     items = numbers(1000)
 
     def block() -> None:
         for item in items:
             if operation(item) is not item:
-                check(False, f"message {item.value} went in and another came out")
+                check(False, f"message {item.value} was put, but another one was received")
 
-    return time_blocks(block, len(items), setting.count(200))
+    return time_blocks(block, len(items), config.count(200))
 
 
-def queue_nowait(make: Callable[[], Any]) -> Callable[[Setting], Samples]:
+def queue_nowait(make: Callable[[], Any]) -> Callable[[RunConfig], Samples]:
     """`put_nowait` and `get_nowait` on one thread."""
 
-    def run(setting: Setting) -> Samples:
+    def run(config: RunConfig) -> Samples:
         queue = make()
         put, get = queue.put_nowait, queue.get_nowait
 
@@ -278,15 +278,15 @@ def queue_nowait(make: Callable[[], Any]) -> Callable[[Setting], Samples]:
             put(item)
             return get()
 
-        return _blocks(setting, pair)
+        return _blocks(config, pair)
 
     return run
 
 
-def queue_blocking(make: Callable[[], Any]) -> Callable[[Setting], Samples]:
-    """`put` and `get` on one thread, on a queue that never makes them wait."""
+def queue_blocking(make: Callable[[], Any]) -> Callable[[RunConfig], Samples]:
+    """`put` and `get` on one thread, on a queue where neither blocks."""
 
-    def run(setting: Setting) -> Samples:
+    def run(config: RunConfig) -> Samples:
         queue = make()
         put, get = queue.put, queue.get
 
@@ -294,46 +294,48 @@ def queue_blocking(make: Callable[[], Any]) -> Callable[[Setting], Samples]:
             put(item)
             return get()
 
-        return _blocks(setting, pair)
+        return _blocks(config, pair)
 
     return run
 
 
-def queue_awaited(make: Callable[[], Any]) -> Callable[[Setting], Samples]:
-    """`await put` and `await get` in one task, on a queue that never makes them wait."""
+def queue_awaited(make: Callable[[], Any]) -> Callable[[RunConfig], Samples]:
+    """`await put` and `await get` in one task, on a queue where neither waits."""
 
-    async def work(setting: Setting) -> Samples:
+    async def work(config: RunConfig) -> Samples:
         queue, items = make(), numbers(1000)
-        samples = np.empty(setting.count(200))
+        samples = np.empty(config.count(200))
         for index in range(-2, len(samples)):
             start = CLOCK()
             for item in items:
                 await queue.put(item)
                 if await queue.get() is not item:
-                    check(False, f"message {item.value} went in and another came out")
+                    check(False, f"message {item.value} was put, but another one was received")
             if index >= 0:
                 samples[index] = (CLOCK() - start) / len(items)
         return samples
 
-    return lambda setting: setting.run(work(setting))
+    return lambda config: config.run(work(config))
 
 
-def make_message(setting: Setting) -> Samples:
-    """Make a message of three fields, with its id."""
-    made: list[Any] = []
+def make_message(config: RunConfig) -> Samples:
+    """Create a message of three fields, with its id."""
+    created: list[Any] = []
 
     def block() -> None:
-        made.clear()
-        made.extend(Reading(sensor=sensor, celsius=21.5, place="hall") for sensor in range(1000))
+        created.clear()
+        created.extend(Reading(sensor=sensor, celsius=21.5, place="hall") for sensor in range(1000))
 
-    samples = time_blocks(block, 1000, setting.count(200))
-    check([one.sensor for one in made] == list(range(1000)), "the messages made do not hold what they were given")
-    check(len({one.message_id for one in made}) == 1000 and isinstance(made[0].message_id, UUID), "message ids are not distinct UUIDs")
+    samples = time_blocks(block, 1000, config.count(200))
+    check([one.sensor for one in created] == list(range(1000)), "the created messages do not have the given values")
+    check(
+        len({one.message_id for one in created}) == 1000 and isinstance(created[0].message_id, UUID), "message ids are not distinct UUIDs"
+    )
     return samples
 
 
-def serialise(setting: Setting) -> Samples:
-    """Serialise a message of three fields."""
+def serialise(config: RunConfig) -> Samples:
+    """Serialize a message of three fields."""
     readings = [Reading(sensor=sensor, celsius=sensor / 8, place="hall") for sensor in range(1000)]
     encoded: list[bytes] = []
 
@@ -341,13 +343,13 @@ def serialise(setting: Setting) -> Samples:
         encoded.clear()
         encoded.extend(reading.serialize() for reading in readings)
 
-    samples = time_blocks(block, len(readings), setting.count(100))
-    check([Reading.deserialize(data) for data in encoded] == readings, "what was serialised does not read back")
+    samples = time_blocks(block, len(readings), config.count(100))
+    check([Reading.deserialize(data) for data in encoded] == readings, "the serialized messages do not round-trip")
     return samples
 
 
-def deserialise(setting: Setting) -> Samples:
-    """Deserialise a message of three fields."""
+def deserialise(config: RunConfig) -> Samples:
+    """Deserialize a message of three fields."""
     readings = [Reading(sensor=sensor, celsius=sensor / 8, place="hall") for sensor in range(1000)]
     encoded = [reading.serialize() for reading in readings]
     decoded: list[Any] = []
@@ -356,8 +358,8 @@ def deserialise(setting: Setting) -> Samples:
         decoded.clear()
         decoded.extend(map(Reading.deserialize, encoded))
 
-    samples = time_blocks(block, len(readings), setting.count(100))
-    check(decoded == readings, "what was deserialised is not what was serialised")
+    samples = time_blocks(block, len(readings), config.count(100))
+    check(decoded == readings, "the deserialized messages differ from the originals")
     return samples
 
 
@@ -365,8 +367,8 @@ WORKLOADS = [
     Workload("ask", "send_and_receive of an asyncio ring kernel that echoes", asks(echo, None)),
     Workload("ask_timeout", "the same, with a timeout on both sides' receive", asks(echo_with_timeout, 1.0)),
     Workload("ask_rate", "the same without timeouts, timed in blocks of 1,000", ask_rate),
-    Workload("ask_built", "the same, the message and its reply made for each ask", ask_built),
-    Workload("stream", "a message sent, echoed and received while others are under way", stream),
+    Workload("ask_built", "the same, with request and reply created for each ask", ask_built),
+    Workload("stream", "a message sent, echoed and received while others are in flight", stream),
     Workload(
         "threaded_ask", "send and receive of a ThreadedRingKernel that echoes", thread_asks(lambda: ThreadedRingKernel("peer", thread_echo))
     ),
@@ -379,7 +381,7 @@ WORKLOADS = [
     Workload("ring_buffer", "RingBuffer: put_nowait and get_nowait", queue_nowait(RingBuffer)),
     Workload("sync_queue", "SyncQueue: put and get, neither waiting", queue_blocking(SyncQueue)),
     Workload("spsc_queue", "SPSCQueue: put and get, neither waiting", queue_blocking(SPSCQueue)),
-    Workload("make_message", "make a message of three fields", make_message),
-    Workload("serialise", "serialise a message of three fields", serialise),
-    Workload("deserialise", "deserialise a message of three fields", deserialise),
+    Workload("make_message", "create a message of three fields", make_message),
+    Workload("serialise", "serialize a message of three fields", serialise),
+    Workload("deserialise", "deserialize a message of three fields", deserialise),
 ]

@@ -1,14 +1,14 @@
-"""Run the same workloads on this release and on pydotcompute 0.2.0, side by side, and print the quotients.
+"""Run the same workloads on this release and on pydotcompute 0.2.0, side by side, and print the speedups.
 
-A second environment with `pydotcompute==0.2.0` from PyPI, and with the same interpreter and the same versions of NumPy, msgpack and
-uvloop as this one, is made once in `target/`. Then rounds are run in turn: this release, the old one, this release, and so on, each in
-a process of its own. A quotient is taken within a round, so that whatever slows the machine for a while slows both.
+The first run creates a second environment in `target/` with `pydotcompute==0.2.0` from PyPI, the same interpreter, and the same versions of
+NumPy, msgpack and uvloop. Rounds then alternate between this release and the old one, each in a process of its own. A speedup is
+computed within a round, so that temporary slowdowns of the machine affect both sides.
 
-Every workload (see `_workloads.py`) checks what comes out, on both sides. The workloads that need an event loop are run on uvloop, if it
-is installed, and on asyncio's own.
+Every workload (see `_workloads.py`) checks its results, on both sides. Workloads that need an event loop run on uvloop, if it is
+installed, and on asyncio's own loop.
 
-    python benchmarks/compare_020.py            # some three minutes
-    python benchmarks/compare_020.py --quick    # shows that it runs, not how fast
+    python benchmarks/compare_020.py            # about three minutes
+    python benchmarks/compare_020.py --quick    # a smoke test, not a measurement
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from _goals import GOALS
-from _harness import ROOT, Machine, Series, arguments, number, picture, progress, table
+from _harness import ROOT, Machine, Series, arguments, number, plot, progress, table
+from _targets import TARGETS
 
 OLD = "0.2.0"
 WORKER = Path(__file__).with_name("_worker.py")
@@ -38,7 +38,7 @@ ROUND_LIMIT_S = 300
 
 @dataclass
 class Pair:
-    """One workload on one event loop: the samples of both releases, one array per round, or why there are none."""
+    """One workload on one event loop: the samples of both releases, one array per round, or the errors."""
 
     name: str
     new: list[NDArray[np.float64]]
@@ -46,51 +46,51 @@ class Pair:
     errors: dict[str, str]
 
     def medians(self, side: str) -> NDArray[np.float64]:
-        """The median of each round, of shape (rounds,)."""
+        """Median of each round, of shape (rounds,)."""
         return np.array([np.median(samples) for samples in getattr(self, side)])
 
-    def quotients(self) -> NDArray[np.float64]:
-        """How many times faster this release was, round by round, where both sides have a result."""
+    def speedups(self) -> NDArray[np.float64]:
+        """Speedup of this release in each round in which both sides have a result."""
         new, old = self.medians("new"), self.medians("old")
         rounds = min(len(new), len(old))
         return old[:rounds] / new[:rounds]
 
     def summary(self) -> dict[str, Any]:
-        """What JSON shows of it."""
-        figures: dict[str, Any] = {"name": self.name, "unit": "ns", **self.errors}
+        """Return the results for JSON."""
+        summary: dict[str, Any] = {"name": self.name, "unit": "ns", **self.errors}
         for side in ("new", "old"):
             if samples := getattr(self, side):
                 marks = np.percentile(np.concatenate(samples), (50, 99, 100)).round(2).tolist()
-                figures[side] = {
+                summary[side] = {
                     "p50": round(float(np.median(self.medians(side))), 2),
                     "all_p50": marks[0],
                     "p99": marks[1],
                     "max": marks[2],
                 }
-        if len(quotients := self.quotients()):
-            figures["times_faster"] = {"median": round(float(np.median(quotients)), 2), "rounds": quotients.round(2).tolist()}
-        return figures
+        if len(speedups := self.speedups()):
+            summary["times_faster"] = {"median": round(float(np.median(speedups)), 2), "rounds": speedups.round(2).tolist()}
+        return summary
 
 
 def has_uvloop() -> bool:
-    """Whether uvloop is installed here, and so is to be installed beside the old release too."""
+    """Whether uvloop is installed here, so that the old release's environment needs it too."""
     return importlib.util.find_spec("uvloop") is not None
 
 
 def old_environment() -> Path:
-    """The interpreter of the environment with the old release, which is made if it is not there.
+    """Return the interpreter of the old release's environment. Creates the environment if it does not exist.
 
     Raises:
-        SystemExit: If the environment cannot be made, with what pip said.
+        SystemExit: The environment could not be created; the text includes pip's output.
     """
     names = ["numpy", "msgpack", *(["uvloop"] if has_uvloop() else [])]
     pins = [f"{name}=={metadata.version(name)}" for name in names]
     folder = ROOT / "target" / f"pydotcompute-{OLD}-{sys.implementation.cache_tag}"
     python = folder / "bin" / "python"
-    note = folder / "pins.txt"
-    if note.exists() and note.read_text().split() == pins:
+    pins_file = folder / "pins.txt"
+    if pins_file.exists() and pins_file.read_text().split() == pins:
         return python
-    print(f"making an environment with pydotcompute {OLD} in {folder} (once)", file=sys.stderr)
+    print(f"creating an environment with pydotcompute {OLD} in {folder} (once)", file=sys.stderr)
     commands = [
         [sys.executable, "-m", "venv", "--clear", str(folder)],
         [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"pydotcompute=={OLD}", *pins],
@@ -99,9 +99,9 @@ def old_environment() -> Path:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise SystemExit(
-                f"compare_020: no environment with pydotcompute {OLD}: `{' '.join(command)}` failed:\n{done.stdout}{done.stderr}"
+                f"compare_020: creating an environment with pydotcompute {OLD}: `{' '.join(command)}` failed:\n{done.stdout}{done.stderr}"
             )
-    note.write_text("\n".join(pins))
+    pins_file.write_text("\n".join(pins))
     return python
 
 
@@ -109,8 +109,8 @@ def run_side(python: str, loop: str, names: Sequence[str], quick: bool) -> dict[
     """Run workloads in one environment, in a process of its own.
 
     Returns:
-        By workload, what the worker printed: `samples`, or an `error`. A worker that dies or hangs leaves an error for the workloads
-        that it had not finished.
+        The worker's output by workload: `samples`, or an `error`. If the worker dies or hangs, the workloads that it did not finish have
+        an error.
     """
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     if loop == "asyncio":
@@ -128,7 +128,7 @@ def run_side(python: str, loop: str, names: Sequence[str], quick: bool) -> dict[
 
 
 def compare(old_python: Path, rounds: int, quick: bool, only: Sequence[str]) -> list[Pair]:
-    """Run all workloads on both sides, in turn, `rounds` times."""
+    """Run all workloads on both sides, alternating, `rounds` times."""
     from _workloads import WORKLOADS
 
     names = [workload.name for workload in WORKLOADS if not only or workload.name in only]
@@ -137,13 +137,13 @@ def compare(old_python: Path, rounds: int, quick: bool, only: Sequence[str]) -> 
     if has_uvloop():
         sessions = [("uvloop", names), *([("asyncio", on_asyncio)] if on_asyncio else [])]
     pairs = {(loop, name): Pair(_label(loop, name), [], [], {}) for loop, chosen in sessions for name in chosen}
-    turns = [
+    runs = [
         (loop, chosen, side, python)
         for _ in range(rounds)
         for loop, chosen in sessions
         for side, python in (("new", sys.executable), ("old", str(old_python)))
     ]
-    for loop, chosen, side, python in progress(turns, "rounds"):
+    for loop, chosen, side, python in progress(runs, "rounds"):
         for name, result in run_side(python, loop, chosen, quick).items():
             pair = pairs[loop, name]
             if "samples" in result:
@@ -154,22 +154,22 @@ def compare(old_python: Path, rounds: int, quick: bool, only: Sequence[str]) -> 
 
 
 def _label(loop: str, name: str) -> str:
-    """The name to show: with the event loop, where the workload needs one."""
+    """Return the displayed name: with the event loop, if the workload needs one."""
     return f"{name} ({loop})" if name in ON_A_LOOP else name
 
 
-def verdict(pair: Pair) -> str:
-    """Whether the goals of a workload were met; empty for one without a goal, or without a result."""
-    goal = GOALS.get(pair.name.partition(" ")[0])
-    if goal is None or not pair.new:
+def target_result(pair: Pair) -> str:
+    """Return whether a workload met its targets; empty without a target or a result."""
+    target = TARGETS.get(pair.name.partition(" ")[0])
+    if target is None or not pair.new:
         return ""
-    quotients = pair.quotients()
-    return goal.judge(float(np.median(pair.medians("new"))) / 1000, float(np.median(quotients)) if len(quotients) else None)
+    speedups = pair.speedups()
+    return target.evaluate(float(np.median(pair.medians("new"))) / 1000, float(np.median(speedups)) if len(speedups) else None)
 
 
 def rows(pairs: Sequence[Pair]) -> list[list[str]]:
-    """One row per workload: both medians, both p99, and the quotient with its range over the rounds."""
-    laid_out = []
+    """Return one row per workload: medians, p99, and the speedup with its range over the rounds."""
+    cells_by_row = []
     for pair in pairs:
         cells = [pair.name]
         for side in ("new", "old"):
@@ -179,30 +179,30 @@ def rows(pairs: Sequence[Pair]) -> list[list[str]]:
                 if samples
                 else ["failed", ""]
             )
-        quotients = pair.quotients()
-        cells += [f"{np.median(quotients):.2f} ×", f"{quotients.min():.2f} - {quotients.max():.2f}"] if len(quotients) else ["", ""]
-        laid_out.append([*cells, verdict(pair)])
-    return laid_out
+        speedups = pair.speedups()
+        cells += [f"{np.median(speedups):.2f} ×", f"{speedups.min():.2f} - {speedups.max():.2f}"] if len(speedups) else ["", ""]
+        cells_by_row.append([*cells, target_result(pair)])
+    return cells_by_row
 
 
 def main() -> int:
-    """Compare, print, and say by the exit status whether every workload of this release ran."""
+    """Compare and print. The exit status says whether every workload of this release ran."""
     parser = arguments(__doc__, "compare_020")
-    parser.add_argument("--rounds", type=int, help="how often each side runs (default 7; with --quick 1)")
-    parser.add_argument("--only", nargs="+", default=[], metavar="WORKLOAD", help="these workloads alone")
+    parser.add_argument("--rounds", type=int, help="number of rounds per side (default 7; with --quick 1)")
+    parser.add_argument("--only", nargs="+", default=[], metavar="WORKLOAD", help="run only these workloads")
     options = parser.parse_args()
     rounds = options.rounds or (1 if options.quick else 7)
     machine = Machine.here()
     pairs = compare(old_environment(), rounds, options.quick, options.only)
     if not pairs:
-        parser.error(f"no workload is called {' or '.join(options.only)}")
+        parser.error(f"no workload is named {' or '.join(options.only)}")
     shown = [
         Series(f"{pair.name} {label}", np.concatenate(samples), reference=label == OLD)
         for pair in pairs
         for label, samples in (("now", pair.new), (OLD, pair.old))
         if samples
     ]
-    picture(options.png, f"this release (blue) and pydotcompute {OLD} (grey)", shown)
+    plot(options.png, f"this release (blue) and pydotcompute {OLD} (grey)", shown)
     if options.json:
         print(
             json.dumps(
@@ -212,8 +212,8 @@ def main() -> int:
     else:
         now = machine.packages["pydotcompute"]
         print(f"pydotcompute {now} and {OLD}, {rounds} interleaved rounds, each side in a process of its own\n{machine}")
-        print("µs per operation: the median of the rounds' medians, p99 of all samples; quotients within a round: median and range\n")
-        print(table(["", "p50 now", "p99 now", f"p50 {OLD}", f"p99 {OLD}", "times faster", "of the rounds", "goal"], rows(pairs)))
+        print("µs per operation: the median of the rounds' medians, p99 of all samples; speedups within a round: median and range\n")
+        print(table(["", "p50 now", "p99 now", f"p50 {OLD}", f"p99 {OLD}", "speedup", "range", "target"], rows(pairs)))
     for pair in pairs:
         for side, error in pair.errors.items():
             print(f"{pair.name}: {side.replace('_', ' ')}: {error}", file=sys.stderr)

@@ -1,7 +1,7 @@
-"""The Metal backend (MLX): copies to and from the device, and kernels, beside NumPy.
+"""Measure the Metal backend (MLX): copies to and from the device, and kernels, with NumPy as the baseline.
 
-On a Mac MLX uses the GPU; on Linux (`pip install mlx[cpu]`) it runs on the processor, which shows that it works and not how fast a
-Mac is. Without MLX this ends with an error that says so.
+On a Mac, MLX uses the GPU. On Linux (`pip install mlx[cpu]`) it runs on the CPU, which tests the code but says nothing about the speed of
+a Mac. Without MLX the benchmark exits with an error.
 
     python benchmarks/metal_benchmark.py --size 1000000
 """
@@ -20,21 +20,21 @@ from pydotcompute.exceptions import BackendNotAvailableError
 
 
 def subjects(backend: MetalBackend, size: int) -> dict[str, tuple[Callable[[], Any], Callable[[Any], bool], bool]]:
-    """What is measured.
+    """Return the operations to measure.
 
     Args:
         backend: The backend.
-        size: Elements of each vector of float32.
+        size: Number of elements of each float32 vector.
 
     Returns:
-        By name: the operation, whether its result is right, and whether it is a reference.
+        By name: the operation, a check of its result, and whether it is a baseline.
     """
     random = np.random.default_rng(seed=1)
     left, right = random.random(size, dtype=np.float32), random.random(size, dtype=np.float32)
     on_device = [backend.copy_to_device(vector) for vector in (left, right)]
     add, root = get_vector_add_kernel(), get_elementwise_kernel("sqrt")
     if add is None or root is None:
-        raise SystemExit("metal_benchmark: MLX is there, but the backend gives no kernels for vector_add and sqrt")
+        raise SystemExit("metal_benchmark: MLX is available, but the backend has no kernels for vector_add and sqrt")
 
     def launch(kernel: Callable[..., Any], *vectors: Any) -> Any:
         result = kernel(*vectors)
@@ -59,7 +59,7 @@ def subjects(backend: MetalBackend, size: int) -> dict[str, tuple[Callable[[], A
 
 
 def main() -> int:
-    """Measure and report, or say why there is nothing to measure."""
+    """Measure and report, or say why measuring is not possible."""
     parser = arguments(__doc__, "metal")
     parser.add_argument("--size", type=int, default=1_000_000, help="elements of each vector of float32 (%(default)s)")
     options = parser.parse_args()
@@ -73,7 +73,7 @@ def main() -> int:
         series.append(
             Series(name, time_blocks(operation, 1, 10 if options.quick else 200), what=f"{options.size:,} float32", reference=reference)
         )
-    report(options, "Metal backend", series, [f"{options.size:,} float32 each; vector_add and sqrt include the result's way back"])
+    report(options, "Metal backend", series, [f"{options.size:,} float32 each; vector_add and sqrt include copying the result to the host"])
     return 0
 
 

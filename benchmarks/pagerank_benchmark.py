@@ -1,7 +1,7 @@
-"""PageRank of a real graph: NumPy, Numba, and ring kernels that share the graph, in edges per second.
+"""PageRank of a real graph with NumPy, Numba, and ring kernels that partition the graph, in edges per second.
 
-The graph is that of `examples/pagerank.py`: the dependencies of the Debian packages this machine knows of, or `--edges FILE`. All
-variants sweep over it equally often, in turn, and must come to the same ranks.
+The graph is that of `examples/pagerank.py`: the dependencies of the Debian packages known to this machine, or `--edges FILE`. All
+variants run the same number of sweeps, in turn, and must produce the same ranks.
 
     python benchmarks/pagerank_benchmark.py --rounds 15
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from _harness import CLOCK, Series, add_examples, arguments, check, progress, report, settle
+from _harness import CLOCK, Series, add_examples, arguments, check, collect_garbage, progress, report
 
 add_examples()
 
@@ -23,22 +23,22 @@ from graphs import Graph, debian, edge_list  # noqa: E402
 from pagerank import DAMPING, PageRank, Ranks, sweep_once, sweep_share  # noqa: E402
 
 
-class Alone:
-    """Sweeps by one function on this thread, in the shape of `PageRank`."""
+class SingleThread:
+    """Sweeps by one function on this thread, with the interface of `PageRank`."""
 
     def __init__(self, graph: Graph, sweep: Callable[[Graph, Ranks], Ranks]) -> None:
         self.graph = graph
         self.ranks = np.full(len(graph.names), 1 / len(graph.names))
         self._sweep = sweep
 
-    def __enter__(self) -> Alone:
+    def __enter__(self) -> SingleThread:
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
 
     def sweep(self) -> float:
-        """Sweep once, and return by how much the ranks changed."""
+        """Run one sweep, and return the total rank change."""
         new = self._sweep(self.graph, self.ranks)
         change = float(np.abs(new - self.ranks).sum())
         self.ranks = new
@@ -46,7 +46,7 @@ class Alone:
 
 
 def numba_sweep() -> Callable[[Graph, Ranks], Ranks] | None:
-    """A sweep by the example's inner loop over the whole graph, or `None` where Numba is not installed."""
+    """Return a sweep with the example's inner loop over the whole graph, or `None` without Numba."""
     try:
         from numba import njit
     except ImportError:
@@ -63,27 +63,27 @@ def numba_sweep() -> Callable[[Graph, Ranks], Ranks] | None:
     return sweep
 
 
-def variants(graph: Graph, kernels: list[int]) -> dict[str, Callable[[], Alone | PageRank]]:
-    """What is compared, by name, each made anew for every round."""
-    made: dict[str, Callable[[], Alone | PageRank]] = {"numpy": partial(Alone, graph, sweep_once)}
+def variants(graph: Graph, kernels: list[int]) -> dict[str, Callable[[], SingleThread | PageRank]]:
+    """Return the factories of the variants, by name; each round creates new objects."""
+    factories: dict[str, Callable[[], SingleThread | PageRank]] = {"numpy": partial(SingleThread, graph, sweep_once)}
     if (by_numba := numba_sweep()) is not None:
-        made["numba"] = partial(Alone, graph, by_numba)
+        factories["numba"] = partial(SingleThread, graph, by_numba)
     for count in kernels:
-        made[f"ring-kernels-{count}"] = partial(PageRank, graph, count)
-    return made
+        factories[f"ring-kernels-{count}"] = partial(PageRank, graph, count)
+    return factories
 
 
 def measure(graph: Graph, kernels: list[int], rounds: int, sweeps: int) -> list[Series]:
-    """Time every variant in every round, and compare the ranks they come to.
+    """Time every variant in every round, and compare the resulting ranks.
 
     Args:
         graph: The graph.
         kernels: Numbers of ring kernels to try.
-        rounds: How often to time each variant.
-        sweeps: Sweeps a round.
+        rounds: Number of rounds.
+        sweeps: Sweeps per round.
 
     Returns:
-        For each variant its rate in M edges/s, one sample a round, and the times of its single sweeps.
+        Per variant: its rate in M edges/s, one sample per round, and the times of its sweeps.
     """
     compared = variants(graph, kernels)
     rates: dict[str, list[float]] = {name: [] for name in compared}
@@ -92,8 +92,8 @@ def measure(graph: Graph, kernels: list[int], rounds: int, sweeps: int) -> list[
     for _ in progress(range(rounds), "rounds"):
         for name, make in compared.items():
             with make() as ranking:
-                ranking.sweep()  # Compiles, and touches the memory.
-                settle()
+                ranking.sweep()  # Warm-up: compiles, and touches the memory.
+                collect_garbage()
                 start = CLOCK()
                 for _ in range(sweeps):
                     before = CLOCK()
@@ -102,9 +102,9 @@ def measure(graph: Graph, kernels: list[int], rounds: int, sweeps: int) -> list[
                 rates[name].append(len(graph.sources) * sweeps / (CLOCK() - start) * 1000)
                 ranks = ranking.ranks.copy()
             expected = ranks if expected is None else expected
-            apart = float(np.abs(ranks - expected).sum())
+            difference = float(np.abs(ranks - expected).sum())
             check(abs(ranks.sum() - 1) < 1e-9, f"{name}: the ranks sum to {ranks.sum()}")
-            check(apart < 1e-9, f"{name}: the ranks are {apart} away from NumPy's")
+            check(difference < 1e-9, f"{name}: the ranks differ from NumPy's by {difference}")
     what = "one sweep over the graph"
     series = [Series(f"{name} sweep", np.array(samples), what=what, reference=name == "numba") for name, samples in times.items()]
     return series + [Series(name, np.array(samples), unit="M edges/s", reference=name == "numba") for name, samples in rates.items()]
@@ -113,16 +113,16 @@ def measure(graph: Graph, kernels: list[int], rounds: int, sweeps: int) -> list[
 def main() -> int:
     """Measure and report."""
     parser = arguments(__doc__, "pagerank")
-    parser.add_argument("--edges", type=Path, help="a file of edges, one `source target` a line")
-    parser.add_argument("--rounds", type=int, help="how often to time each variant (default 15; with --quick 2)")
-    parser.add_argument("--sweeps", type=int, default=20, help="sweeps a round (%(default)s)")
+    parser.add_argument("--edges", type=Path, help="file of edges, one `source target` per line")
+    parser.add_argument("--rounds", type=int, help="number of rounds (default 15; with --quick 2)")
+    parser.add_argument("--sweeps", type=int, default=20, help="sweeps per round (%(default)s)")
     parser.add_argument("--kernels", type=int, nargs="+", default=[1, 2], help="numbers of ring kernels (1 2)")
     options = parser.parse_args()
     graph = edge_list(options.edges) if options.edges else debian()
     if graph is None:
-        parser.error("this machine has no dpkg, so there is no graph to rank: name a file with --edges")
+        parser.error("there is no graph to rank: this machine has no dpkg; pass a file with --edges")
     series = measure(graph, options.kernels, options.rounds or (2 if options.quick else 15), options.sweeps)
-    notes = [str(graph), "The reference is the same inner loop on one thread, without ring kernels. All variants came to the same ranks."]
+    notes = [str(graph), "The reference is the same inner loop on one thread, without ring kernels. All variants produced the same ranks."]
     report(options, "PageRank", series, notes)
     return 0
 

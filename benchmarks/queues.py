@@ -1,7 +1,7 @@
-"""Times the queues of Python objects, the ring kernels on threads, and the queue between processes.
+"""Measure the queues of Python objects, the ring kernels on threads, and the queue between processes.
 
-Run it as ``python benchmarks/queues.py``, with ``--json`` for numbers alone. Each function here gives its samples in nanoseconds, so that
-other programs can call it; those on threads run under pydotcompute 0.2.0 too.
+Run it as ``python benchmarks/queues.py``, or with ``--json`` for numbers only. The functions return their samples in nanoseconds, for use
+by other programs. Those that use threads also run under pydotcompute 0.2.0.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from collections.abc import Callable
 from typing import Any
 
 BATCH = 1000
-"""Pairs of calls in one sample of :func:`put_get`; the clock costs as much as several calls."""
+"""Pairs of calls per sample of :func:`put_get`; reading the clock costs as much as several calls."""
 
 
 def put_get(queue: Any, samples: int = 500, put: str = "put", get: str = "get") -> list[float]:
-    """Puts one object in and takes it out again, on one thread.
+    """Puts one object and gets it back, on one thread.
 
     Args:
         queue: An empty queue.
-        samples: How many samples, of 1000 pairs of calls each.
-        put: The method that puts.
-        get: The method that gets.
+        samples: Number of samples, of 1000 pairs of calls each.
+        put: Name of the method that puts.
+        get: Name of the method that gets.
 
     Returns:
-        Nanoseconds for one pair of calls, the loop's share included; one for each sample.
+        Nanoseconds per pair of calls, including loop overhead; one value per sample.
     """
     put_one, get_one, item = getattr(queue, put), getattr(queue, get), object()
-    taken = []
+    times = []
     for _ in range(samples):
-        begin = time.perf_counter_ns()
+        start = time.perf_counter_ns()
         for _ in range(BATCH):
             put_one(item)
             get_one()
-        taken.append((time.perf_counter_ns() - begin) / BATCH)
-    return taken
+        times.append((time.perf_counter_ns() - start) / BATCH)
+    return times
 
 
 def _echo(ctx: Any) -> None:
@@ -50,29 +50,29 @@ def _echo(ctx: Any) -> None:
 
 
 def ask(kernel: Any, count: int = 20_000) -> list[float]:
-    """Sends to a running kernel that answers, and receives the answer.
+    """Sends messages to a running echo kernel, and receives the replies.
 
     Args:
         kernel: A `ThreadedRingKernel` or `CythonRingKernel`.
-        count: How many round trips, after a tenth of that to warm up.
+        count: Number of round trips, after a tenth of that to warm up.
 
     Returns:
-        Nanoseconds for each round trip.
+        Nanoseconds per round trip.
 
     Raises:
-        RuntimeError: An answer was missing or not the one that was due.
+        RuntimeError: A reply is missing or wrong.
     """
-    taken: list[float] = []
+    times: list[float] = []
     for number in range(-count // 10, count):
-        begin = time.perf_counter_ns()
+        start = time.perf_counter_ns()
         kernel.send(number, timeout=1.0)
-        answer = kernel.receive(timeout=1.0)
+        reply = kernel.receive(timeout=1.0)
         end = time.perf_counter_ns()
-        if answer != number:
-            raise RuntimeError(f"asked with {number}, answered with {answer}")
+        if reply != number:
+            raise RuntimeError(f"the reply to {number} is {reply}")
         if number >= 0:
-            taken.append(end - begin)
-    return taken
+            times.append(end - start)
+    return times
 
 
 def threaded_ask(count: int = 20_000, *, use_spsc: bool = True) -> list[float]:
@@ -94,19 +94,19 @@ def compiled_ask(count: int = 20_000) -> list[float]:
 _OTHER_PROCESS = """
 import sys
 from pydotcompute.ring_kernels.shared_queue import SharedQueue
-there, back = (SharedQueue.attach(name, wait=sys.argv[3]) for name in sys.argv[1:3])
-while (message := there.get()) != b"end":
-    back.put(message)
+requests, replies = (SharedQueue.attach(name, wait=sys.argv[3]) for name in sys.argv[1:3])
+while (message := requests.get()) != b"end":
+    replies.put(message)
 """
 
 
 def one_way(count: int = 50_000, wait: Any = "spin", size: int = 32) -> list[float]:
-    """Half a round trip to another process and back, over two `SharedQueue`.
+    """Half a round trip to another process, over two `SharedQueue`s.
 
     Args:
-        count: How many round trips, after a tenth of that to warm up.
-        wait: How both processes wait; see `SharedQueue.create`.
-        size: Bytes of a message.
+        count: Number of round trips, after a tenth of that to warm up.
+        wait: Wait strategy of both processes; see `SharedQueue.create`.
+        size: Message size, in bytes.
 
     Returns:
         Nanoseconds for half of each round trip.
@@ -114,36 +114,36 @@ def one_way(count: int = 50_000, wait: Any = "spin", size: int = 32) -> list[flo
     from pydotcompute.ring_kernels.shared_queue import SharedQueue
 
     message = b"x" * size
-    taken: list[float] = []
-    with SharedQueue.create(slot_size=size, wait=wait) as there, SharedQueue.create(slot_size=size, wait=wait) as back:
-        other = subprocess.Popen([sys.executable, "-c", _OTHER_PROCESS, there.name, back.name, wait])
+    times: list[float] = []
+    with SharedQueue.create(slot_size=size, wait=wait) as requests, SharedQueue.create(slot_size=size, wait=wait) as replies:
+        other = subprocess.Popen([sys.executable, "-c", _OTHER_PROCESS, requests.name, replies.name, wait])
         for number in range(-count // 10, count):
-            begin = time.perf_counter_ns()
-            there.put(message)
-            back.get()
+            start = time.perf_counter_ns()
+            requests.put(message)
+            replies.get()
             if number >= 0:
-                taken.append((time.perf_counter_ns() - begin) / 2)
-        there.put(b"end")
+                times.append((time.perf_counter_ns() - start) / 2)
+        requests.put(b"end")
         other.wait()
-    return taken
+    return times
 
 
-def measures() -> dict[str, Callable[[], list[float]]]:
-    """What this program measures, by name."""
+def measurements() -> dict[str, Callable[[], list[float]]]:
+    """Returns the measurements of this program, by name."""
     from pydotcompute.ring_kernels._cython import FastSPSCQueue
     from pydotcompute.ring_kernels.shared_queue import SharedQueue
     from pydotcompute.ring_kernels.sync_queue import SPSCQueue, SyncQueue
 
     def shared_put_get() -> list[float]:
         with SharedQueue.create() as queue:
-            put, item, taken = queue.put, b"x" * 32, []
+            put, item, times = queue.put, b"x" * 32, []
             for _ in range(200):
-                begin = time.perf_counter_ns()
+                start = time.perf_counter_ns()
                 for _ in range(BATCH):
                     put(item)
                     queue.get()
-                taken.append((time.perf_counter_ns() - begin) / BATCH)
-            return taken
+                times.append((time.perf_counter_ns() - start) / BATCH)
+            return times
 
     return {
         "FastSPSCQueue put + get": lambda: put_get(FastSPSCQueue(1024)),
@@ -160,13 +160,13 @@ def measures() -> dict[str, Callable[[], list[float]]]:
 
 
 def main() -> None:
-    """Measures everything and prints the median and the 99th percentile of each."""
+    """Measures everything, and prints median and 99th percentile of each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print numbers alone, in nanoseconds")
-    parser.add_argument("--only", default="", help="measure only what has this in its name")
+    parser.add_argument("--json", action="store_true", help="print only numbers, in nanoseconds")
+    parser.add_argument("--only", default="", help="run only measurements whose name contains this")
     arguments = parser.parse_args()
     results = {}
-    for name, measure in measures().items():
+    for name, measure in measurements().items():
         if arguments.only in name:
             samples = measure()
             results[name] = {"p50": statistics.median(samples), "p99": statistics.quantiles(samples, n=100)[98]}

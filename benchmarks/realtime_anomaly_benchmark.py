@@ -1,7 +1,7 @@
-"""Anomaly detection on streams as they come: events per second, and the time from an event to its score.
+"""Anomaly detection on streams: events per second, and the latency from an event to its score.
 
-The detector is that of `examples/anomaly_detection.py`, and the data NAB's where it is, otherwise made (a line says which, and why).
-Every variant scores the same events in the same order, and must give the same scores.
+The detector is that of `examples/anomaly_detection.py`. The data is NAB's if available, otherwise synthetic (the output says which, and
+why). Every variant scores the same events in the same order, and must produce the same scores.
 
     python benchmarks/realtime_anomaly_benchmark.py --data ../shared/data/nab
 """
@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from _harness import CLOCK, Series, add_examples, arguments, check, progress, report, settle
+from _harness import CLOCK, Series, add_examples, arguments, check, collect_garbage, progress, report
 
 add_examples()
 
@@ -34,19 +34,19 @@ STREAMS = 64
 
 
 def events(streams: list[TimeSeries], limit: int) -> list[Any]:
-    """The first `limit` measurements, one of each stream in turn, as they would come."""
-    made: list[Any] = []
+    """Return the first `limit` measurements, interleaved as live streams would be."""
+    result: list[Any] = []
     for index in range(max(len(stream.values) for stream in streams)):
         for number, stream in enumerate(streams):
             if index < len(stream.values):
-                made.append(Measurement(stream=number, index=index, value=float(stream.values[index])))
-        if len(made) >= limit:
+                result.append(Measurement(stream=number, index=index, value=float(stream.values[index])))
+        if len(result) >= limit:
             break
-    return made[:limit]
+    return result[:limit]
 
 
 class Outcome:
-    """What a variant leaves: the scores, in order, and the time of each event that was asked alone."""
+    """Result of a variant: the scores in order, the latency of each single ask, and the streaming time."""
 
     def __init__(self, count: int) -> None:
         self.scores = np.full(count, np.nan)
@@ -55,7 +55,7 @@ class Outcome:
 
 
 def direct(measurements: list[Any]) -> Outcome:
-    """The detector called as a plain function, which is what all else costs more than."""
+    """Call the detector as a plain function: the baseline of all other variants."""
     outcome = Outcome(len(measurements))
     detectors: dict[int, Detector] = {}
     start = CLOCK()
@@ -68,7 +68,7 @@ def direct(measurements: list[Any]) -> Outcome:
 
 
 def on_asyncio(measurements: list[Any]) -> Outcome:
-    """The example's ring kernel: first streamed, `WINDOW` events at a time, then asked one by one by a fresh one."""
+    """Use the example's ring kernel: first streaming `WINDOW` events at a time, then single asks of a new kernel."""
 
     async def run() -> Outcome:
         outcome = Outcome(len(measurements))
@@ -90,14 +90,14 @@ def on_asyncio(measurements: list[Any]) -> Outcome:
                 before = CLOCK()
                 score = await runtime.send_and_receive("detector", one)
                 outcome.asks[index] = CLOCK() - before
-                check(_in_order(score, one) == outcome.scores[index], f"event {index} scores differently when it is asked alone")
+                check(_in_order(score, one) == outcome.scores[index], f"event {index} has another score in a single ask")
         return outcome
 
     return asyncio.run(run())
 
 
 def on_a_thread(measurements: list[Any]) -> Outcome:
-    """The same detector as a ring kernel on a thread."""
+    """Use the same detector as a ring kernel on a thread."""
 
     def kernel(ctx: ThreadedKernelContext[Any, Any]) -> None:
         detectors: dict[int, Detector] = {}
@@ -117,19 +117,19 @@ def on_a_thread(measurements: list[Any]) -> Outcome:
             for index in range(first, first + len(window)):
                 outcome.scores[index] = _in_order(streamed.receive(timeout=5.0), measurements[index])
         outcome.seconds = (CLOCK() - start) / 1e9
-    with ThreadedRingKernel("detector", kernel) as asked:
+    with ThreadedRingKernel("detector", kernel) as asked_kernel:
         for index, one in enumerate(measurements):
             before = CLOCK()
-            asked.send(one)
-            score = asked.receive(timeout=5.0)
+            asked_kernel.send(one)
+            score = asked_kernel.receive(timeout=5.0)
             outcome.asks[index] = CLOCK() - before
-            check(_in_order(score, one) == outcome.scores[index], f"event {index} scores differently when it is asked alone")
+            check(_in_order(score, one) == outcome.scores[index], f"event {index} has another score in a single ask")
     return outcome
 
 
 @message
 class Event(RingKernelMessage):
-    """A measurement as a native ring kernel takes it."""
+    """Input of the native ring kernel: a measurement."""
 
     stream: int
     index: int
@@ -137,8 +137,8 @@ class Event(RingKernelMessage):
 
 
 @message
-class Verdict(RingKernelMessage):
-    """Its score."""
+class EventScore(RingKernelMessage):
+    """Reply of the native ring kernel: the score of an event."""
 
     stream: int
     index: int
@@ -147,53 +147,53 @@ class Verdict(RingKernelMessage):
 
 @state
 class Memory:
-    """What `Detector` remembers, for up to 64 streams."""
+    """State of `Detector` for up to 64 streams."""
 
     seen: Annotated[NDArray[np.int64], STREAMS]
     mean: Annotated[NDArray[np.float64], STREAMS]
     variance: Annotated[NDArray[np.float64], STREAMS]
 
 
-def score_event(ctx: HandlerContext, state: Memory, msg: Event) -> Verdict:
-    """`Detector.score`, compiled."""
+def score_event(ctx: HandlerContext, state: Memory, msg: Event) -> EventScore:
+    """Compiled equivalent of `Detector.score`."""
     stream, seen = msg.stream, state.seen[msg.stream]
-    away = msg.value - state.mean[stream] if seen > 0 else 0.0
+    deviation = msg.value - state.mean[stream] if seen > 0 else 0.0
     spread = math.sqrt(state.variance[stream])
-    deviations = abs(away) / spread if seen >= WARM_UP and spread > 0.0 else 0.0
+    deviations = abs(deviation) / spread if seen >= WARM_UP and spread > 0.0 else 0.0
     weight = max(FORGET, 1.0 / (seen + 1))
-    state.mean[stream] = state.mean[stream] + weight * away if seen > 0 else msg.value
-    state.variance[stream] = (1.0 - weight) * (state.variance[stream] + weight * away * away)
+    state.mean[stream] = state.mean[stream] + weight * deviation if seen > 0 else msg.value
+    state.variance[stream] = (1.0 - weight) * (state.variance[stream] + weight * deviation * deviation)
     state.seen[stream] = seen + 1
-    return Verdict(stream, msg.index, deviations)
+    return EventScore(stream, msg.index, deviations)
 
 
 def native(measurements: list[Any]) -> Outcome:
-    """The same detector as machine code: streamed as records, `WINDOW` to a call, then asked one by one."""
+    """Use the same detector as machine code: first streaming records, `WINDOW` per call, then single asks."""
     outcome = Outcome(len(measurements))
     with NativeKernel(score_event, state=Memory) as streamed:
         records = np.array([(one.stream, one.index, one.value) for one in measurements], streamed.input_dtype)
         start = CLOCK()
         for first in range(0, len(records), WINDOW):
             window = records[first : first + WINDOW]
-            verdicts = streamed.ask_many(window)
-            check(np.array_equal(verdicts["index"], window["index"]), f"scores of the window at event {first} came out of turn")
-            outcome.scores[first : first + len(window)] = verdicts["deviations"]
+            event_scores = streamed.ask_many(window)
+            check(np.array_equal(event_scores["index"], window["index"]), f"scores of the window at event {first} are out of order")
+            outcome.scores[first : first + len(window)] = event_scores["deviations"]
         outcome.seconds = (CLOCK() - start) / 1e9
     events = [Event(stream=one.stream, index=one.index, value=one.value) for one in measurements]
-    with NativeKernel(score_event, state=Memory) as asked:
+    with NativeKernel(score_event, state=Memory) as asked_kernel:
         for index, event in enumerate(events):
             before = CLOCK()
-            verdict = asked.ask(event)
+            event_score = asked_kernel.ask(event)
             outcome.asks[index] = CLOCK() - before
-            check(_in_order(verdict, event) == outcome.scores[index], f"event {index} scores differently when it is asked alone")
+            check(_in_order(event_score, event) == outcome.scores[index], f"event {index} has another score in a single ask")
     return outcome
 
 
 def _in_order(score: Any, measurement: Any) -> float:
-    """The score's value, if it belongs to the measurement."""
+    """Return the value of a score after checking that it belongs to the measurement."""
     check(score is not None, f"no score for value {measurement.index} of stream {measurement.stream} within 5 s")
     same = (score.stream, score.index) == (measurement.stream, measurement.index)
-    check(same, f"the score of value {score.index} of stream {score.stream} came out of turn")
+    check(same, f"the score of value {score.index} of stream {score.stream} are out of order")
     return float(score.deviations)
 
 
@@ -204,8 +204,8 @@ def main() -> int:
     """Measure and report."""
     parser = arguments(__doc__, "realtime_anomaly")
     parser.add_argument("--data", type=Path, help="a folder with NAB's windows.json and CSV files")
-    parser.add_argument("--events", type=int, help="how many events a round (default 50,000; with --quick 2,000)")
-    parser.add_argument("--rounds", type=int, help="how often to run each variant (default 5; with --quick 1)")
+    parser.add_argument("--events", type=int, help="events per round (default 50,000; with --quick 2,000)")
+    parser.add_argument("--rounds", type=int, help="number of rounds (default 5; with --quick 1)")
     options = parser.parse_args()
     streams, origin = load(options.data, limit=STREAMS)
     measurements = events(streams, options.events or (2000 if options.quick else 50_000))
@@ -214,13 +214,13 @@ def main() -> int:
     outcomes: dict[str, list[Outcome]] = {name: [] for name in VARIANTS}
     for _ in progress(range(rounds), "rounds"):
         for name, run in VARIANTS.items():
-            settle()
+            collect_garbage()
             outcome = run(measurements)
             expected = outcomes["function"][0].scores if outcomes["function"] else outcome.scores
             check(not np.isnan(outcome.scores).any(), f"{name}: an event has no score")
-            # Compiled, sums may be rounded otherwise in the last place.
+            # Compiled code may round sums differently in the last place.
             same = np.allclose(outcome.scores, expected, rtol=1e-9, atol=1e-12)
-            check(bool(same), f"{name}: the scores are not those of the plain function")
+            check(bool(same), f"{name}: the scores differ from those of the plain function")
             outcomes[name].append(outcome)
 
     series = []
@@ -234,7 +234,7 @@ def main() -> int:
     alerts = int((outcomes["function"][0].scores > 6).sum())
     notes = [
         origin,
-        f"{len(measurements):,} events of {len(streams)} streams, {alerts} of them scored above 6; all variants gave the same scores",
+        f"{len(measurements):,} events of {len(streams)} streams, {alerts} of them scored above 6; all variants produced the same scores",
     ]
     report(options, "Anomaly detection", series, notes)
     return 0

@@ -1,8 +1,8 @@
-"""Find anomalies in streams as they come: one ring kernel, one state per stream, one message per measurement.
+"""Detect anomalies in data streams with one ring kernel: one state per stream, one message per measurement.
 
-The data is that of the Numenta Anomaly Benchmark where it is (`--data FOLDER`, or `../shared/data/nab` beside the project), and otherwise
-made. The detector is a running mean and variance with exponential forgetting: what lies many standard deviations from what it expects
-is an alert.
+The data is the Numenta Anomaly Benchmark (`--data FOLDER`, by default `../shared/data/nab` beside the project), or synthetic series if it
+is not available. The detector keeps a running mean and variance with exponential forgetting. A value many standard deviations away from the
+mean is an alert.
 
     python examples/anomaly_detection.py --series 5
 """
@@ -26,7 +26,7 @@ THRESHOLD = 6.0
 
 @message
 class Measurement:
-    """One value of one stream; `index` counts them from 0."""
+    """One value of one stream; `index` counts the values from 0."""
 
     stream: int
     index: int
@@ -35,7 +35,7 @@ class Measurement:
 
 @message
 class Score:
-    """How far a measurement lay from what was expected, in standard deviations."""
+    """Deviation of a measurement from the expected value, in standard deviations."""
 
     stream: int
     index: int
@@ -43,7 +43,7 @@ class Score:
 
 
 class Detector:
-    """What is remembered of one stream: its mean and variance, of late."""
+    """State of one stream: its exponentially weighted mean and variance."""
 
     def __init__(self) -> None:
         self.seen = 0
@@ -51,37 +51,37 @@ class Detector:
         self.variance = 0.0
 
     def score(self, value: float) -> float:
-        """Score a value against what came before it, and remember it.
+        """Score a value against the earlier values, and update the state.
 
         Args:
-            value: The next value of the stream.
+            value: Next value of the stream.
 
         Returns:
-            Its distance from the mean in standard deviations; 0 while there is too little to compare with.
+            Deviation from the mean, in standard deviations; 0 during the warm-up.
         """
-        away = value - self.mean if self.seen else 0.0
+        deviation = value - self.mean if self.seen else 0.0
         spread = math.sqrt(self.variance)
-        deviations = abs(away) / spread if self.seen >= WARM_UP and spread > 0 else 0.0
-        # Over the first values the plain mean; later ones count less, the longer ago they were.
+        deviations = abs(deviation) / spread if self.seen >= WARM_UP and spread > 0 else 0.0
+        # Plain mean over the first values; exponential forgetting afterwards.
         weight = max(FORGET, 1 / (self.seen + 1))
-        self.mean = self.mean + weight * away if self.seen else value
-        self.variance = (1 - weight) * (self.variance + weight * away * away)
+        self.mean = self.mean + weight * deviation if self.seen else value
+        self.variance = (1 - weight) * (self.variance + weight * deviation * deviation)
         self.seen += 1
         return deviations
 
 
 @ring_kernel(kernel_id="detector", input_type=Measurement, output_type=Score)
 async def detector(ctx: Any) -> None:
-    """Score every measurement with its stream's own detector."""
+    """Score every measurement with the detector of its stream."""
     detectors: dict[int, Detector] = {}
     while not ctx.should_terminate:
         measurement = await ctx.receive()
-        known = detectors.setdefault(measurement.stream, Detector())
-        await ctx.send(Score(stream=measurement.stream, index=measurement.index, deviations=known.score(measurement.value)))
+        stream_detector = detectors.setdefault(measurement.stream, Detector())
+        await ctx.send(Score(stream=measurement.stream, index=measurement.index, deviations=stream_detector.score(measurement.value)))
 
 
 async def detect(streams: list[TimeSeries]) -> list[list[float]]:
-    """Send the series through the ring kernel, one value of each in turn, as they would come.
+    """Send the series through the ring kernel, interleaved as live streams would be.
 
     Args:
         streams: The series.
@@ -90,7 +90,7 @@ async def detect(streams: list[TimeSeries]) -> list[list[float]]:
         The scores of each series.
 
     Raises:
-        RuntimeError: If a score comes out of order.
+        RuntimeError: A score arrives out of order.
     """
     total = sum(len(stream.values) for stream in streams)
     scores: list[list[float]] = [[] for _ in streams]
@@ -105,7 +105,7 @@ async def detect(streams: list[TimeSeries]) -> list[list[float]]:
         for _ in range(total):
             score = await runtime.receive("detector")
             if score.index != len(scores[score.stream]):
-                raise RuntimeError(f"stream {score.stream}: score {score.index} came where {len(scores[score.stream])} was due")
+                raise RuntimeError(f"stream {score.stream}: expected score {len(scores[score.stream])}, got {score.index}")
             scores[score.stream].append(score.deviations)
 
     async with RingKernelRuntime() as runtime:
@@ -116,24 +116,24 @@ async def detect(streams: list[TimeSeries]) -> list[list[float]]:
 
 
 def main() -> int:
-    """Detect, compare with the detector called directly, and print what was found in the labelled windows."""
+    """Detect anomalies, compare with the detector called directly, and print the hits in the labelled windows."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", type=Path, help="a folder with NAB's windows.json and CSV files")
-    parser.add_argument("--series", type=int, default=5, help="how many series at most (%(default)s)")
+    parser.add_argument("--series", type=int, default=5, help="maximum number of series (%(default)s)")
     options = parser.parse_args()
     streams, origin = load(options.data, options.series)
     print(origin)
     scores = asyncio.run(detect(streams))
 
-    for stream, of_kernel in zip(streams, scores, strict=True):
-        alone = Detector()
-        if of_kernel != [alone.score(float(value)) for value in stream.values]:
-            print(f"wrong: {stream.name}: the ring kernel's scores are not the detector's", file=sys.stderr)
+    for stream, kernel_scores in zip(streams, scores, strict=True):
+        reference = Detector()
+        if kernel_scores != [reference.score(float(value)) for value in stream.values]:
+            print(f"wrong: {stream.name}: the scores of the ring kernel and the detector differ", file=sys.stderr)
             return 1
-        alerts = [index for index, deviations in enumerate(of_kernel) if deviations > THRESHOLD]
+        alerts = [index for index, deviations in enumerate(kernel_scores) if deviations > THRESHOLD]
         found = sum(any(first <= alert <= last for alert in alerts) for first, last in stream.windows)
         outside = sum(not any(first <= alert <= last for first, last in stream.windows) for alert in alerts)
-        print(f"{stream.name}: {len(of_kernel)} values, {found} of {len(stream.windows)} anomalies found, {outside} alerts elsewhere")
+        print(f"{stream.name}: {len(kernel_scores)} values, {found} of {len(stream.windows)} anomalies found, {outside} alerts elsewhere")
     return 0
 
 

@@ -18,14 +18,14 @@ APT_HELPER = Path("/usr/lib/apt/apt-helper")
 
 @dataclass(frozen=True)
 class Graph:
-    """A directed graph, kept by target: who points at each vertex.
+    """A directed graph in compressed form, with the incoming edges of each vertex.
 
     Attributes:
-        origin: Where it came from, for people.
-        names: The name of each vertex, of length n.
-        starts: Where the sources of each vertex begin in `sources`, of shape (n + 1,).
-        sources: The vertices that point at vertex 0, then those that point at vertex 1, and so on, of shape (edges,).
-        out_degrees: How many edges leave each vertex, of shape (n,).
+        origin: Description of the data source.
+        names: Name of each vertex, of length n.
+        starts: Start of each vertex's sources in `sources`, of shape (n + 1,).
+        sources: Sources of the edges into vertex 0, then of those into vertex 1, and so on, of shape (edges,).
+        out_degrees: Number of outgoing edges of each vertex, of shape (n,).
     """
 
     origin: str
@@ -36,11 +36,11 @@ class Graph:
 
     @classmethod
     def of_edges(cls, origin: str, names: list[str], edges: Iterable[tuple[int, int]]) -> Graph:
-        """Build a graph from pairs (source, target); a pair that comes twice counts once.
+        """Build a graph from pairs (source, target). Duplicate pairs count once.
 
         Args:
-            origin: Where the edges came from.
-            names: The name of each vertex.
+            origin: Description of the data source.
+            names: Name of each vertex.
             edges: Pairs of indices into `names`.
 
         Returns:
@@ -57,16 +57,16 @@ class Graph:
 
 
 def edge_list(path: Path) -> Graph:
-    """Read a graph from a text file with one edge, `source target`, on each line; lines that begin with # or % are left out.
+    """Read a graph from a text file with one edge, `source target`, per line. Lines that start with # or % are comments.
 
     Args:
-        path: The file.
+        path: Path of the file.
 
     Returns:
-        The graph, whose vertices have the names of the file.
+        The graph, with the vertex names of the file.
 
     Raises:
-        ValueError: If a line has fewer than two words.
+        ValueError: A line has fewer than two words.
     """
     numbers: dict[str, int] = {}
     edges = []
@@ -81,27 +81,27 @@ def edge_list(path: Path) -> Graph:
 
 
 def debian() -> Graph | None:
-    """The packages that this machine knows of, with an edge from each to every package it depends on.
+    """Build the graph of the Debian packages known to this machine, with an edge from each package to its dependencies.
 
-    Of alternatives (`a | b`) the first that exists counts, and a virtual package stands for the first that provides it. What apt knows
-    of is taken, some 100,000 packages, and otherwise what is installed.
+    Of alternatives (`a | b`) the first that exists counts. A virtual package is replaced by the first package that provides it. The
+    packages are those known to apt, about 100,000, or the installed ones if apt is not available.
 
     Returns:
-        The graph, or `None` where there is no dpkg.
+        The graph, or `None` without dpkg.
     """
     lists = sorted(APT_LISTS.glob("*_Packages*")) if APT_HELPER.exists() else []
     if lists:
         text = subprocess.run([APT_HELPER, "cat-file", *lists], capture_output=True, text=True, check=True).stdout
-        return _packages("Debian packages that apt knows", text)
+        return _packages("Debian packages known to apt", text)
     if DPKG_STATUS.exists():
-        return _packages("Debian packages that are installed", DPKG_STATUS.read_text())
+        return _packages("installed Debian packages", DPKG_STATUS.read_text())
     return None
 
 
 def _packages(origin: str, text: str) -> Graph:
-    """Build the graph from the text of a list of packages."""
-    wanted = re.compile(r"^(Package|Depends|Pre-Depends|Provides): (.*)$", re.MULTILINE)
-    stanzas = [dict(wanted.findall(stanza)) for stanza in text.split("\n\n")]
+    """Build the graph from the text of a package list."""
+    field = re.compile(r"^(Package|Depends|Pre-Depends|Provides): (.*)$", re.MULTILINE)
+    stanzas = [dict(field.findall(stanza)) for stanza in text.split("\n\n")]
     stanzas = [stanza for stanza in stanzas if "Package" in stanza]
     numbers: dict[str, int] = {}
     for stanza in stanzas:
@@ -121,7 +121,7 @@ def _packages(origin: str, text: str) -> Graph:
 
 
 def _words(relations: str) -> Iterator[str]:
-    """The names of packages in a field such as `libc6 (>= 2.36), awk | mawk:any`."""
+    """Yield the package names in a field such as `libc6 (>= 2.36), awk | mawk:any`."""
     for relation in re.split(r"[,|]", relations):
         name = relation.strip().partition(" ")[0].partition(":")[0]
         if name:

@@ -1,12 +1,11 @@
-"""PageRank of a real graph by ring kernels on threads, each of which owns a share of the vertices.
+"""PageRank of a real graph, computed by ring kernels on threads, each of which owns a partition of the vertices.
 
-The graph is that of the Debian packages this machine knows of: which package do others rest on most? With `--edges FILE` it is any
-list of edges, one `source target` a line.
+The graph is the dependency graph of the Debian packages known to this machine: it ranks the packages that others depend on most.
+`--edges FILE` ranks any other list of edges, one `source target` per line.
 
-Every ring kernel keeps its share and answers one message a sweep: it reads the ranks of the sweep before, writes those of its own
-vertices, and replies how much they changed. The program waits for all replies before it begins the next sweep, so that no share is
-read while it is written. Where Numba is installed the inner loop is compiled and runs without the interpreter's lock, on all cores
-at once; otherwise it is NumPy's.
+Each ring kernel handles one message per sweep: it reads the ranks of the previous sweep, writes those of its own vertices, and replies with
+the total change. The program waits for all replies before the next sweep, so that no partition is read while it is written. With Numba the
+inner loop is compiled and runs without the GIL, on all cores; otherwise it uses NumPy.
 
     python examples/pagerank.py --kernels 4 --top 10
 """
@@ -33,7 +32,7 @@ Ranks = NDArray[np.float64]
 
 @message
 class Sweep:
-    """One sweep over a ring kernel's share: read the ranks of array `source`, write those of the other one."""
+    """One sweep over a ring kernel's partition: read the ranks of buffer `source`, write to the other buffer."""
 
     source: int
     teleport: float
@@ -41,7 +40,7 @@ class Sweep:
 
 @message
 class Swept:
-    """The reply: by how much the share's ranks changed, summed."""
+    """Reply to a sweep: sum of the absolute rank changes in the partition."""
 
     change: float
 
@@ -49,19 +48,19 @@ class Swept:
 def sweep_share(
     starts: NDArray[np.int64], sources: NDArray[np.int32], shares: Ranks, teleport: float, old: Ranks, new: Ranks, first: int
 ) -> float:
-    """Compute the ranks of the vertices from `first` on, one for each pair of neighbours in `starts`.
+    """Compute the ranks of a range of vertices, which starts at `first` and has one vertex per pair of neighbours in `starts`.
 
     Args:
-        starts: Where the sources of each vertex begin, of shape (vertices + 1,).
-        sources: The vertices that point at each, of shape (edges,).
-        shares: What each vertex hands along each of its edges, of shape (n,).
-        teleport: What every vertex gets besides.
-        old: The ranks of the sweep before, of shape (n,).
-        new: Where the ranks go, of shape (n,).
-        first: The number of the first vertex.
+        starts: Start of each vertex's sources, of shape (vertices + 1,).
+        sources: Sources of the incoming edges, of shape (edges,).
+        shares: Rank that each vertex passes along each of its edges, of shape (n,).
+        teleport: Base rank of every vertex.
+        old: Ranks of the previous sweep, of shape (n,).
+        new: Output: the new ranks, of shape (n,).
+        first: Index of the first vertex.
 
     Returns:
-        The sum of the absolute changes.
+        Sum of the absolute changes.
     """
     change = 0.0
     for index in range(len(starts) - 1):
@@ -75,7 +74,7 @@ def sweep_share(
 
 
 def compiled() -> Callable[..., float]:
-    """The inner loop: `sweep_share` through Numba, or its like in NumPy where Numba is not installed."""
+    """Return the inner loop: `sweep_share` compiled by Numba, or its NumPy equivalent without Numba."""
     try:
         from numba import njit
     except ImportError:
@@ -86,16 +85,16 @@ def compiled() -> Callable[..., float]:
 def sweep_with_numpy(
     starts: NDArray[np.int64], sources: NDArray[np.int32], shares: Ranks, teleport: float, old: Ranks, new: Ranks, first: int
 ) -> float:
-    """The same as `sweep_share`, without a loop in Python."""
+    """Equivalent of `sweep_share` without a Python loop."""
     owners = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
     totals = np.bincount(owners, weights=shares[sources[starts[0] : starts[-1]]], minlength=len(starts) - 1)
-    mine = slice(first, first + len(totals))
-    new[mine] = teleport + DAMPING * totals
-    return float(np.abs(new[mine] - old[mine]).sum())
+    own = slice(first, first + len(totals))
+    new[own] = teleport + DAMPING * totals
+    return float(np.abs(new[own] - old[own]).sum())
 
 
 class PageRank:
-    """The ranks of a graph's vertices, and the ring kernels that compute them; a context manager that starts and stops those.
+    """The ranks of a graph, and the ring kernels that compute them. A context manager that starts and stops the kernels.
 
     Attributes:
         graph: The graph.
@@ -103,11 +102,11 @@ class PageRank:
     """
 
     def __init__(self, graph: Graph, kernels: int) -> None:
-        """Divide the graph into shares of about as many edges and vertices each, and make a ring kernel for each.
+        """Partition the graph into parts of similar size in edges and vertices, with one ring kernel each.
 
         Args:
             graph: The graph.
-            kernels: How many ring kernels.
+            kernels: Number of ring kernels.
         """
         count = len(graph.names)
         self.graph = graph
@@ -124,15 +123,15 @@ class PageRank:
         ]
 
     def _share(self, sweep: Callable[..., float], first: int, last: int) -> Callable[[ThreadedKernelContext[Any, Any]], None]:
-        """The function of the ring kernel that owns the vertices from `first` to before `last`."""
+        """Return the function of the ring kernel that owns the vertices `first` to `last`, exclusive."""
         starts = self.graph.starts[first : last + 1]
 
         def kernel(ctx: ThreadedKernelContext[Any, Any]) -> None:
             while not ctx.should_terminate:
-                order = ctx.receive(timeout=1.0)
-                if order is not None:
-                    old, new = self._buffers[order.source], self._buffers[1 - order.source]
-                    change = sweep(starts, self.graph.sources, self._shares, order.teleport, old, new, first)
+                request = ctx.receive(timeout=1.0)
+                if request is not None:
+                    old, new = self._buffers[request.source], self._buffers[1 - request.source]
+                    change = sweep(starts, self.graph.sources, self._shares, request.teleport, old, new, first)
                     ctx.send(Swept(change=change))
 
         return kernel
@@ -153,13 +152,13 @@ class PageRank:
         return ranks
 
     def sweep(self) -> float:
-        """Have every ring kernel go over its share once.
+        """Run one sweep on all ring kernels.
 
         Returns:
-            The sum of the absolute changes of all ranks.
+            Sum of the absolute changes of all ranks.
 
         Raises:
-            RuntimeError: If a ring kernel does not reply within a minute.
+            RuntimeError: A ring kernel does not reply within a minute.
         """
         old = self.ranks
         np.divide(old, self.graph.out_degrees, out=self._shares, where=~self._sinks)
@@ -177,7 +176,7 @@ class PageRank:
 
 
 def sweep_once(graph: Graph, ranks: Ranks) -> Ranks:
-    """One sweep over the whole graph in NumPy, for checking.
+    """Run one sweep over the whole graph in NumPy, for verification.
 
     Args:
         graph: The graph.
@@ -194,16 +193,16 @@ def sweep_once(graph: Graph, ranks: Ranks) -> Ranks:
 
 
 def main() -> int:
-    """Rank the vertices, check the ranks, and print the highest."""
+    """Rank the vertices, verify the ranks, and print the highest."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--edges", type=Path, help="a file of edges; by default the dependencies of Debian packages")
-    parser.add_argument("--kernels", type=int, default=2, help="ring kernels (%(default)s)")
-    parser.add_argument("--top", type=int, default=10, help="how many to print (%(default)s)")
+    parser.add_argument("--edges", type=Path, help="file of edges; by default the dependencies of Debian packages")
+    parser.add_argument("--kernels", type=int, default=2, help="number of ring kernels (%(default)s)")
+    parser.add_argument("--top", type=int, default=10, help="number of vertices to print (%(default)s)")
     parser.add_argument("--tolerance", type=float, default=1e-10, help="stop when the ranks change by less (%(default)s)")
     options = parser.parse_args()
     graph = edge_list(options.edges) if options.edges else debian()
     if graph is None:
-        parser.error("this machine has no dpkg, so there is no graph to rank: name a file with --edges")
+        parser.error("there is no graph to rank: this machine has no dpkg; pass a file with --edges")
     print(graph)
 
     with PageRank(graph, options.kernels) as pagerank:
@@ -212,11 +211,11 @@ def main() -> int:
             sweeps += 1
         ranks = pagerank.ranks
 
-    left = float(np.abs(sweep_once(graph, ranks) - ranks).sum())
-    if abs(ranks.sum() - 1) > 1e-9 or left > 2 * options.tolerance:
-        print(f"wrong: the ranks sum to {ranks.sum()} and one more sweep would change them by {left:.1e}", file=sys.stderr)
+    residual = float(np.abs(sweep_once(graph, ranks) - ranks).sum())
+    if abs(ranks.sum() - 1) > 1e-9 or residual > 2 * options.tolerance:
+        print(f"wrong: the ranks sum to {ranks.sum()} and one more sweep would change them by {residual:.1e}", file=sys.stderr)
         return 1
-    print(f"{sweeps} sweeps by {options.kernels} ring kernels; the ranks sum to 1 and one more sweep changes them by {left:.0e}")
+    print(f"{sweeps} sweeps by {options.kernels} ring kernels; the ranks sum to 1 and one more sweep changes them by {residual:.0e}")
     for vertex in np.argsort(-ranks, kind="stable")[: options.top]:
         print(f"{ranks[vertex]:10.6f}  {graph.names[vertex]}")
     return 0

@@ -1,7 +1,7 @@
-"""A pipeline of three ring kernels: parse lines, keep a running average per sensor, report the sensors that are too hot.
+"""A pipeline of ring kernels: parse lines, compute a running average per sensor, report the sensors that are too hot.
 
-Each stage is an actor of its own with bounded queues, so that a slow stage holds back those before it and memory does not grow.
-A line that cannot be read does not stop the pipeline: it is counted and told apart from the readings.
+Each stage is an actor with bounded queues, so that a slow stage slows the stages before it and memory use stays bounded. Invalid lines do
+not stop the pipeline; they are counted separately.
 
     python examples/streaming_pipeline.py --lines 20000
 """
@@ -22,14 +22,14 @@ HOT = 3
 
 @message
 class Line:
-    """A line as it came in."""
+    """An input line."""
 
     text: str
 
 
 @message
 class Reading:
-    """A line that was understood; `sensor` is -1 for one that was not."""
+    """A parsed line; `sensor` is -1 for an invalid line."""
 
     sensor: int
     celsius: float
@@ -37,7 +37,7 @@ class Reading:
 
 @message
 class Average:
-    """What a sensor has shown on average up to now."""
+    """Average of a sensor so far."""
 
     sensor: int
     celsius: float
@@ -46,7 +46,7 @@ class Average:
 
 @ring_kernel(kernel_id="parse", input_type=Line, output_type=Reading, queue_size=256)
 async def parse(ctx: Any) -> None:
-    """Turn lines into readings."""
+    """Parse lines into readings."""
     while not ctx.should_terminate:
         line = await ctx.receive()
         sensor, _, celsius = line.text.partition(" ")
@@ -58,7 +58,7 @@ async def parse(ctx: Any) -> None:
 
 @ring_kernel(kernel_id="average", input_type=Reading, output_type=Average, queue_size=256)
 async def average(ctx: Any) -> None:
-    """Keep a sum and a count for every sensor. This is the kernel's state: nothing else sees it."""
+    """Maintain sum and count per sensor. This state is private to the ring kernel."""
     sums: dict[int, tuple[float, int]] = {}
     while not ctx.should_terminate:
         reading = await ctx.receive()
@@ -69,18 +69,18 @@ async def average(ctx: Any) -> None:
 
 
 def lines(count: int) -> list[str]:
-    """Lines of eight sensors around 20 °C, of which one is around 40 °C; every hundredth line is broken."""
+    """Generate lines of eight sensors at about 20 °C, one of them at about 40 °C; every hundredth line is invalid."""
     numbers = random.Random(1)
-    made = []
+    result = []
     for index in range(count):
         sensor = index % 8
         celsius = numbers.gauss(40.0 if sensor == HOT else 20.0, 2.0)
-        made.append("?" if index % 100 == 99 else f"{sensor} {celsius:.2f}")
-    return made
+        result.append("?" if index % 100 == 99 else f"{sensor} {celsius:.2f}")
+    return result
 
 
-async def move(runtime: RingKernelRuntime, source: str, target: str, count: int) -> None:
-    """Hand what one ring kernel puts out to the next."""
+async def forward(runtime: RingKernelRuntime, source: str, target: str, count: int) -> None:
+    """Forward the outputs of one ring kernel to the next."""
     for _ in range(count):
         await runtime.send(target, await runtime.receive(source))
 
@@ -109,18 +109,18 @@ async def run(texts: list[str]) -> dict[int, Average]:
         for name in ("parse", "average"):
             await runtime.launch(name)
             await runtime.activate(name)
-        await asyncio.gather(feed(), move(runtime, "parse", "average", len(texts)), collect())
+        await asyncio.gather(feed(), forward(runtime, "parse", "average", len(texts)), collect())
     return latest
 
 
 def main() -> int:
-    """Run the pipeline and check its averages against those of the lines themselves."""
+    """Run the pipeline, and verify its averages against the input."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--lines", type=int, default=20_000, help="how many (%(default)s)")
+    parser.add_argument("--lines", type=int, default=20_000, help="number of lines (%(default)s)")
     texts = lines(parser.parse_args().lines)
     latest = asyncio.run(run(texts))
 
-    broken = latest.pop(-1, None)
+    invalid = latest.pop(-1, None)
     for sensor, result in sorted(latest.items()):
         values = [float(text.split()[1]) for text in texts if text.startswith(f"{sensor} ")]
         if result.readings != len(values) or abs(result.celsius - sum(values) / len(values)) > 1e-9:
@@ -128,9 +128,9 @@ def main() -> int:
             return 1
         warning = "  too hot" if result.celsius > LIMIT_CELSIUS else ""
         print(f"sensor {sensor}: {result.celsius:6.2f} °C over {result.readings} readings{warning}")
-    print(f"{len(texts)} lines, {broken.readings if broken else 0} of them broken")
+    print(f"{len(texts)} lines, {invalid.readings if invalid else 0} of them invalid")
     hot = [sensor for sensor, result in latest.items() if result.celsius > LIMIT_CELSIUS]
-    return 0 if hot == [HOT] and (broken.readings if broken else 0) == texts.count("?") else 1
+    return 0 if hot == [HOT] and (invalid.readings if invalid else 0) == texts.count("?") else 1
 
 
 if __name__ == "__main__":

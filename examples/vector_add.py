@@ -1,4 +1,4 @@
-"""Add two vectors three ways: a kernel compiled for this machine, buffers that live on both sides, and one launched by name.
+"""Add two vectors in two ways: with a kernel compiled for this machine on unified buffers, and with a kernel launched by name.
 
 python examples/vector_add.py --size 1000000
 """
@@ -18,16 +18,16 @@ from pydotcompute.core.orchestrator import KernelLaunchConfig
 
 @kernel(device="cpu")
 def add(left: Any, right: Any, total: Any) -> None:
-    """Add element by element. Numba compiles it when it is first called, for the types it is called with."""
+    """Add element by element. Numba compiles it at the first call, for the argument types."""
     for index in range(total.size):
         total[index] = left[index] + right[index]
 
 
 async def add_by_name(left: Any, right: Any, total: Any) -> float:
-    """Run `add` through an orchestrator, which keeps kernels by name and times each launch.
+    """Run `add` through an orchestrator, which registers kernels by name and measures each launch.
 
     Returns:
-        How long it took, in milliseconds.
+        Duration, in milliseconds.
     """
     async with ComputeOrchestrator() as orchestrator:
         orchestrator.register_kernel("add", add)
@@ -38,7 +38,7 @@ async def add_by_name(left: Any, right: Any, total: Any) -> float:
 def main() -> int:
     """Add the vectors, and compare with NumPy."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--size", type=int, default=1_000_000, help="elements (%(default)s)")
+    parser.add_argument("--size", type=int, default=1_000_000, help="number of elements (%(default)s)")
     size = parser.parse_args().size
 
     random = np.random.default_rng(seed=1)
@@ -56,11 +56,11 @@ def main() -> int:
     print(f"called:        {size:,} elements, equal to NumPy's; the buffer is {total.state.name}")
 
     total.fill(np.float32(0))
-    took = asyncio.run(add_by_name(left.host, right.host, total.host))
+    elapsed_ms = asyncio.run(add_by_name(left.host, right.host, total.host))
     if not np.array_equal(total.host, expected):
         print("wrong: the kernel launched by name and NumPy differ", file=sys.stderr)
         return 1
-    print(f"by its name:   equal too, {took:.2f} ms")
+    print(f"by name:       equal too, {elapsed_ms:.2f} ms")
     return 0
 
 

@@ -1,6 +1,6 @@
 """Ring kernels: actors that stay resident on a GPU or a CPU thread and exchange typed messages in microseconds.
 
-Importing this installs uvloop where it is there; ``PYDOTCOMPUTE_NO_UVLOOP=1`` in the environment keeps asyncio's own loop.
+Importing this package installs uvloop if it is available. Set ``PYDOTCOMPUTE_NO_UVLOOP=1`` to keep asyncio's own event loop.
 
 Example:
     >>> import asyncio

@@ -1,6 +1,6 @@
-"""Libraries that pydotcompute works with and does not need: imported where they are first used.
+"""Optional libraries, imported on first use.
 
-To import them takes long, and CuPy asks for a GPU: ``import pydotcompute`` does neither.
+Importing them takes long, and CuPy needs a GPU. ``import pydotcompute`` therefore imports none of them.
 """
 
 from __future__ import annotations
@@ -21,85 +21,85 @@ def _import(name: str, backend: str, extra: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         advice = f"install it with: pip install 'pydotcompute[{extra}]'"
-        raise BackendNotAvailableError(backend, f"'{name}' cannot be imported ({error}); {advice}") from error
+        raise BackendNotAvailableError(backend, f"importing '{name}' failed: {error}; {advice}") from error
 
 
 def cuda_devices() -> list[_core.Device]:
-    """The GPUs of this machine, by the driver, which this initialises.
+    """Lists the GPUs of this machine, and initializes the CUDA driver for that.
 
-    Before, the driver is asked to load the code of everybody in this process at once rather than at first use, as that waits for the whole
-    device, on which a ring kernel may be resident; unless ``CUDA_MODULE_LOADING`` says otherwise already.
+    Sets ``CUDA_MODULE_LOADING=EAGER`` first, unless the variable is set already. With lazy loading, the first use of any module in this
+    process would wait for the whole device, on which a ring kernel may be resident.
 
     Returns:
-        The devices, of which none is opened.
+        The devices. None of them is opened.
 
     Raises:
         BackendNotAvailableError: There is no driver or no GPU; the error says which, and what to do.
-        CUDAError: The driver refused.
+        CUDAError: A driver call failed.
     """
     os.environ.setdefault("CUDA_MODULE_LOADING", "EAGER")
     return _core.cuda_devices()
 
 
 def import_cupy() -> Any:
-    """CuPy.
+    """Imports CuPy.
 
     Returns:
         The module ``cupy``.
 
     Raises:
-        BackendNotAvailableError: It is not installed, or does not load.
+        BackendNotAvailableError: CuPy is not installed, or does not load.
     """
     return _import("cupy", "CUDA", "cuda")
 
 
 def import_numba_cuda() -> Any:
-    """Numba's compiler for GPUs.
+    """Imports Numba's compiler for GPUs.
 
     Returns:
         The module ``numba.cuda``.
 
     Raises:
-        BackendNotAvailableError: It is not installed, or does not load.
+        BackendNotAvailableError: numba-cuda is not installed, or does not load.
     """
     return _import("numba.cuda", "CUDA", "cuda")
 
 
 def import_mlx() -> Any:
-    """MLX: on a Mac it computes on the GPU, on Linux on the processor.
+    """Imports MLX, which computes on the GPU on a Mac and on the CPU on Linux.
 
     Returns:
         The module ``mlx.core``.
 
     Raises:
-        BackendNotAvailableError: It is not installed, or does not load.
+        BackendNotAvailableError: MLX is not installed, or does not load.
     """
     return _import("mlx.core", "Metal", "metal")
 
 
 def stream_ordered_pool(cupy: Any) -> Any:
-    """A pool for CuPy that neither waits for the device when it takes memory nor when it gives some back.
+    """Returns a CuPy pool that does not wait for the device when it allocates or frees memory.
 
     Args:
         cupy: The module ``cupy``.
 
     Returns:
-        A ``MemoryAsyncPool`` over the devices' own pools, which keep what is given back until ``free_all_blocks()``.
+        A ``MemoryAsyncPool`` over the devices' default pools, which keep freed memory until ``free_all_blocks()``.
     """
     runtime = cupy.cuda.runtime
     for device in range(runtime.getDeviceCount()):
-        # By default they give memory back at every synchronisation, and that may wait for the device.
+        # By default the pools return free memory to the device at every synchronization, which may wait for the device.
         threshold = runtime.cudaMemPoolAttrReleaseThreshold
         runtime.memPoolSetAttribute(runtime.deviceGetMemPool(device), threshold, 2**64 - 1)
     return cupy.cuda.MemoryAsyncPool()
 
 
 def busy_streams() -> list[Any]:
-    """The current streams of CuPy and PyTorch in this thread that have work left, where these are in use at all.
+    """Returns the current streams of CuPy and PyTorch in this thread that have unfinished work. Imports neither library.
 
-    Memory of a buffer is copied, and given back, on a stream that waits for no other: so whatever this thread has started with it has to
-    end before. Only streams are waited for, never the whole device, on which a ring kernel may be resident; and no idle one, since to wait
-    for the legacy default stream takes until ring kernels give way.
+    Buffers copy and free their memory on a stream that synchronizes with no other, so work that this thread started with that memory must
+    finish first. This synchronizes streams instead of the device, on which a ring kernel may be resident. Idle streams are left out,
+    because synchronizing the legacy default stream waits until resident ring kernels leave the device.
 
     Returns:
         Streams with a method ``synchronize``.
@@ -115,14 +115,14 @@ def busy_streams() -> list[Any]:
 
 
 def wait_for_device_work() -> None:
-    """Waits for what CuPy and PyTorch have started on their current streams in this thread.
+    """Waits for the work that CuPy and PyTorch have started on their current streams in this thread.
 
     Raises:
-        CUDAError: It failed.
+        CUDAError: The work failed.
     """
     try:
         for stream in busy_streams():
             stream.synchronize()
     except RuntimeError as error:
-        # Both libraries' errors are.
-        raise CUDAError(f"What was started on the device before failed: {error}") from error
+        # Both libraries derive their errors from RuntimeError.
+        raise CUDAError(f"Waiting for earlier work on the device failed: {error}") from error

@@ -1,7 +1,7 @@
-"""Every error that pydotcompute raises, as a class that carries what it is about.
+"""Exceptions of pydotcompute. Each carries the facts of its message as attributes.
 
-All derive from :class:`PyDotComputeError`. A message says what was being done, to what, what went wrong and what to do next; the same facts
-are attributes. All of them can be pickled, since errors cross processes.
+All derive from :class:`PyDotComputeError`. A message states the operation, its subject, what went wrong and what to do. All exceptions can
+be pickled, because errors cross process boundaries.
 
 Example:
     >>> from pydotcompute.exceptions import KernelNotFoundError
@@ -46,7 +46,7 @@ __all__ = [
 
 
 def _rebuild(cls: type[PyDotComputeError], args: tuple[Any, ...], state: dict[str, Any]) -> PyDotComputeError:
-    """Makes an error of its text and attributes again, past ``__init__``, whose parameters are other ones."""
+    """Rebuilds an error from its message and attributes, without ``__init__``, whose parameters differ from ``args``."""
     error = cls.__new__(cls, *args)
     error.args = args
     error.__dict__.update(state)
@@ -54,16 +54,16 @@ def _rebuild(cls: type[PyDotComputeError], args: tuple[Any, ...], state: dict[st
 
 
 class PyDotComputeError(Exception):
-    """The base of all errors of this package."""
+    """Base class of all exceptions of this package."""
 
     def __reduce__(self) -> tuple[Callable[..., PyDotComputeError], tuple[Any, ...]]:
         return (_rebuild, (type(self), self.args, dict(self.__dict__)))
 
 
 class KernelError(PyDotComputeError):
-    """A ring kernel failed, or could not do what was asked of it.
+    """A ring kernel failed, or an operation on it did.
 
-    Whoever waits for a ring kernel that failed gets this error; ``__cause__`` is the exception that the ring kernel raised.
+    Raised in every caller that waits for a failed ring kernel; ``__cause__`` is the exception that the ring kernel raised.
     """
 
 
@@ -71,27 +71,27 @@ class KernelNotFoundError(KernelError):
     """No ring kernel has this name.
 
     Attributes:
-        kernel_id: The name that was asked for.
-        available: The names that there are.
+        kernel_id: The unknown name.
+        available: The existing names.
     """
 
     def __init__(self, kernel_id: str, available: list[str] | None = None) -> None:
         self.kernel_id = kernel_id
         self.available = list(available or [])
-        there_are = f"there are: {', '.join(map(repr, self.available[:20]))}" if self.available else "there are none"
+        existing = f"existing kernels: {', '.join(map(repr, self.available[:20]))}" if self.available else "no kernels exist"
         super().__init__(
-            f"Kernel '{kernel_id}' not found; {there_are}. "
+            f"Kernel '{kernel_id}' not found; {existing}. "
             f"Launch it first, with runtime.launch('{kernel_id}', handler), or decorate its function with @ring_kernel."
         )
 
 
 class KernelStateError(KernelError):
-    """The ring kernel is in a state in which this cannot be done.
+    """The current state of the ring kernel does not allow the operation.
 
     Attributes:
-        kernel_id: The ring kernel.
-        current_state: Its state, as a name.
-        operation: What was asked of it.
+        kernel_id: Name of the ring kernel.
+        current_state: Name of its state.
+        operation: The rejected operation.
     """
 
     def __init__(self, kernel_id: str, current_state: str, operation: str) -> None:
@@ -106,13 +106,13 @@ _STATE_HINTS = {
     "CREATED": "; launch() and activate() it first",
     "LAUNCHED": "; activate() it first",
     "DEACTIVATED": "; reactivate() it first",
-    "TERMINATED": "; it has ended, launch it again under this name or another",
-    "FAILED": "; it raised an exception, which receive() gives, and has to be terminated and launched again",
+    "TERMINATED": "; it has ended: launch a new one",
+    "FAILED": "; it raised an exception, which receive() raises: terminate it and launch it again",
 }
 
 
 class KernelAlreadyExistsError(KernelError):
-    """A ring kernel of this name runs already.
+    """The name of the ring kernel is in use.
 
     Attributes:
         kernel_id: The name.
@@ -124,15 +124,15 @@ class KernelAlreadyExistsError(KernelError):
 
 
 class MessageError(PyDotComputeError):
-    """Something is wrong with a message."""
+    """Base class of message errors."""
 
 
 class MessageSerializationError(MessageError):
-    """A message could not be turned into bytes.
+    """A message could not be serialized.
 
     Attributes:
-        message_type: Its class.
-        cause: What went wrong, also ``__cause__``.
+        message_type: Class of the message.
+        cause: The reason, also ``__cause__``.
     """
 
     def __init__(self, message_type: type, cause: Exception) -> None:
@@ -142,11 +142,11 @@ class MessageSerializationError(MessageError):
 
 
 class MessageDeserializationError(MessageError):
-    """Bytes could not be turned into a message.
+    """Bytes could not be deserialized.
 
     Attributes:
-        message_type: The class that was wanted.
-        cause: What went wrong, also ``__cause__``.
+        message_type: Expected class of the message.
+        cause: The reason, also ``__cause__``.
     """
 
     def __init__(self, message_type: type, cause: Exception) -> None:
@@ -156,15 +156,15 @@ class MessageDeserializationError(MessageError):
 
 
 class QueueError(PyDotComputeError):
-    """Something is wrong with a queue."""
+    """Base class of queue errors."""
 
 
 class QueueFullError(QueueError):
-    """A queue has no room for the message, which is still the caller's.
+    """A queue is full. It did not accept the message, and the caller keeps it.
 
     Attributes:
-        kernel_id: The ring kernel whose queue it is; empty for a queue of one's own.
-        queue_size: How many messages it holds at the most.
+        kernel_id: Ring kernel that the queue belongs to; empty for a stand-alone queue.
+        queue_size: Capacity of the queue.
     """
 
     def __init__(self, kernel_id: str, queue_size: int) -> None:
@@ -172,16 +172,16 @@ class QueueFullError(QueueError):
         self.queue_size = queue_size
         super().__init__(
             f"Queue for kernel '{kernel_id}' is full (size: {queue_size}); "
-            "the message was not taken: wait (timeout=None), retry later, or make the queue larger"
+            "the message was not accepted: wait (timeout=None), retry later, or use a larger queue"
         )
 
 
 class QueueTimeoutError(QueueError):
-    """The time was over before there was a message, or room for one.
+    """The timeout expired before a message arrived or a slot became free.
 
     Attributes:
-        kernel_id: The ring kernel whose queue it is; empty for a queue of one's own.
-        timeout: How long was waited, in seconds.
+        kernel_id: Ring kernel that the queue belongs to; empty for a stand-alone queue.
+        timeout: The timeout, in seconds.
         operation: ``"receive"`` or ``"send"``.
     """
 
@@ -193,16 +193,16 @@ class QueueTimeoutError(QueueError):
 
 
 class QueueClosedError(QueueError):
-    """A queue between processes has been closed, here or by the other side, and there is nothing left to take."""
+    """A queue between processes was closed by this process or its peer, and has no messages left."""
 
 
 class PeerDiedError(QueueError):
-    """The process at the other end of a queue has ended without closing it. All that it had put in has been received before this is raised.
+    """The peer process of a queue ended without closing it. Raised only after all messages that it published were received.
 
     Attributes:
-        queue: The queue's name.
-        pid: The process that ended.
-        side: Which end it had: ``"producer"`` or ``"consumer"``.
+        queue: Name of the queue.
+        pid: Process id of the peer.
+        side: Endpoint that the peer held: ``"producer"`` or ``"consumer"``.
     """
 
     def __init__(self, queue: str, pid: int, side: str) -> None:
@@ -211,16 +211,16 @@ class PeerDiedError(QueueError):
         self.side = side
         super().__init__(
             f"Process {pid}, the {side} of queue '{queue}', has ended without closing it; "
-            f"start another {side}, which goes on where this one was, or close the queue"
+            f"start another {side}, which continues at the same position, or close the queue"
         )
 
 
 class BufferError(PyDotComputeError):
-    """Something is wrong with a buffer."""
+    """Base class of buffer errors."""
 
 
 class BufferNotAllocatedError(BufferError):
-    """A buffer was used before it had memory, or after it was freed."""
+    """A buffer was used before it was allocated, or after it was freed."""
 
     def __init__(self) -> None:
         super().__init__("Buffer has not been allocated. Call allocate() first.")
@@ -230,8 +230,8 @@ class BufferSyncError(BufferError):
     """Copying between host and device failed.
 
     Attributes:
-        direction: Which way, for example ``"host to device"``.
-        cause: What went wrong, also ``__cause__``.
+        direction: Direction of the copy, for example ``"host to device"``.
+        cause: The reason, also ``__cause__``.
     """
 
     def __init__(self, direction: str, cause: Exception) -> None:
@@ -241,14 +241,14 @@ class BufferSyncError(BufferError):
 
 
 class BackendError(PyDotComputeError):
-    """Something is wrong with a backend."""
+    """Base class of backend errors."""
 
 
 class BackendNotAvailableError(BackendError):
-    """This machine does not have what a backend needs.
+    """This machine lacks what a backend requires.
 
     Attributes:
-        backend_name: The backend.
+        backend_name: Name of the backend.
         reason: What is missing, and how to get it.
     """
 
@@ -259,19 +259,19 @@ class BackendNotAvailableError(BackendError):
 
 
 class CUDAError(BackendError):
-    """A call of CUDA failed."""
+    """A CUDA call failed."""
 
 
 class MetalError(BackendError):
-    """A call of Metal (MLX) failed."""
+    """A Metal (MLX) call failed."""
 
 
 class MSLCompilationError(MetalError):
-    """A shader in Metal's language does not compile.
+    """A shader in the Metal shading language does not compile.
 
     Attributes:
-        shader_name: Its name.
-        error_message: What the compiler said.
+        shader_name: Name of the shader.
+        error_message: Message of the compiler.
     """
 
     def __init__(self, shader_name: str, error_message: str) -> None:
@@ -281,15 +281,15 @@ class MSLCompilationError(MetalError):
 
 
 class CompilationError(PyDotComputeError):
-    """Something could not be compiled."""
+    """Base class of compilation errors."""
 
 
 class KernelCompilationError(CompilationError):
     """A kernel does not compile.
 
     Attributes:
-        kernel_name: Its name.
-        cause: What the compiler said, also ``__cause__``.
+        kernel_name: Name of the kernel.
+        cause: The compiler's error, also ``__cause__``.
     """
 
     def __init__(self, kernel_name: str, cause: Exception) -> None:
@@ -299,16 +299,16 @@ class KernelCompilationError(CompilationError):
 
 
 class ValidationError(PyDotComputeError):
-    """A value or a type is not what it has to be."""
+    """Base class of validation errors: a value or a type is invalid."""
 
 
 class InvalidConfigurationError(ValidationError):
-    """A setting has a value that it cannot have.
+    """A parameter has an invalid value.
 
     Attributes:
-        parameter: The setting.
-        value: What it was given.
-        reason: Why that cannot be, and what can.
+        parameter: Name of the parameter.
+        value: The invalid value.
+        reason: Why it is invalid, and which values are valid.
     """
 
     def __init__(self, parameter: str, value: object, reason: str) -> None:
@@ -319,18 +319,18 @@ class InvalidConfigurationError(ValidationError):
 
 
 class TypeValidationError(ValidationError):
-    """A value has another type than was declared.
+    """A value is not of the declared type.
 
     Attributes:
         expected: The declared type, or a union of types.
-        actual: The type of the value.
-        context: Where.
+        actual: Type of the value.
+        context: Where the mismatch occurred.
     """
 
     def __init__(self, expected: type, actual: type, context: str) -> None:
         self.expected = expected
         self.actual = actual
         self.context = context
-        # A union of types has no name.
+        # A union of types has no `__name__`.
         names = [getattr(one, "__name__", None) or str(one) for one in (expected, actual)]
         super().__init__(f"Type mismatch in {context}: expected {names[0]}, got {names[1]}")

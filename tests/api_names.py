@@ -1,4 +1,4 @@
-"""Reads the list of what users of 0.2 import and call."""
+"""Reads `api_names.txt`, the public API of pydotcompute 0.2."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 LIST = Path(__file__).with_name("api_names.txt")
 
-# Modules that have not been written yet; the list only ever gets shorter.
+# Modules of the list that do not exist yet. Modules are only removed from this set.
 PENDING: frozenset[str] = frozenset()
 
 
@@ -29,7 +29,7 @@ class Name:
         return importlib.import_module(self.module)
 
     def owner(self) -> Any:
-        """The class that a member belongs to, or the module."""
+        """Returns the class of a member, or the module."""
         within, _, _ = self.name.rpartition(".")
         return getattr(self.imported(), within) if within else self.imported()
 
@@ -38,7 +38,7 @@ class Name:
         return self.name.rpartition(".")[2]
 
     def static(self) -> Any:
-        """What stands under the name, without running a property."""
+        """Returns the attribute without evaluating a property."""
         return inspect.getattr_static(self.owner(), self.last)
 
 

@@ -1,32 +1,38 @@
-"""What all tests share: those that need a GPU or MLX are skipped, with the reason, where there is none."""
+"""Fixtures and collection hooks of all tests. Tests that need a GPU or MLX are skipped, with the reason, on machines that lack it."""
 
 from __future__ import annotations
 
 import importlib.util
+import logging
+import os
 from pathlib import Path
 
 import pytest
 
+import fake_driver_process
 from pydotcompute import _core
 from pydotcompute.core.accelerator import Accelerator
 from pydotcompute.exceptions import BackendNotAvailableError
 
 
-def lacks_gpu() -> str | None:
-    """Why tests marked ``cuda`` cannot run, or ``None``. The driver itself is left alone: whoever starts it first decides how it runs."""
+def missing_gpu_reason() -> str | None:
+    """Returns why tests marked ``cuda`` cannot run, or ``None``.
+
+    The check does not load the driver: the first code that initializes it in a process fixes its settings.
+    """
     if any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/dxg")):
         return None
     return "this machine has no NVIDIA GPU"
 
 
-def lacks_mlx() -> str | None:
-    """Why tests marked ``metal`` cannot run, or ``None``."""
+def missing_mlx_reason() -> str | None:
+    """Returns why tests marked ``metal`` cannot run, or ``None``."""
     return None if importlib.util.find_spec("mlx") is not None else "MLX is not installed (pip install pydotcompute[metal])"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what cannot run here as skipped, so that plain ``pytest`` works everywhere."""
-    for marker, reason in (("cuda", lacks_gpu()), ("metal", lacks_mlx())):
+    """Marks tests that cannot run on this machine as skipped, so that plain ``pytest`` works everywhere."""
+    for marker, reason in (("cuda", missing_gpu_reason()), ("metal", missing_mlx_reason())):
         if reason is not None:
             for item in items:
                 if item.get_closest_marker(marker) is not None:
@@ -35,10 +41,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has pydotcompute find no NVIDIA GPU, so that what a test says of memory is the same on every machine."""
+    """Hides NVIDIA GPUs from pydotcompute, so that tests of memory have the same results on every machine."""
 
-    def none() -> list[_core.Device]:
-        raise BackendNotAvailableError("CUDA", "this test does without")
+    def no_devices() -> list[_core.Device]:
+        raise BackendNotAvailableError("CUDA", "this test runs without a GPU")
 
-    monkeypatch.setattr(_core, "cuda_devices", none)
+    monkeypatch.setattr(_core, "cuda_devices", no_devices)
     monkeypatch.setattr(Accelerator, "_instance", None)
+
+
+@pytest.fixture
+def quiet_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Suppresses the log of failures that a test causes on purpose."""
+    caplog.set_level(logging.CRITICAL, "pydotcompute")
+
+
+@pytest.fixture
+def driver() -> dict[str, str]:
+    """Environment in which a process loads the fake driver as ``libcuda.so``."""
+    if (reason := fake_driver_process.missing_requirement()) is not None:
+        pytest.skip(reason)
+    path = os.environ.get("LD_LIBRARY_PATH", "")
+    return {**os.environ, "LD_LIBRARY_PATH": f"{fake_driver_process.library().name}:{path}"}

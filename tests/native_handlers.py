@@ -1,4 +1,4 @@
-"""Messages, states and handlers that the tests of native ring kernels share: the same ones run on the processor and, compiled, for GPUs."""
+"""Messages, states and handlers shared by the tests of native ring kernels. They run on the CPU and are compiled for GPUs."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Sequence:
 
 
 def in_sequence(ctx: HandlerContext, state: Sequence, msg: Count) -> Count:
-    """Answers with the number of messages that came out of turn."""
+    """Replies with the number of messages so far that were out of sequence."""
     if msg.value != state.next:
         state.broken += 1
     state.next = msg.value + 1
@@ -60,7 +60,7 @@ def in_sequence(ctx: HandlerContext, state: Sequence, msg: Count) -> Count:
 
 
 def picky(ctx: HandlerContext, state: Sequence, msg: Count) -> Count | None:
-    """Raises at negative values, and answers only even ones."""
+    """Raises for negative values, and replies only to even ones."""
     state.next += 1
     if msg.value == -1:
         raise ValueError("negative")
@@ -107,5 +107,5 @@ def spectrum(ctx: HandlerContext, state: Smooth, msg: Window) -> Spectrum:
 
 
 def ratio(ctx: HandlerContext, state: None, msg: Hottest) -> Reading:
-    """Divides by whatever comes, zero too."""
+    """Divides by the values of the message, including zero."""
     return Reading(msg.seen // msg.sensor, msg.celsius / msg.sensor)

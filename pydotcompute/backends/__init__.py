@@ -1,6 +1,6 @@
-"""Where one-shot kernels run and their arrays live: the processor, a GPU by CUDA, a GPU of Apple's by Metal.
+"""Backends: run one-shot kernels and hold their arrays on the CPU, on a GPU through CUDA, or on an Apple GPU through Metal.
 
-All three can be imported anywhere; to make a backend that this machine lacks raises ``BackendNotAvailableError``.
+All three can be imported on any machine. Creating a backend that the machine lacks raises ``BackendNotAvailableError``.
 """
 
 from pydotcompute.backends.base import Backend, BackendType

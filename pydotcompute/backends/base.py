@@ -1,4 +1,4 @@
-"""What every backend can do."""
+"""Interface of all backends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T", bound=np.generic)
 
 
 class BackendType(Enum):
-    """The kind of a backend."""
+    """Kind of a backend."""
 
     CPU = auto()
     CUDA = auto()
@@ -29,12 +29,12 @@ class BackendType(Enum):
 
 @dataclass
 class KernelExecutionResult:
-    """How a kernel's run ended.
+    """Result of a kernel run.
 
     Attributes:
-        success: Whether it ended without an error.
-        execution_time_ms: How long it took, in milliseconds.
-        error: What it raised.
+        success: Whether the kernel finished without an error.
+        execution_time_ms: Run time, in milliseconds.
+        error: The exception that it raised, if any.
     """
 
     success: bool
@@ -43,30 +43,30 @@ class KernelExecutionResult:
 
 
 class Backend(ABC):
-    """Where kernels run and their arrays live."""
+    """Runs kernels and holds their arrays."""
 
     @property
     @abstractmethod
     def backend_type(self) -> BackendType:
-        """Its kind."""
+        """Kind of this backend."""
 
     @property
     @abstractmethod
     def is_available(self) -> bool:
-        """Whether this machine has what it needs."""
+        """Whether this machine supports the backend."""
 
     @property
     @abstractmethod
     def device_count(self) -> int:
-        """How many devices it has."""
+        """Number of devices."""
 
     @abstractmethod
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[T]) -> NDArray[T]:
-        """Makes an array on the device, with any content.
+        """Allocates an uninitialized array on the device.
 
         Args:
-            shape: Its shape.
-            dtype: The type of its elements.
+            shape: Shape of the array.
+            dtype: Element type.
 
         Returns:
             The array.
@@ -74,7 +74,7 @@ class Backend(ABC):
 
     @abstractmethod
     def free(self, array: NDArray[T]) -> None:
-        """Says that an array is not needed any more. Its memory is given back when nobody refers to it.
+        """Marks an array as no longer needed. Its memory is freed with the last reference to it.
 
         Args:
             array: The array.
@@ -85,7 +85,7 @@ class Backend(ABC):
         """Copies an array to the device.
 
         Args:
-            host_array: An array of NumPy's.
+            host_array: A NumPy array.
 
         Returns:
             A new array on the device.
@@ -99,37 +99,37 @@ class Backend(ABC):
             device_array: An array on the device.
 
         Returns:
-            A new array of NumPy's.
+            A new NumPy array.
         """
 
     @abstractmethod
     def synchronize(self) -> None:
-        """Waits for all that this backend has started."""
+        """Waits for all work that this backend has started."""
 
     @abstractmethod
     def execute_kernel(
         self, kernel: Callable[..., Any], grid_size: tuple[int, ...], block_size: tuple[int, ...], *args: Any, **kwargs: Any
     ) -> KernelExecutionResult:
-        """Runs a kernel, and waits for its end.
+        """Runs a kernel, and waits for it.
 
         Args:
             kernel: The kernel.
-            grid_size: Blocks in each dimension.
-            block_size: Threads of a block in each dimension.
-            *args: The kernel's arguments.
-            **kwargs: The kernel's arguments by name.
+            grid_size: Number of blocks in each dimension.
+            block_size: Number of threads per block in each dimension.
+            *args: Arguments of the kernel.
+            **kwargs: Keyword arguments of the kernel.
 
         Returns:
-            How that ended. What the kernel raised is there, and is not raised here.
+            The result. It holds an exception that the kernel raised; this method does not raise it.
         """
 
     @abstractmethod
     def compile_kernel(self, func: Callable[..., Any], signature: str | None = None) -> Callable[..., Any]:
-        """Makes a kernel of a function.
+        """Compiles a function to a kernel.
 
         Args:
             func: The function.
-            signature: The types of its arguments, as Numba writes them; None: those that it is first called with.
+            signature: Numba signature of the function; ``None`` compiles for the types of the first call.
 
         Returns:
             The kernel.
@@ -137,12 +137,12 @@ class Backend(ABC):
 
 
 class BackendArray(Generic[T]):
-    """An array with the backend that it lives on.
+    """An array together with its backend.
 
     Args:
         data: The array.
-        backend: The backend.
-        owns_data: Whether it is freed with this object.
+        backend: Backend that holds the array.
+        owns_data: Whether the array is freed with this object.
     """
 
     def __init__(self, data: NDArray[T], backend: Backend, *, owns_data: bool = True) -> None:
@@ -157,38 +157,38 @@ class BackendArray(Generic[T]):
 
     @property
     def backend(self) -> Backend:
-        """Its backend."""
+        """The backend."""
         return self._backend
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its shape."""
+        """Shape of the array."""
         return self._data.shape
 
     @property
     def dtype(self) -> np.dtype[T]:
-        """The type of its elements."""
+        """Element type."""
         return self._data.dtype
 
     @property
     def nbytes(self) -> int:
-        """How many bytes it has."""
+        """Size, in bytes."""
         return self._data.nbytes
 
     def to_host(self) -> NDArray[T]:
-        """Copies it from the device.
+        """Copies the array from the device.
 
         Returns:
-            A new array of NumPy's.
+            A new NumPy array.
         """
         return self._backend.copy_to_host(self._data)
 
     def synchronize(self) -> None:
-        """Waits for all that its backend has started."""
+        """Waits for all work that the backend has started."""
         self._backend.synchronize()
 
     def __del__(self) -> None:
-        # There is none if the constructor was given too little.
+        # The attribute is missing if the constructor raised.
         if getattr(self, "_owns_data", False):
             self._backend.free(self._data)
 
@@ -197,13 +197,13 @@ class BackendArray(Generic[T]):
 
 
 def timed(run: Callable[[], Any]) -> KernelExecutionResult:
-    """Runs something and takes the time.
+    """Runs a function and measures its run time.
 
     Args:
-        run: What to run.
+        run: The function.
 
     Returns:
-        How it ended; what it raised is there.
+        The result. It holds an exception that the function raised.
     """
     start = time.perf_counter()
     failure: Exception | None = None

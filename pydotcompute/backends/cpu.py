@@ -1,4 +1,4 @@
-"""The processor as a backend, by NumPy and, where it is installed, Numba."""
+"""CPU backend, based on NumPy and, if installed, Numba."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T", bound=np.generic)
 
 
 class CPUBackend(Backend):
-    """The processor. A kernel is called once for a launch, whatever the grid; arrays are those of NumPy.
+    """The CPU. Each launch calls the kernel once, whatever the grid. Arrays are NumPy arrays.
 
     Example:
         >>> import numpy as np
@@ -39,20 +39,20 @@ class CPUBackend(Backend):
 
     @property
     def is_available(self) -> bool:
-        """Always."""
+        """Always true."""
         return True
 
     @property
     def device_count(self) -> int:
-        """One."""
+        """Always 1."""
         return 1
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[T] | type[T]) -> NDArray[T]:
-        """Makes an array, with any content.
+        """Allocates an uninitialized array.
 
         Args:
-            shape: Its shape.
-            dtype: The type of its elements.
+            shape: Shape of the array.
+            dtype: Element type.
 
         Returns:
             The array.
@@ -60,11 +60,11 @@ class CPUBackend(Backend):
         return np.empty(shape, dtype=dtype)
 
     def allocate_zeros(self, shape: tuple[int, ...], dtype: np.dtype[T] | type[T]) -> NDArray[T]:
-        """Makes an array of zeros.
+        """Allocates an array of zeros.
 
         Args:
-            shape: Its shape.
-            dtype: The type of its elements.
+            shape: Shape of the array.
+            dtype: Element type.
 
         Returns:
             The array.
@@ -72,7 +72,7 @@ class CPUBackend(Backend):
         return np.zeros(shape, dtype=dtype)
 
     def free(self, array: NDArray[T]) -> None:
-        """Nothing: NumPy gives the memory back when nobody refers to the array."""
+        """Does nothing: NumPy frees the memory with the last reference to the array."""
 
     def copy_to_device(self, host_array: NDArray[T]) -> NDArray[T]:
         """Copies an array.
@@ -81,7 +81,7 @@ class CPUBackend(Backend):
             host_array: The array.
 
         Returns:
-            A new array: what is done to it is not seen in the other, as with any device.
+            A new array. As on other devices, writes to it do not change the original.
         """
         return host_array.copy()
 
@@ -97,7 +97,7 @@ class CPUBackend(Backend):
         return device_array.copy()
 
     def synchronize(self) -> None:
-        """Nothing: a kernel has ended when its launch returns."""
+        """Does nothing: a kernel has finished when its launch returns."""
 
     def execute_kernel(
         self, kernel: Callable[..., Any], grid_size: tuple[int, ...], block_size: tuple[int, ...], *args: Any, **kwargs: Any
@@ -106,28 +106,28 @@ class CPUBackend(Backend):
 
         Args:
             kernel: The kernel.
-            grid_size: Without effect.
-            block_size: Without effect.
-            *args: The kernel's arguments.
-            **kwargs: The kernel's arguments by name.
+            grid_size: Ignored.
+            block_size: Ignored.
+            *args: Arguments of the kernel.
+            **kwargs: Keyword arguments of the kernel.
 
         Returns:
-            How that ended. What the kernel raised is there.
+            The result. It holds an exception that the kernel raised.
         """
         return timed(lambda: kernel(*args, **kwargs))
 
     def compile_kernel(self, func: Callable[..., Any], signature: str | None = None) -> Callable[..., Any]:
-        """Has Numba compile a function to machine code; without Numba the kernel is the function itself.
+        """Compiles a function to machine code with Numba. Without Numba the kernel is the function itself.
 
         Args:
             func: The function.
-            signature: The types of its arguments, as Numba writes them: it is compiled at once then. None: when it is first called.
+            signature: Numba signature of the function, for immediate compilation; ``None`` compiles at the first call.
 
         Returns:
             The kernel.
 
         Raises:
-            KernelCompilationError: It cannot be compiled for this signature.
+            KernelCompilationError: The function does not compile for this signature.
         """
         try:
             numba = importlib.import_module("numba")
@@ -139,13 +139,13 @@ class CPUBackend(Backend):
             raise KernelCompilationError(getattr(func, "__name__", repr(func)), error) from error
 
     def parallel_for(self, start: int, end: int, func: Callable[[int], None]) -> None:
-        """Calls a function for each index, in order and in this thread: one interpreter runs one of them at a time anyway.
+        """Calls a function for each index, in order and on this thread, since the GIL would serialize parallel calls anyway.
 
-        For all cores, write the loop with ``numba.prange`` and give it to :meth:`compile_kernel`'s Numba.
+        To use all cores, write the loop with ``numba.prange`` and compile it with Numba.
 
         Args:
-            start: The first index.
-            end: The index after the last.
+            start: First index.
+            end: Index after the last.
             func: The function.
         """
         for index in range(start, end):
@@ -159,8 +159,8 @@ def vector_add_cpu(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np
     """Adds two arrays.
 
     Args:
-        a: One array.
-        b: The other, of a shape that broadcasts with the first.
+        a: First array.
+        b: Second array, of a shape that broadcasts with the first.
 
     Returns:
         A new array: the sums.
@@ -172,8 +172,8 @@ def matrix_multiply_cpu(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArr
     """Multiplies two matrices.
 
     Args:
-        a: The first, of shape (m, k).
-        b: The second, of shape (k, n).
+        a: First matrix, of shape (m, k).
+        b: Second matrix, of shape (k, n).
 
     Returns:
         A new matrix of shape (m, n): the product.

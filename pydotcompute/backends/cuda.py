@@ -1,7 +1,7 @@
-"""A GPU as a backend: CuPy's arrays, Numba's and CuPy's kernels.
+"""CUDA backend: CuPy arrays, and kernels compiled by Numba or CuPy.
 
-All is done on a stream of the backend's own, which waits for no other, and memory comes from a pool in the order of that stream: so nothing
-here waits for the whole device, on which a ring kernel may be resident.
+All work runs on a non-blocking stream of the backend, and memory comes from a stream-ordered pool. Nothing here therefore waits for the
+whole device, on which a ring kernel may be resident.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from pydotcompute._optional import cuda_devices, import_cupy, import_numba_cuda, stream_ordered_pool, wait_for_device_work
 from pydotcompute.backends.base import Backend, BackendType, KernelExecutionResult, timed
-from pydotcompute.core._launch import launch, launchable
+from pydotcompute.core._grid_launch import launch, launchable
 from pydotcompute.exceptions import BackendNotAvailableError, CUDAError, KernelCompilationError
 
 if TYPE_CHECKING:
@@ -26,17 +26,17 @@ T = TypeVar("T", bound=np.generic)
 
 
 class CUDABackend(Backend):
-    """A GPU with CUDA.
+    """A CUDA GPU.
 
     Args:
-        device_id: The number of the GPU, from 0.
+        device_id: Index of the GPU, from 0.
 
     Raises:
         BackendNotAvailableError: There is no driver, no such GPU, or no CuPy; the error says which, and what to do.
     """
 
     def __init__(self, device_id: int = 0) -> None:
-        # Asked first: it says what is missing, which CuPy does not.
+        # Before CuPy, because its errors do not say what is missing.
         self._count = len(cuda_devices())
         self._cupy = import_cupy()
         self._pool = stream_ordered_pool(self._cupy)
@@ -50,24 +50,24 @@ class CUDABackend(Backend):
 
     @property
     def is_available(self) -> bool:
-        """Always: without what it needs there is no such object."""
+        """Always true: the constructor raises if the backend is not available."""
         return True
 
     @property
     def device_count(self) -> int:
-        """How many GPUs this process may use."""
+        """Number of GPUs that this process may use."""
         return self._count
 
     @property
     def device_id(self) -> int:
-        """The number of its GPU."""
+        """Index of the current GPU."""
         return self._device_id
 
     def set_device(self, device_id: int) -> None:
-        """Chooses the GPU that is used from now on.
+        """Selects the GPU for later calls.
 
         Args:
-            device_id: Its number, from 0.
+            device_id: Index of the GPU, from 0.
 
         Raises:
             BackendNotAvailableError: There is no such GPU.
@@ -84,9 +84,9 @@ class CUDABackend(Backend):
         return self._streams[self._device_id]
 
     @contextmanager
-    def _on_device(self, doing: str) -> Iterator[None]:
-        """Makes device, stream and pool current, and waits for the stream at the end; errors say what was being done."""
-        # What was made elsewhere in this thread is there when this begins.
+    def _on_device(self, operation: str) -> Iterator[None]:
+        """Makes device, stream and pool current, and synchronizes the stream on exit. Errors name the operation."""
+        # Finish work that other libraries started in this thread.
         wait_for_device_work()
         cuda = self._cupy.cuda
         try:
@@ -94,54 +94,54 @@ class CUDABackend(Backend):
                 yield
                 self._stream.synchronize()
         except (cuda.runtime.CUDARuntimeError, cuda.memory.OutOfMemoryError) as error:
-            raise CUDAError(f"{doing} on GPU {self._device_id} failed: {error}") from error
+            raise CUDAError(f"{operation} on GPU {self._device_id} failed: {error}") from error
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[T] | type[T]) -> Any:
-        """Makes an array on the GPU, with any content.
+        """Allocates an uninitialized array on the GPU.
 
         Args:
-            shape: Its shape.
-            dtype: The type of its elements.
+            shape: Shape of the array.
+            dtype: Element type.
 
         Returns:
-            An array of CuPy's.
+            A CuPy array.
 
         Raises:
-            CUDAError: There is not so much memory, or the GPU refused.
+            CUDAError: Not enough memory, or a CUDA call failed.
         """
         with self._on_device(f"Allocating an array of shape {shape}"):
             return self._cupy.empty(shape, dtype=dtype)
 
     def allocate_zeros(self, shape: tuple[int, ...], dtype: np.dtype[T] | type[T]) -> Any:
-        """Makes an array of zeros on the GPU.
+        """Allocates an array of zeros on the GPU.
 
         Args:
-            shape: Its shape.
-            dtype: The type of its elements.
+            shape: Shape of the array.
+            dtype: Element type.
 
         Returns:
-            An array of CuPy's.
+            A CuPy array.
 
         Raises:
-            CUDAError: There is not so much memory, or the GPU refused.
+            CUDAError: Not enough memory, or a CUDA call failed.
         """
         with self._on_device(f"Allocating an array of shape {shape}"):
             return self._cupy.zeros(shape, dtype=dtype)
 
     def free(self, array: Any) -> None:
-        """Nothing: CuPy gives the memory back when nobody refers to the array."""
+        """Does nothing: CuPy frees the memory with the last reference to the array."""
 
     def copy_to_device(self, host_array: NDArray[T]) -> Any:
         """Copies an array to the GPU.
 
         Args:
-            host_array: An array of NumPy's.
+            host_array: A NumPy array.
 
         Returns:
-            A new array of CuPy's.
+            A new CuPy array.
 
         Raises:
-            CUDAError: There is not so much memory, or the GPU refused.
+            CUDAError: Not enough memory, or a CUDA call failed.
         """
         with self._on_device("Copying an array to the device"):
             return self._cupy.array(host_array)
@@ -150,40 +150,40 @@ class CUDABackend(Backend):
         """Copies an array from the GPU.
 
         Args:
-            device_array: An array of CuPy's, or of NumPy's.
+            device_array: A CuPy or NumPy array.
 
         Returns:
-            A new array of NumPy's.
+            A new NumPy array.
 
         Raises:
-            CUDAError: The GPU refused.
+            CUDAError: A CUDA call failed.
         """
         with self._on_device("Copying an array to the host"):
             return cast("NDArray[T]", self._cupy.asnumpy(device_array, stream=self._stream))
 
     def synchronize(self) -> None:
-        """Waits for what this backend has started, and for what this thread has started on CuPy's current stream; not for the device.
+        """Waits for the backend's stream and for this thread's work on CuPy's current stream; does not wait for the device.
 
         Raises:
-            CUDAError: Something that was started failed.
+            CUDAError: The work failed.
         """
-        with self._on_device("Waiting for what was started"):
+        with self._on_device("Waiting for earlier work"):
             pass
 
     def execute_kernel(
         self, kernel: Callable[..., Any], grid_size: tuple[int, ...], block_size: tuple[int, ...], *args: Any, **kwargs: Any
     ) -> KernelExecutionResult:
-        """Runs a kernel, and waits for its end.
+        """Runs a kernel, and waits for it.
 
         Args:
-            kernel: A kernel of Numba's or of ``@gpu_kernel``, a ``RawKernel`` of CuPy's, or a function over arrays of CuPy's.
-            grid_size: Blocks in each dimension.
-            block_size: Threads of a block in each dimension.
-            *args: Its arguments.
-            **kwargs: Its arguments by name; a ``RawKernel`` has none.
+            kernel: A Numba or ``@gpu_kernel`` kernel, a CuPy ``RawKernel``, or a function over CuPy arrays.
+            grid_size: Number of blocks in each dimension.
+            block_size: Number of threads per block in each dimension.
+            *args: Arguments of the kernel.
+            **kwargs: Keyword arguments of the kernel; a ``RawKernel`` accepts none.
 
         Returns:
-            How that ended. What went wrong is there.
+            The result. It holds an exception that the kernel raised.
         """
 
         def run() -> None:
@@ -199,18 +199,18 @@ class CUDABackend(Backend):
         return timed(run)
 
     def compile_kernel(self, func: Callable[..., Any], signature: str | None = None) -> Callable[..., Any]:
-        """Has Numba make a kernel of a function.
+        """Compiles a function to a GPU kernel with Numba.
 
         Args:
-            func: The function; it finds its place in the grid with ``numba.cuda.grid``.
-            signature: The types of its arguments, as Numba writes them: it is compiled at once then. None: when it is first launched.
+            func: The function; ``numba.cuda.grid`` gives it its index.
+            signature: Numba signature of the function, for immediate compilation; ``None`` compiles at the first launch.
 
         Returns:
             The kernel.
 
         Raises:
-            BackendNotAvailableError: There is no Numba for GPUs.
-            KernelCompilationError: It cannot be compiled for this signature.
+            BackendNotAvailableError: numba-cuda is not installed.
+            KernelCompilationError: The function does not compile for this signature.
         """
         cuda = import_numba_cuda()
         try:
@@ -219,19 +219,19 @@ class CUDABackend(Backend):
             raise KernelCompilationError(getattr(func, "__name__", repr(func)), error) from error
 
     def get_memory_info(self) -> dict[str, int]:
-        """The memory of its GPU.
+        """Returns the memory of the current GPU.
 
         Returns:
             Bytes: ``free``, ``total`` and ``used``.
 
         Raises:
-            CUDAError: The driver did not tell.
+            CUDAError: The driver call failed.
         """
         free, total = cuda_devices()[self._device_id].memory_info()
         return {"free": free, "total": total, "used": total - free}
 
     def create_stream(self) -> Any:
-        """Makes a stream of CuPy's that waits for no other.
+        """Creates a non-blocking CuPy stream, which synchronizes with no other.
 
         Returns:
             The stream.
@@ -245,7 +245,7 @@ class CUDABackend(Backend):
 
 
 def _numba_cuda() -> Any | None:
-    """Numba's compiler for GPUs; None where it or a GPU is missing."""
+    """Returns Numba's compiler for GPUs; ``None`` if it or a GPU is missing."""
     try:
         cuda_devices()
         return import_numba_cuda()
@@ -254,28 +254,28 @@ def _numba_cuda() -> Any | None:
 
 
 def get_vector_add_kernel() -> Callable[..., Any] | None:
-    """A kernel that adds two arrays: ``kernel[grid, block](a, b, out)``, one thread for each element.
+    """Returns a kernel that adds two arrays: ``kernel[grid, block](a, b, out)``, with one thread per element.
 
     Returns:
-        The kernel; None where there is no GPU or no Numba.
+        The kernel; ``None`` without a GPU or Numba.
     """
     cuda = _numba_cuda()
     if cuda is None:
         return None
 
     def vector_add_kernel(a: Any, b: Any, out: Any) -> None:
-        at = cuda.grid(1)
-        if at < out.shape[0]:
-            out[at] = a[at] + b[at]
+        index = cuda.grid(1)
+        if index < out.shape[0]:
+            out[index] = a[index] + b[index]
 
     return cast(Callable[..., Any], cuda.jit(vector_add_kernel))
 
 
 def get_matrix_multiply_kernel() -> Callable[..., Any] | None:
-    """A kernel that multiplies two matrices: ``kernel[grid, block](a, b, out)``, one thread for each element of ``out``.
+    """Returns a kernel that multiplies two matrices: ``kernel[grid, block](a, b, out)``, with one thread per element of ``out``.
 
     Returns:
-        The kernel; None where there is no GPU or no Numba.
+        The kernel; ``None`` without a GPU or Numba.
     """
     cuda = _numba_cuda()
     if cuda is None:

@@ -1,6 +1,6 @@
-"""MLX as a backend: on a Mac it computes on the GPU, by Metal; on Linux on the processor, with the same results.
+"""Metal backend, based on MLX, which computes on the GPU on a Mac and on the CPU on Linux, with the same results.
 
-There arrays are MLX's, kernels are functions over them, and the grid is MLX's own affair.
+Arrays are MLX arrays, and kernels are functions over them. MLX chooses the grid.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 
 T = TypeVar("T", bound=np.generic)
 
-# By 0.2's names.
+# Keys: the names that 0.2 uses.
 _ELEMENTWISE = {
     "add": "add",
     "sub": "subtract",
@@ -53,7 +53,7 @@ _ELEMENTWISE = {
 
 
 class MetalBufferState(Enum):
-    """What is done with an array's memory."""
+    """State of an array's memory."""
 
     ALLOCATED = auto()
     FREED = auto()
@@ -62,16 +62,16 @@ class MetalBufferState(Enum):
 
 @dataclass
 class MetalBufferInfo:
-    """An array that a backend made and nobody has freed yet.
+    """An array of a backend that is not freed yet.
 
     Attributes:
         array_id: Its ``id()``.
-        size: How many bytes it has, as NumPy counts them.
-        shape: Its shape.
-        dtype: The type of NumPy that was asked for.
-        state: What is done with it.
-        created_at: When it was made, by ``time.time()``.
-        last_accessed: When a kernel or a copy last used it.
+        size: Size, in bytes of the NumPy type.
+        shape: Shape of the array.
+        dtype: Requested NumPy type.
+        state: State of the memory.
+        created_at: Time of creation, from ``time.time()``.
+        last_accessed: Time of the last use by a kernel or copy.
     """
 
     array_id: int
@@ -84,13 +84,13 @@ class MetalBufferInfo:
 
 
 class MetalBackend(Backend):
-    """MLX: a GPU of Apple's on a Mac, else the processor. Any number of threads may use it.
+    """MLX: an Apple GPU on a Mac, otherwise the CPU. Thread-safe.
 
     Args:
-        device_id: The device's number; there is one, 0.
+        device_id: Index of the device; always 0.
 
     Raises:
-        BackendNotAvailableError: There is no MLX, or no such device.
+        BackendNotAvailableError: MLX is not installed, or there is no such device.
     """
 
     def __init__(self, device_id: int = 0) -> None:
@@ -98,11 +98,11 @@ class MetalBackend(Backend):
         if device_id != 0:
             raise BackendNotAvailableError("Metal", f"there is no device {device_id}: MLX has one, number 0")
         self._device_id = device_id
-        # The garbage collector may end an array, and so take this lock, while this thread has it.
+        # Reentrant: the garbage collector may finalize an array, which takes this lock, while this thread holds it.
         self._lock = threading.RLock()
         self._buffer_registry: dict[int, MetalBufferInfo] = {}
-        # A kernel that is asked for again is the same one.
-        self._kernel_of = lru_cache(maxsize=128)(self._make_kernel)
+        # Cached, so that compiling the same function again returns the same kernel.
+        self._cached_kernel = lru_cache(maxsize=128)(self._make_kernel)
 
     @property
     def backend_type(self) -> BackendType:
@@ -111,62 +111,62 @@ class MetalBackend(Backend):
 
     @property
     def is_available(self) -> bool:
-        """Always: without MLX there is no such object."""
+        """Always true: the constructor raises without MLX."""
         return True
 
     @property
     def uses_gpu(self) -> bool:
-        """Whether it computes on a GPU, by Metal."""
+        """Whether it computes on a GPU, through Metal."""
         return bool(self._mlx.metal.is_available())
 
     @property
     def device_count(self) -> int:
-        """One."""
+        """Always 1."""
         return 1
 
     @property
     def device_id(self) -> int:
-        """Its device's number: 0."""
+        """Index of the device: 0."""
         return self._device_id
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[T] | type[T]) -> Any:
-        """Makes an array, of zeros.
+        """Allocates an array of zeros.
 
         Args:
-            shape: Its shape.
-            dtype: The type of its elements; of 64-bit floats there are none, and 32-bit ones are taken.
+            shape: Shape of the array.
+            dtype: Element type. MLX has no 64-bit floats; they become 32-bit floats.
 
         Returns:
-            An array of MLX's.
+            An MLX array.
 
         Raises:
-            MetalError: MLX has no such type, or not so much memory.
+            MetalError: MLX does not support the type, or there is not enough memory.
         """
-        wanted = np.dtype(dtype)
-        kind = mlx_dtype(self._mlx, wanted)
+        requested = np.dtype(dtype)
+        kind = mlx_dtype(self._mlx, requested)
         try:
             array = self._mlx.zeros(shape, dtype=kind)
-            # Now, so that what is wrong is said here.
+            # Evaluated now, so that errors are raised here.
             self._mlx.eval(array)
         except (RuntimeError, ValueError, TypeError) as error:
-            raise MetalError(f"Allocating an array of shape {shape} failed: {error}; ask for less, or clear_cache()") from error
-        return self._registered(array, wanted)
+            raise MetalError(f"Allocating an array of shape {shape} failed: {error}; allocate less, or call clear_cache()") from error
+        return self._register(array, requested)
 
     def allocate_zeros(self, shape: tuple[int, ...], dtype: np.dtype[T] | type[T]) -> Any:
-        """Makes an array of zeros: as :meth:`allocate`."""
+        """Allocates an array of zeros: as :meth:`allocate`."""
         return self.allocate(shape, dtype)
 
-    def _registered(self, array: Any, dtype: np.dtype[Any]) -> Any:
+    def _register(self, array: Any, dtype: np.dtype[Any]) -> Any:
         shape = tuple(array.shape)
         info = MetalBufferInfo(id(array), array.size * dtype.itemsize, shape, dtype, MetalBufferState.ALLOCATED)
         with self._lock:
             self._buffer_registry[info.array_id] = info
-        # Nobody has to free an array, and its id may be another's after its end.
-        weakref.finalize(array, _forget, weakref.ref(self), info).atexit = False
+        # Callers need not free arrays, and a finalized array's id may be reused.
+        weakref.finalize(array, _unregister, weakref.ref(self), info).atexit = False
         return array
 
     def free(self, array: Any) -> None:
-        """Takes an array off the books. Its memory is given back when nobody refers to it.
+        """Removes an array from the accounting. Its memory is freed with the last reference to it.
 
         Args:
             array: The array.
@@ -180,13 +180,13 @@ class MetalBackend(Backend):
         """Copies an array to MLX.
 
         Args:
-            host_array: An array of NumPy's; 64-bit floats become 32-bit ones.
+            host_array: A NumPy array; 64-bit floats become 32-bit floats.
 
         Returns:
-            A new array of MLX's.
+            A new MLX array.
 
         Raises:
-            MetalError: MLX has no such type, or not so much memory.
+            MetalError: MLX does not support the type, or there is not enough memory.
         """
         host = np.asarray(host_array)
         kind = mlx_dtype(self._mlx, host.dtype)
@@ -195,19 +195,19 @@ class MetalBackend(Backend):
             self._mlx.eval(array)
         except (RuntimeError, ValueError, TypeError) as error:
             raise MetalError(f"Copying an array of shape {host.shape} to the device failed: {error}") from error
-        return self._registered(array, host.dtype)
+        return self._register(array, host.dtype)
 
     def copy_to_host(self, device_array: Any) -> NDArray[T]:
-        """Copies an array from MLX, after what makes it has been computed.
+        """Evaluates an MLX array, and copies it to the host.
 
         Args:
-            device_array: An array of MLX's.
+            device_array: An MLX array.
 
         Returns:
-            A new array of NumPy's.
+            A new NumPy array.
 
         Raises:
-            MetalError: It could not be computed, or NumPy has no such type.
+            MetalError: The evaluation failed, or NumPy does not support the type.
         """
         self._touch(device_array)
         try:
@@ -224,74 +224,72 @@ class MetalBackend(Backend):
                     info.last_accessed = now
 
     def synchronize(self) -> None:
-        """Waits for all that MLX has started."""
+        """Waits for all work that MLX has started."""
         self._mlx.synchronize()
 
     def execute_kernel(
         self, kernel: Callable[..., Any], grid_size: tuple[int, ...], block_size: tuple[int, ...], *args: Any, **kwargs: Any
     ) -> KernelExecutionResult:
-        """Runs a kernel, and computes what it returns.
+        """Runs a kernel, and evaluates its results.
 
         Args:
-            kernel: A function over arrays of MLX's.
-            grid_size: Without effect.
-            block_size: Without effect.
-            *args: Its arguments.
-            **kwargs: Its arguments by name.
+            kernel: A function over MLX arrays.
+            grid_size: Ignored.
+            block_size: Ignored.
+            *args: Arguments of the kernel.
+            **kwargs: Keyword arguments of the kernel.
 
         Returns:
-            How that ended. What went wrong is there.
+            The result. It holds an exception that the kernel raised.
         """
 
         def run() -> None:
             self._touch(*args, *kwargs.values())
-            # It passes over what is no array.
+            # `eval` ignores values that are not arrays.
             self._mlx.eval(kernel(*args, **kwargs))
             self._mlx.synchronize()
 
         return timed(run)
 
     def compile_kernel(self, func: Callable[..., Any], signature: str | None = None) -> Callable[..., Any]:
-        """Makes a kernel of a function over arrays of MLX's: one that takes NumPy's too, and computes what it returns.
+        """Makes a kernel of a function over MLX arrays. The kernel also accepts NumPy arrays, and evaluates its results.
 
         Args:
             func: The function.
-            signature: Without effect: MLX compiles for the types that come.
+            signature: Ignored: MLX compiles for the types of each call.
 
         Returns:
             The kernel.
 
         Raises:
-            MSLCompilationError: ``func`` is text in Metal's language, which needs to be told what goes in and comes out.
-            MetalError: It is no function.
+            MSLCompilationError: ``func`` is Metal shader source, which does not declare its inputs and outputs.
+            MetalError: ``func`` is not a function.
         """
         if isinstance(func, str):
-            advice = (
-                "text alone does not say what goes in and out: give it to mlx.core.fast.metal_kernel, and pass a function that calls it"
-            )
+            advice = "shader source declares no inputs and outputs: pass it to mlx.core.fast.metal_kernel, and give a function calling it"
             raise MSLCompilationError(signature or "kernel_main", advice)
         if not callable(func):
-            raise MetalError(f"Cannot make a kernel of {func!r}: give a function over arrays of MLX's")
+            raise MetalError(f"Cannot compile {func!r}: not a function; give a function over MLX arrays")
 
-        return self._kernel_of(func)
+        return self._cached_kernel(func)
 
     def _make_kernel(self, func: Callable[..., Any]) -> Callable[..., Any]:
         def metal_kernel(*args: Any, **kwargs: Any) -> Any:
-            result = func(*map(self._taken, args), **{name: self._taken(value) for name, value in kwargs.items()})
+            result = func(*map(self._to_mlx, args), **{name: self._to_mlx(value) for name, value in kwargs.items()})
             self._mlx.eval(result)
             return result
 
         return metal_kernel
 
-    def _taken(self, value: Any) -> Any:
+    def _to_mlx(self, value: Any) -> Any:
         return self._mlx.array(value, dtype=mlx_dtype(self._mlx, value.dtype)) if isinstance(value, np.ndarray) else value
 
     def get_memory_info(self) -> dict[str, int]:
-        """The memory of this backend and of MLX.
+        """Returns the memory use of this backend and of MLX.
 
         Returns:
-            ``allocated``, bytes of the arrays that this backend made and that are still there; ``buffer_count``, how many these are;
-            ``cache_memory``, bytes that MLX keeps for later; ``peak_memory``, the most that it had in use at once.
+            ``allocated``: bytes of this backend's live arrays; ``buffer_count``: number of these arrays; ``cache_memory``: bytes cached by
+            MLX; ``peak_memory``: highest number of bytes in use by MLX.
         """
         with self._lock:
             infos = list(self._buffer_registry.values())
@@ -303,7 +301,7 @@ class MetalBackend(Backend):
         }
 
     def clear_cache(self) -> None:
-        """Has MLX give back what it keeps for later."""
+        """Frees the memory that MLX caches."""
         self._mlx.clear_cache()
 
     def __repr__(self) -> str:
@@ -314,15 +312,15 @@ class MetalBackend(Backend):
         )
 
 
-def _forget(backend: weakref.ref[MetalBackend], info: MetalBufferInfo) -> None:
-    """Takes an array that has ended off the books."""
-    there = backend()
-    if there is None:
+def _unregister(backend: weakref.ref[MetalBackend], info: MetalBufferInfo) -> None:
+    """Removes a finalized array from the accounting."""
+    owner = backend()
+    if owner is None:
         return
-    with there._lock:
-        # Another array may have the same id by now.
-        if there._buffer_registry.get(info.array_id) is info:
-            del there._buffer_registry[info.array_id]
+    with owner._lock:
+        # Another array may have the same id now.
+        if owner._buffer_registry.get(info.array_id) is info:
+            del owner._buffer_registry[info.array_id]
             info.state = MetalBufferState.FREED
 
 
@@ -335,32 +333,32 @@ def _mlx_function(name: str) -> Callable[..., Any] | None:
 
 
 def get_vector_add_kernel() -> Callable[..., Any] | None:
-    """The function that adds two arrays of MLX's.
+    """Returns the MLX function that adds two arrays.
 
     Returns:
-        The function; None without MLX.
+        The function; ``None`` without MLX.
     """
     return _mlx_function("add")
 
 
 def get_matrix_multiply_kernel() -> Callable[..., Any] | None:
-    """The function that multiplies two matrices of MLX's.
+    """Returns the MLX function that multiplies two matrices.
 
     Returns:
-        The function; None without MLX.
+        The function; ``None`` without MLX.
     """
     return _mlx_function("matmul")
 
 
 def get_elementwise_kernel(operation: str) -> Callable[..., Any] | None:
-    """The function of MLX's for an operation on each element.
+    """Returns the MLX function of an elementwise operation.
 
     Args:
         operation: One of ``add``, ``sub``, ``mul``, ``div``, ``sqrt``, ``exp``, ``log``, ``sin``, ``cos``, ``abs``, ``square`` and
             ``negative``.
 
     Returns:
-        The function; None without MLX, or if there is no such operation.
+        The function; ``None`` without MLX, or for an unknown operation.
     """
     name = _ELEMENTWISE.get(operation)
     return None if name is None else _mlx_function(name)

@@ -1,6 +1,6 @@
-"""Compiling plain Python functions with Numba, for the CPU or for CUDA, and keeping what was compiled.
+"""Compiles plain Python functions with Numba, for the CPU or for CUDA, and caches the results.
 
-Numba is imported when something is compiled, not before. :class:`KernelCompiler` compiles, :class:`KernelCache` keeps the results on disk.
+Numba is imported only when something is compiled. :class:`KernelCompiler` compiles; :class:`KernelCache` stores the results on disk.
 """
 
 from pydotcompute.compilation.cache import CacheEntry, KernelCache, get_kernel_cache, warmup_kernels

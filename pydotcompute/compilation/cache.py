@@ -1,13 +1,14 @@
-"""Compiled kernels on disk, so that a program that starts again does not compile again.
+"""Disk cache of compiled kernels, so that a restarted program does not compile again.
 
-Any number of threads and processes may share a folder. An entry is one file (:mod:`pydotcompute.compilation.entry_file`), put in its place
-in one step and read with suspicion: a file that is cut off, changed, or another one than its name says counts as absent and is removed.
-Reading takes no lock; whoever changes the folder holds a lock on a file in it, which the system releases when a process dies.
+Any number of threads and processes may share a folder. An entry is one file (:mod:`pydotcompute.compilation._cache_file`), written
+atomically and validated on reading. A file that is truncated, changed, or holds a different entry than its name says counts as absent and
+is removed. Reading takes no lock; writers hold a lock on a file in the folder, which the system releases when a process dies.
 
-A cache never makes a program fail: where the folder cannot be written to, :meth:`KernelCache.store` returns ``False`` and the reason goes
-to the logger ``pydotcompute.compilation.cache``.
+The cache never makes a program fail. If the folder is not writable, :meth:`KernelCache.store` returns ``False`` and logs the reason to
+``pydotcompute.compilation.cache``.
 
-Whoever may write to the folder decides what code runs: it is to be the user's own, and is made so.
+Write access to the folder is permission to run code. The folder must therefore belong to the user, and is created with access for the user
+only.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydotcompute.compilation import entry_file
-from pydotcompute.compilation.entry_file import CorruptEntryError, Entry
+from pydotcompute.compilation import _cache_file
+from pydotcompute.compilation._cache_file import CorruptEntryError, Entry
 from pydotcompute.exceptions import InvalidConfigurationError, KernelCompilationError
 
 __all__ = ["CacheEntry", "KernelCache", "get_kernel_cache", "warmup_kernels"]
@@ -34,23 +35,23 @@ _log = logging.getLogger(__name__)
 
 _LOCK = "lock"
 _TAG = "CACHEDIR.TAG"
-# https://bford.info/cachedir/: backup programs leave out folders with this file.
+# https://bford.info/cachedir/: backup programs skip folders that contain this file.
 _TAG_TEXT = b"Signature: 8a477f597d28d172789f06886806bc55\n# Compiled kernels of pydotcompute; may be deleted at any time.\n"
 
 
 @dataclass
 class CacheEntry:
-    """What the cache knows of one entry.
+    """Description of a cache entry.
 
     Attributes:
-        kernel_name: The kernel's name.
-        source_hash: The hash of all that decides what is compiled.
-        signature: The types it was compiled for, if they were given.
-        ptx_path: Its file.
-        metadata: What was stored beside it.
-        created_timestamp: When it was stored, in seconds since 1970.
-        last_accessed: When it was last stored or loaded, by any process, in seconds since 1970.
-        hit_count: How often this process has loaded it.
+        kernel_name: Name of the kernel.
+        source_hash: Hash of everything that affects compilation.
+        signature: Types that it was compiled for, if given.
+        ptx_path: Path of the file.
+        metadata: Values stored with it.
+        created_timestamp: Time of creation, in seconds since 1970.
+        last_accessed: Time of the last store or load, by any process, in seconds since 1970.
+        hit_count: Number of loads by this process.
     """
 
     kernel_name: str
@@ -64,7 +65,7 @@ class CacheEntry:
 
 
 class KernelCache:
-    """A folder of compiled kernels, bounded in number and size; the least recently used go first.
+    """A folder of compiled kernels, limited in number and size; evicts the least recently used first.
 
     Example:
         >>> import tempfile
@@ -76,20 +77,20 @@ class KernelCache:
     """
 
     def __init__(self, cache_dir: str | Path | None = None, max_entries: int = 128, max_size_mb: int = 256) -> None:
-        """Opens the cache in a folder, which is made if it is not there.
+        """Opens the cache in a folder, and creates the folder if it does not exist.
 
         Args:
-            cache_dir: The folder. By default ``python`` in ``$DOTCOMPUTE_CACHE`` or, if that is not set, in the user's own cache folder
+            cache_dir: The folder. By default ``python`` in ``$DOTCOMPUTE_CACHE`` or, if that is not set, in the user's cache folder
                 (``$XDG_CACHE_HOME/dotcompute`` or ``~/.cache/dotcompute``).
-            max_entries: How many entries are kept at the most.
-            max_size_mb: How many MiB their files have at the most, together.
+            max_entries: Maximum number of entries.
+            max_size_mb: Maximum total size of the files, in MiB.
 
         Raises:
-            InvalidConfigurationError: If a limit is below 1, or there is a file where the folder should be.
+            InvalidConfigurationError: A limit is less than 1, or the path of the folder is a file.
         """
         for name, value in (("max_entries", max_entries), ("max_size_mb", max_size_mb)):
             if value < 1:
-                raise InvalidConfigurationError(name, value, "must be at least 1: a cache that holds nothing is no cache")
+                raise InvalidConfigurationError(name, value, "must be at least 1")
         self._folder = Path(cache_dir) if cache_dir is not None else _default_folder()
         self._max_entries = max_entries
         self._max_bytes = max_size_mb * 1024 * 1024
@@ -100,9 +101,9 @@ class KernelCache:
         try:
             self._make_folder()
         except FileExistsError as error:
-            raise InvalidConfigurationError("cache_dir", str(self._folder), "must be a folder, and there is a file of that name") from error
+            raise InvalidConfigurationError("cache_dir", str(self._folder), "must be a folder, but there is a file of that name") from error
         except OSError as error:
-            _log.warning("cannot make the cache folder %s: %s; compiled kernels are not kept", self._folder, error)
+            _log.warning("creating the cache folder %s failed: %s; compiled kernels are not cached", self._folder, error)
 
     def store(
         self,
@@ -113,45 +114,45 @@ class KernelCache:
         signature: str | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> bool:
-        """Keeps what was compiled, in the place of what was kept under this name and hash, and makes room for it.
+        """Stores a compiled kernel. Replaces an entry of the same name and hash, and evicts others if needed.
 
         Args:
-            kernel_name: The kernel's name.
-            source_hash: The hash of all that decides what is compiled.
-            ptx: What was compiled: PTX, a cubin, machine code.
-            signature: The types it was compiled for.
-            metadata: What is to be kept beside it; values that JSON knows.
+            kernel_name: Name of the kernel.
+            source_hash: Hash of everything that affects compilation.
+            ptx: The compiled code: PTX, a cubin, or machine code.
+            signature: Types that it was compiled for.
+            metadata: JSON values to store with it.
 
         Returns:
-            Whether it is kept. If not, the log says why: the folder cannot be written to, or the entry alone is larger than the cache.
+            Whether it was stored. If not, the log gives the reason: the folder is not writable, or the entry alone exceeds the size limit.
 
         Raises:
-            TypeError: If the metadata holds something that JSON has no word for.
+            TypeError: The metadata holds a value that JSON does not support.
         """
         payload = ptx.encode() if isinstance(ptx, str) else bytes(ptx)
-        data = entry_file.encode(Entry(kernel_name, source_hash, signature, metadata or {}, time.time(), payload))
+        data = _cache_file.encode(Entry(kernel_name, source_hash, signature, metadata or {}, time.time(), payload))
         if len(data) > self._max_bytes:
-            _log.warning("kernel %r has %d bytes, more than the whole cache (%d): not kept", kernel_name, len(data), self._max_bytes)
+            _log.warning("kernel %r is not cached: its %d bytes exceed the cache's limit (%d)", kernel_name, len(data), self._max_bytes)
             return False
         path = self._path(kernel_name, source_hash)
         try:
             with self._locked():
-                entry_file.write(path, data, time.time_ns())
+                _cache_file.write(path, data, time.time_ns())
                 self._evict(newest=path)
         except OSError as error:
-            _log.warning("cannot keep kernel %r in %s: %s", kernel_name, self._folder, error)
+            _log.warning("storing kernel %r in %s failed: %s", kernel_name, self._folder, error)
             return False
         return True
 
     def load(self, kernel_name: str, source_hash: str) -> bytes | None:
-        """Finds what was compiled.
+        """Loads a compiled kernel.
 
         Args:
-            kernel_name: The kernel's name.
-            source_hash: The hash of all that decides what is compiled.
+            kernel_name: Name of the kernel.
+            source_hash: Hash of everything that affects compilation.
 
         Returns:
-            It, or ``None`` if it is not there or its file is corrupt, which is then removed.
+            The compiled code; ``None`` if it is not in the cache. A corrupt file is removed and counts as absent.
         """
         path = self._path(kernel_name, source_hash)
         entry = self._read(path)
@@ -164,19 +165,19 @@ class KernelCache:
         try:
             os.utime(path, ns=(now, now))
         except OSError as error:
-            # Evicted meanwhile, or a folder that may only be read: the entry is good all the same.
-            _log.debug("cannot note the use of %s: %s", path, error)
+            # The file was evicted since, or the folder is read-only: the entry is valid all the same.
+            _log.debug("updating the access time of %s failed: %s", path, error)
         return entry.payload
 
     def contains(self, kernel_name: str, source_hash: str) -> bool:
-        """Whether there is an entry of this name and hash, and it is whole."""
+        """Whether there is a valid entry of this name and hash."""
         return self._read(self._path(kernel_name, source_hash)) is not None
 
     def remove(self, kernel_name: str, source_hash: str) -> bool:
         """Removes an entry.
 
         Returns:
-            Whether there was one, and it is gone.
+            Whether there was an entry and it was removed.
         """
         try:
             with self._locked():
@@ -184,15 +185,15 @@ class KernelCache:
         except FileNotFoundError:
             return False
         except OSError as error:
-            _log.warning("cannot remove kernel %r from %s: %s", kernel_name, self._folder, error)
+            _log.warning("removing kernel %r from %s failed: %s", kernel_name, self._folder, error)
             return False
         return True
 
     def clear(self) -> int:
-        """Removes every entry.
+        """Removes all entries.
 
         Returns:
-            How many were removed.
+            The number of entries removed.
         """
         removed = 0
         try:
@@ -201,11 +202,11 @@ class KernelCache:
                     path.unlink(missing_ok=True)
                     removed += 1
         except OSError as error:
-            _log.warning("cannot clear %s: %s", self._folder, error)
+            _log.warning("clearing %s failed: %s", self._folder, error)
         return removed
 
     def entries(self) -> list[CacheEntry]:
-        """Every entry that is whole, the least recently used first."""
+        """Returns all valid entries, least recently used first."""
         found = []
         for _, _, path in self._by_age():
             entry = self._read(path)
@@ -214,7 +215,7 @@ class KernelCache:
         return found
 
     def get_stats(self) -> dict[str, Any]:
-        """What the folder holds, and what this object has seen.
+        """Returns the content of the folder and the counters of this object.
 
         Returns:
             ``entries``, ``max_entries``, ``total_size_bytes``, ``max_size_bytes`` and ``cache_dir`` of the folder, which other processes
@@ -238,10 +239,10 @@ class KernelCache:
         return f"KernelCache(entries={stats['entries']}/{stats['max_entries']}, size={stats['total_size_bytes'] // 1024}KB)"
 
     def _path(self, kernel_name: str, source_hash: str) -> Path:
-        return self._folder / entry_file.file_name(kernel_name, source_hash)
+        return self._folder / _cache_file.file_name(kernel_name, source_hash)
 
     def _make_folder(self) -> None:
-        """Makes the folder, for the user alone: machine code that others could change must not be run."""
+        """Creates the folder, accessible by the user only: machine code that others could change must not run."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         tag = self._folder / _TAG
         if not tag.exists():
@@ -249,25 +250,25 @@ class KernelCache:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Holds the folder's lock against other threads and processes. The folder is made again if somebody has deleted it.
+        """Holds the folder's lock against other threads and processes. Creates the folder again if it was deleted.
 
         Raises:
-            OSError: If the folder cannot be written to, or its file system has no locks.
+            OSError: The folder is not writable, or its file system does not support locks.
         """
         self._make_folder()
         with open(self._folder / _LOCK, "wb") as lock:
-            # Each open file has a lock of its own, between threads too; closing releases it, and so does the end of the process.
+            # `flock` locks belong to the open file, so they also exclude other threads. Closing the file or exiting releases them.
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def _read(self, path: Path) -> Entry | None:
         """Reads an entry; removes it if it is corrupt."""
         try:
-            return entry_file.read(path)
+            return _cache_file.read(path)
         except FileNotFoundError:
             return None
         except OSError as error:
-            _log.warning("cannot read %s: %s; compiling again", path, error)
+            _log.warning("reading %s failed: %s; compiling again", path, error)
             return None
         except CorruptEntryError as error:
             _log.warning("the cache entry %s is corrupt: %s; compiling again", path, error)
@@ -280,23 +281,23 @@ class KernelCache:
         try:
             with self._locked():
                 try:
-                    entry_file.read(path)  # Another process may have put a good one there since.
+                    _cache_file.read(path)  # Another process may have replaced it since.
                 except CorruptEntryError:
                     path.unlink()
         except FileNotFoundError:
             return
         except OSError as error:
-            _log.warning("cannot remove the corrupt cache entry %s: %s", path, error)
+            _log.warning("removing the corrupt cache entry %s failed: %s", path, error)
 
     def _files(self) -> Iterator[Path]:
-        """The files of entries."""
+        """Yields the files of all entries."""
         try:
-            yield from self._folder.glob(f"*{entry_file.SUFFIX}")
+            yield from self._folder.glob(f"*{_cache_file.SUFFIX}")
         except OSError as error:
-            _log.warning("cannot list %s: %s", self._folder, error)
+            _log.warning("listing %s failed: %s", self._folder, error)
 
     def _by_age(self) -> list[tuple[int, int, Path]]:
-        """When each entry was last used (nanoseconds), its bytes and its file; the least recently used first."""
+        """Returns last use (nanoseconds), size and path of each entry, least recently used first."""
         aged = []
         for path in self._files():
             try:
@@ -308,9 +309,9 @@ class KernelCache:
         return aged
 
     def _evict(self, newest: Path) -> None:
-        """Keeps the limits, and removes what a process left that died while writing. Under the lock, so that nobody writes now."""
-        for unfinished in self._folder.glob(f"*{entry_file.UNFINISHED}"):
-            unfinished.unlink(missing_ok=True)
+        """Enforces the limits, and removes temporary files of processes that died while writing. The caller holds the lock."""
+        for temporary in self._folder.glob(f"*{_cache_file.TEMPORARY}"):
+            temporary.unlink(missing_ok=True)
         aged = self._by_age()
         count, total = len(aged), sum(size for _, size, _ in aged)
         for _, size, path in aged:
@@ -331,11 +332,11 @@ class KernelCache:
 
 
 def _default_folder() -> Path:
-    """Where the Rust core keeps what it compiles for GPUs, in a folder beside it."""
-    if own := os.environ.get("DOTCOMPUTE_CACHE"):
-        return Path(own) / "python"
-    users = os.environ.get("XDG_CACHE_HOME")
-    return (Path(users) if users and os.path.isabs(users) else Path.home() / ".cache") / "dotcompute" / "python"
+    """Returns the default folder, beside the Rust core's cache of GPU code."""
+    if folder := os.environ.get("DOTCOMPUTE_CACHE"):
+        return Path(folder) / "python"
+    user_cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(user_cache) if user_cache and os.path.isabs(user_cache) else Path.home() / ".cache") / "dotcompute" / "python"
 
 
 _cache: KernelCache | None = None
@@ -343,7 +344,7 @@ _cache_lock = threading.Lock()
 
 
 def get_kernel_cache() -> KernelCache:
-    """The cache that the package itself uses, in the default folder; it is opened at the first call."""
+    """Returns the cache of the package, in the default folder. The first call opens it."""
     global _cache
     with _cache_lock:
         if _cache is None:
@@ -352,16 +353,16 @@ def get_kernel_cache() -> KernelCache:
 
 
 def warmup_kernels(kernels: list[Callable[..., Any]]) -> None:
-    """Compiles kernels now, so that their first calls need not wait.
+    """Compiles kernels now, so that their first calls do not wait.
 
-    A kernel that was declared with a signature is compiled for it. Any other is compiled for the types that it is first called with; what
-    earlier runs compiled for it is brought in from the cache.
+    A kernel with a signature is compiled for it. Other kernels are compiled at their first call; for them this loads from the cache what
+    earlier runs compiled.
 
     Args:
         kernels: Functions, decorated or plain.
 
     Raises:
-        KernelCompilationError: If one does not compile; the others are compiled all the same. Notes name further ones that failed.
+        KernelCompilationError: A kernel does not compile. The other kernels are still compiled; further failures are added as notes.
     """
     from pydotcompute.compilation.compiler import get_compiler
 

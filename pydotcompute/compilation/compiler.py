@@ -1,4 +1,4 @@
-"""Compiles Python functions to machine code of the CPU or to CUDA kernels."""
+"""Compiles Python functions to CPU machine code or CUDA kernels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from pydotcompute.compilation.blame import compilation_error
+from pydotcompute.compilation._source_location import compilation_error
 from pydotcompute.compilation.fingerprint import Fingerprint, fingerprint, is_installed
 from pydotcompute.exceptions import BackendNotAvailableError, InvalidConfigurationError, KernelCompilationError
 
@@ -22,17 +22,17 @@ _DEVICES = ("auto", "cpu", "cuda")
 
 @dataclass
 class CompilationOptions:
-    """How a function is compiled.
+    """Compilation options.
 
     Attributes:
-        device: ``"cuda"``: for the GPU, or for the CPU where there is none and the function is not written for a grid of threads;
-            ``"cpu"``;
-            ``"auto"``: what is written for a grid for the GPU, all else for the CPU.
-        fastmath: Whether floating-point operations may be reordered and NaN assumed away.
-        debug: Whether indices are checked, and debuggers find lines; slow.
-        lineinfo: Whether profilers find lines; CUDA only.
-        opt_level: 0 to 3; for CUDA, 0 turns optimisation off. Numba optimises for the CPU by ``NUMBA_OPT`` alone.
-        cache: Whether what is compiled is kept, in memory and on disk.
+        device: ``"cuda"``: the GPU; the CPU if there is no GPU and the function is not written for a grid of threads.
+            ``"cpu"``: the CPU.
+            ``"auto"``: the GPU for functions written for a grid, the CPU for all others.
+        fastmath: Whether the compiler may reorder floating-point operations and assume that there are no NaNs.
+        debug: Whether to check array bounds and generate debug information; slow.
+        lineinfo: Whether to generate line information for profilers; CUDA only.
+        opt_level: 0 to 3; on CUDA, 0 disables optimization. For the CPU, Numba uses ``NUMBA_OPT`` instead.
+        cache: Whether compiled code is cached, in memory and on disk.
     """
 
     device: str = "cuda"
@@ -43,10 +43,10 @@ class CompilationOptions:
     cache: bool = True
 
     def __post_init__(self) -> None:
-        """Checks the values.
+        """Validates the values.
 
         Raises:
-            InvalidConfigurationError: If there is no such device or level.
+            InvalidConfigurationError: The device or the level is unknown.
         """
         if self.device not in _DEVICES:
             raise InvalidConfigurationError("device", self.device, f"must be one of {', '.join(_DEVICES)}")
@@ -59,13 +59,13 @@ class CompiledKernel:
     """A compiled function.
 
     Attributes:
-        kernel: What to call; a CUDA kernel is launched with ``kernel[grid, block](...)``.
-        name: Its name.
-        source_hash: The hash of the function, all that it refers to, and the options.
-        signature: The types that it was compiled for; without, it is compiled for those of each call when they first come.
-        options: How it was compiled.
-        compile_time_ms: How long :meth:`KernelCompiler.compile` took, in milliseconds.
-        ptx: For a CUDA kernel with a signature, its PTX.
+        kernel: The callable; a CUDA kernel is launched with ``kernel[grid, block](...)``.
+        name: Name of the kernel.
+        source_hash: Hash of the function, everything that it refers to, and the options.
+        signature: Types that it was compiled for; without one it is compiled for the types of each call, at the first call with them.
+        options: Compilation options.
+        compile_time_ms: Duration of :meth:`KernelCompiler.compile`, in milliseconds.
+        ptx: PTX of a CUDA kernel with a signature.
     """
 
     kernel: Callable[..., Any]
@@ -78,9 +78,9 @@ class CompiledKernel:
 
 
 class KernelCompiler:
-    """Compiles functions with Numba, and remembers what it compiled. Any thread may use it.
+    """Compiles functions with Numba, and caches the results in memory. Thread-safe.
 
-    Without Numba a function runs as the plain Python that it is, and one warning says so.
+    Without Numba, functions run as plain Python, with one warning.
 
     Example:
         >>> compiler = KernelCompiler(CompilationOptions(device="cpu"))
@@ -95,10 +95,10 @@ class KernelCompiler:
     """
 
     def __init__(self, options: CompilationOptions | None = None) -> None:
-        """Makes a compiler.
+        """Creates a compiler.
 
         Args:
-            options: What :meth:`compile` uses if it is given none.
+            options: Default options of :meth:`compile`.
         """
         self._options = options or CompilationOptions()
         self._compiled: dict[str, CompiledKernel] = {}
@@ -107,7 +107,7 @@ class KernelCompiler:
 
     @property
     def cuda_available(self) -> bool:
-        """Whether there is a GPU that Numba can launch kernels on; Numba's simulator counts as one. Asked once, when it is first needed."""
+        """Whether Numba can launch kernels on a GPU or on its simulator. Determined at the first access."""
         if self._cuda is None:
             self._cuda = self.numba_available and _numba_finds_a_gpu()
         return self._cuda
@@ -128,38 +128,38 @@ class KernelCompiler:
         """Compiles a function.
 
         Args:
-            func: A plain function, or one that was decorated with ``@kernel`` or ``@cuda_source``.
-            signature: The types of its parameters as Numba writes them, ``"void(float32[:], float32[:])"``. Without, it is compiled for the
-                types of each call when they first come.
-            name: What it is called in errors and in the cache; by default the function's name.
-            options: How; by default the compiler's own.
+            func: A plain function, or one decorated with ``@kernel`` or ``@cuda_source``.
+            signature: Numba signature, such as ``"void(float32[:], float32[:])"``. Without one the function is compiled for the types of
+                each call, at the first call with them.
+            name: Name for errors and the cache; by default the function's name.
+            options: Compilation options; by default those of the compiler.
 
         Returns:
-            What to call, and what is known about it. The same object, if the same was compiled before and ``options.cache`` is set.
+            The compiled kernel. The same object if the same was compiled before and ``options.cache`` is set.
 
         Raises:
-            KernelCompilationError: If the function does not compile, or is written for a GPU and there is none. Its text names file and
+            KernelCompilationError: The function does not compile, or it is written for a GPU and there is none. The error names file and
                 line.
         """
         func = _plain(func)
         options = options or self._options
         name = name or func.__name__
-        print_ = fingerprint(
-            func, name, signature, options.device, options.fastmath, options.debug, options.lineinfo, options.opt_level, _cuda_text(func)
+        function_hash = fingerprint(
+            func, name, signature, options.device, options.fastmath, options.debug, options.lineinfo, options.opt_level, _cuda_source(func)
         )
         with self._lock:
-            if options.cache and (known := self._compiled.get(print_.digest)) is not None:
-                return known
-            begun = time.perf_counter()
-            kernel, ptx = self._build(func, name, signature, options, print_)
-            milliseconds = (time.perf_counter() - begun) * 1e3
-            compiled = CompiledKernel(kernel, name, print_.digest, signature, options, milliseconds, ptx)
+            if options.cache and (cached := self._compiled.get(function_hash.digest)) is not None:
+                return cached
+            start = time.perf_counter()
+            kernel, ptx = self._build(func, name, signature, options, function_hash)
+            milliseconds = (time.perf_counter() - start) * 1e3
+            compiled = CompiledKernel(kernel, name, function_hash.digest, signature, options, milliseconds, ptx)
             if options.cache:
-                self._compiled[print_.digest] = compiled
+                self._compiled[function_hash.digest] = compiled
         return compiled
 
     def warm_up(self, kernel: Callable[..., Any]) -> CompiledKernel:
-        """Compiles a function as its decorator says, or by the compiler's own options, and brings in what earlier runs compiled.
+        """Compiles a function with the options of its decorator or of the compiler, and loads what earlier runs compiled.
 
         Raises:
             KernelCompilationError: As :meth:`compile`.
@@ -171,14 +171,14 @@ class KernelCompiler:
         return compiled
 
     def get_cached_kernel(self, source_hash: str) -> CompiledKernel | None:
-        """What this compiler has compiled under a hash, or ``None``."""
+        """Returns the kernel that this compiler compiled under a hash, or ``None``."""
         return self._compiled.get(source_hash)
 
     def clear_cache(self) -> int:
-        """Forgets what this compiler has compiled; what is on disk stays.
+        """Clears the memory cache of this compiler; the disk cache is kept.
 
         Returns:
-            How many kernels were forgotten.
+            The number of kernels removed.
         """
         with self._lock:
             count = len(self._compiled)
@@ -186,72 +186,72 @@ class KernelCompiler:
         return count
 
     def get_cache_stats(self) -> dict[str, int]:
-        """How many kernels this compiler remembers, as ``cached_kernels``."""
+        """Returns the size of the memory cache, as ``cached_kernels``."""
         return {"cached_kernels": len(self._compiled)}
 
     def __repr__(self) -> str:
         return f"KernelCompiler(device={self._options.device!r}, numba={self.numba_available}, cached={len(self._compiled)})"
 
     def _build(
-        self, func: types.FunctionType, name: str, signature: str | None, options: CompilationOptions, print_: Fingerprint
+        self, func: types.FunctionType, name: str, signature: str | None, options: CompilationOptions, fingerprint: Fingerprint
     ) -> tuple[Callable[..., Any], str | None]:
-        """Compiles for the place that the options, the function and the machine agree on; gives what to call, and PTX if there is some."""
-        if options.device != "cpu" and (text := _cuda_text(func)) is not None and (_cupy_finds_a_gpu() or _is_empty(func)):
+        """Compiles for the device that options, function and machine allow. Returns the callable, and the PTX if available."""
+        if options.device != "cpu" and (text := _cuda_source(func)) is not None and (_cupy_finds_a_gpu() or _is_empty(func)):
             return _raw_kernel(func, name, text), None
         grid = written_for_cuda(func)
         if grid and options.device == "cpu":
-            cause = ValueError("it uses numba.cuda and is to run on the CPU; give it device='cuda', or write it as a loop over arrays")
+            cause = ValueError("it uses numba.cuda, but its device is the CPU; use device='cuda', or write it as a loop over arrays")
             raise compilation_error(name, func, cause) from cause
         if grid or (options.device == "cuda" and self.cuda_available):
-            return self._build_for_cuda(func, name, signature, options, print_)
+            return self._build_for_cuda(func, name, signature, options, fingerprint)
         if not self.numba_available:
-            _warn_that_numba_is_missing()
+            _warn_numba_missing()
             return func, None
         from pydotcompute.compilation.numba_kernels import CpuKernel
 
-        return CpuKernel(func, name, signature, options, print_), None
+        return CpuKernel(func, name, signature, options, fingerprint), None
 
     def _build_for_cuda(
-        self, func: types.FunctionType, name: str, signature: str | None, options: CompilationOptions, print_: Fingerprint
+        self, func: types.FunctionType, name: str, signature: str | None, options: CompilationOptions, fingerprint: Fingerprint
     ) -> tuple[Callable[..., Any], str | None]:
         if not self.cuda_available:
-            lacks = "there is no GPU that Numba can use" if self.numba_available else "Numba is not installed"
-            hint = "install pydotcompute[cuda] and NVIDIA's driver, or set NUMBA_ENABLE_CUDASIM=1 to run it, slowly, on the CPU"
-            cause = BackendNotAvailableError("cuda", f"{lacks}; {hint}")
+            missing = "there is no GPU that Numba can use" if self.numba_available else "Numba is not installed"
+            hint = "install pydotcompute[cuda] and NVIDIA's driver, or set NUMBA_ENABLE_CUDASIM=1 to run it in Numba's slow simulator"
+            cause = BackendNotAvailableError("cuda", f"{missing}; {hint}")
             raise compilation_error(name, func, cause) from cause
         from pydotcompute.compilation.numba_kernels import CudaKernel
 
-        kernel = CudaKernel(func, name, signature, options, print_)
+        kernel = CudaKernel(func, name, signature, options, fingerprint)
         return cast(Callable[..., Any], kernel), kernel.ptx
 
 
 def written_for_cuda(func: Callable[..., Any]) -> bool:
-    """Whether a plain function uses ``numba.cuda``, and so says what one thread of a grid does."""
-    names = (str(getattr(value, which, "")) for value in _referred(func) for which in ("__name__", "__module__"))
+    """Whether a plain function uses ``numba.cuda``, and therefore describes one thread of a grid."""
+    names = (str(getattr(value, which, "")) for value in _referenced_objects(func) for which in ("__name__", "__module__"))
     return any(name.startswith("numba.cuda") for name in names)
 
 
-def _referred(func: Callable[..., Any]) -> list[Any]:
-    """What a function's names stand for outside it."""
+def _referenced_objects(func: Callable[..., Any]) -> list[Any]:
+    """Returns the objects that a function's global and closure names refer to."""
     variables = inspect.getclosurevars(func)
     return [*variables.globals.values(), *variables.nonlocals.values()]
 
 
 def _plain(func: Callable[..., Any]) -> types.FunctionType:
-    """The function that the user wrote, out of its decorators.
+    """Returns the user's function, without its decorators.
 
     Raises:
-        KernelCompilationError: If there is none.
+        KernelCompilationError: There is no Python function.
     """
     inner = getattr(func, "_original_func", func)
     inner = getattr(inner, "py_func", inner)
     if not isinstance(inner, types.FunctionType):
-        cause = TypeError(f"{type(inner).__name__} is no function that was written in Python")
+        cause = TypeError(f"expected a Python function, got {type(inner).__name__}")
         raise KernelCompilationError(getattr(func, "__name__", repr(func)), cause) from cause
     return inner
 
 
-def _cuda_text(func: Callable[..., Any]) -> str | None:
+def _cuda_source(func: Callable[..., Any]) -> str | None:
     text = getattr(func, "__cuda_source__", None)
     return None if text is None else str(text)
 
@@ -271,7 +271,7 @@ def _cupy_finds_a_gpu() -> bool:
 
 
 def _is_empty(func: types.FunctionType) -> bool:
-    """Whether a function does nothing, so that running it in the place of its CUDA text would silently be wrong."""
+    """Whether the body of a function is empty, so that running it instead of its CUDA source would be silently wrong."""
 
     def empty() -> None:
         pass
@@ -280,13 +280,13 @@ def _is_empty(func: types.FunctionType) -> bool:
 
 
 def _raw_kernel(func: types.FunctionType, name: str, text: str) -> Callable[..., Any]:
-    """Gives CUDA C++ to CuPy.
+    """Compiles CUDA C++ source with CuPy.
 
     Raises:
-        KernelCompilationError: If there is no CuPy or no GPU, or the text does not compile.
+        KernelCompilationError: CuPy or a GPU is missing, or the source does not compile.
     """
     if not _cupy_finds_a_gpu():
-        reason = "its CUDA C++ text needs a GPU and CuPy (pip install pydotcompute[cuda]), and its own body is empty"
+        reason = "its CUDA C++ source needs a GPU and CuPy (pip install pydotcompute[cuda]), and its Python body is empty"
         cause: Exception = BackendNotAvailableError("cuda", reason)
         raise compilation_error(name, func, cause) from cause
     import cupy
@@ -300,7 +300,7 @@ def _raw_kernel(func: types.FunctionType, name: str, text: str) -> Callable[...,
 
 
 class _RawLaunch:
-    """CuPy's kernel with Numba's way of launching it."""
+    """A CuPy kernel with Numba's launch syntax."""
 
     def __init__(self, raw: Any) -> None:
         self.raw = raw
@@ -320,17 +320,17 @@ class _RawLaunch:
 _warned = False
 
 
-def _warn_that_numba_is_missing() -> None:
-    """Once for a process: each kernel would only repeat it."""
+def _warn_numba_missing() -> None:
+    """Warns once per process."""
     global _warned
     if not _warned:
         _warned = True
-        text = "Numba is not installed, so kernels run as plain Python, some 100 times slower: pip install pydotcompute[fast]"
-        warnings.warn(text, RuntimeWarning, stacklevel=_frames_of_this_package() + 1)
+        text = "Numba is not installed, so kernels run as plain Python, about 100 times slower: pip install pydotcompute[fast]"
+        warnings.warn(text, RuntimeWarning, stacklevel=_package_frame_count() + 1)
 
 
-def _frames_of_this_package() -> int:
-    """How many calls lie between the caller of this function and the user's code."""
+def _package_frame_count() -> int:
+    """Returns the number of frames between the caller of this function and the user's code."""
     count, frame = 0, inspect.currentframe()
     while frame is not None and str(frame.f_globals.get("__name__", "")).startswith("pydotcompute."):
         count, frame = count + 1, frame.f_back
@@ -342,7 +342,7 @@ _compiler_lock = threading.Lock()
 
 
 def get_compiler() -> KernelCompiler:
-    """The compiler that the decorators use."""
+    """Returns the compiler that the decorators use."""
     global _compiler
     with _compiler_lock:
         if _compiler is None:
@@ -355,11 +355,11 @@ def compile_kernel(func: Callable[..., Any], *, signature: str | None = None, **
 
     Args:
         func: The function.
-        signature: The types of its parameters, as Numba writes them.
-        options: The fields of :class:`CompilationOptions`.
+        signature: Numba signature.
+        options: Fields of :class:`CompilationOptions`.
 
     Returns:
-        What to call, and what is known about it.
+        The compiled kernel.
 
     Raises:
         KernelCompilationError: As :meth:`KernelCompiler.compile`.

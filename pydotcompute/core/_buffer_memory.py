@@ -1,4 +1,4 @@
-"""The memory of a buffer, from its allocation until it is freed."""
+"""Memory of a buffer, from allocation to release."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydotcompute import _core
 from pydotcompute._optional import wait_for_device_work
 from pydotcompute.core._device_array import device_array
-from pydotcompute.core._metal_array import MetalHalf
+from pydotcompute.core._metal_array import MetalCopy
 from pydotcompute.core.accelerator import get_accelerator
 from pydotcompute.core.memory_pool import get_memory_pool
 from pydotcompute.exceptions import BufferSyncError, CUDAError
@@ -20,69 +20,69 @@ __all__ = ["BufferMemory"]
 
 
 class BufferMemory:
-    """The halves of one buffer, and the arrays that look at them.
+    """Host copy, device copy and MLX copy of one buffer, with the arrays that view them.
 
-    The arrays refer to the memory, not to this object: they stay good when it is gone. A buffer that is freed and allocated again gets
-    another object, so that no thread finds an array of the one in the other.
+    The arrays keep the memory alive, independently of this object. A buffer that is freed and allocated again gets a new object, so that no
+    thread mixes arrays of the old and the new memory.
 
     Args:
-        shape: The buffer's shape.
-        dtype: The type of its elements.
-        nbytes: How many bytes each half has.
-        pinned: Whether the host's half is page-locked, where there is a GPU.
+        shape: Shape of the buffer.
+        dtype: Element type.
+        nbytes: Size of each copy, in bytes.
+        pinned: Whether the host copy is page-locked, if there is a GPU.
 
     Attributes:
-        halves: Which half is newer, and their bytes.
-        device_id: The number of the GPU.
-        metal: The array of MLX's beside them.
+        copies: Host copy and device copy, and which of them is stale.
+        device_id: Index of the GPU.
+        metal: The MLX copy.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int, *, pinned: bool) -> None:
         handle = get_accelerator()._handle()
         self._shape = shape
         self._dtype = dtype
-        self.halves = _core.BufferCopies(handle, nbytes, pinned, get_memory_pool()._pool_of(handle))
+        self.copies = _core.BufferCopies(handle, nbytes, pinned, get_memory_pool()._pool_of(handle))
         self.device_id = handle.index
-        self.metal = MetalHalf(shape, dtype)
+        self.metal = MetalCopy(shape, dtype)
         self._host: NDArray[Any] | None = None
         self._device: Any | None = None
 
     @property
     def state(self) -> str:
-        """The name of the state."""
-        if self.metal.is_newer:
+        """Name of the buffer state."""
+        if self.metal.is_dirty:
             return "DEVICE_DIRTY"
-        state = self.halves.state
+        state = self.copies.state
         return "SYNCHRONIZED" if state == "HOST_ONLY" and self.metal.is_current else state
 
     @property
-    def is_newest_on_device(self) -> bool:
-        """Whether only the half on a GPU is up to date."""
-        return self.halves.has_device and self.halves.state in ("DEVICE_ONLY", "DEVICE_DIRTY")
+    def is_only_device_current(self) -> bool:
+        """Whether only the device copy, on a GPU, is up to date."""
+        return self.copies.has_device and self.copies.state in ("DEVICE_ONLY", "DEVICE_DIRTY")
 
     def allocate(self, *, host: bool, device: bool) -> None:
-        """Makes the halves that are asked for and not there."""
+        """Allocates the requested copies that do not exist yet."""
         with _Copying("host->device"):
-            self.halves.allocate(host, device)
+            self.copies.allocate(host, device)
 
     def host(self) -> NDArray[Any]:
-        """The array on the host, up to date."""
-        if self.metal.is_newer:
-            self.metal.write_to(self.overwritten_host())
-            if self.halves.is_shared:
-                self.halves.synchronize()
+        """Returns the host array, up to date."""
+        if self.metal.is_dirty:
+            self.metal.write_to(self.host_for_overwrite())
+            if self.copies.is_shared:
+                self.copies.synchronize()
         array = self._host
-        if array is not None and self.halves.state not in ("DEVICE_DIRTY", "UNINITIALIZED"):
+        if array is not None and self.copies.state not in ("DEVICE_DIRTY", "UNINITIALIZED"):
             return array
         with _Copying("device->host"):
-            if self.halves.has_device:
+            if self.copies.has_device:
                 wait_for_device_work()
-            return self._view(self.halves.host())
+            return self._view(self.copies.host())
 
-    def overwritten_host(self) -> NDArray[Any]:
-        """The array on the host, all of which is about to be written: nothing is copied to it before."""
-        self.metal.forget()
-        return self._view(self.halves.overwrite_host())
+    def host_for_overwrite(self) -> NDArray[Any]:
+        """Returns the host array for a full overwrite, without copying to it first."""
+        self.metal.mark_stale()
+        return self._view(self.copies.overwrite_host())
 
     def _view(self, memory: _core.HostCopy) -> NDArray[Any]:
         array = self._host
@@ -91,11 +91,11 @@ class BufferMemory:
         return array
 
     def device(self) -> Any:
-        """The array on the device, up to date; where its memory is the host's, the array there."""
-        if self.metal.is_newer:
+        """Returns the device array, up to date; the host array if the device uses host memory."""
+        if self.metal.is_dirty:
             self.host()
         with _Copying("host->device"):
-            memory = self.halves.device()
+            memory = self.copies.device()
         if memory is None:
             return self.host() if self._host is None else self._host
         array = self._device
@@ -104,23 +104,23 @@ class BufferMemory:
         return array
 
     def metal_array(self) -> Any:
-        """The array of MLX's, up to date."""
-        if self.metal.is_behind:
+        """Returns the MLX array, up to date."""
+        if self.metal.is_stale:
             self.metal.read_from(self.host())
-            if self.halves.is_shared:
-                self.halves.synchronize()
+            if self.copies.is_shared:
+                self.copies.synchronize()
         return self.metal.array
 
     def synchronize(self) -> None:
-        """Brings the half that is behind up to date."""
+        """Brings the stale copy up to date."""
         if self.state == "DEVICE_DIRTY":
             self.host()
         with _Copying("host->device"):
-            self.halves.synchronize()
+            self.copies.synchronize()
 
 
 class _Copying:
-    """Turns the device's refusal to copy into a :class:`BufferSyncError`."""
+    """Converts a device error during a copy into a :class:`BufferSyncError`."""
 
     def __init__(self, direction: str) -> None:
         self._direction = direction

@@ -1,4 +1,4 @@
-"""Memory of a device as an array."""
+"""Arrays over device memory."""
 
 from __future__ import annotations
 
@@ -15,70 +15,70 @@ from pydotcompute.exceptions import BackendNotAvailableError
 __all__ = ["DeviceArray", "device_array"]
 
 
-# DLPack's number of CUDA, and its numbers of kinds of elements.
+# DLPack's device type of CUDA, and its type codes by NumPy kind.
 _DL_CUDA = 2
 _DL_CODES = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
 
 
-class _Lease:
-    """Keeps device memory until nobody looks at it, and until what was started with it has ended."""
+class _MemoryOwner:
+    """Owner of device memory that arrays refer to. Its finalizer waits for the work that uses the memory."""
 
     def __init__(self, memory: _core.DeviceCopy) -> None:
         self.memory = memory
 
     def __del__(self) -> None:
-        # It goes back in the order of a stream that waits for no other.
+        # The memory is freed in the order of a stream that synchronizes with no other.
         if not sys.is_finalizing():
             wait_for_device_work()
 
 
 class DeviceArray:
-    """An array on a GPU, for any library that knows ``__cuda_array_interface__`` or DLPack: Numba, PyTorch, JAX, CuPy.
+    """An array on a GPU, for libraries that support ``__cuda_array_interface__`` or DLPack: Numba, PyTorch, JAX, CuPy.
 
-    It is what ``UnifiedBuffer.device`` gives where CuPy is not installed. It is contiguous, in C order.
+    ``UnifiedBuffer.device`` returns it if CuPy is not installed. It is contiguous, in C order.
 
     Attributes:
-        shape: Its shape.
-        dtype: The type of its elements.
-        device_id: The number of the GPU.
+        shape: Shape of the array.
+        dtype: Element type.
+        device_id: Index of the GPU.
     """
 
     def __init__(self, memory: _core.DeviceCopy, shape: tuple[int, ...], dtype: np.dtype[Any], device_id: int) -> None:
         self.shape = shape
         self.dtype = dtype
         self.device_id = device_id
-        self._lease = _Lease(memory)
+        self._owner = _MemoryOwner(memory)
 
     @property
     def ndim(self) -> int:
-        """How many dimensions it has."""
+        """Number of dimensions."""
         return len(self.shape)
 
     @property
     def size(self) -> int:
-        """How many elements it has."""
+        """Number of elements."""
         return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
-        """How many bytes they take."""
+        """Size, in bytes."""
         return self.size * self.dtype.itemsize
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        """The CUDA array interface, version 3. Its bytes are there already: there is no stream to wait for."""
+        """CUDA array interface, version 3. The content is complete, so there is no stream to synchronize with."""
         return {
             "shape": self.shape,
             "typestr": self.dtype.str,
             "descr": self.dtype.descr,
-            "data": (self._lease.memory.address if self.size else 0, False),
+            "data": (self._owner.memory.address if self.size else 0, False),
             "strides": None,
             "stream": None,
             "version": 3,
         }
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        """DLPack's number of CUDA, and that of the GPU."""
+        """Returns DLPack's device type of CUDA and the index of the GPU."""
         return (_DL_CUDA, self.device_id)
 
     def __dlpack__(
@@ -89,31 +89,31 @@ class DeviceArray:
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
     ) -> Any:
-        """The array for another library, without a copy. Its bytes are there already: no stream has to wait for them.
+        """Exports the array through DLPack, without a copy. The content is complete, so no stream needs to wait.
 
         Raises:
-            BufferError: It is wanted elsewhere or as a copy, or DLPack has no such type; this is Python's own exception.
+            BufferError: The caller requests a copy or another device, or DLPack does not support the type. This is Python's own exception.
         """
         if copy or dl_device not in (None, self.__dlpack_device__()):
-            raise BufferError(f"An array on GPU {self.device_id} is offered there and without a copy only; copy it afterwards")
+            raise BufferError(f"exporting an array on GPU {self.device_id}: only that device is supported, without a copy; copy it later")
         code = _DL_CODES.get(self.dtype.kind)
         if code is None or not self.dtype.isnative:
-            raise BufferError(f"DLPack has no type for elements of {self.dtype.str!r}; use __cuda_array_interface__")
+            raise BufferError(f"exporting an array: DLPack has no element type {self.dtype.str!r}; use __cuda_array_interface__")
         bits = self.dtype.itemsize * 8
-        return _core.device_capsule(self._lease.memory, self._lease, list(self.shape), code, bits, self.device_id)
+        return _core.device_capsule(self._owner.memory, self._owner, list(self.shape), code, bits, self.device_id)
 
     def __repr__(self) -> str:
         return f"DeviceArray(shape={self.shape}, dtype={self.dtype}, device_id={self.device_id})"
 
 
 def device_array(memory: _core.DeviceCopy, shape: tuple[int, ...], dtype: np.dtype[Any], device_id: int) -> Any:
-    """Device memory as an array of CuPy's, or as a :class:`DeviceArray` where that is not installed. Nothing is copied.
+    """Wraps device memory as a CuPy array, or as a :class:`DeviceArray` if CuPy is not installed. Does not copy.
 
     Args:
         memory: The memory, which lives as long as the array.
-        shape: The array's shape.
-        dtype: The type of its elements.
-        device_id: The number of the GPU that the memory is on.
+        shape: Shape of the array.
+        dtype: Element type.
+        device_id: Index of the GPU that holds the memory.
 
     Returns:
         The array.
@@ -122,6 +122,6 @@ def device_array(memory: _core.DeviceCopy, shape: tuple[int, ...], dtype: np.dty
         cupy = import_cupy()
     except BackendNotAvailableError:
         return DeviceArray(memory, shape, dtype, device_id)
-    owned = cupy.cuda.UnownedMemory(memory.address, len(memory), _Lease(memory), device_id)
+    unowned = cupy.cuda.UnownedMemory(memory.address, len(memory), _MemoryOwner(memory), device_id)
     with cupy.cuda.Device(device_id):
-        return cupy.ndarray(shape, dtype, cupy.cuda.MemoryPointer(owned, 0))
+        return cupy.ndarray(shape, dtype, cupy.cuda.MemoryPointer(unowned, 0))

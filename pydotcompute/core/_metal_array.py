@@ -1,4 +1,4 @@
-"""The half of a buffer that is MLX's."""
+"""MLX copy of a buffer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydotcompute._optional import import_mlx
 from pydotcompute.exceptions import BackendNotAvailableError, BufferSyncError, MetalError
 
-__all__ = ["MetalHalf", "mlx_dtype"]
+__all__ = ["MetalCopy", "mlx_dtype"]
 
 _TYPES = frozenset(
     ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "complex64"],
@@ -18,31 +18,31 @@ _TYPES = frozenset(
 
 
 def mlx_dtype(mlx: Any, dtype: np.dtype[Any]) -> Any:
-    """The type of MLX for a type of NumPy; for 64-bit floats that of 32-bit floats, as GPUs of Apple's have no others.
+    """Returns the MLX type of a NumPy type. 64-bit floats map to 32-bit floats, because Apple GPUs have no others.
 
     Args:
         mlx: The module ``mlx.core``.
-        dtype: The type of NumPy.
+        dtype: NumPy type.
 
     Returns:
-        The type of MLX.
+        The MLX type.
 
     Raises:
-        MetalError: It has none for that.
+        MetalError: MLX does not support the type.
     """
     name = "float32" if dtype == np.float64 else dtype.name
     if name not in _TYPES or not dtype.isnative:
-        raise MetalError(f"MLX has no type for elements of {dtype.str!r}; convert them to one of: {', '.join(sorted(_TYPES))}")
+        raise MetalError(f"MLX does not support elements of type {dtype.str!r}; convert them to one of: {', '.join(sorted(_TYPES))}")
     return getattr(mlx, "bool_" if name == "bool" else name)
 
 
-class MetalHalf:
-    """An array of MLX's beside those of a buffer.
+class MetalCopy:
+    """MLX copy of a buffer, beside its host and device copies.
 
     Attributes:
-        array: The array; None before anybody looked.
-        is_current: Whether it equals the host's half.
-        is_newer: Whether it was written to since.
+        array: The array; ``None`` before the first access.
+        is_current: Whether it equals the host copy.
+        is_dirty: Whether it was written since the last copy.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -50,19 +50,19 @@ class MetalHalf:
         self._dtype = dtype
         self.array: Any | None = None
         self.is_current = False
-        self.is_newer = False
+        self.is_dirty = False
 
     @property
-    def is_behind(self) -> bool:
-        """Whether it has to be read from the host's half before anybody looks."""
-        return not (self.is_current or self.is_newer)
+    def is_stale(self) -> bool:
+        """Whether it must be copied from the host before the next access."""
+        return not (self.is_current or self.is_dirty)
 
     def read_from(self, host: NDArray[Any]) -> None:
-        """Takes over the elements of the host's half.
+        """Copies the elements from the host copy.
 
         Raises:
-            MetalError: There is no MLX, or it has no such type.
-            BufferSyncError: They could not be copied.
+            MetalError: MLX is not installed, or does not support the type.
+            BufferSyncError: The copy failed.
         """
         try:
             mlx = import_mlx()
@@ -71,46 +71,46 @@ class MetalHalf:
         dtype = mlx_dtype(mlx, self._dtype)
         try:
             self.array = mlx.array(host, dtype=dtype)
-            # Now, while the host's half is what it is.
+            # Evaluated now, before the host copy changes.
             mlx.eval(self.array)
         except (RuntimeError, ValueError, TypeError) as error:
             raise BufferSyncError("host->metal", error) from error
-        self.is_current, self.is_newer = True, False
+        self.is_current, self.is_dirty = True, False
 
     def write_to(self, host: NDArray[Any]) -> None:
-        """Copies the elements to the host's half.
+        """Copies the elements to the host copy.
 
         Raises:
-            BufferSyncError: They could not be copied.
+            BufferSyncError: The copy failed.
         """
         try:
             host[...] = np.asarray(self.array)
         except (RuntimeError, ValueError, TypeError) as error:
-            self.is_newer = True
+            self.is_dirty = True
             raise BufferSyncError("metal->host", error) from error
-        self.is_current, self.is_newer = True, False
+        self.is_current, self.is_dirty = True, False
 
     def replace(self, array: Any) -> None:
-        """Makes another array this half.
+        """Replaces the array, and marks it as dirty.
 
         Raises:
-            MetalError: It is none of MLX's, or has another shape or type.
+            MetalError: The new array is not an MLX array, or its shape or type differs.
         """
         try:
             mlx = import_mlx()
         except BackendNotAvailableError as error:
             raise MetalError(f"Metal not available: {error.reason}") from error
-        wanted = mlx_dtype(mlx, self._dtype)
-        if not isinstance(array, mlx.array) or tuple(array.shape) != self._shape or array.dtype != wanted:
+        expected = mlx_dtype(mlx, self._dtype)
+        if not isinstance(array, mlx.array) or tuple(array.shape) != self._shape or array.dtype != expected:
             found = f"{array.dtype}, {tuple(array.shape)}" if isinstance(array, mlx.array) else type(array).__name__
-            raise MetalError(f"Cannot take {found} as the buffer's array: give an mlx array of {wanted} and shape {self._shape}")
-        self.array, self.is_current, self.is_newer = array, False, True
+            raise MetalError(f"Cannot use {found} as the buffer's array: expected an mlx array of {expected} and shape {self._shape}")
+        self.array, self.is_current, self.is_dirty = array, False, True
 
-    def mark_newer(self) -> None:
-        """Notes that it was written to; nothing if nobody has looked at it yet."""
+    def mark_dirty(self) -> None:
+        """Marks the array as written. No effect before the first access."""
         if self.array is not None:
-            self.is_current, self.is_newer = False, True
+            self.is_current, self.is_dirty = False, True
 
-    def forget(self) -> None:
-        """Notes that another half is newer."""
-        self.is_current = self.is_newer = False
+    def mark_stale(self) -> None:
+        """Marks the array as stale, because another copy was written."""
+        self.is_current = self.is_dirty = False

@@ -1,4 +1,4 @@
-"""The devices of this machine, and what they can do.
+"""Devices of this machine and their properties.
 
 Example:
     >>> from pydotcompute import Accelerator
@@ -26,7 +26,7 @@ __all__ = ["Accelerator", "DeviceProperties", "DeviceType", "cuda_available", "g
 
 
 class DeviceType(Enum):
-    """The kind of a device."""
+    """Kind of a device."""
 
     CPU = auto()
     CUDA = auto()
@@ -35,21 +35,20 @@ class DeviceType(Enum):
 
 @dataclass(frozen=True)
 class DeviceProperties:
-    """What a device is and can do.
+    """Properties of a device.
 
     Attributes:
-        device_id: Its number, from 0.
-        device_type: Its kind.
-        name: Its name, such as ``"NVIDIA H200"``.
-        compute_capability: What code it executes, as (major, minor); None where there is no number for that.
-        total_memory: Bytes of its memory; 0 if it does not tell.
-        multiprocessor_count: Units that work independently of each other: multiprocessors, or cores that this process may use; 0 if it
-            does not tell.
-        max_threads_per_block: The most threads of a block.
-        max_block_dims: The most threads of a block in each dimension.
-        max_grid_dims: The most blocks of a grid in each dimension.
-        warp_size: How many threads go in step.
-        is_available: Whether it can be used.
+        device_id: Index of the device, from 0.
+        device_type: Kind of the device.
+        name: Name of the device, such as ``"NVIDIA H200"``.
+        compute_capability: CUDA compute capability as (major, minor); ``None`` for other devices.
+        total_memory: Size of the memory, in bytes; 0 if unknown.
+        multiprocessor_count: Number of multiprocessors, or of cores that this process may use; 0 if unknown.
+        max_threads_per_block: Maximum number of threads per block.
+        max_block_dims: Maximum number of threads per block in each dimension.
+        max_grid_dims: Maximum number of blocks per grid in each dimension.
+        warp_size: Number of threads that execute in lockstep.
+        is_available: Whether the device can be used.
     """
 
     device_id: int
@@ -66,12 +65,12 @@ class DeviceProperties:
 
     @property
     def compute_capability_str(self) -> str:
-        """The compute capability as text: ``"9.0"``; ``"N/A"`` where there is none."""
+        """Compute capability as text: ``"9.0"``; ``"N/A"`` if there is none."""
         return "N/A" if self.compute_capability is None else "{}.{}".format(*self.compute_capability)
 
     @property
     def total_memory_gb(self) -> float:
-        """Its memory in units of 2**30 bytes."""
+        """Size of the memory, in units of 2**30 bytes."""
         return self.total_memory / 2**30
 
 
@@ -92,9 +91,9 @@ def _properties(device_id: int, device: _core.Device) -> DeviceProperties:
 
 
 def _metal_gpu() -> Any | None:
-    """MLX, if it computes on a GPU of Apple's here."""
+    """Returns MLX if it computes on an Apple GPU on this machine."""
     if sys.platform != "darwin":
-        return None  # To import it would take long, and find none.
+        return None  # Importing MLX takes long and would find no Apple GPU.
     try:
         mlx = import_mlx()
     except BackendNotAvailableError:
@@ -103,7 +102,7 @@ def _metal_gpu() -> Any | None:
 
 
 def _metal_properties(device_id: int, mlx: Any) -> DeviceProperties:
-    """What MLX tells of the GPU; limits are those of the Metal feature set tables for Apple's GPUs (families 4 and later)."""
+    """Returns MLX's properties of the GPU. Limits are from Apple's Metal feature set tables, GPU families 4 and later."""
     info = mlx.device_info()
     return DeviceProperties(
         device_id=device_id,
@@ -121,9 +120,9 @@ def _metal_properties(device_id: int, mlx: Any) -> DeviceProperties:
 
 
 class Accelerator:
-    """The devices of this machine: its GPUs, or the processor where there is none. There is one object of this class.
+    """The devices of this machine: its GPUs, or the CPU if there is none. A singleton.
 
-    Devices are looked for once, when it is made; none is opened for that.
+    Devices are discovered once, when the singleton is created. None is opened for that.
     """
 
     _instance: ClassVar[Accelerator | None] = None
@@ -131,7 +130,7 @@ class Accelerator:
     _lock: ClassVar[threading.RLock] = threading.RLock()
 
     def __new__(cls) -> Accelerator:
-        """The one object."""
+        """Returns the singleton."""
         with cls._lock:
             if cls._instance is None:
                 cls._instance = super().__new__(cls)
@@ -157,11 +156,11 @@ class Accelerator:
             self._cuda_missing = error.reason
         except CUDAError as error:
             self._cuda_missing = str(error)
-            warnings.warn(f"GPUs are not used, since asking for them failed: {error}", RuntimeWarning, stacklevel=4)
+            warnings.warn(f"GPUs are not used, because their discovery failed: {error}", RuntimeWarning, stacklevel=4)
         self._devices.extend(_properties(number, device) for number, device in enumerate(self._handles))
         mlx = _metal_gpu()
         if mlx is not None:
-            # Its memory is the host's, so that buffers find it there.
+            # Apple GPUs share the host's memory, so buffers use the host's memory for them.
             self._devices.append(_metal_properties(len(self._devices), mlx))
             self._handles.append(self._cpu)
         if not self._devices:
@@ -170,42 +169,42 @@ class Accelerator:
 
     @property
     def cuda_available(self) -> bool:
-        """Whether there is a GPU with CUDA."""
+        """Whether there is a CUDA GPU."""
         return any(device.device_type is DeviceType.CUDA for device in self._devices)
 
     @property
     def cuda_missing(self) -> str:
-        """Why there is no CUDA and what to do about it; empty if there is."""
+        """Why CUDA is not available, and what to do about it; empty if it is available."""
         return self._cuda_missing
 
     @property
     def metal_available(self) -> bool:
-        """Whether there is a GPU of Apple's, and MLX to use it.
+        """Whether there is an Apple GPU, and MLX to use it.
 
-        MLX without such a GPU, as on Linux, computes on the processor: ``MetalBackend`` and ``UnifiedBuffer.metal`` work with that too.
+        Without such a GPU, as on Linux, MLX computes on the CPU: ``MetalBackend`` and ``UnifiedBuffer.metal`` also work then.
         """
         return any(device.device_type is DeviceType.METAL for device in self._devices)
 
     @property
     def device_count(self) -> int:
-        """How many devices there are; at least one."""
+        """Number of devices; at least one."""
         return len(self._devices)
 
     @property
     def current_device(self) -> DeviceProperties:
-        """The device that new buffers are for."""
+        """The device that new buffers use."""
         return self._devices[self._current]
 
     @property
     def devices(self) -> list[DeviceProperties]:
-        """All devices, by their numbers. The list is a copy."""
+        """All devices, by index. The list is a copy."""
         return self._devices.copy()
 
     def get_device(self, device_id: int) -> DeviceProperties:
-        """What a device is and can do.
+        """Returns the properties of a device.
 
         Args:
-            device_id: Its number, from 0.
+            device_id: Index of the device, from 0.
 
         Returns:
             Its properties.
@@ -219,10 +218,10 @@ class Accelerator:
         return self._devices[device_id]
 
     def set_device(self, device_id: int) -> None:
-        """Chooses the device that new buffers are for; CuPy, if it is there, uses it from now on too, in this thread.
+        """Selects the device that new buffers use. If CuPy is installed, this also makes the device current for CuPy, in this thread.
 
         Args:
-            device_id: Its number, from 0.
+            device_id: Index of the device, from 0.
 
         Raises:
             ValueError: There is no such device.
@@ -233,11 +232,11 @@ class Accelerator:
             try:
                 cupy = import_cupy()
             except BackendNotAvailableError:
-                return  # Buffers do without it.
+                return  # Buffers do not need CuPy.
             cupy.cuda.Device(self._handles[device_id].index).use()
 
     def synchronize(self) -> None:
-        """Waits for what this thread has started on the current device: on its current stream, not on the whole device."""
+        """Waits for this thread's work on the current device: synchronizes its current stream, not the whole device."""
         kind = self.current_device.device_type
         if kind is DeviceType.CUDA:
             wait_for_device_work()
@@ -245,13 +244,13 @@ class Accelerator:
             import_mlx().synchronize()
 
     def get_memory_info(self) -> dict[str, int]:
-        """The memory of the current device.
+        """Returns the memory of the current device.
 
         Returns:
-            Bytes: ``free``, ``total`` and ``used``; of Metal also ``cache_memory`` and ``peak_memory`` of MLX.
+            Bytes: ``free``, ``total`` and ``used``; on Metal also ``cache_memory`` and ``peak_memory`` of MLX.
 
         Raises:
-            CUDAError: The driver did not tell.
+            CUDAError: The driver call failed.
         """
         kind = self.current_device.device_type
         if kind is DeviceType.CUDA:
@@ -260,14 +259,14 @@ class Accelerator:
         if kind is DeviceType.METAL:
             mlx, total = import_mlx(), self.current_device.total_memory
             used = mlx.get_active_memory()
-            kept = {"cache_memory": mlx.get_cache_memory(), "peak_memory": mlx.get_peak_memory()}
-            return {"free": max(total - used, 0), "total": total, "used": used, **kept}
+            mlx_memory = {"cache_memory": mlx.get_cache_memory(), "peak_memory": mlx.get_peak_memory()}
+            return {"free": max(total - used, 0), "total": total, "used": used, **mlx_memory}
         total = self.current_device.total_memory
         free = min(_host_memory_free(), total)
         return {"free": free, "total": total, "used": total - free}
 
     def _handle(self) -> _core.Device:
-        """The current device, for buffers and pools."""
+        """Returns the current device, for buffers and pools."""
         return self._handles[self._current]
 
     def __repr__(self) -> str:
@@ -278,7 +277,7 @@ class Accelerator:
 
 
 def _host_memory_free() -> int:
-    """Bytes of the host's memory that can be had without swapping; where only that is told, those that nobody uses at all."""
+    """Returns the bytes of host memory available without swapping; on systems that do not report this, the unused bytes."""
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         for line in meminfo.read_text().splitlines():
@@ -290,19 +289,19 @@ def _host_memory_free() -> int:
 
 
 def get_accelerator() -> Accelerator:
-    """The devices of this machine.
+    """Returns the devices of this machine.
 
     Returns:
-        The one :class:`Accelerator`.
+        The :class:`Accelerator` singleton.
     """
     return Accelerator()
 
 
 def cuda_available() -> bool:
-    """Whether there is a GPU with CUDA."""
+    """Whether there is a CUDA GPU."""
     return get_accelerator().cuda_available
 
 
 def metal_available() -> bool:
-    """Whether there is a GPU of Apple's, and MLX to use it."""
+    """Whether there is an Apple GPU, and MLX to use it."""
     return get_accelerator().metal_available

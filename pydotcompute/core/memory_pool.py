@@ -1,4 +1,4 @@
-"""Memory that is kept for the next buffer instead of being given back to the device.
+"""Memory pool: caches freed memory for later buffers instead of returning it to the device.
 
 Example:
     >>> from pydotcompute.core.memory_pool import configure_memory_pool
@@ -25,12 +25,12 @@ _MB = 1 << 20
 
 @dataclass
 class PoolStatistics:
-    """What a pool has.
+    """Statistics of a pool.
 
     Attributes:
         used_bytes: Bytes in use.
-        total_bytes: Bytes in use and kept.
-        n_free_blocks: Blocks that are kept.
+        total_bytes: Bytes in use and cached.
+        n_free_blocks: Number of cached blocks.
     """
 
     used_bytes: int
@@ -39,40 +39,40 @@ class PoolStatistics:
 
     @property
     def free_bytes(self) -> int:
-        """Bytes that are kept."""
+        """Bytes cached."""
         return self.total_bytes - self.used_bytes
 
     @property
     def utilization(self) -> float:
-        """The part that is in use, from 0 to 1; 0 of an empty pool."""
+        """Fraction of the memory in use, from 0 to 1; 0 for an empty pool."""
         return self.used_bytes / self.total_bytes if self.total_bytes else 0.0
 
     @property
     def used_mb(self) -> float:
-        """What is in use, in units of 2**20 bytes."""
+        """Memory in use, in units of 2**20 bytes."""
         return self.used_bytes / _MB
 
     @property
     def total_mb(self) -> float:
-        """What is in use and kept, in units of 2**20 bytes."""
+        """Memory in use and cached, in units of 2**20 bytes."""
         return self.total_bytes / _MB
 
 
 class MemoryPool:
-    """The pool that buffers take their memory from while it is enabled. There is one object of this class, with a pool per device.
+    """Pool that buffers allocate from while it is enabled. A singleton, with one pool per device.
 
-    Blocks are of size classes, four to each doubling, so that what one buffer gave back suits the next. On a GPU the pool is ordered by a
-    stream of its own: neither taking memory nor giving it back waits for a resident ring kernel. With no GPU it keeps the host's memory
+    Blocks belong to size classes, four per power of two, so that the memory of one buffer can be reused by the next. On a GPU the pool is
+    ordered by a stream of its own: neither allocating nor freeing waits for a resident ring kernel. Without a GPU it caches host memory
     in the same way.
 
-    While it is enabled, CuPy allocates in the order of its streams too, so that it never waits for the whole device when it frees.
+    While it is enabled, CuPy also uses a stream-ordered pool, so that it never waits for the whole device when it frees memory.
     """
 
     _instance: ClassVar[MemoryPool | None] = None
     _lock: ClassVar[threading.RLock] = threading.RLock()
 
     def __new__(cls, initial_size_mb: int = 0, max_size_mb: int | None = None) -> MemoryPool:
-        """The one object; the arguments are those of the first call."""
+        """Returns the singleton; the arguments of the first call apply."""
         with cls._lock:
             if cls._instance is None:
                 cls._instance = super().__new__(cls)
@@ -80,11 +80,11 @@ class MemoryPool:
             return cls._instance
 
     def __init__(self, initial_size_mb: int = 0, max_size_mb: int | None = None) -> None:
-        """Makes the pool, disabled and empty; only the first call does that.
+        """Creates the pool, disabled and empty. Only the first call has an effect.
 
         Args:
-            initial_size_mb: Accepted, and checked; memory is taken when it is first asked for.
-            max_size_mb: The most that it has of each device's memory, in units of 2**20 bytes; None: no limit.
+            initial_size_mb: Validated, but without effect: memory is allocated on demand.
+            max_size_mb: Limit for each device, in units of 2**20 bytes; ``None`` for no limit.
 
         Raises:
             InvalidConfigurationError: A size is negative.
@@ -101,19 +101,19 @@ class MemoryPool:
             self._initialized: bool = True
 
     def enable(self) -> None:
-        """Has buffers that are allocated from now on take their memory from the pool."""
+        """Makes buffers allocated from now on use the pool."""
         with self._lock:
             self._enabled = True
             if self._cuda_available and self._cupy_pool is None:
                 try:
                     cupy = import_cupy()
                 except BackendNotAvailableError:
-                    return  # Buffers do without it.
+                    return  # Buffers do not need CuPy.
                 self._cupy_pool = stream_ordered_pool(cupy)
                 cupy.cuda.set_allocator(self._cupy_pool.malloc)
 
     def disable(self) -> None:
-        """Has buffers that are allocated from now on take their memory from the device itself. What is in use stays in use."""
+        """Makes buffers allocated from now on use the device's own allocator. Memory in use stays valid."""
         with self._lock:
             self._enabled = False
             if self._cupy_pool is not None:
@@ -123,35 +123,35 @@ class MemoryPool:
 
     @property
     def enabled(self) -> bool:
-        """Whether buffers take their memory from the pool."""
+        """Whether buffers use the pool."""
         return self._enabled
 
     def get_stats(self) -> PoolStatistics:
-        """What it has of device memory, CuPy's part with it.
+        """Returns the statistics of device memory, including CuPy's pool.
 
         Returns:
-            The statistics, of all devices together. Bytes are those of size classes.
+            The statistics over all devices. Sizes are rounded up to size classes.
         """
         with self._lock:
-            figures = [pool.stats() for pool in self._pools.values()]
+            stats = [pool.stats() for pool in self._pools.values()]
             if self._cupy_pool is not None:
-                figures.append((self._cupy_pool.used_bytes(), self._cupy_pool.total_bytes(), 0))
-        return _summed(figures)
+                stats.append((self._cupy_pool.used_bytes(), self._cupy_pool.total_bytes(), 0))
+        return _total(stats)
 
     def get_pinned_stats(self) -> PoolStatistics:
-        """What it has of host memory for buffers with ``pinned=True``.
+        """Returns the statistics of page-locked host memory, for buffers with ``pinned=True``.
 
         Returns:
-            The statistics, of all devices together. Bytes are those of size classes.
+            The statistics over all devices. Sizes are rounded up to size classes.
         """
         with self._lock:
-            return _summed([pool.page_locked_stats() for pool in self._pools.values()])
+            return _total([pool.page_locked_stats() for pool in self._pools.values()])
 
     def free_all_blocks(self) -> None:
-        """Gives back all that is kept, of both kinds of memory. Resident ring kernels make way for a moment for that.
+        """Frees all cached device and page-locked memory. Resident ring kernels leave the device briefly for that.
 
         Raises:
-            CUDAError: The device did not take it.
+            CUDAError: A CUDA call failed.
         """
         with self._lock:
             for pool in self._pools.values():
@@ -160,19 +160,19 @@ class MemoryPool:
                 self._cupy_pool.free_all_blocks()
 
     def free_all_free(self) -> None:
-        """Gives back what is kept of device memory, and leaves what is kept for buffers with ``pinned=True``."""
+        """Frees the cached device memory; keeps the cached page-locked memory of buffers with ``pinned=True``."""
         with self._lock:
             for pool in self._pools.values():
                 pool.trim_device()
 
     def set_limit(self, size_mb: int | None) -> None:
-        """Limits what the pool has of each device's memory. Who asks for more then gets a ``MemoryError`` that says what would fit.
+        """Limits the pool's memory on each device. Allocations beyond the limit raise ``MemoryError``, which says what would fit.
 
         Args:
-            size_mb: The most, in use and kept, in units of 2**20 bytes; None: no limit.
+            size_mb: Limit of memory in use and cached, in units of 2**20 bytes; ``None`` for no limit.
 
         Raises:
-            InvalidConfigurationError: It is negative.
+            InvalidConfigurationError: The limit is negative.
         """
         with self._lock:
             self._max_size_mb = None if size_mb is None else _checked_size("size_mb", size_mb)
@@ -183,7 +183,7 @@ class MemoryPool:
         return None if self._max_size_mb is None else self._max_size_mb * _MB
 
     def _pool_of(self, device: _core.Device) -> _core.DevicePool | None:
-        """The pool that a buffer for this device takes its memory from, if any."""
+        """Returns the pool that a buffer on this device allocates from; ``None`` if the pool is disabled."""
         with self._lock:
             if not self._enabled:
                 return None
@@ -200,34 +200,34 @@ class MemoryPool:
 
 def _checked_size(name: str, size_mb: int) -> int:
     if size_mb < 0:
-        raise InvalidConfigurationError(name, size_mb, "a size is 0 or more, in units of 2**20 bytes")
+        raise InvalidConfigurationError(name, size_mb, "a size must be 0 or more, in units of 2**20 bytes")
     return size_mb
 
 
-def _summed(figures: list[tuple[int, int, int]]) -> PoolStatistics:
-    used, total, blocks = (sum(column) for column in zip(*figures, strict=True)) if figures else (0, 0, 0)
+def _total(stats: list[tuple[int, int, int]]) -> PoolStatistics:
+    used, total, blocks = (sum(column) for column in zip(*stats, strict=True)) if stats else (0, 0, 0)
     return PoolStatistics(used_bytes=used, total_bytes=total, n_free_blocks=blocks)
 
 
 def get_memory_pool() -> MemoryPool:
-    """The pool.
+    """Returns the memory pool.
 
     Returns:
-        The one :class:`MemoryPool`.
+        The :class:`MemoryPool` singleton.
     """
     return MemoryPool()
 
 
 def configure_memory_pool(_initial_size_mb: int = 0, max_size_mb: int | None = None, enable: bool = True) -> MemoryPool:
-    """Sets the pool's limit, and enables it.
+    """Sets the limit of the memory pool, and enables it.
 
     Args:
-        _initial_size_mb: Accepted, and without effect.
-        max_size_mb: The most that it has of each device's memory, in units of 2**20 bytes; None: as it was.
-        enable: Whether to enable it.
+        _initial_size_mb: Accepted, without effect.
+        max_size_mb: Limit for each device, in units of 2**20 bytes; ``None`` keeps the current limit.
+        enable: Whether to enable the pool.
 
     Returns:
-        The one :class:`MemoryPool`.
+        The :class:`MemoryPool` singleton.
 
     Raises:
         InvalidConfigurationError: ``max_size_mb`` is negative.

@@ -1,4 +1,4 @@
-"""Kernels that run once, beside ring kernels.
+"""Runs one-shot kernels beside ring kernels.
 
 Example:
     >>> import asyncio
@@ -26,26 +26,26 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from pydotcompute._optional import import_cupy
-from pydotcompute.core._launch import launch, launchable
+from pydotcompute.core._grid_launch import launch, launchable
 from pydotcompute.core.accelerator import Accelerator, get_accelerator
 from pydotcompute.core.memory_pool import MemoryPool, get_memory_pool
 from pydotcompute.exceptions import BackendNotAvailableError, InvalidConfigurationError
 
 __all__ = ["ComputeOrchestrator", "KernelExecution", "KernelLaunchConfig"]
 
-# So many launches are remembered.
-_MOST_EXECUTIONS = 1000
+# Number of launches in the history.
+_MAX_EXECUTIONS = 1000
 
 
 @dataclass
 class KernelLaunchConfig:
-    """How a kernel is launched.
+    """Launch settings of a kernel.
 
     Attributes:
-        grid_size: Blocks in each dimension; a number is taken as one dimension.
-        block_size: Threads of a block in each dimension; a number is taken as one dimension.
-        shared_memory_bytes: Bytes that the threads of a block share, beside what the kernel declares.
-        stream: The stream of CuPy's or Numba's to launch it on; None: one of the orchestrator's.
+        grid_size: Number of blocks in each dimension; a number is one dimension.
+        block_size: Number of threads per block in each dimension; a number is one dimension.
+        shared_memory_bytes: Dynamic shared memory per block, in bytes.
+        stream: CuPy or Numba stream to launch on; ``None`` for a new stream of the orchestrator.
     """
 
     grid_size: tuple[int, ...] = (1,)
@@ -57,13 +57,13 @@ class KernelLaunchConfig:
         self.grid_size = _dimensions("grid_size", self.grid_size)
         self.block_size = _dimensions("block_size", self.block_size)
         if self.shared_memory_bytes < 0:
-            raise InvalidConfigurationError("shared_memory_bytes", self.shared_memory_bytes, "a size is 0 or more, in bytes")
+            raise InvalidConfigurationError("shared_memory_bytes", self.shared_memory_bytes, "a size must be 0 or more, in bytes")
 
 
 def _dimensions(name: str, size: Any) -> tuple[int, ...]:
     dimensions = (size,) if isinstance(size, int) else tuple(size)
     if not 1 <= len(dimensions) <= 3 or any(count < 1 for count in dimensions):
-        raise InvalidConfigurationError(name, size, "one to three dimensions, each of 1 or more")
+        raise InvalidConfigurationError(name, size, "expected one to three dimensions, each at least 1")
     return dimensions
 
 
@@ -72,13 +72,13 @@ class KernelExecution:
     """One launch of a kernel.
 
     Attributes:
-        execution_id: Identifies it.
-        kernel_name: The name that the kernel is registered under, or that of its function.
-        config: How it was launched.
-        start_time: When, by ``time.perf_counter()``, in seconds.
-        end_time: When it had ended.
-        success: Whether it ended without an error.
-        error: What it raised.
+        execution_id: Id of the launch.
+        kernel_name: Registered name of the kernel, or the name of its function.
+        config: Launch settings.
+        start_time: Start, from ``time.perf_counter()``, in seconds.
+        end_time: End, from ``time.perf_counter()``, in seconds.
+        success: Whether it finished without an error.
+        error: The exception that it raised, if any.
     """
 
     execution_id: UUID = field(default_factory=uuid4)
@@ -91,14 +91,14 @@ class KernelExecution:
 
     @property
     def duration_ms(self) -> float:
-        """How long it took, in milliseconds; of a kernel on a GPU with the time that it ran there."""
+        """Duration, in milliseconds; for a GPU kernel including its run time on the GPU."""
         return (self.end_time - self.start_time) * 1000
 
 
 class ComputeOrchestrator:
-    """Runs kernels by name, and keeps a record of that: the last thousand launches.
+    """Runs kernels by name, and keeps a history of the last 1,000 launches.
 
-    A kernel is a kernel of Numba's for a GPU, a coroutine function, or any callable.
+    A kernel is a Numba GPU kernel, a coroutine function, or any other callable.
     """
 
     def __init__(self) -> None:
@@ -117,7 +117,7 @@ class ComputeOrchestrator:
         await self.shutdown()
 
     async def initialize(self) -> None:
-        """Looks for devices, and enables the memory pool. Does nothing if that was done."""
+        """Discovers devices, and enables the memory pool. No effect if already done."""
         if self._active:
             return
         self._accelerator = get_accelerator()
@@ -126,10 +126,10 @@ class ComputeOrchestrator:
         self._active = True
 
     async def shutdown(self) -> None:
-        """Waits for its streams, and gives back what the memory pool keeps. Does nothing if that was done.
+        """Waits for all streams, and frees the cached memory of the memory pool. No effect if already done.
 
         Raises:
-            Exception: What a kernel on one of the streams did wrong and nobody has seen yet.
+            Exception: An error of a kernel on one of the streams that was not reported before.
         """
         if not self._active:
             return
@@ -144,61 +144,61 @@ class ComputeOrchestrator:
 
     @property
     def is_active(self) -> bool:
-        """Whether it is between :meth:`initialize` and :meth:`shutdown`."""
+        """Whether the orchestrator is initialized and not shut down."""
         return self._active
 
     @property
     def accelerator(self) -> Accelerator | None:
-        """The devices; None before :meth:`initialize`."""
+        """The devices; ``None`` before :meth:`initialize`."""
         return self._accelerator
 
     @property
     def memory_pool(self) -> MemoryPool | None:
-        """The memory pool; None before :meth:`initialize`."""
+        """The memory pool; ``None`` before :meth:`initialize`."""
         return self._memory_pool
 
     def register_kernel(self, name: str, kernel_func: Callable[..., Any]) -> None:
-        """Gives a kernel a name, in the place of another of that name.
+        """Registers a kernel under a name. Replaces an earlier kernel of the same name.
 
         Args:
             name: The name.
             kernel_func: The kernel.
 
         Raises:
-            InvalidConfigurationError: It cannot be called or launched.
+            InvalidConfigurationError: The object can be neither called nor launched.
         """
         if not callable(kernel_func) and not hasattr(type(kernel_func), "__getitem__"):
-            raise InvalidConfigurationError("kernel_func", kernel_func, f"kernel '{name}' has to be a function")
+            raise InvalidConfigurationError("kernel_func", kernel_func, f"kernel '{name}' must be a function")
         self._registered_kernels[name] = kernel_func
 
     def get_kernel(self, name: str) -> Callable[..., Any] | None:
-        """The kernel of a name.
+        """Returns the kernel of a name.
 
         Args:
             name: The name.
 
         Returns:
-            The kernel; None if there is none.
+            The kernel; ``None`` if there is none.
         """
         return self._registered_kernels.get(name)
 
     async def launch_kernel(
         self, kernel: Callable[..., Any] | str, config: KernelLaunchConfig, *args: Any, **kwargs: Any
     ) -> KernelExecution:
-        """Runs a kernel, and waits for its end; while it runs on a GPU, the event loop goes on.
+        """Runs a kernel, and waits for it. While it runs on a GPU, the event loop is not blocked.
 
         Args:
             kernel: The kernel, or its name.
-            config: How to launch it. Only a kernel on a GPU makes use of that.
-            *args: Its arguments.
-            **kwargs: Its arguments by name.
+            config: Launch settings. Only GPU kernels use them.
+            *args: Arguments of the kernel.
+            **kwargs: Keyword arguments of the kernel.
 
         Returns:
-            The record of the launch, which is in the history too.
+            The record of the launch, which is also in the history.
 
         Raises:
             ValueError: No kernel has this name.
-            Exception: What the kernel raised. It is in the record too.
+            Exception: The exception that the kernel raised, which is also in the record.
         """
         name, kernel_func = self._resolve(kernel)
         execution = KernelExecution(kernel_name=name, config=config, start_time=time.perf_counter())
@@ -217,7 +217,7 @@ class ComputeOrchestrator:
         finally:
             execution.end_time = time.perf_counter()
             self._execution_history.append(execution)
-            del self._execution_history[:-_MOST_EXECUTIONS]
+            del self._execution_history[:-_MAX_EXECUTIONS]
         return execution
 
     def _resolve(self, kernel: Callable[..., Any] | str) -> tuple[str, Callable[..., Any]]:
@@ -225,22 +225,22 @@ class ComputeOrchestrator:
             return getattr(kernel, "__name__", type(kernel).__name__), kernel
         kernel_func = self._registered_kernels.get(kernel)
         if kernel_func is None:
-            there_are = ", ".join(map(repr, sorted(self._registered_kernels))) or "none"
-            raise ValueError(f"Kernel '{kernel}' not registered; there are: {there_are}. Register it with register_kernel() first")
+            existing = ", ".join(map(repr, sorted(self._registered_kernels))) or "none"
+            raise ValueError(f"Kernel '{kernel}' not registered; existing kernels: {existing}. Register it with register_kernel() first")
         return kernel, kernel_func
 
     async def _launch(self, target: Any, config: KernelLaunchConfig, *args: Any, **kwargs: Any) -> None:
-        given: Any = config.stream
-        async with self.stream_context() if given is None else nullcontext(given) as stream:
+        requested: Any = config.stream
+        async with self.stream_context() if requested is None else nullcontext(requested) as stream:
             launch(target, config.grid_size, config.block_size, stream, config.shared_memory_bytes, *args, **kwargs)
             if stream is not None:
                 await asyncio.to_thread(stream.synchronize)
 
     def create_stream(self) -> object | None:
-        """Makes a stream of CuPy's that waits for no other, and which :meth:`shutdown` waits for.
+        """Creates a non-blocking CuPy stream, which :meth:`shutdown` waits for.
 
         Returns:
-            The stream; None where there is no GPU or no CuPy.
+            The stream; ``None`` without a GPU or CuPy.
         """
         if self._accelerator is None or not self._accelerator.cuda_available:
             return None
@@ -248,49 +248,49 @@ class ComputeOrchestrator:
             cupy = import_cupy()
         except BackendNotAvailableError:
             return None
-        # Not the legacy default stream: whoever waits for that waits for resident ring kernels to give way.
+        # Not the legacy default stream: synchronizing it waits until resident ring kernels leave the device.
         stream: object = cupy.cuda.Stream(non_blocking=True)
         self._streams.append(stream)
         return stream
 
     def synchronize(self) -> None:
-        """Waits for all its streams, and for what this thread has started on the current device."""
+        """Waits for all streams, and for this thread's work on the current device."""
         for stream in self._streams:
             stream.synchronize()
         if self._accelerator is not None:
             self._accelerator.synchronize()
 
     def get_execution_history(self, limit: int | None = None, kernel_name: str | None = None) -> list[KernelExecution]:
-        """The last launches, the oldest first.
+        """Returns the last launches, oldest first.
 
         Args:
-            limit: The most that are wanted; None: all that are remembered.
-            kernel_name: Only those of this kernel; None: of all.
+            limit: Maximum number of launches; ``None`` for no limit.
+            kernel_name: Only launches of this kernel; ``None`` for all kernels.
 
         Returns:
-            Their records.
+            The records of the launches.
 
         Raises:
             InvalidConfigurationError: ``limit`` is negative.
         """
         if limit is not None and limit < 0:
-            raise InvalidConfigurationError("limit", limit, "a number of launches is 0 or more")
+            raise InvalidConfigurationError("limit", limit, "a number of launches must be 0 or more")
         history = [execution for execution in self._execution_history if kernel_name in (None, execution.kernel_name)]
         return history if limit is None else history[max(len(history) - limit, 0) :]
 
     def clear_execution_history(self) -> None:
-        """Forgets all launches."""
+        """Clears the history."""
         self._execution_history.clear()
 
     @asynccontextmanager
     async def stream_context(self) -> AsyncIterator[Any | None]:
-        """A stream for the time of an ``async with``, which waits for the stream at its end.
+        """Yields a stream for the duration of an ``async with`` block, and synchronizes it at the end.
 
-        It is not made CuPy's current stream, as other tasks run in this thread too: give it to :class:`KernelLaunchConfig`, or write
-        ``with stream:`` around what does not await.
+        The stream is not made CuPy's current stream, because other tasks run on this thread too. Pass it to :class:`KernelLaunchConfig`, or
+        wrap code that does not await in ``with stream:``.
 
         Yields:
-            The stream; None where there is no GPU or no CuPy.
+            The stream; ``None`` without a GPU or CuPy.
         """
         stream: Any = self.create_stream()
         try:
@@ -298,7 +298,7 @@ class ComputeOrchestrator:
         finally:
             if stream is not None:
                 await asyncio.to_thread(stream.synchronize)
-                # Not if shutdown() came first.
+                # shutdown() may have removed it already.
                 if stream in self._streams:
                     self._streams.remove(stream)
 

@@ -1,4 +1,4 @@
-"""One array on the host and on a device, copied when the other side looks.
+"""One array on the host and on a device, copied on demand.
 
 Example:
     >>> import numpy as np
@@ -32,14 +32,14 @@ __all__ = ["BufferState", "UnifiedBuffer"]
 
 T = TypeVar("T", bound=np.generic)
 
-# DLPack's numbers of kinds of devices.
+# DLPack's device types.
 _DL_CPU = 1
 _DL_CUDA = (2, 13)
 _DL_METAL = 8
 
 
 class BufferState(Enum):
-    """Which halves of a buffer there are, and which is newer."""
+    """Which copies of a buffer exist, and which of them is dirty."""
 
     UNINITIALIZED = auto()
     HOST_ONLY = auto()
@@ -50,83 +50,82 @@ class BufferState(Enum):
 
 
 class UnifiedBuffer(Generic[T]):
-    """One array with two halves: ``host``, of NumPy's, and ``device``, of CuPy's where there is a GPU; and ``metal``, of MLX's.
+    """An array with a host copy (``host``, NumPy), a device copy (``device``, CuPy if there is a GPU) and an MLX copy (``metal``).
 
-    A half that is behind is brought up to date when it is looked at. Who writes to a half through ``host``, ``device`` or ``metal`` says so
-    afterwards, with :meth:`mark_host_dirty`, :meth:`mark_device_dirty` or :meth:`mark_metal_dirty`; what this class writes itself
-    (:meth:`fill`, :meth:`copy_from`, ``buffer[index] = value``) it marks itself.
+    A stale copy is brought up to date on access. Code that writes through ``host``, ``device`` or ``metal`` must report the write
+    afterwards, with :meth:`mark_host_dirty`, :meth:`mark_device_dirty` or :meth:`mark_metal_dirty`. Writes by this class (:meth:`fill`,
+    :meth:`copy_from`, ``buffer[index] = value``) are reported automatically.
 
-    - With no GPU ``device`` is the host's array: there is one half then, and the states go on as if there were two.
-    - A new buffer is zeros, on either side.
-    - An array that was taken from a buffer stays good after :meth:`free`, and after the buffer itself is gone; it is only no longer the
-      buffer's.
-    - Work that another library has started with ``device`` on a stream other than its current one has to have ended before the host looks.
+    - Without a GPU, ``device`` is the host array. There is only one copy then, and the states change as if there were two.
+    - A new buffer holds zeros, on host and device.
+    - Arrays taken from a buffer stay valid after :meth:`free` and after the buffer itself is deleted, but no longer belong to the buffer.
+    - Work of other libraries that uses ``device`` on a stream other than their current one must finish before the host copy is accessed.
 
-    A buffer may be handed from thread to thread; who writes in one while another looks has to see to the order himself.
+    A buffer may be passed between threads. Code that writes from one thread while another reads must synchronize the accesses.
 
     Args:
-        shape: Its shape, or its length.
-        dtype: The type of its elements; none that refers to Python objects.
-        pinned: Whether the host's half is page-locked, where there is a GPU: the GPU copies it by itself then, but it takes long to get.
-            Use a :class:`~pydotcompute.core.memory_pool.MemoryPool` for many.
+        shape: Shape, or length.
+        dtype: Element type; must not contain Python objects.
+        pinned: Whether the host copy is page-locked, if there is a GPU. The GPU copies page-locked memory asynchronously, but allocating
+            it is slow. Use a :class:`~pydotcompute.core.memory_pool.MemoryPool` for many buffers.
 
     Raises:
-        InvalidConfigurationError: The shape or the type is not one that a buffer can have.
+        InvalidConfigurationError: The shape or the type is invalid.
     """
 
     def __init__(self, shape: tuple[int, ...] | int, dtype: DTypeLike = np.float32, *, pinned: bool = False) -> None:
         self._shape = _checked_shape(shape)
         self._dtype: np.dtype[Any] = np.dtype(dtype)
         if self._dtype.hasobject:
-            raise InvalidConfigurationError("dtype", self._dtype, "its elements refer to Python objects, which no device can read")
+            raise InvalidConfigurationError("dtype", self._dtype, "its elements are Python objects, which devices cannot read")
         if self.nbytes > sys.maxsize:
-            raise InvalidConfigurationError("shape", shape, f"{self.nbytes} bytes cannot be addressed; ask for less")
+            raise InvalidConfigurationError("shape", shape, f"{self.nbytes} bytes exceed the address space; use a smaller shape")
         self._pinned = pinned
         self._memory: BufferMemory | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its shape."""
+        """Shape of the buffer."""
         return self._shape
 
     @property
     def dtype(self) -> np.dtype[T]:
-        """The type of its elements."""
+        """Element type."""
         return self._dtype
 
     @property
     def size(self) -> int:
-        """How many elements it has."""
+        """Number of elements."""
         return math.prod(self._shape)
 
     @property
     def nbytes(self) -> int:
-        """How many bytes each half has."""
+        """Size of each copy, in bytes."""
         return self.size * self._dtype.itemsize
 
     @property
     def state(self) -> BufferState:
-        """Which halves there are, and which is newer."""
+        """Which copies exist, and which of them is dirty."""
         return BufferState.UNINITIALIZED if self._memory is None else BufferState[self._memory.state]
 
     @property
     def is_allocated(self) -> bool:
-        """Whether it has memory."""
+        """Whether the buffer has memory."""
         return self._memory is not None
 
     def allocate(self, *, host: bool = True, device: bool = True) -> UnifiedBuffer[T]:
-        """Takes memory, for the halves that are asked for and not there yet. It is zeros, or what the other half holds.
+        """Allocates the requested copies that do not exist yet. A new copy holds zeros, or the content of the other copy.
 
         Args:
-            host: Whether for the host's half.
-            device: Whether for the device's half. With no GPU that is the host's.
+            host: Whether to allocate the host copy.
+            device: Whether to allocate the device copy. Without a GPU that is the host copy.
 
         Returns:
             This buffer.
 
         Raises:
-            MemoryError: There is not so much, or the pool's limit would be passed.
-            CUDAError: The device refused.
+            MemoryError: Not enough memory, or the pool's limit would be exceeded.
+            CUDAError: A CUDA call failed.
         """
         memory = self._memory or self._new_memory()
         memory.allocate(host=host or not device, device=device)
@@ -142,46 +141,46 @@ class UnifiedBuffer(Generic[T]):
         return self._memory
 
     def free(self) -> None:
-        """Lets go of all memory. Arrays that were taken from this buffer stay good; the memory is given back when they are gone too."""
+        """Frees the memory. Arrays taken from this buffer stay valid; the memory is freed with the last of them."""
         memory, self._memory = self._memory, None
         if memory is not None:
-            memory.halves.free()
+            memory.copies.free()
 
     @property
     def host(self) -> NDArray[T]:
-        """The array on the host, up to date. Nothing is copied if the device's half is not newer.
+        """The host array, up to date. Copies only if the device copy is dirty.
 
         Raises:
-            BufferNotAllocatedError: It has no memory.
-            BufferSyncError: What is newer on the device could not be copied; it is still there.
+            BufferNotAllocatedError: The buffer has no memory.
+            BufferSyncError: Copying from the device failed; the device copy stays dirty.
         """
         return self._allocated().host()
 
     @property
     def device(self) -> object:
-        """The array on the device, up to date.
+        """The device array, up to date.
 
-        It is one of CuPy's; without CuPy a ``DeviceArray``, which other libraries take by its ``__cuda_array_interface__``; with no GPU the
-        host's array.
+        It is a CuPy array. Without CuPy it is a ``DeviceArray``, which supports ``__cuda_array_interface__``. Without a GPU it is the host
+        array.
 
         Raises:
-            BufferNotAllocatedError: It has no memory.
-            BufferSyncError: What is newer on the host could not be copied.
-            MemoryError: The device has not so much memory.
+            BufferNotAllocatedError: The buffer has no memory.
+            BufferSyncError: Copying from the host failed.
+            MemoryError: Not enough device memory.
         """
         device: object = self._allocated().device()
         return device
 
     @property
     def metal(self) -> object:
-        """The array of MLX's, up to date; an array of 64-bit floats is one of 32-bit floats there, as GPUs of Apple's have no others.
+        """The MLX array, up to date. 64-bit floats become 32-bit floats, because Apple GPUs have no others.
 
-        MLX mostly makes new arrays: to assign one to this attribute makes it the buffer's, and marks it as newer.
+        MLX operations usually create new arrays. Assigning an array to this attribute makes it the MLX copy, and marks it as dirty.
 
         Raises:
-            BufferNotAllocatedError: It has no memory.
-            MetalError: There is no MLX, or it has no such type.
-            BufferSyncError: What is newer elsewhere could not be copied.
+            BufferNotAllocatedError: The buffer has no memory.
+            MetalError: MLX is not installed, or does not support the type.
+            BufferSyncError: Copying from the host or device failed.
         """
         array: object = self._allocated().metal_array()
         return array
@@ -191,108 +190,110 @@ class UnifiedBuffer(Generic[T]):
         self._allocated().metal.replace(array)
 
     def mark_host_dirty(self, rows: slice | None = None) -> None:
-        """Says that ``host`` was written to. If another half was newer, that is given up for all of this one.
+        """Marks the host copy as written. Discards unsynchronized writes to other copies.
 
         Args:
-            rows: Which part of the first axis; only that is copied then. None: all of it.
+            rows: Rows of the first axis that were written; only these are copied later. ``None`` for all.
 
         Raises:
-            BufferNotAllocatedError: It has no memory.
+            BufferNotAllocatedError: The buffer has no memory.
         """
         memory = self._allocated()
-        memory.halves.mark_host_dirty(*self._bytes_of(rows))
-        memory.metal.forget()
+        memory.copies.mark_host_dirty(*self._byte_range(rows))
+        memory.metal.mark_stale()
 
     def mark_device_dirty(self, rows: slice | None = None) -> None:
-        """Says that ``device`` was written to. If another half was newer, that is given up for all of this one.
+        """Marks the device copy as written. Discards unsynchronized writes to other copies.
 
         Args:
-            rows: Which part of the first axis; only that is copied then. None: all of it.
+            rows: Rows of the first axis that were written; only these are copied later. ``None`` for all.
 
         Raises:
-            BufferNotAllocatedError: It has no memory.
+            BufferNotAllocatedError: The buffer has no memory.
         """
         memory = self._allocated()
-        memory.halves.mark_device_dirty(*self._bytes_of(rows))
-        memory.metal.forget()
+        memory.copies.mark_device_dirty(*self._byte_range(rows))
+        memory.metal.mark_stale()
 
-    def _bytes_of(self, rows: slice | None) -> tuple[int, int]:
-        """From which byte to before which a part of the first axis is, with what lies between its rows."""
+    def _byte_range(self, rows: slice | None) -> tuple[int, int]:
+        """Returns the byte range that spans the given rows of the first axis, including the rows in between."""
         if rows is None or not self._shape or not self.nbytes:
             return (0, self.nbytes)
-        wanted = range(self._shape[0])[rows]
-        if not wanted:
+        selected = range(self._shape[0])[rows]
+        if not selected:
             return (0, 0)
         row = self.nbytes // self._shape[0]
-        return (min(wanted) * row, (max(wanted) + 1) * row)
+        return (min(selected) * row, (max(selected) + 1) * row)
 
     def mark_metal_dirty(self) -> None:
-        """Says that ``metal`` was written to.
+        """Marks the MLX copy as written.
 
         Raises:
-            BufferNotAllocatedError: It has no memory.
+            BufferNotAllocatedError: The buffer has no memory.
         """
-        self._allocated().metal.mark_newer()
+        self._allocated().metal.mark_dirty()
 
     def synchronize(self) -> None:
-        """Brings the half that is behind up to date.
+        """Brings the stale copy up to date.
 
         Raises:
-            BufferSyncError: It could not be copied.
+            BufferSyncError: The copy failed.
         """
         if self._memory is not None:
             self._memory.synchronize()
 
     async def ensure_on_device(self) -> None:
-        """Brings the device's half up to date, while the event loop goes on.
+        """Brings the device copy up to date, without blocking the event loop.
 
         Raises:
-            BufferNotAllocatedError: It has no memory.
-            BufferSyncError: It could not be copied.
+            BufferNotAllocatedError: The buffer has no memory.
+            BufferSyncError: The copy failed.
         """
-        await self._looked_at("device")
+        await self._bring_up_to_date("device")
 
     async def ensure_on_host(self) -> None:
-        """Brings the host's half up to date, while the event loop goes on.
+        """Brings the host copy up to date, without blocking the event loop.
 
         Raises:
-            BufferNotAllocatedError: It has no memory.
-            BufferSyncError: It could not be copied.
+            BufferNotAllocatedError: The buffer has no memory.
+            BufferSyncError: The copy failed.
         """
-        await self._looked_at("host")
+        await self._bring_up_to_date("host")
 
-    async def _looked_at(self, side: str) -> None:
-        if self._allocated().halves.is_shared:
-            # There is nothing to copy that would be worth a thread.
+    async def _bring_up_to_date(self, side: str) -> None:
+        if self._allocated().copies.is_shared:
+            # Host and device share one copy, so a thread would not pay off.
             getattr(self, side)
         else:
-            # Which streams are current depends on the thread.
-            await asyncio.to_thread(self._look_after, busy_streams(), side)
+            # Current streams are per thread, so they are read here.
+            await asyncio.to_thread(self._synchronize_and_access, busy_streams(), side)
 
-    def _look_after(self, streams: list[Any], side: str) -> None:
+    def _synchronize_and_access(self, streams: list[Any], side: str) -> None:
         for stream in streams:
             stream.synchronize()
         getattr(self, side)
 
     def copy_from(self, data: NDArray[T]) -> None:
-        """Takes over the elements of an array; memory is allocated if there is none.
+        """Copies the elements of an array into the buffer. Allocates memory if there is none.
 
         Args:
             data: The array, of this buffer's shape or one that broadcasts to it.
 
         Raises:
-            ValueError: Its shape does not fit.
-            TypeError: Its elements cannot be converted without loss of kind.
+            ValueError: The shape does not fit.
+            TypeError: The elements cannot be converted under NumPy's ``same_kind`` rule.
         """
-        # Before anything is marked, so that an array that does not fit changes nothing.
+        # Checked before anything is marked, so that a failed call changes nothing.
         array = np.asanyarray(data)
         if not _broadcasts(array.shape, self._shape):
             raise ValueError(f"An array of shape {array.shape} does not fit a buffer of shape {self._shape}; reshape it")
         if not np.can_cast(array.dtype, self._dtype, casting="same_kind"):
-            raise TypeError(f"Elements of {array.dtype} do not become {self._dtype}; convert the array with astype({self._dtype.name!r})")
+            raise TypeError(
+                f"Elements of {array.dtype} cannot be converted to {self._dtype}; convert the array with astype({self._dtype.name!r})"
+            )
         if self._memory is None:
             self.allocate()
-        np.copyto(self._allocated().overwritten_host(), array)
+        np.copyto(self._allocated().host_for_overwrite(), array)
 
     def copy_to(self, data: NDArray[T]) -> None:
         """Copies the elements to an array.
@@ -301,22 +302,22 @@ class UnifiedBuffer(Generic[T]):
             data: The array, of this buffer's shape or one that it broadcasts to.
 
         Raises:
-            BufferNotAllocatedError: It has no memory.
-            ValueError: Its shape does not fit, or it is read-only.
-            TypeError: The elements cannot be converted without loss of kind.
+            BufferNotAllocatedError: The buffer has no memory.
+            ValueError: The shape does not fit, or the array is read-only.
+            TypeError: The elements cannot be converted under NumPy's ``same_kind`` rule.
         """
         np.copyto(data, self.host)
 
     def zeros(self) -> UnifiedBuffer[T]:
-        """Makes all elements zero; memory is allocated if there is none.
+        """Sets all elements to zero. Allocates memory if there is none.
 
         Returns:
             This buffer.
         """
-        return self._filled(0)
+        return self._fill(0)
 
     def fill(self, value: T) -> UnifiedBuffer[T]:
-        """Gives all elements a value; memory is allocated if there is none.
+        """Sets all elements to a value. Allocates memory if there is none.
 
         Args:
             value: The value.
@@ -325,45 +326,45 @@ class UnifiedBuffer(Generic[T]):
             This buffer.
 
         Raises:
-            ValueError: It is not one that the elements can have.
-            TypeError: As above.
+            ValueError: The value is not valid for the element type.
+            TypeError: The value is not valid for the element type.
         """
-        return self._filled(value)
+        return self._fill(value)
 
-    def _filled(self, value: Any) -> UnifiedBuffer[T]:
-        # Before anything is marked, so that a value that does not fit changes nothing.
+    def _fill(self, value: Any) -> UnifiedBuffer[T]:
+        # Converted before anything is marked, so that a failed call changes nothing.
         element = np.empty((), self._dtype)
         element.fill(value)
         if self._memory is None:
             self.allocate()
-        self._allocated().overwritten_host()[...] = element
+        self._allocated().host_for_overwrite()[...] = element
         return self
 
     @classmethod
     def from_dlpack(cls, source: Any, *, copy: bool | None = None) -> UnifiedBuffer[T]:
-        """A buffer of another library's array: NumPy's, PyTorch's, JAX's, CuPy's, MLX's.
+        """Creates a buffer from another library's array: NumPy, PyTorch, JAX, CuPy, MLX.
 
-        On the host the buffer is the array, so that both see what either writes (a write through the other is to be marked as any write to
-        ``host``). An array on a GPU is copied to memory of the buffer, on the GPU.
+        A host array becomes the buffer's host copy without copying, so that writes are visible to both. Report writes through the other
+        library as writes to ``host``. A GPU array is copied into the buffer's own device memory.
 
         Args:
-            source: An object that speaks DLPack.
-            copy: None: only if it has to be. False: never. True: always.
+            source: An object that supports DLPack.
+            copy: ``None`` copies only if needed, ``False`` never, ``True`` always.
 
         Returns:
-            The buffer, with its memory.
+            The buffer, allocated.
 
         Raises:
-            TypeError: The object does not speak DLPack.
-            BufferError: It cannot be exported, or had to be copied where ``copy`` is False; this is Python's own exception.
-            BackendNotAvailableError: It is on a GPU, and there is no CuPy to copy it.
+            TypeError: The object does not support DLPack.
+            BufferError: The array cannot be exported, or needs a copy and ``copy`` is false. This is Python's own exception.
+            BackendNotAvailableError: The array is on a GPU, and CuPy, which copies it, is not installed.
         """
         if not (hasattr(source, "__dlpack__") and hasattr(source, "__dlpack_device__")):
-            raise TypeError(f"{type(source).__name__} does not speak DLPack: it has no __dlpack__; convert it to an array first")
+            raise TypeError(f"{type(source).__name__} does not support DLPack: it has no __dlpack__; convert it to an array first")
         kind = source.__dlpack_device__()[0]
         if kind in _DL_CUDA:
             return cls._from_device(source, copy)
-        # NumPy takes no array of Metal by DLPack, but by the buffer protocol: it is the host's memory.
+        # NumPy rejects Metal arrays through DLPack, but accepts them through the buffer protocol: their memory is host memory.
         array: NDArray[Any] = np.asarray(source) if kind == _DL_METAL else np.from_dlpack(source)
         buffer = cls(array.shape, array.dtype)
         if copy or not array.flags.c_contiguous:
@@ -372,14 +373,14 @@ class UnifiedBuffer(Generic[T]):
             buffer.copy_from(array)
             return buffer
         memory = buffer._new_memory()
-        memory.halves.adopt(array.reshape(-1).view(np.uint8))
+        memory.copies.adopt(array.reshape(-1).view(np.uint8))
         buffer._memory = memory
         return buffer
 
     @classmethod
     def _from_device(cls, source: Any, copy: bool | None) -> UnifiedBuffer[T]:
         if copy is False:
-            raise _cannot_share("it is on a GPU, and a buffer has device memory of its own")
+            raise _cannot_share("it is on a GPU, and buffers use their own device memory")
         array = import_cupy().from_dlpack(source)
         buffer = cls(array.shape, np.dtype(array.dtype)).allocate(host=False)
         target: Any = buffer.device
@@ -389,9 +390,9 @@ class UnifiedBuffer(Generic[T]):
         return buffer
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        """Where ``__dlpack__`` offers the elements: on the device if they are newest there, else on the host."""
+        """Returns the DLPack device of ``__dlpack__``'s default: the GPU if only the device copy is up to date, else the host."""
         memory = self._memory
-        return (_DL_CPU, 0) if memory is None or not memory.is_newest_on_device else (_DL_CUDA[0], memory.device_id)
+        return (_DL_CPU, 0) if memory is None or not memory.is_only_device_current else (_DL_CUDA[0], memory.device_id)
 
     def __dlpack__(
         self,
@@ -401,38 +402,38 @@ class UnifiedBuffer(Generic[T]):
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
     ) -> Any:
-        """The elements for another library, without a copy: of the half that ``dl_device`` names, or that ``__dlpack_device__`` does.
+        """Exports the elements through DLPack, without a copy. Exports the copy on ``dl_device``, by default on ``__dlpack_device__()``.
 
         Raises:
-            BufferNotAllocatedError: It has no memory.
-            BufferError: There is no such half, or DLPack has no such type; this is Python's own exception.
+            BufferNotAllocatedError: The buffer has no memory.
+            BufferError: There is no copy on this device, or DLPack does not support the type. This is Python's own exception.
         """
         kind = (dl_device or self.__dlpack_device__())[0]
         if kind == _DL_CPU:
-            # NumPy before 2.1 knows none of the newer arguments, and is asked for none that has its default.
-            asked = {"max_version": max_version, "copy": copy}
+            # NumPy before 2.1 lacks these parameters, so they are passed only if they differ from their defaults.
+            options = {"max_version": max_version, "copy": copy}
             host: Any = self.host
-            return host.__dlpack__(**{name: value for name, value in asked.items() if value is not None})
-        if kind not in _DL_CUDA or self._allocated().halves.is_shared:
-            raise _cannot_share(f"it has no half on a device of DLPack's kind {kind}")
+            return host.__dlpack__(**{name: value for name, value in options.items() if value is not None})
+        if kind not in _DL_CUDA or self._allocated().copies.is_shared:
+            raise _cannot_share(f"it has no copy on a device of DLPack type {kind}")
         array: Any = self.device
         return array.__dlpack__(stream=stream)
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
-        """The array on the host, for NumPy; a copy only if one is asked for or the type differs."""
+        """Returns the host array, for NumPy; a copy only on request or if the type differs."""
         array: NDArray[Any] = self.host
-        wanted = array.dtype if dtype is None else np.dtype(dtype)
-        if wanted != array.dtype:
+        requested = array.dtype if dtype is None else np.dtype(dtype)
+        if requested != array.dtype:
             if copy is False:
-                raise ValueError(f"Elements of {array.dtype} do not become {wanted} without a copy")
-            return array.astype(wanted)
+                raise ValueError(f"Elements of {array.dtype} cannot be converted to {requested} without a copy")
+            return array.astype(requested)
         return array.copy() if copy else array
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        """The CUDA array interface of the device's half, up to date; there is none without a half on a GPU."""
-        if self._memory is None or not self._memory.halves.has_device:
-            raise AttributeError("a UnifiedBuffer has a __cuda_array_interface__ once it has memory on a GPU; use its .host")
+        """CUDA array interface of the device copy, up to date. Raises ``AttributeError`` without a device copy on a GPU."""
+        if self._memory is None or not self._memory.copies.has_device:
+            raise AttributeError("a UnifiedBuffer has __cuda_array_interface__ only if it has GPU memory; use its .host")
         interface: dict[str, Any] = self.device.__cuda_array_interface__  # type: ignore[attr-defined]
         return interface
 
@@ -449,26 +450,26 @@ class UnifiedBuffer(Generic[T]):
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self.host[key] = value
-        # All of it: who has written through `host` before and not said so finds that on the device too.
+        # All of it, which also publishes earlier unreported writes through `host`.
         self.mark_host_dirty()
 
 
 def _cannot_share(reason: str) -> BufferError:
-    """Python's own ``BufferError``, which is what DLPack asks for."""
+    """Returns Python's own ``BufferError``, which the DLPack protocol requires."""
     return BufferError(f"The array cannot be shared without a copy: {reason}")
 
 
 def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
-    """Whether an array of one shape can be copied to one of another."""
+    """Whether an array of one shape can be broadcast to another."""
     leading = len(to) - len(shape)
-    return leading >= 0 and all(size in (1, wanted) for size, wanted in zip(shape, to[leading:], strict=True))
+    return leading >= 0 and all(size in (1, target) for size, target in zip(shape, to[leading:], strict=True))
 
 
 def _checked_shape(shape: tuple[int, ...] | int) -> tuple[int, ...]:
     try:
         sizes = tuple(operator.index(size) for size in shape) if isinstance(shape, (tuple, list)) else (operator.index(shape),)
     except TypeError as error:
-        raise InvalidConfigurationError("shape", shape, "it is a whole number, or a tuple of such") from error
+        raise InvalidConfigurationError("shape", shape, "expected an integer, or a tuple of integers") from error
     if any(size < 0 for size in sizes):
         raise InvalidConfigurationError("shape", shape, "no size may be negative")
     return sizes

@@ -1,4 +1,4 @@
-"""Decorators that make kernels of functions, and that check messages and settings."""
+"""Decorators that declare kernels and ring kernels, and that validate messages and settings."""
 
 from pydotcompute.decorators.kernel import gpu_kernel, kernel
 from pydotcompute.decorators.ring_kernel import ring_kernel

@@ -1,6 +1,6 @@
-"""``@kernel`` and ``@gpu_kernel``: functions over arrays that are compiled when they are first called.
+"""``@kernel`` and ``@gpu_kernel``: functions over arrays, compiled at their first call.
 
-These are one-shot kernels, which run once per call and end. For what stays and handles messages, see ``@ring_kernel``.
+These are one-shot kernels, which run once per call. For kernels that stay resident and handle messages, see ``@ring_kernel``.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ _THREADS_PER_BLOCK = 256
 
 
 class OneShotKernel:
-    """A function with the settings it is compiled by; what ``@kernel`` and ``@gpu_kernel`` make.
+    """A function with its compilation settings; the result of ``@kernel`` and ``@gpu_kernel``.
 
-    Calling it compiles it first, once. A kernel on the GPU is launched as ``k[grid, block](...)``, or called plainly, which starts a thread
-    for each element of the largest array. A kernel on the CPU is called plainly.
+    The first call compiles it. A GPU kernel is launched with ``k[grid, block](...)``; called directly, it starts one thread per element of
+    its largest array. A CPU kernel is called directly.
 
     Attributes:
-        compiled: What it was compiled to, or ``None`` until then.
+        compiled: The compiled kernel; ``None`` before the first call.
     """
 
     __name__: str
     __qualname__: str
 
     def __init__(self, func: Callable[..., Any], name: str | None, signature: str | None, options: CompilationOptions) -> None:
-        """Wraps a function; it looks like the function to :mod:`inspect` and pickles by its name, as a function does.
+        """Wraps a function. To :mod:`inspect` and :mod:`pickle` the wrapper looks like the function.
 
         Args:
             func: The function.
-            name: What it is called in errors and in the cache; by default the function's name.
-            signature: The types it is compiled for; by default those of each call.
-            options: How it is compiled.
+            name: Name for errors and the cache; by default the function's name.
+            signature: Numba signature to compile for; by default the types of each call.
+            options: Compilation options.
         """
         functools.update_wrapper(self, func)
         self._original_func = func
@@ -53,7 +53,7 @@ class OneShotKernel:
 
     @property
     def _kernel_meta(self) -> dict[str, Any]:
-        """The settings, by the names that 0.2 gave them."""
+        """The settings, under the names of 0.2."""
         return {
             "name": self._name,
             "signature": self._signature,
@@ -65,13 +65,13 @@ class OneShotKernel:
         }
 
     def compile_now(self) -> CompiledKernel:
-        """Compiles it, unless that was done before.
+        """Compiles the kernel, unless it is compiled already.
 
         Returns:
-            What it was compiled to.
+            The compiled kernel.
 
         Raises:
-            KernelCompilationError: If it does not compile, or is written for a GPU and there is none.
+            KernelCompilationError: The function does not compile, or it is written for a GPU and there is none.
         """
         with self._lock:
             if self.compiled is None:
@@ -90,16 +90,16 @@ class OneShotKernel:
         return compiled.kernel(*args, **kwargs)
 
     def __getitem__(self, shape: Any) -> Callable[..., None]:
-        """Gives what launches it over a grid.
+        """Returns a launcher for a grid.
 
         Args:
-            shape: Blocks and threads per block, each a number or a tuple; then, if wanted, a stream and bytes of shared memory.
+            shape: Blocks and threads per block, each a number or a tuple; optionally a stream and the bytes of shared memory.
 
         Returns:
             A function that takes the kernel's arguments.
 
         Raises:
-            InvalidConfigurationError: If it was compiled for the CPU, where there is no grid.
+            InvalidConfigurationError: The kernel was compiled for the CPU, which has no grid.
             KernelCompilationError: As :meth:`compile_now`.
         """
         target = self.compile_now().kernel
@@ -141,24 +141,24 @@ def kernel(
     cache: bool = True,
     signature: str | None = None,
 ) -> F | Callable[[F], F]:
-    """Makes a kernel of a function over arrays. It is compiled when it is first called.
+    """Makes a kernel of a function over arrays. The first call compiles it.
 
-    A function that uses ``numba.cuda`` is what one thread of a grid does, and runs on the GPU; any other runs on the CPU, with the same
-    results on every machine. Without Numba it runs as plain Python, and one warning says so.
+    A function that uses ``numba.cuda`` describes one thread of a grid, and runs on the GPU. Any other function runs on the CPU, with the
+    same results on every machine. Without Numba it runs as plain Python, with one warning.
 
     Args:
-        func: The function, if the decorator is written without parentheses.
-        name: What it is called in errors and in the cache; by default the function's name.
+        func: The function, if the decorator is used without parentheses.
+        name: Name for errors and the cache; by default the function's name.
         device: ``"auto"``, ``"cpu"``, or ``"cuda"``, which compiles it for the GPU in any case if there is one.
-        fastmath: Whether floating-point operations may be reordered and NaN assumed away.
-        cache: Whether what is compiled is kept on disk.
-        signature: The types it is compiled for, as Numba writes them; by default those of each call, when they first come.
+        fastmath: Whether the compiler may reorder floating-point operations and assume that there are no NaNs.
+        cache: Whether compiled code is cached on disk.
+        signature: Numba signature to compile for; by default the types of each call, at the first call with them.
 
     Returns:
-        The kernel, a :class:`OneShotKernel`, which is called as the function is.
+        The kernel, a :class:`OneShotKernel`, which is called like the function.
 
     Raises:
-        InvalidConfigurationError: If there is no such device.
+        InvalidConfigurationError: The device is unknown.
 
     Example:
         >>> @kernel
@@ -203,19 +203,20 @@ def gpu_kernel(
     debug: bool = False,
     cache: bool = True,
 ) -> OneShotKernel | Callable[[Callable[..., Any]], OneShotKernel]:
-    """Makes a CUDA kernel of a function that says what one thread of a grid does. It is compiled at its first launch, so that a module with
-    kernels can be imported on a machine without a GPU.
+    """Makes a CUDA kernel of a function that describes one thread of a grid. The first launch compiles it.
+
+    Modules with kernels can therefore be imported without a GPU.
 
     Args:
-        func: The function, if the decorator is written without parentheses.
-        name: What it is called in errors and in the cache; by default the function's name.
-        signature: The types it is compiled for, as Numba writes them; by default those of each launch, when they first come.
-        fastmath: Whether floating-point operations may be reordered and NaN assumed away.
-        debug: Whether indices are checked, and debuggers find lines; slow.
-        cache: Whether what is compiled is kept on disk.
+        func: The function, if the decorator is used without parentheses.
+        name: Name for errors and the cache; by default the function's name.
+        signature: Numba signature to compile for; by default the types of each launch, at the first launch with them.
+        fastmath: Whether the compiler may reorder floating-point operations and assume that there are no NaNs.
+        debug: Whether to check array bounds and generate debug information; slow.
+        cache: Whether compiled code is cached on disk.
 
     Returns:
-        The kernel, to be launched as ``k[blocks, threads](...)``. Launching it where there is no GPU raises ``KernelCompilationError``.
+        The kernel, launched with ``k[blocks, threads](...)``. Without a GPU a launch raises ``KernelCompilationError``.
 
     Example:
         >>> from numba import cuda
@@ -235,14 +236,15 @@ def gpu_kernel(
 
 
 def cuda_source(source: str) -> Callable[[F], F]:
-    """Gives a function a text in CUDA C++, which is compiled in its place where it runs on a GPU; it needs CuPy. On the CPU the function's
-    own body is compiled.
+    """Attaches CUDA C++ source to a function. On a GPU the source is compiled instead of the function; this needs CuPy.
+
+    On the CPU the body of the function is compiled.
 
     Args:
-        source: The text, with an ``extern "C" __global__`` function of the Python function's name.
+        source: CUDA C++ source with an ``extern "C" __global__`` function of the Python function's name.
 
     Returns:
-        The decorator, to be written below ``@kernel``.
+        The decorator, to be placed below ``@kernel``.
 
     Example:
         >>> @cuda_source('extern "C" __global__ void twice(float* a) { a[threadIdx.x] *= 2; }')
@@ -258,7 +260,7 @@ def cuda_source(source: str) -> Callable[[F], F]:
 
 
 class KernelRegistry:
-    """The kernels of this process, by name. There is one; any thread may use it."""
+    """The kernels of this process, by name. A singleton; thread-safe."""
 
     _instance: KernelRegistry | None = None
     _kernels: dict[str, Callable[..., Any]]
@@ -272,15 +274,15 @@ class KernelRegistry:
             return cls._instance
 
     def register(self, name: str, kernel: Callable[..., Any], *, overwrite: bool = False) -> None:
-        """Enters a kernel.
+        """Registers a kernel.
 
         Args:
-            name: Its name.
+            name: Name of the kernel.
             kernel: The kernel.
-            overwrite: Whether it may take the place of another.
+            overwrite: Whether to replace a kernel of the same name.
 
         Raises:
-            ValueError: If there is one of this name, and it may not.
+            ValueError: The name is in use, and `overwrite` is false.
         """
         with self._lock:
             if name in self._kernels and not overwrite:
@@ -288,19 +290,19 @@ class KernelRegistry:
             self._kernels[name] = kernel
 
     def get(self, name: str) -> Callable[..., Any] | None:
-        """The kernel of this name, or ``None``."""
+        """Returns the kernel of this name, or ``None``."""
         return self._kernels.get(name)
 
     def list(self) -> builtins.list[str]:
-        """The names, in the order of their entry."""
+        """Returns the names, in order of registration."""
         return [*self._kernels]
 
     def clear(self) -> None:
-        """Removes every kernel."""
+        """Removes all kernels."""
         with self._lock:
             self._kernels.clear()
 
 
 def get_kernel_registry() -> KernelRegistry:
-    """The kernels of this process."""
+    """Returns the kernel registry of this process."""
     return KernelRegistry()

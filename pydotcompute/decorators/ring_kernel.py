@@ -1,4 +1,4 @@
-"""``@ring_kernel``: declares a function as a ring kernel that can be launched by its name."""
+"""``@ring_kernel``: declares a function as a ring kernel that can be launched by name."""
 
 from __future__ import annotations
 
@@ -57,24 +57,24 @@ def ring_kernel(
 ) -> F | Callable[[F], F]:
     """Declares a function as a ring kernel.
 
-    The function can still be called, as in tests.
+    The function can still be called directly, for example in tests.
 
     Args:
-        func: A function of a context, mostly ``async``.
-        kernel_id: The name; the function's by default.
-        input_type: The class of its messages; others are refused.
-        output_type: The class of what it sends.
-        queue_size: How many messages wait at the most, for input and output each.
-        input_queue_size: The same for the input alone.
-        output_queue_size: The same for the output alone.
-        grid_size: Blocks, on a GPU.
-        block_size: Threads of a block, on a GPU.
-        backpressure: What happens to a message for which there is no room: ``"block"``, ``"reject"`` or ``"drop_oldest"``.
-        auto_register: Whether ``runtime.launch(kernel_id)`` finds it without being given the function.
-        supervision: What happens after an exception; by default it is not started again.
-        device: Makes it a native ring kernel (:mod:`pydotcompute.native`): the function is a plain ``handler(ctx, state, msg)``, compiled
-            at launch for ``"cpu"`` or ``"cuda"`` and run there without the interpreter.
-        state: What the state of a native ring kernel begins as: a class made by ``pydotcompute.native.state``, or an instance of one.
+        func: A function with a context parameter, usually ``async``.
+        kernel_id: Name of the ring kernel; by default the function's name.
+        input_type: Class of the messages; others are rejected.
+        output_type: Class of replies and outputs.
+        queue_size: Capacity of the input queue and of the output queue, in messages.
+        input_queue_size: Capacity of the input queue; overrides `queue_size`.
+        output_queue_size: Capacity of the output queue; overrides `queue_size`.
+        grid_size: Number of blocks, on a GPU.
+        block_size: Number of threads per block, on a GPU.
+        backpressure: What a full input queue does: ``"block"``, ``"reject"`` or ``"drop_oldest"``.
+        auto_register: Whether ``runtime.launch(kernel_id)`` finds the function by name.
+        supervision: What happens after an exception; by default the kernel fails.
+        device: Declares a native ring kernel (:mod:`pydotcompute.native`): the function is a plain ``handler(ctx, state, msg)``, which is
+            compiled at launch for ``"cpu"`` or ``"cuda"`` and runs there without the GIL.
+        state: Initial state of a native ring kernel: a class decorated with ``pydotcompute.native.state``, or an instance of one.
 
     Returns:
         The function.
@@ -91,7 +91,7 @@ def ring_kernel(
     if device not in (None, "cpu", "cuda", "emulated"):
         raise InvalidConfigurationError("device", device, "choose 'cpu' or 'cuda', or None for a ring kernel in Python")
     if device is None and state is not None:
-        raise InvalidConfigurationError("state", state, "only native ring kernels have one that is declared; give device= too")
+        raise InvalidConfigurationError("state", state, "only native ring kernels declare a state; pass device= too")
 
     def decorate(function: F) -> F:
         config: dict[str, Any] = {
@@ -123,7 +123,7 @@ def ring_kernel(
 
 
 def get_ring_kernel_meta(func: Callable[..., Any]) -> dict[str, Any] | None:
-    """What ``@ring_kernel`` knows of a function: ``kernel_id``, ``input_type``, ``output_type``, ``config``; or ``None``."""
+    """Returns the metadata of a decorated function: ``kernel_id``, ``input_type``, ``output_type``, ``config``; or ``None``."""
     meta: dict[str, Any] | None = getattr(func, "_ring_kernel_meta", None)
     return meta
 
@@ -134,10 +134,10 @@ def is_ring_kernel(func: Callable[..., Any]) -> bool:
 
 
 class RingKernelBuilder:
-    """Declares a ring kernel step by step; each step returns the builder.
+    """Declares a ring kernel step by step. Each step returns the builder.
 
     Args:
-        kernel_id: The name.
+        kernel_id: Name of the ring kernel.
 
     Example:
         >>> async def handler(ctx): ...
@@ -155,50 +155,50 @@ class RingKernelBuilder:
         return self
 
     def with_input_type(self, input_type: type) -> RingKernelBuilder:
-        """The class of its messages."""
+        """Sets the class of the messages."""
         return self._with(input_type=input_type)
 
     def with_output_type(self, output_type: type) -> RingKernelBuilder:
-        """The class of what it sends."""
+        """Sets the class of replies and outputs."""
         return self._with(output_type=output_type)
 
     def with_queue_size(self, size: int) -> RingKernelBuilder:
-        """How many messages wait at the most, for input and output each."""
+        """Sets the capacity of both queues, in messages."""
         return self._with(input_queue_size=size, output_queue_size=size)
 
     def with_input_queue_size(self, size: int) -> RingKernelBuilder:
-        """How many messages wait for it at the most."""
+        """Sets the capacity of the input queue, in messages."""
         return self._with(input_queue_size=size)
 
     def with_output_queue_size(self, size: int) -> RingKernelBuilder:
-        """How many of its outputs wait at the most."""
+        """Sets the capacity of the output queue, in messages."""
         return self._with(output_queue_size=size)
 
     def with_grid_size(self, size: int) -> RingKernelBuilder:
-        """Blocks, on a GPU."""
+        """Sets the number of blocks, on a GPU."""
         return self._with(grid_size=size)
 
     def with_block_size(self, size: int) -> RingKernelBuilder:
-        """Threads of a block, on a GPU."""
+        """Sets the number of threads per block, on a GPU."""
         return self._with(block_size=size)
 
     def with_backpressure(self, strategy: str) -> RingKernelBuilder:
-        """What happens to a message for which there is no room: ``"block"``, ``"reject"`` or ``"drop_oldest"``."""
+        """Sets what a full input queue does: ``"block"``, ``"reject"`` or ``"drop_oldest"``."""
         return self._with(backpressure=strategy)
 
     def with_handler(self, handler: Callable[..., Any]) -> RingKernelBuilder:
-        """Its function."""
+        """Sets the function of the ring kernel."""
         self._handler = handler
         return self
 
     def build(self) -> Callable[..., Any]:
-        """Declares it.
+        """Declares the ring kernel.
 
         Returns:
-            The function, decorated.
+            The decorated function.
 
         Raises:
-            ValueError: It has no function; call :meth:`with_handler` first.
+            ValueError: The function is missing; call :meth:`with_handler` first.
         """
         if self._handler is None:
             raise ValueError("Handler function is required: call with_handler() before build()")

@@ -1,4 +1,4 @@
-"""Checks of message classes, settings and arguments, with errors that say what can be instead."""
+"""Validation of message classes, settings and arguments. Errors name the valid values."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ _STRATEGIES = ("block", "reject", "drop_oldest")
 
 
 def validate_message(cls: C) -> C:
-    """Checks that a class can be a message, as a decorator.
+    """Class decorator that checks that a class can be a message.
 
     Args:
         cls: The class.
 
     Returns:
-        The class, as it is.
+        The class, unchanged.
 
     Raises:
-        TypeValidationError: If it is no dataclass.
+        TypeValidationError: The class is not a dataclass.
 
     Warns:
-        UserWarning: If it has no ``serialize`` method, as ``@message`` gives it.
+        UserWarning: The class has no ``serialize`` method, which ``@message`` adds.
 
     Example:
         >>> from pydotcompute import message
@@ -59,19 +59,19 @@ def validate_message(cls: C) -> C:
     if not is_dataclass(cls):
         raise TypeValidationError(expected=type, actual=cls, context="Message must be a dataclass")
     if not hasattr(cls, "serialize"):
-        text = f"Message class '{cls.__name__}' has no serialize method and cannot leave this process; decorate it with @message"
+        text = f"Message class '{cls.__name__}' has no serialize method, so it cannot be sent to other processes; decorate it with @message"
         warnings.warn(text, stacklevel=2)
     return cls
 
 
 def validate_config(config_cls: type) -> Callable[[F], F]:
-    """Checks a function's arguments against the fields of the same names of a class, at each call.
+    """Checks a function's arguments at each call, against the fields of the same names of a class.
 
     Args:
-        config_cls: A class with annotated fields, for example ``RingKernelConfig``. Arguments that it has no field for are not checked.
+        config_cls: A class with annotated fields, for example ``RingKernelConfig``. Arguments without a field are not checked.
 
     Returns:
-        The decorator. The functions that it makes raise ``TypeValidationError`` for an argument of another type than its field's.
+        The decorator. Decorated functions raise ``TypeValidationError`` for an argument that does not match the type of its field.
 
     Example:
         >>> from pydotcompute.ring_kernels.lifecycle import RingKernelConfig
@@ -87,7 +87,7 @@ def validate_config(config_cls: type) -> Callable[[F], F]:
 
     def decorate(func: F) -> F:
         signature = inspect.signature(func)
-        # Read at the first call, when all that annotations name has been defined.
+        # Evaluated at the first call, when all annotated names are defined.
         fields = functools.cache(lambda: typing.get_type_hints(config_cls))
 
         @functools.wraps(func)
@@ -106,7 +106,7 @@ def validate_config(config_cls: type) -> Callable[[F], F]:
 
 
 def _has_type(value: Any, expected: Any) -> bool:
-    """Whether a value is what an annotation says. What cannot be seen in a value, such as the parameters of a callable, counts as right."""
+    """Whether a value matches an annotation. Parts that a value does not show, such as a callable's parameters, always match."""
     if expected is Any or isinstance(expected, TypeVar):
         return True
     if expected is None:
@@ -126,7 +126,7 @@ def _has_type(value: Any, expected: Any) -> bool:
 
 
 def _has_items(value: Any, origin: Any, args: tuple[Any, ...]) -> bool:
-    """Whether what a collection holds is what its annotation says."""
+    """Whether the items of a collection match its annotation."""
     if origin in (list, set, frozenset):
         return all(_has_type(item, args[0]) for item in value)
     if origin is dict:
@@ -139,7 +139,7 @@ def _has_items(value: Any, origin: Any, args: tuple[Any, ...]) -> bool:
 
 
 def _integer(value: Any) -> int | None:
-    """A whole number of any kind, NumPy's too, as an ``int``; ``None`` for anything else, and for a truth value."""
+    """Converts any integer, including NumPy's, to ``int``. Returns ``None`` for other values and for booleans."""
     if isinstance(value, bool):
         return None
     try:
@@ -149,17 +149,17 @@ def _integer(value: Any) -> int | None:
 
 
 def validate_queue_size(size: int, name: str = "queue_size") -> int:
-    """Checks how many messages a queue is to hold.
+    """Checks the capacity of a queue.
 
     Args:
-        size: The number, 1 to 1,000,000.
-        name: What the error calls it.
+        size: Number of messages, 1 to 1,000,000.
+        name: Name of the parameter, for the error.
 
     Returns:
-        The number.
+        The capacity.
 
     Raises:
-        InvalidConfigurationError: If it is no whole number, or out of range.
+        InvalidConfigurationError: The value is not an integer, or out of range.
     """
     number = _integer(size)
     if number is None:
@@ -172,7 +172,7 @@ def validate_queue_size(size: int, name: str = "queue_size") -> int:
 
 
 def _dimensions(size: Any, name: str) -> tuple[int, ...]:
-    """One to three positive numbers, as a tuple."""
+    """Returns one to three positive integers as a tuple."""
     sizes = size if isinstance(size, tuple) else (size,)
     numbers = [number for number in map(_integer, sizes) if number is not None]
     if not isinstance(size, tuple) and not numbers:
@@ -185,34 +185,34 @@ def _dimensions(size: Any, name: str) -> tuple[int, ...]:
 
 
 def validate_grid_size(size: int | tuple[int, ...], name: str = "grid_size") -> tuple[int, ...]:
-    """Checks how many blocks a grid is to have.
+    """Checks the size of a grid.
 
     Args:
-        size: A number, or one for each of one to three dimensions.
-        name: What the error calls it.
+        size: Number of blocks, or one number for each of one to three dimensions.
+        name: Name of the parameter, for the error.
 
     Returns:
-        The numbers, as a tuple.
+        The size, as a tuple.
 
     Raises:
-        InvalidConfigurationError: If one is no positive whole number, or there are none or more than three.
+        InvalidConfigurationError: A number is not a positive integer, or the number of dimensions is not 1 to 3.
     """
     return _dimensions(size, name)
 
 
 def validate_block_size(size: int | tuple[int, ...], name: str = "block_size", max_threads: int = 1024) -> tuple[int, ...]:
-    """Checks how many threads a block is to have.
+    """Checks the size of a block.
 
     Args:
-        size: A number, or one for each of one to three dimensions.
-        name: What the error calls it.
-        max_threads: How many threads a block can have, in all dimensions together.
+        size: Number of threads, or one number for each of one to three dimensions.
+        name: Name of the parameter, for the error.
+        max_threads: Maximum number of threads per block, over all dimensions.
 
     Returns:
-        The numbers, as a tuple.
+        The size, as a tuple.
 
     Raises:
-        InvalidConfigurationError: If one is no positive whole number, there are none or more than three, or they are too many threads.
+        InvalidConfigurationError: A number is not a positive integer, the number of dimensions is not 1 to 3, or the threads are too many.
     """
     dimensions = _dimensions(size, name)
     threads = 1
@@ -224,16 +224,16 @@ def validate_block_size(size: int | tuple[int, ...], name: str = "block_size", m
 
 
 def validate_priority(priority: int) -> int:
-    """Checks a message's priority.
+    """Checks the priority of a message.
 
     Args:
-        priority: 0 to 255; higher goes first.
+        priority: 0 to 255; higher is more urgent.
 
     Returns:
-        The number.
+        The priority.
 
     Raises:
-        InvalidConfigurationError: If it is no whole number, or out of range.
+        InvalidConfigurationError: The value is not an integer, or out of range.
     """
     number = _integer(priority)
     if number is None:
@@ -244,16 +244,16 @@ def validate_priority(priority: int) -> int:
 
 
 def validate_backpressure_strategy(strategy: str) -> str:
-    """Checks what is to happen when a queue is full.
+    """Checks the backpressure strategy of a queue.
 
     Args:
         strategy: ``"block"``, ``"reject"`` or ``"drop_oldest"``.
 
     Returns:
-        The name.
+        The strategy.
 
     Raises:
-        InvalidConfigurationError: If it is another.
+        InvalidConfigurationError: The strategy is unknown.
     """
     if strategy not in _STRATEGIES:
         raise InvalidConfigurationError("backpressure_strategy", strategy, f"must be one of {', '.join(_STRATEGIES)}")
@@ -271,7 +271,7 @@ _SETTINGS: dict[str, Callable[[Any], Any]] = {
 
 
 class RuntimeValidator:
-    """Checks message classes and settings, and either raises or collects what it finds.
+    """Checks message classes and settings; raises or collects the violations.
 
     Example:
         >>> validator = RuntimeValidator(strict=False)
@@ -282,22 +282,22 @@ class RuntimeValidator:
     """
 
     def __init__(self, strict: bool = True) -> None:
-        """Makes a validator.
+        """Creates a validator.
 
         Args:
-            strict: Whether a wrong message class is an error rather than a warning.
+            strict: Whether an invalid message class is an error rather than a warning.
         """
         self._strict = strict
         self._warnings: list[str] = []
 
     @property
     def strict(self) -> bool:
-        """Whether a wrong message class is an error."""
+        """Whether an invalid message class is an error."""
         return self._strict
 
     @property
     def warnings(self) -> list[str]:
-        """What was found wrong so far, as a list of its own."""
+        """The warnings collected so far, as a copy."""
         return self._warnings.copy()
 
     def validate_message_type(self, cls: type) -> bool:
@@ -310,7 +310,7 @@ class RuntimeValidator:
             Whether it can.
 
         Raises:
-            TypeValidationError: If it cannot and the validator is strict.
+            TypeValidationError: It cannot, and the validator is strict.
         """
         if is_dataclass(cls):
             return True
@@ -327,15 +327,15 @@ class RuntimeValidator:
             config: Settings by name.
 
         Returns:
-            The same, with sizes of grids and blocks as tuples. A setting that this does not know is passed on as it is.
+            The settings, with grid and block sizes as tuples. Unknown settings are passed through.
 
         Raises:
-            InvalidConfigurationError: If one has a value that it cannot have, strict or not: there is nothing to go on with.
+            InvalidConfigurationError: A setting has an invalid value, whether the validator is strict or not.
         """
         return {name: _SETTINGS[name](value) if name in _SETTINGS else value for name, value in config.items()}
 
     def clear_warnings(self) -> None:
-        """Forgets what was found wrong."""
+        """Removes the collected warnings."""
         self._warnings.clear()
 
 
@@ -345,5 +345,5 @@ def _validator(strict: bool) -> RuntimeValidator:
 
 
 def get_validator(strict: bool = True) -> RuntimeValidator:
-    """The validator of this process, of which there are a strict one and a lenient one."""
+    """Returns the strict or the lenient validator of this process."""
     return _validator(bool(strict))

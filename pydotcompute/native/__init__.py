@@ -1,7 +1,7 @@
-"""Native ring kernels: plain Python handlers, compiled by Numba and run without the interpreter.
+"""Native ring kernels: plain Python handlers, compiled by Numba and run without the GIL.
 
-A handler is a plain function of three parameters: a context, the state, and a message. It reads the message's fields, changes the
-state's, and returns its answer:
+A handler is a plain function with three parameters: context, state and message. It reads the fields of the message, changes those of the
+state, and returns its reply:
 
     >>> from pydotcompute.native import NativeKernel, float32, state
     >>> from pydotcompute.ring_kernels.message import message
@@ -26,22 +26,22 @@ state's, and returns its answer:
     ...     kernel.ask(Reading(7, 21.5)).sensor
     7
 
-What a handler can do:
+A handler can:
 
-- Read and write numbers and arrays of a fixed size (:mod:`pydotcompute.native.fields`); use ``math`` and much of NumPy; call plain
-  functions, which are compiled with it.
-- Return a message of the class that it is annotated to return, or ``None`` for no answer.
-- Raise: the message is not handled then, and whoever asked gets the exception.
+- Read and write numbers and fixed-size arrays (:mod:`pydotcompute.native.fields`), use ``math`` and much of NumPy, and call plain
+  functions, which are compiled too.
+- Return a message of the annotated class, or ``None`` for no reply.
+- Raise: the message becomes a dead letter, and a waiting caller gets the exception.
 
-What differs from Python: integers have 64 bits and wrap around, division by zero follows NumPy, and where all fields are ``float32`` so
-are literals such as ``0.5``.
+Differences from Python: integers have 64 bits and wrap around, and division by zero follows NumPy. If all floating-point fields are
+``float32``, literals such as ``0.5`` are ``float32`` too.
 """
 
 from pydotcompute.native.fields import state
 from pydotcompute.native.handler import HandlerContext
 from pydotcompute.native.kernel import NativeKernel, compile_cubin
-from pydotcompute.native.numbers import float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64
 from pydotcompute.native.runtime import NativeRuntime
+from pydotcompute.native.scalar_types import float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64
 from pydotcompute.native.stats import Latency, NativeStats
 
 __all__ = [

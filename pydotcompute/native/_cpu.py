@@ -1,4 +1,4 @@
-"""Compiling handlers for the processor, with Numba."""
+"""Compiles handlers for the CPU, with Numba."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from pydotcompute.exceptions import BackendNotAvailableError
-from pydotcompute.native._blame import check_returned, uncompilable
+from pydotcompute.native._diagnostics import check_returned, uncompilable
 from pydotcompute.native._translate import entry_source, translate
 from pydotcompute.native.handler import CONTEXT_DTYPE, HandlerDeclaration
 
@@ -20,38 +20,38 @@ class HostCode:
     """A compiled handler.
 
     Attributes:
-        entry: The entry's address, to be called by Numba's convention for processors.
-        free: The address of the function that frees what Numba's runtime has allocated.
-        keeps: Keeps the machine code in memory.
+        entry: Address of the entry, to be called by Numba's CPU calling convention.
+        free: Address of the function that frees memory allocated by Numba's runtime.
+        keep_alive: References that keep the machine code in memory.
     """
 
     entry: int
     free: int
-    keeps: object
+    keep_alive: object
 
 
 _compiled: WeakKeyDictionary[HandlerDeclaration, HostCode] = WeakKeyDictionary()
 
 
 def compile_for_host(declared: HandlerDeclaration) -> HostCode:
-    """Compiles a handler for this processor. The same handler is compiled once.
+    """Compiles a handler for this CPU. The result is cached per handler.
 
-    Division by zero follows NumPy (infinities and NaN, and 0 for integers), as on GPUs. An index beyond an array raises ``IndexError``.
+    Division by zero follows NumPy (infinities and NaN, and 0 for integers), as on GPUs. An index out of bounds raises ``IndexError``.
 
     Args:
         declared: The handler.
 
     Returns:
-        Its machine code.
+        The machine code.
 
     Raises:
         BackendNotAvailableError: Numba is not installed.
         KernelCompilationError: The handler does not compile; the error names the line.
     """
-    known = _compiled.get(declared)
-    if known is None:
-        known = _compiled[declared] = _compile(declared)
-    return known
+    cached = _compiled.get(declared)
+    if cached is None:
+        cached = _compiled[declared] = _compile(declared)
+    return cached
 
 
 def _compile(declared: HandlerDeclaration) -> HostCode:
@@ -60,7 +60,7 @@ def _compile(declared: HandlerDeclaration) -> HostCode:
         from numba.core.runtime import _nrt_python
     except ImportError as error:
         raise BackendNotAvailableError(
-            "native", f"handlers are compiled by Numba, which cannot be imported ({error}); pip install 'pydotcompute[fast]'"
+            "native", f"compiling handlers needs Numba, which cannot be imported ({error}); pip install 'pydotcompute[fast]'"
         ) from error
 
     def jit(function: types.FunctionType) -> Any:
@@ -76,11 +76,11 @@ def _compile(declared: HandlerDeclaration) -> HostCode:
         handler = jit(translate(declared, jit))
         handler.compile((context, state, message))
         returned = handler.overloads[(context, state, message)].signature.return_type
-        answers = check_returned(declared, returned)
+        replies = check_returned(declared, returned)
         scope: dict[str, Any] = {"handler": handler}
-        exec(compile(entry_source(declared, answers), f"<entry of {declared.name}>", "exec"), scope)
+        exec(compile(entry_source(declared, replies), f"<entry of {declared.name}>", "exec"), scope)
         reply = record(declared.output) if declared.output is not None else message
-        # Without a state the place of one is never read; any record will do for its type.
+        # A stateless handler never reads the state argument, so any record type will do.
         arguments = (context, message if declared.state is None else state, message, reply)
         entry = jit(scope["entry"])
         entry.compile(numba.int32(*arguments))

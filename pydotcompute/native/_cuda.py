@@ -1,4 +1,4 @@
-"""Compiling handlers for GPUs, with numba-cuda, and the CUDA C++ that calls them from the resident loop."""
+"""Compiles handlers for GPUs with numba-cuda, and generates the CUDA C++ that calls them from the resident loop."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from unittest import mock
 from weakref import WeakKeyDictionary
 
 from pydotcompute.exceptions import BackendNotAvailableError, KernelCompilationError
-from pydotcompute.native._blame import check_returned, uncompilable
 from pydotcompute.native._cpu import HostCode, compile_for_host
-from pydotcompute.native._translate import entry_source, shape_text, translate
+from pydotcompute.native._diagnostics import check_returned, uncompilable
+from pydotcompute.native._translate import entry_source, shape_error, translate
 from pydotcompute.native.handler import CONTEXT_DTYPE, HandlerDeclaration
 
-__all__ = ["DeviceHandler", "compile_for_device", "text_that_calls", "text_that_calls_host", "wheel_folders"]
+__all__ = ["DeviceHandler", "compile_for_device", "device_source", "emulated_device_source", "wheel_folders"]
 
-# The name that compiled handlers are linked by.
+# Symbol under which the linker finds the compiled handler.
 _SYMBOL = "dc_compiled_handler"
-# What the entry returns for an exception is its number in the handler's table, after those for "no reply" and "a reply".
+# Return codes of the entry: 0 is no reply, 1 is a reply; the exceptions of the handler's table follow.
 _FIRST_EXCEPTION = 2
 
 
@@ -33,20 +33,20 @@ class DeviceHandler:
     """A handler compiled for one architecture.
 
     Attributes:
-        lto_ir: The code, for NVIDIA's linker.
-        raised: The exceptions that it may raise, by what it returns then: class, arguments, and (function, file, line).
+        lto_ir: LTO-IR of the handler, for NVIDIA's linker.
+        exceptions: Exceptions that the handler may raise, by return code: class, arguments, and (function, file, line).
     """
 
     lto_ir: bytes
-    raised: dict[int, tuple[type[BaseException], tuple[Any, ...], tuple[str, str, int] | None]]
+    exceptions: dict[int, tuple[type[BaseException], tuple[Any, ...], tuple[str, str, int] | None]]
 
     def exception_of(self, code: int) -> tuple[BaseException, str] | None:
-        """The exception of what the handler has returned, and where it was raised; ``None`` for a number that stands for none."""
-        known = self.raised.get(code)
-        if known is None:
+        """Returns the exception for a return code and the source location that raised it; ``None`` for any other code."""
+        entry = self.exceptions.get(code)
+        if entry is None:
             return None
-        cls, arguments, place = known
-        return cls(*arguments), "somewhere in compiled code" if place is None else f"{os.path.basename(place[1])}:{place[2]}"
+        cls, arguments, location = entry
+        return cls(*arguments), "somewhere in compiled code" if location is None else f"{os.path.basename(location[1])}:{location[2]}"
 
 
 _compiled: WeakKeyDictionary[HandlerDeclaration, dict[tuple[int, int], DeviceHandler]] = WeakKeyDictionary()
@@ -54,17 +54,17 @@ _lock = threading.Lock()
 
 
 def compile_for_device(declared: HandlerDeclaration, capability: tuple[int, int]) -> DeviceHandler:
-    """Compiles a handler for GPUs of a compute capability. Needs no GPU. The same handler is compiled once for each.
+    """Compiles a handler for GPUs of one compute capability. Needs no GPU. Results are cached per handler and capability.
 
     Args:
         declared: The handler.
         capability: For example ``(9, 0)``.
 
     Returns:
-        Its code.
+        The compiled handler.
 
     Raises:
-        BackendNotAvailableError: numba-cuda, or what it needs of NVIDIA, is not installed.
+        BackendNotAvailableError: numba-cuda, or an NVIDIA library that it needs, is not installed.
         KernelCompilationError: The handler does not compile; the error names the line.
     """
     with _lock:
@@ -79,9 +79,9 @@ def _compile(declared: HandlerDeclaration, capability: tuple[int, int]) -> Devic
         import numba
         from numba import cuda
     except Exception as error:
-        # Not only ImportError: it looks for libraries of NVIDIA's, and says in its own way that one is missing.
+        # Not only ImportError: numba-cuda searches for NVIDIA libraries and raises other errors if one is missing.
         raise BackendNotAvailableError(
-            "cuda", f"handlers for GPUs are compiled by numba-cuda, which cannot be used ({error}); pip install 'pydotcompute[cuda]'"
+            "cuda", f"compiling handlers for GPUs needs numba-cuda, which does not load ({error}); pip install 'pydotcompute[cuda]'"
         ) from error
 
     def jit(function: types.FunctionType) -> Any:
@@ -95,9 +95,9 @@ def _compile(declared: HandlerDeclaration, capability: tuple[int, int]) -> Devic
         with _compiling_for(capability):
             handler = jit(translate(declared, jit))
             compiled = handler.compile_device((context, state, message))
-            answers = check_returned(declared, compiled.signature.return_type)
-            scope: dict[str, Any] = {"handler": _guarded(handler)}
-            exec(compile(_guarded_source(declared, answers), f"<entry of {declared.name}>", "exec"), scope)
+            replies = check_returned(declared, compiled.signature.return_type)
+            scope: dict[str, Any] = {"handler": _with_exception_code(handler)}
+            exec(compile(_device_entry_source(declared, replies), f"<entry of {declared.name}>", "exec"), scope)
             arguments = (context, message if declared.state is None else state, message, reply)
             lto_ir, _ = cuda.compile(
                 scope["entry"],
@@ -109,35 +109,35 @@ def _compile(declared: HandlerDeclaration, capability: tuple[int, int]) -> Devic
                 cc=capability,
             )
     except Exception as error:
-        raise _located(declared, error) from error
-    raised = {
-        _FIRST_EXCEPTION + number - 1: (cls, arguments or (), place)
-        for number, (cls, arguments, place) in compiled.call_helper.exceptions.items()
+        raise _compilation_error(declared, error) from error
+    exceptions = {
+        _FIRST_EXCEPTION + number - 1: (cls, arguments or (), location)
+        for number, (cls, arguments, location) in compiled.call_helper.exceptions.items()
     }
     for text, code in _shape_codes(declared).items():
-        raised[code] = (ValueError, (text,), None)
-    return DeviceHandler(bytes(lto_ir), raised)
+        exceptions[code] = (ValueError, (text,), None)
+    return DeviceHandler(bytes(lto_ir), exceptions)
 
 
-def _located(declared: HandlerDeclaration, error: Exception) -> KernelCompilationError:
-    """The error for a handler that does not compile for GPUs.
+def _compilation_error(declared: HandlerDeclaration, error: Exception) -> KernelCompilationError:
+    """Returns the error for a handler that does not compile for GPUs.
 
-    The compiler for processors refuses most of what that for GPUs does, and names the user's line also where what is wrong is found in a
-    function that the line calls.
+    Numba's CPU compiler rejects most of what the GPU compiler rejects. It also names the user's line if the error is inside a function
+    that the line calls.
     """
     try:
         compile_for_host(declared)
-    except KernelCompilationError as better:
-        return better
+    except KernelCompilationError as host_error:
+        return host_error
     return uncompilable(declared, error)
 
 
 @contextlib.contextmanager
 def _compiling_for(capability: tuple[int, int]) -> Iterator[None]:
-    """Lets Numba compile what it otherwise would not.
+    """Patches numba-cuda while a handler is compiled.
 
-    Functions that call others compile without a GPU, where Numba would ask the current device what to compile them for. Exceptions whose
-    arguments are known only at run time can be raised, which its convention for GPUs has no way to hand over: without these arguments.
+    - Functions that call others compile without a GPU; numba-cuda would query the current device for the compute capability.
+    - Exceptions with run-time arguments compile, without these arguments; the GPU calling convention cannot pass them.
     """
     from numba.cuda.core.callconv import MinimalCallConv
 
@@ -152,24 +152,24 @@ def _compiling_for(capability: tuple[int, int]) -> Iterator[None]:
 def _raise_without_values(
     convention: Any, builder: Any, cls: Any, arguments: Any, _types: Any, loc: Any = None, func_name: str | None = None
 ) -> None:
-    """Compiles the raising of an exception, with a text in the place of each argument that is only known at run time."""
+    """Generates code that raises an exception, with a placeholder text for each argument entry only at run time."""
     from llvmlite import ir  # type: ignore[import-untyped]
 
-    known = tuple("<a value on the GPU>" if isinstance(argument, ir.Value) else argument for argument in arguments)
-    convention.return_user_exc(builder, cls, known, loc=loc, func_name=func_name)
+    constants = tuple("<a value on the GPU>" if isinstance(argument, ir.Value) else argument for argument in arguments)
+    convention.return_user_exc(builder, cls, constants, loc=loc, func_name=func_name)
 
 
-def _guarded(handler: Any) -> Any:
-    """A function for the entry that calls the handler and gives its result with the number of its exception, 0 if it raised none.
+def _with_exception_code(handler: Any) -> Any:
+    """Returns a function that calls the handler and returns its exception code (0 for none) with its result.
 
-    A function compiled for a GPU returns that number to its caller, who as a rule passes it on and whose C interface drops it.
+    A function compiled for a GPU returns that code to its caller. Callers normally propagate it, but the C ABI drops it.
     """
     import numba.core.types
     from numba.cuda.core import imputils
     from numba.cuda.extending import intrinsic
 
     @intrinsic  # type: ignore[untyped-decorator]
-    def guarded(typing_context: Any, context: Any, state: Any, message: Any) -> Any:
+    def call_handler(typing_context: Any, context: Any, state: Any, message: Any) -> Any:
         arguments = (context, state, message)
         compiled = handler.compile_device(arguments)
         inner = compiled.signature
@@ -177,7 +177,7 @@ def _guarded(handler: Any) -> Any:
         outer = numba_types.Tuple((numba_types.int32, inner.return_type))(*arguments)
 
         def generate(target: Any, builder: Any, signature: Any, values: Any) -> Any:
-            # By the handler's own convention: that of the caller, which is C's, has no place for the number.
+            # Use the handler's own calling convention: the caller's C ABI has no status code.
             convention = compiled.fndesc.call_conv
             status, value = convention.call_internal_no_propagate(builder, compiled.fndesc, inner, values)
             target.active_code_library.add_linking_library(compiled.library)
@@ -187,25 +187,25 @@ def _guarded(handler: Any) -> Any:
 
         return outer, generate
 
-    return guarded
+    return call_handler
 
 
-def _guarded_source(declared: HandlerDeclaration, answers: bool) -> str:
-    """The entry's text, with the exception's number asked for first."""
-    lines = entry_source(declared, answers, lambda text: f"return {_shape_codes(declared)[text]}").splitlines()
+def _device_entry_source(declared: HandlerDeclaration, replies: bool) -> str:
+    """Returns the source of the entry that checks the exception code first."""
+    lines = entry_source(declared, replies, lambda text: f"return {_shape_codes(declared)[text]}").splitlines()
     call = lines[1].strip().removeprefix("value = ")
     lines[1:2] = [f"    raised, value = {call}", "    if raised != 0:", f"        return raised + {_FIRST_EXCEPTION - 1}"]
     return "\n".join([*lines, ""])
 
 
 def _shape_codes(declared: HandlerDeclaration) -> dict[str, int]:
-    """What the entry returns where the array for a field has another shape: it cannot raise, having C's convention."""
+    """Returns the code for each field whose array has the wrong shape. The entry returns it, since the C ABI cannot raise."""
     fields = () if declared.output is None else declared.output.fields
-    return {shape_text(declared, f): -1 - number for number, f in enumerate(fields) if f.shape}
+    return {shape_error(declared, f): -1 - number for number, f in enumerate(fields) if f.shape}
 
 
-def text_that_calls(declared: HandlerDeclaration) -> str:
-    """The CUDA C++ of a ring kernel whose handler is linked to it."""
+def device_source(declared: HandlerDeclaration) -> str:
+    """Returns the CUDA C++ of a ring kernel that the compiled handler is linked to."""
     state = _state_type(declared)
     return f"""{_state_struct(declared)}
 extern "C" __device__ int32_t {_SYMBOL}(Ctx *, {state} *, const Question *, Answer *);
@@ -218,8 +218,8 @@ extern "C" __device__ int32_t handle(Ctx *ctx, {state} *state, const Question *m
 """
 
 
-def text_that_calls_host(declared: HandlerDeclaration, code: HostCode) -> str:
-    """The text of a ring kernel for the emulated device: it calls a handler that was compiled for the processor, by its address."""
+def emulated_device_source(declared: HandlerDeclaration, code: HostCode) -> str:
+    """Returns the source of a ring kernel for the emulated device. It calls a handler compiled for the host by its address."""
     state = _state_type(declared)
     return f"""{_state_struct(declared)}
 extern "C" __device__ int32_t handle(Ctx *ctx, {state} *state, const Question *message, Answer *answer) {{
@@ -245,6 +245,6 @@ def _state_struct(declared: HandlerDeclaration) -> str:
 
 
 def wheel_folders() -> list[str]:
-    """Where NVIDIA's wheels may be: the site-packages folders of this interpreter."""
+    """Returns the folders that may hold NVIDIA's wheels: the site-packages folders of this interpreter."""
     folders = [*site.getsitepackages(), site.getusersitepackages(), *(path for path in sys.path if path.endswith("-packages"))]
     return [folder for folder in dict.fromkeys(folders) if os.path.isdir(folder)]

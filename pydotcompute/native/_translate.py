@@ -1,13 +1,13 @@
-"""From the user's handler to functions that Numba compiles: the same for processors and GPUs.
+"""Rewrites a user's handler into functions that Numba can compile, for CPUs and GPUs alike.
 
-Three things differ between the handler as Python would run it and as it is compiled:
+The compiled handler differs from the Python handler in three ways:
 
-- The class of its answers is replaced by a function that makes a tuple of the fields, each of the type that was declared.
-- Plain functions that it calls are compiled too.
-- ``float`` literals become ``float32`` where all its fields are.
+- A function that builds a tuple of the fields, each of its declared type, replaces the class of the replies.
+- Plain functions that the handler calls are compiled too.
+- ``float`` literals become ``float32`` if all floating-point fields are ``float32``.
 
-Around it comes the *entry*, which has the form that both loops call: ``entry(ctx, state, msg, reply) -> int32``, where 1 says that the
-reply was filled in.
+The *entry* wraps the handler in the signature that both loops call: ``entry(ctx, state, msg, reply) -> int32``. It returns 1 if it filled
+in the reply.
 """
 
 from __future__ import annotations
@@ -23,40 +23,40 @@ import numpy as np
 from pydotcompute.native.fields import RecordField, RecordLayout
 from pydotcompute.native.handler import HandlerDeclaration
 
-__all__ = ["entry_source", "shape_text", "translate"]
+__all__ = ["entry_source", "shape_error", "translate"]
 
 Compile = Callable[[types.FunctionType], Any]
 
 
 def translate(declared: HandlerDeclaration, compile_function: Compile) -> types.FunctionType:
-    """The handler as it is compiled.
+    """Returns the handler in the form that Numba compiles.
 
     Args:
         declared: The handler.
-        compile_function: Makes a function that compiled code can call.
+            compile_function: Returns a function that compiled code can call.
 
     Returns:
-        A function with the user's code, file and line numbers, whose globals and closure are replaced where they have to be.
+            A function with the user's code, file and line numbers, in which globals and closure cells are replaced where needed.
     """
-    made: dict[Any, Any] = {}
+    replacements: dict[Any, Any] = {}
     if declared.output is not None:
-        made[declared.output.cls] = compile_function(_constructor(declared.output))
-    return _rebind(declared.func, made, compile_function, declared.literals_are_float32)
+        replacements[declared.output.cls] = compile_function(_constructor(declared.output))
+    return _rebind(declared.func, replacements, compile_function, declared.literals_are_float32)
 
 
-def _rebind(func: Any, made: dict[Any, Any], compile_function: Compile, narrow: bool) -> types.FunctionType:
-    """A copy of a function whose classes and functions are those of compiled code. ``made`` has those that there are."""
+def _rebind(func: Any, replacements: dict[Any, Any], compile_function: Compile, narrow: bool) -> types.FunctionType:
+    """Copies a function and replaces its classes and functions by compiled ones. ``replacements`` caches those made so far."""
 
     def replaced(value: Any) -> Any:
-        if isinstance(value, type) and value in made:
-            return made[value]
+        if isinstance(value, type) and value in replacements:
+            return replacements[value]
         if not isinstance(value, types.FunctionType) or value.__module__.partition(".")[0] in ("numpy", "numba", "math"):
             return value
-        if value not in made:
-            # Entered first: a function may call itself, which Numba resolves by its name.
-            made[value] = value
-            made[value] = compile_function(_rebind(value, made, compile_function, narrow))
-        return made[value]
+        if value not in replacements:
+            # Register before compiling: a recursive function refers to itself, and Numba resolves that reference by name.
+            replacements[value] = value
+            replacements[value] = compile_function(_rebind(value, replacements, compile_function, narrow))
+        return replacements[value]
 
     names = set(_names(func.__code__))
     scope = dict(func.__globals__)
@@ -80,7 +80,7 @@ def _names(code: types.CodeType) -> Iterator[str]:
 
 
 def _narrowed(code: types.CodeType) -> types.CodeType:
-    """The code with its ``float`` literals as ``float32``."""
+    """Returns the code object with its ``float`` literals as ``float32``."""
 
     def narrow(constant: Any) -> Any:
         if type(constant) is float:
@@ -93,7 +93,7 @@ def _narrowed(code: types.CodeType) -> types.CodeType:
 
 
 def _constructor(layout: RecordLayout) -> types.FunctionType:
-    """A function with the signature of the class's constructor that makes a tuple of the fields."""
+    """Returns a function with the signature of the class's constructor that builds a tuple of the fields."""
     defaults = {f.name: f.default for f in dataclasses.fields(layout.cls)}
     required, optional, values = [], [], []
     scope: dict[str, Any] = {"np": np, "_record": namedtuple(layout.cls.__name__, [f.name for f in layout.fields])}
@@ -102,7 +102,7 @@ def _constructor(layout: RecordLayout) -> types.FunctionType:
         values.append(f.name if f.shape else f"{cast}({f.name})")
         default = defaults[f.name]
         if isinstance(default, (bool, int, float, np.generic)) and not f.shape:
-            # Once one has a default, those that follow have to be given by name or have one too.
+            # After a parameter with a default, each parameter is keyword-only or has a default too.
             optional.append(f"{f.name}={default!r}" if not isinstance(default, np.generic) else f"{f.name}={default.item()!r}")
         else:
             required.append((f.name, bool(optional)))
@@ -115,30 +115,30 @@ def _constructor(layout: RecordLayout) -> types.FunctionType:
     return function
 
 
-def shape_text(declared: HandlerDeclaration, f: RecordField) -> str:
-    """What is said of an answer whose array has another shape than its field."""
+def shape_error(declared: HandlerDeclaration, f: RecordField) -> str:
+    """Returns the error text for a reply array whose shape differs from its field."""
     assert declared.output is not None
-    return f"the array for {declared.output.cls.__name__}.{f.name} has another shape than {f.shape}"
+    return f"the array for {declared.output.cls.__name__}.{f.name} does not have the declared shape {f.shape}"
 
 
 def entry_source(
-    declared: HandlerDeclaration, answers: bool, complain: Callable[[str], str] = lambda text: f"raise ValueError({text!r})"
+    declared: HandlerDeclaration, replies: bool, raise_statement: Callable[[str], str] = lambda text: f"raise ValueError({text!r})"
 ) -> str:
-    """The text of the entry. It calls ``handler``, which its globals have to hold.
+    """Returns the source of the entry. The source calls ``handler``, which must be in its globals.
 
     Args:
         declared: The handler.
-        answers: Whether the compiled handler returns a message, always or at times.
-        complain: Makes the statement for an array of another shape than its field.
+        replies: Whether the compiled handler returns a message in at least one case.
+        raise_statement: Returns the statement that reports an array whose shape differs from its field.
     """
     call = f"handler(ctx, {'None' if declared.state is None else 'state'}, msg)"
-    if not answers or declared.output is None:
+    if not replies or declared.output is None:
         return f"def entry(ctx, state, msg, reply):\n    {call}\n    return 0\n"
     lines = ["def entry(ctx, state, msg, reply):", f"    value = {call}", "    if value is None:", "        return 0"]
     for f in declared.output.fields:
         indices = "".join(f"[i{depth}]" for depth in range(len(f.shape)))
         if f.shape:
-            lines += [f"    if value.{f.name}.shape != {f.shape}:", f"        {complain(shape_text(declared, f))}"]
+            lines += [f"    if value.{f.name}.shape != {f.shape}:", f"        {raise_statement(shape_error(declared, f))}"]
         lines += [f"    {'    ' * depth}for i{depth} in range({count}):" for depth, count in enumerate(f.shape)]
         if len(f.shape) > 1:
             indices = "[" + ", ".join(f"i{depth}" for depth in range(len(f.shape))) + "]"

@@ -1,15 +1,15 @@
-"""The layout of messages and states: which fields a record has, where they lie, and what they begin as.
+"""Record layouts of messages and states: fields, offsets and initial values.
 
-A native ring kernel sees messages as records: numbers and arrays of a fixed size, at fixed places. Annotations say which:
+A native ring kernel reads messages as records: numbers and fixed-size arrays at fixed offsets. Annotations declare them:
 
 ================================================  ==========================================
-annotation                                        in the record
+annotation                                        field of the record
 ================================================  ==========================================
 ``int``, ``float``, ``bool``                      ``int64``, ``float64``, ``bool``
-``int8`` … ``uint64``, ``float32``, ``float64``   that number (names of ``pydotcompute.native``)
-``numpy.float32`` and so on                       that number
-``Annotated[NDArray[numpy.float32], 8]``          an array of 8 ``float32``
-``Annotated[NDArray[numpy.int64], (4, 4)]``       an array of 4 × 4 ``int64``
+``int8`` … ``uint64``, ``float32``, ``float64``   number of that type (names of ``pydotcompute.native``)
+``numpy.float32`` and so on                       number of that type
+``Annotated[NDArray[numpy.float32], 8]``          array of 8 ``float32``
+``Annotated[NDArray[numpy.int64], (4, 4)]``       array of 4 × 4 ``int64``
 ================================================  ==========================================
 """
 
@@ -33,7 +33,7 @@ __all__ = ["RecordField", "RecordLayout", "initial_record", "layout_of", "state"
 
 _C = TypeVar("_C")
 
-# A message's header travels beside its record.
+# The header of a message is stored beside its record.
 _HEADER = frozenset({"message_id", "priority", "correlation_id"})
 
 _PYTHON_NUMBERS: dict[Any, str] = {int: "int64", float: "float64", bool: "bool"}
@@ -46,9 +46,9 @@ class RecordField:
     """A field of a record.
 
     Attributes:
-        name: The attribute's name.
-        dtype: What each of its numbers is.
-        shape: Its dimensions; empty for a single number.
+        name: Name of the attribute.
+        dtype: Type of each element.
+        shape: Dimensions; empty for a single number.
     """
 
     name: str
@@ -58,11 +58,11 @@ class RecordField:
 
 @dataclass(frozen=True)
 class RecordLayout:
-    """Where the fields of a class lie in its records.
+    """Layout of the records of a class.
 
     Attributes:
-        cls: The class of messages or states.
-        fields: Its fields, in order.
+        cls: Class of the messages or the state.
+        fields: Fields, in order.
     """
 
     cls: type[Any]
@@ -70,9 +70,9 @@ class RecordLayout:
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:
-        """The record as NumPy sees it. Fields are aligned as C aligns them, so that processors and GPUs read them in one piece."""
-        described = [(f.name, f.dtype, f.shape) if f.shape else (f.name, f.dtype) for f in self.fields]
-        return np.dtype(described, align=True)
+        """NumPy type of the record. Fields have C alignment, so that CPUs and GPUs read each with one access."""
+        descriptions = [(f.name, f.dtype, f.shape) if f.shape else (f.name, f.dtype) for f in self.fields]
+        return np.dtype(descriptions, align=True)
 
     @cached_property
     def has_float64(self) -> bool:
@@ -81,41 +81,44 @@ class RecordLayout:
 
     @cached_property
     def codec(self) -> _core.RecordCodec:
-        """What turns instances of the class into records and back."""
+        """Codec that packs instances of the class into records and unpacks them."""
         from pydotcompute.ring_kernels.message import _is_plain
 
-        described = []
+        descriptions = []
         for f in self.fields:
             offset = self.dtype.fields[f.name][1]  # type: ignore[index]
-            described.append((f.name, int(offset), f.dtype.name, (f.dtype, f.shape) if f.shape else None))
-        return _core.RecordCodec(self.cls, self.dtype.itemsize, self.dtype.alignment, described, _is_plain(self.cls))
+            descriptions.append((f.name, int(offset), f.dtype.name, (f.dtype, f.shape) if f.shape else None))
+        return _core.RecordCodec(self.cls, self.dtype.itemsize, self.dtype.alignment, descriptions, _is_plain(self.cls))
 
 
 _layouts: WeakKeyDictionary[type[Any], RecordLayout] = WeakKeyDictionary()
 
 
 def layout_of(cls: type[Any]) -> RecordLayout:
-    """The layout of a message's or a state's class.
+    """Returns the record layout of a message or state class.
 
     Args:
         cls: A class decorated with ``@message`` or :func:`state`, or any dataclass.
 
     Returns:
-        Its layout; the same object each time.
+        The layout; the same object on each call.
 
     Raises:
-        TypeValidationError: It is no dataclass, has no fields of its own, or a field is neither a number nor an array of a fixed size.
+        TypeValidationError: The class is not a dataclass, has no fields of its own, or has a field that is neither a number nor a
+            fixed-size array.
     """
-    known = _layouts.get(cls)
-    if known is not None:
-        return known
+    cached = _layouts.get(cls)
+    if cached is not None:
+        return cached
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         kind = cls if isinstance(cls, type) else type(cls)
-        raise TypeValidationError(object, kind, f"{kind.__name__}: decorate it with @message, or with @state if it is a state")
+        raise TypeValidationError(
+            object, kind, f"{kind.__name__}: not a dataclass; decorate it with @message, or with @state if it is a state"
+        )
     hints = get_type_hints(cls, include_extras=True)
     fields = tuple(_field(cls, f.name, hints[f.name]) for f in dataclasses.fields(cls) if f.name not in _HEADER)
     if not fields:
-        raise TypeValidationError(object, cls, f"{cls.__name__}, which has no fields of its own; give it one")
+        raise TypeValidationError(object, cls, f"{cls.__name__}, which has no fields of its own; add one")
     return _layouts.setdefault(cls, RecordLayout(cls, fields))
 
 
@@ -132,8 +135,8 @@ def _field(cls: type[Any], name: str, annotation: Any) -> RecordField:
     raise TypeValidationError(
         float,
         annotation if isinstance(annotation, type) else type(annotation),
-        f"{cls.__name__}.{name}, declared as {annotation!r}: the fields of a native ring kernel's messages and state are numbers (int, "
-        "float, bool, pydotcompute.native.float32, …) and arrays of a fixed size (Annotated[NDArray[numpy.float32], 8])",
+        f"{cls.__name__}.{name}, declared as {annotation!r}: fields of a native ring kernel's messages and state must be numbers (int, "
+        "float, bool, pydotcompute.native.float32, …) or fixed-size arrays (Annotated[NDArray[numpy.float32], 8])",
     )
 
 
@@ -159,11 +162,11 @@ def _shape(extra: Any) -> tuple[int, ...] | None:
 
 
 def _element(base: Any) -> np.dtype[Any] | None:
-    """What an array of this annotation holds: ``NDArray[float32]`` is ``ndarray[shape, dtype[float32]]``."""
+    """Returns the element type of an array annotation: ``NDArray[float32]`` is ``ndarray[shape, dtype[float32]]``."""
     if get_origin(base) is not np.ndarray:
         return None
-    described = get_args(get_args(base)[-1])
-    return _number(described[0]) if described else None
+    arguments = get_args(get_args(base)[-1])
+    return _number(arguments[0]) if arguments else None
 
 
 @overload
@@ -174,16 +177,16 @@ def state(cls: None = None) -> Callable[[type[_C]], type[_C]]: ...
 
 @dataclass_transform(field_specifiers=(field,))
 def state(cls: type[_C] | None = None) -> type[_C] | Callable[[type[_C]], type[_C]]:
-    """Makes a class the state of a native ring kernel: a dataclass whose fields begin as zeros unless they have a default.
+    """Makes a class the state of a native ring kernel: a dataclass whose fields are zero unless they have a default.
 
     Args:
-        cls: The class; its annotations are the fields.
+        cls: The class; its annotations declare the fields.
 
     Returns:
         The same class.
 
     Raises:
-        TypeValidationError: A field is neither a number nor an array of a fixed size.
+        TypeValidationError: A field is neither a number nor a fixed-size array.
 
     Example:
         >>> @state
@@ -201,9 +204,9 @@ def _as_state(cls: type[_C]) -> type[_C]:
     for name in inspect.get_annotations(cls):
         if name not in cls.__dict__:
             setattr(cls, name, _zero(_field(cls, name, hints[name])))
-    made = dataclass(cls)
-    layout_of(made)
-    return made
+    decorated = dataclass(cls)
+    layout_of(decorated)
+    return decorated
 
 
 def _zero(declared: RecordField) -> Any:
@@ -213,18 +216,18 @@ def _zero(declared: RecordField) -> Any:
 
 
 def initial_record(declared: Any) -> tuple[RecordLayout, np.ndarray[Any, Any]]:
-    """The layout of a state, and its record at launch.
+    """Returns the layout of a state, and its record at launch.
 
     Args:
-        declared: An instance of a class made by :func:`state` (or of any dataclass of numbers and arrays), such a class whose fields all
-            have defaults, or a NumPy structured scalar.
+        declared: An instance of a class decorated with :func:`state` (or of any dataclass of numbers and arrays), such a class with a
+            default for every field, or a NumPy structured scalar.
 
     Returns:
-        The layout, and an array of no dimensions that holds the record.
+        The layout, and a zero-dimensional array that holds the record.
 
     Raises:
-        TypeValidationError: It is none of these, or a field is neither a number nor an array of a fixed size.
-        MessageSerializationError: A field's value is not one that the field can hold.
+        TypeValidationError: The argument is none of these, or a field is neither a number nor a fixed-size array.
+        MessageSerializationError: A value does not fit its field.
     """
     if isinstance(declared, np.void) and declared.dtype.names:
         return _structured(declared)
@@ -242,7 +245,7 @@ def _structured(scalar: np.void) -> tuple[RecordLayout, np.ndarray[Any, Any]]:
         element, shape = dtype.subdtype or (dtype, ())
         if element.name not in _NUMBERS or not math.prod(shape):
             raise TypeValidationError(
-                float, type(scalar[name]), f"the state's field {name!r}, which is neither a number nor an array of some"
+                float, type(scalar[name]), f"the state's field {name!r}, which is neither a number nor a fixed-size array of numbers"
             )
         fields.append(RecordField(name, element.newbyteorder("="), tuple(shape)))
     layout = RecordLayout(np.void, tuple(fields))

@@ -1,4 +1,4 @@
-"""What a handler declares, read from its signature: the messages it takes and gives, and the state it keeps."""
+"""Reads what a handler declares in its signature: its messages, its replies and its state."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ __all__ = ["HandlerContext", "HandlerDeclaration", "declare"]
 
 
 class HandlerContext:
-    """What a handler is told of its message, as its first parameter. There are no instances in Python: handlers read it in machine code.
+    """First parameter of a handler: describes the current message. Machine code reads it; Python never has an instance.
 
     Attributes:
-        wants_reply: 1 if somebody waits for the answer, else 0.
-        priority: The message's priority, 0 to 255.
-        sequence: How many messages came before it, since the launch or the last restart.
-        thread: The number of this thread in its block; 0 on a processor.
-        threads: Threads of the block; 1 on a processor.
-        block: The number of this block; 0 on a processor.
-        blocks: Blocks there are; 1 on a processor.
+        wants_reply: 1 if the caller waits for a reply, else 0.
+        priority: Priority of the message, 0 to 255.
+        sequence: Number of messages handled before this one, since launch or the last restart.
+        thread: Index of this thread in its block; 0 on a CPU.
+        threads: Number of threads in the block; 1 on a CPU.
+        block: Index of this block; 0 on a CPU.
+        blocks: Number of blocks; 1 on a CPU.
     """
 
     wants_reply: int
@@ -41,7 +41,7 @@ class HandlerContext:
     blocks: int
 
 
-#: The context as compiled handlers read it. The same in ``native/handler.rs`` and, on GPUs, ``context.cuh``.
+#: Layout of the context in compiled handlers. Must match ``native/handler.rs`` and, on GPUs, ``context.cuh``.
 CONTEXT_DTYPE = np.dtype(
     [
         ("thread", np.uint32),
@@ -58,15 +58,15 @@ CONTEXT_DTYPE = np.dtype(
 
 @dataclass(frozen=True, eq=False)
 class HandlerDeclaration:
-    """A handler and what it declares.
+    """A handler and the types that it declares.
 
     Attributes:
-        func: The function, as the user wrote it.
-        name: Its name.
-        input: The layout of its messages.
-        output: The layout of its answers; ``None`` if it gives none.
-        state: The layout of its state; ``None`` if it keeps none.
-        initial: The state's record at launch, an array of no dimensions; of no bytes if there is no state.
+        func: The user's function.
+        name: Name of the function.
+        input: Layout of the messages.
+        output: Layout of the replies; ``None`` if the handler never replies.
+        state: Layout of the state; ``None`` if the handler is stateless.
+        initial: Record of the state at launch, a zero-dimensional array; an empty array if the handler is stateless.
     """
 
     func: Callable[..., Any]
@@ -78,15 +78,15 @@ class HandlerDeclaration:
 
     @cached_property
     def layouts(self) -> list[RecordLayout]:
-        """All layouts there are."""
+        """The layouts of messages, replies and state, as far as the handler has them."""
         return [layout for layout in (self.input, self.output, self.state) if layout is not None]
 
     @cached_property
     def literals_are_float32(self) -> bool:
         """Whether literals such as ``0.5`` are ``float32`` in this handler.
 
-        They are where it has ``float32`` fields and no ``float64`` ones: a ``float64`` literal would silently make its whole arithmetic
-        ``float64``, which many GPUs do at a fraction of the speed.
+        They are if it has ``float32`` fields and no ``float64`` fields. A ``float64`` literal would silently promote all arithmetic to
+        ``float64``, which many GPUs execute at a fraction of the speed.
         """
         numbers = {f.dtype for layout in self.layouts for f in layout.fields}
         return np.dtype(np.float32) in numbers and np.dtype(np.float64) not in numbers
@@ -99,44 +99,44 @@ def declare(
     input_type: type[Any] | None = None,
     output_type: type[Any] | None = None,
 ) -> HandlerDeclaration:
-    """Reads a handler's signature.
+    """Reads the signature of a handler.
 
     Args:
-        func: A plain function ``handler(ctx, state, msg: Question) -> Answer``; ``-> None`` or no annotation if it never answers,
-            ``-> Answer | None`` if it answers at times.
-        state: What its state begins as: see :func:`~pydotcompute.native.fields.initial_record`. ``None`` if it keeps none.
-        input_type: The class of its messages, where the annotation cannot be read.
-        output_type: The class of its answers, where the annotation cannot be read.
+        func: A plain function ``handler(ctx, state, msg: Request) -> Reply``. Annotate it ``-> None``, or leave the annotation out, if it
+            never replies; annotate it ``-> Reply | None`` if it replies to some messages only.
+        state: Initial state: see :func:`~pydotcompute.native.fields.initial_record`. ``None`` for a stateless handler.
+        input_type: Class of the messages, if the annotation cannot be evaluated.
+        output_type: Class of the replies, if the annotation cannot be evaluated.
 
     Returns:
-        What it declares.
+        The declaration.
 
     Raises:
-        TypeValidationError: It is not such a function, or a class cannot be a record.
+        TypeValidationError: The function is not a handler, or a class cannot be stored as a record.
     """
     func = inspect.unwrap(func)
     name = getattr(func, "__name__", repr(func))
     if not isinstance(func, types.FunctionType) or inspect.iscoroutinefunction(func) or inspect.isgeneratorfunction(func):
         raise TypeValidationError(
-            types.FunctionType, type(func), f"{name}: the handler of a native ring kernel is a plain function handler(ctx, state, msg)"
+            types.FunctionType, type(func), f"{name}: the handler of a native ring kernel must be a plain function handler(ctx, state, msg)"
         )
     parameters = list(inspect.signature(func).parameters.values())
     if len(parameters) != 3 or any(p.kind is not p.POSITIONAL_OR_KEYWORD for p in parameters):
         raise TypeValidationError(
-            types.FunctionType, type(func), f"{name}: the handler of a native ring kernel has the parameters (ctx, state, msg)"
+            types.FunctionType, type(func), f"{name}: the handler of a native ring kernel must have the parameters (ctx, state, msg)"
         )
-    taken = input_type or _class_of(func, parameters[2].annotation, f"{name}'s parameter {parameters[2].name!r}")
-    if taken is None:
+    input_cls = input_type or _class_of(func, parameters[2].annotation, f"{name}'s parameter {parameters[2].name!r}")
+    if input_cls is None:
         raise TypeValidationError(
-            type, type(None), f"{name}: annotate its third parameter with the class of its messages, as in `msg: Reading`"
+            type, type(None), f"{name}: annotate the third parameter with the class of the messages, as in `msg: Reading`"
         )
-    given = output_type or _class_of(func, inspect.signature(func).return_annotation, f"{name}'s return value")
+    output_cls = output_type or _class_of(func, inspect.signature(func).return_annotation, f"{name}'s return value")
     layout, initial = (None, np.zeros(0, np.uint8)) if state is None else initial_record(state)
-    return HandlerDeclaration(func, name, layout_of(taken), None if given is None else layout_of(given), layout, initial)
+    return HandlerDeclaration(func, name, layout_of(input_cls), None if output_cls is None else layout_of(output_cls), layout, initial)
 
 
 def _class_of(func: types.FunctionType, annotation: Any, what: str) -> type[Any] | None:
-    """The class that an annotation names; for ``Answer | None`` the ``Answer``. ``None`` if there is none."""
+    """Returns the class that an annotation names; ``Reply`` for ``Reply | None``. ``None`` if there is no annotation."""
     if isinstance(annotation, str):
         annotation = _evaluate(func, annotation, what)
     if annotation in (inspect.Signature.empty, None, type(None)):
@@ -148,7 +148,7 @@ def _class_of(func: types.FunctionType, annotation: Any, what: str) -> type[Any]
     if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
         return annotation
     kind = annotation if isinstance(annotation, type) else type(annotation)
-    raise TypeValidationError(object, kind, f"{what}, annotated as {annotation!r}: it has to be a class decorated with @message")
+    raise TypeValidationError(object, kind, f"{what}, annotated as {annotation!r}: expected a class decorated with @message")
 
 
 def _evaluate(func: types.FunctionType, annotation: str, what: str) -> Any:
@@ -159,6 +159,6 @@ def _evaluate(func: types.FunctionType, annotation: str, what: str) -> Any:
         raise TypeValidationError(
             type,
             str,
-            f"{what}: its annotation {annotation!r} cannot be read here ({error}); define the class at the top of the module, or pass "
+            f"{what}: the annotation {annotation!r} cannot be evaluated ({error}); define the class at module level, or pass "
             "input_type= and output_type=",
         ) from error

@@ -1,4 +1,4 @@
-"""Native ring kernels of a :class:`~pydotcompute.ring_kernels.runtime.RingKernelRuntime`: what ``@ring_kernel(device=...)`` launches."""
+"""Native ring kernels of a :class:`~pydotcompute.ring_kernels.runtime.RingKernelRuntime`, launched by ``@ring_kernel(device=...)``."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ __all__ = ["NativeRingKernel"]
 
 
 class NativeRingKernel:
-    """A native ring kernel with the interface of an asyncio one: the same calls, to be awaited.
+    """A native ring kernel with the asyncio interface: the methods of ``RingKernel``, to be awaited.
 
     Args:
-        kernel_id: Its name.
-        handler: Its handler, a plain function ``handler(ctx, state, msg)``.
-        runtime: The native runtime that it lives in.
-        config: Its settings.
+        kernel_id: Name of the ring kernel.
+        handler: A plain function ``handler(ctx, state, msg)``.
+        runtime: Native runtime that owns it.
+        config: Settings.
         device: ``"cpu"`` or ``"cuda"``.
-        state: What its state begins as.
-        input_type: The class of its messages, where the handler's annotation cannot be read.
-        output_type: The class of its answers, where the handler's annotation cannot be read.
+        state: Initial state.
+        input_type: Class of the messages, if the handler's annotation cannot be evaluated.
+        output_type: Class of the replies, if the handler's annotation cannot be evaluated.
 
     Raises:
-        TypeValidationError: The handler, its messages or its state are not such as a native ring kernel can have.
+        TypeValidationError: The handler, its messages or its state are not supported by native ring kernels.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class NativeRingKernel:
 
     @property
     def native(self) -> NativeKernel:
-        """The ring kernel itself, for threads and for arrays of messages.
+        """The underlying :class:`NativeKernel`, for use from threads and with arrays of messages.
 
         Raises:
-            KernelStateError: It was not launched.
+            KernelStateError: The ring kernel is not launched.
         """
         if self._native is None:
             raise KernelStateError(self.kernel_id, KernelState.CREATED.name, "use")
@@ -66,21 +66,21 @@ class NativeRingKernel:
 
     @property
     def state(self) -> KernelState:
-        """Where it is in its life."""
+        """Lifecycle state."""
         return KernelState.CREATED if self._native is None else KernelState[self._native.lifecycle_state]
 
     @property
     def config(self) -> RingKernelConfig:
-        """Its settings."""
+        """Settings."""
         return self._config
 
     async def launch(self) -> None:
-        """Compiles the handler and takes what the ring kernel needs. The loop goes on meanwhile.
+        """Compiles the handler and allocates the ring kernel's resources, without blocking the event loop.
 
         Raises:
-            KernelStateError: It was launched before.
+            KernelStateError: The ring kernel is already launched.
             KernelCompilationError: The handler does not compile; the error names the line.
-            BackendNotAvailableError: Numba, or the GPU or its compiler, is missing.
+            BackendNotAvailableError: Numba, the GPU or its compiler is missing.
         """
         if self._native is not None:
             raise KernelStateError(self.kernel_id, self.state.name, "launch")
@@ -103,48 +103,48 @@ class NativeRingKernel:
         """Starts handling messages.
 
         Raises:
-            KernelStateError: It is not launched, or was activated before.
+            KernelStateError: The ring kernel is not launched, or already activated.
         """
         self.native.activate()
 
     async def deactivate(self) -> None:
-        """Pauses it at its next message boundary. Its messages wait.
+        """Pauses the ring kernel at its next message boundary. Messages stay queued.
 
         Raises:
-            KernelStateError: It is not active.
+            KernelStateError: The ring kernel is not active.
         """
         await asyncio.to_thread(self.native.deactivate)
 
     async def reactivate(self) -> None:
-        """Goes on after a pause.
+        """Continues after a pause.
 
         Raises:
-            KernelStateError: It is not deactivated.
+            KernelStateError: The ring kernel is not deactivated.
         """
         self.native.reactivate()
 
     async def terminate(self, timeout: float = 5.0) -> None:
-        """Ends it once it has handled what it has accepted.
+        """Terminates the ring kernel after it has handled the accepted messages.
 
         Args:
-            timeout: How long to wait, in seconds; then it is aborted.
+            timeout: Maximum time to wait, in seconds; then the kernel is aborted.
 
         Raises:
-            KernelError: It took longer.
+            KernelError: The ring kernel did not finish in time.
         """
         if self._native is not None:
             await asyncio.to_thread(self._native.terminate, timeout)
 
     async def send(self, message: Any, timeout: float | None = None) -> None:
-        """As :meth:`NativeKernel.tell`."""
+        """Sends a message: as :meth:`NativeKernel.tell`."""
         await self.native.tell_async(message, timeout)
 
     async def receive(self, timeout: float | None = None) -> Any:
-        """As :meth:`NativeKernel.receive`."""
+        """Receives an output: as :meth:`NativeKernel.receive`."""
         return await self.native.receive_async(timeout)
 
     async def ask(self, message: Any, timeout: float | None = None) -> Any:
-        """As :meth:`NativeKernel.ask`."""
+        """Sends a request and waits for the reply: as :meth:`NativeKernel.ask`."""
         return await self.native.ask_async(message, timeout)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""The runtime of native ring kernels: their threads, their dead letters and their end."""
+"""Runtime of native ring kernels: owns their threads and dead letters, and shuts them down."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["NativeRuntime", "runtimes", "shared_runtime"]
 class NativeRuntime:
     """Owns native ring kernels and the threads that run them.
 
-    Most programs need none of their own: ring kernels that are given none share one. Names are unique within a runtime.
+    Most programs do not create one: ring kernels launched without a runtime share one. Names are unique within a runtime.
 
     Args:
-        workers: Threads for ring kernels that have none of their own; by default, as many as this process may use cores.
+        workers: Number of pool threads, for ring kernels without a dedicated thread; by default the number of usable cores.
 
     Example:
         >>> with NativeRuntime(workers=1) as runtime:
@@ -28,24 +28,24 @@ class NativeRuntime:
 
     def __init__(self, workers: int | None = None) -> None:
         if workers is not None and workers < 1:
-            raise InvalidConfigurationError("workers", workers, "there has to be a thread to run ring kernels; give 1 or more")
+            raise InvalidConfigurationError("workers", workers, "the runtime needs a thread to run ring kernels; use 1 or more")
         self._core = _core.NativeRuntime(workers)
         runtimes.add(self)
 
     @property
     def dead_letter_count(self) -> int:
-        """How many messages have become dead letters."""
+        """Number of messages that became dead letters."""
         return self._core.dead_letter_count
 
     def dead_letters(self) -> list[tuple[str, str]]:
-        """The latest dead letters, oldest first: the ring kernel's name and the reason."""
+        """Returns the latest dead letters, oldest first: name of the ring kernel, and reason."""
         return self._core.dead_letters()
 
     def shutdown(self, timeout: float = 5.0) -> None:
-        """Ends every ring kernel, once each has handled what it has accepted, and the runtime.
+        """Terminates every ring kernel after it has handled its accepted messages, and shuts the runtime down.
 
         Args:
-            timeout: How long to wait for all of them, in seconds. Those that take longer are aborted.
+            timeout: Maximum time to wait for all ring kernels together, in seconds. Those not finished by then are aborted.
 
         Raises:
             KernelError: Some handlers did not return in time; the error names them.
@@ -59,14 +59,14 @@ class NativeRuntime:
         self.shutdown()
 
 
-#: Those that there are, for the end of the program.
+#: All runtimes that exist, for interpreter shutdown.
 runtimes: WeakSet[NativeRuntime] = WeakSet()
 _shared_lock = threading.Lock()
 _shared: NativeRuntime | None = None
 
 
 def shared_runtime() -> NativeRuntime:
-    """The runtime of ring kernels that are given none."""
+    """Returns the runtime of ring kernels launched without one."""
     global _shared
     with _shared_lock:
         if _shared is None:

@@ -1,4 +1,4 @@
-"""What has happened in a native ring kernel."""
+"""Statistics of a native ring kernel."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ __all__ = ["Latency", "NativeStats"]
 
 @dataclass(frozen=True)
 class Latency:
-    """Percentiles of a time, in seconds, over the messages that were timed.
+    """Percentiles of a duration, in seconds, over the measured messages.
 
     Attributes:
-        samples: How many messages were timed.
-        p50: Half took at most this.
-        p99: 99 % took at most this.
-        p999: 99.9 % took at most this.
-        max: The longest.
+        samples: Number of measured messages.
+        p50: Median.
+        p99: 99th percentile.
+        p999: 99.9th percentile.
+        max: Maximum.
     """
 
     samples: int
@@ -28,22 +28,22 @@ class Latency:
 
 @dataclass(frozen=True)
 class NativeStats:
-    """What has happened in a native ring kernel so far.
+    """Counters of a native ring kernel since launch.
 
-    Once senders rest, ``sent == handled + dead_letters + queued``.
+    While no sender is active, ``sent == handled + dead_letters + queued``.
 
     Attributes:
         sent: Messages accepted.
         handled: Messages whose handler returned.
-        queued: Messages waiting.
-        dead_letters: Messages accepted that will never be handled: the handler raised, or the ring kernel ended before.
+        queued: Messages in the queue.
+        dead_letters: Messages accepted that will never be handled: the handler raised, or the ring kernel ended first.
         rejected: Messages not accepted because the queue was full.
         emitted: Outputs put on the output queue.
-        undelivered: Outputs that nobody could take any more.
-        replied: Answers given to askers.
-        restarts: Times that the state was made anew after an exception.
-        queue_time: From sending to the start of handling.
-        handle_time: In the handler.
+        undelivered: Outputs that could not be delivered because no receiver was left.
+        replied: Replies delivered to callers.
+        restarts: Number of times the state was rebuilt after an exception.
+        queue_time: Time from sending to the start of handling.
+        handle_time: Time in the handler.
     """
 
     sent: int

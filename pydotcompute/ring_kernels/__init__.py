@@ -1,6 +1,6 @@
-"""Ring kernels: in coroutines, on threads, and compiled. Importing this installs uvloop where it is there.
+"""Ring kernels: as coroutines, on threads, and compiled. Importing this package installs uvloop if it is available.
 
-Set ``PYDOTCOMPUTE_NO_UVLOOP=1`` to keep asyncio's own loop.
+Set ``PYDOTCOMPUTE_NO_UVLOOP=1`` to keep asyncio's own event loop.
 """
 
 from pydotcompute.ring_kernels._loop import (

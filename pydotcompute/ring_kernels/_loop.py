@@ -1,6 +1,6 @@
-"""Faster event loops: uvloop, and tasks that begin at once.
+"""Faster event loops: uvloop and eager tasks.
 
-uvloop is installed when pydotcompute is imported, where it is there, unless the environment has ``PYDOTCOMPUTE_NO_UVLOOP``.
+Importing pydotcompute installs uvloop if it is available, unless the environment variable ``PYDOTCOMPUTE_NO_UVLOOP`` is set.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ __all__ = [
 
 _uvloop_installed = False
 _eager_tasks_installed = False
-_EAGER = sys.version_info >= (3, 12)
+_EAGER_TASKS_AVAILABLE = sys.version_info >= (3, 12)
 
 
 def is_uvloop_available() -> bool:
-    """Whether uvloop is there and runs on this platform."""
+    """Whether uvloop is installed and supports this platform."""
     return sys.platform != "win32" and importlib.util.find_spec("uvloop") is not None
 
 
@@ -42,15 +42,15 @@ def is_uvloop_installed() -> bool:
 
 
 def is_eager_tasks_installed() -> bool:
-    """Whether :func:`install_eager_task_factory` has changed a loop."""
+    """Whether :func:`install_eager_task_factory` has changed an event loop."""
     return _eager_tasks_installed
 
 
 def install_uvloop() -> bool:
-    """Makes uvloop the event loop of this process, for loops that are made from now on.
+    """Makes uvloop the event loop implementation of this process, for loops created from now on.
 
     Returns:
-        Whether it is installed. May be called more than once.
+        Whether uvloop is installed. Further calls have no effect.
     """
     global _uvloop_installed
     if _uvloop_installed or not is_uvloop_available():
@@ -58,7 +58,7 @@ def install_uvloop() -> bool:
     import uvloop
 
     with warnings.catch_warnings():
-        # Python 3.14 wants a loop factory given to each `asyncio.run`, which is not ours to call.
+        # Python 3.14 expects a loop factory in each `asyncio.run` call, and those calls belong to the user.
         warnings.simplefilter("ignore", DeprecationWarning)
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     _uvloop_installed = True
@@ -66,25 +66,25 @@ def install_uvloop() -> bool:
 
 
 def install_at_import() -> bool:
-    """What importing the package does: :func:`install_uvloop`, unless the environment has ``PYDOTCOMPUTE_NO_UVLOOP``."""
+    """Import hook of the package: :func:`install_uvloop`, unless the environment variable ``PYDOTCOMPUTE_NO_UVLOOP`` is set."""
     return not os.environ.get("PYDOTCOMPUTE_NO_UVLOOP") and install_uvloop()
 
 
-def _begin_at_once(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **kwargs: Any) -> asyncio.Task[Any]:
-    """A task factory: asyncio's own does not take what uvloop gives it, before Python 3.13.3."""
+def _eager_task_factory(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **kwargs: Any) -> asyncio.Task[Any]:
+    """Task factory with eager start. Before Python 3.13.3 asyncio's own factory rejects arguments that uvloop passes."""
     if kwargs.get("eager_start") is None:
         kwargs["eager_start"] = True
     return asyncio.Task(coro, loop=loop, **kwargs)
 
 
 def install_eager_task_factory(loop: asyncio.AbstractEventLoop | None = None) -> bool:
-    """Lets the tasks of a loop begin at once instead of in the loop's next round (Python 3.12 and later).
+    """Makes the tasks of an event loop start eagerly instead of in its next iteration (Python 3.12 and later).
 
     Args:
-        loop: The loop; the running one by default. One that has a task factory already keeps it.
+        loop: The event loop; by default the running one. A loop that already has a task factory keeps it.
 
     Returns:
-        Whether the loop's tasks begin at once now.
+        Whether the tasks of the loop start eagerly now.
     """
     global _eager_tasks_installed
     if sys.version_info < (3, 12):
@@ -95,14 +95,14 @@ def install_eager_task_factory(loop: asyncio.AbstractEventLoop | None = None) ->
         except RuntimeError:
             return False
     if loop.get_task_factory() is None:
-        loop.set_task_factory(_begin_at_once)
-    eager = loop.get_task_factory() in (_begin_at_once, asyncio.eager_task_factory)
+        loop.set_task_factory(_eager_task_factory)
+    eager = loop.get_task_factory() in (_eager_task_factory, asyncio.eager_task_factory)
     _eager_tasks_installed = _eager_tasks_installed or eager
     return eager
 
 
 def get_loop_info() -> dict[str, str | bool]:
-    """The running loop's class, and what is installed: by name, as printed in bug reports."""
+    """Returns the class of the running loop, and which optimisations are available and installed, for bug reports."""
     try:
         loop_class = type(asyncio.get_running_loop()).__name__
     except RuntimeError:
@@ -111,7 +111,7 @@ def get_loop_info() -> dict[str, str | bool]:
         "loop_class": loop_class,
         "uvloop_available": is_uvloop_available(),
         "uvloop_installed": _uvloop_installed,
-        "eager_tasks_available": _EAGER,
+        "eager_tasks_available": _EAGER_TASKS_AVAILABLE,
         "eager_tasks_installed": _eager_tasks_installed,
         "platform": sys.platform,
         "python_version": ".".join(map(str, sys.version_info[:3])),
@@ -119,7 +119,7 @@ def get_loop_info() -> dict[str, str | bool]:
 
 
 def create_optimized_loop() -> asyncio.AbstractEventLoop:
-    """A new loop with all that is to be had: uvloop, and tasks that begin at once. It is the caller's to close."""
+    """Returns a new event loop with all available optimisations: uvloop and eager tasks. The caller closes it."""
     install_uvloop()
     loop = asyncio.new_event_loop()
     install_eager_task_factory(loop)
@@ -127,5 +127,5 @@ def create_optimized_loop() -> asyncio.AbstractEventLoop:
 
 
 def optimize_current_loop() -> dict[str, bool]:
-    """Gives the running loop what a running loop can be given; says what that was, as ``{"eager_tasks": bool}``."""
+    """Applies the optimisations that a running loop supports. Returns which are active, as ``{"eager_tasks": bool}``."""
     return {"eager_tasks": install_eager_task_factory()}

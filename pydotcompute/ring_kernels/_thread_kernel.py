@@ -1,4 +1,4 @@
-"""What ring kernels on threads of their own have in common: starting, failing, stopping, and the messages that are left over."""
+"""Base class of ring kernels on dedicated threads: start, failure, stop, and dead letters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Config(Protocol):
-    """What a configuration says about the thread."""
+    """Settings of the thread."""
 
     kernel_id: str
     thread_name: str | None
@@ -30,30 +30,30 @@ class Config(Protocol):
 
 
 class Context(Protocol):
-    """What the end of a ring kernel needs of its context."""
+    """The part of a kernel context that :class:`ThreadKernel` reads."""
 
     _received: Any
 
 
 class Inbox(Protocol[TIn]):
-    """What the end of a ring kernel needs of its input queue."""
+    """The part of an input queue that :class:`ThreadKernel` uses."""
 
     def shutdown(self) -> None: ...
     def _drain(self) -> list[TIn]: ...
 
 
 class Outbox(Protocol):
-    """What the end of a ring kernel needs of its output queue."""
+    """The part of an output queue that :class:`ThreadKernel` uses."""
 
     def shutdown(self) -> None: ...
     def _stop_blocking_puts(self) -> None: ...
 
 
 class ThreadKernel(Generic[TIn, TOut, S]):
-    """A function on a thread, between two queues.
+    """A function on a dedicated thread, between an input and an output queue.
 
-    ``CREATED -> RUNNING -> STOPPING -> STOPPED``, and ``FAILED`` from the two in the middle when the function raises. A subclass
-    makes the queues and the context, and says by which enumeration states are named.
+    States: ``CREATED -> RUNNING -> STOPPING -> STOPPED``. An exception changes ``RUNNING`` or ``STOPPING`` to ``FAILED``. Subclasses
+    create the queues and the context, and pass the enumeration of the states.
     """
 
     _thread_prefix = "kernel"
@@ -75,41 +75,41 @@ class ThreadKernel(Generic[TIn, TOut, S]):
 
     @property
     def state(self) -> S:
-        """The state this moment."""
+        """Current state."""
         return self._state
 
     @property
     def is_running(self) -> bool:
-        """Whether the function runs and has not been asked to stop."""
+        """Whether the function runs and was not asked to stop."""
         return self._state is self._running
 
     @property
     def error(self) -> Exception | None:
-        """The exception that ended the function, if one did. It stays after :meth:`stop`."""
+        """The exception that ended the function, or ``None``. It stays set after :meth:`stop`."""
         return self._error
 
     @property
     def dead_letters(self) -> list[DeadLetter]:
-        """What was sent and will never be handled, oldest first; known once the function has ended.
+        """Messages that were sent and will never be handled, oldest first. Complete once the function has ended.
 
-        If it failed, the first is the message that it had received last.
+        If the function failed, the first one is the message that it received last.
         """
         with self._transition:
             if self._state in (self._states["STOPPED"], self._states["FAILED"]):
-                self._bury()
+                self._dead_letter_queued()
             return list(self._dead_letters)
 
-    def _bury(self) -> None:
-        """Makes dead letters of what is still in the input queue."""
+    def _dead_letter_queued(self) -> None:
+        """Turns the messages left in the input queue into dead letters."""
         reason = "unhandled" if self._error is None else "failed"
-        waiting = self._inbox._drain() if self._inbox is not None else []
-        self._dead_letters.extend(DeadLetter(message, reason, self._error) for message in waiting)
+        queued = self._inbox._drain() if self._inbox is not None else []
+        self._dead_letters.extend(DeadLetter(message, reason, self._error) for message in queued)
 
     def start(self) -> None:
-        """Makes the queues and starts the thread.
+        """Creates the queues and starts the thread.
 
         Raises:
-            KernelStateError: It was started before; a kernel runs once.
+            KernelStateError: The kernel was started before; a kernel runs only once.
         """
         with self._transition:
             if self._state is not self._states["CREATED"]:
@@ -127,13 +127,13 @@ class ThreadKernel(Generic[TIn, TOut, S]):
             self._thread.start()
 
     def stop(self, timeout: float = 5.0) -> None:
-        """Asks the function to end and waits until it has.
+        """Asks the function to stop, and waits until it has.
 
-        From now on nothing can be sent. The function can still send what it is working at, as far as there is room; what it does not
-        receive any more is in :attr:`dead_letters`. Without effect on a kernel that was not started, or has been stopped.
+        From now on :meth:`send` is rejected. The function can still send outputs while the output queue has free slots. Messages that it
+        does not receive are in :attr:`dead_letters`. No effect if the kernel was not started or was already stopped.
 
         Args:
-            timeout: How long to wait, in seconds. If the function has not ended by then, the state stays ``STOPPING`` until it does.
+            timeout: Maximum time to wait, in seconds. If the function has not returned by then, the state stays ``STOPPING`` until it does.
         """
         self._request_stop()
         self._join(timeout)
@@ -158,7 +158,7 @@ class ThreadKernel(Generic[TIn, TOut, S]):
         thread.join(timeout)
         if thread.is_alive():
             _logger.warning(
-                "Kernel '%s' has not ended %s s after it was asked to: its function does not look at ctx.should_terminate",
+                "Stopping kernel '%s': its function is still running after %s s; make it check ctx.should_terminate",
                 self.kernel_id,
                 timeout,
             )
@@ -167,27 +167,27 @@ class ThreadKernel(Generic[TIn, TOut, S]):
             self._state = self._states["STOPPED"]
 
     def _make_context(self, stop_requested: threading.Event) -> Context:
-        """Makes the queues and what is handed to the function."""
+        """Creates the queues and the context that the function receives."""
         raise NotImplementedError
 
     def _run(self, context: Context) -> None:
-        """The thread."""
+        """Entry point of the thread."""
         error: Exception | None = None
         try:
             self._kernel_func(context)
         except SystemExit:
-            pass  # What ends a thread in Python, and nothing else.
+            pass  # SystemExit ends a thread silently, as in Python's own threads.
         except Exception as raised:
             error = raised
         except BaseException as raised:
-            error = KernelError(f"Kernel '{self.kernel_id}' was ended by {type(raised).__name__}")
+            error = KernelError(f"Kernel '{self.kernel_id}' ended with {type(raised).__name__}")
             error.__cause__ = raised
         if error is not None and context._received is not None:
             self._dead_letters.append(DeadLetter(context._received, "failed", error))
         self._end(error)
 
     def _end(self, error: Exception | None) -> None:
-        # The error first: whoever sees the state, or is woken by a queue, finds it.
+        # Set the error first, so that it is visible to every thread that sees the new state or is woken by a queue.
         self._error = error
         with self._transition:
             self._state = self._states["STOPPED" if error is None else "FAILED"]
@@ -198,23 +198,23 @@ class ThreadKernel(Generic[TIn, TOut, S]):
         if self._outbox is not None:
             self._outbox.shutdown()
         if error is not None:
-            # Somebody may look at `error`, or wait in `receive`; but nobody has to, and then it would go unseen.
+            # Log the failure: `error` and `receive` report it too, but a program may use neither.
             _logger.error("Kernel '%s' failed", self.kernel_id, exc_info=error)
 
     def _raise_failure(self, operation: str) -> None:
-        """Raises what ended the function, if something did."""
+        """Raises ``KernelError`` if the function failed."""
         error = self._error
         if error is not None:
             raise KernelError(
                 f"Cannot {operation} kernel '{self.kernel_id}': it failed with {type(error).__name__}: {error}. "
-                "What it has not handled is in dead_letters; make a new kernel to go on"
+                "Unhandled messages are in dead_letters; create a new kernel to continue"
             ) from error
 
-    def _refusal(self, operation: str) -> KernelStateError:
-        """The error for what cannot be done in this state."""
-        refusal = KernelStateError(self.kernel_id, self._state.name, operation)
-        refusal.__cause__ = self._error
-        return refusal
+    def _state_error(self, operation: str) -> KernelStateError:
+        """Returns the error for an operation that the current state does not allow."""
+        error = KernelStateError(self.kernel_id, self._state.name, operation)
+        error.__cause__ = self._error
+        return error
 
     def __enter__(self) -> Self:
         self.start()
@@ -228,10 +228,10 @@ _non_daemons: weakref.WeakSet[ThreadKernel[Any, Any, Any]] = weakref.WeakSet()
 
 
 def _stop_non_daemons() -> None:
-    """Asks kernels to stop that the interpreter, on its way out, is about to wait for."""
+    """Stops non-daemon kernels at interpreter exit, which would otherwise wait for their threads."""
     for kernel in list(_non_daemons):
         kernel._request_stop()
 
 
-# Callbacks of `atexit` run only after such threads have ended; `concurrent.futures` uses this too.
+# `atexit` callbacks run only after non-daemon threads have ended; `concurrent.futures` uses this hook too.
 threading._register_atexit(_stop_non_daemons)  # type: ignore[attr-defined]

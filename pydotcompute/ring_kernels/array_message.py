@@ -1,4 +1,4 @@
-"""Messages with arrays, which are passed by handle: the bytes of such a message say which array is meant, and the array is not copied.
+"""Messages that pass arrays by handle: the serialized message refers to the array, and the array is not copied.
 
 Example:
     >>> import numpy as np
@@ -13,8 +13,8 @@ Example:
     >>> received.release_arrays()
     1
 
-The bytes are those of other messages (MessagePack), with ``{"__array_ref__": id, "shape", "dtype", "device"}`` in the place of an array.
-They mean something only in the process that wrote them. To send arrays to another process, use a plain ``@message``, whose bytes hold them.
+The serialized form is MessagePack, as for other messages, with ``{"__array_ref__": id, "shape", "dtype", "device"}`` in place of an
+array. It is valid only in the process that wrote it. To send arrays to another process, use a plain ``@message``, which copies them.
 """
 
 from __future__ import annotations
@@ -45,30 +45,30 @@ _MARKS = ("__type__", "__array_msg__", "__array_refs__")
 class ArrayMessage(RingKernelMessage):
     """A message whose arrays are passed by handle.
 
-    A field is such an array if it holds one of NumPy's, a :class:`~pydotcompute.UnifiedBuffer`, or what speaks DLPack: arrays of CuPy's,
-    MLX's and JAX's, tensors. Whoever receives the message gets the same object, so that both see what either writes.
+    A field is passed by handle if it holds a NumPy array, a :class:`~pydotcompute.UnifiedBuffer`, or an object that supports DLPack:
+    CuPy, MLX and JAX arrays and PyTorch tensors. The receiver gets the same object, so that writes are visible to sender and receiver.
 
-    Each :meth:`serialize` counts one reference to each array in the buffer registry, which keeps the array until somebody gives it up with
-    :meth:`release_arrays`: the receiver, usually, when it is done.
+    Each :meth:`serialize` takes one reference to each array in the buffer registry. The registry holds the array until every reference is
+    released with :meth:`release_arrays`, which the receiver usually calls when it is done.
     """
 
     _array_buffer_ids: dict[str, UUID] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def serialize(self) -> bytes:
-        """The message as bytes, with its arrays as handles.
+        """Serializes the message, with its arrays as handles.
 
         Returns:
-            MessagePack: a map of all fields by name, ``__array_refs__``, ``__type__`` and ``__array_msg__``.
+            MessagePack bytes: a map of all fields by name, ``__array_refs__``, ``__type__`` and ``__array_msg__``.
 
         Raises:
-            MessageSerializationError: A field holds something that has no bytes. No array is kept then.
+            MessageSerializationError: A field holds a value that is not serializable. The registry holds no array then.
         """
         held: dict[str, UUID] = {}
         try:
             content: dict[str, Any] = {}
             for name in _field_names(type(self)):
                 value = getattr(self, name)
-                content[name] = self._handed_over(name, value, held) if _is_array(value) else value
+                content[name] = self._export_handle(name, value, held) if _is_array(value) else value
             content["__array_refs__"] = {name: buffer_id.hex for name, buffer_id in held.items()}
             content["__type__"] = type(self).__name__
             content["__array_msg__"] = True
@@ -80,60 +80,61 @@ class ArrayMessage(RingKernelMessage):
         self._array_buffer_ids.update(held)
         return data
 
-    def _handed_over(self, name: str, array: Any, held: dict[str, UUID]) -> dict[str, Any]:
-        """Counts a reference to an array, and describes it for the bytes."""
+    def _export_handle(self, name: str, array: Any, held: dict[str, UUID]) -> dict[str, Any]:
+        """Takes a reference to an array, and returns its serialized handle."""
         registry = get_buffer_registry()
         buffer_id = self._array_buffer_ids.get(name)
         if buffer_id is None or registry.get(buffer_id) is not array or not registry.increment_ref(buffer_id):
             buffer_id = registry.register(array).buffer_id
         held[name] = buffer_id
         handle = registry.get_handle(buffer_id)
-        assert handle is not None, "it is held"
+        assert handle is not None, "a reference was just taken"
         return {"__array_ref__": buffer_id.hex, "shape": list(handle.shape), "dtype": handle.dtype, "device": handle.device}
 
     @classmethod
     def deserialize(cls: type[T], data: bytes) -> T:
-        """The message that was written as these bytes, with the very arrays that it was written with.
+        """Deserializes a message, with the same array objects as the original.
 
         Args:
-            data: What :meth:`serialize` gave, in this process.
+            data: Output of :meth:`serialize` in this process.
 
         Returns:
             A message of this class.
 
         Raises:
-            MessageDeserializationError: The bytes are not a message, a field without default is missing, or an array was given up, or is in
-                another process.
+            MessageDeserializationError: The bytes are not a message, a field without default is missing, or an array was released or is
+                in another process.
         """
         try:
             content = msgpack.unpackb(data, object_hook=_decode, strict_map_key=False)
             if not isinstance(content, dict):
-                raise TypeError(f"a message is a map of its fields, and this is {type(content).__name__}")
+                raise TypeError(f"expected a map of the message's fields, got {type(content).__name__}")
             for mark in _MARKS:
                 content.pop(mark, None)
             _restore_ids(content)
             held: dict[str, UUID] = {}
-            known = {name: _taken_over(name, content[name], held) for name in _field_names(cls) if name in content}
-            made = cls(**known)
+            values = {name: _resolve_handle(name, content[name], held) for name in _field_names(cls) if name in content}
+            restored = cls(**values)
         except Exception as error:
             raise MessageDeserializationError(cls, error) from error
-        made._array_buffer_ids.update(held)
-        return made
+        restored._array_buffer_ids.update(held)
+        return restored
 
     def release_arrays(self) -> int:
-        """Gives up one reference to each array that this message was written or read with. With the last, the registry lets go of it.
+        """Releases one reference to each array that this message was serialized or deserialized with.
 
-        Arrays stay good for whoever has them; only bytes that nobody has read yet cannot be read any more once they are gone.
+        The registry drops an array with its last reference. Arrays stay valid for code that holds them; only serialized messages that
+        refer to a dropped array can no longer be deserialized.
 
         Returns:
-            How many references were given up.
+            The number of references released.
         """
         registry = get_buffer_registry()
         released = 0
         for name, buffer_id in list(self._array_buffer_ids.items()):
-            left = registry.decrement_ref(buffer_id)
-            released += left >= 0
-            if left <= 0:
+            remaining = registry.decrement_ref(buffer_id)
+            released += remaining >= 0
+            if remaining <= 0:
                 del self._array_buffer_ids[name]
         return released
 
@@ -149,17 +150,17 @@ def _is_array(value: Any) -> bool:
 
 
 def _encode(value: Any) -> Any:
-    """What MessagePack does not know."""
+    """Converts a value that MessagePack does not support."""
     if isinstance(value, UUID):
         return {"__uuid_bin__": value.bytes}
     if isinstance(value, np.ndarray):
-        # Within a list or a map: its elements go into the bytes.
+        # An array inside a list or map is copied into the bytes.
         if value.dtype.hasobject:
-            raise TypeError(f"an array of {value.dtype} has no bytes")
+            raise TypeError(f"an array of {value.dtype} is not serializable")
         return {"__array_fallback__": True, "data": value.tobytes(), "shape": list(value.shape), "dtype": str(value.dtype)}
     if isinstance(value, np.generic):
         return value.item()
-    raise TypeError(f"a value of {type(value).__name__} has no bytes; use numbers, texts, bytes, lists, maps, UUIDs and arrays")
+    raise TypeError(f"a value of {type(value).__name__} is not serializable; use numbers, strings, bytes, lists, maps, UUIDs and arrays")
 
 
 def _decode(content: dict[Any, Any]) -> Any:
@@ -169,13 +170,13 @@ def _decode(content: dict[Any, Any]) -> Any:
         return UUID(content["__uuid__"])
     elements = content.get("data") if "__array_fallback__" in content else content.get("__ndarray__")
     if elements is not None:
-        # A copy, since the bytes cannot be written to.
+        # Copied, because arrays backed by bytes are read-only.
         return np.frombuffer(elements, dtype=content["dtype"]).reshape(content["shape"]).copy()
     return content
 
 
 def _restore_ids(content: dict[Any, Any]) -> None:
-    """Ids that were written as text or as bare bytes."""
+    """Converts ids that were serialized as text or as raw bytes."""
     for name in ("message_id", "correlation_id"):
         value = content.get(name)
         if isinstance(value, str):
@@ -184,8 +185,8 @@ def _restore_ids(content: dict[Any, Any]) -> None:
             content[name] = UUID(bytes=value)
 
 
-def _taken_over(name: str, value: Any, held: dict[str, UUID]) -> Any:
-    """The array that a handle stands for; any other value as it is."""
+def _resolve_handle(name: str, value: Any, held: dict[str, UUID]) -> Any:
+    """Returns the array that a handle refers to, or any other value unchanged."""
     if not (isinstance(value, dict) and "__array_ref__" in value):
         return value
     buffer_id = UUID(hex=value["__array_ref__"])
@@ -193,8 +194,8 @@ def _taken_over(name: str, value: Any, held: dict[str, UUID]) -> Any:
     if array is None:
         what = f"an array of {value.get('dtype')} and shape {tuple(value.get('shape', ()))}"
         raise LookupError(
-            f"'{name}' is {what} that is not registered here: it was released, or the bytes are of another process; "
-            "release arrays after they were received, and use a plain @message between processes"
+            f"'{name}' is {what} that is not registered in this process: it was released, or the bytes are from another process; "
+            "release arrays only after they were received, and use a plain @message between processes"
         )
     held[name] = buffer_id
     return array
@@ -208,12 +209,12 @@ def array_message(cls: None = None) -> Callable[[type[_C]], type[_C]]: ...
 
 @dataclass_transform(field_specifiers=(field,))
 def array_message(cls: type[_C] | None = None) -> type[_C] | Callable[[type[_C]], type[_C]]:
-    """Makes a class a message whose arrays are passed by handle: a dataclass with the header's fields and :class:`ArrayMessage`'s methods.
+    """Makes a class a message that passes arrays by handle: a dataclass with the header fields and :class:`ArrayMessage`'s methods.
 
-    Type checkers know these methods of a class that derives from :class:`ArrayMessage`.
+    Type checkers see these methods only on classes that derive from :class:`ArrayMessage`.
 
     Args:
-        cls: The class; its annotations are the fields.
+        cls: The class; its annotations declare the fields.
 
     Returns:
         The same class.
@@ -230,6 +231,6 @@ def _decorate(cls: type[_C]) -> type[_C]:
             plain._array_buffer_ids = field(default_factory=dict, init=False, repr=False, compare=False)
         plain.serialize = ArrayMessage.serialize
         plain.deserialize = classmethod(ArrayMessage.__dict__["deserialize"].__func__)
-        plain._handed_over = ArrayMessage._handed_over
+        plain._export_handle = ArrayMessage._export_handle
         plain.release_arrays = ArrayMessage.release_arrays
     return cast("type[_C]", message(cls))

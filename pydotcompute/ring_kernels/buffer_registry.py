@@ -1,4 +1,4 @@
-"""Arrays that are passed by handle: the array stays where it is, and a message says which one is meant.
+"""Registry of arrays that are passed by handle: the array stays where it is, and messages refer to it.
 
 Example:
     >>> import numpy as np
@@ -23,15 +23,15 @@ __all__ = ["BufferHandle", "BufferRegistry", "get_buffer", "get_buffer_registry"
 
 @dataclass
 class BufferHandle:
-    """What is known of a registered array.
+    """Handle of a registered array.
 
     Attributes:
-        buffer_id: Identifies it in this process.
-        shape: Its shape.
-        dtype: The name of the type of its elements.
-        device: Where it is: ``"cpu"``, ``"cuda:0"``, ``"metal"``.
-        size_bytes: How many bytes it has.
-        ref_count: How many hold it; with the last it leaves the registry.
+        buffer_id: Id of the array in this process.
+        shape: Shape of the array.
+        dtype: Name of its element type.
+        device: Location: ``"cpu"``, ``"cuda:0"``, ``"metal"``.
+        size_bytes: Size, in bytes.
+        ref_count: Number of references; the registry drops the array with the last one.
     """
 
     buffer_id: UUID
@@ -46,7 +46,7 @@ class BufferHandle:
 
 
 def _device_of(array: Any) -> str:
-    """Where an array is, by what it says of itself; no library is imported for that."""
+    """Returns the location of an array, from its attributes. Imports no library for that."""
     if hasattr(array, "__cuda_array_interface__"):
         device = getattr(array, "device", None)
         index = getattr(device, "id", getattr(device, "index", getattr(array, "device_id", None)))
@@ -55,9 +55,9 @@ def _device_of(array: Any) -> str:
 
 
 class BufferRegistry:
-    """The arrays that messages of this process refer to. There is one object of this class; any number of threads may use it.
+    """The arrays that messages of this process refer to. A singleton; thread-safe.
 
-    An array that is registered is kept until it is released, or its references have been given up: :meth:`register` counts one,
+    The registry holds an array until it is released, or until its reference count is zero: :meth:`register` takes one reference,
     :meth:`increment_ref` another.
     """
 
@@ -65,7 +65,7 @@ class BufferRegistry:
     _lock: ClassVar[threading.RLock] = threading.RLock()
 
     def __new__(cls) -> BufferRegistry:
-        """The one object."""
+        """Returns the singleton."""
         with cls._lock:
             if cls._instance is None:
                 cls._instance = super().__new__(cls)
@@ -77,23 +77,23 @@ class BufferRegistry:
             if self._initialized:
                 return
             self._entries: dict[UUID, tuple[Any, BufferHandle]] = {}
-            # An array's end may run code that comes back here.
+            # Reentrant: the finalizer of an array may call back into the registry.
             self._registry_lock = threading.RLock()
             self._registered = self._retrieved = self._released = self._bytes = 0
             self._initialized: bool = True
 
     def register(self, array: Any) -> BufferHandle:
-        """Keeps an array. It is not copied: whoever gets it gets the same object.
+        """Registers an array. The array is not copied: :meth:`get` returns the same object.
 
         Args:
-            array: An array of NumPy's, CuPy's or MLX's, a tensor, or a :class:`~pydotcompute.UnifiedBuffer`: what has a ``shape``, a
+            array: A NumPy, CuPy or MLX array, a tensor, a :class:`~pydotcompute.UnifiedBuffer`, or another object with ``shape``,
                 ``dtype`` and ``nbytes``.
 
         Returns:
             Its handle.
 
         Raises:
-            TypeError: It is no array.
+            TypeError: The object is not an array.
         """
         missing = [name for name in ("shape", "dtype", "nbytes") if not hasattr(array, name)]
         if missing:
@@ -108,13 +108,13 @@ class BufferRegistry:
         return handle
 
     def get(self, buffer_id: UUID) -> Any | None:
-        """The array of a handle.
+        """Returns the array of a handle.
 
         Args:
-            buffer_id: The handle's id.
+            buffer_id: Id of the handle.
 
         Returns:
-            The array; None if there is none.
+            The array; ``None`` if it is not registered.
         """
         with self._registry_lock:
             entry = self._entries.get(buffer_id)
@@ -124,26 +124,26 @@ class BufferRegistry:
             return entry[0]
 
     def get_handle(self, buffer_id: UUID) -> BufferHandle | None:
-        """The handle of an array.
+        """Returns the handle of an array.
 
         Args:
-            buffer_id: The handle's id.
+            buffer_id: Id of the handle.
 
         Returns:
-            The handle; None if there is none.
+            The handle; ``None`` if it is not registered.
         """
         with self._registry_lock:
             entry = self._entries.get(buffer_id)
         return entry[1] if entry else None
 
     def release(self, buffer_id: UUID) -> bool:
-        """Lets go of an array, whoever else holds it.
+        """Drops an array, regardless of its reference count.
 
         Args:
-            buffer_id: The handle's id.
+            buffer_id: Id of the handle.
 
         Returns:
-            Whether there was one.
+            Whether the array was registered.
         """
         with self._registry_lock:
             entry = self._entries.pop(buffer_id, None)
@@ -154,13 +154,13 @@ class BufferRegistry:
         return True
 
     def increment_ref(self, buffer_id: UUID) -> bool:
-        """Counts one more that holds an array.
+        """Takes another reference to an array.
 
         Args:
-            buffer_id: The handle's id.
+            buffer_id: Id of the handle.
 
         Returns:
-            Whether there is such an array.
+            Whether the array is registered.
         """
         with self._registry_lock:
             entry = self._entries.get(buffer_id)
@@ -170,13 +170,13 @@ class BufferRegistry:
         return True
 
     def decrement_ref(self, buffer_id: UUID) -> int:
-        """Counts one less that holds an array, and lets go of it with the last.
+        """Releases a reference to an array, and drops the array with the last one.
 
         Args:
-            buffer_id: The handle's id.
+            buffer_id: Id of the handle.
 
         Returns:
-            How many are left; -1 if there is no such array.
+            The remaining number of references; -1 if the array is not registered.
         """
         with self._registry_lock:
             entry = self._entries.get(buffer_id)
@@ -189,10 +189,10 @@ class BufferRegistry:
             return entry[1].ref_count
 
     def clear(self) -> int:
-        """Lets go of all arrays.
+        """Drops all arrays.
 
         Returns:
-            How many there were.
+            The number of arrays dropped.
         """
         with self._registry_lock:
             entries, self._entries = self._entries, {}
@@ -201,11 +201,11 @@ class BufferRegistry:
         return len(entries)
 
     def get_stats(self) -> dict[str, int]:
-        """What was done so far.
+        """Returns counters.
 
         Returns:
-            ``registered``, ``retrieved`` and ``released``, counted since the start; ``bytes_registered`` and ``active_buffers``, of those
-            that are there now.
+            ``registered``, ``retrieved`` and ``released``, counted since the start; ``bytes_registered`` and ``active_buffers`` of
+            the arrays registered now.
         """
         with self._registry_lock:
             return {
@@ -224,24 +224,24 @@ class BufferRegistry:
 
 
 def get_buffer_registry() -> BufferRegistry:
-    """The registry.
+    """Returns the registry.
 
     Returns:
-        The one :class:`BufferRegistry`.
+        The :class:`BufferRegistry` singleton.
     """
     return BufferRegistry()
 
 
 def register_buffer(array: Any) -> BufferHandle:
-    """Keeps an array: as :meth:`BufferRegistry.register`."""
+    """Registers an array: as :meth:`BufferRegistry.register`."""
     return get_buffer_registry().register(array)
 
 
 def get_buffer(buffer_id: UUID) -> Any | None:
-    """The array of a handle: as :meth:`BufferRegistry.get`."""
+    """Returns the array of a handle: as :meth:`BufferRegistry.get`."""
     return get_buffer_registry().get(buffer_id)
 
 
 def release_buffer(buffer_id: UUID) -> bool:
-    """Lets go of an array: as :meth:`BufferRegistry.release`."""
+    """Drops an array: as :meth:`BufferRegistry.release`."""
     return get_buffer_registry().release(buffer_id)

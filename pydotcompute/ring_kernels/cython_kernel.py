@@ -1,7 +1,7 @@
-"""Ring kernels on threads of their own, on the fastest queues.
+"""Ring kernels on dedicated threads with the fastest queues.
 
-The names are from when the queues were written in Cython; they are Rust now, and part of every installation. A
-:class:`~pydotcompute.ring_kernels.threaded_kernel.ThreadedRingKernel` waits unless told otherwise; here, calls without a timeout do not.
+The names date from 0.2, where the queues were written in Cython. They are written in Rust now and part of every installation. Calls
+without a timeout do not wait, unlike those of :class:`~pydotcompute.ring_kernels.threaded_kernel.ThreadedRingKernel`.
 
 Example:
     >>> from pydotcompute.ring_kernels.cython_kernel import CythonRingKernel
@@ -41,7 +41,7 @@ TOut = TypeVar("TOut")
 
 
 class CythonKernelState(Enum):
-    """Where a kernel is in its life."""
+    """State of a kernel."""
 
     CREATED = auto()
     RUNNING = auto()
@@ -52,19 +52,19 @@ class CythonKernelState(Enum):
 
 @dataclass
 class CythonKernelConfig:
-    """How a kernel is to be run.
+    """Settings of a kernel.
 
     Attributes:
-        kernel_id: Its name.
-        input_queue_size: Messages the input queue has room for; rounded up to a power of two.
-        output_queue_size: Messages the output queue has room for; rounded up to a power of two.
-        spin_wait_ns: Accepted for programs written for 0.2. A waiting thread spins for some microseconds and then sleeps until it is
-            woken.
-        thread_name: The thread's name; by default made of `kernel_id`.
-        daemon: Whether the process may end while the kernel runs. If not, the kernel is asked to stop when the main thread has ended.
+        kernel_id: Name of the kernel.
+        input_queue_size: Capacity of the input queue, in messages; rounded up to a power of two.
+        output_queue_size: Capacity of the output queue, in messages; rounded up to a power of two.
+        spin_wait_ns: Accepted for compatibility with 0.2, without effect. A waiting thread spins for a few microseconds and then parks
+            until it is woken.
+        thread_name: Name of the thread; by default derived from `kernel_id`.
+        daemon: Whether the process may exit while the kernel runs. Otherwise the kernel is asked to stop when the main thread ends.
 
     Raises:
-        ValueError: A size is less than 1.
+        ValueError: A queue size is less than 1.
     """
 
     kernel_id: str
@@ -83,74 +83,74 @@ class CythonKernelConfig:
 
 @dataclass
 class CythonKernelContext(Generic[TIn, TOut]):
-    """What a kernel's function is given.
+    """Context of a kernel's function: receives messages and sends outputs.
 
     Attributes:
-        kernel_id: The kernel's name.
-        input_queue: What is sent to the kernel; a `FastSPSCQueue`.
-        output_queue: What the kernel sends; a `FastSPSCQueue`.
+        kernel_id: Name of the kernel.
+        input_queue: Queue of incoming messages; a `FastSPSCQueue`.
+        output_queue: Queue of outgoing messages; a `FastSPSCQueue`.
     """
 
     kernel_id: str
     input_queue: Any
     output_queue: Any
     _shutdown_event: threading.Event = field(default_factory=threading.Event)
-    # What the function is working at, as far as can be known.
+    # The message that the function is handling: the last one received.
     _received: TIn | None = None
 
     @property
     def should_terminate(self) -> bool:
-        """Whether the kernel has been asked to end."""
+        """Whether the kernel was asked to stop."""
         return self._shutdown_event.is_set()
 
     def receive(self, timeout: float | None = None) -> TIn | None:
-        """Takes the next message, waiting for it.
+        """Receives the next message; waits while the input queue is empty.
 
         Args:
-            timeout: How long to wait, in seconds; one second if None.
+            timeout: Maximum time to wait, in seconds; ``None`` means one second.
 
         Returns:
-            The message, or None at the timeout and when the kernel has been asked to end and nothing is left.
+            The message. ``None`` at the timeout, and if the kernel was asked to stop and the queue is empty.
         """
         message: TIn | None = self.input_queue.get_wait(1.0 if timeout is None else timeout)
         self._received = message
         return message
 
     def receive_nowait(self) -> TIn | None:
-        """Takes the next message if there is one this moment."""
+        """Receives the next message without waiting; ``None`` if the input queue is empty."""
         message: TIn | None = self.input_queue.get()
         self._received = message
         return message
 
     def send(self, message: TOut, timeout: float | None = None) -> bool:
-        """Puts a message out.
+        """Sends an output.
 
         Args:
-            message: What to send.
-            timeout: How long to wait for room, in seconds. None does not wait.
+            message: The output.
+            timeout: Maximum time to wait for a free slot, in seconds. ``None`` does not wait.
 
         Returns:
-            Whether the message was taken: there was room, in time.
+            Whether the queue accepted the message before the timeout.
         """
-        taken: bool = self.output_queue.put(message) if timeout is None else self.output_queue.put_wait(message, timeout)
-        return taken
+        accepted: bool = self.output_queue.put(message) if timeout is None else self.output_queue.put_wait(message, timeout)
+        return accepted
 
     def send_nowait(self, message: TOut) -> bool:
-        """Puts a message out if there is room this moment."""
-        taken: bool = self.output_queue.put(message)
-        return taken
+        """Sends an output without waiting. Returns whether the queue accepted it."""
+        accepted: bool = self.output_queue.put(message)
+        return accepted
 
 
 class CythonRingKernel(ThreadKernel[TIn, TOut, CythonKernelState]):
-    """A ring kernel that runs on a thread of its own, for one sender and one receiver at a time.
+    """A ring kernel that runs on a dedicated thread, for one sender and one receiver at a time.
 
-    If its function raises, the state becomes ``FAILED``, the exception is in :attr:`error`, and every `receive`, also one that waits
-    already, raises :class:`KernelError` with it as the cause, once what the kernel had sent has been received.
+    If the function raises, the state becomes ``FAILED`` and :attr:`error` holds the exception. Every `receive`, including those already
+    waiting, then raises :class:`KernelError` with the exception as its cause, after the kernel's outputs have been received.
 
     Args:
-        kernel_id: The kernel's name.
-        kernel_func: What to run. It is given a :class:`CythonKernelContext` and is to return soon after its `should_terminate` is true.
-        config: How to run it; by default with queues for 4096 messages.
+        kernel_id: Name of the kernel.
+        kernel_func: Function to run. It receives a :class:`CythonKernelContext`, and returns soon after `should_terminate` is true.
+        config: Settings; by default queues for 4096 messages.
     """
 
     _thread_prefix = "cython_kernel"
@@ -169,7 +169,7 @@ class CythonRingKernel(ThreadKernel[TIn, TOut, CythonKernelState]):
 
     @property
     def using_cython(self) -> bool:
-        """Whether the queues are compiled: always."""
+        """Whether the queues are compiled: always true."""
         return CYTHON_AVAILABLE
 
     def _make_context(self, stop_requested: threading.Event) -> CythonKernelContext[TIn, TOut]:
@@ -181,45 +181,45 @@ class CythonRingKernel(ThreadKernel[TIn, TOut, CythonKernelState]):
         """Sends a message to the kernel.
 
         Args:
-            message: What to send.
-            timeout: How long to wait for room, in seconds. None does not wait.
+            message: The message.
+            timeout: Maximum time to wait for a free slot, in seconds. ``None`` does not wait.
 
         Returns:
-            Whether the message was taken: there was room, in time.
+            Whether the queue accepted the message before the timeout.
 
         Raises:
-            KernelStateError: The kernel is not running, or was stopped meanwhile.
-            KernelError: The kernel failed while this waited for room; the cause is what its function raised.
+            KernelStateError: The kernel is not running, or was stopped during the call.
+            KernelError: The kernel failed during the call; the cause is the exception of its function.
         """
         queue = self._input
         if queue is None or self._state is not self._running:
-            raise self._refusal("send message to")
+            raise self._state_error("send message to")
         if queue.put(message) if timeout is None else queue.put_wait(message, timeout):
             return True
         if self._state is self._running:
             return False
         self._raise_failure("send message to")
-        raise self._refusal("send message to")
+        raise self._state_error("send message to")
 
     def send_nowait(self, message: TIn) -> bool:
-        """Sends a message if there is room this moment.
+        """Sends a message without waiting.
 
         Returns:
-            Whether the message was taken. False also if the kernel is not running.
+            Whether the queue accepted the message. ``False`` if it is full or the kernel is not running.
         """
         return self._input is not None and self._input.put(message)
 
     def receive(self, timeout: float | None = None) -> TOut | None:
-        """Receives a message from the kernel.
+        """Receives an output of the kernel.
 
         Args:
-            timeout: How long to wait, in seconds. None does not wait.
+            timeout: Maximum time to wait, in seconds. ``None`` does not wait.
 
         Returns:
-            The message, or None if there was none in time.
+            The output, or ``None`` if none arrived before the timeout.
 
         Raises:
-            KernelError: The kernel has failed, and all that it sent has been received; the cause is what its function raised.
+            KernelError: The kernel failed and all its outputs were received; the cause is the exception of its function.
         """
         queue = self._output
         if queue is None:
@@ -230,13 +230,13 @@ class CythonRingKernel(ThreadKernel[TIn, TOut, CythonKernelState]):
         return message
 
     def receive_nowait(self) -> TOut | None:
-        """Receives a message if there is one this moment.
+        """Receives an output without waiting.
 
         Returns:
-            The message, or None.
+            The output, or ``None``.
 
         Raises:
-            KernelError: As for :meth:`receive`.
+            KernelError: As :meth:`receive`.
         """
         return self.receive()
 
@@ -245,7 +245,7 @@ class CythonRingKernel(ThreadKernel[TIn, TOut, CythonKernelState]):
 
 
 def is_cython_kernel_available() -> bool:
-    """Whether :class:`CythonRingKernel` has its compiled queues.
+    """Whether the compiled queues of :class:`CythonRingKernel` are available.
 
     Returns:
         Always ``True``.

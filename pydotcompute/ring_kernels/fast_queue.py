@@ -1,8 +1,8 @@
-"""Queues at which coroutines wait: with four bands of priority, or with none.
+"""Queues for coroutines, with four priority bands or without priorities.
 
-Waiting costs a trip through the event loop in other queues. Here the ``put`` that brings a message resumes the coroutine that waits for
-it; after some dozens of that in a row the event loop has its turn. ``put_nowait`` is no ``await``, and lets nobody else run: who waits
-for its message is resumed by the event loop.
+In other queues waiting costs a pass through the event loop. Here the ``put`` that delivers a message resumes the waiting coroutine
+directly; after some dozens of such resumes in a row the event loop runs. ``put_nowait`` does not await and therefore resumes nothing
+directly: the event loop resumes the coroutine that waits for its message.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class PriorityBand(IntEnum):
-    """The four bands; lower numbers are taken first. Within a band messages come out as they came in."""
+    """The four priority bands; lower numbers are received first. Messages of one band are FIFO."""
 
     SYSTEM = 0
     HIGH = 1
@@ -31,13 +31,13 @@ class PriorityBand(IntEnum):
 
 
 def get_priority_band(priority: int) -> PriorityBand:
-    """The band of a priority.
+    """Returns the band of a priority.
 
     Args:
         priority: 0 to 255, higher is more urgent.
 
     Returns:
-        ``SYSTEM`` from 224 on, ``HIGH`` from 160 on, ``NORMAL`` from 64 on, else ``LOW``.
+        ``SYSTEM`` from 224, ``HIGH`` from 160, ``NORMAL`` from 64, else ``LOW``.
     """
     if priority >= 224:
         return PriorityBand.SYSTEM
@@ -50,15 +50,15 @@ def get_priority_band(priority: int) -> PriorityBand:
 
 @dataclass
 class QueueStats:
-    """What has gone through a queue.
+    """Counters of a queue.
 
     Attributes:
-        total_enqueued: Messages that were accepted.
-        total_dequeued: Messages that were taken.
-        total_dropped: Messages that were thrown away for newer ones.
-        current_size: Messages in it now.
-        peak_size: The most there ever were.
-        band_counts: Messages in it now, by band.
+        total_enqueued: Messages accepted.
+        total_dequeued: Messages received.
+        total_dropped: Messages dropped to make space for newer ones.
+        current_size: Messages in the queue.
+        peak_size: Highest number of messages in the queue so far.
+        band_counts: Messages in the queue, by band.
     """
 
     total_enqueued: int = 0
@@ -70,12 +70,12 @@ class QueueStats:
 
 
 class FastMessageQueue(_core.Mailbox, Generic[T]):
-    """A bounded queue with four bands of priority, for coroutines.
+    """A bounded queue with four priority bands, for coroutines.
 
     Args:
-        maxsize: How many messages it holds at the most.
-        kernel_id: The ring kernel it belongs to, for errors.
-        serialize: Whether messages are put in as bytes. They are passed as they are otherwise.
+        maxsize: Capacity, in messages.
+        kernel_id: Ring kernel that the queue belongs to, for error texts.
+        serialize: Whether messages are stored in serialized form. By default the objects are stored.
 
     Example:
         >>> import asyncio
@@ -91,7 +91,7 @@ class FastMessageQueue(_core.Mailbox, Generic[T]):
         self._configure(kernel_id, maxsize, "bands", "block", "full")
         self._serialize = serialize
         if serialize:
-            # As attributes of the instance, so that queues that pass objects, nearly all, pay nothing.
+            # Set on the instance, so that queues that store objects, the usual case, pay nothing.
             self.put = self._put_bytes  # type: ignore[method-assign]
             self.put_nowait = self._put_bytes_nowait  # type: ignore[method-assign]
             self.put_batch = self._put_batch_bytes  # type: ignore[method-assign]
@@ -99,43 +99,43 @@ class FastMessageQueue(_core.Mailbox, Generic[T]):
     if TYPE_CHECKING:
 
         def put(self, message: T, *, timeout: float | None = None) -> Coroutine[Any, Any, bool]:
-            """Puts a message in, waiting for room if there is none.
+            """Adds a message; waits while the queue is full.
 
             Args:
-                message: The message; without a ``priority`` it is normal.
-                timeout: How long to wait, in seconds; ``0`` not at all, ``None`` for ever.
+                message: The message; without a ``priority`` attribute it has normal priority.
+                timeout: Maximum time to wait, in seconds; ``0`` does not wait, ``None`` waits without limit.
 
             Returns:
                 ``True``.
 
             Raises:
-                QueueFullError: There was no room in time. The message was not taken.
+                QueueFullError: The queue stayed full until the timeout. The message was not added.
             """
 
         def get(self, *, timeout: float | None = None) -> Coroutine[Any, Any, T]:
-            """Takes the next message of the first band that has one, waiting for one if there is none.
+            """Removes and returns the next message of the first non-empty band; waits while the queue is empty.
 
             Args:
-                timeout: How long to wait, in seconds; ``None`` for ever.
+                timeout: Maximum time to wait, in seconds; ``None`` for no limit.
 
             Returns:
                 The message.
 
             Raises:
-                QueueTimeoutError: There was none in time.
+                QueueTimeoutError: The queue stayed empty until the timeout.
             """
 
         def put_nowait(self, message: T) -> bool:
-            """Puts a message in if there is room; returns whether there was."""
+            """Adds a message if the queue is not full. Returns whether it was added."""
 
         def get_nowait(self) -> T | None:
-            """Takes the next message, or ``None`` if there is none."""
+            """Removes and returns the next message, or ``None`` if the queue is empty."""
 
         def put_batch(self, messages: list[T]) -> int:
-            """Puts messages in as long as there is room; returns how many."""
+            """Adds messages until the queue is full. Returns how many were added."""
 
         def get_batch(self, max_count: int) -> list[T]:
-            """Takes up to so many messages, those of higher bands first."""
+            """Removes and returns up to `max_count` messages, higher bands first."""
 
     def _put_bytes(self, message: Any, *, timeout: float | None = None) -> Coroutine[Any, Any, bool]:
         return _core.Mailbox.put(self, _Serialized.of(message), timeout=timeout)
@@ -151,7 +151,7 @@ class FastMessageQueue(_core.Mailbox, Generic[T]):
 
 
 class _Serialized(bytes):
-    """A message as bytes that still know their priority."""
+    """A serialized message that keeps its priority."""
 
     priority: int
 
@@ -169,7 +169,7 @@ class RingBuffer(_core.Mailbox, Generic[T]):
     """A bounded queue without priorities, for coroutines.
 
     Args:
-        capacity: How many items it holds at the most; made a power of two.
+        capacity: Capacity, in items; rounded up to a power of two.
 
     Example:
         >>> buffer = RingBuffer(3)
@@ -182,29 +182,29 @@ class RingBuffer(_core.Mailbox, Generic[T]):
 
     @property
     def capacity(self) -> int:
-        """How many items it holds at the most."""
+        """Capacity, in items."""
         return self.maxsize
 
     @property
     def size(self) -> int:
-        """How many items it holds."""
+        """Number of items in the queue."""
         return self.qsize
 
     if TYPE_CHECKING:
 
         def put(self, item: T, *, timeout: float | None = None) -> Coroutine[Any, Any, bool]:
-            """Puts an item in, waiting for room; ``False`` if there was none in time (seconds)."""
+            """Adds an item; waits while the queue is full. Returns ``False`` if it stayed full until the timeout (seconds)."""
 
         def put_nowait(self, item: T) -> bool:
-            """Puts an item in if there is room; returns whether there was."""
+            """Adds an item if the queue is not full. Returns whether it was added."""
 
         def get(self, *, timeout: float | None = None) -> Coroutine[Any, Any, T | None]:
-            """Takes the oldest item, waiting for one; ``None`` if there was none in time (seconds)."""
+            """Removes and returns the oldest item; waits while the queue is empty. Returns ``None`` at the timeout (seconds)."""
 
         def get_nowait(self) -> T | None:
-            """Takes the oldest item, or ``None`` if there is none."""
+            """Removes and returns the oldest item, or ``None`` if the queue is empty."""
     else:
-        # The base calls what it takes a message.
+        # The base class names this parameter `message`.
         put = _core.Mailbox._put_item
         put_nowait = _core.Mailbox._put_item_nowait
 

@@ -1,4 +1,4 @@
-"""Ring kernels as coroutines: their context, their states, and what happens when they fail."""
+"""Asyncio ring kernels: context, lifecycle and supervision."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ TOut = TypeVar("TOut")
 
 _log = logging.getLogger("pydotcompute")
 
-# Dead letters that are kept for each ring kernel; all are counted.
-_DEAD_LETTERS = 1000
+# Dead letters stored per ring kernel; all of them are counted.
+_MAX_DEAD_LETTERS = 1000
 
 
 class KernelState(Enum):
-    """Where a ring kernel is in its life."""
+    """Lifecycle state of a ring kernel."""
 
     CREATED = auto()
     LAUNCHED = auto()
@@ -44,20 +44,20 @@ class KernelState(Enum):
     TERMINATING = auto()
     TERMINATED = auto()
     FAILED = auto()
-    """Its function raised an exception, and its supervision does not start it again."""
+    """The function raised an exception, and supervision does not restart it."""
 
 
 @dataclass(frozen=True)
 class Supervision:
     """What happens after an exception in a ring kernel's function.
 
-    In any case the message it was at becomes a dead letter, its asker gets ``KernelError``, and the exception is logged.
+    In any case the current message becomes a dead letter, its caller gets ``KernelError``, and the exception is logged.
 
     Attributes:
-        max_restarts: How often within ``within`` its function is started again, on the messages that wait; 0 for never, ``None`` for
-            always.
-        within: Seconds.
-        backoff: Seconds to wait before the first restart; doubled with each further one.
+        max_restarts: Maximum number of restarts of the function within the window; 0 for none, ``None`` for no limit. A restarted
+            function continues with the queued messages.
+        within: Length of the window, in seconds.
+        backoff: Delay before the first restart, in seconds; doubles with each further restart.
 
     Example:
         >>> RingKernelConfig("sensor", supervision=Supervision(max_restarts=3, within=60.0)).supervision.max_restarts
@@ -75,8 +75,8 @@ class DeadLetter:
 
     Attributes:
         message: The message.
-        reason: ``"failed"``, the ring kernel raised while it had the message; ``"unhandled"``, it ended before.
-        cause: The exception, if there was one.
+        reason: ``"failed"``: the ring kernel raised while it handled the message. ``"unhandled"``: it ended first.
+        cause: The exception, if any.
     """
 
     message: Any
@@ -86,16 +86,16 @@ class DeadLetter:
 
 @dataclass
 class RingKernelConfig:
-    """The settings of a ring kernel.
+    """Settings of a ring kernel.
 
     Attributes:
-        kernel_id: Its name.
-        grid_size: Blocks, on a GPU.
-        block_size: Threads of a block, on a GPU.
-        input_queue_size: How many messages wait for it at the most.
-        output_queue_size: How many of its outputs wait at the most.
-        backpressure_strategy: What happens to a message for which there is no room: ``"block"``, ``"reject"`` or ``"drop_oldest"``.
-        use_fast_queue: Four bands of priority; else a strict order.
+        kernel_id: Name of the ring kernel.
+        grid_size: Number of blocks, on a GPU.
+        block_size: Number of threads per block, on a GPU.
+        input_queue_size: Capacity of the input queue, in messages.
+        output_queue_size: Capacity of the output queue, in messages.
+        backpressure_strategy: What a full input queue does: ``"block"``, ``"reject"`` or ``"drop_oldest"``.
+        use_fast_queue: Whether the input queue has four priority bands; otherwise it is strictly ordered by priority.
         supervision: What happens after an exception.
     """
 
@@ -113,18 +113,18 @@ class RingKernelConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
         if self.backpressure_strategy.upper() not in BackpressureStrategy.__members__:
-            known = ", ".join(name.lower() for name in BackpressureStrategy.__members__)
-            raise ValueError(f"backpressure_strategy must be one of {known}, got {self.backpressure_strategy!r}")
+            valid = ", ".join(name.lower() for name in BackpressureStrategy.__members__)
+            raise ValueError(f"backpressure_strategy must be one of {valid}, got {self.backpressure_strategy!r}")
 
 
 @dataclass
 class KernelContext(_core.ContextPort, Generic[TIn, TOut]):
-    """What a ring kernel's function is given.
+    """Context of a ring kernel's function: receives messages and sends replies and outputs.
 
     Attributes:
-        kernel_id: The ring kernel's name.
-        input_queue: Where its messages wait.
-        output_queue: Where what it sends waits.
+        kernel_id: Name of the ring kernel.
+        input_queue: Queue of incoming messages.
+        output_queue: Queue of outgoing messages.
 
     Example:
         >>> async def double(ctx):
@@ -143,7 +143,7 @@ class KernelContext(_core.ContextPort, Generic[TIn, TOut]):
 
     @property
     def is_active(self) -> bool:
-        """Whether the ring kernel is active: not paused, and not ended."""
+        """Whether the ring kernel is active: neither paused nor ended."""
         return self._active.is_set()
 
     async def wait_active(self) -> None:
@@ -154,45 +154,42 @@ class KernelContext(_core.ContextPort, Generic[TIn, TOut]):
 
         @property
         def should_terminate(self) -> bool:
-            """Whether the ring kernel has been told to end."""
+            """Whether the ring kernel was asked to terminate."""
 
         def receive(self, timeout: float | None = None) -> Coroutine[Any, Any, TIn]:
-            """Takes the next message, waiting for one if there is none.
+            """Receives the next message; waits while the input queue is empty.
 
-            When the ring kernel is told to end and there are no more messages, this raises ``QueueTimeoutError`` at once if there is a
-            time-out, and ``asyncio.CancelledError`` if there is none.
+            If the ring kernel was asked to terminate and the queue is empty, this raises ``QueueTimeoutError`` at once if a timeout is
+            given, and ``asyncio.CancelledError`` otherwise.
 
             Args:
-                timeout: How long to wait, in seconds; ``None`` for ever.
-
-            Returns:
-                The message.
+                timeout: Maximum time to wait, in seconds; ``None`` for no limit.
 
             Raises:
-                QueueTimeoutError: There was none in time.
+                QueueTimeoutError: No message arrived before the timeout.
             """
 
         def send(self, message: TOut) -> Coroutine[Any, Any, bool]:
-            """Sends an answer, or an output, waiting for room if there is none.
+            """Sends a reply or an output; waits while the output queue is full.
 
             Args:
-                message: What is sent. If its ``correlation_id`` is a question's id it goes to whoever asked that; without one, to the
-                    oldest question that was taken and not answered; else to whoever receives. A function that leaves some questions
-                    without an answer, or answers them in another order, has to give the ``correlation_id``.
+                message: The message. If its ``correlation_id`` is the id of a request, it is the reply to that request. Without one, it
+                    is the reply to the oldest request received and not yet replied to. If there is no such request, it is an output. A
+                    function that skips replies or reorders them must set ``correlation_id``.
             """
 
 
 class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
-    """A ring kernel in a coroutine of this event loop.
+    """A ring kernel that runs as a coroutine of the running event loop.
 
-    It starts in two phases: :meth:`launch` takes what it needs and can fail, :meth:`activate` starts it.
+    It starts in two phases: :meth:`launch` allocates resources and can fail, :meth:`activate` starts the function.
 
     Args:
-        kernel_id: Its name.
-        kernel_func: Its function, given a :class:`KernelContext`.
-        config: Its settings.
-        input_type: The class of its messages; others are refused with ``TypeValidationError``. Not checked by default.
-        output_type: The class of what it sends.
+        kernel_id: Name of the ring kernel.
+        kernel_func: Function that receives a :class:`KernelContext`.
+        config: Settings.
+        input_type: Class of the messages; others are rejected with ``TypeValidationError``. Not checked by default.
+        output_type: Class of replies and outputs.
 
     Example:
         >>> async def double(ctx):
@@ -222,74 +219,68 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         self._task: asyncio.Task[None] | None = None
         self._context: KernelContext[TIn, TOut] | None = None
         self._telemetry: RingKernelTelemetry | None = None
-        self._dead_letters: deque[DeadLetter] = deque(maxlen=_DEAD_LETTERS)
+        self._dead_letters: deque[DeadLetter] = deque(maxlen=_MAX_DEAD_LETTERS)
         self._restarts: deque[float] = deque()
         self.error: BaseException | None = None
 
     @property
     def state(self) -> KernelState:
-        """Where it is in its life."""
+        """Lifecycle state."""
         return KernelState(self._state_number)
 
     @property
     def config(self) -> RingKernelConfig:
-        """Its settings."""
+        """Settings."""
         return self._config
 
     @property
     def dead_letters(self) -> list[DeadLetter]:
-        """The last messages that will never be handled, with the reason; up to 1,000."""
+        """The most recent messages that will never be handled, with the reason; up to 1,000."""
         return list(self._dead_letters)
 
     if TYPE_CHECKING:
 
         def send(self, message: TIn, timeout: float | None = None) -> Coroutine[Any, Any, None]:
-            """Sends it a message, waiting for room if there is none.
+            """Sends a message; waits while the input queue is full.
 
             Args:
                 message: The message.
-                timeout: How long to wait, in seconds; ``None`` for ever.
+                timeout: Maximum time to wait, in seconds; ``None`` for no limit.
 
             Raises:
-                KernelStateError: It does not run.
-                KernelError: It failed while this waited.
-                QueueFullError: There was no room in time; the message is the caller's still.
-                TypeValidationError: The message is not of its input type.
+                KernelStateError: The ring kernel is not running.
+                KernelError: The ring kernel failed during the call.
+                QueueFullError: The queue stayed full until the timeout; the message was not sent.
+                TypeValidationError: The message is not of the kernel's input type.
             """
 
         def receive(self, timeout: float | None = None) -> Coroutine[Any, Any, TOut]:
-            """Takes the next of its outputs, waiting for one if there is none.
+            """Receives the next output; waits while there is none.
 
             Args:
-                timeout: How long to wait, in seconds; ``None`` for ever.
-
-            Returns:
-                The output.
+                timeout: Maximum time to wait, in seconds; ``None`` for no limit.
 
             Raises:
-                KernelStateError: It does not run.
-                KernelError: It failed; the exception is the cause. What it had sent before is received first.
-                QueueTimeoutError: There was none in time.
+                KernelStateError: The ring kernel is not running.
+                KernelError: The ring kernel failed; the exception is the cause. Outputs sent before the failure are received first.
+                QueueTimeoutError: No output arrived before the timeout.
             """
 
         def ask(self, message: TIn, timeout: float | None = None) -> Coroutine[Any, Any, TOut]:
-            """Sends it a message and waits for the answer to it.
+            """Sends a request and waits for its reply.
 
-            Any number of askers may wait at once: each gets its own answer. See :meth:`KernelContext.send` for which that is.
+            Any number of callers may wait at the same time. :meth:`KernelContext.send` documents how replies are matched to requests.
 
             Args:
-                message: The question.
-                timeout: How long to wait, in seconds; ``None`` for ever.
-
-            Returns:
-                The answer.
+                message: The request.
+                timeout: Maximum time to wait, in seconds; ``None`` for no limit.
 
             Raises:
-                KernelStateError: It does not run.
-                KernelError: It failed; the exception is the cause.
-                QueueFullError: There was no room for the question in time.
-                QueueTimeoutError: There was no answer in time.
-                TypeValidationError: The message is not of its input type.
+                KernelStateError: The ring kernel is not running.
+                KernelError: The ring kernel failed; the exception is the cause.
+                QueueFullError: The queue stayed full until the timeout.
+                QueueTimeoutError: No reply arrived before the timeout.
+                TypeValidationError: The message is not of the kernel's input type.
             """
 
     def _require(self, state: KernelState, operation: str) -> KernelContext[TIn, TOut] | None:
@@ -298,10 +289,10 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         return self._context
 
     async def launch(self) -> None:
-        """Takes what it needs: its queues and its context.
+        """Creates the queues and the context.
 
         Raises:
-            KernelStateError: It was launched before.
+            KernelStateError: The ring kernel is already launched.
         """
         self._require(KernelState.CREATED, "launch")
         config = self._config
@@ -323,10 +314,10 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         return queue
 
     async def activate(self) -> None:
-        """Starts its function.
+        """Starts the function.
 
         Raises:
-            KernelStateError: It is not launched, or was activated before.
+            KernelStateError: The ring kernel is not launched, or already activated.
         """
         context = self._require(KernelState.LAUNCHED, "activate")
         assert context is not None
@@ -338,10 +329,10 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         self._task = asyncio.create_task(self._run(context), name=f"ring_kernel_{self.kernel_id}")
 
     async def deactivate(self) -> None:
-        """Pauses it: it is given no messages, which wait.
+        """Pauses the ring kernel: it receives no messages, which stay queued.
 
         Raises:
-            KernelStateError: It is not active.
+            KernelStateError: The ring kernel is not active.
         """
         context = self._require(KernelState.ACTIVE, "deactivate")
         assert context is not None
@@ -350,10 +341,10 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         self._set_state(KernelState.DEACTIVATED.value)
 
     async def reactivate(self) -> None:
-        """Lets it go on.
+        """Continues after a pause.
 
         Raises:
-            KernelStateError: It is not deactivated.
+            KernelStateError: The ring kernel is not deactivated.
         """
         context = self._require(KernelState.DEACTIVATED, "reactivate")
         assert context is not None
@@ -362,12 +353,12 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         context.input_queue._set_paused(False)
 
     async def terminate(self, timeout: float = 5.0) -> None:
-        """Ends it. It is told (``ctx.should_terminate``), given time, and cancelled if it does not end in time.
+        """Terminates the ring kernel: sets ``ctx.should_terminate``, waits for the function, and cancels it at the timeout.
 
-        Messages that it has not handled become dead letters. Whoever waits for it is told.
+        Unhandled messages become dead letters. Waiting callers get an error.
 
         Args:
-            timeout: How long to wait for its function to return, in seconds.
+            timeout: Maximum time to wait for the function to return, in seconds.
         """
         context, task = self._context, self._task
         if self.state is KernelState.TERMINATED and context is None:
@@ -382,41 +373,41 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         if task is not None and not task.done() and task is not asyncio.current_task():
             await self._join(task, timeout)
         if context is not None:
-            self._bury(context, "unhandled", self.error if failed else None)
-            gone = KernelStateError(self.kernel_id, KernelState.TERMINATED.name, "receive message from")
-            context.output_queue._fail(gone)
-            context.input_queue._fail(gone)
+            self._dead_letter_queued(context, "unhandled", self.error if failed else None)
+            terminated = KernelStateError(self.kernel_id, KernelState.TERMINATED.name, "receive message from")
+            context.output_queue._fail(terminated)
+            context.input_queue._fail(terminated)
         self._context = self._task = None
         self._set_state(KernelState.TERMINATED.value)
 
     async def _join(self, task: asyncio.Task[None], timeout: float) -> None:
-        """Waits for the function to return, and cancels it if it does not."""
+        """Waits for the function to return; cancels it at the timeout."""
         await asyncio.wait({task}, timeout=timeout)
         if not task.done():
             task.cancel(f"kernel '{self.kernel_id}' did not end within {timeout} s")
             await asyncio.wait({task}, timeout=max(timeout, 1.0))
         if not task.done():
-            _log.error("kernel '%s' does not end: it was cancelled and goes on", self.kernel_id)
+            _log.error("terminating kernel '%s': its function was cancelled and is still running", self.kernel_id)
 
     async def _run(self, context: KernelContext[TIn, TOut]) -> None:
-        """Runs the function, again if it fails and its supervision says so."""
+        """Runs the function, and restarts it after exceptions as long as supervision allows."""
         try:
-            while not await self._returns(context):
+            while not await self._run_once(context):
                 pass
         except asyncio.CancelledError:
             if not context.should_terminate:
-                # Nobody told it to end: the loop is shut down, or somebody has cancelled the task.
+                # Not a termination: the event loop is shutting down, or other code cancelled the task.
                 self._fail(context, asyncio.CancelledError(f"the task of kernel '{self.kernel_id}' was cancelled"))
             raise
         except BaseException as error:
-            # Not of `Exception`, such as what ends the program or a test: its supervision has no say in it.
+            # Not an `Exception`, such as `KeyboardInterrupt`: supervision does not apply.
             self._fail(context, error)
             raise
         if self.state is not KernelState.FAILED and not context.should_terminate:
-            self._retire(context)
+            self._finish(context)
 
-    async def _returns(self, context: KernelContext[TIn, TOut]) -> bool:
-        """Runs the function once. Returns whether that was the last time."""
+    async def _run_once(self, context: KernelContext[TIn, TOut]) -> bool:
+        """Runs the function once. Returns whether that was the last run."""
         try:
             result = self._kernel_func(context)
             if inspect.isawaitable(result):
@@ -425,82 +416,79 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
             _log.error("kernel '%s' raised %s", self.kernel_id, type(error).__name__, exc_info=error)
             if self._telemetry is not None:
                 self._telemetry.record_error(f"{type(error).__name__}: {error}")
-            pause = self._next_restart()
-            if pause is None or context.should_terminate:
+            delay = self._restart_delay()
+            if delay is None or context.should_terminate:
                 self._fail(context, error)
                 return True
-            self._lose_message(context, error)
+            self._dead_letter_current(context, error)
             context.output_queue._fail_taken_asks(error)
-            await asyncio.sleep(pause)
+            await asyncio.sleep(delay)
             return False
         return True
 
-    def _next_restart(self) -> float | None:
-        """How long to wait before the function is started again; ``None`` if it is not."""
+    def _restart_delay(self) -> float | None:
+        """Returns the delay before the function is restarted, in seconds; ``None`` if it is not restarted."""
         policy = self._config.supervision
         now = time.monotonic()
         while self._restarts and self._restarts[0] < now - policy.within:
             self._restarts.popleft()
         if policy.max_restarts is not None and len(self._restarts) >= policy.max_restarts:
             return None
-        # Doubled more often it would be longer than any program runs, and at last not be a number.
-        pause = policy.backoff * 2.0 ** min(len(self._restarts), 40)
+        # The exponent is bounded: 40 doublings exceed any program's run time, and more would overflow a float.
+        delay = policy.backoff * 2.0 ** min(len(self._restarts), 40)
         self._restarts.append(now)
-        return pause
+        return delay
 
-    def _lose_message(self, context: KernelContext[TIn, TOut], error: BaseException) -> None:
-        """The message that the function had when it failed becomes a dead letter."""
+    def _dead_letter_current(self, context: KernelContext[TIn, TOut], error: BaseException) -> None:
+        """Turns the message that the function was handling into a dead letter."""
         message = context.input_queue._take_current()
         if message is not None:
             self._dead_letters.append(DeadLetter(message[0], "failed", error))
 
     def _fail(self, context: KernelContext[TIn, TOut], error: BaseException) -> None:
-        """It will not go on: whoever waits for it, or will, is told."""
+        """Marks the kernel as failed. Waiting and later callers get the error."""
         self.error = error
         self._set_state(KernelState.FAILED.value)
         context._active.clear()
-        self._lose_message(context, error)
-        # First those who wait for answers: they are told the cause, also where their message is still in the queue.
+        self._dead_letter_current(context, error)
+        # Fail waiting requests first, so that callers get the cause even if their message is still queued.
         context.output_queue._fail(error)
-        self._bury(context, "failed", error)
+        self._dead_letter_queued(context, "failed", error)
         context.input_queue._fail(error)
 
-    def _retire(self, context: KernelContext[TIn, TOut]) -> None:
-        """Its function has returned without being told to: what it sent can be received, and no more comes."""
+    def _finish(self, context: KernelContext[TIn, TOut]) -> None:
+        """Handles a function that returned without a termination request: its outputs stay receivable, and it accepts no messages."""
         self._set_state(KernelState.TERMINATED.value)
         context._active.clear()
-        self._bury(context, "unhandled", None)
+        self._dead_letter_queued(context, "unhandled", None)
         ended = KernelStateError(self.kernel_id, KernelState.TERMINATED.name, "receive message from")
         context.output_queue._fail(ended)
         context.input_queue._fail(ended)
 
-    def _bury(self, context: KernelContext[TIn, TOut], reason: str, cause: BaseException | None) -> None:
-        """The messages that wait become dead letters."""
+    def _dead_letter_queued(self, context: KernelContext[TIn, TOut], reason: str, cause: BaseException | None) -> None:
+        """Turns the queued messages into dead letters."""
         self._dead_letters.extend(DeadLetter(message, reason, cause) for message in context.input_queue._drain())
 
     def __repr__(self) -> str:
         return f"RingKernel(id={self.kernel_id!r}, state={self.state.name})"
 
 
-async def _ask_after_put(room: Awaitable[bool], answer: Awaitable[Any]) -> Any:
-    """What an ask is where the input was full."""
-    await room
-    return await answer
+async def _ask_after_put(enqueued: Awaitable[bool], reply: Awaitable[Any]) -> Any:
+    """Completes an ask whose request had to wait for a free slot."""
+    await enqueued
+    return await reply
 
 
 @asynccontextmanager
 async def managed_kernel(
     kernel_id: str, kernel_func: Callable[[KernelContext[TIn, TOut]], Any], **kwargs: Any
 ) -> AsyncIterator[RingKernel[TIn, TOut]]:
-    """A ring kernel that is launched and active within an ``async with``, and terminated after it.
+    """Yields a ring kernel that is active for the duration of an ``async with`` block, and terminates it afterwards.
 
     Args:
-        kernel_id: Its name.
+        kernel_id: Name of the ring kernel.
         kernel_func: Its function.
-        **kwargs: What :class:`RingKernel` takes otherwise.
-
-    Yields:
-        The ring kernel.
+        **kwargs: Further arguments of :class:`RingKernel`.
     """
     kernel: RingKernel[TIn, TOut] = RingKernel(kernel_id, kernel_func, **kwargs)
     await kernel.launch()

@@ -1,6 +1,6 @@
-"""Messages: typed values with a header, and their bytes.
+"""Messages: typed values with a header, and their serialization.
 
-A message is a dataclass with three fields more: ``message_id``, ``priority`` and ``correlation_id``.
+A message is a dataclass with three additional fields: ``message_id``, ``priority`` and ``correlation_id``.
 
 Example:
     >>> @message
@@ -11,11 +11,11 @@ Example:
     >>> Reading.deserialize(reading.serialize()) == reading
     True
 
-Type checkers know all of a class that derives from :class:`RingKernelMessage`. A class that is only decorated has the same fields and
-methods at run time; its own fields then come first.
+A class that derives from :class:`RingKernelMessage` is fully typed for type checkers. A class that is only decorated has the same fields
+and methods at run time, but its own fields come first.
 
-The bytes are MessagePack: a map of the fields by name, and the class's name as ``__type__``. UUIDs are ``{"__uuid_bin__": 16 bytes}``,
-NumPy arrays ``{"__ndarray__": bytes, "dtype": str, "shape": list}``.
+The serialized form is MessagePack: a map of the fields by name, with the class name as ``__type__``. UUIDs are
+``{"__uuid_bin__": 16 bytes}``, NumPy arrays ``{"__ndarray__": bytes, "dtype": str, "shape": list}``.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ __all__ = ["RingKernelMessage", "deserialize_message", "get_message_type", "mess
 T = TypeVar("T", bound="RingKernelMessage")
 _C = TypeVar("_C")
 
-# The file, as far as tracebacks know, of the constructors that are written here.
-_WRITTEN = "<pydotcompute.message>"
+# File name that tracebacks show for generated constructors.
+_GENERATED = "<pydotcompute.message>"
 
-# By name, for bytes whose class only they know.
+# Message classes by name, for deserialization without a known class.
 _message_registry: dict[str, type[Any]] = {}
 
-# A forked child must not give out its parent's ids.
+# A forked child must not reuse ids that its parent generated in advance.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_core.discard_spare_ids)
 
@@ -54,14 +54,14 @@ def _check_priority(priority: int) -> None:
 
 @dataclass
 class RingKernelMessage:
-    """What all messages have.
+    """Base class of all messages.
 
-    The id of a message is made when it is first read, or written: most never are.
+    The id of a message is generated on first access, since most ids are never read.
 
     Attributes:
-        message_id: Identifies this message; random (UUID version 4).
+        message_id: Id of this message; random (UUID version 4).
         priority: 0 to 255, higher is more urgent; 128 is normal.
-        correlation_id: The id of the message that this one answers.
+        correlation_id: Id of the message that this one replies to.
 
     Example:
         >>> RingKernelMessage(priority=200).priority
@@ -69,7 +69,7 @@ class RingKernelMessage:
     """
 
     if TYPE_CHECKING:
-        # By name only, so that fields of subclasses need no defaults.
+        # Keyword-only, so that fields of subclasses need no defaults.
         message_id: UUID = field(default_factory=_core.lazy_message_id, kw_only=True)
         priority: int = field(default=128, kw_only=True)
         correlation_id: UUID | None = field(default=None, kw_only=True)
@@ -82,39 +82,38 @@ class RingKernelMessage:
         _check_priority(self.priority)
 
     def serialize(self) -> bytes:
-        """The message as bytes.
+        """Serializes the message.
 
         Returns:
-            MessagePack: a map of all fields by name, and ``__type__``.
+            MessagePack bytes: a map of all fields by name, and ``__type__``.
 
         Raises:
-            MessageSerializationError: A field holds something that has no bytes; the error names the field.
+            MessageSerializationError: A field holds a value that is not serializable; the error names the field.
         """
         return _core.encode_message(self)
 
     @classmethod
     def deserialize(cls: type[T], data: bytes) -> T:
-        """The message that was written as these bytes.
+        """Deserializes a message.
 
-        Fields that this class does not have are passed over, and fields that the bytes do not have get their defaults, so that classes
-        may grow.
+        Fields unknown to this class are ignored, and fields missing from the bytes get their defaults, so that classes can evolve.
 
         Args:
-            data: What :meth:`serialize` gave; any object with a buffer of bytes.
+            data: Output of :meth:`serialize`; any object that supports the buffer protocol.
 
         Returns:
             A message of this class.
 
         Raises:
-            MessageDeserializationError: The bytes are not a message, the class refuses a value, or a field without default is missing.
+            MessageDeserializationError: The bytes are not a message, the class rejects a value, or a field without default is missing.
         """
         return _core.decode_message(cls, data)
 
     def with_correlation(self: T, correlation_id: UUID) -> T:
-        """A copy of this message, with the same id, that answers another.
+        """Returns a copy of this message, with the same id, that replies to another message.
 
         Args:
-            correlation_id: The id of the message that is answered.
+            correlation_id: Id of the message that it replies to.
 
         Returns:
             The copy.
@@ -122,19 +121,19 @@ class RingKernelMessage:
         return dataclasses.replace(self, correlation_id=correlation_id)
 
     def reply(self: T, **kwargs: Any) -> T:
-        """An answer to this message: a new message whose correlation id is this one's id.
+        """Creates a reply to this message: a new message whose correlation id is this message's id.
 
         Args:
-            **kwargs: The fields of the answer; and ``response_class``, its class, if that is not this message's.
+            **kwargs: Fields of the reply, and optionally ``response_class``, its class; by default the class of this message.
 
         Returns:
-            The answer.
+            The reply.
         """
         response_class: type[T] = kwargs.pop("response_class", type(self))
         return response_class(**{"correlation_id": self.message_id, **kwargs})
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy is the same message: its id has to exist before there are two.
+        # Generate the id before copying: a copy is the same message and must have the same id.
         _ = self.message_id
         return dict(self.__dict__)
 
@@ -142,22 +141,22 @@ class RingKernelMessage:
 _post_init: Any = RingKernelMessage.__post_init__
 
 
-def _keep_ids_lazily(cls: type[Any]) -> None:
-    """Puts the descriptor in the place of the field ``message_id``."""
+def _install_lazy_id(cls: type[Any]) -> None:
+    """Replaces the field ``message_id`` by the descriptor that generates ids on first access."""
     cls._message_id = None
     cls.message_id = _core.MessageIdField()
 
 
-_keep_ids_lazily(RingKernelMessage)
+_install_lazy_id(RingKernelMessage)
 
 
 def _is_plain(cls: type[Any]) -> bool:
-    """Whether messages of this class can be put together field by field, past their constructor."""
+    """Whether messages of this class can be built field by field, without calling their constructor."""
     initialize = getattr(cls.__init__, "__code__", None)
     return (
         initialize is not None
-        # By `_write_init`, or by `dataclass`, whose functions are made inside one of its own.
-        and (initialize.co_filename == _WRITTEN or initialize.co_qualname.startswith("__create_fn__."))
+        # Generated by `_write_init`, or by `dataclass`, whose functions are created inside `__create_fn__`.
+        and (initialize.co_filename == _GENERATED or initialize.co_qualname.startswith("__create_fn__."))
         and getattr(cls, "__post_init__", None) is _post_init
         and not any({"__new__", "__setattr__"} & base.__dict__.keys() or base.__dict__.get("__slots__") for base in cls.__mro__[:-1])
         and all(f.init for f in dataclasses.fields(cls))
@@ -165,7 +164,7 @@ def _is_plain(cls: type[Any]) -> bool:
 
 
 def _make_codec(cls: type[Any]) -> _core.MessageCodec:
-    """Describes a class to the extension, which then reads and writes its messages."""
+    """Registers the layout of a class with the extension, which then serializes and deserializes its messages."""
     if not dataclasses.is_dataclass(cls):
         raise TypeError(f"{cls.__name__} is not a message: decorate it with @message")
     fields = [(f.name, f.default is not dataclasses.MISSING, f.default, f.init) for f in dataclasses.fields(cls)]
@@ -176,7 +175,7 @@ def _make_codec(cls: type[Any]) -> _core.MessageCodec:
 
 
 def _add_header(cls: type[Any]) -> bool:
-    """Gives a class the fields of the header that it does not have. Returns whether its ids are made when they are read."""
+    """Adds the header fields that a class lacks. Returns whether its ids are generated on first access."""
     annotations = dict(inspect.get_annotations(cls))
     inherits = issubclass(cls, RingKernelMessage)
     lazy = "message_id" not in annotations
@@ -195,20 +194,20 @@ def _add_header(cls: type[Any]) -> bool:
 
 
 def _write_init(cls: type[Any]) -> None:
-    """Replaces the constructor by one that does the same in half the time.
+    """Replaces the generated constructor by an equivalent one that takes half the time.
 
-    The one that ``dataclass`` writes calls a function for the id, to be told that there is none yet, and one that looks at the priority.
+    The constructor that ``dataclass`` generates calls one function to create a placeholder id and another to check the priority.
     """
     fields = dataclasses.fields(cls)
-    # Left as it is: what has pseudo-fields (`InitVar`), names that the code below uses itself, or a priority that must be given.
+    # Unsupported: pseudo-fields (`InitVar`), names that the generated code uses itself, and a priority without default.
     pseudo = any(f not in fields and f._field_type is not dataclasses._FIELD_CLASSVAR for f in cls.__dataclass_fields__.values())  # type: ignore[attr-defined]
-    taken = any(f.name == "self" or f.name.startswith(("_lazy", "_check", "_make_", "_default_")) for f in fields)
+    conflict = any(f.name == "self" or f.name.startswith(("_lazy", "_check", "_make_", "_default_")) for f in fields)
     required = any(f.name == "priority" and f.default is dataclasses.MISSING for f in fields)
-    if pseudo or taken or required or not all(f.init for f in fields):
+    if pseudo or conflict or required or not all(f.init for f in fields):
         return
-    known: dict[str, Any] = {"_lazy": _core.lazy_message_id(), "_check": _check_priority}
-    by_position: list[str] = []
-    by_name: list[str] = []
+    scope: dict[str, Any] = {"_lazy": _core.lazy_message_id(), "_check": _check_priority}
+    positional: list[str] = []
+    keyword_only: list[str] = []
     body: list[str] = []
     for f in fields:
         parameter = f.name
@@ -216,20 +215,20 @@ def _write_init(cls: type[Any]) -> None:
             parameter += "=_lazy"
             body.append(" if message_id is not _lazy: self.message_id = message_id")
         elif f.default_factory is not dataclasses.MISSING:
-            known[f"_make_{f.name}"] = f.default_factory
+            scope[f"_make_{f.name}"] = f.default_factory
             parameter += "=_lazy"
             body.append(f" self.{f.name} = _make_{f.name}() if {f.name} is _lazy else {f.name}")
         else:
             if f.default is not dataclasses.MISSING:
-                known[f"_default_{f.name}"] = f.default
+                scope[f"_default_{f.name}"] = f.default
                 parameter += f"=_default_{f.name}"
             body.append(f" self.{f.name} = {f.name}")
-        (by_name if f.kw_only else by_position).append(parameter)
+        (keyword_only if f.kw_only else positional).append(parameter)
     body.append(" if priority is not _default_priority: _check(priority)")
-    parameters = ", ".join(["self", *by_position, *(["*", *by_name] if by_name else [])])
-    written = "\n".join([f"def __init__({parameters}):", *body])
-    exec(compile(written, _WRITTEN, "exec"), known)
-    init = known["__init__"]
+    parameters = ", ".join(["self", *positional, *(["*", *keyword_only] if keyword_only else [])])
+    source = "\n".join([f"def __init__({parameters}):", *body])
+    exec(compile(source, _GENERATED, "exec"), scope)
+    init = scope["__init__"]
     init.__qualname__, init.__module__ = f"{cls.__qualname__}.__init__", cls.__module__
     init.__annotations__ = cls.__init__.__annotations__
     cls.__init__ = init
@@ -241,13 +240,13 @@ def _decorate(cls: type[_C]) -> type[_C]:
         own_post_init, own_init = hasattr(cls, "__post_init__"), "__init__" in cls.__dict__
         lazy = _add_header(cls)
         if not own_post_init:
-            # Before `dataclass` looks for it: the constructor calls what there is.
+            # Set it before calling `dataclass`: the generated constructor calls `__post_init__` only if it exists by then.
             cls.__post_init__ = RingKernelMessage.__post_init__  # type: ignore[attr-defined]
         cls = dataclass(cls)
         if lazy and not own_post_init and not own_init:
             _write_init(cls)
     if lazy:
-        _keep_ids_lazily(cls)
+        _install_lazy_id(cls)
     if not issubclass(cls, RingKernelMessage):
         for name in ("serialize", "with_correlation", "reply", "__getstate__"):
             if name not in cls.__dict__ and (name != "__getstate__" or lazy):
@@ -266,12 +265,12 @@ def message(cls: None = None) -> Callable[[type[_C]], type[_C]]: ...
 
 @dataclass_transform(field_specifiers=(field,))
 def message(cls: type[_C] | None = None) -> type[_C] | Callable[[type[_C]], type[_C]]:
-    """Makes a class a message: a dataclass with the header's fields and :class:`RingKernelMessage`'s methods.
+    """Makes a class a message: a dataclass with the header fields and the methods of :class:`RingKernelMessage`.
 
     The class is also registered under its name, for :func:`deserialize_message`.
 
     Args:
-        cls: The class; its annotations are the fields.
+        cls: The class; its annotations declare the fields.
 
     Returns:
         The same class.
@@ -288,10 +287,10 @@ def message(cls: type[_C] | None = None) -> type[_C] | Callable[[type[_C]], type
 
 
 def get_message_type(name: str) -> type[RingKernelMessage] | None:
-    """The message class that was last registered under a name, if there is one.
+    """Returns the message class last registered under a name.
 
     Args:
-        name: The name of the class.
+        name: Name of the class.
 
     Returns:
         The class, or ``None``.
@@ -300,14 +299,14 @@ def get_message_type(name: str) -> type[RingKernelMessage] | None:
 
 
 def deserialize_message(data: bytes) -> RingKernelMessage:
-    """A message whose class the bytes name.
+    """Deserializes a message of the class that the bytes name.
 
     Args:
-        data: What a message's ``serialize`` gave.
+        data: Output of a message's ``serialize``.
 
     Returns:
-        A message of the class registered under the bytes' ``__type__``; of :class:`RingKernelMessage`, with the header alone, if there
-        is none.
+        A message of the class registered under the ``__type__`` of the bytes. If there is none, a :class:`RingKernelMessage` with the
+        header fields only.
 
     Raises:
         MessageDeserializationError: The bytes are not a message.

@@ -1,4 +1,4 @@
-"""A queue with a strict order of priorities and a choice of what happens when it is full."""
+"""A queue strictly ordered by priority, with selectable backpressure."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ T = TypeVar("T")
 
 
 class BackpressureStrategy(Enum):
-    """What happens to a message for which there is no room."""
+    """What a full queue does with a message."""
 
     BLOCK = auto()
-    """Its sender waits."""
+    """The sender waits."""
     REJECT = auto()
-    """Its sender gets ``QueueFullError``."""
+    """The sender gets ``QueueFullError``."""
     DROP_OLDEST = auto()
-    """It takes the place of the oldest of the least urgent messages, which is counted as dropped."""
+    """The oldest of the least urgent messages is dropped, and counted as dropped."""
 
 
 @dataclass(order=True)
 class PriorityItem(Generic[T]):
-    """A message with its place in an order: by priority (lower first), then by sequence."""
+    """A message with its position in the queue: ordered by priority (lower first), then by sequence number."""
 
     priority: int
     sequence: int
@@ -40,10 +40,10 @@ class MessageQueue(_core.Mailbox, Generic[T]):
     """A bounded queue for coroutines.
 
     Args:
-        maxsize: How many messages it holds at the most.
-        backpressure: What happens to a message for which there is no room.
-        use_priority: Whether more urgent messages come first; else they come out as they came in.
-        kernel_id: The ring kernel it belongs to, for errors.
+        maxsize: Capacity, in messages.
+        backpressure: What happens if the queue is full.
+        use_priority: Whether more urgent messages come first; otherwise the queue is FIFO.
+        kernel_id: Ring kernel that the queue belongs to, for error texts.
 
     Example:
         >>> queue = MessageQueue(maxsize=1, backpressure=BackpressureStrategy.DROP_OLDEST)
@@ -64,41 +64,41 @@ class MessageQueue(_core.Mailbox, Generic[T]):
     if TYPE_CHECKING:
 
         def put(self, message: T, *, timeout: float | None = None) -> Coroutine[Any, Any, bool]:
-            """Puts a message in.
+            """Adds a message.
 
             Args:
-                message: The message; without a ``priority`` it has 128.
-                timeout: How long to wait for room, in seconds; ``None`` for ever.
+                message: The message; without a ``priority`` attribute it has priority 128.
+                timeout: Maximum time to wait for a free slot, in seconds; ``None`` for no limit.
 
             Returns:
                 ``True``.
 
             Raises:
-                QueueFullError: There is no room, and the strategy is ``REJECT`` or the time-out 0.
-                QueueTimeoutError: There was no room in time.
+                QueueFullError: The queue is full, and the strategy is ``REJECT`` or the timeout is 0.
+                QueueTimeoutError: The queue stayed full until the timeout.
             """
 
         def get(self, *, timeout: float | None = None) -> Coroutine[Any, Any, T]:
-            """Takes the next message, waiting for one if there is none.
+            """Removes and returns the next message; waits while the queue is empty.
 
             Args:
-                timeout: How long to wait, in seconds; ``None`` for ever.
+                timeout: Maximum time to wait, in seconds; ``None`` for no limit.
 
             Returns:
                 The message.
 
             Raises:
-                QueueTimeoutError: There was none in time.
+                QueueTimeoutError: The queue stayed empty until the timeout.
             """
 
         def put_nowait(self, message: T) -> bool:
-            """Puts a message in if there is room; returns whether there was."""
+            """Adds a message if the queue is not full. Returns whether it was added."""
 
         def get_nowait(self) -> T | None:
-            """Takes the next message, or ``None`` if there is none."""
+            """Removes and returns the next message, or ``None`` if the queue is empty."""
 
         def get_stats(self) -> dict[str, Any]:
-            """What has gone in and out: current_size, max_size, total_enqueued, total_dequeued, total_dropped."""
+            """Returns the counters: current_size, max_size, total_enqueued, total_dequeued, total_dropped."""
 
     def __repr__(self) -> str:
         return f"MessageQueue(size={self.qsize}/{self.maxsize})"

@@ -1,4 +1,4 @@
-"""The runtime: ring kernels by name, from their launch to their end."""
+"""The runtime: launches ring kernels, addresses them by name, and terminates them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TOut = TypeVar("TOut")
 
 _kernel_registry: dict[str, dict[str, Any]] = {}
 
-# The extension remembers which loop runs on a thread; in a forked child none does.
+# The extension caches the running loop of each thread; a forked child has none.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_core.clear_running_loop_cache)
 
@@ -40,30 +40,30 @@ def register_ring_kernel(
     output_type: type | None = None,
     **config: Any,
 ) -> None:
-    """Makes a function known to all runtimes under a name, as ``@ring_kernel`` does.
+    """Registers a function under a name for all runtimes, as ``@ring_kernel`` does.
 
     Args:
-        kernel_id: The name; one that is taken is given to the new function.
+        kernel_id: The name. A later registration replaces an earlier one.
         func: The function.
-        input_type: The class of its messages.
-        output_type: The class of what it sends.
-        **config: Settings, as for :class:`RingKernelConfig`.
+        input_type: Class of the messages.
+        output_type: Class of replies and outputs.
+        **config: Settings, as in :class:`RingKernelConfig`.
     """
     _kernel_registry[kernel_id] = {"func": func, "input_type": input_type, "output_type": output_type, "config": config}
 
 
 def get_registered_kernel(kernel_id: str) -> dict[str, Any] | None:
-    """What is known under a name: ``func``, ``input_type``, ``output_type`` and ``config``; ``None`` if nothing is."""
+    """Returns the registration of a name: ``func``, ``input_type``, ``output_type`` and ``config``; ``None`` if there is none."""
     return _kernel_registry.get(kernel_id)
 
 
 class RingKernelRuntime(_core.RuntimePort):
-    """Owns ring kernels, routes messages to them by name, and ends them.
+    """Owns ring kernels, routes messages to them by name, and terminates them.
 
     Args:
-        enable_telemetry: Whether messages and latencies are counted.
-        use_uvloop: Whether uvloop is made the default loop, if it is there; for loops made after this.
-        use_eager_tasks: Whether the loop's tasks begin at once (Python 3.12 and later).
+        enable_telemetry: Whether messages and latencies are telemetry.
+        use_uvloop: Whether to make uvloop, if available, the default for event loops created afterwards.
+        use_eager_tasks: Whether tasks of the loop start eagerly (Python 3.12 and later).
 
     Example:
         >>> async def double(ctx):
@@ -95,16 +95,16 @@ class RingKernelRuntime(_core.RuntimePort):
         await self.shutdown()
 
     async def start(self) -> None:
-        """Makes it ready, or ready again."""
+        """Prepares the runtime for launches. Also reopens a runtime that was shut down."""
         if self._use_eager_tasks:
             self._eager_tasks_installed = install_eager_task_factory()
         self._active, self._closed = True, False
 
     async def shutdown(self, timeout: float = 10.0) -> None:
-        """Ends all ring kernels, at the same time, and the runtime.
+        """Terminates all ring kernels concurrently, and shuts the runtime down.
 
         Args:
-            timeout: How long to wait for all of them, in seconds; those that have not ended by then are cancelled.
+            timeout: Maximum time to wait for all ring kernels, in seconds; those that have not ended by then are cancelled.
         """
         outcomes = await asyncio.gather(*(kernel.terminate(timeout) for kernel in list(self._kernels.values())), return_exceptions=True)
         self._kernels.clear()
@@ -118,12 +118,12 @@ class RingKernelRuntime(_core.RuntimePort):
 
     @property
     def is_active(self) -> bool:
-        """Whether it was started and not shut down."""
+        """Whether the runtime was started and not shut down."""
         return self._active
 
     @property
     def kernel_ids(self) -> list[str]:
-        """The names of its ring kernels."""
+        """Names of the ring kernels."""
         return list(self._kernels)
 
     def _get_kernel(self, kernel_id: str) -> RingKernel[Any, Any]:
@@ -161,22 +161,22 @@ class RingKernelRuntime(_core.RuntimePort):
         input_type: type[Any] | None = None,
         output_type: type[Any] | None = None,
     ) -> RingKernel[Any, Any] | NativeRingKernel:
-        """Launches a ring kernel: takes what it needs, and does not start it yet.
+        """Launches a ring kernel: allocates its resources, without starting it.
 
-        A handler decorated with ``@ring_kernel(device=...)`` becomes a native one.
+        A handler decorated with ``@ring_kernel(device=...)`` becomes a native ring kernel.
 
         Args:
-            kernel_id: Its name.
-            kernel_func: Its function; by default the one that is registered under the name.
-            config: Its settings; by default those that were registered with the function.
-            input_type: The class of its messages.
-            output_type: The class of what it sends.
+            kernel_id: Name of the ring kernel.
+            kernel_func: Its function; by default the one registered under the name.
+            config: Settings; by default those registered with the function.
+            input_type: Class of the messages.
+            output_type: Class of replies and outputs.
 
         Returns:
             The ring kernel.
 
         Raises:
-            KernelAlreadyExistsError: There is one of this name.
+            KernelAlreadyExistsError: The name is in use.
             KernelNotFoundError: No function is given, and none is registered.
             KernelStateError: The runtime was shut down.
         """
@@ -213,7 +213,7 @@ class RingKernelRuntime(_core.RuntimePort):
         output_type: type[Any] | None,
         native: dict[str, Any],
     ) -> NativeRingKernel:
-        """Launches what ``@ring_kernel(device=...)`` has declared; Numba is imported here at the earliest."""
+        """Launches a handler declared with ``@ring_kernel(device=...)``. Imports Numba only now."""
         from pydotcompute.native.ring_kernel import NativeRingKernel
         from pydotcompute.native.runtime import NativeRuntime
 
@@ -230,38 +230,38 @@ class RingKernelRuntime(_core.RuntimePort):
         """Starts a ring kernel.
 
         Raises:
-            KernelNotFoundError: There is none of this name.
-            KernelStateError: It is not launched, or was activated before.
+            KernelNotFoundError: No ring kernel has this name.
+            KernelStateError: The ring kernel is not launched, or already activated.
         """
         await self._get_kernel(kernel_id).activate()
 
     async def deactivate(self, kernel_id: str) -> None:
-        """Pauses a ring kernel; its messages wait.
+        """Pauses a ring kernel; its messages stay queued.
 
         Raises:
-            KernelNotFoundError: There is none of this name.
-            KernelStateError: It is not active.
+            KernelNotFoundError: No ring kernel has this name.
+            KernelStateError: The ring kernel is not active.
         """
         await self._get_kernel(kernel_id).deactivate()
 
     async def reactivate(self, kernel_id: str) -> None:
-        """Lets a paused ring kernel go on.
+        """Continues a paused ring kernel.
 
         Raises:
-            KernelNotFoundError: There is none of this name.
-            KernelStateError: It is not deactivated.
+            KernelNotFoundError: No ring kernel has this name.
+            KernelStateError: The ring kernel is not deactivated.
         """
         await self._get_kernel(kernel_id).reactivate()
 
     async def terminate(self, kernel_id: str, timeout: float = 5.0) -> None:
-        """Ends a ring kernel and forgets it.
+        """Terminates a ring kernel and removes it from the runtime.
 
         Args:
-            kernel_id: Its name.
-            timeout: How long to wait for its function to return before it is cancelled, in seconds.
+            kernel_id: Name of the ring kernel.
+            timeout: Maximum time to wait for its function to return, in seconds; then the function is cancelled.
 
         Raises:
-            KernelNotFoundError: There is none of this name.
+            KernelNotFoundError: No ring kernel has this name.
         """
         kernel = self._get_kernel(kernel_id)
         await kernel.terminate(timeout=timeout)
@@ -272,74 +272,74 @@ class RingKernelRuntime(_core.RuntimePort):
     if TYPE_CHECKING:
 
         def send(self, kernel_id: str, message: TIn, *, timeout: float | None = None) -> Coroutine[Any, Any, None]:
-            """Sends a message to a ring kernel, waiting for room if there is none.
+            """Sends a message to a ring kernel; waits while its input queue is full.
 
             Args:
-                kernel_id: Its name.
+                kernel_id: Name of the ring kernel.
                 message: The message.
-                timeout: How long to wait, in seconds; ``None`` for ever.
+                timeout: Maximum time to wait, in seconds; ``None`` for no limit.
 
             Raises:
-                KernelNotFoundError: There is none of this name.
-                KernelStateError: It does not run.
-                QueueFullError: There was no room in time.
-                TypeValidationError: The message is not of its input type.
+                KernelNotFoundError: No ring kernel has this name.
+                KernelStateError: The ring kernel is not running.
+                QueueFullError: The queue stayed full until the timeout.
+                TypeValidationError: The message is not of the kernel's input type.
             """
 
         def receive(self, kernel_id: str, *, timeout: float | None = None) -> Coroutine[Any, Any, Any]:
-            """Takes the next output of a ring kernel, waiting for one if there is none.
+            """Receives the next output of a ring kernel; waits while there is none.
 
             Args:
-                kernel_id: Its name.
-                timeout: How long to wait, in seconds; ``None`` for ever.
+                kernel_id: Name of the ring kernel.
+                timeout: Maximum time to wait, in seconds; ``None`` for no limit.
 
             Returns:
                 The output.
 
             Raises:
-                KernelNotFoundError: There is none of this name.
-                KernelStateError: It does not run.
-                KernelError: It failed; the exception is the cause.
-                QueueTimeoutError: There was none in time.
+                KernelNotFoundError: No ring kernel has this name.
+                KernelStateError: The ring kernel is not running.
+                KernelError: The ring kernel failed; the exception is the cause.
+                QueueTimeoutError: No output arrived before the timeout.
             """
 
         def send_and_receive(self, kernel_id: str, message: TIn, *, timeout: float | None = None) -> Coroutine[Any, Any, Any]:
-            """Asks a ring kernel: sends a message and waits for the answer to it, see :meth:`RingKernel.ask`.
+            """Sends a request to a ring kernel and waits for its reply, as :meth:`RingKernel.ask`.
 
             Args:
-                kernel_id: Its name.
-                message: The question.
-                timeout: How long to wait, in seconds; ``None`` for ever.
+                kernel_id: Name of the ring kernel.
+                message: The request.
+                timeout: Maximum time to wait, in seconds; ``None`` for no limit.
 
             Returns:
-                The answer.
+                The reply.
 
             Raises:
-                KernelNotFoundError: There is none of this name.
-                KernelStateError: It does not run.
-                KernelError: It failed; the exception is the cause.
-                QueueFullError: There was no room for the question in time.
-                QueueTimeoutError: There was no answer in time.
+                KernelNotFoundError: No ring kernel has this name.
+                KernelStateError: The ring kernel is not running.
+                KernelError: The ring kernel failed; the exception is the cause.
+                QueueFullError: The queue stayed full until the timeout.
+                QueueTimeoutError: No reply arrived before the timeout.
             """
 
     def get_kernel_state(self, kernel_id: str) -> KernelState:
-        """The state of a ring kernel.
+        """Returns the lifecycle state of a ring kernel.
 
         Raises:
-            KernelNotFoundError: There is none of this name.
+            KernelNotFoundError: No ring kernel has this name.
         """
         return self._get_kernel(kernel_id).state
 
     def get_telemetry(self, kernel_id: str) -> RingKernelTelemetry | None:
-        """The telemetry of a ring kernel; ``None`` if there is none of this name, or nothing is counted."""
+        """Returns the telemetry of a ring kernel; ``None`` if no kernel has this name or telemetry is off."""
         return self._telemetry.get_kernel_telemetry(kernel_id) if self._telemetry is not None else None
 
     def get_all_telemetry(self) -> dict[str, RingKernelTelemetry]:
-        """The telemetry of all ring kernels, by name."""
+        """Returns the telemetry of all ring kernels, by name."""
         return self._telemetry.get_all_telemetry() if self._telemetry is not None else {}
 
     def get_summary(self) -> dict[str, object]:
-        """Sums over all ring kernels: ``kernel_count``, ``total_messages_processed`` and others."""
+        """Returns totals over all ring kernels: ``kernel_count``, ``total_messages_processed`` and others."""
         if self._telemetry is not None:
             return self._telemetry.get_summary()
         return {
@@ -359,12 +359,12 @@ class RingKernelRuntime(_core.RuntimePort):
     ) -> AbstractAsyncContextManager[NativeRingKernel]: ...
     @asynccontextmanager
     async def kernel_scope(self, kernel_id: str, kernel_func: Callable[..., Any] | None = None, **kwargs: Any) -> AsyncIterator[Any]:
-        """A ring kernel of this runtime that is active within an ``async with``, and terminated after it.
+        """Launches and activates a ring kernel for the duration of an ``async with`` block, and terminates it afterwards.
 
         Args:
-            kernel_id: Its name.
+            kernel_id: Name of the ring kernel.
             kernel_func: Its function; by default the registered one.
-            **kwargs: What :meth:`launch` takes otherwise.
+            **kwargs: Further arguments of :meth:`launch`.
 
         Yields:
             The ring kernel.
@@ -374,17 +374,17 @@ class RingKernelRuntime(_core.RuntimePort):
             await self.activate(kernel_id)
             yield kernel
         finally:
-            # It may have been terminated within.
+            # The block may have terminated it already.
             if self._kernels.get(kernel_id) is kernel:
                 await self.terminate(kernel_id)
 
     def get_loop_info(self) -> dict[str, str | bool]:
-        """The running loop's class, and what is installed; see :func:`pydotcompute.ring_kernels.get_loop_info`."""
+        """Returns the running loop's class and the installed optimisations; see :func:`pydotcompute.ring_kernels.get_loop_info`."""
         return get_loop_info() | {
             "runtime_uvloop_installed": self._uvloop_installed,
             "runtime_eager_tasks_installed": self._eager_tasks_installed,
         }
 
     def __repr__(self) -> str:
-        counted = self._telemetry is not None
-        return f"RingKernelRuntime(active={self._active}, kernels={len(self._kernels)}, telemetry={counted})"
+        telemetry = self._telemetry is not None
+        return f"RingKernelRuntime(active={self._active}, kernels={len(self._kernels)}, telemetry={telemetry})"

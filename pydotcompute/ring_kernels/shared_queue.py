@@ -1,19 +1,20 @@
 """A queue between two processes, in shared memory.
 
-One process puts, another gets; a message is copied into the queue and out of it, and no system call is made while neither side sleeps.
-Linux and macOS; on Linux a sleeping side is woken by the other, elsewhere it naps.
+One process puts, another gets. A message is copied into and out of the queue. No system call is made unless a side is parked.
+Works on Linux and macOS. On Linux a parked side is woken by the other; elsewhere it polls with short sleeps.
 
-Which queue for what: between threads of one process use those of :mod:`~pydotcompute.ring_kernels.sync_queue` or
+Between threads of one process use the queues of :mod:`~pydotcompute.ring_kernels.sync_queue` or
 :class:`~pydotcompute.ring_kernels._cython.FastSPSCQueue`, which pass objects without copying.
 
-- **Ends.** The first `put` of a process makes it the producer, the first `get` the consumer. A second one is refused.
-- **Closing.** :meth:`SharedQueue.close`, leaving a ``with`` block or ending the process gives the ends back. The other side gets what is
-  still in the queue and then :class:`QueueClosedError`.
-- **Dying.** A process that ends in any other way, by ``kill -9`` too, is noticed within about 50 ms by a side that waits for it. What it
-  had published is still received, then :class:`PeerDiedError` is raised. A new process may take the dead one's end and go on: a message
-  that was being put was never seen, one that was being taken is received again.
-- **The name** is taken away when the process that created the queue, or the consumer, closes it. The creator leaves it in place while there
-  are messages and no consumer, so that one may still come. After a crash of all it stays; see :meth:`SharedQueue.remove`.
+- **Endpoints.** The first `put` of a process makes it the producer, the first `get` the consumer. A second producer or consumer is
+  rejected.
+- **Closing.** :meth:`SharedQueue.close`, leaving a ``with`` block or exiting the process releases the endpoints. The other side receives
+  the remaining messages and then gets :class:`QueueClosedError`.
+- **Crashes.** If a process ends in any other way, including ``kill -9``, a waiting peer detects it within about 50 ms. The peer receives
+  the messages already published, and then gets :class:`PeerDiedError`. A new process may take over the endpoint. A message whose `put`
+  did not complete is lost; one whose `get` did not complete is received again.
+- **Name.** The name is removed when the creator or the consumer closes the queue. The creator leaves it in place while messages are queued
+  and no consumer has attached, so that one still can. After a crash of all processes it remains; see :meth:`SharedQueue.remove`.
 
 Example:
     >>> from pydotcompute.ring_kernels.shared_queue import SharedQueue
@@ -41,10 +42,10 @@ Wait = Literal["spin", "adaptive", "park"]
 
 
 class SharedQueue(SharedRing):
-    """A bounded queue from one process to another. Make one with :meth:`create` or :meth:`attach`.
+    """A bounded queue from one process to another. Create one with :meth:`create` or :meth:`attach`.
 
-    It can be pickled, so handed to processes that `multiprocessing` starts: there it attaches by its name. Keep it open here until they
-    have. A process that is forked has to take ends of its own, which it can if its parent has not.
+    It can be pickled, and so passed to processes started with `multiprocessing`, where it attaches by name. Keep it open here until they
+    have attached. A forked process must acquire endpoints of its own, which it can unless its parent holds them.
 
     Example:
         >>> queue = SharedQueue.create(capacity=4)
@@ -57,89 +58,89 @@ class SharedQueue(SharedRing):
 
     @classmethod
     def create(cls, name: str | None = None, capacity: int = 1024, slot_size: int = 256, *, wait: Wait = "adaptive") -> Self:
-        """Makes a queue.
+        """Creates a queue.
 
         Args:
-            name: What others attach to; by default a new name. No slashes.
-            capacity: Messages it has room for; rounded up to a power of two.
-            slot_size: Bytes of the largest message; rounded up to 16 less than a power of two, and at most 1 MiB - 16. All the memory is
-                set aside at once.
-            wait: How this process waits: ``"spin"`` for the lowest latency at the price of a core, ``"park"`` to sleep at once, or some
-                microseconds of the one and then the other.
+            name: Name for other processes to attach to, without slashes; by default a new unique name.
+            capacity: Capacity, in messages; rounded up to a power of two.
+            slot_size: Maximum message size, in bytes; rounded up to 16 less than a power of two, and at most 1 MiB - 16. All memory is
+                allocated at once.
+            wait: Wait strategy of this process: ``"spin"`` for the lowest latency, at the cost of a core; ``"park"`` to sleep at once;
+                ``"adaptive"`` to spin for some microseconds and then park.
 
         Returns:
-            The queue. Neither end is taken yet.
+            The queue. Neither endpoint is acquired yet.
 
         Raises:
-            QueueError: There is one of this name, or the memory cannot be had, or capacity or slot size are impossible.
-            ValueError: `wait` is none of the three.
+            QueueError: The name is in use, the memory could not be allocated, or the capacity or slot size is invalid.
+            ValueError: `wait` is not one of the three strategies.
         """
         return cls(name if name is not None else f"pydotcompute-{os.getpid()}-{secrets.token_hex(4)}", capacity, slot_size, wait)
 
     @classmethod
     def attach(cls, name: str, *, wait: Wait = "adaptive") -> Self:
-        """Opens a queue that another process has created.
+        """Attaches to a queue that another process has created.
 
         Args:
-            name: The queue's name.
-            wait: How this process waits; see :meth:`create`.
+            name: Name of the queue.
+            wait: Wait strategy of this process; see :meth:`create`.
 
         Returns:
-            The queue. Neither end is taken yet.
+            The queue. Neither endpoint is acquired yet.
 
         Raises:
-            QueueError: There is no queue of this name, or what has it is no queue, or a damaged one.
-            ValueError: `wait` is none of the three.
+            QueueError: There is no queue of this name, or the shared memory of this name is not a valid queue.
+            ValueError: `wait` is not one of the three strategies.
         """
         return cls(name, None, 0, wait)
 
     @classmethod
     def remove(cls, name: str) -> bool:
-        """Takes a name away, for example after all processes that used the queue were killed. Who has it open can go on.
+        """Removes a name, for example after all processes that used the queue were killed. Processes that have it open can continue.
 
         Returns:
             Whether there was a queue of this name.
 
         Raises:
-            QueueError: It is not a name, or the system refused.
+            QueueError: The name is invalid, or the system call failed.
         """
         return cls._remove(name)
 
     def put(self, item: Any, timeout: float | None = None) -> bool:
-        """Puts a message in, waiting for room.
+        """Adds a message; waits while the queue is full.
 
         Args:
-            item: Bytes, anything that has a buffer, or a message (``@message``), which arrives as one.
-            timeout: How long to wait, in seconds; None for ever.
+            item: Bytes, an object that supports the buffer protocol, or a message (``@message``), which is received as one.
+            timeout: Maximum time to wait, in seconds; ``None`` for no limit.
 
         Returns:
-            True.
+            ``True``.
 
         Raises:
-            QueueFullError: There was no room in time. As in all cases here, the message was not put in.
-            MessageError: It has more bytes than `slot_size`.
-            PeerDiedError: There is no room, and the consumer's process has ended.
-            QueueClosedError: The consumer has closed the queue, or this process has.
+            QueueFullError: The queue stayed full until the timeout. As with every error here, the message was not added.
+            MessageError: The message is larger than `slot_size`.
+            PeerDiedError: The queue is full, and the consumer's process has ended.
+            QueueClosedError: The consumer or this process has closed the queue.
             QueueError: Another process or thread is the producer.
-            TypeError: It is neither bytes nor a message.
+            TypeError: The item is neither bytes nor a message.
         """
         return super().put(item, timeout)
 
     def get(self, timeout: float | None = None) -> Any:
-        """Takes the oldest message, waiting for one.
+        """Removes and returns the oldest message; waits while the queue is empty.
 
         Args:
-            timeout: How long to wait, in seconds; None for ever.
+            timeout: Maximum time to wait, in seconds; ``None`` for no limit.
 
         Returns:
-            Bytes, or the message. Its class has to be known in this process: import the module that defines it.
+            Bytes, or the message. The class of the message must be known in this process: import the module that defines it.
 
         Raises:
-            QueueTimeoutError: None came in time.
+            QueueTimeoutError: The queue stayed empty until the timeout.
             PeerDiedError: The queue is empty, and the producer's process has ended.
-            QueueClosedError: The queue is empty, and the producer has closed it; or this process has.
+            QueueClosedError: The queue is empty and the producer has closed it, or this process has closed it.
             QueueError: Another process or thread is the consumer.
-            MessageDeserializationError: The message cannot be read; its bytes are the error's `data`.
+            MessageDeserializationError: The message cannot be deserialized; its bytes are the error's attribute `data`.
         """
         return super().get(timeout)
 
@@ -160,23 +161,23 @@ def _attach(cls: type[SharedQueue], name: str, wait: Wait) -> SharedQueue:
     return cls.attach(name, wait=wait)
 
 
-_in_use: weakref.WeakSet[SharedRing] = weakref.WeakSet()
-_watched_pid = 0
+_open_queues: weakref.WeakSet[SharedRing] = weakref.WeakSet()
+_registered_pid = 0
 
 
 def _close_at_exit(queue: SharedRing) -> None:
-    """Has a queue, of which this process has taken an end, closed when the process ends.
+    """Registers a queue to be closed at process exit. The extension calls it when this process acquires an endpoint.
 
-    By way of `multiprocessing`, whose processes do not run the functions of `atexit`.
+    Uses `multiprocessing` finalizers, because `multiprocessing` processes do not run `atexit` functions.
     """
-    global _watched_pid
-    if _watched_pid != os.getpid():
-        _in_use.clear()
-        _watched_pid = os.getpid()
+    global _registered_pid
+    if _registered_pid != os.getpid():
+        _open_queues.clear()
+        _registered_pid = os.getpid()
         util.Finalize(None, _close_all, exitpriority=10)
-    _in_use.add(queue)
+    _open_queues.add(queue)
 
 
 def _close_all() -> None:
-    for queue in list(_in_use):
+    for queue in list(_open_queues):
         queue.close()

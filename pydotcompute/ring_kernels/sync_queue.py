@@ -1,13 +1,13 @@
-"""Queues between threads: for any number of them on both sides, or for exactly one on each.
+"""Queues between threads: MPMC, or SPSC.
 
-Both keep Python objects as they are; nothing is serialised. Waiting happens in Rust, with the interpreter released, and ends when the other
-side puts or takes, at the timeout, at :meth:`shutdown`, or by Ctrl-C.
+Both store Python objects without serialization. Blocking calls wait in Rust with the GIL released. They return when the other side puts
+or gets, at the timeout, after :meth:`shutdown`, or on Ctrl-C.
 
 ===============  ======================  ==================  =============================================
-queue            producers, consumers    limit               what a timeout or a full queue gives
+queue            producers, consumers    capacity            at a timeout, or if the queue is full
 ===============  ======================  ==================  =============================================
 `SyncQueue`      any number              exact, or none      `QueueFullError`, `QueueTimeoutError`
-`SPSCQueue`      one and one at a time   a power of two      ``False`` from ``put``, ``None`` from ``get``
+`SPSCQueue`      one each at a time      a power of two      ``False`` from ``put``, ``None`` from ``get``
 ===============  ======================  ==================  =============================================
 
 Example:

@@ -1,4 +1,4 @@
-"""What ring kernels have done, and how the GPUs are."""
+"""Telemetry: counters of ring kernels, and the state of NVIDIA GPUs."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ __all__ = ["GPUInfo", "GPUMonitor", "RingKernelTelemetry", "TelemetryCollector"]
 class RingKernelTelemetry(_core.Counters):
     """Counters of one ring kernel.
 
-    The runtime keeps them up to date by itself; they can be read at any time.
+    The runtime updates them; they can be read at any time.
 
     Attributes:
-        kernel_id: The ring kernel.
-        messages_processed: Messages that it has handled.
+        kernel_id: Name of the ring kernel.
+        messages_processed: Messages handled.
         messages_dropped: Messages that will never be handled.
-        queue_depth: Messages that wait.
-        total_latency_ns: The sum of all latencies. A message's latency is the time from when it was accepted to when the ring kernel
-            asked for the next.
-        max_latency_ns: The longest.
-        min_latency_ns: The shortest; 0 before the first.
-        error_count: How often it failed.
-        last_error: The last error's text.
-        uptime_seconds: How long it has been active.
+        queue_depth: Messages in the input queue.
+        total_latency_ns: Sum of all latencies. The latency of a message is the time from its acceptance to the kernel's next receive.
+        max_latency_ns: Highest latency.
+        min_latency_ns: Lowest latency; 0 before the first message.
+        error_count: Number of exceptions.
+        last_error: Text of the latest exception.
+        uptime_seconds: Time since activation.
     """
 
     if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class RingKernelTelemetry(_core.Counters):
         last_error: str | None = None
         uptime_seconds: float = 0.0
     else:
-        # The others are the base class's; these are for `dataclasses.fields`.
+        # The base class implements the others; the annotations are for `dataclasses.fields`.
         kernel_id: str
         messages_processed: int
         messages_dropped: int
@@ -102,12 +101,12 @@ class RingKernelTelemetry(_core.Counters):
 
     @property
     def avg_latency_ns(self) -> float:
-        """The mean latency in nanoseconds; 0 before the first message."""
+        """Mean latency in nanoseconds; 0 before the first message."""
         return self.total_latency_ns / self.messages_processed if self.messages_processed else 0.0
 
     @property
     def avg_latency_ms(self) -> float:
-        """The mean latency in milliseconds."""
+        """Mean latency in milliseconds."""
         return self.avg_latency_ns / 1e6
 
     @property
@@ -117,7 +116,7 @@ class RingKernelTelemetry(_core.Counters):
         return self.messages_processed / uptime if uptime else 0.0
 
     def reset(self) -> None:
-        """Begins anew, with the same ring kernel."""
+        """Resets all counters and the uptime; keeps `kernel_id`."""
         self.messages_processed = self.messages_dropped = self.queue_depth = 0
         self.total_latency_ns = self.max_latency_ns = self.min_latency_ns = 0
         self.error_count = 0
@@ -125,7 +124,7 @@ class RingKernelTelemetry(_core.Counters):
         self.uptime_seconds = 0.0
 
     def to_dict(self) -> dict[str, object]:
-        """All of it by name, with the mean latency and the throughput."""
+        """Returns all counters by name, with mean latency and throughput."""
         return {
             "kernel_id": self.kernel_id,
             "messages_processed": self.messages_processed,
@@ -141,11 +140,11 @@ class RingKernelTelemetry(_core.Counters):
         }
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Copied or pickled it is a record of this moment, which counts no further.
+        # A copied or pickled object is a snapshot; its counters no longer change.
         return type(self), tuple(getattr(self, f.name) for f in fields(self))
 
     def _watch(self, queue: _core.Mailbox) -> None:
-        """Counts what goes through a ring kernel's input."""
+        """Counts the messages of a ring kernel's input queue from now on."""
         self._queue = queue
         queue._set_counters(self)
 
@@ -156,20 +155,20 @@ class RingKernelTelemetry(_core.Counters):
 
 @dataclass
 class GPUInfo:
-    """How a GPU is.
+    """State of a GPU.
 
     Attributes:
-        index: Its number.
-        name: Its model.
-        uuid: Its serial identity.
-        memory_total: Bytes of memory.
-        memory_used: Bytes in use.
-        memory_free: Bytes free.
-        utilization_gpu: The share of time in which something ran on it, 0 to 1.
-        utilization_memory: The share of time in which its memory was read or written, 0 to 1.
-        temperature: Degrees Celsius.
-        power_usage: Watts.
-        power_limit: Watts.
+        index: Device index.
+        name: Model name.
+        uuid: Unique device id.
+        memory_total: Size of the memory, in bytes.
+        memory_used: Memory in use, in bytes.
+        memory_free: Free memory, in bytes.
+        utilization_gpu: Fraction of time in which a kernel ran, 0 to 1.
+        utilization_memory: Fraction of time in which memory was read or written, 0 to 1.
+        temperature: In degrees Celsius.
+        power_usage: In watts.
+        power_limit: In watts.
     """
 
     index: int
@@ -186,14 +185,14 @@ class GPUInfo:
 
     @property
     def memory_utilization(self) -> float:
-        """The share of memory in use, 0 to 1."""
+        """Fraction of memory in use, 0 to 1."""
         return self.memory_used / self.memory_total if self.memory_total else 0.0
 
 
 class GPUMonitor:
-    """Asks NVIDIA's management library (the package ``nvidia-ml-py``) how the GPUs are.
+    """Reads the state of GPUs through NVIDIA's management library (package ``nvidia-ml-py``).
 
-    Where it is missing, or there is no GPU, ``is_available`` is false and ``unavailable_reason`` says why.
+    Without the library or a GPU, ``is_available`` is false and ``unavailable_reason`` says why.
 
     Example:
         >>> monitor = GPUMonitor()
@@ -213,36 +212,36 @@ class GPUMonitor:
         except ImportError:
             self.unavailable_reason = "the package nvidia-ml-py is not installed; pip install 'pydotcompute[cuda]'"
         except Exception as error:
-            self.unavailable_reason = f"NVIDIA's management library does not answer: {error}"
+            self.unavailable_reason = f"initializing NVIDIA's management library failed: {error}"
 
     @property
     def is_available(self) -> bool:
-        """Whether there is a GPU to ask about."""
+        """Whether there is a GPU to monitor."""
         return self._nvml is not None and self._count > 0
 
     @property
     def device_count(self) -> int:
-        """How many GPUs there are."""
+        """Number of GPUs."""
         return self._count
 
     def _device(self, device_index: int) -> Any:
         if self._nvml is None:
             raise BackendNotAvailableError("nvml", self.unavailable_reason or "the monitor was shut down")
         if not 0 <= device_index < self._count:
-            raise BackendNotAvailableError("nvml", f"there is no GPU {device_index}; there are {self._count}")
+            raise BackendNotAvailableError("nvml", f"there is no GPU {device_index}; this machine has {self._count}")
         return self._nvml.nvmlDeviceGetHandleByIndex(device_index)
 
     def get_gpu_info(self, device_index: int = 0) -> GPUInfo:
-        """Everything about one GPU.
+        """Returns the state of one GPU.
 
         Args:
-            device_index: Its number, from 0.
+            device_index: Device index, from 0.
 
         Returns:
-            How it is now.
+            The current state.
 
         Raises:
-            BackendNotAvailableError: There is no such GPU, or no way to ask.
+            BackendNotAvailableError: There is no such GPU, or the management library is unavailable.
         """
         device, nvml = self._device(device_index), self._nvml
         memory = nvml.nvmlDeviceGetMemoryInfo(device)
@@ -263,20 +262,20 @@ class GPUMonitor:
         )
 
     def get_all_gpu_info(self) -> list[GPUInfo]:
-        """Everything about all GPUs; an empty list where there are none."""
+        """Returns the state of all GPUs; an empty list if there are none."""
         return [self.get_gpu_info(index) for index in range(self._count)]
 
     def get_utilization(self, device_index: int = 0) -> float:
-        """The share of time in which something ran on a GPU, 0 to 1."""
+        """Returns the fraction of time in which a kernel ran on a GPU, 0 to 1."""
         return float(self._nvml.nvmlDeviceGetUtilizationRates(self._device(device_index)).gpu / 100)
 
     def get_memory_info(self, device_index: int = 0) -> dict[str, int]:
-        """Bytes of a GPU's memory: ``total``, ``used`` and ``free``."""
+        """Returns a GPU's memory in bytes: ``total``, ``used`` and ``free``."""
         memory = self._nvml.nvmlDeviceGetMemoryInfo(self._device(device_index)) if self._nvml else self._device(device_index)
         return {"total": memory.total, "used": memory.used, "free": memory.free}
 
     def shutdown(self) -> None:
-        """Lets go of the library. May be called more than once."""
+        """Releases the management library. Further calls have no effect."""
         if self._nvml is not None:
             self._nvml.nvmlShutdown()
         self._nvml, self._count = None, 0
@@ -284,34 +283,34 @@ class GPUMonitor:
 
 @dataclass
 class TelemetryCollector:
-    """The telemetry of all ring kernels of a runtime."""
+    """Telemetry of all ring kernels of a runtime."""
 
     _kernels: dict[str, RingKernelTelemetry] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def register_kernel(self, kernel_id: str) -> RingKernelTelemetry:
-        """Begins to collect for a ring kernel, anew if it was known."""
+        """Starts to collect for a ring kernel; replaces earlier telemetry of the same name."""
         telemetry = RingKernelTelemetry(kernel_id=kernel_id)
         with self._lock:
             self._kernels[kernel_id] = telemetry
         return telemetry
 
     def unregister_kernel(self, kernel_id: str) -> None:
-        """Forgets a ring kernel; an unknown one is no error."""
+        """Removes a ring kernel. Unknown names are ignored."""
         with self._lock:
             self._kernels.pop(kernel_id, None)
 
     def get_kernel_telemetry(self, kernel_id: str) -> RingKernelTelemetry | None:
-        """The telemetry of one ring kernel, or ``None``."""
+        """Returns the telemetry of one ring kernel, or ``None``."""
         return self._kernels.get(kernel_id)
 
     def get_all_telemetry(self) -> dict[str, RingKernelTelemetry]:
-        """The telemetry of all ring kernels, by name."""
+        """Returns the telemetry of all ring kernels, by name."""
         with self._lock:
             return dict(self._kernels)
 
     def get_summary(self) -> dict[str, object]:
-        """Sums over all ring kernels."""
+        """Returns totals over all ring kernels."""
         kernels = self.get_all_telemetry().values()
         processed = sum(k.messages_processed for k in kernels)
         latency = sum(k.total_latency_ns for k in kernels)
@@ -325,6 +324,6 @@ class TelemetryCollector:
         }
 
     def reset_all(self) -> None:
-        """Begins anew for all ring kernels."""
+        """Resets the telemetry of all ring kernels."""
         for telemetry in self.get_all_telemetry().values():
             telemetry.reset()

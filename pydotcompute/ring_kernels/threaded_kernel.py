@@ -1,7 +1,7 @@
-"""Ring kernels on threads of their own, without asyncio.
+"""Ring kernels on dedicated threads, without asyncio.
 
-The kernel is a function that receives and sends until it is asked to end. Whoever waits, on either side, waits in Rust with the
-interpreter released and is woken by the queue.
+The kernel is a function that receives and sends until it is asked to stop. Blocking calls on both sides wait in Rust with the GIL
+released, and the queue wakes them.
 
 Example:
     >>> from pydotcompute.ring_kernels.threaded_kernel import ThreadedRingKernel
@@ -45,7 +45,7 @@ TOut = TypeVar("TOut")
 
 
 class ThreadedKernelState(Enum):
-    """Where a kernel on a thread is in its life."""
+    """State of a kernel on a thread."""
 
     CREATED = auto()
     RUNNING = auto()
@@ -56,19 +56,19 @@ class ThreadedKernelState(Enum):
 
 @dataclass
 class ThreadedKernelConfig:
-    """How a kernel on a thread is to be run.
+    """Settings of a kernel on a thread.
 
     Attributes:
-        kernel_id: Its name.
-        input_queue_size: Messages the input queue has room for.
-        output_queue_size: Messages the output queue has room for.
-        use_spsc: Whether the queues are for one sender and one receiver at a time, which is faster. Their sizes are rounded up to a
+        kernel_id: Name of the kernel.
+        input_queue_size: Capacity of the input queue, in messages.
+        output_queue_size: Capacity of the output queue, in messages.
+        use_spsc: Whether the queues serve one sender and one receiver at a time, which is faster. Their capacities are rounded up to a
             power of two. Otherwise any number of threads may send and receive.
-        thread_name: The thread's name; by default made of `kernel_id`.
-        daemon: Whether the process may end while the kernel runs. If not, the kernel is asked to stop when the main thread has ended.
+        thread_name: Name of the thread; by default derived from `kernel_id`.
+        daemon: Whether the process may exit while the kernel runs. Otherwise the kernel is asked to stop when the main thread ends.
 
     Raises:
-        ValueError: A size is less than 1.
+        ValueError: A queue size is less than 1.
     """
 
     kernel_id: str
@@ -87,12 +87,12 @@ class ThreadedKernelConfig:
 
 @dataclass
 class ThreadedKernelContext(Generic[TIn, TOut]):
-    """What a kernel's function is given.
+    """Context of a kernel's function: receives messages and sends outputs.
 
     Attributes:
-        kernel_id: The kernel's name.
-        input_queue: What is sent to the kernel.
-        output_queue: What the kernel sends.
+        kernel_id: Name of the kernel.
+        input_queue: Queue of incoming messages.
+        output_queue: Queue of outgoing messages.
     """
 
     kernel_id: str
@@ -100,22 +100,22 @@ class ThreadedKernelContext(Generic[TIn, TOut]):
     output_queue: SyncQueue[TOut] | SPSCQueue[TOut]
     _shutdown_event: threading.Event = field(default_factory=threading.Event)
     _output_type: type[TOut] | None = None
-    # What the function is working at, as far as can be known.
+    # The message that the function is handling: the last one received.
     _received: TIn | None = None
 
     @property
     def should_terminate(self) -> bool:
-        """Whether the kernel has been asked to end."""
+        """Whether the kernel was asked to stop."""
         return self._shutdown_event.is_set()
 
     def receive(self, timeout: float | None = None) -> TIn | None:
-        """Takes the next message, waiting for it.
+        """Receives the next message; waits while the input queue is empty.
 
         Args:
-            timeout: How long to wait, in seconds. None waits until there is a message or the kernel is asked to end.
+            timeout: Maximum time to wait, in seconds. ``None`` waits until a message arrives or the kernel is asked to stop.
 
         Returns:
-            The message, or None at the timeout and when the kernel has been asked to end and nothing is left.
+            The message. ``None`` at the timeout, and if the kernel was asked to stop and the queue is empty.
         """
         try:
             message = self._received = self.input_queue.get(timeout)
@@ -124,18 +124,18 @@ class ThreadedKernelContext(Generic[TIn, TOut]):
         return message
 
     def send(self, message: TOut, timeout: float | None = None) -> bool:
-        """Puts a message out, waiting for room.
+        """Sends an output; waits while the output queue is full.
 
         Args:
-            message: What to send.
-            timeout: How long to wait, in seconds. None waits until there is room or the kernel is asked to end.
+            message: The output.
+            timeout: Maximum time to wait, in seconds. ``None`` waits until a slot is free or the kernel is asked to stop.
 
         Returns:
-            Whether the message was taken. False if there was no room in time, or before the kernel was asked to end.
+            Whether the queue accepted the message. ``False`` at the timeout, and if the kernel was asked to stop meanwhile.
 
         Raises:
-            QueueFullError: There was no room in time, and the queue is a `SyncQueue` (``use_spsc=False``).
-            TypeValidationError: The kernel has an `output_type`, and the message is none.
+            QueueFullError: The queue stayed full until the timeout, and it is a `SyncQueue` (``use_spsc=False``).
+            TypeValidationError: The message is not of the kernel's `output_type`.
         """
         _check_type(message, self._output_type, self.kernel_id, "output")
         try:
@@ -148,13 +148,13 @@ class ThreadedKernelContext(Generic[TIn, TOut]):
             raise
 
     def wait_shutdown(self, timeout: float | None = None) -> bool:
-        """Waits until the kernel is asked to end.
+        """Waits until the kernel is asked to stop.
 
         Args:
-            timeout: How long, in seconds. None waits for ever.
+            timeout: Maximum time to wait, in seconds. ``None`` for no limit.
 
         Returns:
-            Whether it has been asked to.
+            Whether the kernel was asked to stop.
         """
         return self._shutdown_event.wait(timeout)
 
@@ -165,17 +165,17 @@ def _check_type(message: object, expected: type[Any] | None, kernel_id: str, sid
 
 
 class ThreadedRingKernel(ThreadKernel[TIn, TOut, ThreadedKernelState]):
-    """A ring kernel that runs on a thread of its own.
+    """A ring kernel that runs on a dedicated thread.
 
-    If its function raises, the state becomes ``FAILED``, the exception is in :attr:`error`, and every `receive`, also one that waits
-    already, raises :class:`KernelError` with it as the cause, once what the kernel had sent has been received.
+    If the function raises, the state becomes ``FAILED`` and :attr:`error` holds the exception. Every `receive`, including those already
+    waiting, then raises :class:`KernelError` with the exception as its cause, after the kernel's outputs have been received.
 
     Args:
-        kernel_id: The kernel's name.
-        kernel_func: What to run. It is given a :class:`ThreadedKernelContext` and is to return soon after its `should_terminate` is true.
-        config: How to run it; by default with queues for 4096 messages.
-        input_type: If given, anything else that is sent raises :class:`TypeValidationError`.
-        output_type: The same for what the kernel sends, which raises in its function.
+        kernel_id: Name of the kernel.
+        kernel_func: Function to run. It receives a :class:`ThreadedKernelContext`, and returns soon after `should_terminate` is true.
+        config: Settings; by default queues for 4096 messages.
+        input_type: Class of the messages; sending any other raises :class:`TypeValidationError`. Not checked by default.
+        output_type: Class of the outputs; sending any other raises in the kernel's function. Not checked by default.
     """
 
     _thread_prefix = "threaded_kernel"
@@ -198,40 +198,40 @@ class ThreadedRingKernel(ThreadKernel[TIn, TOut, ThreadedKernelState]):
 
     @property
     def config(self) -> ThreadedKernelConfig:
-        """The configuration."""
+        """Settings."""
         return self._config
 
     def _make_context(self, stop_requested: threading.Event) -> ThreadedKernelContext[TIn, TOut]:
-        kind = SPSCQueue if self._config.use_spsc else SyncQueue
-        self._input = self._inbox = kind(self._config.input_queue_size)
+        queue_type = SPSCQueue if self._config.use_spsc else SyncQueue
+        self._input = self._inbox = queue_type(self._config.input_queue_size)
         self._output = self._make_output()
         return ThreadedKernelContext(self.kernel_id, self._input, self._output, stop_requested, self._output_type)
 
     def _make_output(self) -> SyncQueue[TOut] | SPSCQueue[TOut]:
-        kind = SPSCQueue if self._config.use_spsc else SyncQueue
-        queue: SyncQueue[TOut] | SPSCQueue[TOut] = kind(self._config.output_queue_size)
+        queue_type = SPSCQueue if self._config.use_spsc else SyncQueue
+        queue: SyncQueue[TOut] | SPSCQueue[TOut] = queue_type(self._config.output_queue_size)
         self._outbox = queue
         return queue
 
     def send(self, message: TIn, timeout: float | None = None) -> bool:
-        """Sends a message to the kernel, waiting for room.
+        """Sends a message to the kernel; waits while the input queue is full.
 
         Args:
-            message: What to send.
-            timeout: How long to wait, in seconds. None waits until there is room or the kernel ends.
+            message: The message.
+            timeout: Maximum time to wait, in seconds. ``None`` waits until a slot is free or the kernel ends.
 
         Returns:
-            Whether the message was taken: always true with ``use_spsc=False``. False at the timeout.
+            Whether the queue accepted the message: always true with ``use_spsc=False``. ``False`` at the timeout.
 
         Raises:
-            KernelStateError: The kernel is not running, or was stopped meanwhile.
-            KernelError: The kernel failed while this waited for room; the cause is what its function raised.
-            QueueFullError: There was no room in time, and ``use_spsc`` is false.
+            KernelStateError: The kernel is not running, or was stopped during the call.
+            KernelError: The kernel failed during the call; the cause is the exception of its function.
+            QueueFullError: The queue stayed full until the timeout, and ``use_spsc`` is false.
             TypeValidationError: The message is not of the kernel's `input_type`.
         """
         queue = self._input
         if queue is None or self._state is not self._running:
-            raise self._refusal("send message to")
+            raise self._state_error("send message to")
         if self._input_type is not None:
             _check_type(message, self._input_type, self.kernel_id, "input")
         try:
@@ -241,28 +241,28 @@ class ThreadedRingKernel(ThreadKernel[TIn, TOut, ThreadedKernelState]):
             if self._state is self._running:
                 raise QueueFullError(self.kernel_id, error.queue_size) from None
         except RuntimeError:
-            pass  # Shut down meanwhile: the state says why.
+            pass  # Shut down during the call: the state says why.
         if self._state is self._running:
             return False
         self._raise_failure("send message to")
-        raise self._refusal("send message to")
+        raise self._state_error("send message to")
 
     def receive(self, timeout: float | None = None) -> TOut | None:
-        """Receives a message from the kernel, waiting for it.
+        """Receives an output of the kernel; waits while there is none.
 
         Args:
-            timeout: How long to wait, in seconds. None waits until there is a message or the kernel ends.
+            timeout: Maximum time to wait, in seconds. ``None`` waits until an output arrives or the kernel ends.
 
         Returns:
-            The message. None at the timeout, and if the kernel was stopped while this waited.
+            The output. ``None`` at the timeout, and if the kernel was stopped during the call.
 
         Raises:
-            KernelError: The kernel has failed, and all that it sent has been received; the cause is what its function raised.
-            KernelStateError: The kernel was not started, or has ended and all that it sent has been received.
+            KernelError: The kernel failed and all its outputs were received; the cause is the exception of its function.
+            KernelStateError: The kernel was not started, or has ended and all its outputs were received.
         """
         queue = self._output
         if queue is None or (self._state is not self._running and self._error is None and queue.empty and not self._is_stopping()):
-            raise self._refusal("receive message from")
+            raise self._state_error("receive message from")
         try:
             message = queue.get(timeout)
         except (QueueTimeoutError, RuntimeError):
@@ -275,10 +275,10 @@ class ThreadedRingKernel(ThreadKernel[TIn, TOut, ThreadedKernelState]):
         return self._state is ThreadedKernelState.STOPPING
 
     def send_nowait(self, message: TIn) -> bool:
-        """Sends a message if there is room this moment.
+        """Sends a message without waiting.
 
         Returns:
-            Whether the message was taken. False also if the kernel is not running.
+            Whether the queue accepted the message. ``False`` if it is full or the kernel is not running.
 
         Raises:
             TypeValidationError: The message is not of the kernel's `input_type`.
@@ -287,13 +287,13 @@ class ThreadedRingKernel(ThreadKernel[TIn, TOut, ThreadedKernelState]):
         return self._input is not None and self._input.put_nowait(message)
 
     def receive_nowait(self) -> TOut | None:
-        """Receives a message if there is one this moment.
+        """Receives an output without waiting.
 
         Returns:
-            The message, or None.
+            The output, or ``None``.
 
         Raises:
-            KernelError: The kernel has failed, and all that it sent has been received; the cause is what its function raised.
+            KernelError: The kernel failed and all its outputs were received; the cause is the exception of its function.
         """
         if self._output is None:
             return None
@@ -308,48 +308,48 @@ class ThreadedRingKernel(ThreadKernel[TIn, TOut, ThreadedKernelState]):
 
 @dataclass(frozen=True)
 class _Failed:
-    """Lies among a pool's answers where a worker has failed."""
+    """Entry in a pool's output queue that reports a failed worker."""
 
     kernel_id: str
     error: Exception
 
 
 class _PoolWorker(ThreadedRingKernel[Any, Any]):
-    """A kernel that sends to a queue which it shares with others, and says there when it fails."""
+    """A kernel that shares its output queue with other workers and reports its failure there."""
 
     def __init__(
         self, kernel_func: Callable[[ThreadedKernelContext[Any, Any]], Any], config: ThreadedKernelConfig, outputs: SyncQueue[Any]
     ) -> None:
         super().__init__(config.kernel_id, kernel_func, config=config)
         self._outputs = outputs
-        # Of the input queue, which may be for one sender at a time.
-        self.sending = threading.Lock()
+        # Guards the input queue, which may be restricted to one sender at a time.
+        self.send_lock = threading.Lock()
 
     def _make_output(self) -> SyncQueue[Any]:
-        # Not its outbox: the end of one worker is not the end of the queue.
+        # Not registered as `_outbox`: the queue outlives a single worker.
         return self._outputs
 
     def _end(self, error: Exception | None) -> None:
         super()._end(error)
         if error is not None:
-            # They say that the pool is being stopped, and nobody receives any more; the failure was logged.
+            # Suppressed errors mean that the pool is stopping and has no receivers; the failure is logged already.
             with contextlib.suppress(QueueFullError, RuntimeError):
                 self._outputs.put(_Failed(self.kernel_id, error))
 
 
 class ThreadedKernelPool:
-    """Kernels that run the same function side by side, each on a thread of its own, and answer through one queue.
+    """Kernels that run the same function in parallel, each on a dedicated thread, with one shared output queue.
 
-    A worker that fails is passed over from then on; one `receive_any` raises its failure.
+    After a worker has failed, the pool sends it no more messages. One `receive_any` call raises its failure.
 
     Args:
         kernel_id_prefix: Workers are named ``<prefix>_0``, ``<prefix>_1``, and so on.
-        kernel_func: What each worker runs; see :class:`ThreadedRingKernel`.
-        num_workers: How many workers.
-        **config_kwargs: The rest of :class:`ThreadedKernelConfig`.
+        kernel_func: Function of each worker; see :class:`ThreadedRingKernel`.
+        num_workers: Number of workers.
+        **config_kwargs: Further fields of :class:`ThreadedKernelConfig`.
 
     Raises:
-        ValueError: There is no worker, or a queue's size is less than 1.
+        ValueError: `num_workers` or a queue size is less than 1.
 
     Example:
         >>> def square(ctx):
@@ -371,33 +371,33 @@ class ThreadedKernelPool:
         **config_kwargs: Any,
     ) -> None:
         if num_workers < 1:
-            raise ValueError(f"Cannot make pool '{kernel_id_prefix}' of {num_workers} workers; it needs at least 1")
+            raise ValueError(f"Cannot create pool '{kernel_id_prefix}' of {num_workers} workers; it needs at least 1")
         configs = [ThreadedKernelConfig(kernel_id=f"{kernel_id_prefix}_{i}", **config_kwargs) for i in range(num_workers)]
         self._kernel_id_prefix = kernel_id_prefix
         self._outputs: SyncQueue[Any] = SyncQueue(sum(config.output_queue_size for config in configs))
         self._kernels = [_PoolWorker(kernel_func, config, self._outputs) for config in configs]
         self._next_kernel = 0
-        self._choosing = threading.Lock()
+        self._next_lock = threading.Lock()
 
     @property
     def dead_letters(self) -> list[DeadLetter]:
-        """What was sent to workers that have ended, and will never be handled."""
+        """Messages that were sent to workers that have ended, and will never be handled."""
         return [letter for kernel in self._kernels for letter in kernel.dead_letters]
 
     def start_all(self) -> None:
         """Starts every worker.
 
         Raises:
-            KernelStateError: They were started before.
+            KernelStateError: The workers were started before.
         """
         for kernel in self._kernels:
             kernel.start()
 
     def stop_all(self, timeout: float = 5.0) -> None:
-        """Asks all workers to end, and waits until they have; what they sent can still be received.
+        """Asks all workers to stop, and waits until they have. Their outputs can still be received.
 
         Args:
-            timeout: How long to wait for all of them together, in seconds.
+            timeout: Maximum time to wait for all workers together, in seconds.
         """
         deadline = time.monotonic() + timeout
         for kernel in self._kernels:
@@ -408,32 +408,32 @@ class ThreadedKernelPool:
         self._outputs.shutdown()
 
     def send(self, message: Any, timeout: float | None = None) -> bool:
-        """Sends a message to the next worker, in turn.
+        """Sends a message to the next worker, round-robin.
 
         Args:
-            message: What to send.
-            timeout: How long to wait for room, in seconds. None waits until there is room or the worker ends.
+            message: The message.
+            timeout: Maximum time to wait for a free slot, in seconds. ``None`` waits until a slot is free or the worker ends.
 
         Returns:
-            Whether the message was taken.
+            Whether the queue accepted the message.
 
         Raises:
             KernelStateError: No worker is running.
-            KernelError: The worker failed while this waited for room.
-            QueueFullError: There was no room in time, and ``use_spsc`` is false.
+            KernelError: The worker failed during the call.
+            QueueFullError: The queue stayed full until the timeout, and ``use_spsc`` is false.
         """
-        worker = self._choose_worker()
+        worker = self._next_worker()
         deadline = None if timeout is None else time.monotonic() + timeout
-        if not worker.sending.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+        if not worker.send_lock.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
             return False
         try:
             return worker.send(message, None if deadline is None else max(0.0, deadline - time.monotonic()))
         finally:
-            worker.sending.release()
+            worker.send_lock.release()
 
-    def _choose_worker(self) -> _PoolWorker:
-        """The next worker that runs; any, if none does."""
-        with self._choosing:
+    def _next_worker(self) -> _PoolWorker:
+        """Returns the next running worker; any worker if none is running."""
+        with self._next_lock:
             for _ in self._kernels:
                 worker = self._kernels[self._next_kernel]
                 self._next_kernel = (self._next_kernel + 1) % len(self._kernels)
@@ -442,20 +442,20 @@ class ThreadedKernelPool:
             return worker
 
     def receive_any(self, timeout: float | None = None) -> Any | None:
-        """Receives the next message of any worker, waiting for it.
+        """Receives the next output of any worker; waits while there is none.
 
         Args:
-            timeout: How long to wait, in seconds. None waits until there is a message or the pool is stopped.
+            timeout: Maximum time to wait, in seconds. ``None`` waits until an output arrives or the pool is stopped.
 
         Returns:
-            The message. None at the timeout, and if the pool was stopped while this waited.
+            The output. ``None`` at the timeout, and if the pool was stopped during the call.
 
         Raises:
-            KernelError: A worker failed; the cause is what its function raised. Raised once for each.
-            KernelStateError: The pool was not started, or has been stopped and all that was sent has been received.
+            KernelError: A worker failed; the cause is the exception of its function. Raised once per failed worker.
+            KernelStateError: The pool was not started, or has been stopped and all outputs were received.
         """
         if self._outputs.empty and not any(kernel._thread is not None and kernel._thread.is_alive() for kernel in self._kernels):
-            raise self._kernels[0]._refusal("receive message from")
+            raise self._kernels[0]._state_error("receive message from")
         try:
             message = self._outputs.get(timeout)
         except (QueueTimeoutError, RuntimeError):

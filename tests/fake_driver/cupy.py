@@ -1,7 +1,6 @@
-"""What pydotcompute uses of CuPy, over the driver that pretends, whose device memory is the host's: arrays are NumPy's.
+"""Test double of CuPy: the part that pydotcompute uses, on the fake driver. Device memory is host memory, and arrays are NumPy arrays.
 
-It keeps the order of calls in ``calls``, so that a test sees on which stream and from which pool something was done. What the real CuPy
-does beyond that is not tested by it.
+``calls`` records the calls in order, with stream and pool, for tests to compare. It does not show how the real CuPy behaves.
 """
 
 import ctypes
@@ -14,7 +13,7 @@ _current = SimpleNamespace(stream=None, allocator=None, device=0)
 
 
 class ndarray(np.ndarray):
-    """An array in memory that `memptr` says, which it keeps alive."""
+    """An array in the memory of `memptr`, whose owner it keeps alive."""
 
     def __new__(cls, shape, dtype, memptr):
         memory = (ctypes.c_char * max(memptr.mem.size, 1)).from_address(memptr.mem.ptr)
@@ -30,27 +29,27 @@ class ndarray(np.ndarray):
         return {**self.__array_interface__, "version": 3, "stream": None}
 
 
-def _made(array):
-    calls.append(("make", _current.stream, _current.allocator))
-    return array.view(_Made)
+def _record_creation(array):
+    calls.append(("create", _current.stream, _current.allocator))
+    return array.view(_CreatedArray)
 
 
-class _Made(np.ndarray):
+class _CreatedArray(np.ndarray):
     pass
 
 
 def empty(shape, dtype):
     if np.prod(shape) > 1 << 40:
         raise cuda.memory.OutOfMemoryError("out of memory")
-    return _made(np.empty(shape, dtype))
+    return _record_creation(np.empty(shape, dtype))
 
 
 def zeros(shape, dtype):
-    return _made(np.zeros(shape, dtype))
+    return _record_creation(np.zeros(shape, dtype))
 
 
 def array(source):
-    return _made(np.array(source))
+    return _record_creation(np.array(source))
 
 
 def from_dlpack(source):
@@ -71,8 +70,8 @@ class RawKernel:
         self._run(*args, **kwargs)
 
 
-class _During:
-    """Makes something current for the time of a `with`."""
+class _SetWithin:
+    """Sets an attribute of the current state within a `with` block."""
 
     def __init__(self, name, value):
         self._name, self._value = name, value
@@ -86,11 +85,11 @@ class _During:
         setattr(_current, self._name, self._before)
 
 
-class _Stream(_During):
+class _Stream(_SetWithin):
     ptr = 1
 
     def __init__(self, null=False, non_blocking=False):
-        assert non_blocking or null, "no stream of ours may wait for the legacy one"
+        assert non_blocking or null, "streams must not synchronize with the legacy default stream"
         super().__init__("stream", self)
         self.done = True
         self.fails = None
@@ -102,7 +101,7 @@ class _Stream(_During):
         self.done = True
 
 
-class _Device(_During):
+class _Device(_SetWithin):
     def __init__(self, number):
         super().__init__("device", number)
 
@@ -158,8 +157,8 @@ cuda = SimpleNamespace(
         cudaMemPoolAttrReleaseThreshold=4,
         deviceGetMemPool=lambda device: device + 50,
         getDeviceCount=lambda: 2,
-        memPoolSetAttribute=lambda pool, attribute, value: calls.append(("keep", pool, attribute, value)),
+        memPoolSetAttribute=lambda pool, attribute, value: calls.append(("set_attribute", pool, attribute, value)),
     ),
     set_allocator=_set_allocator,
-    using_allocator=lambda allocator: _During("allocator", allocator),
+    using_allocator=lambda allocator: _SetWithin("allocator", allocator),
 )

@@ -1,4 +1,4 @@
-"""Everything that users of 0.2 import and call is there, with the same parameters and defaults."""
+"""The public API of 0.2 exists, with the same parameters and defaults."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from api_names import PENDING, Name, names
 
 
 def named(*kinds: str) -> pytest.MarkDecorator:
-    """Runs a test for each name of some kinds."""
+    """Parametrizes a test with each name of the given kinds."""
     chosen = [name for name in names() if name.kind in kinds and name.module not in PENDING]
     return pytest.mark.parametrize("name", chosen, ids=lambda name: f"{name.module}.{name.name}")
 
 
-def test_the_list_is_whole_and_what_is_pending_is_in_it() -> None:
+def test_the_list_is_complete_and_contains_pending_modules() -> None:
     all_names = list(names())
     assert len(all_names) == 718
     assert all_names == list(dict.fromkeys(all_names))
@@ -37,15 +37,15 @@ def test_exports(name: Name) -> None:
 
 
 @named("class")
-def test_classes_and_their_bases(name: Name) -> None:
+def test_classes_and_bases(name: Name) -> None:
     cls = getattr(name.imported(), name.name)
     assert inspect.isclass(cls)
     for base in filter(None, name.rest.split(", ")):
         if base == "Generic":
-            assert hasattr(cls, "__class_getitem__"), "it can be written with its message types in brackets"
+            assert hasattr(cls, "__class_getitem__"), "the class must be subscriptable with its message types"
         else:
-            places = (name.imported(), pydotcompute.exceptions, enum, abc, builtins)
-            assert issubclass(cls, next(getattr(place, base) for place in places if hasattr(place, base)))
+            namespaces = (name.imported(), pydotcompute.exceptions, enum, abc, builtins)
+            assert issubclass(cls, next(getattr(namespace, base) for namespace in namespaces if hasattr(namespace, base)))
 
 
 @named("member")
@@ -55,12 +55,12 @@ def test_members_of_enumerations(name: Name) -> None:
 
 
 def default_of(name: Name) -> Any:
-    """What a text of the list stands for, as a module that it is in would read it."""
+    """Evaluates the default of a listed name in the namespace of its module."""
     return eval(name.rest, {"np": np, **vars(name.imported())})
 
 
 @named("field")
-def test_fields_can_be_given_by_name_and_have_their_defaults(name: Name) -> None:
+def test_fields_accept_keywords_and_have_their_defaults(name: Name) -> None:
     parameter = inspect.signature(name.owner()).parameters[name.last]
     assert parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     if name.rest == "":
@@ -71,14 +71,14 @@ def test_fields_can_be_given_by_name_and_have_their_defaults(name: Name) -> None
         assert parameter.default == default_of(name)
 
 
-def test_fields_have_their_order() -> None:
+def test_fields_are_in_order() -> None:
     orders: dict[Any, list[str]] = {}
     for name in names():
         if name.kind == "field" and name.module not in PENDING:
             orders.setdefault(name.owner(), []).append(name.last)
     for cls, order in orders.items():
         parameters = inspect.signature(cls).parameters.values()
-        # Fields that one writes by name only may stand anywhere.
+        # Keyword-only fields may be in any order.
         positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.name in order]
         assert positional == [field for field in order if field in positional], cls
 
@@ -114,24 +114,24 @@ def signature_of(name: Name) -> inspect.Signature:
 
 
 def difference(wanted: inspect.Signature, actual: inspect.Signature) -> str | None:
-    """Why a call that is right for the first signature could be wrong for the second, or mean something else."""
-    there = list(actual.parameters.values())
-    for place, parameter in enumerate(wanted.parameters.values()):
+    """Returns why a call that is valid for `wanted` could fail or differ for `actual`, or ``None``."""
+    parameters = list(actual.parameters.values())
+    for position, parameter in enumerate(wanted.parameters.values()):
         found = actual.parameters.get(parameter.name)
-        if parameter.name == "self" and there and place == 0:
-            continue  # A method of Rust's may call it otherwise, and takes it by place only.
+        if parameter.name == "self" and parameters and position == 0:
+            continue  # A method in Rust may use another name, and takes it positionally only.
         if found is None:
             return f"{parameter.name} is missing"
-        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and (found.kind is not parameter.kind or there.index(found) != place):
-            return f"{parameter.name} cannot be given both by name and as argument {place + 1}"
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and (found.kind is not parameter.kind or parameters.index(found) != position):
+            return f"{parameter.name} cannot be given both by name and as argument {position + 1}"
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) and found.kind is not parameter.kind:
             return f"{parameter.name} takes one value"
         if parameter.default is not parameter.empty and not same(parameter.default, found.default):
             return f"{parameter.name} is {found.default!r} unless given, not {parameter.default!r}"
-    for found in there[1:] if "self" in wanted.parameters else there:
+    for found in parameters[1:] if "self" in wanted.parameters else parameters:
         optional = found.default is not found.empty or found.kind in (found.VAR_POSITIONAL, found.VAR_KEYWORD)
         if found.name not in wanted.parameters and not optional:
-            return f"{found.name} is asked for"
+            return f"{found.name} is required"
     return None
 
 
@@ -150,15 +150,15 @@ def test_class_methods_are_bound_to_the_class(name: Name) -> None:
 
 
 @named("async method")
-def test_what_was_awaited_can_be_awaited(name: Name) -> None:
+def test_async_methods_are_awaitable(name: Name) -> None:
     static = name.static()
     if not (inspect.iscoroutinefunction(static) or inspect.ismethoddescriptor(static)):
-        # It passes on a coroutine of Rust's.
+        # The method returns a coroutine of the Rust extension.
         assert str(inspect.signature(static).return_annotation).startswith("Coroutine[")
 
 
 @named("async context")
-def test_what_was_entered_with_async_with_can_be(name: Name) -> None:
+def test_async_contexts_are_context_managers(name: Name) -> None:
     assert not inspect.iscoroutinefunction(name.static())
 
 
@@ -172,11 +172,11 @@ def test_what_was_entered_with_async_with_can_be(name: Name) -> None:
         (lambda self, b=1, a=0, *, c=2: 0, "a cannot be given both"),
         (lambda self, a, b=2, *, c=2: 0, "b is 2 unless given, not 1"),
         (lambda self, a, b=True, *, c=2: 0, "b is True unless given, not 1"),
-        (lambda self, a, b=1, *, c=2, d: 0, "d is asked for"),
+        (lambda self, a, b=1, *, c=2, d: 0, "d is required"),
         (lambda self, a, *b, c=2: 0, "b cannot be given both"),
     ],
 )
-def test_a_changed_signature_is_noticed(changed: Callable[..., object], complaint: str | None) -> None:
+def test_a_changed_signature_is_reported(changed: Callable[..., object], complaint: str | None) -> None:
     wanted = inspect.signature(lambda self, a, b=1, *, c=2: 0)
     found = difference(wanted, inspect.signature(changed))
     assert found is complaint if complaint is None else complaint in str(found)

@@ -1,4 +1,4 @@
-"""The documentation tells the truth: every Python snippet runs and prints what it says, and the site builds without a warning."""
+"""Every Python snippet of the documentation runs and prints its `#>` lines, and the site builds without a warning."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-import numba  # noqa: F401 - it registers `print` when it is imported, which has to be before a snippet's is replaced by one that listens
+import numba  # noqa: F401 - importing it registers `print`, which must precede the replacement of `print` for a snippet
 import pytest
 from pytest_examples import CodeExample, EvalExample, find_examples
 
@@ -24,8 +24,8 @@ SNIPPETS = list(find_examples(*PAGES))
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_behind() -> Iterator[None]:
-    """A snippet runs as `__main__`, registers messages and ring kernels by name, and may switch logging off: later tests see none of it."""
+def restored_registries() -> Iterator[None]:
+    """Undoes the effects of a snippet: the module `__main__`, registered messages and ring kernels, and disabled logging."""
     main = sys.modules["__main__"]
     registries = [(registry, dict(registry)) for registry in (_message_registry, _kernel_registry)]
     yield
@@ -37,7 +37,7 @@ def nothing_left_behind() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: f"{snippet.path.name}:{snippet.start_line}")
-def test_snippet_prints_what_it_says(snippet: CodeExample, eval_example: EvalExample) -> None:
+def test_snippet_prints_its_expected_output(snippet: CodeExample, eval_example: EvalExample) -> None:
     failure = None
     try:
         if "#>" in snippet.source:
@@ -45,15 +45,15 @@ def test_snippet_prints_what_it_says(snippet: CodeExample, eval_example: EvalExa
         else:
             eval_example.run(snippet)
     except Exception as error:
-        # pytest-examples puts a frame of the page in place of the module's, which pytest cannot format with Python 3.11. So the test
-        # fails below, with no exception about.
+        # pytest-examples replaces the module's frame with one of the page, which pytest cannot format on Python 3.11. The test
+        # therefore fails below, outside the exception handler.
         line = [line for _, line in traceback.walk_tb(error.__traceback__)][-1]
         failure = f"{snippet.path.name}, line {line}: {type(error).__name__}: {error}"
     if failure is not None:
         pytest.fail(failure, pytrace=False)
 
 
-def test_there_are_snippets_to_run_and_to_compare() -> None:
+def test_all_main_pages_have_snippets_with_output() -> None:
     assert {"README.md", "index.md", "first-kernel.md", "tiers.md", "memory.md", "kernels.md", "errors.md", "migration.md"} <= {
         snippet.path.name for snippet in SNIPPETS if "#>" in snippet.source
     }
@@ -68,7 +68,7 @@ def test_scripts_named_in_shell_snippets_exist(page: Path) -> None:
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     pytest.importorskip("mkdocstrings", reason="the extra `docs` is not installed")
-    # The theme announces its successor on standard error otherwise.
+    # Silences the advertisement of the theme on standard error.
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
     built = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

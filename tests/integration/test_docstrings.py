@@ -1,4 +1,4 @@
-"""Every example in a docstring of the package does what it says."""
+"""Every example in a docstring of the package runs and prints its expected output."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pydotcompute.ring_kernels.runtime import _kernel_registry
 
 
 def examples() -> list[Any]:
-    """The docstrings with examples, of every module that can be imported here."""
+    """Returns the docstrings with examples of every module that can be imported on this machine."""
     found = []
     for about in pkgutil.walk_packages(pydotcompute.__path__, "pydotcompute."):
         try:
@@ -36,12 +36,12 @@ def examples() -> list[Any]:
 
 @pytest.mark.parametrize("example", examples())
 def test_examples_of_docstrings(example: doctest.DocTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # As a user's own script, not as a part of the module that it stands in.
+    # Runs as a script of a user, not as a part of the documented module.
     script = ModuleType("script")
     script.__dict__.update({name: value for name, value in example.globs.items() if name not in ("__name__", "annotations")})
     monkeypatch.setitem(sys.modules, "script", script)
     example.globs = script.__dict__
-    for registry in (_message_registry, _kernel_registry):  # A name of the example's may be one of another test's.
+    for registry in (_message_registry, _kernel_registry):  # An example may register a name that another test uses.
         for name in registry:
             monkeypatch.setitem(registry, name, registry[name])
     monkeypatch.setattr(cache_module, "_cache", KernelCache(tmp_path))

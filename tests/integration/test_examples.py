@@ -1,4 +1,4 @@
-"""Every example runs as a user starts it, ends by itself and finds its own result right; every benchmark has a smoke run."""
+"""Every example runs as a user starts it and verifies its own result. Every benchmark has a smoke run."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ ROOT = Path(__file__).resolve().parents[2]
 NAB = ROOT.parent / "shared" / "data" / "nab"
 DPKG = Path("/var/lib/dpkg/status")
 
-# Modules that examples import, with nothing to run in them; and examples that have tests of their own below.
+# Modules that examples import, which are not programs; and examples with their own tests below.
 SHARED_MODULES = {"graphs.py", "series.py"}
 WITH_TESTS = {"anomaly_detection.py", "pagerank.py", "streaming_pipeline.py", "vector_add.py"}
 OTHERS = sorted(path.name for path in (ROOT / "examples").glob("*.py") if path.name not in SHARED_MODULES | WITH_TESTS)
 
 
 def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Runs a script with warnings as errors, as the tests themselves are."""
+    """Runs a script with warnings as errors, like the tests themselves."""
     command = [sys.executable, "-W", "error", str(ROOT / script), *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=100, check=False)
 
 
 def output_of(script: str, *arguments: object, cwd: Path) -> str:
-    """What a script prints; the test fails unless it ends with 0."""
+    """Returns the output of a script. The test fails unless its exit status is 0."""
     done = run(script, *arguments, cwd=cwd)
     assert done.returncode == 0, f"{script} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
     return done.stdout
@@ -35,7 +35,7 @@ def output_of(script: str, *arguments: object, cwd: Path) -> str:
 
 @pytest.fixture
 def edges(tmp_path: Path) -> Path:
-    """A graph in which all of 30 vertices point at `hub`, and `hub` at the first of them."""
+    """A graph in which 30 vertices have an edge to `hub`, and `hub` has one to the first of them."""
     path = tmp_path / "edges.txt"
     path.write_text("# a star\nhub v0\n" + "".join(f"v{index} hub\n" for index in range(30)))
     return path
@@ -48,7 +48,7 @@ def test_vector_add(tmp_path: Path) -> None:
 def test_streaming_pipeline(tmp_path: Path) -> None:
     printed = output_of("examples/streaming_pipeline.py", "--lines", 1000, cwd=tmp_path)
     assert next(line for line in printed.splitlines() if "too hot" in line).startswith("sensor 3:")
-    assert "1000 lines, 10 of them broken" in printed
+    assert "1000 lines, 10 of them invalid" in printed
 
 
 def test_pagerank_of_a_list_of_edges(tmp_path: Path, edges: Path) -> None:
@@ -63,27 +63,27 @@ def test_pagerank_names_the_line_that_is_not_an_edge(tmp_path: Path) -> None:
     assert "line 2 of edges.txt is 'c'" in done.stderr
 
 
-@pytest.mark.skipif(not DPKG.exists(), reason="there is no dpkg on this machine")
+@pytest.mark.skipif(not DPKG.exists(), reason="this machine has no dpkg")
 def test_pagerank_of_debian_packages(tmp_path: Path) -> None:
     printed = output_of("examples/pagerank.py", "--top", 3, cwd=tmp_path)
     assert "libc6" in printed
 
 
-def test_anomaly_detection_on_made_series(tmp_path: Path) -> None:
+def test_anomaly_detection_on_synthetic_series(tmp_path: Path) -> None:
     arguments = ["--series", 2, *(["--data", NAB] if NAB.exists() else [])]
     printed = output_of("examples/anomaly_detection.py", *arguments, cwd=tmp_path)
     assert sum("anomalies found" in line for line in printed.splitlines()) == 2
 
 
-@pytest.mark.skipif(NAB.exists(), reason="NAB's data is there, so that series are not made")
-def test_anomaly_detection_says_why_its_series_are_made(tmp_path: Path) -> None:
+@pytest.mark.skipif(NAB.exists(), reason="the NAB data is present, so the series are not synthetic")
+def test_anomaly_detection_says_why_its_series_are_synthetic(tmp_path: Path) -> None:
     printed = output_of("examples/anomaly_detection.py", "--series", 1, cwd=tmp_path)
-    assert "there is no NAB data" in printed
+    assert "no NAB data" in printed
     assert "3 of 3 anomalies found, 0 alerts elsewhere" in printed
 
 
 @pytest.mark.parametrize("example", OTHERS)
-def test_other_example_ends_by_itself_and_finds_itself_right(example: str, tmp_path: Path) -> None:
+def test_other_example_exits_with_0(example: str, tmp_path: Path) -> None:
     output_of(f"examples/{example}", cwd=tmp_path)
 
 
@@ -91,7 +91,7 @@ def test_other_example_ends_by_itself_and_finds_itself_right(example: str, tmp_p
     ("script", "subject"),
     [("extended", "ask"), ("extended", "serialise"), ("realtime_anomaly", "asyncio ask"), ("pagerank", "ring-kernels-2 sweep")],
 )
-def test_benchmark_measures_something(script: str, subject: str, tmp_path: Path, edges: Path) -> None:
+def test_benchmark_prints_a_measurement(script: str, subject: str, tmp_path: Path, edges: Path) -> None:
     arguments = {"pagerank": ["--edges", edges], "realtime_anomaly": [], "extended": []}[script]
     printed = output_of(f"benchmarks/{script}_benchmark.py", "--quick", "--json", "--png", "out.png", *arguments, cwd=tmp_path)
     series = {one["name"]: one for one in json.loads(printed)["series"]}
@@ -101,7 +101,7 @@ def test_benchmark_measures_something(script: str, subject: str, tmp_path: Path,
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_metal_benchmark_measures_or_says_why_not(tmp_path: Path) -> None:
+def test_metal_benchmark_measures_or_prints_why_not(tmp_path: Path) -> None:
     done = run("benchmarks/metal_benchmark.py", "--quick", "--size", 1000, "--png", "out.png", cwd=tmp_path)
     measured = done.returncode == 0 and "vector_add" in done.stdout
     assert measured or "nothing was measured: Backend 'Metal' is not available" in done.stderr

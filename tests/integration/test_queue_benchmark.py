@@ -1,4 +1,4 @@
-"""The benchmark of queues measures what it says: each function gives a time for every sample, of work that was done."""
+"""The functions of the queue benchmark do the work they measure, and return a time for every sample."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ def queues() -> ModuleType:
     return module
 
 
-def test_puts_and_gets_are_made(queues: ModuleType) -> None:
+def test_puts_and_gets_are_executed(queues: ModuleType) -> None:
     queue: SyncQueue[object] = SyncQueue()
     samples = queues.put_get(queue, samples=3)
     assert len(samples) == 3 and min(samples) > 0
     assert queue.get_stats() == {"current_size": 0, "max_size": 4096, "total_enqueued": 3000, "total_dequeued": 3000}
 
 
-def test_asks_are_answered(queues: ModuleType) -> None:
+def test_asks_get_replies(queues: ModuleType) -> None:
     for samples in (queues.threaded_ask(50), queues.threaded_ask(50, use_spsc=False), queues.compiled_ask(50)):
         assert len(samples) == 50 and min(samples) > 0
 
 
-def test_messages_go_to_another_process_and_back(queues: ModuleType) -> None:
+def test_messages_make_a_round_trip_to_another_process(queues: ModuleType) -> None:
     samples = queues.one_way(50, wait="adaptive")
     assert len(samples) == 50 and min(samples) > 0
 
 
-def test_a_wrong_answer_is_no_sample(queues: ModuleType) -> None:
+def test_a_wrong_reply_raises(queues: ModuleType) -> None:
     class Silent:
         def send(self, message: int, timeout: float) -> bool:
             return True
@@ -45,5 +45,5 @@ def test_a_wrong_answer_is_no_sample(queues: ModuleType) -> None:
         def receive(self, timeout: float) -> None:
             return None
 
-    with pytest.raises(RuntimeError, match="answered with None"):
+    with pytest.raises(RuntimeError, match="is None"):
         queues.ask(Silent(), 1)

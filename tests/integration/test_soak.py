@@ -1,6 +1,6 @@
-"""Memory under traffic: it does not grow.
+"""Memory does not grow under traffic.
 
-Seconds for each tier by default; PYDOTCOMPUTE_SOAK_SECONDS=600 for the real thing.
+Each test runs for seconds by default. Set PYDOTCOMPUTE_SOAK_SECONDS=600 for a soak test.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from pydotcompute.ring_kernels.runtime import RingKernelRuntime
 from pydotcompute.ring_kernels.threaded_kernel import ThreadedKernelContext, ThreadedRingKernel
 
 SECONDS = float(os.environ.get("PYDOTCOMPUTE_SOAK_SECONDS", "2"))
-# What allocators keep for themselves; a leak of one small object for each message would be a hundred times that.
+# Bytes that allocators may retain. Leaking one small object per message would exceed it a hundredfold.
 MARGIN = 16 << 20
 
 pytestmark = pytest.mark.timeout(SECONDS * 4 + 60)
@@ -32,7 +32,7 @@ class Note(RingKernelMessage):
 
 
 class Memory:
-    """How much this process has grown since the first quarter of a run."""
+    """Measures the growth of this process since the first quarter of a run."""
 
     def __init__(self) -> None:
         self.process = psutil.Process()
@@ -64,41 +64,41 @@ async def echo(ctx: KernelContext[Note, Note]) -> None:
         await ctx.send(Note(note.number, correlation_id=note.message_id))
 
 
-async def test_asking_tells_time_outs_and_failures() -> None:
+async def test_asks_tells_timeouts_and_failures() -> None:
     config = RingKernelConfig("echo", supervision=Supervision(max_restarts=None))
     memory = Memory()
     async with RingKernelRuntime() as runtime:
         await runtime.launch("echo", echo, config=config)
         await runtime.activate("echo")
-        for turn in memory.rounds():
+        for round_ in memory.rounds():
             for number in range(1000):
                 assert (await runtime.send_and_receive("echo", Note(number), timeout=30)).number == number
             await asyncio.gather(*(runtime.send_and_receive("echo", Note(number)) for number in range(20)))
             with pytest.raises(QueueTimeoutError):
                 await runtime.receive("echo", timeout=0.0001)
-            if turn % 50 == 0:
-                # The errors' text is logged; that is not what is measured.
+            if round_ % 50 == 0:
+                # Rarely, because logging the errors would distort the measurement.
                 with pytest.raises(KernelError):
                     await runtime.send_and_receive("echo", Note(-1))
     assert memory.grown() < MARGIN
 
 
-async def test_kernels_come_and_go() -> None:
+async def test_kernels_are_launched_and_terminated() -> None:
     memory = Memory()
     async with RingKernelRuntime() as runtime:
-        for turn in memory.rounds():
-            async with runtime.kernel_scope(f"kernel {turn}", echo) as kernel:
-                assert (await kernel.ask(Note(turn))).number == turn
+        for round_ in memory.rounds():
+            async with runtime.kernel_scope(f"kernel {round_}", echo) as kernel:
+                assert (await kernel.ask(Note(round_))).number == round_
     assert memory.grown() < MARGIN
 
 
-def test_messages_to_bytes_and_back() -> None:
+def test_messages_are_serialized_and_deserialized() -> None:
     memory = Memory()
-    for turn in memory.rounds():
+    for round_ in memory.rounds():
         for number in range(1000):
-            note = Note(number, "x" * (turn % 100))
+            note = Note(number, "x" * (round_ % 100))
             if Note.deserialize(note.serialize()) != note:
-                pytest.fail("another message came back")
+                pytest.fail("the deserialized message differs")
     assert memory.grown() < MARGIN
 
 

@@ -1,4 +1,4 @@
-"""The interpreter ends cleanly while ring kernels run on threads: at the end, on Ctrl-C, and on an exception in user code."""
+"""The interpreter exits cleanly while ring kernels run on threads: at the end of a program, on Ctrl-C, and on an exception."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def wait(ctx):
     while not ctx.should_terminate:
         ctx.receive(timeout=3600)
 
-def hurry(ctx):
+def poll(ctx):
     while not ctx.should_terminate:
         ctx.receive(timeout=0.0001)
 
@@ -27,13 +27,13 @@ def spin(ctx):
     while not ctx.should_terminate:
         ctx.input_queue.get_nowait() if hasattr(ctx.input_queue, "get_nowait") else ctx.receive_nowait()
 
-def talk(ctx):
+def send(ctx):
     while not ctx.should_terminate:
         ctx.send(0, timeout=3600)
 
 def start_all(daemon=True):
     kernels = []
-    for function in (wait, hurry, spin, talk):
+    for function in (wait, poll, spin, send):
         for use_spsc in (True, False):
             name = f"{function.__name__}{use_spsc}"
             config = ThreadedKernelConfig(name, use_spsc=use_spsc, output_queue_size=4, daemon=daemon)
@@ -52,7 +52,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("daemon", [True, False])
 @pytest.mark.parametrize("attempt", range(3))
-def test_the_end_of_the_program(daemon: bool, attempt: int) -> None:
+def test_the_program_exits_with_kernels_running(daemon: bool, attempt: int) -> None:
     ended = run(f"kernels = start_all(daemon={daemon}); print('end')")
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "end\n", "")
 
@@ -96,7 +96,7 @@ def test_ctrl_c_ends_a_wait(waiting: str) -> None:
     assert "Fatal" not in stderr
 
 
-def test_nothing_is_lost_by_ctrl_c() -> None:
+def test_an_interrupted_put_loses_nothing() -> None:
     ended = run("""
         import signal
         queue = SPSCQueue(1)

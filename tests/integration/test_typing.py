@@ -1,4 +1,4 @@
-"""A user's program that uses every public name passes mypy --strict."""
+"""A user program that uses every public name passes ``mypy --strict``."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ PROGRAM = Path(__file__).parent / "typing/user_program"
 
 
 def file_of(module: str) -> Path:
-    """The file of the program that uses a module."""
+    """Returns the file of the user program for a module."""
     return PROGRAM / f"{module.removeprefix('pydotcompute').removeprefix('.').replace('.', '_') or 'root'}.py"
 
 
 def words_in(file: Path) -> set[str]:
-    """Every name, attribute and argument in a file, but not what only its texts speak of."""
+    """Returns every name, attribute and keyword in the code of a file, without those in its strings."""
     words: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Name):
@@ -37,14 +37,14 @@ def words_in(file: Path) -> set[str]:
 @pytest.mark.parametrize("module", sorted({name.module for name in names()}))
 def test_the_program_uses_every_name(module: str) -> None:
     wanted = {name.last for name in names() if name.module == module}
-    # The others are called by `with`, `len` and the classes themselves.
+    # Other special methods are called implicitly, e.g. by `with` and `len`.
     wanted = {name for name in wanted if not name.startswith("__") or name == "__version__"}
     assert wanted - words_in(file_of(module)) == set()
 
 
 def test_the_program_passes_mypy() -> None:
     files = [str(file_of(module)) for module in sorted({name.module for name in names()} - PENDING)]
-    # Without the settings of this project, as a user would, who has the package installed.
+    # Without the settings of this project, as in the project of a user.
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", ".mypy_cache/user_program", *files]
     run = subprocess.run(command, check=False, cwd=PROGRAM.parents[3], capture_output=True, text=True, timeout=110)
     assert run.returncode == 0, run.stdout + run.stderr

@@ -1,4 +1,4 @@
-"""Shows that an installed wheel works with nothing beside it but NumPy and msgpack. `cargo xtask test` runs it, not pytest."""
+"""Tests an installed wheel with only NumPy and msgpack. `cargo xtask test` runs this program; pytest does not."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from pydotcompute.ring_kernels.lifecycle import KernelContext
 OPTIONAL = {"cupy", "mlx", "numba", "torch"}
 
 
-def where_it_came_from() -> None:
-    """It is the wheel that is imported, of one version throughout, and it imports nothing that is optional."""
+def imports_come_from_the_wheel() -> None:
+    """The imported package is the wheel, its versions agree, and it imports no optional dependency."""
     assert Path(pydotcompute.__file__).is_relative_to(sys.prefix), pydotcompute.__file__
     assert pydotcompute.__version__ == importlib.metadata.version("pydotcompute")
     assert not OPTIONAL & sys.modules.keys()
@@ -37,15 +37,15 @@ def add(a: Sequence[float], b: Sequence[float]) -> object:
 
 
 def kernels_run_as_plain_python() -> None:
-    """Without Numba, a kernel is the function that it was, and one warning says so."""
+    """Without Numba, a kernel runs as a Python function, with one warning."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert np.array_equal(add([1.0, 2.0], [3.0, 4.0]), [4, 6])  # type: ignore[arg-type]
     assert len(caught) == 1 and "Numba is not installed" in str(caught[0].message)
 
 
-def the_cache_keeps(folder: Path) -> None:
-    """What is stored is there for another object."""
+def the_cache_stores_entries(folder: Path) -> None:
+    """An entry stored by one cache object is loaded by another."""
     assert KernelCache(folder).store("add", "hash", b"code")
     assert KernelCache(folder).load("add", "hash") == b"code"
 
@@ -53,30 +53,30 @@ def the_cache_keeps(folder: Path) -> None:
 @message
 @dataclass
 class Number(RingKernelMessage):
-    """What is asked, and what is answered."""
+    """Request and reply."""
 
     value: float = 0.0
 
 
 @ring_kernel(kernel_id="double", input_type=Number, output_type=Number)
 async def double(ctx: KernelContext[Number, Number]) -> None:
-    """Answers with twice the number."""
+    """Replies with twice the number."""
     while not ctx.should_terminate:
-        asked = await ctx.receive()
-        await ctx.send(Number(value=2 * asked.value, correlation_id=asked.message_id))
+        request = await ctx.receive()
+        await ctx.send(Number(value=2 * request.value, correlation_id=request.message_id))
 
 
-async def coroutines_answer() -> None:
-    """A ring kernel in a coroutine, and its message as bytes."""
+async def coroutine_kernels_reply() -> None:
+    """A coroutine ring kernel replies, and the reply survives serialization."""
     async with RingKernelRuntime() as runtime:
         await runtime.launch("double")
         await runtime.activate("double")
-        answer: Number = await runtime.send_and_receive("double", Number(value=21.0), timeout=10.0)
-    assert Number.deserialize(answer.serialize()).value == 42
+        reply: Number = await runtime.send_and_receive("double", Number(value=21.0), timeout=10.0)
+    assert Number.deserialize(reply.serialize()).value == 42
 
 
-def threads_answer() -> None:
-    """A ring kernel on a thread, and a queue of the third tier."""
+def thread_kernels_reply() -> None:
+    """A threaded ring kernel replies, and the compiled SPSC queue passes an item."""
 
     def increment(ctx: ThreadedKernelContext[int, int]) -> None:
         while not ctx.should_terminate:
@@ -92,17 +92,17 @@ def threads_answer() -> None:
 
 
 def buffers_hold_arrays() -> None:
-    """A buffer on a machine that need not have a GPU."""
+    """A buffer stores an array on a machine without a GPU."""
     buffer: UnifiedBuffer[np.float32] = UnifiedBuffer(4, dtype=np.float32).allocate(device=False)
     buffer.host[:] = 3
     assert buffer.host.sum() == 12
 
 
 if __name__ == "__main__":
-    where_it_came_from()
+    imports_come_from_the_wheel()
     kernels_run_as_plain_python()
-    the_cache_keeps(Path(sys.prefix) / "kernels")
-    asyncio.run(coroutines_answer())
-    threads_answer()
+    the_cache_stores_entries(Path(sys.prefix) / "kernels")
+    asyncio.run(coroutine_kernels_reply())
+    thread_kernels_reply()
     buffers_hold_arrays()
     print(f"pydotcompute {pydotcompute.__version__} works in {sys.prefix}")

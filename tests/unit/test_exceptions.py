@@ -1,4 +1,4 @@
-"""The exceptions carry what they are about, and cross processes."""
+"""Exceptions carry their details as attributes, and can be pickled."""
 
 import pickle
 
@@ -18,7 +18,7 @@ from pydotcompute.exceptions import (
 
 
 @pytest.mark.parametrize("name", exceptions.__all__)
-def test_everything_derives_from_the_base(name: str) -> None:
+def test_all_exceptions_derive_from_the_base(name: str) -> None:
     assert issubclass(getattr(exceptions, name), PyDotComputeError)
 
 
@@ -41,5 +41,5 @@ def test_pickling_keeps_text_and_attributes(error: PyDotComputeError) -> None:
     assert {k: repr(v) for k, v in vars(again).items()} == {k: repr(v) for k, v in vars(error).items()}
 
 
-def test_a_wrong_state_says_what_to_do() -> None:
+def test_a_state_error_says_what_to_do() -> None:
     assert "activate()" in str(KernelStateError("k", "LAUNCHED", "send message"))

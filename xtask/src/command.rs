@@ -3,45 +3,59 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, Read};
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::workspace::Workspace;
-
-/// Why a step failed, in words that say which command to run by hand.
+/// Why a step failed. The text names the command to run by hand.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     #[error("cannot start `{command}`: {source}; is the program installed and on PATH?")]
     Start { command: String, source: io::Error },
     #[error("`{command}` failed ({status}); run it alone from {directory} to see why")]
     Status { command: String, status: String, directory: PathBuf },
-    #[error("`{command}` had not ended after {limit:?} and was killed; run it alone from {directory}")]
+    #[error("`{command}` did not end within {limit:?} and was killed; run it alone from {directory}")]
     TimedOut { command: String, limit: Duration, directory: PathBuf },
-    #[error("`{command}` printed something other than was agreed: {problem}")]
+    #[error("`{command}` printed unexpected output: {problem}")]
     Output { command: String, problem: String },
     #[error("{doing}: {source}")]
     Io { doing: String, source: io::Error },
     #[error("ThreadSanitizer reported {count} races with device code; all of its reports are in {log}")]
     Races { count: usize, log: PathBuf },
-    #[error("device code with a seeded fault ({fault}) gave no report: ThreadSanitizer sees nothing here")]
-    Blind { fault: &'static str },
-    #[error("{folder} has {bytes} bytes, and {most} is the most that is sent; leave something out")]
-    TooLarge { folder: PathBuf, bytes: u64, most: u64 },
-    #[error("the wheel {wheel} is not one to publish: {problem}")]
+    #[error(
+        "ThreadSanitizer did not report the seeded fault ({fault}); its results for device code are not reliable here"
+    )]
+    SeededFaultMissed { fault: &'static str },
+    #[error("the bundle {folder} has {bytes} bytes, more than the limit of {max}; leave something out")]
+    TooLarge { folder: PathBuf, bytes: u64, max: u64 },
+    #[error("the wheel {wheel} cannot be published: {problem}")]
     Wheel { wheel: PathBuf, problem: String },
-    #[error("the workspace lacks {0}")]
+    #[error("parsing {}: {problem}", file.display())]
+    Syntax { file: PathBuf, problem: String },
+    #[error(
+        "{count} import circles between files (listed above): files that import from each other cannot be read, tested or moved one at a \
+         time; move the type that both need into a file of its own below both"
+    )]
+    Circles { count: usize },
+    #[error("{count} retired words (listed above); use the terms of {list}")]
+    Vocabulary { count: usize, list: &'static str },
+    #[error("the workspace has no {0}")]
     Missing(String),
 }
 
 impl Failure {
-    /// An input/output error, with what was being done to what.
+    /// Describes an I/O error by what was being done.
     pub fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Failure {
         let doing = doing.into();
         move |source| Failure::Io { doing, source }
     }
 }
+
+/// How long each command took, until [`Invocation::take_durations`] reads it.
+static DURATIONS: Mutex<Vec<(String, Duration)>> = Mutex::new(Vec::new());
 
 /// A program with its arguments, changed environment and directory. `Display` gives a line that a shell accepts.
 #[derive(Clone, Debug)]
@@ -89,20 +103,21 @@ impl Invocation {
         self
     }
 
-    /// Kills the program after `limit`. For programs of ours only: what they start would outlive them.
+    /// Kills the program after `limit`. Not for programs that start others: those would keep running.
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = Some(limit);
         self
     }
 
-    /// Runs it with this process's output.
+    /// Runs it with this process's output, and records its duration for [`take_durations`].
     ///
     /// # Errors
     ///
     /// When it does not start, does not end in time, or ends with another status than 0.
-    pub fn run(&self, workspace: &Workspace) -> Result<(), Failure> {
-        let mut child = self.start(workspace, Stdio::inherit())?;
-        self.finish(workspace, &mut child)
+    pub fn run(&self, root: impl AsRef<Path>) -> Result<(), Failure> {
+        let root = root.as_ref();
+        let mut child = self.start(root, Stdio::inherit())?;
+        self.finish(root, &mut child)
     }
 
     /// Runs it and returns its standard output.
@@ -110,32 +125,45 @@ impl Invocation {
     /// # Errors
     ///
     /// As [`Invocation::run`], and when the output is not UTF-8.
-    pub fn capture(&self, workspace: &Workspace) -> Result<String, Failure> {
-        let mut child = self.start(workspace, Stdio::piped())?;
+    pub fn capture(&self, root: impl AsRef<Path>) -> Result<String, Failure> {
+        let root = root.as_ref();
+        let mut child = self.start(root, Stdio::piped())?;
         let mut pipe = child.stdout.take().ok_or_else(|| Failure::Missing("the child's output".into()))?;
-        // Read beside the wait: a child that fills the pipe would otherwise never end.
+        // A thread reads while this one waits: a child that fills the pipe would otherwise block.
         let reader = thread::spawn(move || {
             let mut text = String::new();
             pipe.read_to_string(&mut text).map(|_| text)
         });
-        let finished = self.finish(workspace, &mut child);
+        let finished = self.finish(root, &mut child);
         let text = reader.join().unwrap_or_else(|_| Err(io::Error::other("the reading thread panicked")));
         finished?;
         text.map_err(|error| Failure::Output { command: self.to_string(), problem: error.to_string() })
     }
 
-    fn start(&self, workspace: &Workspace, stdout: Stdio) -> Result<Child, Failure> {
+    /// How long the commands since the last call took, in order.
+    pub fn take_durations() -> Vec<(String, Duration)> {
+        mem::take(&mut *DURATIONS.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn start(&self, root: &Path, stdout: Stdio) -> Result<Child, Failure> {
         Command::new(&self.program)
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .current_dir(self.directory(workspace))
+            .current_dir(self.directory(root))
             .stdin(Stdio::null())
             .stdout(stdout)
             .spawn()
             .map_err(|source| Failure::Start { command: self.to_string(), source })
     }
 
-    fn finish(&self, workspace: &Workspace, child: &mut Child) -> Result<(), Failure> {
+    fn finish(&self, root: &Path, child: &mut Child) -> Result<(), Failure> {
+        let started = Instant::now();
+        let ended = self.wait(root, child);
+        DURATIONS.lock().unwrap_or_else(PoisonError::into_inner).push((self.to_string(), started.elapsed()));
+        ended
+    }
+
+    fn wait(&self, root: &Path, child: &mut Child) -> Result<(), Failure> {
         let waiting = || format!("waiting for `{self}`");
         let status = match self.limit {
             None => child.wait().map_err(Failure::io(waiting()))?,
@@ -148,7 +176,7 @@ impl Invocation {
                     if Instant::now() >= deadline {
                         child.kill().map_err(Failure::io(format!("killing `{self}`")))?;
                         child.wait().map_err(Failure::io(waiting()))?;
-                        let directory = self.directory(workspace).to_owned();
+                        let directory = self.directory(root).to_owned();
                         return Err(Failure::TimedOut { command: self.to_string(), limit, directory });
                     }
                     thread::sleep(Duration::from_millis(10));
@@ -158,12 +186,12 @@ impl Invocation {
         if status.success() {
             return Ok(());
         }
-        let directory = self.directory(workspace).to_owned();
+        let directory = self.directory(root).to_owned();
         Err(Failure::Status { command: self.to_string(), status: status.to_string(), directory })
     }
 
-    fn directory<'a>(&'a self, workspace: &'a Workspace) -> &'a Path {
-        self.directory.as_deref().unwrap_or(workspace.root())
+    fn directory<'a>(&'a self, root: &'a Path) -> &'a Path {
+        self.directory.as_deref().unwrap_or(root)
     }
 }
 
@@ -180,7 +208,7 @@ impl fmt::Display for Invocation {
     }
 }
 
-/// The word as a POSIX shell would need it.
+/// Quotes a word for a POSIX shell.
 fn quoted(word: &OsStr) -> String {
     let word = word.to_string_lossy();
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@".contains(c);
@@ -206,22 +234,19 @@ mod tests {
 
     #[test]
     fn a_failing_command_is_named() {
-        let workspace = Workspace::find().unwrap();
-        let failure = shell("exit 3").run(&workspace).unwrap_err();
+        let failure = shell("exit 3").run(".").unwrap_err();
         assert!(matches!(failure, Failure::Status { ref command, .. } if command == "sh -c 'exit 3'"));
     }
 
     #[test]
     fn a_command_past_its_limit_is_killed() {
-        let workspace = Workspace::find().unwrap();
-        let failure = shell("exec sleep 60").limit(Duration::from_millis(50)).run(&workspace).unwrap_err();
+        let failure = shell("exec sleep 60").limit(Duration::from_millis(50)).run(".").unwrap_err();
         assert!(matches!(failure, Failure::TimedOut { .. }), "{failure}");
     }
 
     #[test]
     fn output_larger_than_a_pipe_is_captured_whole() {
-        let workspace = Workspace::find().unwrap();
-        let text = shell("yes | head -c 300000").limit(Duration::from_secs(60)).capture(&workspace).unwrap();
+        let text = shell("yes | head -c 300000").limit(Duration::from_secs(60)).capture(".").unwrap();
         assert_eq!(text.len(), 300_000);
     }
 }

@@ -1,4 +1,4 @@
-//! Every example of the façade crate runs to its end, as a reader of the documentation would run it.
+//! Runs every example of the façade crate to its end.
 
 use std::fs;
 use std::time::Duration;
@@ -6,22 +6,24 @@ use std::time::Duration;
 use crate::command::{Failure, Invocation};
 use crate::workspace::Workspace;
 
-/// Far above what an example takes, so that only a hang reaches it.
+/// Time limit, well above the usual duration: only a hang reaches it.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Builds the examples with the tests' profile (they are up to date after the tests) and runs them one by one.
+/// Builds the examples with the test profile (up to date after the tests) and runs them one by one.
 ///
 /// # Errors
 ///
-/// When there are no examples, or one does not build, fails, or does not end.
+/// When there are no examples, or one does not build, fails, or exceeds the limit.
 pub fn run(workspace: &Workspace) -> Result<(), Failure> {
-    let build =
-        Invocation::cargo(["build", "--package", "dotcompute", "--examples", "--profile", "test", "--quiet"]);
+    let mut build = Invocation::cargo(["build", "--workspace", "--profile", "test", "--quiet"]);
+    for name in workspace.targets("dotcompute", "example")? {
+        build = build.args(["--example", &name]);
+    }
     let examples = workspace.build_executables(&build)?;
     if examples.is_empty() {
         return Err(Failure::Missing("examples in crates/dotcompute/examples".into()));
     }
-    // Somewhere for an example to leave files that is neither the source tree nor shared with another run.
+    // Examples write files to a folder outside the source tree.
     let directory = workspace.target_dir().join("examples-run");
     fs::create_dir_all(&directory).map_err(Failure::io(format!("creating {}", directory.display())))?;
     for (name, program) in examples {

@@ -2,24 +2,27 @@
 //!
 //! | task | what it does |
 //! | --- | --- |
-//! | `test` | everything that must pass before a change lands |
-//! | `lint` | its first steps: formatting, lints, dependencies |
-//! | `bench` | measures this machine, beside the peers |
-//! | `gpu-bundle` | gathers the GPU's tests and benchmarks into a folder, for a machine without Rust |
-//! | `docs` | builds the documentation and says where it is |
+//! | `test` | everything that must pass before a change lands; `--quick` before each commit |
+//! | `lint` | formatting, import circles, vocabulary, clippy, dependencies |
+//! | `bench` | measures DotCompute beside its peers on this machine |
+//! | `gpu-bundle` | puts the GPU tests and benchmarks into a folder, for a machine without Rust |
+//! | `docs` | builds the documentation and prints its path |
 //!
-//! A task is a list of [`step::Step`]s; each step is one subject and one or a few commands.
+//! A task is a list of [`step::Step`]s; each step checks one subject with a few commands.
 
 #[cfg(unix)]
 mod bundle;
 mod command;
-mod cubins;
 mod examples;
+mod features;
+mod gpu_compile;
+mod modules;
 mod python;
-mod races;
 mod smoke;
 mod step;
 mod tsan;
+mod tsan_report;
+mod vocabulary;
 mod workspace;
 
 use std::process::ExitCode;
@@ -40,8 +43,14 @@ struct Cli {
 #[derive(Subcommand)]
 enum Task {
     /// Run everything that must pass: lints, tests, models, examples, documentation, smoke runs
-    Test(Selection),
-    /// Run the steps that build no test: formatting, clippy, dependency rules
+    Test {
+        /// Run only the checks for use before each commit; two minutes once everything is built
+        #[arg(long, conflicts_with_all = ["skip", "only"])]
+        quick: bool,
+        #[command(flatten)]
+        selection: Selection,
+    },
+    /// Run the steps that build no test: formatting, import circles, vocabulary, clippy, dependency rules
     Lint(Selection),
     /// Build the benchmarks in release mode and run them
     Bench {
@@ -51,13 +60,13 @@ enum Task {
     /// Build the tests and benchmarks that need a GPU, and put them into a folder with a script that runs them
     #[cfg(unix)]
     GpuBundle,
-    /// Build the documentation of the workspace and print where it is
+    /// Build the documentation of the workspace and print its path
     Docs,
 }
 
 #[derive(Args)]
 struct Selection {
-    /// Leave this step out; may be repeated
+    /// Skip this step; may be repeated
     #[arg(long, value_name = "STEP", value_enum)]
     skip: Vec<Step>,
     /// Run this step and no other; may be repeated
@@ -69,13 +78,13 @@ struct Selection {
 enum BenchPlace {
     /// Rings and ring kernels on this machine's CPU, beside their peers
     Host {
-        /// What `dotcompute-bench host` takes, for example --json, --quick or --only ask_spin
+        /// Arguments of `dotcompute-bench host`, for example --json, --quick or --only ask_spin
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
         arguments: Vec<String>,
     },
-    /// Ring kernels on this machine's GPU, or on the emulated device, beside the device's own floor
+    /// Ring kernels on this machine's GPU, or on the emulated device, beside the device's baseline
     Gpu {
-        /// What `dotcompute-bench gpu` takes, for example --json, --quick or --device emulated
+        /// Arguments of `dotcompute-bench gpu`, for example --json, --quick or --device emulated
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
         arguments: Vec<String>,
     },
@@ -84,7 +93,10 @@ enum BenchPlace {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = Workspace::find().and_then(|workspace| match cli.task {
-        Task::Test(selection) => Ok(step::run_all(&workspace, &Step::TEST, &selection.skip, &selection.only)),
+        Task::Test { quick: true, .. } => Ok(step::run_all(&workspace, &Step::QUICK, &[], &[])),
+        Task::Test { selection, .. } => {
+            Ok(step::run_all(&workspace, &Step::TEST, &selection.skip, &selection.only))
+        }
         Task::Lint(selection) => Ok(step::run_all(&workspace, &Step::LINT, &selection.skip, &selection.only)),
         Task::Bench { place: BenchPlace::Host { arguments } } => {
             bench(&workspace, "host", &arguments).map(|()| true)
@@ -106,7 +118,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Builds first and then starts the program itself, so that cargo is not awake beside what is measured.
+/// Builds, then starts the program directly, so that no cargo process runs during the measurement.
 fn bench(workspace: &Workspace, place: &str, arguments: &[String]) -> Result<(), Failure> {
     let build = Invocation::cargo(["build", "--release", "--package", "dotcompute-bench"]);
     let program = workspace.build_executable(&build, "dotcompute-bench")?;

@@ -1,7 +1,7 @@
-//! pydotcompute: the checks of its sources, its tests, and the wheel as a user gets it.
+//! Checks of pydotcompute: lints, types, tests, and the wheel as users install it.
 //!
-//! Everything runs in a virtual environment of its own under `target/`, into which the package is installed as a developer would, by
-//! `pip install -e ".[dev,docs]"`. The extension is built once, in release mode: the wheel finds it built.
+//! Everything runs in a virtual environment under `target/`. The package is installed there with
+//! `pip install -e ".[dev,docs]"`. The extension is built once, in release mode; the wheel reuses that build.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use std::sync::OnceLock;
 use crate::command::{Failure, Invocation};
 use crate::workspace::Workspace;
 
-/// What a wheel may have at the most.
-const MOST_BYTES: u64 = 8_000_000;
+/// Size limit of the wheel.
+const MAX_BYTES: u64 = 8_000_000;
 
-/// What a wheel must hold, as the ends of names: `py.typed` and the stubs, for type checkers; one extension for every Python from 3.11 on.
+/// Suffixes of file names that the wheel must contain: `py.typed` and the stub for type checkers, one extension for every Python from 3.11 on.
 const IN_A_WHEEL: [&str; 5] = [
     "pydotcompute/py.typed",
     "pydotcompute/_core.pyi",
@@ -22,7 +22,7 @@ const IN_A_WHEEL: [&str; 5] = [
     "LICENSE-APACHE",
 ];
 
-/// CPython 3.14 without a lock, as PyO3 describes interpreters.
+/// Free-threaded CPython 3.14 in the format of PyO3's interpreter description.
 const FREE_THREADED: &str = "implementation=CPython
 version=3.14
 shared=true
@@ -33,7 +33,7 @@ build_flags=Py_GIL_DISABLED
 suppress_build_script_link_lines=true
 ";
 
-/// Compilers of Python for GPUs, NVIDIA's pinned as in the package's extra `cuda`.
+/// Compilers of Python for GPUs. NVIDIA's are pinned as in the package's extra `cuda`.
 const GPU_COMPILERS: [&str; 5] = [
     "numba-cuda>=0.30",
     "nvidia-cuda-nvrtc==13.0.88",
@@ -42,16 +42,16 @@ const GPU_COMPILERS: [&str; 5] = [
     "nvidia-nvvm==13.0.88",
 ];
 
-/// What the tests of handlers on GPUs need beside them.
-const TESTERS: [&str; 5] = ["numba>=0.62", "pytest", "pytest-asyncio", "pytest-timeout", "hypothesis"];
+/// Packages that the tests of handlers on GPUs need besides the compilers.
+const TEST_PACKAGES: [&str; 5] = ["numba>=0.62", "pytest", "pytest-asyncio", "pytest-timeout", "hypothesis"];
 
-/// Those tests.
-const GPU_HANDLERS: &str = "tests/unit/test_native_cuda.py";
+/// The tests of handlers on GPUs.
+const GPU_HANDLERS: &str = "tests/unit/native/test_native_cuda.py";
 
-/// What shows that an installed wheel works, with nothing beside it but what it asks for.
+/// A program that tests an installed wheel with only its required dependencies.
 const SMOKE: &str = "tests/integration/wheel_smoke.py";
 
-/// Formatting, lints, types and tests of the Python package, by the plain commands that a developer uses.
+/// Formatting, lints, types and tests of the Python package, with the commands that a developer uses.
 ///
 /// # Errors
 ///
@@ -70,7 +70,22 @@ pub fn check(workspace: &Workspace) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The documentation of the Python package, warnings denied. What is in its snippets is run by the tests.
+/// Formatting and lints of the Python package, if the development environment exists; prints how to create it otherwise.
+///
+/// # Errors
+///
+/// When ruff reports something.
+pub fn lint_if_installed(workspace: &Workspace) -> Result<(), Failure> {
+    let environment = Environment { folder: workspace.target_dir().join("python-venv") };
+    if !environment.folder.join("bin/ruff").is_file() {
+        println!("skipped ruff: no environment yet, `cargo xtask test --only python` creates it");
+        return Ok(());
+    }
+    environment.program("ruff").args(["format", "--check"]).run(workspace)?;
+    environment.program("ruff").args(["check"]).run(workspace)
+}
+
+/// The documentation of the Python package, with warnings denied. The tests run its snippets.
 ///
 /// # Errors
 ///
@@ -80,22 +95,22 @@ pub fn site(workspace: &Workspace) -> Result<(), Failure> {
         .program("mkdocs")
         .args(["build", "--strict", "--quiet", "--site-dir"])
         .arg(workspace.target_dir().join("site"))
-        // A banner of the theme's about another program.
+        // Silences an advertisement of the theme.
         .env("NO_MKDOCS_2_WARNING", "1")
         .run(workspace)
 }
 
-/// Builds the wheel, looks at what is in it, and installs it alone into a fresh environment, where it must work.
+/// Builds the wheel, checks its content, installs it into a fresh environment and tests it there.
 ///
 /// # Errors
 ///
-/// When it cannot be built, is too large, lacks something, or does not work.
+/// When it cannot be built, is too large, lacks a file, or does not work.
 pub fn wheel(workspace: &Workspace) -> Result<(), Failure> {
     let wheel = build_wheel(workspace)?;
-    look_into(workspace, &wheel)?;
+    inspect_wheel(workspace, &wheel)?;
     let fresh = Environment::fresh(workspace, "wheel-venv")?;
     fresh.pip(workspace, &["install", "--quiet"], &[&wheel])?;
-    // From another folder: the sources must not be what is imported.
+    // Runs in another folder, so that the import finds the wheel and not the source tree.
     fresh
         .program("python")
         .args(["-W", "error", "-I"])
@@ -104,8 +119,8 @@ pub fn wheel(workspace: &Workspace) -> Result<(), Failure> {
         .run(workspace)
 }
 
-/// Compiles Python handlers for GPUs, and links them into the resident kernel: the tests of that, with Numba's and NVIDIA's compilers from
-/// PyPI, which the other steps do without.
+/// Tests that compile Python handlers for GPUs and link them into the resident kernel. They need Numba's and NVIDIA's compilers from PyPI,
+/// which no other step needs.
 ///
 /// # Errors
 ///
@@ -113,12 +128,12 @@ pub fn wheel(workspace: &Workspace) -> Result<(), Failure> {
 pub fn cubins(workspace: &Workspace) -> Result<(), Failure> {
     let wheel = build_wheel(workspace)?;
     let environment = Environment::fresh(workspace, "python-cubins-venv")?;
-    let tools = [&["install", "--quiet"][..], &TESTERS, &GPU_COMPILERS].concat();
+    let tools = [&["install", "--quiet"][..], &TEST_PACKAGES, &GPU_COMPILERS].concat();
     environment.pip(workspace, &tools, &[&wheel])?;
     environment.program("pytest").args(["--quiet", "-rs", "-m", "not cuda", GPU_HANDLERS]).run(workspace)
 }
 
-/// Compiles the extension for an interpreter without a lock, which need not be there: PyO3 is told what it would be.
+/// Compiles the extension for free-threaded CPython. The interpreter need not be installed: PyO3 reads a description of it.
 ///
 /// # Errors
 ///
@@ -136,7 +151,7 @@ pub fn free_threaded(workspace: &Workspace) -> Result<(), Failure> {
         .run(workspace)
 }
 
-/// Builds the wheel into `target/wheel` and gives its path.
+/// Builds the wheel into `target/wheel` and returns its path.
 ///
 /// # Errors
 ///
@@ -159,7 +174,7 @@ pub fn build_wheel(workspace: &Workspace) -> Result<PathBuf, Failure> {
 }
 
 /// Checks a wheel's size, name and content.
-fn look_into(workspace: &Workspace, wheel: &Path) -> Result<(), Failure> {
+fn inspect_wheel(workspace: &Workspace, wheel: &Path) -> Result<(), Failure> {
     let bytes = fs::metadata(wheel).map_err(Failure::io(format!("looking at {}", wheel.display())))?.len();
     let list = Invocation::new("python3").args(["-m", "zipfile", "-l"]).arg(wheel).capture(workspace)?;
     println!(
@@ -168,21 +183,21 @@ fn look_into(workspace: &Workspace, wheel: &Path) -> Result<(), Failure> {
         bytes as f64 / 1e6,
         list.lines().count().saturating_sub(1)
     );
-    judge(&wheel.to_string_lossy(), bytes, &list)
+    check_wheel(&wheel.to_string_lossy(), bytes, &list)
         .map_err(|problem| Failure::Wheel { wheel: wheel.to_owned(), problem })
 }
 
-/// What is wrong with a wheel of this name and size, whose content `python -m zipfile -l` lists.
-fn judge(name: &str, bytes: u64, list: &str) -> Result<(), String> {
-    if bytes > MOST_BYTES {
-        return Err(format!("it has {bytes} bytes, and {MOST_BYTES} is the most that users are to download"));
+/// Checks the name, the size and the content of a wheel, as listed by `python -m zipfile -l`, and returns the first problem.
+fn check_wheel(name: &str, bytes: u64, list: &str) -> Result<(), String> {
+    if bytes > MAX_BYTES {
+        return Err(format!("its {bytes} bytes exceed the limit of {MAX_BYTES}"));
     }
     if !name.contains("-cp311-abi3-") {
-        return Err("it is not for every Python from 3.11 on: its name lacks cp311-abi3".into());
+        return Err("expected a wheel for every Python from 3.11 on, but its name lacks cp311-abi3".into());
     }
     let names: Vec<_> = list.lines().filter_map(|line| line.split_whitespace().next()).collect();
     match IN_A_WHEEL.iter().find(|end| !names.iter().any(|name| name.ends_with(*end))) {
-        Some(lacking) => Err(format!("it lacks {lacking}")),
+        Some(lacking) => Err(format!("{lacking} is missing")),
         None => Ok(()),
     }
 }
@@ -194,8 +209,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// The one that developers' commands run in, with the package installed from its sources; made, or brought up to date, once in a
-    /// run of this program.
+    /// The development environment, with the package installed in editable mode. It is created or updated once per run of this program.
     ///
     /// # Errors
     ///
@@ -214,7 +228,7 @@ impl Environment {
         Ok(READY.get_or_init(|| environment).clone())
     }
 
-    /// An empty one in `target/`; what was there before is removed.
+    /// Creates an empty environment in `target/` in place of an earlier one.
     fn fresh(workspace: &Workspace, name: &str) -> Result<Self, Failure> {
         let environment = Environment { folder: workspace.target_dir().join(name) };
         environment.create(workspace)?;
@@ -260,16 +274,16 @@ mod tests {
     }
 
     #[test]
-    fn a_wheel_is_judged_by_size_name_and_content() {
-        assert_eq!(judge(NAME, MOST_BYTES, &list("")), Ok(()));
-        assert!(judge(NAME, MOST_BYTES + 1, &list("")).unwrap_err().contains("8000001 bytes"));
+    fn a_wheel_is_checked_by_size_name_and_content() {
+        assert_eq!(check_wheel(NAME, MAX_BYTES, &list("")), Ok(()));
+        assert!(check_wheel(NAME, MAX_BYTES + 1, &list("")).unwrap_err().contains("8000001 bytes"));
         assert!(
-            judge("pydotcompute-0.3.0-cp312-cp312-linux_x86_64.whl", 1, &list(""))
+            check_wheel("pydotcompute-0.3.0-cp312-cp312-linux_x86_64.whl", 1, &list(""))
                 .unwrap_err()
                 .contains("abi3")
         );
         for name in IN_A_WHEEL {
-            assert_eq!(judge(NAME, 1, &list(name)), Err(format!("it lacks {name}")));
+            assert_eq!(check_wheel(NAME, 1, &list(name)), Err(format!("{name} is missing")));
         }
     }
 }

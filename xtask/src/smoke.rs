@@ -1,4 +1,4 @@
-//! Short runs of the two programs, whose output is read as another program would read it.
+//! Short runs of the two programs. Their output is parsed as another program would parse it.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,7 +10,7 @@ use serde_json::{Deserializer, Value};
 use crate::command::{Failure, Invocation};
 use crate::workspace::{Workspace, parse};
 
-/// Far above what a short run takes, so that only a hang reaches it.
+/// Time limit of a short run, well above its usual duration: only a hang reaches it.
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// Every bench that `dotcompute-bench host` must report on.
@@ -39,15 +39,15 @@ const GPU: [&str; 11] = [
     "gpu_idle_power",
 ];
 
-/// Those that are differences, and may be negative where the machine is not quiet.
+/// Benches that report a difference, which can be negative on a busy machine.
 const DIFFERENCES: [&str; 2] = ["gpu_ask_over_floor", "gpu_hop"];
 
-/// Runs every benchmark for a moment, those for a GPU on the emulated device, and checks each JSON line. The figures mean nothing (the
-/// build is not optimised, the machine not quiet); that every subject works and keeps its counts does.
+/// Runs every benchmark briefly, those for a GPU on the emulated device, and checks each JSON line. The measurements mean nothing (an
+/// unoptimised build on a busy machine). The run shows that every subject works and that its counts are right.
 ///
 /// # Errors
 ///
-/// When a bench fails or is missing, or a line is not as documented.
+/// When a bench fails or is missing, or a line has another format than documented.
 pub fn bench(workspace: &Workspace) -> Result<(), Failure> {
     let program = workspace.build_executable(&build("dotcompute-bench"), "dotcompute-bench")?;
     let command = |place: &str| Invocation::new(&program).args([place, "--quick", "--json"]).limit(LIMIT);
@@ -55,7 +55,7 @@ pub fn bench(workspace: &Workspace) -> Result<(), Failure> {
     check_lines(workspace, &command("gpu").args(["--device", "emulated"]), &GPU)
 }
 
-/// Runs a benchmark and checks its lines, and that there is one of each of these benches.
+/// Runs a benchmark, checks its lines, and checks that each of `benches` has one.
 fn check_lines(workspace: &Workspace, run: &Invocation, benches: &[&str]) -> Result<(), Failure> {
     let wrong = |problem: String| Failure::Output { command: run.to_string(), problem };
     let mut seen = Vec::new();
@@ -72,7 +72,7 @@ fn check_lines(workspace: &Workspace, run: &Invocation, benches: &[&str]) -> Res
     }
 }
 
-/// Checks one line of figures and returns the name of its bench.
+/// Checks one line of measurements and returns the name of its bench.
 fn check_line(line: &Value) -> Result<String, String> {
     let word = |key: &str| match line[key].as_str() {
         Some(word) if !word.is_empty() => Ok(word.to_owned()),
@@ -100,13 +100,13 @@ fn check_line(line: &Value) -> Result<String, String> {
     Ok(bench)
 }
 
-/// Watches this machine for two seconds and detects on a made series with one spike, both with `--json`.
+/// Runs `watch` for two seconds and `detect` on a generated series with one spike, both with `--json`.
 ///
 /// # Errors
 ///
 /// When a command fails, does not end, prints no JSON, or finds nothing in the series.
 pub fn cli(workspace: &Workspace) -> Result<(), Failure> {
-    let program = workspace.build_executable(&build("dotcompute-cli"), "dotcompute")?;
+    let program = workspace.build_executable(&build("dotcompute"), "dotcompute")?;
     let directory = workspace.target_dir().join("smoke");
     fs::create_dir_all(&directory).map_err(Failure::io(format!("creating {}", directory.display())))?;
     let series = directory.join("spike.csv");
@@ -139,7 +139,7 @@ fn documents(workspace: &Workspace, run: &Invocation) -> Result<(), Failure> {
     }
 }
 
-/// Checks that a file was written and is not empty, and removes it, so that the next run cannot find this one's.
+/// Checks that a file was written and is not empty, and removes it, so that the next run does not find this file.
 fn check_made(made: &PathBuf) -> Result<(), Failure> {
     let length = fs::metadata(made).map_err(Failure::io(format!("looking for {}", made.display())))?.len();
     if length == 0 {
@@ -148,7 +148,7 @@ fn check_made(made: &PathBuf) -> Result<(), Failure> {
     fs::remove_file(made).map_err(Failure::io(format!("removing {}", made.display())))
 }
 
-/// 2,000 values of a gently waving series, one every five minutes, with one spike at three quarters.
+/// A slow sine wave of 2,000 values, one every five minutes, with one spike at three quarters.
 fn spike() -> String {
     let mut csv = String::from("timestamp,value\n");
     for i in 0..2_000_u32 {
@@ -160,9 +160,9 @@ fn spike() -> String {
     csv
 }
 
-/// With the tests' profile, so that nothing is compiled that the tests have not compiled before.
-fn build(package: &str) -> Invocation {
-    Invocation::cargo(["build", "--package", package, "--bins", "--profile", "test", "--quiet"])
+/// A build with the test profile, which reuses what the tests have compiled.
+fn build(program: &str) -> Invocation {
+    Invocation::cargo(["build", "--workspace", "--bin", program, "--profile", "test", "--quiet"])
 }
 
 #[cfg(test)]

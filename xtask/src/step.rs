@@ -1,14 +1,14 @@
-//! The steps of `cargo xtask test`, in order, and how they are run, timed and counted.
+//! The steps of `cargo xtask test`, in order, with their timing and summary.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
 use crate::command::{Failure, Invocation};
 use crate::workspace::Workspace;
-use crate::{cubins, examples, python, smoke, tsan};
+use crate::{examples, features, gpu_compile, modules, python, smoke, tsan, vocabulary};
 
-/// One step: one subject, one or a few commands.
+/// One step: the commands that check one subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Step {
     /// Formatting: cargo fmt --check
@@ -17,56 +17,77 @@ pub enum Step {
     Clippy,
     /// Dependency rules of deny.toml: licences, sources, bans
     Deny,
+    /// Import circles between the files of a crate
+    Modules,
+    /// Words that the project no longer uses
+    Vocabulary,
+    /// Unit tests, and the integration tests of rings and runtime that take seconds; the Python package's lints
+    QuickTests,
     /// Unit, integration and documentation tests of the workspace
     Tests,
     /// Device code, compiled for every architecture with NVIDIA's compiler from PyPI
     Cubins,
-    /// The emulated device's tests under ThreadSanitizer, where it is to be had
+    /// The emulated device's tests under ThreadSanitizer, where it is available
     Tsan,
     /// The ring without the standard library
     NoStd,
     /// The loom models of the rings and of waiting
     Loom,
+    /// The façade without and with each of its features, and its number of dependencies
+    Features,
     /// Every example, run to its end
     Examples,
     /// Documentation, warnings denied
     Docs,
-    /// A short run of the benchmarks, whose every line is checked
+    /// A short run of the benchmarks; every line is checked
     Bench,
     /// A short run of each command of the command line program
     Cli,
-    /// pydotcompute in an environment of its own: ruff, mypy, pytest
+    /// pydotcompute in a virtual environment: ruff, mypy, pytest
     Python,
     /// The documentation of pydotcompute, warnings denied
     Site,
-    /// The wheel: built, looked into, and tried in a fresh environment
+    /// The wheel: built, inspected, and tested in a fresh environment
     Wheel,
     /// Python handlers compiled for GPUs and linked, with the compilers from PyPI
     PythonCubins,
-    /// The extension for Python without an interpreter lock, compiled
+    /// The extension, compiled for free-threaded Python
     FreeThreaded,
 }
 
+/// Commands that take longer are printed with their duration.
+const SLOW: Duration = Duration::from_secs(15);
+
+/// Integration tests that take more than a few seconds.
+const SLOW_TESTS: [&str; 2] = ["message_compile_errors", "soak"];
+
 impl Step {
-    pub const LINT: [Step; 3] = [Step::Fmt, Step::Clippy, Step::Deny];
-    pub const TEST: [Step; 17] = [
+    /// Steps of `cargo xtask lint`.
+    pub const LINT: [Step; 5] = [Step::Fmt, Step::Modules, Step::Vocabulary, Step::Clippy, Step::Deny];
+    /// Steps of `cargo xtask test --quick`, for use before each commit.
+    pub const QUICK: [Step; 5] = [Step::Fmt, Step::Modules, Step::Vocabulary, Step::Clippy, Step::QuickTests];
+    /// Steps of `cargo xtask test`: those that share builds first, those that download or need a build of their own last.
+    pub const TEST: [Step; 20] = [
         Step::Fmt,
+        Step::Modules,
+        Step::Vocabulary,
         Step::Clippy,
-        Step::Deny,
-        Step::Tests,
-        Step::Cubins,
-        Step::Tsan,
-        Step::NoStd,
-        Step::Loom,
-        Step::Examples,
         Step::Docs,
+        Step::Tests,
+        Step::Examples,
         Step::Bench,
         Step::Cli,
+        Step::NoStd,
+        Step::Features,
+        Step::Loom,
+        Step::Tsan,
         Step::Python,
         Step::Site,
         Step::Wheel,
-        Step::PythonCubins,
         Step::FreeThreaded,
+        Step::Cubins,
+        Step::PythonCubins,
+        Step::Deny,
     ];
 
     fn name(self) -> String {
@@ -80,13 +101,17 @@ impl Step {
                 .args(["--", "-D", "warnings"])
                 .run(workspace),
             Step::Deny => deny(workspace),
+            Step::Modules => modules::check(workspace),
+            Step::Vocabulary => vocabulary::check(workspace),
+            Step::QuickTests => quick_tests(workspace),
             Step::Tests => Invocation::cargo(["test", "--workspace"]).run(workspace),
-            Step::Cubins => cubins::run(workspace),
+            Step::Cubins => gpu_compile::run(workspace),
             Step::Tsan => tsan::run(workspace),
             Step::NoStd => Invocation::cargo(["build", "--package", "dotcompute-ring"])
                 .args(["--profile", "test", "--no-default-features"])
                 .run(workspace),
             Step::Loom => loom(workspace),
+            Step::Features => features::check(workspace),
             Step::Examples => examples::run(workspace),
             Step::Docs => build_docs(workspace),
             Step::Bench => smoke::bench(workspace),
@@ -100,9 +125,7 @@ impl Step {
     }
 }
 
-/// Runs the steps that are selected, all of them even if one fails, and prints a line for each and one in the end.
-/// Returns
-/// whether some ran and none failed.
+/// Runs the selected steps, continues after a failure, and prints a line per step and a summary. Returns whether at least one ran and none failed.
 pub fn run_all(workspace: &Workspace, steps: &[Step], skip: &[Step], only: &[Step]) -> bool {
     let selected = |step: &&Step| !skip.contains(step) && (only.is_empty() || only.contains(step));
     let begun = Instant::now();
@@ -112,7 +135,9 @@ pub fn run_all(workspace: &Workspace, steps: &[Step], skip: &[Step], only: &[Ste
         let name = step.name();
         println!("\n=== {name}");
         let started = Instant::now();
+        Invocation::take_durations();
         let outcome = step.run(workspace);
+        print_slow_commands();
         let seconds = started.elapsed().as_secs_f64();
         lines.push(match &outcome {
             Ok(()) => format!("ok     {name:<10} {seconds:>7.1} s"),
@@ -126,8 +151,31 @@ pub fn run_all(workspace: &Workspace, steps: &[Step], skip: &[Step], only: &[Ste
         println!("{line}");
     }
     println!("{} passed, {failed} failed, {} skipped", lines.len() - failed, steps.len() - lines.len());
-    // A selection that leaves nothing has shown nothing.
+    // An empty selection has checked nothing.
     failed == 0 && !lines.is_empty()
+}
+
+/// Prints the commands of a step that took longer than [`SLOW`].
+fn print_slow_commands() {
+    for (command, elapsed) in Invocation::take_durations().iter().filter(|(_, elapsed)| *elapsed >= SLOW) {
+        println!("{:>7.1} s  {command}", elapsed.as_secs_f64());
+    }
+}
+
+/// Unit tests of the workspace, the integration tests of `dotcompute-ring` and `dotcompute-core` without [`SLOW_TESTS`], and ruff if the
+/// development environment exists.
+fn quick_tests(workspace: &Workspace) -> Result<(), Failure> {
+    Invocation::cargo(["test", "--workspace", "--quiet", "--lib", "--bins"]).run(workspace)?;
+    let mut tests = Invocation::cargo(["test", "--workspace", "--quiet"]);
+    for package in ["dotcompute-ring", "dotcompute-core"] {
+        for name in workspace.targets(package, "test")? {
+            if !SLOW_TESTS.contains(&name.as_str()) {
+                tests = tests.args(["--test", &name]);
+            }
+        }
+    }
+    tests.run(workspace)?;
+    python::lint_if_installed(workspace)
 }
 
 /// Documentation of every library of the workspace, with warnings denied.
@@ -136,13 +184,13 @@ pub fn run_all(workspace: &Workspace, steps: &[Step], skip: &[Step], only: &[Ste
 ///
 /// When rustdoc warns or fails.
 pub fn build_docs(workspace: &Workspace) -> Result<(), Failure> {
-    // Libraries only: the command line program and the façade share the name `dotcompute`, and so a folder.
-    Invocation::cargo(["doc", "--workspace", "--no-deps", "--lib"])
+    // Libraries only: the command line program and the façade share the name `dotcompute` and would share a folder.
+    Invocation::cargo(["doc", "--workspace", "--all-features", "--no-deps", "--lib"])
         .env("RUSTDOCFLAGS", "-D warnings")
         .run(workspace)
 }
 
-/// Checks `deny.toml`, building cargo-deny the first time when the machine has none.
+/// Checks `deny.toml`. Builds cargo-deny first if it is not installed.
 fn deny(workspace: &Workspace) -> Result<(), Failure> {
     const CHECK: [&str; 5] = ["check", "--hide-inclusion-graph", "bans", "licenses", "sources"];
     let installed = Invocation::new("cargo-deny");
@@ -153,16 +201,17 @@ fn deny(workspace: &Workspace) -> Result<(), Failure> {
     let program = tools.join("bin/cargo-deny");
     if !program.is_file() {
         println!("cargo-deny is not installed: building it into {} (some minutes, once)", tools.display());
-        // Unoptimised: it builds in half the time, and runs for a second.
+        // Unoptimised and without debugging information: it builds in half the time and runs for a second.
         Invocation::cargo(["install", "--locked", "--quiet", "--debug", "cargo-deny", "--root"])
             .arg(&tools)
+            .env("CARGO_PROFILE_DEV_DEBUG", "0")
             .run(workspace)?;
     }
     Invocation::new(program).args(CHECK).run(workspace)
 }
 
-/// Runs every test target of the ring crate whose name begins with `loom`. They have a target directory of their
-/// own, since the flag that turns loom on would otherwise rebuild the workspace back and forth.
+/// Runs every test target of the ring crate whose name begins with `loom`. They have their own target
+/// directory: the flag that enables loom would otherwise cause rebuilds of the workspace.
 fn loom(workspace: &Workspace) -> Result<(), Failure> {
     let mut models = workspace.targets("dotcompute-ring", "test")?;
     models.retain(|name| name.starts_with("loom"));

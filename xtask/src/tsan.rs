@@ -1,59 +1,57 @@
-//! The emulated device's tests under ThreadSanitizer, the device code and the Rust around it both instrumented.
+//! The tests of the emulated device under ThreadSanitizer. Device code and Rust code are both instrumented.
 //!
-//! What is judged is the traffic with the device: of two accesses without an order, one was made by device code. Between two places of Rust
-//! there are false reports, since the standard library comes compiled and without instruments: its locks and the counts of its `Arc` are
-//! not seen. There the type system judges, and loom for what is `unsafe`.
+//! Only races that involve device code count. Races between two accesses of Rust code are ignored: the standard library is not instrumented, so
+//! its locks and the reference counts of `Arc` cause false reports. Rust code is checked by the type system, and `unsafe` code by loom.
 //!
-//! A run that reports nothing might see nothing. So the tests are run with faults seeded into the device code too, and those must
-//! be reported.
+//! A run without reports proves little on its own. The tests therefore also run with faults seeded into the device code, which must be reported.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::command::{Failure, Invocation};
-use crate::races::Race;
+use crate::tsan_report::Race;
 use crate::workspace::Workspace;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// `ThreadSanitizer` is an unstable option of the stable compiler. The program's symbols are exported for the device code, which has no
-/// runtime of its own.
+/// `ThreadSanitizer` is an unstable option of the stable compiler. The program exports its symbols for the device code, which is
+/// linked without a runtime.
 const RUSTFLAGS: &str = "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer -Clink-arg=-rdynamic";
 
-/// For the C++ compiler: instruments, and no second runtime. Exceptions, which no device has, would need a library.
+/// Flags for the C++ compiler: instrumentation without a second runtime. Exceptions would need a library, and devices have none.
 const CXXFLAGS: &str = "-fsanitize=thread -fno-exceptions -nodefaultlibs";
 
-/// What the emulated device calls a ring kernel that it has compiled.
+/// File name of a ring kernel that the emulated device has compiled.
 const LIBRARY: &str = "kernel.so";
 
-/// False reports, each of memory that is freed after its last use by an order that ThreadSanitizer does not see: by whoever is the last to
-/// let go of an `Arc`, which orders that by a fence; a thread's own variables by the C library, once the thread is gone.
+/// Suppressed false reports. ThreadSanitizer does not see what orders the release of this memory after its last use: the fence in the last drop of
+/// an `Arc`, and the C library, which frees thread-local variables after the end of the thread.
 const SUPPRESSIONS: &str = "race:alloc::sync::Arc<*>>::drop_slow\nrace:_dl_deallocate_tls\n";
 
-/// Faults for the device code, and how the C++ compiler makes them.
-const SEEDS: [(&str, &str); 2] = [
-    ("it publishes without release", "-U__ATOMIC_RELEASE -D__ATOMIC_RELEASE=__ATOMIC_RELAXED"),
-    ("it looks without acquire", "-U__ATOMIC_ACQUIRE -D__ATOMIC_ACQUIRE=__ATOMIC_RELAXED"),
+/// Faults for the device code, and the compiler flags that seed them.
+const SEEDED_FAULTS: [(&str, &str); 2] = [
+    ("publishing without release", "-U__ATOMIC_RELEASE -D__ATOMIC_RELEASE=__ATOMIC_RELAXED"),
+    ("polling without acquire", "-U__ATOMIC_ACQUIRE -D__ATOMIC_ACQUIRE=__ATOMIC_RELAXED"),
 ];
 
 /// A short test that sends messages both ways, for the seeded faults.
 const SHORT: &str = "threads_take_a_message_each";
 
-/// Far above what all the tests take, so that only a hang reaches it.
+/// Time limit, well above the usual duration: only a hang reaches it.
 const LIMIT: Duration = Duration::from_secs(900);
 
 /// Races that are printed in full.
-const SHOWN: usize = 5;
+const MAX_SHOWN: usize = 5;
 
-/// Runs the tests, and a short one with each fault. Where ThreadSanitizer is not to be had, says so.
+/// Runs the tests, and a short one with each fault. Without ThreadSanitizer, prints why and skips them.
 ///
 /// # Errors
 ///
 /// When a test fails, a race with device code is reported, or a seeded one is not.
 pub fn run(workspace: &Workspace) -> Result<(), Failure> {
     if let Some(reason) = missing(workspace)? {
-        println!("left out: {reason}");
+        println!("skipped: {reason}");
         return Ok(());
     }
     let folder = workspace.target_dir().join("tsan");
@@ -66,32 +64,31 @@ pub fn run(workspace: &Workspace) -> Result<(), Failure> {
     let program = workspace.build_executable(&build, "emulated")?;
     let tests = Tests { workspace, program: &program, folder: &folder };
 
-    for (fault, flags) in SEEDS {
+    for (fault, flags) in SEEDED_FAULTS {
         let (races, _) = tests.run("seeded", flags, &["--exact", SHORT])?;
         if races.is_empty() {
-            return Err(Failure::Blind { fault });
+            return Err(Failure::SeededFaultMissed { fault });
         }
-        println!("caught: device code with a fault ({fault}) gave {} reports\n", races.len());
+        println!("caught: {} reports for device code with a seeded fault ({fault})\n", races.len());
     }
     let (races, log) = tests.run("tests", "", &[])?;
-    for race in races.iter().take(SHOWN) {
+    for race in races.iter().take(MAX_SHOWN) {
         println!("{race}\n");
     }
     if races.is_empty() { Ok(()) } else { Err(Failure::Races { count: races.len(), log }) }
 }
 
-/// Why there is no ThreadSanitizer here.
+/// Why ThreadSanitizer is not available, if it is not.
 fn missing(workspace: &Workspace) -> Result<Option<String>, Failure> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu")) {
-        return Ok(Some(format!("ThreadSanitizer is set up for {TARGET} only, and this is another")));
+        return Ok(Some(format!("ThreadSanitizer is set up for {TARGET} only")));
     }
     let ask = Invocation::new("rustc").args(["--print", "target-libdir"]);
     let libraries = PathBuf::from(ask.capture(workspace)?.trim_end());
     let files = fs::read_dir(&libraries).map_err(Failure::io(format!("reading {}", libraries.display())))?;
     let is_runtime = |file: fs::DirEntry| file.file_name().to_string_lossy().ends_with("_rt.tsan.a");
     let found = files.filter_map(Result::ok).any(is_runtime);
-    Ok((!found)
-        .then(|| format!("this toolchain has no runtime of ThreadSanitizer in {}", libraries.display())))
+    Ok((!found).then(|| format!("this toolchain has no ThreadSanitizer runtime in {}", libraries.display())))
 }
 
 /// The instrumented tests.
@@ -102,7 +99,7 @@ struct Tests<'a> {
 }
 
 impl Tests<'_> {
-    /// Runs the tests with more flags for the device code. Gives the races with device code, and where all reports are.
+    /// Runs the tests with more flags for the device code. Returns the races with device code and the folder of all reports.
     fn run(&self, name: &str, flags: &str, arguments: &[&str]) -> Result<(Vec<Race>, PathBuf), Failure> {
         let log = self.folder.join(format!("{name}-reports"));
         let (kernels, suppressions) = (log.join("kernels"), log.join("suppressions.txt"));
@@ -113,7 +110,7 @@ impl Tests<'_> {
         fs::write(&suppressions, SUPPRESSIONS)
             .map_err(Failure::io(format!("writing {}", suppressions.display())))?;
 
-        // The status is the tests' own: reports are judged here.
+        // The exit status stays that of the tests; reports are evaluated below.
         let options = format!(
             "exitcode=0 history_size=7 print_suppressions=0 log_path={} suppressions={}",
             log.join("log").display(),
@@ -123,7 +120,7 @@ impl Tests<'_> {
             .args(arguments)
             .env("TSAN_OPTIONS", options)
             .env("DOTCOMPUTE_EMULATED_CXXFLAGS", format!("{CXXFLAGS} {flags}").trim_end())
-            // Reports name the lines of what can still be read.
+            // Reports can name source lines only while the compiled files exist.
             .env("DOTCOMPUTE_EMULATED_KEEP", &kernels)
             .limit(LIMIT);
         println!("{tests}");
@@ -133,8 +130,8 @@ impl Tests<'_> {
         let (races, others): (Vec<Race>, Vec<Race>) =
             reported.into_iter().partition(|race| race.is_in(LIBRARY));
         println!(
-            "{} races with device code; {} reports between two places of Rust were left out, as the locks of the standard \
-             library are not seen",
+            "{} races with device code; ignored {} reports between accesses of Rust code, as the standard library is not \
+             instrumented",
             races.len(),
             others.len()
         );
@@ -142,7 +139,7 @@ impl Tests<'_> {
     }
 }
 
-/// The reports of all processes that wrote some: each has a file of its own.
+/// The reports of all processes; each process writes its own file.
 fn read_logs(folder: &Path) -> Result<Vec<Race>, Failure> {
     let wrong = |error| Failure::io(format!("reading the reports in {}", folder.display()))(error);
     let mut races = Vec::new();

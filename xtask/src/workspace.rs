@@ -1,4 +1,4 @@
-//! What cargo knows of the workspace: where it is, which targets it has, what a build made.
+//! The workspace as cargo describes it: its root, its targets, the programs of a build.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,31 @@ impl Workspace {
         Ok(array(&package["targets"]).filter(of_kind).filter_map(|target| text(&target["name"])).collect())
     }
 
-    /// Runs a build and returns the programs it made or found up to date, as `(target name, path)`.
+    /// The root source file of every library and every program without one, as `(package, path)`, without tests, examples and build scripts.
+    ///
+    /// # Errors
+    ///
+    /// When cargo cannot describe the workspace.
+    pub fn library_sources(&self) -> Result<Vec<(String, PathBuf)>, Failure> {
+        let describe = Invocation::cargo(["metadata", "--no-deps", "--format-version", "1"]);
+        let metadata = parse(&describe, &describe.capture(self)?)?;
+        let is_library = |target: &&Value| {
+            array(&target["kind"]).any(|kind| {
+                ["lib", "rlib", "cdylib", "proc-macro", "bin"].contains(&kind.as_str().unwrap_or_default())
+            })
+        };
+        let mut sources = Vec::new();
+        for package in array(&metadata["packages"]) {
+            for target in array(&package["targets"]).filter(is_library) {
+                if let (Some(name), Some(path)) = (text(&package["name"]), text(&target["src_path"])) {
+                    sources.push((name, PathBuf::from(path)));
+                }
+            }
+        }
+        Ok(sources)
+    }
+
+    /// Runs a build and returns its programs, rebuilt or up to date, as `(target name, path)`.
     ///
     /// # Errors
     ///
@@ -71,11 +95,18 @@ impl Workspace {
     ///
     /// # Errors
     ///
-    /// As [`Workspace::build_executables`], and when the build made no such program.
+    /// As [`Workspace::build_executables`], and when the build has no such program.
     pub fn build_executable(&self, build: &Invocation, name: &str) -> Result<PathBuf, Failure> {
         let programs = self.build_executables(build)?;
         let found = programs.into_iter().find(|(target, _)| target == name);
         found.map(|(_, path)| path).ok_or_else(|| Failure::Missing(format!("the program {name}")))
+    }
+}
+
+/// Commands run in the root of the workspace.
+impl AsRef<Path> for Workspace {
+    fn as_ref(&self) -> &Path {
+        &self.root
     }
 }
 

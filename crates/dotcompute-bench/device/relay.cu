@@ -1,13 +1,13 @@
-// What stands at the beginning of a pipeline.
+// The first stages of a pipeline.
 
-// Passes a message on.
+// Sends each message unchanged.
 extern "C" __device__ int32_t relay(Ctx *ctx, void *, const Payload *message, Payload *output) {
     *output = *message;
     ctx->send(output);
     return 0;
 }
 
-// Sends as many messages as it is told, numbered from 0.
+// Sends `message->sequence` messages, numbered from 0.
 extern "C" __device__ int32_t burst(Ctx *ctx, void *, const Payload *message, Payload *output) {
     for (uint64_t sequence = 0; sequence < message->sequence; ++sequence) {
         output->sequence = sequence;

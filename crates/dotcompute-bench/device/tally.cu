@@ -1,6 +1,6 @@
-// Counts what it is told, looks at every word of it, and reports what it has counted when asked.
+// Counts messages, checks every word of them, and replies with the counts to a request.
 
-// One message after another: each must be the one after the last.
+// One message at a time: each must have the next sequence number.
 extern "C" __device__ int32_t tally(Ctx *ctx, Tally *state, const Payload *message, Tally *reply) {
     if (ctx->wants_reply) {
         *reply = *state;
@@ -13,17 +13,17 @@ extern "C" __device__ int32_t tally(Ctx *ctx, Tally *state, const Payload *messa
     return 0;
 }
 
-// Many messages at once, a thread for each: every word of a message must be its place in the order of arrival.
+// Many messages at once, one thread for each: every word of a message must be its sequence number.
 extern "C" __device__ int32_t tally_at_once(Ctx *ctx, Tally *state, const Payload *message, Tally *reply) {
     if (ctx->wants_reply) {
-        reply->count = dc::load_number(reinterpret_cast<dc::u64 *>(&state->count));
-        reply->misplaced = dc::load_number(reinterpret_cast<dc::u64 *>(&state->misplaced));
+        reply->count = dc::load_acquire_gpu(reinterpret_cast<dc::u64 *>(&state->count));
+        reply->misplaced = dc::load_acquire_gpu(reinterpret_cast<dc::u64 *>(&state->misplaced));
         ctx->reply(reply);
         return 0;
     }
-    bool in_place = message->sequence == ctx->sequence;
-    for (uint64_t word : message->words) in_place = in_place && word == ctx->sequence;
-    if (!in_place) dc::take_number(reinterpret_cast<dc::u64 *>(&state->misplaced));
-    dc::take_number(reinterpret_cast<dc::u64 *>(&state->count));
+    bool is_in_order = message->sequence == ctx->sequence;
+    for (uint64_t word : message->words) is_in_order = is_in_order && word == ctx->sequence;
+    if (!is_in_order) dc::fetch_add_relaxed(reinterpret_cast<dc::u64 *>(&state->misplaced));
+    dc::fetch_add_relaxed(reinterpret_cast<dc::u64 *>(&state->count));
     return 0;
 }

@@ -1,25 +1,24 @@
-//! Benches and subjects, and the order in which they are run.
+//! Benches, subjects, and the interleaved rounds in which they run.
 
 use std::time::Instant;
 
+use crate::config::BenchConfig;
 use crate::error::BenchError;
-use crate::figure::{Figure, Sample};
-use crate::setting::Setting;
-use crate::{ask, many, queue, tell};
+use crate::measurement::{Measurement, Sample};
 
-/// Something that is measured, for several subjects in the same way.
-pub struct Bench<S = Setting> {
+/// A quantity that is measured in the same way for several subjects.
+pub struct Bench<S = BenchConfig> {
     pub name: &'static str,
     pub unit: &'static str,
-    /// What a reader must know to read the figures.
+    /// What a reader must know to interpret the measurements.
     pub about: &'static str,
-    /// How often each subject's turn comes in one round: more for a bench in which small differences matter.
-    pub turns: usize,
+    /// Samples per subject and round; more than one for benches in which small differences matter.
+    pub samples_per_round: usize,
     pub subjects: Vec<Subject<S>>,
 }
 
-/// One of those compared, with the code that measures it.
-pub struct Subject<S = Setting> {
+/// One of the compared implementations, with the function that measures it.
+pub struct Subject<S = BenchConfig> {
     pub name: &'static str,
     pub run: fn(&S) -> Result<Sample, BenchError>,
 }
@@ -30,20 +29,11 @@ impl<S> Subject<S> {
     }
 }
 
-/// Every bench, in the order in which they are shown.
-pub fn all() -> Vec<Bench> {
-    let mut benches = queue::benches();
-    benches.extend(ask::benches());
-    benches.push(tell::bench());
-    benches.extend(many::benches());
-    benches
-}
-
-/// The benches asked for, or all.
+/// Returns the benches with the names in `only`, or all benches if it is empty.
 ///
 /// # Errors
 ///
-/// [`BenchError::UnknownBench`] with the names that there are.
+/// [`BenchError::UnknownBench`] with the known names.
 pub fn selected<S>(mut benches: Vec<Bench<S>>, only: &[String]) -> Result<Vec<Bench<S>>, BenchError> {
     let known = |name: &String| benches.iter().any(|bench| bench.name == *name);
     if let Some(unknown) = only.iter().find(|name| !known(name)) {
@@ -54,64 +44,51 @@ pub fn selected<S>(mut benches: Vec<Bench<S>>, only: &[String]) -> Result<Vec<Be
     Ok(benches)
 }
 
-/// Whether more of a unit is better.
+/// Returns whether larger values of a unit are better.
 pub fn more_is_better(unit: &str) -> bool {
     unit == "M/s"
 }
 
-/// Runs every subject of every bench once in each round, so that a disturbance of the machine meets all alike, and
-/// calls `progress` before each. After `deadline` no further round is begun.
+/// Runs every subject of every bench in each round, so that a disturbance of the machine affects all subjects alike. Calls `progress`
+/// before each sample. No round starts after `deadline`.
 ///
 /// # Errors
 ///
-/// Whatever stops a subject stops the run: a table with holes would be read as a comparison.
+/// Returns the first error of a subject. A table with gaps would be misread as a comparison.
 pub fn run<S: Sync>(
     benches: &[Bench<S>],
     rounds: usize,
     deadline: Option<Instant>,
-    setting: &S,
+    config: &S,
     mut progress: impl FnMut(usize, &str, &str),
-) -> Result<Vec<Figure>, BenchError> {
-    let mut figures: Vec<Vec<Figure>> = benches
+) -> Result<Vec<Measurement>, BenchError> {
+    let mut measurements: Vec<Vec<Measurement>> = benches
         .iter()
-        .map(|bench| bench.subjects.iter().map(|s| Figure::new(bench.name, s.name, bench.unit)).collect())
+        .map(|bench| {
+            bench.subjects.iter().map(|s| Measurement::new(bench.name, s.name, bench.unit)).collect()
+        })
         .collect();
     for round in 0..rounds {
         if round > 0 && deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             break;
         }
-        for (bench, figures) in benches.iter().zip(&mut figures) {
+        for (bench, measurements) in benches.iter().zip(&mut measurements) {
             let count = bench.subjects.len();
-            for turn in 0..bench.turns {
-                // Every turn begins with another subject: none is always the one after the slowest.
-                for index in (0..count).map(|i| (i + round + turn) % count) {
+            for pass in 0..bench.samples_per_round {
+                // Each pass starts with a different subject, so that none always follows the slowest.
+                for index in (0..count).map(|i| (i + round + pass) % count) {
                     let subject = &bench.subjects[index];
                     progress(round, bench.name, subject.name);
-                    figures[index].add(on_a_fresh_thread(subject, setting)?);
+                    measurements[index].add(on_new_thread(subject, config)?);
                 }
             }
         }
     }
-    Ok(figures.into_iter().flatten().collect())
+    Ok(measurements.into_iter().flatten().collect())
 }
 
-/// A subject pins the thread that it runs on, and threads inherit where they may run: the next subject must not.
-fn on_a_fresh_thread<S: Sync>(subject: &Subject<S>, setting: &S) -> Result<Sample, BenchError> {
-    let outcome = std::thread::scope(|scope| scope.spawn(|| (subject.run)(setting)).join());
+/// Runs each subject on a new thread: a subject pins its thread, and new threads inherit the affinity.
+fn on_new_thread<S: Sync>(subject: &Subject<S>, config: &S) -> Result<Sample, BenchError> {
+    let outcome = std::thread::scope(|scope| scope.spawn(|| (subject.run)(config)).join());
     outcome.unwrap_or(Err(BenchError::Panicked { subject: subject.name }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn benches_are_selected_by_name_and_an_unknown_name_lists_the_known() {
-        let one = selected(all(), &["tell".to_owned()]).unwrap();
-        assert_eq!(one.iter().map(|bench| bench.name).collect::<Vec<_>>(), ["tell"]);
-        match selected(all(), &["tel".to_owned()]) {
-            Err(error) => assert!(error.to_string().contains("queue_same_thread"), "{error}"),
-            Ok(_) => panic!("an unknown bench was accepted"),
-        }
-    }
 }

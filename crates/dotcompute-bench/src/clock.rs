@@ -1,18 +1,18 @@
-//! The clock: the processor's own counter where it has a steady one, with the cost of reading it known.
+//! A clock that reads the CPU's own counter, if it is invariant, and measures the cost of a read.
 //!
-//! An ask takes about 100 ns and a reading of the clock 5 to 30 ns, so the cost is measured and taken off every
-//! latency, for all subjects alike.
+//! An ask takes about 100 ns and a clock read 5 to 30 ns, so the cost is measured and subtracted from every latency, for all subjects
+//! alike.
 
 /// A calibrated clock.
 #[derive(Clone)]
 pub struct Clock {
     clock: quanta::Clock,
     nanoseconds_per_tick: f64,
-    cost: u64,
+    read_cost: u64,
 }
 
 impl Clock {
-    /// Calibrates the counter against the system's clock (some 0.2 s) and measures what one reading costs.
+    /// Calibrates the counter against the system's clock (about 0.2 s) and measures the cost of one read.
     pub fn new() -> Self {
         const SCALE: u64 = 1 << 40;
         let clock = quanta::Clock::new();
@@ -25,10 +25,10 @@ impl Clock {
             last = now;
         }
         distances.sort_unstable();
-        Clock { clock, nanoseconds_per_tick, cost: distances[distances.len() / 2] }
+        Clock { clock, nanoseconds_per_tick, read_cost: distances[distances.len() / 2] }
     }
 
-    /// The time now, in ticks.
+    /// Returns the current time in ticks.
     #[inline]
     pub fn ticks(&self) -> u64 {
         self.clock.raw()
@@ -38,13 +38,13 @@ impl Clock {
         ticks as f64 * self.nanoseconds_per_tick
     }
 
-    pub fn seconds_since(&self, begun: u64) -> f64 {
-        self.nanoseconds(self.ticks() - begun) / 1e9
+    pub fn seconds_since(&self, started: u64) -> f64 {
+        self.nanoseconds(self.ticks() - started) / 1e9
     }
 
-    /// What one reading costs, in ticks.
-    pub fn cost(&self) -> u64 {
-        self.cost
+    /// Returns the cost of one read in ticks.
+    pub fn read_cost(&self) -> u64 {
+        self.read_cost
     }
 }
 
@@ -56,14 +56,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_agrees_with_the_systems_clock() {
+    fn it_agrees_with_the_system_clock() {
         let clock = Clock::new();
         let outer = Instant::now();
-        let begun = clock.ticks();
+        let started = clock.ticks();
         thread::sleep(Duration::from_millis(20));
-        let seconds = clock.seconds_since(begun);
-        let most = outer.elapsed().as_secs_f64();
-        // However long the sleep takes, it lies between these; one tenth is for the calibration on a busy machine.
-        assert!(seconds > 0.020 * 0.9 && seconds < most * 1.1, "{seconds} s of at most {most} s");
+        let seconds = clock.seconds_since(started);
+        let max = outer.elapsed().as_secs_f64();
+        // The elapsed time lies between these bounds; the tolerance of 10 % covers calibration on a busy machine.
+        assert!(seconds > 0.020 * 0.9 && seconds < max * 1.1, "{seconds} s of at most {max} s");
     }
 }

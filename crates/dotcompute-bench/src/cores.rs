@@ -1,10 +1,10 @@
-//! The two cores that the benchmarks use, and pinning to them.
+//! The two cores that the benchmarks use, and thread affinity.
 
 use core_affinity::CoreId;
 
 use crate::error::BenchError;
 
-/// One core for the thread that drives and is timed, one for its peer.
+/// One core for the driver, which is the measured thread, and one for its peer.
 #[derive(Clone, Copy, Debug)]
 pub struct Cores {
     driver: CoreId,
@@ -12,11 +12,11 @@ pub struct Cores {
 }
 
 impl Cores {
-    /// The first two cores that this process may use.
+    /// Selects the first two cores that this process may use.
     ///
     /// # Errors
     ///
-    /// [`BenchError::TooFewCores`] on a machine with one.
+    /// [`BenchError::TooFewCores`] if only one core is available.
     pub fn choose() -> Result<Self, BenchError> {
         match core_affinity::get_core_ids().unwrap_or_default()[..] {
             [driver, peer, ..] => Ok(Cores { driver, peer }),
@@ -24,20 +24,20 @@ impl Cores {
         }
     }
 
-    /// Pins the calling thread, which is the one that is timed. Threads made by it afterwards would be pinned with
-    /// it, so a subject starts its own threads first.
+    /// Pins the calling thread as the driver, which is the measured thread. Threads that it starts later inherit the
+    /// affinity, so a subject starts its own threads first.
     ///
-    /// Where the system refuses, the thread stays free; the figures then scatter more, which their spread shows.
+    /// If the system rejects the affinity, the thread stays unpinned; the larger spread of the measurements shows that.
     pub fn pin_driver(self) {
         core_affinity::set_for_current(self.driver);
     }
 
-    /// Pins the calling thread, which is the driver's peer.
+    /// Pins the calling thread as the driver's peer.
     pub fn pin_peer(self) {
         core_affinity::set_for_current(self.peer);
     }
 
-    /// The peer's core, counted among those that this process may use, for subjects that pin their own threads.
+    /// Returns the index of the peer's core among those available to this process, for subjects that pin their own threads.
     pub fn peer(self) -> usize {
         1
     }

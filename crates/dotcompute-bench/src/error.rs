@@ -1,19 +1,19 @@
-//! Why a benchmark stopped.
+//! Errors that stop a benchmark.
 
 use std::io;
 
-/// A benchmark that cannot give an honest figure gives none.
+/// An error that stops the run: a benchmark with a failure reports no measurement.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
     #[error(
-        "this machine offers {found} core(s) to this process; the benchmarks keep two threads busy and need 2"
+        "selecting cores: the benchmarks need 2, and this process may use {found}; widen its CPU affinity"
     )]
     TooFewCores { found: usize },
-    #[error("{subject}: {what}: expected {expected}, found {found}; the figure would be worthless")]
+    #[error("{subject}: {what}: expected {expected}, found {found}; the measurement is invalid")]
     WrongCount { subject: &'static str, what: &'static str, expected: u64, found: u64 },
-    #[error("{subject}: the answer to message {sequence} was not its answer")]
-    WrongAnswer { subject: &'static str, sequence: u64 },
-    #[error("nothing moved for {seconds} s; the other thread has died or hangs")]
+    #[error("{subject}: the reply to message {sequence} does not match it")]
+    WrongReply { subject: &'static str, sequence: u64 },
+    #[error("no progress for {seconds} s; the peer thread has exited or hangs")]
     Stuck { seconds: u64 },
     #[error("{subject}: {doing}: {cause}")]
     Subject { subject: &'static str, doing: &'static str, cause: String },
@@ -23,18 +23,18 @@ pub enum BenchError {
     Child { subject: String, problem: String },
     #[error("a thread of {subject} panicked")]
     Panicked { subject: &'static str },
-    #[error("there is no bench {name}; there are: {known}")]
+    #[error("no bench is named {name}; the benches are: {known}")]
     UnknownBench { name: String, known: String },
     #[error(
-        "{variable} is `{value}`, where nothing can be measured; set it to `cuda` or `emulated`, or say so with --device"
+        "{variable} is `{value}`, which has no GPU benches; set it to `cuda` or `emulated`, or use --device"
     )]
-    NoPlace { variable: &'static str, value: String },
-    #[error("no memory figure: {0}")]
+    UnsupportedDevice { variable: &'static str, value: String },
+    #[error("reading the resident memory: {0}")]
     Memory(&'static str),
 }
 
 impl BenchError {
-    /// Wraps what a subject's own library reported.
+    /// Wraps the error of a subject's own library.
     pub fn subject<E: std::fmt::Display>(
         subject: &'static str,
         doing: &'static str,

@@ -1,12 +1,12 @@
-//! The 64-byte message that every subject carries, and the tally that catches a lost, repeated or torn one.
+//! The 64-byte message of every subject, and the tally that detects a lost, repeated or torn one.
 
 use dotcompute::Message;
 use dotcompute::message::record::{bytes_of, from_bytes};
 
 use crate::error::BenchError;
 
-/// One cache line of plain data. Every word is written from the sequence number, and a stream's consumer reads every
-/// word, so that no subject can get away with moving less than the whole.
+/// One cache line of plain data. The producer writes every word from the sequence number and the consumer reads every word, so each subject
+/// must move the whole message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Message)]
 #[message(record)]
 #[repr(C)]
@@ -23,7 +23,7 @@ impl Payload {
         Payload { sequence, words: [sequence; 7] }
     }
 
-    /// Its bytes.
+    /// Returns the bytes of the message.
     #[inline]
     pub fn to_bytes(self) -> [u8; 64] {
         let mut bytes = [0; 64];
@@ -31,32 +31,32 @@ impl Payload {
         bytes
     }
 
-    /// The payload of these bytes.
+    /// Reads a message from its bytes.
     #[inline]
     pub fn from_bytes(bytes: &[u8; 64]) -> Option<Self> {
         from_bytes(bytes)
     }
 
-    /// Its number in the stream.
+    /// Returns the sequence number.
     #[inline]
     pub fn sequence(&self) -> u64 {
         self.sequence
     }
 
-    /// What the other side does for an ask: the smallest work that depends on the message.
+    /// Returns the reply: the smallest work that depends on the message.
     #[inline]
-    pub fn answer(mut self) -> Self {
+    pub fn reply(mut self) -> Self {
         self.words[6] = self.words[6].wrapping_add(1);
         self
     }
 
     #[inline]
-    pub fn is_answer_to(&self, sequence: u64) -> bool {
+    pub fn is_reply_to(&self, sequence: u64) -> bool {
         self.sequence == sequence && self.words[6] == sequence.wrapping_add(1)
     }
 }
 
-/// Counts the messages of one producer and notices any that is out of order or damaged.
+/// Counts the messages of one producer and detects any that is out of order or damaged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Message)]
 #[message(record)]
 #[repr(C)]
@@ -78,31 +78,36 @@ impl Tally {
     ///
     /// # Errors
     ///
-    /// [`BenchError::WrongCount`] says what differs.
+    /// [`BenchError::WrongCount`] with the difference.
     pub fn check(&self, subject: &'static str, expected: u64) -> Result<(), BenchError> {
-        self.check_places(subject, expected)?;
+        self.check_order(subject, expected)?;
         let sum = (0..expected).fold(0_u64, u64::wrapping_add).wrapping_mul(7);
-        Self::same(subject, "sum of the messages", sum, self.sum)
+        Self::expect_equal(subject, "sum of the messages", sum, self.sum)
     }
 
-    /// As [`Tally::check`], for a consumer that compares every word with the message's place and makes no sum.
+    /// Like [`Tally::check`], for a consumer that compares every word with the sequence number and computes no sum.
     ///
     /// # Errors
     ///
-    /// As for [`Tally::check`].
-    pub fn check_places(&self, subject: &'static str, expected: u64) -> Result<(), BenchError> {
-        Self::same(subject, "messages handled", expected, self.count)?;
-        Self::same(subject, "messages out of order", 0, self.misplaced)
+    /// The errors of [`Tally::check`].
+    pub fn check_order(&self, subject: &'static str, expected: u64) -> Result<(), BenchError> {
+        Self::expect_equal(subject, "messages handled", expected, self.count)?;
+        Self::expect_equal(subject, "messages out of order", 0, self.misplaced)
     }
 
-    fn same(subject: &'static str, what: &'static str, expected: u64, found: u64) -> Result<(), BenchError> {
+    fn expect_equal(
+        subject: &'static str,
+        what: &'static str,
+        expected: u64,
+        found: u64,
+    ) -> Result<(), BenchError> {
         if found == expected {
             return Ok(());
         }
         Err(BenchError::WrongCount { subject, what, expected, found })
     }
 
-    /// How many were counted.
+    /// Returns the number of counted messages.
     pub fn count(&self) -> u64 {
         self.count
     }
@@ -119,35 +124,35 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_stream_passes() {
+    fn a_complete_stream_passes() {
         tally(&[0, 1, 2, 3]).check("test", 4).unwrap();
     }
 
     #[test]
-    fn lost_repeated_and_swapped_messages_are_noticed() {
+    fn lost_repeated_and_swapped_messages_are_detected() {
         for sequences in [&[0, 1, 2][..], &[0, 1, 1, 3], &[1, 0, 2, 3], &[0, 1, 2, 3, 4]] {
             assert!(tally(sequences).check("test", 4).is_err(), "{sequences:?}");
         }
     }
 
     #[test]
-    fn a_torn_message_is_noticed() {
+    fn a_torn_message_is_detected() {
         let mut tally = Tally::default();
         tally.add(&Payload { sequence: 0, words: [9; 7] });
         assert!(tally.check("test", 1).is_err());
     }
 
     #[test]
-    fn a_message_is_its_bytes() {
-        let message = Payload::new(7).answer();
+    fn a_message_round_trips_through_its_bytes() {
+        let message = Payload::new(7).reply();
         assert_eq!(message.to_bytes()[..16], [7, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(Payload::from_bytes(&message.to_bytes()), Some(message));
     }
 
     #[test]
-    fn only_an_answer_is_an_answer() {
-        assert!(Payload::new(7).answer().is_answer_to(7));
-        assert!(!Payload::new(7).is_answer_to(7));
-        assert!(!Payload::new(7).answer().is_answer_to(8));
+    fn only_the_matching_reply_is_accepted() {
+        assert!(Payload::new(7).reply().is_reply_to(7));
+        assert!(!Payload::new(7).is_reply_to(7));
+        assert!(!Payload::new(7).reply().is_reply_to(8));
     }
 }

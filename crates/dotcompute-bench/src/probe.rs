@@ -1,33 +1,33 @@
-//! `dotcompute-bench probe`: whether the host can be given the device's own memory.
+//! `dotcompute-bench probe`: tests whether the host can map device memory.
 
 use clap::Args;
-use dotcompute::cuda::cuda::plain;
+use dotcompute::cuda::cuda::baseline;
 use serde_json::json;
 
 use crate::error::BenchError;
 
-/// What `probe` can be told.
+/// Options of `probe`.
 #[derive(Args)]
 pub struct Options {
-    /// Print one JSON line for each finding
+    /// Print one JSON line for each result
     #[arg(long)]
     json: bool,
 }
 
-/// Tries, and gives what is to be printed.
+/// Runs the probes and returns the text to print.
 ///
 /// # Errors
 ///
-/// When there is no GPU.
+/// [`BenchError::Subject`] without a GPU.
 pub fn run(options: &Options) -> Result<String, BenchError> {
-    let findings = plain::probe(0).map_err(BenchError::subject("probe", "opening the device"))?;
-    let line = |finding: &plain::Finding| {
-        let plain::Finding { what, works, outcome } = finding;
+    let results = baseline::probe(0).map_err(BenchError::subject("probe", "opening the device"))?;
+    let line = |result: &baseline::ProbeResult| {
+        let baseline::ProbeResult { what, works, outcome } = result;
         if options.json {
             format!("{}\n", json!({ "probe": what, "works": works, "outcome": outcome }))
         } else {
             format!("{what}: {}: {outcome}\n", if *works { "works" } else { "does not work" })
         }
     };
-    Ok(findings.iter().map(line).collect())
+    Ok(results.iter().map(line).collect())
 }

@@ -1,21 +1,21 @@
-//! What the figures must show, each goal beside what was measured.
+//! Performance targets, evaluated against the measurements.
 
 use std::fmt;
 
-use crate::figure::{Figure, median};
+use crate::measurement::{Measurement, median};
 
-/// A figure, or the quotient of two, and its bound.
+/// A bound on a measurement, or on the ratio of two.
 pub struct Target {
     text: &'static str,
-    of: Which,
-    over: Option<Which>,
+    of: SeriesKey,
+    over: Option<SeriesKey>,
     bound: Bound,
-    shown_as: Shown,
-    /// What would be best possible in place of ourselves, where that says something about the machine.
-    best: Option<Which>,
+    unit: Unit,
+    /// The best possible subject in place of `dotcompute`, if it shows a limit of the machine.
+    best: Option<SeriesKey>,
 }
 
-type Which = (&'static str, &'static str);
+type SeriesKey = (&'static str, &'static str);
 
 #[derive(Clone, Copy)]
 enum Bound {
@@ -33,34 +33,34 @@ impl Bound {
 }
 
 #[derive(Clone, Copy)]
-enum Shown {
+enum Unit {
     Times,
-    /// The part above 1, in percent.
+    /// The excess over 1, in percent.
     Percent,
     Bytes,
     Nanoseconds,
     MillionsPerSecond,
 }
 
-/// What came of a target.
-pub struct Verdict {
-    /// The median over the rounds.
+/// The result of a target.
+pub struct TargetResult {
+    /// The median of the rounds.
     pub measured: f64,
     /// The smallest and the largest round.
     pub spread: (f64, f64),
     pub met: bool,
-    /// The same quotient for the best possible, if even that misses the bound on this machine.
+    /// The same ratio for the best possible subject, if even that misses the bound on this machine.
     pub out_of_reach: Option<f64>,
 }
 
-/// The goals for this machine's CPU.
+/// The targets for the CPU of this machine.
 pub const TARGETS: [Target; 11] = [
     Target {
         text: "ask_spin: at most 1.35 times the floor",
         of: ("ask_spin", "dotcompute"),
         over: Some(("ask_spin", "floor")),
         bound: Bound::AtMost(1.35),
-        shown_as: Shown::Times,
+        unit: Unit::Times,
         best: None,
     },
     Target {
@@ -68,7 +68,7 @@ pub const TARGETS: [Target; 11] = [
         of: ("ask_spin", "kameo"),
         over: Some(("ask_spin", "dotcompute")),
         bound: Bound::AtLeast(3.0),
-        shown_as: Shown::Times,
+        unit: Unit::Times,
         best: Some(("ask_spin", "floor")),
     },
     Target {
@@ -76,23 +76,23 @@ pub const TARGETS: [Target; 11] = [
         of: ("ask_spin", "ractor"),
         over: Some(("ask_spin", "dotcompute")),
         bound: Bound::AtLeast(2.5),
-        shown_as: Shown::Times,
+        unit: Unit::Times,
         best: Some(("ask_spin", "floor")),
     },
     Target {
-        text: "ask_spin, on one thread as theirs: at least 3 times faster than kameo",
+        text: "ask_spin, on one thread like the peer: at least 3 times faster than kameo",
         of: ("ask_spin", "kameo"),
         over: Some(("ask_spin", "dotcompute-inline")),
         bound: Bound::AtLeast(3.0),
-        shown_as: Shown::Times,
+        unit: Unit::Times,
         best: None,
     },
     Target {
-        text: "ask_spin, on one thread as theirs: at least 2.5 times faster than ractor",
+        text: "ask_spin, on one thread like the peer: at least 2.5 times faster than ractor",
         of: ("ask_spin", "ractor"),
         over: Some(("ask_spin", "dotcompute-inline")),
         bound: Bound::AtLeast(2.5),
-        shown_as: Shown::Times,
+        unit: Unit::Times,
         best: None,
     },
     Target {
@@ -100,7 +100,7 @@ pub const TARGETS: [Target; 11] = [
         of: ("queue_same_thread", "dotcompute"),
         over: Some(("queue_same_thread", "rtrb")),
         bound: Bound::AtMost(1.0),
-        shown_as: Shown::Times,
+        unit: Unit::Times,
         best: None,
     },
     Target {
@@ -108,7 +108,7 @@ pub const TARGETS: [Target; 11] = [
         of: ("queue_cross_thread", "dotcompute"),
         over: Some(("queue_cross_thread", "rtrb")),
         bound: Bound::AtLeast(1.0),
-        shown_as: Shown::Times,
+        unit: Unit::Times,
         best: None,
     },
     Target {
@@ -116,7 +116,7 @@ pub const TARGETS: [Target; 11] = [
         of: ("queue_cross_thread_batched", "dotcompute"),
         over: Some(("queue_cross_thread", "dotcompute")),
         bound: Bound::AtLeast(2.0),
-        shown_as: Shown::Times,
+        unit: Unit::Times,
         best: None,
     },
     Target {
@@ -124,7 +124,7 @@ pub const TARGETS: [Target; 11] = [
         of: ("queue_cross_thread_batched", "dotcompute"),
         over: Some(("queue_cross_thread", "rtrb")),
         bound: Bound::AtLeast(2.0),
-        shown_as: Shown::Times,
+        unit: Unit::Times,
         best: None,
     },
     Target {
@@ -132,7 +132,7 @@ pub const TARGETS: [Target; 11] = [
         of: ("tell", "dotcompute-no-telemetry"),
         over: Some(("tell", "dotcompute")),
         bound: Bound::AtMost(1.05),
-        shown_as: Shown::Percent,
+        unit: Unit::Percent,
         best: None,
     },
     Target {
@@ -140,19 +140,19 @@ pub const TARGETS: [Target; 11] = [
         of: ("many", "dotcompute"),
         over: None,
         bound: Bound::AtMost(4_000.0),
-        shown_as: Shown::Bytes,
+        unit: Unit::Bytes,
         best: None,
     },
 ];
 
-/// The goals for a GPU.
+/// The targets for a GPU.
 pub const GPU_TARGETS: [Target; 2] = [
     Target {
         text: "gpu_ask: the median at most 150 ns over the floor's",
         of: ("gpu_ask_over_floor", "dotcompute"),
         over: None,
         bound: Bound::AtMost(150.0),
-        shown_as: Shown::Nanoseconds,
+        unit: Unit::Nanoseconds,
         best: None,
     },
     Target {
@@ -160,36 +160,36 @@ pub const GPU_TARGETS: [Target; 2] = [
         of: ("gpu_tell", "dotcompute"),
         over: None,
         bound: Bound::AtLeast(20.0),
-        shown_as: Shown::MillionsPerSecond,
+        unit: Unit::MillionsPerSecond,
         best: None,
     },
 ];
 
 impl Target {
-    /// The quotient of each round, compared by its median; nothing if a side was not measured.
-    pub fn judge(&self, figures: &[Figure]) -> Option<Verdict> {
-        let of = find(figures, self.of)?;
+    /// Evaluates the ratio of each round and compares the median with the bound. `None` if a side was not measured.
+    pub fn evaluate(&self, measurements: &[Measurement]) -> Option<TargetResult> {
+        let of = find(measurements, self.of)?;
         let values: Vec<f64> = match self.over {
-            Some(over) => quotients(of, find(figures, over)?),
+            Some(over) => ratios(of, find(measurements, over)?),
             None => of.values.clone(),
         };
         let measured = median(&values);
         let met = self.bound.holds(measured);
-        let best = self.best.and_then(|best| find(figures, best)).map(|best| median(&quotients(of, best)));
+        let best = self.best.and_then(|best| find(measurements, best)).map(|best| median(&ratios(of, best)));
         let out_of_reach = best.filter(|&best| !self.bound.holds(best));
         let low = values.iter().copied().fold(f64::INFINITY, f64::min);
         let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        Some(Verdict { measured, spread: (low, high), met, out_of_reach })
+        Some(TargetResult { measured, spread: (low, high), met, out_of_reach })
     }
 
-    /// A measured value, as this target is spoken of.
+    /// Formats a measured value in the unit of this target.
     pub fn show(&self, value: f64) -> String {
-        match self.shown_as {
-            Shown::Times => format!("{value:.2} x"),
-            Shown::Percent => format!("{:.1} %", (value - 1.0) * 100.0),
-            Shown::Bytes => format!("{value:.0} bytes"),
-            Shown::Nanoseconds => format!("{value:.0} ns"),
-            Shown::MillionsPerSecond => format!("{value:.1} M/s"),
+        match self.unit {
+            Unit::Times => format!("{value:.2} x"),
+            Unit::Percent => format!("{:.1} %", (value - 1.0) * 100.0),
+            Unit::Bytes => format!("{value:.0} bytes"),
+            Unit::Nanoseconds => format!("{value:.0} ns"),
+            Unit::MillionsPerSecond => format!("{value:.1} M/s"),
         }
     }
 }
@@ -200,73 +200,73 @@ impl fmt::Display for Target {
     }
 }
 
-/// `of / over` for each round. Rounds are compared with themselves: what disturbed one disturbed both.
-pub fn quotients(of: &Figure, over: &Figure) -> Vec<f64> {
+/// Returns `of / over` of each round. Pairing by round cancels disturbances that affect both.
+pub fn ratios(of: &Measurement, over: &Measurement) -> Vec<f64> {
     of.values.iter().zip(&over.values).map(|(of, over)| of / over).collect()
 }
 
-fn find(figures: &[Figure], (bench, subject): Which) -> Option<&Figure> {
-    figures.iter().find(|figure| figure.bench == bench && figure.subject == subject)
+fn find(measurements: &[Measurement], (bench, subject): SeriesKey) -> Option<&Measurement> {
+    measurements.iter().find(|measurement| measurement.bench == bench && measurement.subject == subject)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::figure::Sample;
+    use crate::measurement::Sample;
 
-    fn figure(bench: &'static str, subject: &'static str, values: &[f64]) -> Figure {
-        let mut figure = Figure::new(bench, subject, "ns");
-        values.iter().for_each(|&value| figure.add(Sample::plain(value)));
-        figure
+    fn measurement(bench: &'static str, subject: &'static str, values: &[f64]) -> Measurement {
+        let mut measurement = Measurement::new(bench, subject, "ns");
+        values.iter().for_each(|&value| measurement.add(Sample::plain(value)));
+        measurement
     }
 
     #[test]
-    fn a_quotient_is_taken_round_by_round() {
-        // A machine twice as slow in the second round changes no quotient.
-        let figures = [
-            figure("ask_spin", "dotcompute", &[130.0, 260.0, 130.0]),
-            figure("ask_spin", "floor", &[100.0, 200.0, 100.0]),
+    fn a_ratio_is_computed_round_by_round() {
+        // A machine twice as slow in the second round does not change the ratios.
+        let measurements = [
+            measurement("ask_spin", "dotcompute", &[130.0, 260.0, 130.0]),
+            measurement("ask_spin", "floor", &[100.0, 200.0, 100.0]),
         ];
-        let verdict = TARGETS[0].judge(&figures).unwrap();
-        assert!(verdict.met);
-        assert_eq!((verdict.measured, verdict.spread), (1.3, (1.3, 1.3)));
+        let result = TARGETS[0].evaluate(&measurements).unwrap();
+        assert!(result.met);
+        assert_eq!((result.measured, result.spread), (1.3, (1.3, 1.3)));
     }
 
     #[test]
-    fn bounds_hold_in_their_own_direction() {
-        let figures = [
-            figure("ask_spin", "dotcompute", &[136.0]),
-            figure("ask_spin", "floor", &[100.0]),
-            figure("ask_spin", "kameo", &[500.0]),
+    fn bounds_apply_in_their_own_direction() {
+        let measurements = [
+            measurement("ask_spin", "dotcompute", &[136.0]),
+            measurement("ask_spin", "floor", &[100.0]),
+            measurement("ask_spin", "kameo", &[500.0]),
         ];
-        assert!(!TARGETS[0].judge(&figures).unwrap().met);
-        let faster_than_kameo = TARGETS[1].judge(&figures).unwrap();
+        assert!(!TARGETS[0].evaluate(&measurements).unwrap().met);
+        let faster_than_kameo = TARGETS[1].evaluate(&measurements).unwrap();
         assert!(faster_than_kameo.met);
         assert_eq!(faster_than_kameo.out_of_reach, None);
     }
 
     #[test]
-    fn a_machine_on_which_even_the_floor_misses_is_named() {
-        let figures = [
-            figure("ask_spin", "dotcompute", &[400.0]),
-            figure("ask_spin", "floor", &[400.0]),
-            figure("ask_spin", "kameo", &[500.0]),
+    fn a_target_that_even_the_floor_misses_is_marked() {
+        let measurements = [
+            measurement("ask_spin", "dotcompute", &[400.0]),
+            measurement("ask_spin", "floor", &[400.0]),
+            measurement("ask_spin", "kameo", &[500.0]),
         ];
-        let verdict = TARGETS[1].judge(&figures).unwrap();
-        assert!(!verdict.met);
-        assert_eq!(verdict.out_of_reach, Some(1.25));
+        let result = TARGETS[1].evaluate(&measurements).unwrap();
+        assert!(!result.met);
+        assert_eq!(result.out_of_reach, Some(1.25));
     }
 
     #[test]
-    fn what_was_not_measured_is_not_judged() {
-        assert!(TARGETS[0].judge(&[figure("ask_spin", "dotcompute", &[1.0])]).is_none());
+    fn a_target_without_measurements_has_no_result() {
+        assert!(TARGETS[0].evaluate(&[measurement("ask_spin", "dotcompute", &[1.0])]).is_none());
     }
 
     #[test]
-    fn a_gpu_is_judged_by_figures_that_stand_alone() {
-        let over = |nanoseconds| [figure("gpu_ask_over_floor", "dotcompute", &[nanoseconds])];
-        assert!(GPU_TARGETS[0].judge(&over(149.0)).unwrap().met);
-        let missed = GPU_TARGETS[0].judge(&over(2151.0)).unwrap();
+    fn gpu_targets_evaluate_single_measurements() {
+        let over = |nanoseconds| [measurement("gpu_ask_over_floor", "dotcompute", &[nanoseconds])];
+        assert!(GPU_TARGETS[0].evaluate(&over(149.0)).unwrap().met);
+        let missed = GPU_TARGETS[0].evaluate(&over(2151.0)).unwrap();
         assert!(!missed.met);
         assert_eq!(GPU_TARGETS[0].show(missed.measured), "2151 ns");
     }

@@ -1,8 +1,8 @@
-// The detector of src/detector.rs, for many series at once: a thread takes every so-manieth column of a message. The structs of the
-// message (Readings), of the answer (Scores) and of the state (Followers) are put in front of this text.
+// The detector of src/detector.rs, for many series at once. Thread `t` of `n` handles columns t, t + n, t + 2n, ... of a message.
+// The build prepends the structs of the message (Readings), the reply (Scores) and the state (DetectorStates).
 //
-// Every operation is that of the Rust code, in its order, so that the scores are equal to the last bit. Products are never fused
-// with sums: on the GPU by the intrinsic, elsewhere by the option that the emulated device is compiled with.
+// Operations are those of the Rust code, in the same order, so scores are bit-identical. Products are never fused with sums:
+// on the GPU because of the intrinsic, on the emulated device because of a compiler option.
 
 #define STATISTICS 4
 #define SPREAD 3
@@ -21,8 +21,8 @@ DC_DEVICE double weight(double settled, uint64_t seen) {
     return product(settled, (double)seen) >= 1.0 ? settled : 1.0 / (double)seen;
 }
 
-// Moves the means on; gives the four statistics in the units of the series.
-DC_DEVICE void follow(Follower &one, double value, double *deviations) {
+// Updates the means; computes the four statistics in the units of the series.
+DC_DEVICE void update_means(DetectorState &one, double value, double *deviations) {
     if (one.seen == 1) one.fast_mean = one.recent_mean = one.long_run_mean = value;
     double recent = weight(one.recent, one.seen);
     double level = value - one.long_run_mean;
@@ -38,22 +38,22 @@ DC_DEVICE void follow(Follower &one, double value, double *deviations) {
     deviations[SPREAD] = one.recent_spread;
 }
 
-// Compares the statistics with their records; gives the greatest ratio.
-DC_DEVICE double against_records(Follower &one, const double *deviations) {
+// Compares the statistics with their records; returns the greatest ratio.
+DC_DEVICE double against_records(DetectorState &one, const double *deviations) {
     double rounding = product(1e-9, 1.0 + magnitude(one.long_run_mean));
-    double moved = weight(one.long_run, one.seen - one.settling);
-    double kept = 1.0 - one.forgetting;
+    double step = weight(one.long_run, one.seen - one.settling);
+    double decay = 1.0 - one.forgetting;
     double statistics[STATISTICS];
     for (int index = 0; index < STATISTICS; ++index) {
         statistics[index] = (deviations[index] + rounding) / (one.usual[index] + rounding);
-        one.usual[index] += product(moved, deviations[index] - one.usual[index]);
+        one.usual[index] += product(step, deviations[index] - one.usual[index]);
     }
     statistics[SPREAD] = greater(statistics[SPREAD], 1.0 / statistics[SPREAD]);
     double ratio = 0.0;
     for (int index = 0; index < STATISTICS; ++index) {
         double statistic = statistics[index] < 50.0 ? statistics[index] : 50.0;
         ratio = greater(ratio, statistic / greater(one.records[index], 1.0));
-        one.records[index] = product(one.records[index], kept);
+        one.records[index] = product(one.records[index], decay);
         one.block_records[index] = greater(one.block_records[index], statistic);
     }
     if (one.left_in_block) --one.left_in_block;
@@ -68,12 +68,12 @@ DC_DEVICE double against_records(Follower &one, const double *deviations) {
     return ratio / product(one.margin, young);
 }
 
-// Takes the next value; gives how unusual it is, from 0 to 1.
-DC_DEVICE double update(Follower &one, double value) {
+// Processes the next value; returns its score, from 0 to 1.
+DC_DEVICE double update(DetectorState &one, double value) {
     if (!(value - value == 0.0)) return 0.0;
     ++one.seen;
     double deviations[STATISTICS];
-    follow(one, value < -1e300 ? -1e300 : value > 1e300 ? 1e300 : value, deviations);
+    update_means(one, value < -1e300 ? -1e300 : value > 1e300 ? 1e300 : value, deviations);
     if (one.seen <= one.settling) return 0.0;
     double ratio = against_records(one, deviations);
     if (one.seen <= 2 * one.settling) {
@@ -90,14 +90,14 @@ DC_DEVICE double update(Follower &one, double value) {
     return score;
 }
 
-extern "C" __device__ int32_t detect(Ctx *ctx, Followers *state, const Readings *readings, Scores *scores) {
+extern "C" __device__ int32_t detect(Ctx *ctx, DetectorStates *state, const Readings *readings, Scores *scores) {
     for (uint32_t column = ctx->thread; column < readings->columns; column += ctx->threads) {
-        Follower one = state->of[readings->series[column]];
+        DetectorState one = state->detectors[readings->series[column]];
         for (uint32_t row = 0; row < readings->rows; ++row) {
             uint32_t at = row * readings->columns + column;
             state->scores[at] = update(one, readings->values[at]);
         }
-        state->of[readings->series[column]] = one;
+        state->detectors[readings->series[column]] = one;
     }
     ctx->sync();
     if (ctx->thread == 0) {

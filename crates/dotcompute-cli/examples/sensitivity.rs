@@ -1,4 +1,4 @@
-//! How far the detector's settings can be trusted: prints how the benchmark's score changes with them.
+//! Sensitivity analysis of the detector's settings: prints how the benchmark's score changes with each of them.
 //!
 //! `cargo run --release -p dotcompute-cli --example sensitivity -- ../shared/data/nab`, where the folder holds
 //! `windows.json` and the series that it names. It takes half a minute.
@@ -10,7 +10,7 @@ use dotcompute_cli::detector::{Detector, RECORDED, Settings, THRESHOLD};
 use dotcompute_cli::nab::{self, Labels, Outcome, Window};
 use dotcompute_cli::series::Series;
 
-const HALVINGS: usize = 200;
+const SPLITS: usize = 200;
 
 struct Labelled {
     name: String,
@@ -31,9 +31,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn read(folder: &Path) -> Result<Vec<Labelled>, Box<dyn Error>> {
     let labels = Labels::read(&folder.join("windows.json"))?;
-    // The labels may name more series than are there.
-    let there = labels.series().filter(|name| folder.join(name).is_file());
-    there
+    // The labels may name series that the folder does not contain.
+    let available = labels.series().filter(|name| folder.join(name).is_file());
+    available
         .map(|name| {
             let series = Series::read(&folder.join(name))?;
             let windows = labels.windows_of(&series.path, &series.timestamps)?;
@@ -42,15 +42,15 @@ fn read(folder: &Path) -> Result<Vec<Labelled>, Box<dyn Error>> {
         .collect()
 }
 
-/// How each series fares with one setting for all.
+/// Returns the outcome of each series with the same settings for all.
 fn outcomes(corpus: &[Labelled], settings: Settings, threshold: f64) -> Vec<Outcome> {
-    let of_one = |series: &Labelled| {
+    let outcome = |series: &Labelled| {
         let mut detector = Detector::with(settings, threshold);
         let scores: Vec<f64> = series.values.iter().map(|&value| detector.update(value)).collect();
         let alerts: Vec<usize> = (0..scores.len()).filter(|&index| scores[index] >= threshold).collect();
         nab::score(scores.len(), &series.windows, &alerts, &nab::STANDARD)
     };
-    corpus.iter().map(of_one).collect()
+    corpus.iter().map(outcome).collect()
 }
 
 fn score<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> f64 {
@@ -61,7 +61,7 @@ fn total(outcomes: &[Outcome]) -> String {
     format!("{:.1}", score(outcomes))
 }
 
-/// One setting changed, the others as they are.
+/// Prints the score with one setting changed at a time.
 fn one_at_a_time(corpus: &[Labelled]) {
     let row = |name: &str, changes: &[(String, Settings, f64)]| {
         let scores: Vec<String> = changes
@@ -102,7 +102,7 @@ fn one_at_a_time(corpus: &[Labelled]) {
     row("threshold", &thresholds.map(|threshold| (format!("{threshold}"), RECORDED, threshold)));
 }
 
-/// The score without each one of the series: does one carry it?
+/// Prints the range of the score with one series excluded, to show whether it depends on a single series.
 fn without_one(corpus: &[Labelled], chosen: &[Outcome]) {
     let mut each: Vec<(f64, &str)> = (0..corpus.len())
         .map(|left_out| {
@@ -119,31 +119,31 @@ fn without_one(corpus: &[Labelled], chosen: &[Outcome]) {
     }
 }
 
-/// A setting from the grid: where it lies on each axis, and how each series fares with it.
-struct Tried {
+/// A point of the grid: its index on each axis, and the outcome of each series.
+struct GridPoint {
     at: [usize; 6],
     outcomes: Vec<Outcome>,
 }
 
-/// Cross-validation: settings chosen on some series and scored on the others, which had no say in the choice.
+/// Cross-validation: chooses settings on some series and scores them on the others.
 fn unseen(corpus: &[Labelled]) {
-    let tried = grid(corpus);
-    let mut scores: Vec<f64> = tried.iter().map(|one| score(&one.outcomes)).collect();
+    let points = grid(corpus);
+    let mut scores: Vec<f64> = points.iter().map(|one| score(&one.outcomes)).collect();
     scores.sort_by(f64::total_cmp);
-    println!("{:<28}{}", format!("all {} of a grid", tried.len()), spread(&scores));
-    let plateau: Vec<Vec<Outcome>> = tried.iter().map(|one| with_neighbours(one, &tried)).collect();
+    println!("{:<28}{}", format!("all {} of a grid", points.len()), spread(&scores));
+    let plateau: Vec<Vec<Outcome>> = points.iter().map(|one| smoothed(one, &points)).collect();
     let series = corpus.len();
-    let one_each = cross_validate(&tried, &plateau, series, |series, fold| series == fold);
+    let one_each = cross_validate(&points, &plateau, series, |series, fold| series == fold);
     println!("{:<28}{one_each:.1}", "chosen without the one");
     let mut state = 1_u64;
-    let mut halves: Vec<f64> = (0..HALVINGS)
+    let mut split_scores: Vec<f64> = (0..SPLITS)
         .map(|_| {
             let order = shuffled(series, &mut state);
-            cross_validate(&tried, &plateau, 2, |series, fold| order[series] % 2 == fold)
+            cross_validate(&points, &plateau, 2, |series, fold| order[series] % 2 == fold)
         })
         .collect();
-    halves.sort_by(f64::total_cmp);
-    println!("{:<28}{}", "chosen on the other half", spread(&halves));
+    split_scores.sort_by(f64::total_cmp);
+    println!("{:<28}{}", "chosen on the other half", spread(&split_scores));
 }
 
 fn spread(sorted: &[f64]) -> String {
@@ -158,18 +158,19 @@ fn spread(sorted: &[f64]) -> String {
     )
 }
 
-/// What the setting and all its neighbours on the grid reach on average: one lucky setting among poor ones counts for little.
-fn with_neighbours(of: &Tried, tried: &[Tried]) -> Vec<Outcome> {
-    let near = |other: &&Tried| of.at.iter().zip(other.at).all(|(&here, there)| here.abs_diff(there) <= 1);
-    let near: Vec<&Tried> = tried.iter().filter(near).collect();
+/// Returns the mean outcome of a point and its neighbours on the grid, so that an isolated maximum has little weight.
+fn smoothed(of: &GridPoint, points: &[GridPoint]) -> Vec<Outcome> {
+    let near =
+        |other: &&GridPoint| of.at.iter().zip(other.at).all(|(&here, there)| here.abs_diff(there) <= 1);
+    let near: Vec<&GridPoint> = points.iter().filter(near).collect();
     let mean =
         |series: usize| near.iter().map(|one| one.outcomes[series].raw).sum::<f64>() / near.len() as f64;
     of.outcomes.iter().enumerate().map(|(series, &own)| Outcome { raw: mean(series), ..own }).collect()
 }
 
-/// Chooses for each fold the setting with the best plateau on the series outside it; sums what the choice reaches inside.
+/// Chooses for each fold the settings with the best plateau outside the fold; returns their score inside the folds.
 fn cross_validate(
-    tried: &[Tried],
+    points: &[GridPoint],
     plateau: &[Vec<Outcome>],
     folds: usize,
     inside: impl Fn(usize, usize) -> bool,
@@ -179,18 +180,18 @@ fn cross_validate(
         let outside = |outcomes: &[Outcome]| {
             score(outcomes.iter().enumerate().filter(|(series, _)| !inside(*series, fold)).map(|pair| pair.1))
         };
-        let best = (0..tried.len())
+        let best = (0..points.len())
             .map(|index| (outside(&plateau[index]), index))
             .max_by(|left, right| left.0.total_cmp(&right.0));
         if let Some((_, best)) = best {
-            let outcomes = tried[best].outcomes.iter().enumerate();
+            let outcomes = points[best].outcomes.iter().enumerate();
             held_out.extend(outcomes.filter(|(series, _)| inside(*series, fold)).map(|pair| *pair.1));
         }
     }
     score(&held_out)
 }
 
-/// The numbers below `count` in an order that `state` decides.
+/// Returns the numbers below `count` in a pseudo-random order; `state` is the generator's state.
 fn shuffled(count: usize, state: &mut u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..count).collect();
     for last in (1..count).rev() {
@@ -200,8 +201,8 @@ fn shuffled(count: usize, state: &mut u64) -> Vec<usize> {
     order
 }
 
-/// Every combination of the axes below, tried on every series.
-fn grid(corpus: &[Labelled]) -> Vec<Tried> {
+/// Evaluates every combination of the axes below on every series.
+fn grid(corpus: &[Labelled]) -> Vec<GridPoint> {
     const RECENT: [f64; 5] = [24.0, 32.0, 48.0, 64.0, 96.0];
     const LONG_RUN: [f64; 3] = [2048.0, 4096.0, 8192.0];
     const FORGETTING: [f64; 4] = [1024.0, 2048.0, 4096.0, 8192.0];
@@ -211,9 +212,9 @@ fn grid(corpus: &[Labelled]) -> Vec<Tried> {
     let lengths = [RECENT.len(), LONG_RUN.len(), FORGETTING.len(), MARGIN.len(), BLOCK.len(), QUIET.len()];
     let at = |mut number: usize| {
         lengths.map(|length| {
-            let place = number % length;
+            let index = number % length;
             number /= length;
-            place
+            index
         })
     };
     let settings = |at: [usize; 6]| Settings {
@@ -227,6 +228,6 @@ fn grid(corpus: &[Labelled]) -> Vec<Tried> {
     };
     (0..lengths.iter().product())
         .map(at)
-        .map(|at| Tried { at, outcomes: outcomes(corpus, settings(at), THRESHOLD) })
+        .map(|at| GridPoint { at, outcomes: outcomes(corpus, settings(at), THRESHOLD) })
         .collect()
 }

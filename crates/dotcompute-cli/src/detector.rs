@@ -1,28 +1,28 @@
-//! A streaming detector of anomalies: how far does a reading break the records of its own series?
+//! A streaming anomaly detector: scores by how far a reading breaks the records of its own series.
 //!
-//! Four statistics follow the series, each by exponentially weighted means ([Roberts 1959][ewma]), so each costs a few
-//! operations and a few words however long the series is:
+//! Four statistics describe the series, each from exponentially weighted means ([Roberts 1959][ewma]). Each costs a few
+//! operations and a few words of memory, regardless of the length of the series:
 //!
 //! - the *level*: how far the value is from the long-run mean;
-//! - the *error*: how far it is from what the last few values foretell;
+//! - the *error*: how far it is from the prediction of the last few values;
 //! - the *shift*: how far the recent mean is from the long-run mean;
-//! - the *spread*: how much wider or narrower than usual the value scatters about the recent mean.
+//! - the *spread*: how much wider or narrower than usual the values scatter around the recent mean.
 //!
-//! Each is divided by its own long-run mean, which makes it free of units, and then by its *record*: the greatest that
-//! it has been, slowly forgotten. The series is its own yardstick, as in the second stage of the anomaly likelihood of
-//! [Ahmad et al. 2017][likelihood], but with an extreme in place of a Gaussian tail, which the heavy tails of real
-//! series defeat (the argument of [Siffer et al. 2017][spot]). Records suit the purpose because they are free of the
+//! Each statistic is divided by its own long-run mean, which removes the unit, and then by its *record*: its maximum so
+//! far, which decays slowly. The series is its own reference, as in the second stage of the anomaly likelihood of
+//! [Ahmad et al. 2017][likelihood], but with an extreme instead of a Gaussian tail, because real series have
+//! heavy tails (the argument of [Siffer et al. 2017][spot]). Records do not depend on the
 //! distribution: in any exchangeable sequence the n-th value is a record with probability 1/n (Rényi 1962), so false
-//! alarms grow rare by themselves, whatever is measured, down to a rate that the forgetting sets.
+//! alarms become rare for any metric, down to a rate that the decay sets.
 //!
-//! A record is brought up to date once in a block of values, not with each: else a slow rise would carry it along, and
-//! only a sudden one could break it.
+//! A record is updated once per block of values, not with each value. Otherwise a slow rise would raise the record with it,
+//! and only a sudden rise could break it.
 //!
-//! The score is r / (1 + r), where r is the greatest ratio of a statistic to its record with a margin: 0.5 is a record
-//! clearly broken. After an alert the detector is quiet for a while, since one incident is reported once; its records
-//! go on growing.
+//! The score is r / (1 + r), where r is the greatest ratio of a statistic to its record with a margin: 0.5 is a clearly
+//! broken record. After an alert the detector is quiet for some values, so that one incident is reported once; its records
+//! keep growing.
 //!
-//! It never looks ahead and never allocates: a [`Detector`] is a plain structure of some 200 bytes.
+//! It never looks ahead and never allocates: a [`Detector`] is a plain struct of about 200 bytes.
 //!
 //! [ewma]: https://doi.org/10.1080/00401706.1959.10489860
 //! [likelihood]: https://doi.org/10.1016/j.neucom.2017.04.070
@@ -32,10 +32,10 @@ use dotcompute::Message;
 
 /// The score from which a reading of a recorded series is an alert: a record broken.
 pub const THRESHOLD: f64 = 0.5;
-/// The score from which a live reading is an alert: half as much again, since a live series is young and breaks many records.
+/// Lowest score that is an alert in a live series: a ratio of 1.5, since a live series is young and breaks many records.
 pub const LIVE_THRESHOLD: f64 = 0.6;
 
-/// What the detector remembers, and for how long.
+/// Parameters of the detector: weights, decay and block sizes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Settings {
     /// The weight of a new value in the mean of the last few, above 0 and at most 1.
@@ -44,27 +44,28 @@ pub struct Settings {
     pub recent: f64,
     /// The weight of a new value in the long-run means.
     pub long_run: f64,
-    /// The share of a record that is forgotten with every value.
+    /// The share by which a record decays with every value.
     pub forgetting: f64,
-    /// By what factor a record must be exceeded to be broken, so that a repetition of the same cycle does not break it.
+    /// Factor by which a value must exceed a record to break it, so that a repetition of the same cycle does not.
     pub margin: f64,
-    /// Values from one renewal of the records to the next; 0 is taken as 1.
+    /// Number of values between two updates of the records; 0 counts as 1.
     pub block: u64,
-    /// Values at the start that only move the means: some 1 / `recent`, since the recent mean and the long-run mean begin as one.
+    /// Number of values at the start that only update the means: about 1 / `recent`, since the recent and the long-run mean
+    /// start at the same value.
     pub settling: u64,
-    /// Values at the start that cannot be alerts; at least twice `settling`, for there to be records after them.
+    /// Number of values at the start that cannot be alerts; at least twice `settling`, so that records exist afterwards.
     pub warm_up: u64,
-    /// Values after an alert that are scored at half.
+    /// Number of values after an alert whose score is halved.
     pub quiet: u64,
 }
 
 /// For recorded series.
 ///
-/// Round values from a plateau that the benchmark's 24 labelled series show, so the score on the same series, 64.7,
-/// flatters them. Settings that a grid search finds best on one half of the series score 47 on the other (41 to 53 for
-/// eight in ten ways to halve them); found on all series but one, 42 on those left out. So expect 40 to 50 on series
-/// that it has not seen. The score hangs most on `recent`, `forgetting` and `margin`, which together say how fast a
-/// change must be to count. What prints these figures:
+/// Round values from a plateau of the benchmark's 24 labelled series, so the score on the same series, 64.7, is
+/// optimistic. Settings that a grid search finds best on one half of the series score 47 on the other half (41 to 53 for
+/// 80 % of the splits). Settings found on all series except one score 42 on the excluded series. Expect 40 to 50 on
+/// unseen series. The score depends most on `recent`, `forgetting` and `margin`, which together define how fast a
+/// change must be to count. This command prints these measurements:
 /// `cargo run --release -p dotcompute-cli --example sensitivity -- ../shared/data/nab`.
 pub const RECORDED: Settings = Settings {
     fast: 1.0 / 2.0,
@@ -78,7 +79,7 @@ pub const RECORDED: Settings = Settings {
     quiet: 125,
 };
 
-/// For live series of a few readings a second: seconds instead of hours.
+/// For live series with a few readings per second: time scales of seconds instead of hours.
 pub const LIVE: Settings = Settings {
     recent: 1.0 / 8.0,
     long_run: 1.0 / 256.0,
@@ -90,25 +91,25 @@ pub const LIVE: Settings = Settings {
     ..RECORDED
 };
 
-/// No statistic counts for more than this, so that one glitch does not blind the detector for ever.
-const CEILING: f64 = 50.0;
-/// A record is at least this: what is no more than usual is never an anomaly.
-const USUAL: f64 = 1.0;
-/// Differences of this share of the magnitude are rounding, not signal.
+/// Upper bound of a statistic, so that one glitch does not blind the detector permanently.
+const MAX_STATISTIC: f64 = 50.0;
+/// Lower bound of a record: a statistic at or below its usual value is never an anomaly.
+const MIN_RECORD: f64 = 1.0;
+/// Relative difference up to which values differ only by rounding.
 const ROUNDING: f64 = 1e-9;
-/// Values beyond are taken as this: their differences stay finite.
-const GREATEST: f64 = 1e300;
+/// Values are clamped to this magnitude, so that their differences stay finite.
+const MAX_MAGNITUDE: f64 = 1e300;
 
 const STATISTICS: usize = 4;
 /// The index of the spread among the statistics.
 const SPREAD: usize = 3;
 
-/// The state of one series.
+/// The detector of one series.
 ///
 /// ```
 /// use dotcompute_cli::detector::{Detector, THRESHOLD};
 /// let mut detector = Detector::new(THRESHOLD);
-/// // A saw-tooth, then a fault.
+/// // A saw-tooth, then a spike.
 /// let ordinary = (0..600).map(|i| f64::from(i % 7)).map(|value| detector.update(value)).fold(0.0, f64::max);
 /// assert!(ordinary < THRESHOLD);
 /// assert!(detector.update(60.0) >= THRESHOLD);
@@ -127,15 +128,15 @@ pub struct Detector {
     /// The long-run mean of each statistic.
     usual: [f64; STATISTICS],
     records: [f64; STATISTICS],
-    /// The greatest of each statistic in this block, which is not in the records yet.
+    /// Maximum of each statistic in the current block, not yet in the records.
     block_records: [f64; STATISTICS],
 }
 
-/// A detector as a device keeps it, field by field.
+/// State of a detector on a device.
 #[derive(Debug, Clone, Copy, PartialEq, Message)]
 #[message(record)]
 #[repr(C)]
-pub struct Follower {
+pub struct DetectorState {
     fast: f64,
     recent: f64,
     long_run: f64,
@@ -159,12 +160,12 @@ pub struct Follower {
 }
 
 impl Detector {
-    /// As it is now, for a device to go on with.
+    /// Returns a copy of the state, from which a device continues.
     #[must_use]
-    pub fn follower(&self) -> Follower {
+    pub fn new_state(&self) -> DetectorState {
         let Settings { fast, recent, long_run, forgetting, margin, block, settling, warm_up, quiet } =
             self.settings;
-        Follower {
+        DetectorState {
             fast,
             recent,
             long_run,
@@ -188,19 +189,19 @@ impl Detector {
         }
     }
 
-    /// A detector for a recorded series that is quiet for a while after a score of `threshold` or more.
+    /// Creates a detector for a recorded series, quiet for some values after a score of `threshold` or more.
     #[must_use]
     pub fn new(threshold: f64) -> Self {
         Self::with(RECORDED, threshold)
     }
 
-    /// A detector for a live series.
+    /// Creates a detector for a live series.
     #[must_use]
     pub fn live() -> Self {
         Self::with(LIVE, LIVE_THRESHOLD)
     }
 
-    /// A detector with settings of one's own.
+    /// Creates a detector with custom settings.
     #[must_use]
     pub fn with(settings: Settings, threshold: f64) -> Self {
         Self {
@@ -219,22 +220,22 @@ impl Detector {
         }
     }
 
-    /// Takes the next value; returns how unusual it is, from 0 to 1.
+    /// Processes the next value; returns its score, from 0 to 1.
     ///
-    /// A value that is not finite says nothing: it scores 0 and is forgotten.
+    /// A value that is not finite scores 0 and leaves the state unchanged.
     #[inline]
     pub fn update(&mut self, value: f64) -> f64 {
         if !value.is_finite() {
             return 0.0;
         }
         self.seen += 1;
-        let deviations = self.follow(value.clamp(-GREATEST, GREATEST));
+        let deviations = self.update_means(value.clamp(-MAX_MAGNITUDE, MAX_MAGNITUDE));
         if self.seen <= self.settings.settling {
             return 0.0;
         }
         let ratio = self.against_records(deviations);
         if self.seen <= 2 * self.settings.settling {
-            // What was unusual so far is not known well enough to be a record.
+            // The usual values are not yet reliable enough for records.
             self.block_records = [0.0; STATISTICS];
             return 0.0;
         }
@@ -252,9 +253,9 @@ impl Detector {
         score
     }
 
-    /// Moves the means on; returns the four statistics in the units of the series.
+    /// Updates the means; returns the four statistics in the units of the series.
     #[inline]
-    fn follow(&mut self, value: f64) -> [f64; STATISTICS] {
+    fn update_means(&mut self, value: f64) -> [f64; STATISTICS] {
         if self.seen == 1 {
             self.fast_mean = value;
             self.recent_mean = value;
@@ -273,36 +274,36 @@ impl Detector {
 
     /// Compares the statistics with their records; returns the greatest ratio.
     ///
-    /// Each loop does the same to all statistics, so that the compiler can take several at once.
+    /// Each loop applies the same operation to all statistics, so that the compiler can vectorize it.
     #[inline]
     fn against_records(&mut self, deviations: [f64; STATISTICS]) -> f64 {
         let rounding = ROUNDING * (1.0 + self.long_run_mean.abs());
         let weight = weight(self.settings.long_run, self.seen - self.settings.settling);
-        let kept = 1.0 - self.settings.forgetting;
+        let decay = 1.0 - self.settings.forgetting;
         let mut statistics = [0.0; STATISTICS];
         for index in 0..STATISTICS {
             statistics[index] = (deviations[index] + rounding) / (self.usual[index] + rounding);
             self.usual[index] += weight * (deviations[index] - self.usual[index]);
         }
-        // Narrower is as unusual as wider.
+        // A narrower spread is as unusual as a wider one.
         statistics[SPREAD] = greater(statistics[SPREAD], 1.0 / statistics[SPREAD]);
         let mut ratios = [0.0; STATISTICS];
         for index in 0..STATISTICS {
-            let statistic = if statistics[index] < CEILING { statistics[index] } else { CEILING };
-            ratios[index] = statistic / greater(self.records[index], USUAL);
-            self.records[index] *= kept;
+            let statistic = if statistics[index] < MAX_STATISTIC { statistics[index] } else { MAX_STATISTIC };
+            ratios[index] = statistic / greater(self.records[index], MIN_RECORD);
+            self.records[index] *= decay;
             self.block_records[index] = greater(self.block_records[index], statistic);
         }
-        // A count down is cheaper than a remainder.
+        // A countdown is cheaper than a remainder.
         self.left_in_block = self.left_in_block.saturating_sub(1);
         if self.left_in_block == 0 {
-            self.renew_records();
+            self.update_records();
         }
         let young = 1.0 + self.settings.warm_up as f64 / self.seen as f64;
         ratios.into_iter().fold(0.0, greater) / (self.settings.margin * young)
     }
 
-    fn renew_records(&mut self) {
+    fn update_records(&mut self) {
         self.left_in_block = self.settings.block;
         let of_block = std::mem::take(&mut self.block_records);
         for (record, of_block) in self.records.iter_mut().zip(of_block) {
@@ -311,14 +312,14 @@ impl Detector {
     }
 }
 
-/// The weight of the newest of `seen` values: that of a plain mean while they are fewer than the memory is long.
+/// Returns the weight of the newest of `seen` values: that of an arithmetic mean until `settled` is larger.
 #[inline]
 fn weight(settled: f64, seen: u64) -> f64 {
-    // The product saves a division for every value of a long series.
+    // Comparing the product avoids a division per value of a long series.
     if settled * seen as f64 >= 1.0 { settled } else { 1.0 / seen as f64 }
 }
 
-/// The greater of two numbers, neither of them NaN: one instruction, where [`f64::max`] also has NaN to think of.
+/// Returns the greater of two numbers, neither of them NaN. One instruction, while [`f64::max`] also handles NaN.
 #[inline]
 fn greater(left: f64, right: f64) -> f64 {
     if left > right { left } else { right }
@@ -396,13 +397,13 @@ mod tests {
     }
 
     #[test]
-    fn units_do_not_matter() {
+    fn scores_do_not_depend_on_units() {
         let series = || noise(3).take(4000).chain([7.0]);
         assert_eq!(alerts(series()), alerts(series().map(|value| value * 1024.0)));
     }
 
     #[test]
-    fn what_comes_later_changes_nothing() {
+    fn scores_do_not_depend_on_later_values() {
         let mut whole = Detector::new(THRESHOLD);
         let scores: Vec<f64> = noise(4).take(1000).map(|value| whole.update(value)).collect();
         let mut part = Detector::new(THRESHOLD);
@@ -411,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn survives_any_number() {
+    fn scores_any_number() {
         let mut detector = Detector::live();
         let hostile = [f64::MAX, f64::MIN, f64::NAN, f64::INFINITY, 5e-324, -0.0, 1e300, -1e300];
         for _ in 0..1000 {

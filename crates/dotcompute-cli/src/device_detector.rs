@@ -1,7 +1,7 @@
-//! The [detector](crate::detector) as a ring kernel on a device: the state of many series, and the arithmetic, are there.
+//! The [detector](crate::detector) as a ring kernel on a device, which holds the state of many series and scores them.
 //!
-//! The device's text, `device/detector.cu`, does what the Rust code does in the same order, so that scores are equal to the last bit.
-//! Readings go in matrices, a column for each series, as many as a message holds.
+//! The device code, `device/detector.cu`, does the operations of the Rust code in the same order, so scores are bit-identical.
+//! A message carries a matrix of readings with one column per series.
 
 use std::time::Duration;
 
@@ -9,33 +9,33 @@ use dotcompute::cuda::device_selection;
 use dotcompute::prelude::*;
 use dotcompute::telemetry::KernelStats;
 
-use crate::detector::{Detector, Follower};
+use crate::detector::{Detector, DetectorState};
 use crate::error::CliError;
 
 /// The detector as a device function.
-const TEXT: &str = include_str!("../device/detector.cu");
-/// Series of a message.
-pub const COLUMNS: usize = 32;
-/// Readings of a message. With its head it just fits into the largest slot of a device's ring.
-pub const VALUES: usize = 480;
-/// Series of a ring kernel.
-pub const SERIES: usize = 256;
-/// A message takes microseconds; this long means that something is wrong.
-const PATIENCE: Duration = Duration::from_secs(60);
+const SOURCE: &str = include_str!("../device/detector.cu");
+/// Maximum number of series in a message.
+pub const SERIES_PER_MESSAGE: usize = 32;
+/// Maximum number of readings in a message. With its header the message just fits the largest slot of a device ring.
+pub const READINGS_PER_MESSAGE: usize = 480;
+/// Maximum number of series of a ring kernel.
+pub const SERIES_PER_KERNEL: usize = 256;
+/// Timeout of a request. A message takes microseconds, so reaching the timeout means a fault.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where ring kernels run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Backend {
-    /// On threads of this machine.
+    /// CPU threads.
     Cpu,
-    /// The detector on the first GPU.
+    /// The first GPU.
     Cuda,
-    /// The detector on the emulated device: the GPU's code, on threads of this machine.
+    /// The emulated device: the GPU code on CPU threads.
     Emulated,
 }
 
 impl Backend {
-    /// Its name, as it is given.
+    /// The name on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -45,73 +45,76 @@ impl Backend {
         }
     }
 
-    /// A runtime with this device.
+    /// Creates a runtime with this device.
     ///
     /// # Errors
     ///
-    /// [`CliError::Device`] if this machine has none that can be used, with what to install.
+    /// [`CliError::Device`] if this machine has no usable device; the message says what to install.
     pub fn runtime(self) -> Result<Runtime, CliError> {
-        let chosen = device_selection::by_name(self.name())?;
-        let options = chosen.device.into_iter().fold(RuntimeOptions::new(), RuntimeOptions::device);
+        let selection = device_selection::by_name(self.name())?;
+        let options = selection.device.into_iter().fold(RuntimeOptions::new(), RuntimeOptions::device);
         Ok(Runtime::with_options(options)?)
     }
 
-    /// Threads of the detector, each with series of its own: a warp, or one where each would be a thread of the processor.
+    /// Threads of the detector, each with its own series: a warp on a GPU, otherwise one, because each would be a CPU thread.
     fn threads(self) -> u32 {
-        if self == Self::Cuda { COLUMNS as u32 } else { 1 }
+        if self == Self::Cuda { SERIES_PER_MESSAGE as u32 } else { 1 }
     }
 }
 
-/// A matrix of readings: `rows` of each of `columns` series, row by row.
+/// A row-major matrix of `rows` readings of each of `columns` series.
 #[derive(Debug, Clone, Copy, Message)]
 #[message(record)]
 #[repr(C)]
 pub struct Readings {
     columns: u32,
     rows: u32,
-    /// The number of each column's series.
-    series: [u32; COLUMNS],
-    values: [f64; VALUES],
+    /// Index of each column's series.
+    series: [u32; SERIES_PER_MESSAGE],
+    values: [f64; READINGS_PER_MESSAGE],
 }
 
-/// The score of each reading, in the same order.
+/// The score of each reading, in the order of the readings.
 #[derive(Debug, Clone, Copy, Message)]
 #[message(record)]
 #[repr(C)]
 pub struct Scores {
-    values: [f64; VALUES],
+    values: [f64; READINGS_PER_MESSAGE],
 }
 
-/// What stays on the device.
+/// State that stays on the device.
 #[derive(Debug, Clone, Copy, Message)]
 #[message(record)]
 #[repr(C)]
-pub struct Followers {
-    /// A place for the answer that all threads can write to.
-    scores: [f64; VALUES],
-    of: [Follower; SERIES],
+pub struct DetectorStates {
+    /// Buffer for the reply that all threads write to.
+    scores: [f64; READINGS_PER_MESSAGE],
+    detectors: [DetectorState; SERIES_PER_KERNEL],
 }
 
-/// The detector of up to [`SERIES`] series on a device.
+/// The detector of up to [`SERIES_PER_KERNEL`] series on a device.
 pub struct DeviceDetector {
     kernel: KernelHandle<Readings, Scores>,
 }
 
 impl DeviceDetector {
-    /// Launches it, with a copy of `detector` for each series.
+    /// Launches and activates the ring kernel, with a copy of `detector` for each series.
     ///
     /// # Errors
     ///
-    /// [`CliError::Launch`]: the device has no room for it, or its compiler is missing.
+    /// [`CliError::Launch`] if the device lacks free blocks or the compiler is missing; [`CliError::Lifecycle`] if activation fails.
     pub fn launch(
         runtime: &Runtime,
         backend: Backend,
         name: &str,
         detector: &Detector,
     ) -> Result<Self, CliError> {
-        let kernel = DeviceKernel::cuda_cpp("detector.cu", TEXT)
+        let kernel = DeviceKernel::cuda_cpp("detector.cu", SOURCE)
             .entry("detect")
-            .state(Followers { scores: [0.0; VALUES], of: [detector.follower(); SERIES] })
+            .state(DetectorStates {
+                scores: [0.0; READINGS_PER_MESSAGE],
+                detectors: [detector.new_state(); SERIES_PER_KERNEL],
+            })
             .shape(Shape::Block { threads: backend.threads() })
             .queue_capacity(8);
         let kernel =
@@ -120,11 +123,11 @@ impl DeviceDetector {
         Ok(Self { kernel })
     }
 
-    /// Scores `rows` values of each of these series (at most [`COLUMNS`] of them, and [`VALUES`] values), row by row.
+    /// Scores `rows` values of each of `series`, row by row: at most [`SERIES_PER_MESSAGE`] series and [`READINGS_PER_MESSAGE`] values.
     ///
     /// # Errors
     ///
-    /// [`CliError::Internal`]: it does not answer, or there are too many.
+    /// [`CliError::Internal`] if the device does not reply, or a limit is exceeded.
     pub fn score(
         &self,
         series: &[usize],
@@ -132,63 +135,68 @@ impl DeviceDetector {
         value: impl Fn(usize, usize) -> f64,
     ) -> Result<Vec<f64>, CliError> {
         let count = series.len() * rows;
-        if series.len() > COLUMNS || count > VALUES || series.iter().any(|&one| one >= SERIES) {
+        if series.len() > SERIES_PER_MESSAGE
+            || count > READINGS_PER_MESSAGE
+            || series.iter().any(|&one| one >= SERIES_PER_KERNEL)
+        {
             let problem = format!(
-                "{rows} values of each of the series {series:?} are no message: it takes {COLUMNS} series, numbered below {SERIES}, and {VALUES} values"
+                "{rows} values of each of the series {series:?} do not fit a message: the limits are {SERIES_PER_MESSAGE} series, numbered below {SERIES_PER_KERNEL}, and {READINGS_PER_MESSAGE} values"
             );
             return Err(CliError::internal("asking the device for scores", problem));
         }
         let mut message = Readings {
             columns: series.len() as u32,
             rows: rows as u32,
-            series: [0; COLUMNS],
-            values: [0.0; VALUES],
+            series: [0; SERIES_PER_MESSAGE],
+            values: [0.0; READINGS_PER_MESSAGE],
         };
-        for (place, &series) in message.series.iter_mut().zip(series) {
-            *place = series as u32;
+        for (slot, &series) in message.series.iter_mut().zip(series) {
+            *slot = series as u32;
         }
-        for (at, place) in message.values[..count].iter_mut().enumerate() {
-            *place = value(at / series.len(), at % series.len());
+        for (index, slot) in message.values[..count].iter_mut().enumerate() {
+            *slot = value(index / series.len(), index % series.len());
         }
-        let answer = self.kernel.ask_timeout(message, PATIENCE);
-        // As text: the error owns the message, which is of no use to the reader.
-        let answer =
-            answer.map_err(|error| CliError::internal("asking the device for scores", error.to_string()))?;
-        Ok(answer.values[..count].to_vec())
+        let reply = self.kernel.ask_timeout(message, TIMEOUT);
+        // As text: the error owns the message, which the user does not need.
+        let reply =
+            reply.map_err(|error| CliError::internal("asking the device for scores", error.to_string()))?;
+        Ok(reply.values[..count].to_vec())
     }
 
-    /// Its counters.
+    /// Returns the counters of the ring kernel.
     #[must_use]
     pub fn stats(&self) -> KernelStats {
         self.kernel.stats()
     }
 
-    /// Ends it.
+    /// Terminates the ring kernel.
     ///
     /// # Errors
     ///
-    /// [`CliError::Lifecycle`] if it does not end in time.
+    /// [`CliError::Lifecycle`] if the ring kernel does not end before the timeout.
     pub fn end(&self) -> Result<(), CliError> {
-        Ok(self.kernel.terminate(PATIENCE)?)
+        Ok(self.kernel.terminate(TIMEOUT)?)
     }
 }
 
-/// Scores whole series, as many at once as a message has columns.
+/// Scores whole series, [`SERIES_PER_MESSAGE`] at a time.
 ///
 /// # Errors
 ///
-/// As for [`DeviceDetector`].
+/// Those of [`Backend::runtime`], [`DeviceDetector::launch`], [`DeviceDetector::score`] and [`DeviceDetector::end`].
 pub fn score_all(backend: Backend, all: &[&[f64]], detector: &Detector) -> Result<Vec<Vec<f64>>, CliError> {
     let runtime = backend.runtime()?;
     let mut scores: Vec<Vec<f64>> = all.iter().map(|values| Vec::with_capacity(values.len())).collect();
-    for (group, (values, scores)) in all.chunks(COLUMNS).zip(scores.chunks_mut(COLUMNS)).enumerate() {
+    for (group, (values, scores)) in
+        all.chunks(SERIES_PER_MESSAGE).zip(scores.chunks_mut(SERIES_PER_MESSAGE)).enumerate()
+    {
         let name = format!("detector {group}");
         let kernel = DeviceDetector::launch(&runtime, backend, &name, detector)?;
         loop {
-            let left = |&one: &usize| values[one].len() - scores[one].len();
-            let open: Vec<usize> = (0..values.len()).filter(|one| left(one) > 0).collect();
-            let Some(shortest) = open.iter().map(left).min() else { break };
-            let rows = shortest.min(VALUES / open.len());
+            let remaining = |&one: &usize| values[one].len() - scores[one].len();
+            let open: Vec<usize> = (0..values.len()).filter(|one| remaining(one) > 0).collect();
+            let Some(shortest) = open.iter().map(remaining).min() else { break };
+            let rows = shortest.min(READINGS_PER_MESSAGE / open.len());
             let found = kernel.score(&open, rows, |row, column| {
                 let one = open[column];
                 values[one][scores[one].len() + row]
@@ -199,7 +207,7 @@ pub fn score_all(backend: Backend, all: &[&[f64]], detector: &Detector) -> Resul
         }
         kernel.end()?;
     }
-    runtime.shutdown(PATIENCE).map_err(|error| CliError::internal("ending the ring kernels", error))?;
+    runtime.shutdown(TIMEOUT).map_err(|error| CliError::internal("ending the ring kernels", error))?;
     Ok(scores)
 }
 
@@ -213,7 +221,7 @@ mod tests {
     use super::*;
     use crate::detector::{LIVE, Settings, THRESHOLD};
 
-    /// Reproducible values of all magnitudes, some of which are no numbers.
+    /// Reproducible values of all magnitudes, some of them NaN or infinite.
     fn values(seed: u64, count: usize) -> Vec<f64> {
         let mut state = seed;
         let mut next = move || {
@@ -233,9 +241,9 @@ mod tests {
     }
 
     #[test]
-    fn its_scores_are_those_of_the_processor_to_the_last_bit() {
-        let plain = Settings { warm_up: 60, settling: 20, quiet: 3, ..LIVE };
-        for detector in [Detector::new(THRESHOLD), Detector::live(), Detector::with(plain, 0.3)] {
+    fn scores_are_bit_identical_to_those_of_the_cpu() {
+        let short = Settings { warm_up: 60, settling: 20, quiet: 3, ..LIVE };
+        for detector in [Detector::new(THRESHOLD), Detector::live(), Detector::with(short, 0.3)] {
             // More series than columns, of different lengths, one of them empty.
             let all: Vec<Vec<f64>> = (0..40).map(|one| values(one, (one as usize * 37) % 1500)).collect();
             let slices: Vec<&[f64]> = all.iter().map(Vec::as_slice).collect();
@@ -250,29 +258,34 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_refused() {
+    fn readings_beyond_the_limits_are_rejected() {
         let runtime = Backend::Emulated.runtime().unwrap();
         let detector = Detector::live();
         let device = DeviceDetector::launch(&runtime, Backend::Emulated, "detector", &detector).unwrap();
-        for (series, rows) in [(vec![0; COLUMNS + 1], 1), (vec![0], VALUES + 1), (vec![SERIES], 1)] {
-            let refused = device.score(&series, rows, |_, _| 0.0).unwrap_err().to_string();
-            assert!(refused.contains("are no message: it takes 32 series"), "{refused}");
+        for (series, rows) in [
+            (vec![0; SERIES_PER_MESSAGE + 1], 1),
+            (vec![0], READINGS_PER_MESSAGE + 1),
+            (vec![SERIES_PER_KERNEL], 1),
+        ] {
+            let error = device.score(&series, rows, |_, _| 0.0).unwrap_err();
+            let rejected = std::error::Error::source(&error).unwrap().to_string();
+            assert!(rejected.contains("do not fit a message: the limits are 32 series"), "{rejected}");
         }
-        assert_eq!(device.score(&[SERIES - 1], 1, |_, _| 1.0).unwrap(), [0.0]);
+        assert_eq!(device.score(&[SERIES_PER_KERNEL - 1], 1, |_, _| 1.0).unwrap(), [0.0]);
         device.end().unwrap();
         assert_eq!(device.stats().handled, 1);
     }
 
-    /// With NVIDIA's compiler, where there is one; `cargo xtask test --only cubins` brings it.
+    /// Needs NVIDIA's compiler, which `cargo xtask test --only cubins` installs; skipped without it.
     #[test]
-    fn its_text_compiles_for_gpus() {
+    fn the_device_code_compiles_for_gpus() {
         let wheels = std::env::var_os("DOTCOMPUTE_TEST_WHEELS");
-        let must_be_there = wheels.is_some();
+        let is_required = wheels.is_some();
         let search = wheels.map_or_else(Search::from_environment, |folder| {
-            Search::nowhere().site_packages(std::path::PathBuf::from(folder))
+            Search::empty().site_packages(std::path::PathBuf::from(folder))
         });
         let toolchain = match Toolchain::load(&search) {
-            Err(error) if must_be_there => panic!("{error}"),
+            Err(error) if is_required => panic!("{error}"),
             Err(error) => return println!("skipped: {error}"),
             Ok(toolchain) => toolchain,
         };
@@ -285,14 +298,14 @@ mod tests {
                 "#include \"ring_kernel.cuh\"\n{}{}{}typedef dc::Context<Scores> Ctx;\n",
                 Readings::c_struct(),
                 Scores::c_struct(),
-                Followers::c_struct()
+                DetectorStates::c_struct()
             );
             let input = input
                 .source(Source::new("messages.cuh", before))
-                .source(Source::new("detector.cu", TEXT))
+                .source(Source::new("detector.cu", SOURCE))
                 .source(Source::new(
                     "kernel.cu",
-                    "DC_RING_KERNEL(BlockShape, Readings, Scores, Followers, detect)\n",
+                    "DC_RING_KERNEL(BlockShape, Readings, Scores, DetectorStates, detect)\n",
                 ));
             let kernel = toolchain.compile(&input).unwrap();
             assert!(kernel.diagnostics().is_empty(), "{}", kernel.log);

@@ -1,4 +1,4 @@
-//! `dotcompute doctor`: what this machine offers to ring kernels, and what is missing.
+//! `dotcompute doctor`: checks what this machine offers to ring kernels and what is missing.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -9,55 +9,23 @@ use dotcompute::cuda::compile::Toolchain;
 use dotcompute::cuda::device_selection;
 use dotcompute::cuda::driver::{Driver, DriverError};
 use dotcompute::cuda::library::Search;
-use serde::Serialize;
 use sysinfo::System;
 
 use crate::error::CliError;
+use check::size;
 
-/// Says what this machine offers and what is missing.
+mod check;
+#[cfg(target_os = "linux")]
+mod linux;
+
+pub use check::{Check, Status};
+
+/// Check what this machine offers to ring kernels and what is missing.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
     /// Print the result as one JSON document.
     #[arg(long)]
     pub json: bool,
-}
-
-/// Whether something is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    /// It is there.
-    Ok,
-    /// It is not there, or too small.
-    Missing,
-}
-
-/// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Check {
-    /// What was looked at.
-    pub name: &'static str,
-    /// Whether it is there.
-    pub status: Status,
-    /// What was found.
-    pub found: String,
-    /// What it means for ring kernels.
-    pub meaning: &'static str,
-    /// What to do where it is missing.
-    pub advice: Option<String>,
-}
-
-impl Check {
-    fn new(name: &'static str, ok: bool, found: impl Into<String>, meaning: &'static str) -> Self {
-        let status = if ok { Status::Ok } else { Status::Missing };
-        Self { name, status, found: found.into(), meaning, advice: None }
-    }
-
-    /// What to do if it is missing.
-    fn or(self, advice: impl Into<String>) -> Self {
-        let advice = (self.status == Status::Missing).then(|| advice.into());
-        Self { advice, ..self }
-    }
 }
 
 /// Runs the command.
@@ -66,7 +34,7 @@ impl Check {
 ///
 /// [`CliError`] if standard output cannot be written to.
 pub fn run(args: &DoctorArgs) -> Result<(), CliError> {
-    let checks = examine();
+    let checks = run_checks();
     let mut out = io::stdout().lock();
     if args.json {
         writeln!(out, "{:#}", serde_json::json!({ "checks": checks }))?;
@@ -86,10 +54,10 @@ pub fn run(args: &DoctorArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Looks at everything.
+/// Runs all checks.
 #[must_use]
-pub fn examine() -> Vec<Check> {
-    let mut checks = processor();
+pub fn run_checks() -> Vec<Check> {
+    let mut checks = cpu();
     checks.extend(memory());
     #[cfg(target_os = "linux")]
     checks.extend(linux::checks());
@@ -97,7 +65,7 @@ pub fn examine() -> Vec<Check> {
     checks
 }
 
-fn processor() -> Vec<Check> {
+fn cpu() -> Vec<Check> {
     let brand = System::new().ok().map(|mut system| {
         system.refresh_cpu_all();
         system.cpus().first().map_or_else(String::new, |cpu| cpu.brand().trim().to_owned())
@@ -106,23 +74,23 @@ fn processor() -> Vec<Check> {
     let cores = thread::available_parallelism();
     let found = match &cores {
         Ok(cores) => format!("{cores} usable"),
-        Err(error) => format!("cannot be told: {error}"),
+        Err(error) => format!("unknown: {error}"),
     };
     let several = cores.is_ok_and(|cores| cores.get() >= 2);
     vec![
         Check::new(
             "processor",
             brand.is_some(),
-            brand.unwrap_or_else(|| String::from("the operating system does not name it")),
-            "where ring kernels of the cpu backend run",
+            brand.unwrap_or_else(|| String::from("not reported by the operating system")),
+            "ring kernels of the cpu backend run on it",
         ),
         Check::new(
             "cores",
             several,
             found,
-            "a ring kernel that spins needs one to itself, and so does who asks it",
+            "a spinning ring kernel needs a core of its own, and so does a spinning caller",
         )
-        .or("give this process two cores or more, or wait with `WaitStrategy::Park`"),
+        .with_advice("give this process two or more cores, or wait with `WaitStrategy::Park`"),
     ]
 }
 
@@ -132,10 +100,10 @@ fn memory() -> Vec<Check> {
         (system.total_memory(), system.available_memory())
     });
     let found = total.map_or_else(
-        || String::from("cannot be told"),
+        || String::from("unknown"),
         |(total, available)| format!("{}, {} available", size(total), size(available)),
     );
-    vec![Check::new("memory", total.is_some(), found, "an idle ring kernel takes a few kilobytes of it")]
+    vec![Check::new("memory", total.is_some(), found, "an idle ring kernel uses a few kilobytes")]
 }
 
 fn cuda() -> Vec<Check> {
@@ -146,8 +114,8 @@ fn cuda() -> Vec<Check> {
         let found =
             if absent.is_empty() { devices.join(", ") } else { format!("no {}", absent.join(", no ")) };
         checks.push(
-            Check::new("GPU device files", absent.is_empty(), found, "the driver library reaches the GPU by them")
-                .or("load the kernel modules (`nvidia-smi`, `nvidia-modprobe -u`) or pass the GPU to the container"),
+            Check::new("GPU device files", absent.is_empty(), found, "the driver library accesses the GPU through them")
+                .with_advice("load the kernel modules (`nvidia-smi`, `nvidia-modprobe -u`) or pass the GPU to the container"),
         );
     }
     checks.extend([gpu_compiler(), host_compiler(), device()]);
@@ -156,7 +124,7 @@ fn cuda() -> Vec<Check> {
 
 fn driver() -> Check {
     let devices = Driver::open().and_then(|driver| Ok((driver.version(), driver.devices()?)));
-    let meaning = "the cuda backend talks to the GPU through it; without it ring kernels run on the cpu";
+    let meaning = "the cuda backend uses the GPU through it; without it ring kernels run on the CPU";
     match devices {
         Ok((version, devices)) => {
             let names: Vec<_> = devices
@@ -171,25 +139,25 @@ fn driver() -> Check {
             Check::new("CUDA driver", true, format!("for CUDA {version}: {}", names.join(", ")), meaning)
         }
         Err(DriverError::Unavailable { missing, advice }) => {
-            Check::new("CUDA driver", false, missing, meaning).or(advice)
+            Check::new("CUDA driver", false, missing, meaning).with_advice(advice)
         }
         Err(error) => Check::new("CUDA driver", false, error.to_string(), meaning),
     }
 }
 
 fn gpu_compiler() -> Check {
-    let meaning = "compiles handlers for the GPU; with nvJitLink it also links what other front ends compile";
+    let meaning = "compiles handlers for the GPU; with nvJitLink it also links code from other front ends";
     match Toolchain::load(&Search::from_environment()) {
         Ok(toolchain) => {
             let linker = match toolchain.linker() {
                 Ok(linker) => format!("nvJitLink {linker}"),
-                Err(_) => String::from("no nvJitLink that suits it"),
+                Err(_) => String::from("no matching nvJitLink"),
             };
             Check::new("NVRTC", true, format!("{}; {linker}", toolchain.compiler()), meaning)
         }
         Err(error) => {
-            Check::new("NVRTC", false, format!("in none of {} places", error.looked.len()), meaning)
-                .or(error.advice)
+            Check::new("NVRTC", false, format!("not found in {} locations", error.attempts.len()), meaning)
+                .with_advice(error.advice)
         }
     }
 }
@@ -200,52 +168,32 @@ fn host_compiler() -> Check {
         "C++ compiler",
         found.is_some(),
         found.unwrap_or_else(|| String::from("none of $CXX, c++, g++, clang++")),
-        "compiles handlers for the emulated device, which runs them on threads",
+        "compiles handlers for the emulated device, which runs them on CPU threads",
     )
-    .or("install g++ or clang++, or name one in CXX")
+    .with_advice("install g++ or clang++, or name one in CXX")
 }
 
 fn device() -> Check {
-    let meaning = "where ring kernels for a device run; DOTCOMPUTE_DEVICE chooses: cuda, emulated or cpu";
+    let meaning = "device that ring kernels run on; DOTCOMPUTE_DEVICE selects cuda, emulated or cpu";
     match device_selection::from_environment() {
-        Ok(chosen) => Check::new("device", true, format!("{}: {}", chosen.kind, chosen.reason), meaning),
-        Err(error) => Check::new("device", false, error.to_string(), meaning)
-            .or("leave DOTCOMPUTE_DEVICE away, or install what is missing"),
-    }
-}
-
-/// `1.5 GB`, in powers of ten.
-fn size(bytes: u64) -> String {
-    let mut amount = bytes as f64;
-    for unit in ["B", "kB", "MB", "GB"] {
-        if amount < 1000.0 {
-            return format!("{amount:.1} {unit}");
+        Ok(selection) => {
+            Check::new("device", true, format!("{}: {}", selection.kind, selection.reason), meaning)
         }
-        amount /= 1000.0;
+        Err(error) => Check::new("device", false, error.to_string(), meaning)
+            .with_advice("unset DOTCOMPUTE_DEVICE, or install what is missing"),
     }
-    format!("{amount:.1} TB")
 }
-
-#[cfg(target_os = "linux")]
-mod linux;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn sizes_read_well() {
-        assert_eq!(size(999), "999.0 B");
-        assert_eq!(size(64_000_000), "64.0 MB");
-        assert_eq!(size(2_500_000_000_000), "2.5 TB");
-    }
-
-    #[test]
-    fn what_is_missing_comes_with_advice_and_what_is_there_without() {
-        for check in examine() {
+    fn only_missing_checks_have_advice() {
+        for check in run_checks() {
             assert!(!check.found.is_empty() && !check.meaning.is_empty(), "{check:?}");
             assert!(check.status == Status::Missing || check.advice.is_none(), "{check:?}");
         }
-        assert_eq!(Check::new("a", false, "b", "c").or("d").advice.as_deref(), Some("d"));
+        assert_eq!(Check::new("a", false, "b", "c").with_advice("d").advice.as_deref(), Some("d"));
     }
 }

@@ -1,52 +1,55 @@
-//! What ends a command early, and the exit code it ends with.
+//! Errors that end a command, and the exit code of each.
 
+use std::error::Error;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use dotcompute::cuda::device_selection::DeviceSelectionError;
 use dotcompute::error::{HandlerError, LaunchError, LifecycleError};
 
+use crate::hint::Hint;
 use crate::nab::LabelError;
 use crate::plot::PlotError;
 use crate::series::SeriesError;
 
-/// Why a command did not do what it was asked.
+/// The reason why a command failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CliError {
-    /// The input or the way it was asked is at fault.
+    /// The input or an argument is invalid.
     #[error("{0}")]
     Input(String),
-    /// A recorded series cannot be used.
+    /// A recorded series is not usable.
     #[error(transparent)]
     Series(#[from] SeriesError),
-    /// Labels cannot be used.
+    /// Labels are not usable.
     #[error(transparent)]
     Labels(#[from] LabelError),
-    /// A file could not be written.
-    #[error("writing {}: {source}; check that its folder exists and can be written to", .path.display())]
+    /// A file was not written.
+    #[error("writing {}", .path.display())]
     Write {
         /// The file.
         path: PathBuf,
-        /// What the operating system says.
-        source: std::io::Error,
+        /// The operating system's error.
+        source: io::Error,
     },
-    /// A picture could not be drawn.
+    /// A picture was not drawn.
     #[error(transparent)]
     Plot(#[from] PlotError),
-    /// Standard output was closed by its reader, who has seen enough.
+    /// The reader of standard output closed the pipe.
     #[error("standard output was closed")]
     BrokenPipe,
-    /// This machine has no such device, or it cannot be used.
+    /// The device does not exist on this machine or is not usable.
     #[error(transparent)]
     Device(#[from] DeviceSelectionError),
-    /// A ring kernel could not be launched.
+    /// A ring kernel was not launched.
     #[error(transparent)]
     Launch(#[from] LaunchError),
-    /// A ring kernel could not be activated or ended.
+    /// A ring kernel was not activated or did not end.
     #[error(transparent)]
     Lifecycle(#[from] LifecycleError),
-    /// Something that should not happen.
-    #[error("{doing}: {source}")]
+    /// A failure that the user cannot correct.
+    #[error("{doing}")]
     Internal {
         /// What was being done.
         doing: &'static str,
@@ -56,12 +59,12 @@ pub enum CliError {
 }
 
 impl CliError {
-    /// An error while doing something that should not fail.
+    /// Creates a [`CliError::Internal`].
     pub fn internal(doing: &'static str, source: impl Into<HandlerError>) -> Self {
         Self::Internal { doing, source: source.into() }
     }
 
-    /// 2 where the user can mend it, 1 where not; 0 for a reader that has seen enough.
+    /// Exit code: 2 if the user can correct the cause, 1 otherwise, 0 if the reader of standard output closed the pipe.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -75,12 +78,55 @@ impl CliError {
             Self::Launch(_) | Self::Lifecycle(_) | Self::Internal { .. } => 1,
         }
     }
+
+    /// Writes the message, a `caused by:` line for each source, and the hint.
+    ///
+    /// Some messages contain their source's text already; such a source has no line of its own.
+    ///
+    /// # Errors
+    ///
+    /// Those of `out`.
+    pub fn write_report(&self, out: &mut impl Write) -> io::Result<()> {
+        let mut text = self.to_string();
+        writeln!(out, "error: {text}")?;
+        let mut source = self.source();
+        while let Some(cause) = source {
+            let cause_text = cause.to_string();
+            if !text.contains(&cause_text) {
+                writeln!(out, "caused by: {cause_text}")?;
+                text = cause_text;
+            }
+            source = cause.source();
+        }
+        match self.hint() {
+            Some(hint) => writeln!(out, "hint: {hint}"),
+            None => Ok(()),
+        }
+    }
 }
 
-impl From<std::io::Error> for CliError {
-    /// From writing to standard output.
-    fn from(error: std::io::Error) -> Self {
-        if error.kind() == std::io::ErrorKind::BrokenPipe {
+impl Hint for CliError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Series(error) => error.hint(),
+            Self::Labels(error) => error.hint(),
+            Self::Plot(error) => error.hint(),
+            Self::Write { .. } => Some(String::from("check that the folder exists and is writable")),
+            // The messages of the runtime say what to do themselves.
+            Self::Device(_)
+            | Self::Launch(_)
+            | Self::Lifecycle(_)
+            | Self::Input(_)
+            | Self::BrokenPipe
+            | Self::Internal { .. } => None,
+        }
+    }
+}
+
+impl From<io::Error> for CliError {
+    /// Converts an error of writing to standard output.
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
             Self::BrokenPipe
         } else {
             Self::internal("writing to standard output", error)

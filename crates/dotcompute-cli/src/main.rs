@@ -1,6 +1,5 @@
 //! The `dotcompute` command.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -9,7 +8,7 @@ use dotcompute_cli::doctor::{self, DoctorArgs};
 use dotcompute_cli::error::CliError;
 use dotcompute_cli::watch::{self, WatchArgs};
 
-/// Ring kernels at work: actors that live on a compute device.
+/// Ring kernels at work: actors that stay resident on a GPU or a CPU thread.
 #[derive(Debug, Parser)]
 #[command(name = "dotcompute", version, about)]
 struct Cli {
@@ -25,17 +24,17 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    let result = match Cli::parse().command {
         Command::Watch(args) => watch::run(&args),
         Command::Detect(args) => detect::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     };
-    match done {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !matches!(error, CliError::BrokenPipe) {
-                // With standard error closed as well there is nobody left to tell.
-                let _ = writeln!(std::io::stderr(), "dotcompute: {error}");
+                // If standard error is closed too, there is nowhere to report to.
+                let _ = error.write_report(&mut std::io::stderr());
             }
             ExitCode::from(error.exit_code())
         }

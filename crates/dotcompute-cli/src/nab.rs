@@ -16,25 +16,26 @@ use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
+use crate::hint::Hint;
 use crate::time::{self, Timestamp};
 
-/// The share of a series that is probation, in percent.
+/// Share of a series that is probation, in percent.
 const PROBATION_PERCENT: usize = 15;
-/// The number of records beyond which a series has no longer probation.
+/// Number of records above which the probation no longer grows.
 const PROBATION_REFERENCE: usize = 5000;
-/// How steep the sigmoid is.
+/// Steepness of the sigmoid.
 const STEEPNESS: f64 = 5.0;
-/// How many window widths after a window a false positive costs all that it can.
-const FAR_BEHIND: f64 = 3.0;
+/// Distance from a window, in window widths, from which a false positive has its full cost.
+const MAX_COST_DISTANCE: f64 = 3.0;
 
-/// What outcomes are worth. Records rightly left alone are worth nothing in the benchmark's arithmetic.
+/// Weights of outcomes. True negatives have no weight in the benchmark's score.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Profile {
-    /// A window detected at its first record.
+    /// Value of a window detected at its first record.
     pub detected: f64,
-    /// What a detection far from any window costs.
+    /// Cost of a detection far from any window.
     pub false_positive: f64,
-    /// What a window without a detection costs.
+    /// Cost of a window without a detection.
     pub missed: f64,
 }
 
@@ -50,7 +51,7 @@ pub struct Window {
     pub last: usize,
 }
 
-/// One scored series, or the sum of several.
+/// The outcome of one series, or the sum over several.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Outcome {
     /// The weighted sum.
@@ -59,17 +60,17 @@ pub struct Outcome {
     pub null: f64,
     /// The weighted sum of a perfect detector.
     pub perfect: f64,
-    /// Windows with a detection.
+    /// Number of windows with a detection.
     pub detected: usize,
-    /// Windows without one.
+    /// Number of windows without a detection.
     pub missed: usize,
-    /// Detections outside all windows.
+    /// Number of detections outside all windows.
     pub false_positives: usize,
 }
 
 impl Outcome {
-    /// The score on the scale from 0 (reports nothing) to 100 (perfect); it can be negative.
-    /// `None` where there is no window: then there is no such scale.
+    /// Returns the score on the scale from 0 (no detections) to 100 (perfect); it can be negative.
+    /// `None` without windows, because then the scale has no extent.
     #[must_use]
     pub fn normalised(&self) -> Option<f64> {
         let span = self.perfect - self.null;
@@ -90,7 +91,7 @@ impl std::iter::Sum for Outcome {
     }
 }
 
-/// How many records at the start of a series of `records` are probation.
+/// Returns the number of probation records at the start of a series of `records` records.
 ///
 /// ```
 /// # use dotcompute_cli::nab::probation;
@@ -102,8 +103,8 @@ pub fn probation(records: usize) -> usize {
     records.min(PROBATION_REFERENCE) * PROBATION_PERCENT / 100
 }
 
-/// Scores one series of `records` records: `windows` in order and apart from one another, `alerts` the indices of the
-/// records that the detector reported, in any order.
+/// Scores one series of `records` records. `windows` are in order and disjoint; `alerts` are the indices of the records that
+/// the detector reported, in any order.
 ///
 /// ```
 /// use dotcompute_cli::nab::{STANDARD, Window, score};
@@ -114,7 +115,7 @@ pub fn probation(records: usize) -> usize {
 #[must_use]
 pub fn score(records: usize, windows: &[Window], alerts: &[usize], profile: &Profile) -> Outcome {
     let probation = probation(records);
-    // A window that ends in probation can be neither hit nor missed.
+    // A window that ends in probation counts neither as detected nor as missed.
     let counted = windows.iter().filter(|window| window.last >= probation).count();
     let mut outcome = Outcome {
         null: -profile.missed * counted as f64,
@@ -123,11 +124,11 @@ pub fn score(records: usize, windows: &[Window], alerts: &[usize], profile: &Pro
     };
     let mut best: Vec<Option<f64>> = vec![None; windows.len()];
     for &alert in alerts.iter().filter(|&&alert| (probation..records).contains(&alert)) {
-        match worth(windows, alert, profile) {
-            Worth::Inside(index, worth) => {
-                best[index] = Some(best[index].map_or(worth, |known| known.max(worth)));
+        match detection_value(windows, alert, profile) {
+            DetectionValue::Inside(index, worth) => {
+                best[index] = Some(best[index].map_or(worth, |best| best.max(worth)));
             }
-            Worth::Outside(worth) => {
+            DetectionValue::Outside(worth) => {
                 outcome.false_positives += 1;
                 outcome.raw += worth;
             }
@@ -149,39 +150,41 @@ pub fn score(records: usize, windows: &[Window], alerts: &[usize], profile: &Pro
     outcome
 }
 
-/// What one detection is worth, by itself.
-enum Worth {
-    /// In the window of this index.
+/// Value of a single detection.
+enum DetectionValue {
+    /// Inside the window with this index.
     Inside(usize, f64),
     /// Outside all windows.
     Outside(f64),
 }
 
-fn worth(windows: &[Window], alert: usize, profile: &Profile) -> Worth {
-    // The last window that begins at or before the alert: the alert is in it, or behind it, or before all windows.
+fn detection_value(windows: &[Window], alert: usize, profile: &Profile) -> DetectionValue {
+    // The last window that starts at or before the alert: the alert lies in it, after it, or before all windows.
     let previous = windows.partition_point(|window| window.first <= alert).checked_sub(1);
     match previous {
         Some(index) if alert <= windows[index].last => {
-            Worth::Inside(index, profile.detected * in_window(windows[index], alert))
+            DetectionValue::Inside(index, profile.detected * window_value(windows[index], alert))
         }
-        _ => Worth::Outside(profile.false_positive * behind(previous.map(|index| windows[index]), alert)),
+        _ => DetectionValue::Outside(
+            profile.false_positive * false_positive_value(previous.map(|index| windows[index]), alert),
+        ),
     }
 }
 
-/// A series with its labels and a detector's scores, one a record.
+/// A series with its labels and a detector's scores, one per record.
 #[derive(Debug, Clone, Copy)]
-pub struct Judged<'a> {
-    /// The labelled windows, in order and apart from one another.
+pub struct ScoredSeries<'a> {
+    /// The labelled windows, in order and disjoint.
     pub windows: &'a [Window],
     /// The detector's scores.
     pub scores: &'a [f64],
 }
 
-/// The threshold that is best in hindsight for all series together, and the normalised score with it.
+/// Returns the best threshold in hindsight over all series, and the normalised score with it.
 ///
-/// The benchmark publishes this figure for each detector. `None` where there is no window to score against.
+/// The benchmark publishes this score for each detector. `None` if there are no windows.
 #[must_use]
-pub fn best_threshold(corpus: &[Judged<'_>], profile: &Profile) -> Option<(f64, f64)> {
+pub fn best_threshold(corpus: &[ScoredSeries<'_>], profile: &Profile) -> Option<(f64, f64)> {
     let mut sum: Outcome =
         corpus.iter().map(|series| score(series.scores.len(), series.windows, &[], profile)).sum();
     sum.normalised()?;
@@ -191,20 +194,20 @@ pub fn best_threshold(corpus: &[Judged<'_>], profile: &Profile) -> Option<(f64, 
         records.extend(scored.map(|record| (series.scores[record], index, record)));
     }
     records.sort_by(|left, right| right.0.total_cmp(&left.0));
-    // Each window's contribution to the sum so far: that of a missed one until it is hit.
+    // Each window's contribution to the sum so far: the cost of a missed window until a detection falls into it.
     let mut parts: Vec<Vec<f64>> =
         corpus.iter().map(|series| vec![-profile.missed; series.windows.len()]).collect();
     let mut best = (f64::INFINITY, sum.raw);
     for (position, &(threshold, index, record)) in records.iter().enumerate() {
-        match worth(corpus[index].windows, record, profile) {
-            Worth::Inside(window, worth) => {
+        match detection_value(corpus[index].windows, record, profile) {
+            DetectionValue::Inside(window, worth) => {
                 let part = &mut parts[index][window];
                 sum.raw += (worth - *part).max(0.0);
                 *part = part.max(worth);
             }
-            Worth::Outside(worth) => sum.raw += worth,
+            DetectionValue::Outside(worth) => sum.raw += worth,
         }
-        // Records with one score pass a threshold together.
+        // Records with equal scores pass a threshold together.
         let last_of_equals = records.get(position + 1).is_none_or(|next| next.0 < threshold);
         if last_of_equals && sum.raw > best.1 {
             best = (threshold, sum.raw);
@@ -214,65 +217,62 @@ pub fn best_threshold(corpus: &[Judged<'_>], profile: &Profile) -> Option<(f64, 
     sum.normalised().map(|normalised| (best.0, normalised))
 }
 
-/// The worth of a detection in a window: 1 at the left edge, just above 0 at the right one.
-fn in_window(window: Window, alert: usize) -> f64 {
+/// Value of a detection in a window: 1 at the left edge, just above 0 at the right edge.
+fn window_value(window: Window, alert: usize) -> f64 {
     let width = (window.last - window.first + 1) as f64;
     let position = -((window.last - alert + 1) as f64) / width;
     scaled_sigmoid(position) / scaled_sigmoid(-1.0)
 }
 
-/// The worth of a detection outside all windows, from 0 to -1 with the distance from the window before it.
-fn behind(previous: Option<Window>, alert: usize) -> f64 {
+/// Value of a detection outside all windows: from 0 to -1, falling with the distance from the preceding window.
+fn false_positive_value(previous: Option<Window>, alert: usize) -> f64 {
     let Some(window) = previous else { return -1.0 };
-    // A window of one record has no width to measure by: everything is far behind it.
+    // A window of one record has width 0 here, so every distance from it is infinite.
     let position = (alert - window.last) as f64 / (window.last - window.first) as f64;
-    if position >= FAR_BEHIND { -1.0 } else { scaled_sigmoid(position) }
+    if position >= MAX_COST_DISTANCE { -1.0 } else { scaled_sigmoid(position) }
 }
 
 fn scaled_sigmoid(position: f64) -> f64 {
     2.0 / (1.0 + (STEEPNESS * position).exp()) - 1.0
 }
 
-/// The labelled windows of a corpus, by the path of the series in it.
+/// The labelled windows of a corpus, keyed by the series' path within it.
 #[derive(Debug, Clone)]
 pub struct Labels {
     path: PathBuf,
     windows: BTreeMap<String, Vec<(Timestamp, Timestamp)>>,
 }
 
-/// Why labels cannot be used.
+/// The reason why labels are not usable.
 #[derive(Debug, thiserror::Error)]
 pub enum LabelError {
     /// The file cannot be read.
-    #[error("cannot read the labels {}: {source}", .path.display())]
+    #[error("reading the labels {}", .path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// The file does not hold windows.
-    #[error(
-        "cannot read the labels {}: {source}; expected an object of lists of [first, last] timestamps by series",
-        .path.display()
-    )]
+    /// The file does not contain windows.
+    #[error("reading the labels {}", .path.display())]
     Json {
         /// The file.
         path: PathBuf,
-        /// Where and why.
+        /// The position in the file and the reason.
         source: serde_json::Error,
     },
-    /// A timestamp in the file cannot be read.
-    #[error("the labels {} have `{found}` in a window of {key}, which is no timestamp", .path.display())]
+    /// A timestamp in the file has an unknown format.
+    #[error("reading the labels {}: `{found}` in a window of {key} is not a timestamp", .path.display())]
     Timestamp {
         /// The file.
         path: PathBuf,
         /// The series.
         key: String,
-        /// What stands there.
+        /// The text in the file.
         found: String,
     },
-    /// The windows of a series are not in order, overlap, or hold no record of it.
+    /// The windows of a series are not in order, overlap, or contain no record of it.
     #[error(
         "the labels {} do not fit {key}: the window from {first} to {last} {problem}",
         .path.display()
@@ -286,23 +286,39 @@ pub enum LabelError {
         first: Timestamp,
         /// The end of the window.
         last: Timestamp,
-        /// What is wrong with it.
+        /// What is wrong with the window.
         problem: &'static str,
     },
-    /// The file has nothing on a series.
-    #[error(
-        "the labels {} have no entry for {}; a key must be the end of the series' path, such as `{example}`",
-        .path.display(),
-        .series.display()
-    )]
+    /// The file has no entry for a series.
+    #[error("the labels {} have no entry for {}", .path.display(), .series.display())]
     Missing {
         /// The file.
         path: PathBuf,
         /// The series.
         series: PathBuf,
-        /// A key that would do.
+        /// A key that matches the series.
         example: String,
     },
+}
+
+impl Hint for LabelError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Io { .. } => Some(String::from("check that the file exists and is readable")),
+            Self::Json { .. } => Some(String::from(
+                "the file must be an object that maps each series to a list of [first, last] timestamps",
+            )),
+            Self::Timestamp { .. } => Some(String::from(
+                "write it as 2014-07-01 00:30:00, 2014-07-01T00:30:00 or seconds since 1970",
+            )),
+            Self::Window { .. } => Some(String::from(
+                "list the windows of a series in order, apart, each with at least one record",
+            )),
+            Self::Missing { example, .. } => {
+                Some(format!("a key must be the end of the series' path, such as `{example}`"))
+            }
+        }
+    }
 }
 
 impl Labels {
@@ -331,21 +347,21 @@ impl Labels {
         Ok(Self { path: path.to_owned(), windows })
     }
 
-    /// The series that there are labels for: the ends of their paths, in alphabetical order.
+    /// Returns the keys of the labelled series, which are the ends of their paths, in alphabetical order.
     pub fn series(&self) -> impl Iterator<Item = &str> {
         self.windows.keys().map(String::as_str)
     }
 
-    /// The windows of the series that was read from `series`, whose path must end with one of the keys.
+    /// Returns the windows of the series read from the file `series`, whose path must end with one of the keys.
     ///
     /// # Errors
     ///
-    /// [`LabelError::Missing`] where no key fits; [`LabelError::Window`] where a window does not fit the timestamps.
+    /// [`LabelError::Missing`] if no key matches; [`LabelError::Window`] if a window does not fit the timestamps.
     pub fn windows_of(&self, series: &Path, timestamps: &[Timestamp]) -> Result<Vec<Window>, LabelError> {
-        // A name given from within the folder has the rest of its path only when made absolute.
+        // A relative name may lack the leading folders of the key, so match the absolute path too.
         let absolute = series.canonicalize().unwrap_or_default();
-        let fits = |key: &str| series.ends_with(key) || absolute.ends_with(key);
-        let entry = self.windows.iter().filter(|(key, _)| fits(key)).max_by_key(|(key, _)| key.len());
+        let matches = |key: &str| series.ends_with(key) || absolute.ends_with(key);
+        let entry = self.windows.iter().filter(|(key, _)| matches(key)).max_by_key(|(key, _)| key.len());
         let Some((key, bounds)) = entry else {
             let name = series.file_name().unwrap_or_default().to_string_lossy().into_owned();
             return Err(LabelError::Missing {
@@ -356,23 +372,24 @@ impl Labels {
         };
         let mut windows: Vec<Window> = Vec::with_capacity(bounds.len());
         for &(first, last) in bounds {
-            let wrong = |problem| LabelError::Window {
+            let error = |problem| LabelError::Window {
                 path: self.path.clone(),
                 key: key.clone(),
                 first,
                 last,
                 problem,
             };
-            // A repeated timestamp begins or ends a window at its first record, as in the published scorer. A search
-            // by halves would not do: a clock may have been set back within the series.
-            let reaches = |moment| timestamps.iter().position(|&at| at >= moment).unwrap_or(timestamps.len());
-            let (start, end) = (reaches(first), reaches(last));
+            // A repeated timestamp starts or ends a window at its first record, as in the published scorer. A binary
+            // search is not possible: the clock may have been set back within the series.
+            let first_at_or_after =
+                |moment| timestamps.iter().position(|&at| at >= moment).unwrap_or(timestamps.len());
+            let (start, end) = (first_at_or_after(first), first_at_or_after(last));
             let after = if timestamps.get(end) == Some(&last) { end + 1 } else { end };
             if after <= start {
-                return Err(wrong("holds no record"));
+                return Err(error("contains no record"));
             }
             if windows.last().is_some_and(|previous| start <= previous.last) {
-                return Err(wrong("is out of order or overlaps the one before it"));
+                return Err(error("is out of order or overlaps the previous window"));
             }
             windows.push(Window { first: start, last: after - 1 });
         }

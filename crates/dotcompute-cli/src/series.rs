@@ -1,87 +1,97 @@
-//! Reading a recorded series: a CSV file with the columns `timestamp` and `value`.
+//! Reads recorded series: CSV files with the columns `timestamp` and `value`.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use crate::hint::Hint;
 use crate::time::{self, Timestamp};
 
-/// How far a clock may be set back within a series, in microseconds: by the hour that summer time ends with.
-const SET_BACK: i64 = 3_600_000_000;
+/// Maximum step back of the clock within a series, in microseconds: the hour at the end of summer time.
+const MAX_CLOCK_SETBACK: i64 = 3_600_000_000;
 
 /// A recorded series, in the order of its timestamps.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Series {
-    /// The file that it was read from.
+    /// The source file.
     pub path: PathBuf,
-    /// When each value was recorded: ascending, but for repeats and clocks set back by up to an hour.
+    /// Time of each value: ascending, except for repeats and clocks set back by up to an hour.
     pub timestamps: Vec<Timestamp>,
-    /// The values, all finite, as many as there are timestamps.
+    /// The values, all finite, one per timestamp.
     pub values: Vec<f64>,
     latest: Option<Timestamp>,
 }
 
-/// Why a file is not a series.
+/// The reason why a file is not a series.
 #[derive(Debug, thiserror::Error)]
 pub enum SeriesError {
     /// The file cannot be opened or read.
-    #[error("cannot read the series {}: {source}", .path.display())]
+    #[error("reading the series {}", .path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// The path names a directory or a device, not a file.
-    #[error("cannot read the series {}: it is not a file; name the CSV file itself", .path.display())]
+    /// The path names a directory.
+    #[error("reading the series {}: it is not a file", .path.display())]
     NotAFile {
         /// The path as given.
         path: PathBuf,
     },
-    /// There is no header, or there is nothing below it.
-    #[error("the series {} is empty: expected the header `timestamp,value` and at least one record", .path.display())]
+    /// The file has no header, or no record below the header.
+    #[error("reading the series {}: it is empty", .path.display())]
     Empty {
         /// The file.
         path: PathBuf,
     },
     /// The first line does not name the columns.
-    #[error("{}:1: the header is `{found}`; it must be `timestamp,value`", .path.display())]
+    #[error("{}:1: the header is `{found}`", .path.display())]
     Header {
         /// The file.
         path: PathBuf,
-        /// The header as it stands in the file.
+        /// The header in the file.
         found: String,
     },
-    /// One record is wrong.
+    /// A record is invalid.
     #[error("{}:{line}: {problem}", .path.display())]
     Record {
         /// The file.
         path: PathBuf,
-        /// The line that the record starts on; the header is on line 1.
+        /// The line on which the record starts; the header is on line 1.
         line: u64,
-        /// What is wrong with it.
+        /// What is wrong with the record.
         problem: RecordProblem,
     },
 }
 
-/// What is wrong with one record.
+impl Hint for SeriesError {
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Io { .. } => "check that the file exists and is readable",
+            Self::NotAFile { .. } => "name the CSV file itself",
+            Self::Empty { .. } => "the file needs the header `timestamp,value` and at least one record",
+            Self::Header { .. } => "the first line must be `timestamp,value`",
+            Self::Record { problem, .. } => return problem.hint(),
+        };
+        Some(hint.to_owned())
+    }
+}
+
+/// The reason why a record is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordProblem {
-    /// It has not two fields.
+    /// The record does not have two fields.
     #[error("{0} fields where `timestamp,value` has 2")]
     FieldCount(u64),
-    /// It is not text.
-    #[error("the record is not UTF-8; save the file as UTF-8")]
+    /// The record is not UTF-8.
+    #[error("the record is not UTF-8")]
     NotUtf8,
-    /// The timestamp cannot be read.
-    #[error(
-        "`{0}` is no timestamp; write it as 2014-07-01 00:30:00, 2014-07-01T00:30:00 or seconds since 1970"
-    )]
+    /// The timestamp has an unknown format.
+    #[error("`{0}` is not a timestamp")]
     Timestamp(String),
     /// The timestamp lies more than an hour before the latest one above it.
-    #[error(
-        "{found} comes before {previous} further up; sort the file by time (a clock may go back by an hour at most)"
-    )]
+    #[error("{found} comes before {previous} on an earlier line")]
     Unsorted {
         /// The timestamp of this record.
         found: Timestamp,
@@ -92,19 +102,37 @@ pub enum RecordProblem {
     #[error("the value `{0}` is not a number")]
     NotANumber(String),
     /// The value is an infinity or NaN.
-    #[error("the value `{0}` is not finite; leave the record out where nothing was measured")]
+    #[error("the value `{0}` is not finite")]
     NotFinite(String),
+}
+
+impl Hint for RecordProblem {
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::FieldCount(_) | Self::NotANumber(_) => {
+                "write each record as `timestamp,value`, with a decimal value"
+            }
+            Self::NotUtf8 => "save the file as UTF-8",
+            Self::Timestamp(_) => {
+                "write it as 2014-07-01 00:30:00, 2014-07-01T00:30:00 or seconds since 1970"
+            }
+            Self::Unsorted { .. } => "sort the file by time (a clock may go back by an hour at most)",
+            Self::NotFinite(_) => "omit the record if nothing was measured",
+        };
+        Some(hint.to_owned())
+    }
 }
 
 impl Series {
     /// Reads the CSV file at `path`.
     ///
     /// The first line must be `timestamp,value`, in any case and with blanks allowed. Equal timestamps are allowed, and so is a
-    /// clock set back by up to an hour, which summer time does to recordings in local time. Blank lines are passed over. The file is read as a stream: a large one costs 16 bytes a record.
+    /// clock set back by up to an hour, as recordings in local time have at the end of summer time. Blank lines are skipped.
+    /// The file is read as a stream; a record takes 16 bytes of memory.
     ///
     /// # Errors
     ///
-    /// [`SeriesError`], which names the file and, where there is one, the line.
+    /// [`SeriesError`], which names the file and, for a record, the line.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -117,7 +145,7 @@ impl Series {
         Self::read_through(path, |file| file)
     }
 
-    /// As [`read`](Self::read), through a reader that `wrap` makes of the file: one that shows the progress, say.
+    /// As [`read`](Self::read), through the reader that `wrap` returns for the file, for example one that shows progress.
     ///
     /// # Errors
     ///
@@ -131,13 +159,13 @@ impl Series {
         Self::from_reader(path, wrap(File::open(path).map_err(io_error)?))
     }
 
-    /// Reads CSV text; `path` is only named in errors.
+    /// Reads CSV text. `path` only appears in errors.
     ///
     /// # Errors
     ///
     /// Those of [`read`](Self::read).
     pub fn from_reader(path: &Path, text: impl Read) -> Result<Self, SeriesError> {
-        // The header and the number of fields are checked here, so that the errors can say what is right.
+        // Check the header and the number of fields here instead of in `csv`, so that errors say what is expected.
         let mut reader = csv::ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
@@ -164,13 +192,13 @@ impl Series {
         Ok(series)
     }
 
-    /// How many records there are.
+    /// Returns the number of records.
     #[must_use]
     pub fn len(&self) -> usize {
         self.values.len()
     }
 
-    /// Whether there are none; a series that was read from a file has at least one.
+    /// Whether the series has no records. A series read from a file has at least one.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
@@ -206,7 +234,7 @@ impl Series {
         let value = std::str::from_utf8(&record[1]).map_err(|_| RecordProblem::NotUtf8)?;
         let found = time::parse(timestamp).ok_or_else(|| RecordProblem::Timestamp(abridge(timestamp)))?;
         let previous = self.latest.unwrap_or(found);
-        if previous.as_microseconds() - found.as_microseconds() > SET_BACK {
+        if previous.as_microseconds() - found.as_microseconds() > MAX_CLOCK_SETBACK {
             return Err(RecordProblem::Unsorted { found, previous });
         }
         let number: f64 = value.parse().map_err(|_| RecordProblem::NotANumber(abridge(value)))?;
@@ -220,13 +248,13 @@ impl Series {
     }
 }
 
-/// Keeps an error readable when the file is, say, one line of a gigabyte.
+/// Shortens a field for an error, which must stay readable if the file is one line of a gigabyte.
 fn abridge(text: &str) -> String {
-    const LONGEST: usize = 80;
-    if text.chars().count() <= LONGEST {
+    const MAX_CHARS: usize = 80;
+    if text.chars().count() <= MAX_CHARS {
         return text.to_owned();
     }
-    text.chars().take(LONGEST).chain(['…']).collect()
+    text.chars().take(MAX_CHARS).chain(['…']).collect()
 }
 
 #[cfg(test)]
@@ -252,26 +280,26 @@ mod tests {
     }
 
     #[test]
-    fn takes_equal_timestamps_a_byte_order_mark_and_blank_lines() {
+    fn accepts_equal_timestamps_a_byte_order_mark_and_blank_lines() {
         let series = read("\u{feff}Timestamp, value\r\n1,1\r\n\r\n1,2\r\n").expect("a good series");
         assert_eq!(series.values, [1.0, 2.0]);
     }
 
     #[test]
-    fn takes_a_clock_set_back_by_an_hour_but_no_creeping_disorder() {
+    fn accepts_a_clock_set_back_by_an_hour_but_no_accumulated_steps_back() {
         assert!(read("timestamp,value\n3700,1\n100,1\n3700,1\n").is_ok());
         let creeping = message("timestamp,value\n7200,1\n3700,1\n3500,1\n");
         assert!(creeping.starts_with("load.csv:4: "), "{creeping}");
     }
 
     #[test]
-    fn says_that_there_is_nothing() {
+    fn reports_an_empty_file() {
         assert!(matches!(read(""), Err(SeriesError::Empty { .. })));
         assert!(matches!(read("timestamp,value\n"), Err(SeriesError::Empty { .. })));
     }
 
     #[test]
-    fn names_file_line_and_fault() {
+    fn errors_name_file_line_and_problem() {
         let cases = [
             ("time,value\n1,1\n", "load.csv:1: the header is `time,value`"),
             ("timestamp\n1\n", "load.csv:1: the header is `timestamp`"),
@@ -282,8 +310,11 @@ mod tests {
             ("timestamp,value\n1,NaN\n", "load.csv:2: the value `NaN` is not finite"),
             ("timestamp,value\n1,-inf\n", "load.csv:2: the value `-inf` is not finite"),
             ("timestamp,value\n1,1e999\n", "load.csv:2: the value `1e999` is not finite"),
-            ("timestamp,value\nyesterday,1\n", "load.csv:2: `yesterday` is no timestamp"),
-            ("timestamp,value\n2014-02-30 00:00:00,1\n", "load.csv:2: `2014-02-30 00:00:00` is no timestamp"),
+            ("timestamp,value\nyesterday,1\n", "load.csv:2: `yesterday` is not a timestamp"),
+            (
+                "timestamp,value\n2014-02-30 00:00:00,1\n",
+                "load.csv:2: `2014-02-30 00:00:00` is not a timestamp",
+            ),
             (
                 "timestamp,value\n3700,1\n99,1\n",
                 "load.csv:3: 1970-01-01 00:01:39 comes before 1970-01-01 01:01:40",
@@ -296,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_utf8() {
+    fn rejects_records_that_are_not_utf8() {
         let found = message(b"timestamp,value\n1,1\n2,\xff\n");
         assert!(found.starts_with("load.csv:3: the record is not UTF-8"), "{found}");
     }
@@ -308,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_directories_and_missing_files() {
+    fn rejects_directories_and_missing_files() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         assert!(matches!(Series::read(dir.path()), Err(SeriesError::NotAFile { .. })));
         let missing = Series::read(&dir.path().join("missing.csv"));

@@ -1,4 +1,4 @@
-//! Timestamps of recorded series: microseconds since 1970, with no time zone but the recorder's own.
+//! Timestamps of recorded series: microseconds since 1970 on the recorder's clock, without a time zone.
 
 use std::fmt;
 
@@ -8,20 +8,20 @@ use serde::{Serialize, Serializer};
 
 const MICROSECONDS: f64 = 1e6;
 
-/// A moment, in microseconds since 1970-01-01 00:00:00 on the recorder's clock.
+/// A time, in microseconds since 1970-01-01 00:00:00 on the recorder's clock.
 ///
-/// It shows itself as `2014-07-01 00:30:00`, with a fraction only where there is one.
+/// `Display` writes `2014-07-01 00:30:00`, with a fraction only if it is not zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The moment `microseconds` after 1970-01-01 00:00:00.
+    /// Creates the time `microseconds` after 1970-01-01 00:00:00.
     #[must_use]
     pub const fn from_microseconds(microseconds: i64) -> Self {
         Self(microseconds)
     }
 
-    /// Microseconds since 1970-01-01 00:00:00.
+    /// Returns the microseconds since 1970-01-01 00:00:00.
     #[must_use]
     pub const fn as_microseconds(self) -> i64 {
         self.0
@@ -46,19 +46,19 @@ impl Serialize for Timestamp {
     }
 }
 
-/// Reads `2014-07-01 00:30:00[.ffffff]`, the same with a `T`, with or without an offset from UTC, or seconds since
-/// 1970 (with a fraction, if any). `None` for anything else.
+/// Parses `2014-07-01 00:30:00[.ffffff]`, the same with a `T`, with or without an offset from UTC, or seconds since
+/// 1970 with an optional fraction. Returns `None` for anything else.
 #[must_use]
 pub fn parse(text: &str) -> Option<Timestamp> {
-    let looks_like_a_date = text.get(1..).is_some_and(|rest| rest.contains('-')) && text.contains(':');
-    if looks_like_a_date {
+    let is_date = text.get(1..).is_some_and(|rest| rest.contains('-')) && text.contains(':');
+    if is_date {
         return parse_date(text).map(Timestamp);
     }
     if let Ok(seconds) = text.parse::<i64>() {
         return representable(seconds.checked_mul(1_000_000)?);
     }
     let seconds: f64 = text.parse().ok()?;
-    // A cast saturates, and a saturated one is then out of the calendar's range.
+    // The cast below saturates; a saturated value is outside the calendar's range and thus rejected.
     let microseconds = (seconds * MICROSECONDS).round();
     if microseconds.is_nan() { None } else { representable(microseconds as i64) }
 }
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shows_what_it_read() {
+    fn formats_what_it_parsed() {
         for text in ["2014-07-01 00:30:00", "2014-07-01 00:30:00.25", "1969-12-31 23:59:59"] {
             assert_eq!(parse(text).expect("a timestamp").to_string(), text);
         }
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_nonsense() {
+    fn rejects_invalid_text() {
         for text in ["", "-", "NaN", "inf", "1e300", "2014-13-01 00:00:00", "2014-07-01", "12:30:00", "é-:"]
         {
             assert_eq!(parse(text), None, "{text:?}");

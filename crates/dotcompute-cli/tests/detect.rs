@@ -1,4 +1,4 @@
-//! `dotcompute detect` and `dotcompute doctor` as a user meets them.
+//! End-to-end tests of `dotcompute detect` and `dotcompute doctor`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -53,7 +53,7 @@ impl Folder {
     }
 }
 
-/// The fault is at 11:40; the window begins there.
+/// The window starts at the fault, at 11:40.
 const WINDOWS: &str = r#"{"saw.csv": [["1970-01-01 11:40:00.000000", "1970-01-01 13:00:00.000000"]]}"#;
 
 #[test]
@@ -63,9 +63,12 @@ fn finds_the_fault_and_writes_everything() {
     let (csv, png) = (folder.path("out.csv"), folder.path("out.png"));
     let output = run(&["detect", &series, "--labels", &labels, "--output", &csv, "--plot", &png]);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    let said = text(&output.stdout);
-    assert!(said.contains("1000 records, 1 alert; 1 of 1 windows found, 0 false; score 100.00"), "{said}");
-    assert!(said.contains("1970-01-01 11:40:00  value 90"), "{said}");
+    let message = text(&output.stdout);
+    assert!(
+        message.contains("1000 records, 1 alert; 1 of 1 windows found, 0 false; score 100.00"),
+        "{message}"
+    );
+    assert!(message.contains("1970-01-01 11:40:00  value 90"), "{message}");
     let written = fs::read_to_string(csv).expect("the scores are written");
     assert_eq!(written.lines().next(), Some("series,timestamp,value,score,alert"));
     assert_eq!(written.lines().count(), 1001);
@@ -84,7 +87,7 @@ fn json_is_one_document() {
 }
 
 #[test]
-fn each_series_has_a_state_of_its_own() {
+fn each_series_has_its_own_state() {
     let folder = Folder::new();
     let (one, other) = (folder.saw("one.csv"), folder.saw("other.csv"));
     let document = json(&run(&["detect", &one, &other, "--json"]));
@@ -93,7 +96,7 @@ fn each_series_has_a_state_of_its_own() {
 }
 
 #[test]
-fn the_threshold_is_obeyed() {
+fn the_threshold_applies() {
     let folder = Folder::new();
     let document = json(&run(&["detect", &folder.saw("saw.csv"), "--threshold", "0.99", "--json"]));
     assert_eq!(document["series"][0]["alerts"].as_array().map(Vec::len), Some(0));
@@ -108,7 +111,7 @@ fn bad_input_exits_with_2_and_names_file_and_line() {
         ("columns", b"when,what\n1,2\n", ":1: the header is `when,what`"),
         ("text", b"timestamp,value\n1,2\n2,two\n", ":3: the value `two` is not a number"),
         ("infinite", b"timestamp,value\n1,inf\n", ":2: the value `inf` is not finite"),
-        ("stamp", b"timestamp,value\nnow,1\n", ":2: `now` is no timestamp"),
+        ("stamp", b"timestamp,value\nnow,1\n", ":2: `now` is not a timestamp"),
         ("unsorted", b"timestamp,value\n9000,1\n10,1\n", ":3: 1970-01-01 00:00:10 comes before"),
         ("fields", b"timestamp,value\n1,2,3\n", ":2: 3 fields"),
         ("latin", b"timestamp,value\n1,\xe9\n", ":2: the record is not UTF-8"),
@@ -116,15 +119,15 @@ fn bad_input_exits_with_2_and_names_file_and_line() {
     for (name, content, expected) in cases {
         let path = folder.file(&format!("{name}.csv"), content);
         let output = run(&["detect", &path]);
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{name}: {said}");
-        assert!(said.contains(&path) && said.contains(expected), "{name}: {said}");
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{name}: {message}");
+        assert!(message.contains(&path) && message.contains(expected), "{name}: {message}");
         assert!(output.stdout.is_empty(), "{name}");
     }
 }
 
 #[test]
-fn files_that_cannot_be_used_exit_with_2_and_are_named() {
+fn unusable_files_exit_with_2_and_are_named() {
     let folder = Folder::new();
     let series = folder.saw("saw.csv");
     let (missing, here) = (folder.path("missing.csv"), folder.path("."));
@@ -143,16 +146,16 @@ fn files_that_cannot_be_used_exit_with_2_and_are_named() {
     ];
     for (arguments, expected) in cases {
         let output = dotcompute(&["detect"]).args(arguments).output().expect("the program starts");
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
-        assert!(said.contains(expected), "{arguments:?}: {said}");
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
+        assert!(message.contains(expected), "{arguments:?}: {message}");
     }
     assert_eq!(run(&["detect"]).status.code(), Some(2), "no file at all");
     assert_eq!(run(&["detect", &series, "--threshold", "2"]).status.code(), Some(2), "a threshold above 1");
 }
 
 #[test]
-fn extreme_values_and_a_single_record_are_survived() {
+fn extreme_values_and_a_single_record_are_accepted() {
     let folder = Folder::new();
     let extreme = folder.file("extreme.csv", "timestamp,value\n1,1e308\n2,-1e308\n3,5e-324\n3,0\n");
     let single = folder.file("single.csv", "timestamp,value\n1,1\n");
@@ -162,7 +165,7 @@ fn extreme_values_and_a_single_record_are_survived() {
 
 #[cfg(unix)]
 #[test]
-fn a_reader_that_has_seen_enough_is_no_failure() {
+fn a_closed_pipe_is_not_a_failure() {
     let folder = Folder::new();
     let series = folder.saw("saw.csv");
     let mut child = dotcompute(&["detect", &series, "--json"])
@@ -177,7 +180,7 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
 }
 
 #[test]
-fn doctor_looks_at_processor_memory_and_gpu() {
+fn doctor_checks_processor_memory_and_gpu() {
     let document = json(&run(&["doctor", "--json"]));
     let checks = document["checks"].as_array().expect("a list of checks");
     for name in ["processor", "cores", "memory", "CUDA driver"] {
@@ -187,7 +190,7 @@ fn doctor_looks_at_processor_memory_and_gpu() {
     assert_eq!(text(&plain.stdout).matches("CUDA driver").count(), 1);
 }
 
-/// Scores on the emulated device are those of the processor, to the last digit.
+/// Asserts that scores on the emulated device equal those on the CPU, to the last digit.
 fn same_scores(folder: &Folder, files: &[impl AsRef<std::ffi::OsStr>]) {
     let written = ["cpu", "emulated"].map(|backend| {
         let out = folder.path(backend);
@@ -200,7 +203,7 @@ fn same_scores(folder: &Folder, files: &[impl AsRef<std::ffi::OsStr>]) {
 }
 
 #[test]
-fn a_device_finds_what_the_processor_finds() {
+fn a_device_and_the_cpu_give_equal_scores() {
     let folder = Folder::new();
     let files =
         [folder.saw("a.csv"), folder.file("b.csv", "timestamp,value\n0,1\n60,5\n"), folder.saw("c.csv")];
@@ -214,7 +217,7 @@ fn a_device_finds_what_the_processor_finds() {
 }
 
 #[test]
-fn a_device_that_is_not_there_is_told_with_what_to_install() {
+fn the_error_of_a_missing_device_says_what_to_install() {
     let folder = Folder::new();
     let saw = folder.saw("saw.csv");
     let output = run(&["detect", "--backend", "cuda", &saw]);
@@ -222,14 +225,17 @@ fn a_device_that_is_not_there_is_told_with_what_to_install() {
         println!("skipped: this machine has a GPU");
         return;
     }
-    let said = text(&output.stderr);
-    assert!(said.contains("the cuda backend is not available") && said.contains("install"), "{said}");
+    let message = text(&output.stderr);
+    assert!(
+        message.contains("the cuda backend is not available") && message.contains("install"),
+        "{message}"
+    );
     assert_eq!(output.status.code(), Some(2));
     let output = run(&["detect", "--backend", "abacus", &saw]);
     assert!(text(&output.stderr).contains("cpu, cuda, emulated") && output.status.code() == Some(2));
 }
 
-/// The labelled recordings, where they are beside the checkout.
+/// Folder of the labelled recordings, if it exists.
 fn recordings() -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
     let data = std::env::var_os("DOTCOMPUTE_DATA").map_or(beside, PathBuf::from);
@@ -263,6 +269,6 @@ fn scores_well_above_40_on_the_labelled_recordings() {
         .output()
         .expect("the program starts");
     let score = json(&output)["nab"]["score"].as_f64().expect("a score");
-    // It reaches 64.7; this leaves room for rounding on other machines, not for a worse detector.
+    // The score is 64.7; the margin covers rounding on other machines, not a worse detector.
     assert!(score > 60.0, "the score is {score}");
 }

@@ -1,4 +1,4 @@
-//! `dotcompute watch` as a user meets it.
+//! End-to-end tests of `dotcompute watch`.
 
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// Starts `dotcompute watch` in a folder of its own.
+/// Starts `dotcompute watch` in `folder`.
 fn watch(folder: &Path, arguments: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dotcompute"));
     command.arg("watch").args(arguments).current_dir(folder);
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
 }
 
-/// Waits for the end, and kills what does not come to one.
-fn ended(mut child: Child) -> Output {
+/// Waits for the program to exit; kills it after a minute.
+fn wait(mut child: Child) -> Output {
     let deadline = Instant::now() + Duration::from_secs(60);
     while child.try_wait().expect("the program can be waited for").is_none() {
         if Instant::now() > deadline {
@@ -31,9 +31,9 @@ fn text(bytes: &[u8]) -> &str {
 }
 
 #[test]
-fn tells_what_it_saw_and_draws_it() {
+fn prints_a_report_and_draws_a_timeline() {
     let folder = tempfile::tempdir().unwrap();
-    let output = ended(watch(folder.path(), &["--seconds", "1.5", "--interval", "200", "--json"]));
+    let output = wait(watch(folder.path(), &["--seconds", "1.5", "--interval", "200", "--json"]));
     assert!(output.status.success(), "{}", text(&output.stderr));
     let document: Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
 
@@ -47,18 +47,22 @@ fn tells_what_it_saw_and_draws_it() {
     for kernel in kernels {
         let count = |what: &str| kernel[what].as_u64().unwrap();
         assert_eq!(count("sent"), count("handled") + count("dead_letters") + count("queued"), "{kernel}");
-        assert_eq!((count("dead_letters"), count("queued")), (0, 0), "nothing is left behind: {kernel}");
+        assert_eq!(
+            (count("dead_letters"), count("queued")),
+            (0, 0),
+            "no message is lost or queued: {kernel}"
+        );
         assert!(count("handled") > 0, "{kernel}");
     }
-    let drawn = std::fs::read(folder.path().join(document["plot"].as_str().unwrap())).unwrap();
-    assert!(drawn.starts_with(b"\x89PNG"));
+    let picture = std::fs::read(folder.path().join(document["plot"].as_str().unwrap())).unwrap();
+    assert!(picture.starts_with(b"\x89PNG"));
 }
 
 #[test]
-fn a_device_may_detect() {
+fn the_detector_runs_on_a_device() {
     let folder = tempfile::tempdir().unwrap();
     let arguments = ["--seconds", "1.5", "--interval", "200", "--json", "--backend", "emulated"];
-    let output = ended(watch(folder.path(), &arguments));
+    let output = wait(watch(folder.path(), &arguments));
     assert!(output.status.success(), "{}", text(&output.stderr));
     let document: Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
     assert_eq!(document["backend"], "emulated");
@@ -71,25 +75,25 @@ fn a_device_may_detect() {
 
 #[test]
 #[cfg(unix)]
-fn ctrl_c_ends_it_with_a_report() {
+fn ctrl_c_ends_the_watch_with_a_report() {
     let folder = tempfile::tempdir().unwrap();
     let child = watch(folder.path(), &["--interval", "200"]);
     std::thread::sleep(Duration::from_millis(800));
     let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(sent.success());
-    let output = ended(child);
+    let output = wait(child);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    let told = text(&output.stdout);
+    let stdout = text(&output.stdout);
     for part in ["Watched", "sampler", "detector", "reporter", "p99", "Timeline: timeline.png"] {
-        assert!(told.contains(part), "no `{part}` in {told}");
+        assert!(stdout.contains(part), "no `{part}` in {stdout}");
     }
     assert!(folder.path().join("timeline.png").exists());
 }
 
 #[test]
-fn what_cannot_be_done_is_said_before_the_wait() {
+fn invalid_arguments_fail_before_sampling() {
     let folder = tempfile::tempdir().unwrap();
-    let begun = Instant::now();
+    let start = Instant::now();
     let cases: &[(&[&str], &str)] = &[
         (&["--seconds", "3000", "--plot", "missing/timeline.png"], "missing/timeline.png"),
         (&["--seconds", "3000", "--plot", "."], "drawing ."),
@@ -99,11 +103,11 @@ fn what_cannot_be_done_is_said_before_the_wait() {
         (&["--threshold", "1.5"], "between 0 and 1"),
     ];
     for (arguments, named) in cases {
-        let output = ended(watch(folder.path(), arguments));
-        let told = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {told}");
-        assert!(told.contains(named), "{arguments:?}: {told}");
+        let output = wait(watch(folder.path(), arguments));
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
+        assert!(stderr.contains(named), "{arguments:?}: {stderr}");
     }
-    assert!(begun.elapsed() < Duration::from_secs(60));
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
+    assert!(start.elapsed() < Duration::from_secs(60));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "no file remains");
 }

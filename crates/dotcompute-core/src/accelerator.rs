@@ -1,11 +1,11 @@
-//! The devices of this machine, and what they can do.
+//! The devices of this machine and their properties.
 //!
 //! ```
 //! use dotcompute_core::accelerator::Accelerator;
 //! use dotcompute_core::memory::UnifiedBuffer;
 //!
-//! let cpu = Accelerator::cpu(); // there always is one
-//! println!("{}: {}, {} at once", cpu.device(), cpu.properties().name, cpu.properties().compute_units);
+//! let cpu = Accelerator::cpu(); // always available
+//! println!("{}: {}, {} compute units", cpu.device(), cpu.properties().name, cpu.properties().compute_units);
 //! let mut buffer = UnifiedBuffer::<u32>::new(cpu.memory()?, 1000)?;
 //! assert_eq!(buffer.device()?.len(), 1000);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -17,34 +17,34 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::backend::BackendError;
 use crate::memory::{CpuMemory, DeviceId, DeviceMemory, MemoryPool, PoolOptions};
 
-/// What a device is and can do.
+/// Properties of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Properties {
-    /// Which it is.
+    /// Id of the device.
     pub device: DeviceId,
-    /// Its name, such as `NVIDIA H200`.
+    /// Name of the device, such as `NVIDIA H200`.
     pub name: String,
-    /// Bytes of its memory, if it tells.
+    /// Size of its memory in bytes, if known.
     pub memory: Option<u64>,
-    /// How many units work independently of each other: multiprocessors, or cores that this process may use.
+    /// Number of compute units: multiprocessors of a GPU, or cores that this process may use.
     pub compute_units: u32,
-    /// How many threads of a unit go in step: a warp.
+    /// Threads of a warp; 1 on the CPU.
     pub warp_size: u32,
-    /// The most threads of a block.
+    /// Maximum number of threads of a block.
     pub max_threads_per_block: u32,
-    /// The most threads of a block in each dimension.
+    /// Maximum number of threads of a block in each dimension.
     pub max_block_dims: [u32; 3],
-    /// The most blocks of a grid in each dimension.
+    /// Maximum number of blocks of a grid in each dimension.
     pub max_grid_dims: [u32; 3],
-    /// The most bytes of memory that the threads of a block can share.
+    /// Maximum shared memory of a block in bytes.
     pub max_shared_memory: u32,
-    /// What code it executes, such as 9.0, if there is a number for that.
+    /// CUDA compute capability, such as 9.0; `None` for other devices.
     pub compute_capability: Option<(u32, u32)>,
 }
 
 type Open = dyn Fn() -> Result<Arc<dyn DeviceMemory>, BackendError> + Send + Sync;
 
-/// A device, with the way to its memory. To have one costs nothing: a GPU is opened when its memory is first asked for.
+/// A device and its memory. Creating one is cheap: a GPU is opened by the first call of [`memory`](Self::memory).
 pub struct Accelerator {
     properties: Properties,
     open: Box<Open>,
@@ -52,13 +52,13 @@ pub struct Accelerator {
 }
 
 impl Accelerator {
-    /// The processor of this machine, as a device with memory of its own.
+    /// Returns the CPU of this machine, as a device with memory of its own.
     #[must_use]
     pub fn cpu() -> Self {
         Self::new(cpu_properties(), || Ok(CpuMemory::new()))
     }
 
-    /// A device of some backend, whose memory `open` opens.
+    /// Creates a device of a backend; `open` opens its memory.
     pub fn new(
         properties: Properties,
         open: impl Fn() -> Result<Arc<dyn DeviceMemory>, BackendError> + Send + Sync + 'static,
@@ -66,19 +66,19 @@ impl Accelerator {
         Self { properties, open: Box::new(open), memory: Mutex::default() }
     }
 
-    /// Which device it is.
+    /// Returns the id of the device.
     #[must_use]
     pub fn device(&self) -> DeviceId {
         self.properties.device
     }
 
-    /// What it is and can do.
+    /// Returns the properties of the device.
     #[must_use]
     pub fn properties(&self) -> &Properties {
         &self.properties
     }
 
-    /// Its memory; the same one each time.
+    /// Returns the memory of the device; each call returns the same.
     ///
     /// # Errors
     ///
@@ -92,7 +92,7 @@ impl Accelerator {
         Ok(Arc::clone(memory.insert(opened)))
     }
 
-    /// A new pool of its memory.
+    /// Creates a pool over the memory of the device.
     ///
     /// # Errors
     ///
@@ -108,7 +108,7 @@ impl fmt::Debug for Accelerator {
     }
 }
 
-/// What is known of the processor. A kernel there is called once for a launch, so that any grid will do.
+/// Returns the properties of the CPU. Its kernels are called once per launch, so the geometry is unlimited.
 pub(crate) fn cpu_properties() -> Properties {
     let compute_units = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Properties {
@@ -125,7 +125,7 @@ pub(crate) fn cpu_properties() -> Properties {
     }
 }
 
-/// The processor's name, where Linux tells it (not on all architectures).
+/// Returns the CPU's name, if Linux reports it (not on all architectures).
 fn cpu_name() -> Option<String> {
     let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let name = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'))?.1.trim();
@@ -134,7 +134,7 @@ fn cpu_name() -> Option<String> {
 
 #[cfg(unix)]
 fn host_memory() -> Option<u64> {
-    // SAFETY: `sysconf` takes any name, and reads nothing of ours.
+    // SAFETY: `sysconf` accepts any name and accesses no memory of the caller.
     let (pages, page) = unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
     u64::try_from(pages).ok()?.checked_mul(u64::try_from(page).ok()?)
 }
@@ -152,7 +152,7 @@ mod tests {
     use crate::backend::BackendKind;
 
     #[test]
-    fn the_cpu_is_always_there() {
+    fn the_cpu_is_always_available() {
         let cpu = Accelerator::cpu();
         assert_eq!(cpu.device().to_string(), "cpu 0");
         assert!(cpu.properties().compute_units > 0 && !cpu.properties().name.is_empty());
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_cannot_be_opened_is_tried_again() {
+    fn a_failed_open_is_tried_again() {
         let tries = AtomicU32::new(0);
         let accelerator =
             Accelerator::new(cpu_properties(), move || match tries.fetch_add(1, Ordering::Relaxed) {

@@ -1,4 +1,4 @@
-//! Messages that will never be handled: counted exactly, and the latest of them kept for inspection.
+//! Dead letters: messages that will never be handled. All are counted; the latest are stored for inspection.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -8,70 +8,24 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use crate::error::Fault;
+use crate::fault::Fault;
+pub use crate::fault::Reason;
 use crate::message::MessageHeader;
-
-/// Why a message will never be handled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Reason {
-    /// The handler panicked on it.
-    HandlerPanicked,
-    /// The handler returned an error for it.
-    HandlerErrored,
-    /// It was queued when its ring kernel failed.
-    KernelFailed,
-    /// It was queued when its ring kernel was aborted.
-    Aborted,
-    /// It was queued when a loop returned of its own accord.
-    LoopEnded,
-    /// It made room for a newer message (`Backpressure::DropOldest`).
-    Evicted,
-    /// A ring kernel sent it on, and whoever should take it had ended or was full.
-    Undelivered,
-}
-
-impl Reason {
-    /// All reasons, in the order their counters are kept.
-    pub const ALL: [Self; 7] = [
-        Self::HandlerPanicked,
-        Self::HandlerErrored,
-        Self::KernelFailed,
-        Self::Aborted,
-        Self::LoopEnded,
-        Self::Evicted,
-        Self::Undelivered,
-    ];
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::HandlerPanicked => "its handler panicked",
-            Self::HandlerErrored => "its handler returned an error",
-            Self::KernelFailed => "the ring kernel failed while the message was queued",
-            Self::Aborted => "the ring kernel was aborted while the message was queued",
-            Self::LoopEnded => "the ring kernel's loop returned while the message was queued",
-            Self::Evicted => "a newer message took its place in a full ring",
-            Self::Undelivered => "the receiver of this output had ended or was full",
-        })
-    }
-}
 
 /// A message that will never be handled.
 pub struct DeadLetter {
-    /// What happened, where, to which type of message.
+    /// The ring kernel, the type of the message, and the cause.
     pub fault: Fault,
-    /// The message's header.
+    /// The header of the message.
     pub header: MessageHeader,
-    /// When it was given up.
+    /// When it became a dead letter.
     pub when: SystemTime,
-    /// The message itself, where it still exists: a handler that panicked or failed has consumed its message.
+    /// The message itself, if it still exists: a handler that panicked or failed has consumed its message.
     pub message: Option<Box<dyn Any + Send>>,
 }
 
 impl DeadLetter {
-    /// Takes the message out, if it still exists and is a `M`; otherwise leaves everything as it is.
+    /// Takes the message if it still exists and is an `M`. Otherwise changes nothing.
     pub fn take_message<M: 'static>(&mut self) -> Option<M> {
         match self.message.take()?.downcast() {
             Ok(message) => Some(*message),
@@ -94,46 +48,46 @@ impl fmt::Debug for DeadLetter {
     }
 }
 
-/// What can be read about a dead letter without taking it.
+/// A dead letter without its message.
 #[derive(Debug, Clone)]
 pub struct DeadLetterInfo {
-    /// What happened, where, to which type of message.
+    /// The ring kernel, the type of the message, and the cause.
     pub fault: Fault,
-    /// The message's header.
+    /// The header of the message.
     pub header: MessageHeader,
-    /// When it was given up.
+    /// When it became a dead letter.
     pub when: SystemTime,
     /// Whether the message itself still exists.
     pub holds_message: bool,
 }
 
-/// A runtime's dead letters: the latest are kept, all are counted.
+/// The dead letters of a runtime: stores the latest, counts all.
 #[derive(Debug)]
 pub(crate) struct DeadLetters {
     capacity: usize,
-    kept: Mutex<VecDeque<DeadLetter>>,
+    letters: Mutex<VecDeque<DeadLetter>>,
     total: AtomicU64,
 }
 
 impl DeadLetters {
     pub(crate) fn new(capacity: usize) -> Arc<Self> {
-        Arc::new(Self { capacity, kept: Mutex::new(VecDeque::new()), total: AtomicU64::new(0) })
+        Arc::new(Self { capacity, letters: Mutex::new(VecDeque::new()), total: AtomicU64::new(0) })
     }
 
     pub(crate) fn add(&self, fault: Fault, header: MessageHeader, message: Option<Box<dyn Any + Send>>) {
         let letter = DeadLetter { fault, header, when: SystemTime::now(), message };
         self.total.fetch_add(1, Ordering::Relaxed);
-        let pushed_out = {
-            let mut kept = self.lock();
-            let full = kept.len() >= self.capacity;
-            let oldest = if full { kept.pop_front() } else { None };
+        let dropped = {
+            let mut letters = self.lock();
+            let full = letters.len() >= self.capacity;
+            let oldest = if full { letters.pop_front() } else { None };
             if self.capacity > 0 {
-                kept.push_back(letter);
+                letters.push_back(letter);
             }
             oldest
         };
-        // Dropped after the lock is released: a message's own `drop` may take its time.
-        drop(pushed_out);
+        // Dropped after the lock is released: the message's own `drop` may be slow.
+        drop(dropped);
     }
 
     pub(crate) fn total(&self) -> u64 {
@@ -155,8 +109,8 @@ impl DeadLetters {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<DeadLetter>> {
-        // A poisoned queue is still a queue: no invariant spans its elements.
-        self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        // A poisoned queue is still consistent: no invariant spans its elements.
+        self.letters.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -169,31 +123,31 @@ mod tests {
     }
 
     #[test]
-    fn keeps_the_latest_and_counts_all() {
-        let letters = DeadLetters::new(2);
+    fn stores_the_latest_and_counts_all() {
+        let dead_letters = DeadLetters::new(2);
         for value in 0u8..5 {
-            letters.add(fault(), MessageHeader::new(), Some(Box::new(value)));
+            dead_letters.add(fault(), MessageHeader::new(), Some(Box::new(value)));
         }
-        assert_eq!(letters.total(), 5);
-        let kept: Vec<u8> =
-            letters.take().into_iter().map(|mut letter| letter.take_message().unwrap()).collect();
-        assert_eq!(kept, [3, 4]);
-        assert!(letters.list().is_empty());
+        assert_eq!(dead_letters.total(), 5);
+        let messages: Vec<u8> =
+            dead_letters.take().into_iter().map(|mut letter| letter.take_message().unwrap()).collect();
+        assert_eq!(messages, [3, 4]);
+        assert!(dead_letters.list().is_empty());
     }
 
     #[test]
-    fn a_letter_of_another_type_is_not_lost_by_asking() {
-        let letters = DeadLetters::new(1);
-        letters.add(fault(), MessageHeader::new(), Some(Box::new(7u8)));
-        let mut letter = letters.take().pop().unwrap();
+    fn taking_a_message_as_another_type_leaves_it_in_the_dead_letter() {
+        let dead_letters = DeadLetters::new(1);
+        dead_letters.add(fault(), MessageHeader::new(), Some(Box::new(7u8)));
+        let mut letter = dead_letters.take().pop().unwrap();
         assert_eq!(letter.take_message::<String>(), None);
         assert_eq!(letter.take_message::<u8>(), Some(7));
     }
 
     #[test]
     fn a_capacity_of_zero_only_counts() {
-        let letters = DeadLetters::new(0);
-        letters.add(fault(), MessageHeader::new(), None);
-        assert_eq!((letters.total(), letters.list().len()), (1, 0));
+        let dead_letters = DeadLetters::new(0);
+        dead_letters.add(fault(), MessageHeader::new(), None);
+        assert_eq!((dead_letters.total(), dead_letters.list().len()), (1, 0));
     }
 }

@@ -1,4 +1,4 @@
-//! Every error of the runtime: what was being done, to what, what went wrong, what to do next.
+//! The errors of the runtime. Each says what was being done, what went wrong and what to do next.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,31 +7,17 @@ use std::time::Duration;
 use dotcompute_ring::CapacityError;
 use thiserror::Error;
 
-use crate::backend::BackendError;
-use crate::dead_letter::Reason;
+use crate::backend::error::BackendError;
+pub use crate::fault::Fault;
 use crate::lifecycle::State;
 
-/// What a handler may fail with: any error, by `?`.
+/// Any error of a handler; `?` converts to it.
 pub type HandlerError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What a handler returns.
+/// The result of a handler.
 pub type HandlerResult = Result<(), HandlerError>;
 
-/// A message that a ring kernel did not handle, and why. This is what an asker gets instead of an answer.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("ring kernel `{kernel}` did not handle a `{message_type}`: {reason}{}{cause}", if .cause.is_empty() { "" } else { ": " })]
-pub struct Fault {
-    /// The ring kernel's name.
-    pub kernel: Arc<str>,
-    /// The type name of the message.
-    pub message_type: &'static str,
-    /// The kind of cause.
-    pub reason: Reason,
-    /// The panic text or the error's own text, with its sources; empty where the reason says it all.
-    pub cause: String,
-}
-
-/// Why a ring kernel could not be launched. Nothing was launched and no resource is held.
+/// Why a ring kernel was not launched. No resource is held.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum LaunchError {
@@ -40,61 +26,61 @@ pub enum LaunchError {
         "launching a ring kernel: its name is empty; give it a name that is not yet used in this runtime"
     )]
     EmptyName,
-    /// The name is taken.
+    /// The name is in use.
     #[error(
-        "launching ring kernel `{kernel}`: the name is taken by one that is {state}; choose another name or terminate that one first"
+        "launching ring kernel `{kernel}`: the name is in use, by a ring kernel that is {state}; choose another name or terminate that one first"
     )]
     DuplicateName {
         /// The name.
         kernel: Arc<str>,
-        /// What the holder of the name is doing.
+        /// The state of the ring kernel that uses the name.
         state: State,
     },
-    /// A ring of that capacity cannot be made.
-    #[error("launching ring kernel `{kernel}`: its {ring} ring cannot be made: {source}")]
+    /// The capacity of a ring is invalid.
+    #[error("launching ring kernel `{kernel}`: its {ring} ring: {source}")]
     Capacity {
         /// The name.
         kernel: Arc<str>,
         /// `input` or `output`.
         ring: &'static str,
-        /// What is wrong with the capacity.
+        /// Why the capacity is invalid.
         source: CapacityError,
     },
     /// The runtime has been shut down.
-    #[error("launching ring kernel `{kernel}`: the runtime has been shut down; make a new one")]
+    #[error("launching ring kernel `{kernel}`: the runtime has been shut down; create a new one")]
     RuntimeClosed {
         /// The name.
         kernel: Arc<str>,
     },
-    /// The options do not fit together.
+    /// The options contradict each other.
     #[error("launching ring kernel `{kernel}`: {problem}; {advice}")]
     Options {
         /// The name.
         kernel: Arc<str>,
-        /// What does not fit.
+        /// The contradiction.
         problem: &'static str,
         /// What to do.
         advice: &'static str,
     },
-    /// The factory panicked while making the first state.
-    #[error("launching ring kernel `{kernel}`: making its state panicked: {text}")]
+    /// The factory panicked while it created the first state.
+    #[error("launching ring kernel `{kernel}`: its factory panicked: {text}")]
     FactoryPanicked {
         /// The name.
         kernel: Arc<str>,
         /// The panic text.
         text: String,
     },
-    /// The backend could not take it.
+    /// The backend could not launch it.
     #[error("launching ring kernel `{kernel}`: {source}")]
     Backend {
         /// The name.
         kernel: Arc<str>,
-        /// What the backend says.
+        /// The error of the backend.
         source: BackendError,
     },
 }
 
-/// Why a call on a ring kernel's life was refused or did not finish.
+/// Why a lifecycle call was rejected or did not complete.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum LifecycleError {
@@ -113,35 +99,35 @@ pub enum LifecycleError {
     /// No ring kernel has this name.
     #[error("looking up ring kernel `{kernel}`: no such name{}; launch it first", known_names(.known))]
     UnknownKernel {
-        /// The name asked for.
+        /// The requested name.
         kernel: String,
-        /// Some of the names there are.
+        /// Some of the known names.
         known: Vec<Arc<str>>,
     },
-    /// The ring kernel exchanges messages of other types.
+    /// The message types differ from those of the ring kernel.
     #[error(
-        "looking up ring kernel `{kernel}` with messages `{requested}`: it takes and gives `{actual}`; ask for those types"
+        "looking up ring kernel `{kernel}` with messages `{requested}`: its messages are `{actual}`; request a handle with those types"
     )]
     WrongType {
         /// The name.
         kernel: Arc<str>,
-        /// `input -> output` as asked for.
+        /// The requested `input -> output`.
         requested: String,
-        /// `input -> output` as launched.
+        /// The actual `input -> output`.
         actual: String,
     },
     /// The ring kernel did not reach its next message boundary in time.
     #[error(
-        "calling `{call}` on ring kernel `{kernel}`: it had not come to a message boundary after {waited:?}; {consequence}"
+        "calling `{call}` on ring kernel `{kernel}`: it did not reach a message boundary within {waited:?}; {consequence}"
     )]
     Timeout {
         /// The name.
         kernel: Arc<str>,
         /// The call.
         call: &'static str,
-        /// How long was waited.
+        /// The time waited.
         waited: Duration,
-        /// What holds now.
+        /// What is the case now.
         consequence: &'static str,
     },
     /// The state of a ring kernel on a device could not be read or written.
@@ -154,21 +140,21 @@ pub enum LifecycleError {
         /// What went wrong.
         problem: String,
     },
-    /// Two ring kernels of a device could not be connected there.
+    /// Two ring kernels on one device could not be linked.
     #[error(
-        "connecting ring kernel `{kernel}` to `{to}` on their device: {problem}; they are not connected, and it can be tried again"
+        "connecting ring kernel `{kernel}` to `{to}` on their device: {problem}; they are not connected, and the call can be repeated"
     )]
     Link {
         /// The name.
         kernel: Arc<str>,
-        /// The other's name.
+        /// The name of the other one.
         to: Arc<str>,
         /// What went wrong.
         problem: String,
     },
-    /// A connection that would feed a ring kernel with its own output.
+    /// A connection from a ring kernel to itself.
     #[error(
-        "connecting ring kernel `{kernel}` to itself: a full ring would wait for itself for ever; let the handler loop instead"
+        "connecting ring kernel `{kernel}` to itself: a full mailbox would deadlock; loop inside the handler instead"
     )]
     SelfConnection {
         /// The name.
@@ -181,10 +167,10 @@ fn known_names(known: &[Arc<str>]) -> String {
         return String::from(" (none has been launched)");
     }
     let names: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
-    format!(" (there are: {})", names.join(", "))
+    format!(" (known names: {})", names.join(", "))
 }
 
-/// Why a message was not accepted. It comes back in the error: nothing is lost.
+/// Why a message was not accepted. The error returns the message.
 #[derive(Error)]
 #[error("sending a `{message_type}` to ring kernel `{kernel}`: {reason}")]
 pub struct TellError<M> {
@@ -192,20 +178,20 @@ pub struct TellError<M> {
     pub kernel: Arc<str>,
     /// The type name of the message.
     pub message_type: &'static str,
-    /// Why.
+    /// The reason.
     pub reason: Refusal,
-    /// The message, unharmed.
+    /// The message, unchanged.
     pub message: M,
 }
 
 impl<M> TellError<M> {
-    /// The message that was not accepted.
+    /// Returns the message that was not accepted.
     pub fn into_message(self) -> M {
         self.message
     }
 }
 
-// By hand, so that messages need not implement `Debug`.
+// Not derived, so that messages need not implement `Debug`.
 impl<M> fmt::Debug for TellError<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TellError")
@@ -220,22 +206,22 @@ impl<M> fmt::Debug for TellError<M> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// The priority band is full, and the ring kernel rejects what does not fit.
+    /// The priority band is full, and the sender does not wait.
     #[error(
-        "its input ring is full ({capacity} messages in this priority band); slow down, raise its capacity, or choose another backpressure"
+        "its mailbox is full ({capacity} messages in this priority band); slow down, raise its capacity, or choose another backpressure"
     )]
     Full {
-        /// Messages the band holds.
+        /// Capacity of the band, in messages.
         capacity: usize,
     },
-    /// There was no room in time.
+    /// No slot became free in time.
     #[error(
-        "its input ring stayed full ({capacity} messages in this priority band) for {waited:?}; slow down or raise its capacity"
+        "its mailbox stayed full ({capacity} messages in this priority band) for {waited:?}; slow down or raise its capacity"
     )]
     TimedOut {
-        /// Messages the band holds.
+        /// Capacity of the band, in messages.
         capacity: usize,
-        /// How long was waited.
+        /// The time waited.
         waited: Duration,
     },
     /// It was never activated.
@@ -244,25 +230,25 @@ pub enum Refusal {
         /// Its state.
         state: State,
     },
-    /// It has ended, or is about to.
-    #[error("it is {state} and takes no more messages; launch another")]
+    /// It has ended or is ending.
+    #[error("it is {state} and accepts no more messages; launch another")]
     Ended {
         /// Its state.
         state: State,
     },
 }
 
-/// Why an ask has no answer.
+/// Why an ask has no reply.
 #[derive(Error)]
 #[non_exhaustive]
 pub enum AskError<M> {
-    /// The question was not accepted; the message comes back.
+    /// The message was not accepted. The error returns it.
     #[error(transparent)]
     NotSent(TellError<M>),
-    /// The question was accepted, and handling it failed.
+    /// The message was accepted, and handling it failed.
     #[error("asking: {0}")]
     Failed(Fault),
-    /// The handler ended without an answer.
+    /// The handler returned without a reply.
     #[error(
         "asking ring kernel `{kernel}`: its handler returned without a reply to a `{message_type}`; call `ctx.reply` in the handler, or use `tell`"
     )]
@@ -272,24 +258,24 @@ pub enum AskError<M> {
         /// The type name of the message.
         message_type: &'static str,
     },
-    /// There was no answer in time. The question may still be handled; its answer will be thrown away.
+    /// No reply arrived in time. The message may still be handled; a later reply is dropped.
     #[error(
-        "asking ring kernel `{kernel}`: no answer to a `{message_type}` after {waited:?} (it is {state}, {queued} messages queued)"
+        "asking ring kernel `{kernel}`: no reply to a `{message_type}` after {waited:?} (it is {state}, {queued} messages queued)"
     )]
     TimedOut {
         /// The ring kernel's name.
         kernel: Arc<str>,
         /// The type name of the message.
         message_type: &'static str,
-        /// How long was waited.
+        /// The time waited.
         waited: Duration,
         /// The ring kernel's state.
         state: State,
-        /// Messages waiting in its input.
+        /// Messages queued in its mailbox.
         queued: u64,
     },
-    /// The ring kernel ended while the question was in its hands.
-    #[error("asking ring kernel `{kernel}`: it is {state} and will not answer a `{message_type}`")]
+    /// The ring kernel ended before it replied.
+    #[error("asking ring kernel `{kernel}`: it is {state} and will not reply to a `{message_type}`")]
     Ended {
         /// The ring kernel's name.
         kernel: Arc<str>,
@@ -305,17 +291,17 @@ impl<M> fmt::Debug for AskError<M> {
         match self {
             Self::NotSent(error) => f.debug_tuple("NotSent").field(error).finish(),
             Self::Failed(fault) => f.debug_tuple("Failed").field(fault).finish(),
-            // The others hold nothing that their text does not say.
+            // The text of the other variants contains all their fields.
             other => write!(f, "AskError({other})"),
         }
     }
 }
 
-/// Why nothing was received.
+/// Why no output was received.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ReceiveError {
-    /// The output ring is empty just now.
+    /// The output ring is empty at present.
     #[error("receiving from ring kernel `{kernel}`: its output ring is empty")]
     Empty {
         /// The ring kernel's name.
@@ -328,12 +314,12 @@ pub enum ReceiveError {
     TimedOut {
         /// The ring kernel's name.
         kernel: Arc<str>,
-        /// How long was waited.
+        /// The time waited.
         waited: Duration,
         /// The ring kernel's state.
         state: State,
     },
-    /// It has ended and its output ring is empty: nothing will ever come.
+    /// It has ended and its output ring is empty, so no output can arrive.
     #[error("receiving from ring kernel `{kernel}`: it is {state} and its output ring is empty")]
     Ended {
         /// The ring kernel's name.
@@ -341,7 +327,7 @@ pub enum ReceiveError {
         /// The ring kernel's state.
         state: State,
     },
-    /// It was never activated, so nothing can come.
+    /// It was never activated, so no output can arrive.
     #[error(
         "receiving from ring kernel `{kernel}`: it is {state} and was never activated; call `activate` first"
     )]
@@ -355,15 +341,15 @@ pub enum ReceiveError {
 
 /// Some ring kernels did not end in time when the runtime was shut down.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("shutting down the runtime: {} of its ring kernels had not ended after {waited:?}: {}; their handlers do not return, and their threads are left behind", .stuck.len(), .stuck.join(", "))]
+#[error("shutting down the runtime: {} of its ring kernels did not end within {waited:?}: {}; their handlers did not return, and their threads keep running", .stuck.len(), .stuck.join(", "))]
 pub struct ShutdownError {
-    /// The names of those that had not.
+    /// The names of those ring kernels.
     pub stuck: Vec<String>,
-    /// How long was waited.
+    /// The time waited.
     pub waited: Duration,
 }
 
-/// The text of a panic's payload.
+/// Returns the text of a panic payload.
 pub(crate) fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
     if let Some(text) = payload.downcast_ref::<&'static str>() {
         (*text).to_owned()
@@ -374,7 +360,7 @@ pub(crate) fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
     }
 }
 
-/// An error's text followed by those of its sources.
+/// Returns the text of an error and of its sources.
 pub(crate) fn error_text(error: &HandlerError) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,50 +1,57 @@
 //! DotCompute's runtime: ring kernels, their lifecycle, supervision and telemetry, and the backends they run on.
 //!
-//! Users depend on the crate `dotcompute`, which re-exports what is here.
+//! Users depend on the crate `dotcompute`, which re-exports this one. `docs/contributing/architecture.md` describes the path of a message
+//! through the modules.
 //!
 //! | module | subject |
 //! | --- | --- |
-//! | [`message`] | headers, ids, priorities, encoding, record layout |
-//! | [`kernel`] | what users write: [`RingKernel`](kernel::RingKernel) and its [`Context`](kernel::Context) |
-//! | [`loops`] | the other form: a function that receives and sends until it is told to stop |
-//! | [`runtime`] | launching, finding, connecting and ending ring kernels |
-//! | [`handle`] | `tell`, `ask` and `receive` |
-//! | [`lifecycle`] | states and the calls that are allowed in each |
+//! | [`handle`] | the caller's side: `tell`, `ask`, `receive`, `connect`, lifecycle calls |
+//! | [`kernel`] | handler form: [`RingKernel`](kernel::RingKernel) and its [`Context`](kernel::Context) |
+//! | [`loops`] | loop form: a function that receives and sends until it is told to stop |
+//! | [`device`] | description of a ring kernel for a device |
+//! | [`runtime`] | launching, finding and ending ring kernels |
+//! | [`backend`] | where ring kernels run |
+//! | [`options`] | capacities, backpressure, placement, waiting |
+//! | [`lifecycle`] | states and commands |
 //! | [`supervision`] | what happens after a panic or an error |
 //! | [`dead_letter`] | messages that will never be handled, with the reason |
 //! | [`telemetry`] | counters and latency histograms |
-//! | [`backend`] | where ring kernels run |
+//! | [`environment`] | the environment variables that are read |
+//! | [`error`] | the errors of the runtime |
+//! | [`message`] | headers, ids, priorities, encoding, record layout |
+//! | [`memory`] | arrays with a host copy and a device copy |
 //! | [`accelerator`] | the devices of this machine |
-//! | [`memory`] | arrays with a half on the host and a half on a device |
 //! | [`orchestrator`] | kernels that run once, beside ring kernels |
 
-// The derive macro names this crate by its published name, also in this crate's own tests and examples.
+// The derive macro uses this crate's published name, also in this crate's own tests and examples.
 extern crate self as dotcompute_core;
 
 pub mod accelerator;
 pub mod backend;
+mod cell;
 pub mod dead_letter;
 pub mod device;
+mod envelope;
+pub mod environment;
 pub mod error;
+mod fault;
 pub mod handle;
 pub mod kernel;
 pub mod lifecycle;
-mod links;
-pub mod loops;
 pub mod memory;
 pub mod message;
 pub mod options;
 pub mod orchestrator;
+mod output;
 pub mod runtime;
 pub mod supervision;
 pub mod telemetry;
 
-mod attendant;
-mod checkpoint;
-mod driver;
-mod envelope;
-mod intake;
-mod outlet;
-mod shared;
+#[cfg(not(feature = "histograms"))]
+mod no_histogram;
 
+#[doc(no_inline)]
+pub use dotcompute_ring as ring;
+#[doc(inline)]
+pub use kernel::loops;
 pub use message::Message;

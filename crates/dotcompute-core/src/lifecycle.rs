@@ -1,4 +1,4 @@
-//! The life of a ring kernel: its states, who may change them, and waiting for a change.
+//! Lifecycle of a ring kernel: its states, the commands that change them, and waiting for a change.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -9,7 +9,7 @@ use dotcompute_ring::fence::Fence;
 use dotcompute_ring::wait::{WaitStrategy, block_on_poll};
 use dotcompute_ring::wait_list::{WaitList, WaitToken};
 
-/// Where a ring kernel is in its life.
+/// State of a ring kernel.
 ///
 /// ```text
 /// Created -> Launched -> Active <-> Deactivated -> Terminating -> Terminated
@@ -18,24 +18,24 @@ use dotcompute_ring::wait_list::{WaitList, WaitToken};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum State {
-    /// The name is taken; resources are being acquired.
+    /// The name is registered; resources are being acquired.
     Created = 0,
-    /// Every resource is held; nothing is processed yet and nothing may be sent.
+    /// Every resource is held. No message is handled, and none may be sent.
     Launched = 1,
     /// Messages are being handled.
     Active = 2,
-    /// Paused: state and queued messages are kept, new messages queue up.
+    /// Paused: state and queued messages are preserved, and new messages are queued.
     Deactivated = 3,
-    /// The input is closed; accepted messages are being handled or handed back.
+    /// The mailbox is closed. Accepted messages are handled, or become dead letters.
     Terminating = 4,
-    /// Over: resources are released.
+    /// Ended: resources are released.
     Terminated = 5,
-    /// Stopped by a fault that its supervision does not forgive.
+    /// Ended by a fault, as its supervision decided, or by a handler that did not return.
     Failed = 6,
 }
 
 impl State {
-    /// Whether the ring kernel has ended, for whatever reason.
+    /// Whether the ring kernel has ended, for any reason.
     #[must_use]
     pub const fn has_ended(self) -> bool {
         matches!(self, Self::Terminated | Self::Failed)
@@ -74,7 +74,7 @@ impl fmt::Display for State {
     }
 }
 
-/// What the runtime wants of a ring kernel; it looks at every message boundary.
+/// A command of the runtime, obeyed at the next message boundary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Command {
@@ -84,17 +84,17 @@ pub enum Command {
     Run = 1,
     /// Pause at the next message boundary.
     Pause = 2,
-    /// Handle what was accepted, then end.
+    /// Handle accepted messages, then end.
     Drain = 3,
-    /// End now: what is queued becomes dead letters.
+    /// End now. Queued messages become dead letters.
     Abort = 4,
 }
 
-/// The state word, with everyone who waits for it to change.
+/// The state and command words, and the wait list of tasks that wait for a state change.
 pub(crate) struct StateCell {
     state: AtomicU8,
     command: AtomicU8,
-    watchers: WaitList,
+    waiters: WaitList,
 }
 
 impl StateCell {
@@ -102,19 +102,20 @@ impl StateCell {
         Self {
             state: AtomicU8::new(State::Created as u8),
             command: AtomicU8::new(Command::Hold as u8),
-            // State changes are rare, so the notifier may pay for a full fence and the watcher need not.
-            watchers: WaitList::new(Fence::Symmetric),
+            // State changes are rare, so the notifying side executes the full fence.
+            waiters: WaitList::new(Fence::Symmetric),
         }
     }
 
     #[inline]
     pub(crate) fn get(&self) -> State {
-        // Acquire: who sees `Terminated` also sees the final counters and dead letters.
+        // Acquire: pairs with the release in `transition`; a caller that sees `Terminated` also sees the final counters and dead letters.
         State::from_u8(self.state.load(Ordering::Acquire))
     }
 
     #[inline]
     pub(crate) fn command(&self) -> Command {
+        // Acquire: pairs with the release store in `set_command`.
         match self.command.load(Ordering::Acquire) {
             0 => Command::Hold,
             1 => Command::Run,
@@ -125,47 +126,49 @@ impl StateCell {
     }
 
     pub(crate) fn set_command(&self, command: Command) {
+        // Release: pairs with the acquire load in `command`.
         self.command.store(command as u8, Ordering::Release);
     }
 
-    /// Moves to `to` if `allowed` holds for the present state; otherwise says what the present state is.
-    pub(crate) fn change(&self, to: State, allowed: impl Fn(State) -> bool) -> Result<State, State> {
-        let mut now = self.state.load(Ordering::Acquire);
+    /// Changes the state to `to` if `allowed` holds for the present state. Otherwise returns the present state as an error.
+    pub(crate) fn transition(&self, to: State, allowed: impl Fn(State) -> bool) -> Result<State, State> {
+        let mut current = self.state.load(Ordering::Acquire);
         loop {
-            let from = State::from_u8(now);
+            let from = State::from_u8(current);
             if !allowed(from) {
                 return Err(from);
             }
-            match self.state.compare_exchange_weak(now, to as u8, Ordering::AcqRel, Ordering::Acquire) {
+            // SYNC POINT: state-change (driver or lifecycle call). Changes the state, then wakes. Pairs with `StateWaiter::poll`.
+            match self.state.compare_exchange_weak(current, to as u8, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => {
-                    self.watchers.notify_all();
+                    self.waiters.notify_all();
                     return Ok(from);
                 }
-                Err(seen) => now = seen,
+                Err(actual) => current = actual,
             }
         }
     }
 
-    pub(crate) fn watchers(&self) -> &WaitList {
-        &self.watchers
+    pub(crate) fn waiters(&self) -> &WaitList {
+        &self.waiters
     }
 
-    /// Waits until `done` holds. `None` when the deadline passed first.
+    /// Waits until `done` holds for the state. Returns `None` if the deadline passes first.
     pub(crate) fn wait(&self, deadline: Option<Instant>, done: impl Fn(State) -> bool) -> Option<State> {
-        let mut watch = Watch::new(self);
-        block_on_poll(WaitStrategy::Adaptive, deadline, |cx| watch.poll(cx, &done))
+        let mut waiter = StateWaiter::new(self);
+        block_on_poll(WaitStrategy::Adaptive, deadline, |cx| waiter.poll(cx, &done))
     }
 }
 
-/// A place among the watchers of a [`StateCell`], given up when dropped.
-pub(crate) struct Watch<'a> {
+/// A task that waits for a state change. Dropping it leaves the wait list.
+pub(crate) struct StateWaiter<'a> {
     cell: &'a StateCell,
-    ticket: WaitToken,
+    token: WaitToken,
 }
 
-impl<'a> Watch<'a> {
+impl<'a> StateWaiter<'a> {
     pub(crate) fn new(cell: &'a StateCell) -> Self {
-        Self { cell, ticket: WaitToken::default() }
+        Self { cell, token: WaitToken::default() }
     }
 
     /// Ready with the state once `done` holds for it.
@@ -174,15 +177,15 @@ impl<'a> Watch<'a> {
         if done(state) {
             return Poll::Ready(state);
         }
-        self.cell.watchers.register(&mut self.ticket, cx.waker());
-        // Looked at again after the announcement, so that a change between the two is not missed.
+        // SYNC POINT: state-change (waiter). Registers, then rechecks. Pairs with `StateCell::transition`.
+        self.cell.waiters.register(&mut self.token, cx.waker());
         let state = self.cell.get();
         if done(state) { Poll::Ready(state) } else { Poll::Pending }
     }
 }
 
-impl Drop for Watch<'_> {
+impl Drop for StateWaiter<'_> {
     fn drop(&mut self) {
-        self.cell.watchers.cancel(&mut self.ticket);
+        self.cell.waiters.cancel(&mut self.token);
     }
 }

@@ -1,4 +1,4 @@
-//! How a ring kernel is to be run: queue sizes, backpressure, placement, waiting, supervision, telemetry.
+//! Options of a ring kernel: capacities, backpressure, placement, waiting, supervision, telemetry.
 
 use std::time::Duration;
 
@@ -6,41 +6,41 @@ use dotcompute_ring::wait::WaitStrategy;
 
 use crate::supervision::Supervision;
 
-/// What a sender meets when the band of the input ring it sends to is full.
+/// What happens to a sender when its priority band of the mailbox is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Backpressure {
-    /// The sender waits for room, up to the timeout if there is one.
+    /// The sender waits for a free slot. A call with a timeout waits at most that long.
     #[default]
     Block,
-    /// As `Block`, but a sender that waited this long gets its message back in an error.
+    /// Like `Block`, but after this time the sender gets its message back in an error.
     BlockFor(Duration),
     /// The sender gets its message back in an error at once.
     Reject,
-    /// The oldest queued message of the same priority band makes room and becomes a dead letter.
+    /// The oldest queued message of the same band is dropped and becomes a dead letter.
     DropOldest,
 }
 
 /// Where a ring kernel runs on the CPU backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Placement {
-    /// A worker of the runtime's pool, shared with other ring kernels: costs memory only while idle.
+    /// On a worker of the runtime's pool, shared with other ring kernels. Costs only memory while idle.
     #[default]
     Pool,
-    /// A thread of its own: the lowest latency.
+    /// On a dedicated thread: the lowest latency.
     Dedicated,
-    /// A thread of its own, tied to one core (counted from 0 in the order the operating system lists them).
+    /// On a dedicated thread pinned to one core, counted from 0 in the order of the operating system.
     Pinned(usize),
 }
 
 /// Which messages have their latencies measured.
 ///
-/// Counters are always exact. Reading a clock three times costs more than moving a small message, so by default
-/// one message in 128 is timed, counted per sending thread.
+/// Counters are always exact. Reading the clock three times costs more than moving a small message. By default, one message in 128 is
+/// timed, counted per handle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Telemetry {
     /// Count only.
     CountersOnly,
-    /// Time one message in this many (0 is taken as 1).
+    /// Time one message in this many. 0 means 1.
     OneIn(u32),
 }
 
@@ -55,7 +55,7 @@ impl Default for Telemetry {
     }
 }
 
-/// How one ring kernel is to be run. Start from [`KernelOptions::new`] and change what matters.
+/// Options of one ring kernel. Start from [`KernelOptions::new`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -72,17 +72,17 @@ impl Default for Telemetry {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct KernelOptions {
-    /// Messages each priority band of the input ring holds; rounded up to a power of two. Default 1024.
+    /// Capacity of each priority band of the mailbox, in messages; rounded up to a power of two. Default 1024.
     pub capacity: usize,
-    /// Messages the output ring holds; rounded up to a power of two. Default 1024.
+    /// Capacity of the output ring, in messages; rounded up to a power of two. Default 1024.
     pub output_capacity: usize,
-    /// What happens when the input is full.
+    /// What happens to senders when the mailbox is full.
     pub backpressure: Backpressure,
     /// Where it runs.
     pub placement: Placement,
-    /// How it waits for messages, and how its askers wait for answers.
+    /// How it waits for messages, and how callers wait for its replies.
     ///
-    /// On the pool a ring kernel never spins: the worker turns to other ring kernels instead.
+    /// On the pool a ring kernel never spins: its worker runs other ring kernels instead.
     pub wait: WaitStrategy,
     /// What happens after a panic or an error.
     pub supervision: Supervision,
@@ -105,48 +105,48 @@ impl Default for KernelOptions {
 }
 
 impl KernelOptions {
-    /// The defaults: 1024 messages a band, `Block`, on the pool, `Adaptive`, `Never` restarted, one message in 128 timed.
+    /// Returns the defaults: 1024 messages per band, `Block`, on the pool, `Adaptive`, `Never` restarted, one message in 128 timed.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets how many messages each priority band of the input ring holds.
+    /// Sets the capacity of each priority band of the mailbox, in messages.
     #[must_use]
     pub fn capacity(mut self, messages: usize) -> Self {
         self.capacity = messages;
         self
     }
 
-    /// Sets how many messages the output ring holds.
+    /// Sets the capacity of the output ring, in messages.
     #[must_use]
     pub fn output_capacity(mut self, messages: usize) -> Self {
         self.output_capacity = messages;
         self
     }
 
-    /// Sets what happens when the input is full.
+    /// Sets what happens to senders when the mailbox is full.
     #[must_use]
     pub fn backpressure(mut self, backpressure: Backpressure) -> Self {
         self.backpressure = backpressure;
         self
     }
 
-    /// Gives the ring kernel a thread of its own.
+    /// Places the ring kernel on a dedicated thread.
     #[must_use]
     pub fn dedicated(mut self) -> Self {
         self.placement = Placement::Dedicated;
         self
     }
 
-    /// Gives the ring kernel a thread of its own, tied to one core.
+    /// Places the ring kernel on a dedicated thread pinned to one core.
     #[must_use]
     pub fn pinned(mut self, core: usize) -> Self {
         self.placement = Placement::Pinned(core);
         self
     }
 
-    /// Sets how the ring kernel waits for messages and its askers for answers.
+    /// Sets how the ring kernel waits for messages, and callers for its replies.
     #[must_use]
     pub fn wait(mut self, wait: WaitStrategy) -> Self {
         self.wait = wait;

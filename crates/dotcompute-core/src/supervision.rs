@@ -1,70 +1,70 @@
-//! What happens to a ring kernel after a panic or an error in its code.
+//! Supervision: what happens to a ring kernel after a panic or an error in its handler.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// The policy of one ring kernel. Whatever it says, the message that was being handled becomes a dead letter with the
-/// cause, and whoever asked gets that cause at once.
+/// Supervision policy of one ring kernel. Under every policy, the current message becomes a dead letter with the cause, and its caller
+/// gets the cause at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Supervision {
-    /// The ring kernel becomes `Failed`; what it had queued becomes dead letters.
+    /// The ring kernel becomes `Failed`. Its queued messages become dead letters.
     #[default]
     Never,
-    /// The state is thrown away and made anew by the factory; queued messages are kept.
+    /// The state is dropped and rebuilt by the factory. Queued messages are preserved.
     Restart {
-        /// Faults forgiven within the window; one more and the ring kernel becomes `Failed`.
+        /// Faults tolerated within the window. One more makes the ring kernel `Failed`.
         max: u32,
-        /// The length of the window that `max` counts in.
+        /// Length of the window.
         within: Duration,
-        /// How long to wait before the new state handles messages; doubles with each restart in the window, at most 32-fold.
+        /// Pause before the new state handles messages. Doubles with each restart in the window, up to 32-fold.
         backoff: Duration,
     },
-    /// The state is kept as the fault left it and the next message is handled. For state that a fault cannot leave torn.
+    /// The state is kept as the fault left it, and the next message is handled. For states that a fault cannot leave inconsistent.
     Resume,
 }
 
 impl Supervision {
-    /// `Restart` without a pause between fault and new state.
+    /// `Restart` without a pause between the fault and the new state.
     #[must_use]
     pub const fn restart(max: u32, within: Duration) -> Self {
         Self::Restart { max, within, backoff: Duration::ZERO }
     }
 }
 
-/// What to do about one fault.
+/// What to do after one fault.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Decision {
     Fail,
     Resume,
     RestartAfter(Duration),
 }
 
-/// A ring kernel's record of its faults.
+/// Applies a policy to the faults of one ring kernel.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     policy: Supervision,
-    recent: VecDeque<Instant>,
+    recent_faults: VecDeque<Instant>,
 }
 
 impl Supervisor {
     pub(crate) fn new(policy: Supervision) -> Self {
-        Self { policy, recent: VecDeque::new() }
+        Self { policy, recent_faults: VecDeque::new() }
     }
 
-    pub(crate) fn judge(&mut self, now: Instant) -> Verdict {
+    pub(crate) fn on_fault(&mut self, now: Instant) -> Decision {
         match self.policy {
-            Supervision::Never => Verdict::Fail,
-            Supervision::Resume => Verdict::Resume,
+            Supervision::Never => Decision::Fail,
+            Supervision::Resume => Decision::Resume,
             Supervision::Restart { max, within, backoff } => {
-                while self.recent.front().is_some_and(|&at| now.duration_since(at) > within) {
-                    self.recent.pop_front();
+                while self.recent_faults.front().is_some_and(|&at| now.duration_since(at) > within) {
+                    self.recent_faults.pop_front();
                 }
-                if self.recent.len() >= max as usize {
-                    return Verdict::Fail;
+                if self.recent_faults.len() >= max as usize {
+                    return Decision::Fail;
                 }
-                let doublings = self.recent.len().min(5) as u32;
-                self.recent.push_back(now);
-                Verdict::RestartAfter(backoff * (1 << doublings))
+                let doublings = self.recent_faults.len().min(5) as u32;
+                self.recent_faults.push_back(now);
+                Decision::RestartAfter(backoff * (1 << doublings))
             }
         }
     }
@@ -75,16 +75,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_restart_is_forgiven_only_so_often_within_the_window() {
+    fn more_than_max_faults_within_the_window_fail_the_ring_kernel() {
         let second = Duration::from_secs(1);
         let policy = Supervision::Restart { max: 2, within: 10 * second, backoff: Duration::from_millis(10) };
         let mut supervisor = Supervisor::new(policy);
         let start = Instant::now();
-        assert_eq!(supervisor.judge(start), Verdict::RestartAfter(Duration::from_millis(10)));
-        assert_eq!(supervisor.judge(start + second), Verdict::RestartAfter(Duration::from_millis(20)));
-        assert_eq!(supervisor.judge(start + 2 * second), Verdict::Fail);
-        // Eleven seconds on, the first fault is out of the window.
-        assert_eq!(supervisor.judge(start + 11 * second), Verdict::RestartAfter(Duration::from_millis(20)));
+        assert_eq!(supervisor.on_fault(start), Decision::RestartAfter(Duration::from_millis(10)));
+        assert_eq!(supervisor.on_fault(start + second), Decision::RestartAfter(Duration::from_millis(20)));
+        assert_eq!(supervisor.on_fault(start + 2 * second), Decision::Fail);
+        // After eleven seconds, the first fault is outside the window.
+        assert_eq!(
+            supervisor.on_fault(start + 11 * second),
+            Decision::RestartAfter(Duration::from_millis(20))
+        );
     }
 
     #[test]
@@ -92,8 +95,8 @@ mod tests {
         let mut never = Supervisor::new(Supervision::Never);
         let mut resume = Supervisor::new(Supervision::Resume);
         for _ in 0..10 {
-            assert_eq!(never.judge(Instant::now()), Verdict::Fail);
-            assert_eq!(resume.judge(Instant::now()), Verdict::Resume);
+            assert_eq!(never.on_fault(Instant::now()), Decision::Fail);
+            assert_eq!(resume.on_fault(Instant::now()), Decision::Resume);
         }
     }
 
@@ -106,7 +109,7 @@ mod tests {
         };
         let mut supervisor = Supervisor::new(policy);
         let now = Instant::now();
-        let last = (0..50).map(|_| supervisor.judge(now)).last();
-        assert_eq!(last, Some(Verdict::RestartAfter(Duration::from_millis(32))));
+        let last = (0..50).map(|_| supervisor.on_fault(now)).last();
+        assert_eq!(last, Some(Decision::RestartAfter(Duration::from_millis(32))));
     }
 }

@@ -1,23 +1,24 @@
-//! Counters and latency histograms of a ring kernel: always on, read without stopping anything.
+//! Counters and latency histograms of a ring kernel: always on, and read without stopping it.
 //!
-//! Counters are exact. Each is written by one thread, or on paths that are rare anyway, so that counting costs a plain store.
-//! Latencies are measured for the messages that [`Telemetry`] picks, and kept in
-//! [HDR histograms](https://hdrhistogram.github.io/HdrHistogram/) with two significant digits: the time from sending to the
-//! start of handling, and the time in the handler.
+//! Counters are exact. Each has a single writer or is on a rare path, so that counting costs a plain store. Latencies are measured for the
+//! messages that [`Telemetry`] selects, and stored in [HDR histograms](https://hdrhistogram.github.io/HdrHistogram/) with two significant
+//! digits: the time from sending to the start of handling, and the time in the handler.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+#[cfg(not(feature = "histograms"))]
+use crate::no_histogram as hdrhistogram;
 use hdrhistogram::Histogram;
 
-use crate::dead_letter::Reason;
+use crate::fault::Reason;
 use crate::lifecycle::State;
 use crate::options::{KernelOptions, Placement, Telemetry};
 
-/// What has happened in a ring kernel so far.
+/// Counters and latencies of a ring kernel.
 ///
-/// Once its senders rest and no handler runs, `sent = handled + dead letters + queued` holds exactly
+/// While its senders are idle and no handler runs, `sent = handled + dead letters + queued` holds exactly
 /// ([`KernelStats::is_conserved`]).
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -26,31 +27,31 @@ pub struct KernelStats {
     pub kernel: String,
     /// Its state.
     pub state: State,
-    /// Messages accepted by its input ring.
+    /// Messages accepted by its mailbox, or received over links.
     pub sent: u64,
-    /// Those of them that came from another ring kernel in the memory of their device, without the host.
+    /// Messages among them that arrived over a link from another ring kernel on the same device, without the host.
     pub linked: u64,
-    /// Messages whose handler returned well.
+    /// Messages whose handler succeeded.
     pub handled: u64,
-    /// Messages in its input ring.
+    /// Messages in its mailbox, or in links to it.
     pub queued: u64,
     /// Accepted messages that will never be handled.
     pub dead_letters: u64,
-    /// Those, by reason; reasons that never occurred are left out.
+    /// Dead letters by reason, without reasons that did not occur.
     pub dead_letters_by_reason: Vec<(Reason, u64)>,
-    /// Messages handed back to their senders because the ring was full.
+    /// Messages returned to their senders because the mailbox was full.
     pub rejected: u64,
     /// Outputs accepted by the output ring or by connected ring kernels.
     pub emitted: u64,
-    /// Outputs that nobody would take; not among `dead_letters`, since they were never accepted anywhere.
+    /// Outputs that no destination accepted. Not among `dead_letters`, since no mailbox had accepted them.
     pub undelivered: u64,
-    /// Answers given to askers.
+    /// Replies sent to callers.
     pub replied: u64,
-    /// Times the state was made anew after a fault.
+    /// Restarts after a fault.
     pub restarts: u64,
-    /// From sending to the start of handling.
+    /// Time from sending to the start of handling.
     pub queue_time: LatencySummary,
-    /// In the handler.
+    /// Time in the handler.
     pub handle_time: LatencySummary,
 }
 
@@ -62,18 +63,18 @@ impl KernelStats {
     }
 }
 
-/// Percentiles of a latency; all zero when nothing was timed.
+/// Percentiles of a latency. All are zero if no message was timed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LatencySummary {
-    /// How many messages were timed.
+    /// Number of timed messages.
     pub samples: u64,
-    /// Half were at most this.
+    /// The median.
     pub p50: Duration,
-    /// 99 % were at most this.
+    /// 99th percentile.
     pub p99: Duration,
-    /// 99.9 % were at most this.
+    /// 99.9th percentile.
     pub p999: Duration,
-    /// The longest.
+    /// The maximum.
     pub max: Duration,
 }
 
@@ -90,27 +91,27 @@ impl LatencySummary {
     }
 }
 
-/// Latencies beyond are recorded as this.
-const LONGEST: Duration = Duration::from_secs(3600);
+/// Longer latencies are recorded as this one.
+const MAX_LATENCY: Duration = Duration::from_secs(3600);
 
-/// A counter with one writer at a time, read by anyone.
+/// A counter with a single writer and any number of readers.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds one. Only one thread may call this at a time: a plain load and store, not a read-modify-write.
+    /// Adds one. Only one thread at a time may call this: it is a plain load and store, not a read-modify-write.
     #[inline]
-    pub(crate) fn bump_exclusively(&self) {
-        // Relaxed: counters order nothing; a reader that needs them final waits for the state word (acquire) first.
+    pub(crate) fn increment_single_writer(&self) {
+        // Relaxed: counters order nothing. A reader that needs final values first reads the state word (acquire).
         self.0.store(self.0.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    /// Adds one, from any thread.
-    pub(crate) fn bump(&self) {
+    /// Adds one. Any thread may call this.
+    pub(crate) fn increment(&self) {
         self.add(1);
     }
 
-    /// Adds as many, from any thread.
+    /// Adds `count`. Any thread may call this.
     pub(crate) fn add(&self, count: u64) {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
@@ -120,9 +121,9 @@ impl Counter {
     }
 }
 
-/// A ring kernel's counters. What the rings themselves count (accepted, taken) is not counted twice.
+/// The counters of a ring kernel. Accepted and queued messages are counted by the mailbox itself.
 ///
-/// On lines of their own: the ring kernel writes here with every message, and senders read the state that lies beside.
+/// Aligned to its own cache lines: the ring kernel writes here for every message, and senders read the adjacent state word.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct Counters {
@@ -131,31 +132,31 @@ pub(crate) struct Counters {
     pub(crate) replied: Counter,
     pub(crate) restarts: Counter,
     pub(crate) rejected: Counter,
-    dead: [Counter; Reason::ALL.len()],
+    dead_letters: [Counter; Reason::ALL.len()],
 }
 
 impl Counters {
-    pub(crate) fn count_dead(&self, reason: Reason) {
-        self.dead[reason as usize].bump();
+    pub(crate) fn count_dead_letter(&self, reason: Reason) {
+        self.dead_letters[reason as usize].increment();
     }
 
     pub(crate) fn undelivered(&self) -> u64 {
-        self.dead[Reason::Undelivered as usize].get()
+        self.dead_letters[Reason::Undelivered as usize].get()
     }
 
-    pub(crate) fn dead_by_reason(&self) -> Vec<(Reason, u64)> {
-        let counted = Reason::ALL.into_iter().zip(self.dead.iter().map(Counter::get));
+    pub(crate) fn dead_letters_by_reason(&self) -> Vec<(Reason, u64)> {
+        let counted = Reason::ALL.into_iter().zip(self.dead_letters.iter().map(Counter::get));
         counted.filter(|&(reason, count)| count > 0 && reason != Reason::Undelivered).collect()
     }
 }
 
-/// The two latency histograms of a ring kernel, some 70 KB. One with a thread of its own has them from its launch, so that nothing is
-/// allocated while it handles; one on the pool gets them with its first timed message, so that idle ones cost nothing.
+/// The two latency histograms of a ring kernel, about 70 KB. With a dedicated thread they are allocated at launch, so that handling never
+/// allocates. On the pool they are allocated by the first timed message, so that idle ring kernels stay small.
 #[derive(Debug, Default)]
-pub(crate) struct Latencies(OnceLock<Box<Mutex<Timed>>>);
+pub(crate) struct Latencies(OnceLock<Box<Mutex<LatencyHistograms>>>);
 
 #[derive(Debug)]
-struct Timed {
+struct LatencyHistograms {
     queue: Histogram<u64>,
     handle: Histogram<u64>,
 }
@@ -164,36 +165,38 @@ impl Latencies {
     pub(crate) fn of(options: &KernelOptions) -> Self {
         let latencies = Self::default();
         if options.placement != Placement::Pool && options.telemetry != Telemetry::CountersOnly {
-            latencies.timed();
+            latencies.histograms();
         }
         latencies
     }
 
-    fn timed(&self) -> &Mutex<Timed> {
-        self.0.get_or_init(|| Box::new(Mutex::new(Timed { queue: histogram(), handle: histogram() })))
+    fn histograms(&self) -> &Mutex<LatencyHistograms> {
+        self.0.get_or_init(|| {
+            Box::new(Mutex::new(LatencyHistograms { queue: histogram(), handle: histogram() }))
+        })
     }
 
-    /// Records one timed message. Uncontended but while somebody copies the histograms, which takes microseconds.
+    /// Records one timed message. The lock is contended only while `stats` copies the histograms, which takes microseconds.
     pub(crate) fn record(&self, queue: Duration, handle: Duration) {
-        let mut timed = self.timed().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        timed.queue.saturating_record(nanos(queue));
-        timed.handle.saturating_record(nanos(handle));
+        let mut histograms = self.histograms().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        histograms.queue.saturating_record(nanos(queue));
+        histograms.handle.saturating_record(nanos(handle));
     }
 
     pub(crate) fn summaries(&self) -> (LatencySummary, LatencySummary) {
-        let Some(timed) = self.0.get() else { return Default::default() };
-        // Copied under the lock, evaluated outside it: the ring kernel never waits for percentiles.
+        let Some(histograms) = self.0.get() else { return Default::default() };
+        // Copy under the lock, evaluate outside it: the ring kernel does not wait for percentiles.
         let (queue, handle) = {
-            let timed = timed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            (timed.queue.clone(), timed.handle.clone())
+            let histograms = histograms.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            (histograms.queue.clone(), histograms.handle.clone())
         };
         (LatencySummary::of(&queue), LatencySummary::of(&handle))
     }
 }
 
-/// Of a fixed range: one that grew would allocate while messages are handled.
+/// Creates a histogram with a fixed range. A growing range would allocate while messages are handled.
 fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LONGEST.as_nanos() as u64, 2)
+    Histogram::new_with_bounds(1, MAX_LATENCY.as_nanos() as u64, 2)
         .expect("the bounds are in order, and two significant digits within the crate's 0 to 5")
 }
 
@@ -201,10 +204,10 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Decides on the sending side whether a message is timed; the stamp that travels with it tells the ring kernel.
+/// Selects on the sending side which messages are timed. The stamp travels with the message.
 ///
-/// Each handle has one of its own: with one for a whole thread, a program that sends to two ring kernels in turn would
-/// only ever time the second.
+/// Each handle has its own sampler. With one per thread, a program that sends to two ring kernels alternately would only time the
+/// second one.
 #[derive(Debug)]
 pub(crate) struct Sampler {
     every: u32,
@@ -220,13 +223,13 @@ impl Sampler {
         Self { every, since_last: AtomicU32::new(0) }
     }
 
-    /// A time stamp for one message in `every`.
+    /// Returns a time stamp for one message in `every`, and [`Stamp::NONE`] for the others.
     #[inline]
     pub(crate) fn stamp(&self) -> Stamp {
         if self.every == 0 {
             return Stamp::NONE;
         }
-        // A load and a store, not a read-modify-write: threads that share a handle may lose a count, which does no harm.
+        // A load and a store, not a read-modify-write: threads that share a handle may lose a count, which is harmless.
         let next = self.since_last.load(Ordering::Relaxed).wrapping_add(1);
         if next < self.every {
             self.since_last.store(next, Ordering::Relaxed);
@@ -243,7 +246,7 @@ impl Clone for Sampler {
     }
 }
 
-/// When a message was sent, in nanoseconds since the first use in this process; or that it is not timed.
+/// The time at which a message was sent, in nanoseconds since the first stamp of this process. `NONE` if the message is not timed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp(u64);
 
@@ -253,7 +256,7 @@ impl Stamp {
     #[cold]
     fn now() -> Self {
         static EPOCH: OnceLock<Instant> = OnceLock::new();
-        // One is added so that a stamp is never the zero that means "not timed".
+        // Add 1, so that a stamp is never 0, which means "not timed".
         Self(nanos(EPOCH.get_or_init(Instant::now).elapsed()) + 1)
     }
 
@@ -262,8 +265,8 @@ impl Stamp {
         self != Self::NONE
     }
 
-    /// The time from this stamp to the present, and a stamp for the present.
-    pub(crate) fn lap(self) -> (Duration, Self) {
+    /// Returns the time since this stamp, and a stamp of the present time.
+    pub(crate) fn elapsed_and_now(self) -> (Duration, Self) {
         let now = Self::now();
         (Duration::from_nanos(now.0.saturating_sub(self.0)), now)
     }
@@ -282,8 +285,9 @@ mod tests {
         assert!(!Sampler::new(Telemetry::CountersOnly).stamp().is_some());
     }
 
+    #[cfg(feature = "histograms")]
     #[test]
-    fn latencies_are_summarised() {
+    fn latencies_are_summarized() {
         let latencies = Latencies::default();
         assert_eq!(latencies.summaries().0.samples, 0);
         for micros in 1..=100 {
@@ -291,28 +295,28 @@ mod tests {
         }
         let (queue, handle) = latencies.summaries();
         assert_eq!(queue.samples, 100);
-        // Two significant digits: within 1 %.
+        // Two significant digits: an error below 1 %.
         assert!((queue.p50.as_nanos() as f64 - 50_000.0).abs() <= 500.0, "{queue:?}");
         assert_eq!(handle.max, Duration::from_nanos(5));
-        latencies.record(2 * LONGEST, Duration::ZERO);
-        let longest = latencies.summaries().0.max;
-        assert!((LONGEST..LONGEST.mul_f64(1.01)).contains(&longest), "{longest:?}");
+        latencies.record(2 * MAX_LATENCY, Duration::ZERO);
+        let max = latencies.summaries().0.max;
+        assert!((MAX_LATENCY..MAX_LATENCY.mul_f64(1.01)).contains(&max), "{max:?}");
     }
 
     #[test]
-    fn histograms_are_there_from_the_start_where_a_thread_is() {
-        let made = |options: KernelOptions| Latencies::of(&options).0.get().is_some();
-        assert!(made(KernelOptions::new().dedicated()));
-        assert!(!made(KernelOptions::new()), "on the pool");
-        assert!(!made(KernelOptions::new().dedicated().telemetry(Telemetry::CountersOnly)));
+    fn histograms_are_allocated_at_launch_for_dedicated_threads_only() {
+        let allocated = |options: KernelOptions| Latencies::of(&options).0.get().is_some();
+        assert!(allocated(KernelOptions::new().dedicated()));
+        assert!(!allocated(KernelOptions::new()), "on the pool");
+        assert!(!allocated(KernelOptions::new().dedicated().telemetry(Telemetry::CountersOnly)));
     }
 
     #[test]
     fn undelivered_outputs_are_not_dead_letters_of_the_input() {
         let counters = Counters::default();
-        counters.count_dead(Reason::Undelivered);
-        counters.count_dead(Reason::Evicted);
-        assert_eq!(counters.dead_by_reason(), [(Reason::Evicted, 1)]);
+        counters.count_dead_letter(Reason::Undelivered);
+        counters.count_dead_letter(Reason::Evicted);
+        assert_eq!(counters.dead_letters_by_reason(), [(Reason::Evicted, 1)]);
         assert_eq!(counters.undelivered(), 1);
     }
 }

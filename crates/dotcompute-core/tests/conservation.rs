@@ -1,10 +1,12 @@
 //! Every accepted message is handled, a dead letter or still queued: for every backpressure, mix of priorities, way of ending,
-//! placement and wait strategy, with panics, errors, askers that give up, dropped handles and slow consumers.
+//! placement and wait strategy, with panics, errors, callers whose ask times out, dropped handles and slow consumers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use dotcompute_conformance::watchdog::step;
+use dotcompute_conformance::{TIMEOUT, watchdog};
 use dotcompute_core::error::{AskError, HandlerResult, Refusal};
 use dotcompute_core::handle::KernelHandle;
 use dotcompute_core::kernel::{Context, RingKernel};
@@ -16,7 +18,6 @@ use dotcompute_core::supervision::Supervision;
 use dotcompute_core::telemetry::KernelStats;
 use dotcompute_ring::wait::WaitStrategy;
 
-const PATIENCE: Duration = Duration::from_secs(20);
 const SENDERS: u64 = 3;
 const MESSAGES_EACH: u64 = 400;
 const CAPACITY: usize = 16;
@@ -30,13 +31,13 @@ enum Ending {
     DropRuntime,
 }
 
-/// Counts what reached the handler; panics and fails on some of it, and is slow on some.
-struct Troubled {
+/// Counts the messages that reach the handler. The handler is slow on some; with `faults` it panics or fails on others.
+struct Faulty {
     reached: Arc<AtomicU64>,
     faults: bool,
 }
 
-impl RingKernel for Troubled {
+impl RingKernel for Faulty {
     type Input = u64;
     type Output = u64;
 
@@ -58,47 +59,47 @@ impl RingKernel for Troubled {
     }
 }
 
-/// What the senders know themselves.
+/// The senders' own counters.
 #[derive(Default)]
-struct Ledger {
+struct SenderCounters {
     accepted: AtomicU64,
-    refused_full: AtomicU64,
-    refused_ended: AtomicU64,
+    rejected_full: AtomicU64,
+    rejected_ended: AtomicU64,
 }
 
-impl Ledger {
+impl SenderCounters {
     fn count(&self, sent: Result<(), Refusal>) {
         let counter = match sent {
             Ok(()) => &self.accepted,
-            Err(Refusal::Full { .. } | Refusal::TimedOut { .. }) => &self.refused_full,
-            Err(_) => &self.refused_ended,
+            Err(Refusal::Full { .. } | Refusal::TimedOut { .. }) => &self.rejected_full,
+            Err(_) => &self.rejected_ended,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-fn send(handle: &KernelHandle<u64, u64>, message: u64, ledger: &Ledger) {
-    // The message comes back in the error, unharmed.
-    let asked = match message % 5 {
+fn send(handle: &KernelHandle<u64, u64>, message: u64, counters: &SenderCounters) {
+    // A message that is not sent is returned in the error.
+    let reply = match message % 5 {
         1 => handle.ask_timeout(message, Duration::from_millis(50)),
-        // Handled by this very thread where the ring kernel happens to be idle.
+        // Handled on this thread if the ring kernel is idle.
         2 => handle.with_inline_asks().ask(message),
         _ => {
-            let told = handle.tell(message);
-            return ledger.count(told.map_err(|error| {
+            let sent = handle.tell(message);
+            return counters.count(sent.map_err(|error| {
                 assert_eq!(error.message, message);
                 error.reason
             }));
         }
     };
-    ledger.count(match asked {
+    counters.count(match reply {
         Err(AskError::NotSent(error)) => {
             assert_eq!(error.message, message);
             Err(error.reason)
         }
-        // Answered, failed, given up or ended: accepted in any case.
-        Ok(answer) => {
-            assert_eq!(answer, message);
+        // Replied, failed, timed out or ended: accepted in each case.
+        Ok(reply) => {
+            assert_eq!(reply, message);
             Ok(())
         }
         Err(_) => Ok(()),
@@ -110,57 +111,58 @@ fn scenario(options: KernelOptions, faults: bool, ending: Ending) -> (KernelStat
         "{:?} {:?} {:?} faults={faults} {ending:?}",
         options.backpressure, options.placement, options.supervision
     );
+    step(title.clone());
     let runtime = Runtime::with_options(RuntimeOptions::new().workers(2)).unwrap();
     let reached = Arc::new(AtomicU64::new(0));
     let in_kernel = Arc::clone(&reached);
     let handle = runtime
-        .launch_with("troubled", options, move || Troubled { reached: Arc::clone(&in_kernel), faults })
+        .launch_with("faulty", options, move || Faulty { reached: Arc::clone(&in_kernel), faults })
         .unwrap();
     handle.activate().unwrap();
 
-    let ledger = Ledger::default();
+    let counters = SenderCounters::default();
     std::thread::scope(|scope| {
         for sender in 0..SENDERS {
-            // Each sender has handles of its own, one per band, dropped when it is done.
+            // Each sender has its own handles, one per band, and drops them at its end.
             let bands = [250, 170, 128, 10].map(|priority| handle.with_priority(Priority::from(priority)));
-            let ledger = &ledger;
+            let counters = &counters;
             scope.spawn(move || {
                 for number in 0..MESSAGES_EACH {
                     let message = number * SENDERS + sender;
-                    send(&bands[(message % 4) as usize], message, ledger);
+                    send(&bands[(message % 4) as usize], message, counters);
                 }
             });
         }
-        // End in the midst of it.
+        // End it while the senders are sending.
         std::thread::sleep(Duration::from_millis(3));
         match ending {
-            Ending::Drain => drop(handle.terminate(PATIENCE)),
+            Ending::Drain => drop(handle.terminate(TIMEOUT)),
             Ending::Abort => drop(handle.abort()),
             Ending::PauseThenDrain => {
-                drop(handle.deactivate(PATIENCE));
+                drop(handle.deactivate(TIMEOUT));
                 std::thread::sleep(Duration::from_millis(2));
-                drop(handle.terminate(PATIENCE));
+                drop(handle.terminate(TIMEOUT));
             }
             Ending::PauseThenAbort => {
-                drop(handle.deactivate(PATIENCE));
+                drop(handle.deactivate(TIMEOUT));
                 std::thread::sleep(Duration::from_millis(2));
                 drop(handle.abort());
             }
             Ending::DropRuntime => drop(runtime),
         }
     });
-    assert!(handle.wait_ended(PATIENCE).has_ended(), "{title}: did not end");
+    assert!(handle.wait_ended(TIMEOUT).has_ended(), "{title}: did not end");
 
     let stats = handle.stats();
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     assert_eq!(
         stats.sent,
-        count(&ledger.accepted),
-        "{title}: accepted by the ring and by the senders' own count"
+        count(&counters.accepted),
+        "{title}: the kernel's counter and the senders' counters"
     );
-    assert_eq!(stats.rejected, count(&ledger.refused_full), "{title}: refusals for want of room");
-    let total = count(&ledger.accepted) + count(&ledger.refused_full) + count(&ledger.refused_ended);
-    assert_eq!(total, SENDERS * MESSAGES_EACH, "{title}: every message was answered for");
+    assert_eq!(stats.rejected, count(&counters.rejected_full), "{title}: rejected because the band was full");
+    let total = count(&counters.accepted) + count(&counters.rejected_full) + count(&counters.rejected_ended);
+    assert_eq!(total, SENDERS * MESSAGES_EACH, "{title}: every send had a result");
     assert_eq!(stats.queued, 0, "{title}: nothing stays queued after the end");
     assert!(stats.is_conserved(), "{title}: {stats:?}");
     let faulted: u64 = stats
@@ -192,6 +194,7 @@ fn silence_injected_panics() {
 
 #[test]
 fn every_message_is_accounted_for() {
+    watchdog!();
     silence_injected_panics();
     let backpressures = [
         Backpressure::Block,
@@ -224,10 +227,10 @@ fn every_message_is_accounted_for() {
                     options.placement = placement;
                     let (stats, title) = scenario(options, faults, ending);
                     if matches!(ending, Ending::Drain) && !faults {
-                        let evicted: u64 = stats.dead_letters_by_reason.iter().map(|&(_, count)| count).sum();
+                        let dropped: u64 = stats.dead_letters_by_reason.iter().map(|&(_, count)| count).sum();
                         assert!(
-                            backpressure == Backpressure::DropOldest || evicted == 0,
-                            "{title}: a drain without faults handles everything"
+                            backpressure == Backpressure::DropOldest || dropped == 0,
+                            "{title}: a drain without faults handles every message"
                         );
                     }
                     if !faults {
@@ -241,31 +244,32 @@ fn every_message_is_accounted_for() {
     println!("{scenarios} scenarios, {} messages each", SENDERS * MESSAGES_EACH);
 }
 
-/// A message that comes after the end is handed back, and one that was queued at an abort is a dead letter that still holds it.
+/// A message sent after the end is returned in the error. A message queued at an abort becomes a dead letter that holds it.
 #[test]
 fn queued_messages_survive_an_abort_as_dead_letters() {
+    watchdog!();
     let runtime = Runtime::new().unwrap();
     let reached = Arc::new(AtomicU64::new(0));
     let in_kernel = Arc::clone(&reached);
     let options = KernelOptions::new().capacity(64);
     let handle = runtime
-        .launch_with("k", options, move || Troubled { reached: Arc::clone(&in_kernel), faults: false })
+        .launch_with("k", options, move || Faulty { reached: Arc::clone(&in_kernel), faults: false })
         .unwrap();
     handle.activate().unwrap();
-    handle.deactivate(PATIENCE).unwrap();
+    handle.deactivate(TIMEOUT).unwrap();
     for message in 0..40 {
         handle.tell(message).unwrap();
     }
     assert_eq!(handle.stats().queued, 40);
     handle.abort().unwrap();
     assert_eq!(handle.tell(99).unwrap_err().into_message(), 99);
-    let mut kept: Vec<u64> = runtime
+    let mut messages: Vec<u64> = runtime
         .take_dead_letters()
         .into_iter()
         .map(|mut letter| letter.take_message::<u64>().unwrap())
         .collect();
-    kept.sort_unstable();
-    assert_eq!(kept, (0..40).collect::<Vec<_>>());
+    messages.sort_unstable();
+    assert_eq!(messages, (0..40).collect::<Vec<_>>());
     assert_eq!(runtime.dead_letter_count(), 40);
     assert_eq!(reached.load(Ordering::Relaxed), 0);
     assert!(handle.stats().is_conserved());

@@ -1,4 +1,4 @@
-//! The pool: limits, what is kept, and many threads at once.
+//! The memory pool: limits, cached blocks, and many threads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,39 +8,39 @@ use dotcompute_core::memory::{
     UnifiedBuffer,
 };
 
-/// A source that has only so much, and knows how much is out.
+/// A source with a limited capacity, which counts the bytes allocated.
 #[derive(Debug)]
-struct Small {
+struct LimitedSource {
     capacity: usize,
-    taken: Arc<AtomicUsize>,
+    allocated: Arc<AtomicUsize>,
 }
 
 #[derive(Debug)]
-struct Counted {
+struct CountedBlock {
     block: Box<dyn DeviceBlock>,
-    taken: Arc<AtomicUsize>,
+    allocated: Arc<AtomicUsize>,
 }
 
-impl Small {
+impl LimitedSource {
     fn new(capacity: usize) -> Arc<Self> {
-        Arc::new(Self { capacity, taken: Arc::default() })
+        Arc::new(Self { capacity, allocated: Arc::default() })
     }
 }
 
-impl DeviceMemory for Small {
+impl DeviceMemory for LimitedSource {
     fn device(&self) -> DeviceId {
         CpuMemory::DEVICE
     }
 
     fn allocate(&self, bytes: usize) -> Result<Box<dyn DeviceBlock>, MemoryError> {
-        let taken = self.taken.fetch_add(bytes, Ordering::SeqCst);
-        if taken + bytes > self.capacity {
-            self.taken.fetch_sub(bytes, Ordering::SeqCst);
-            let free = Some(self.capacity.saturating_sub(taken) as u64);
+        let allocated = self.allocated.fetch_add(bytes, Ordering::SeqCst);
+        if allocated + bytes > self.capacity {
+            self.allocated.fetch_sub(bytes, Ordering::SeqCst);
+            let free = Some(self.capacity.saturating_sub(allocated) as u64);
             return Err(MemoryError::NoDeviceMemory { device: self.device(), requested: bytes, free });
         }
         let block = CpuMemory::new().allocate(bytes)?;
-        Ok(Box::new(Counted { block, taken: Arc::clone(&self.taken) }))
+        Ok(Box::new(CountedBlock { block, allocated: Arc::clone(&self.allocated) }))
     }
 
     fn supports_page_locked(&self) -> bool {
@@ -56,13 +56,13 @@ impl DeviceMemory for Small {
     }
 }
 
-impl Drop for Counted {
+impl Drop for CountedBlock {
     fn drop(&mut self) {
-        self.taken.fetch_sub(self.block.len(), Ordering::SeqCst);
+        self.allocated.fetch_sub(self.block.len(), Ordering::SeqCst);
     }
 }
 
-impl DeviceBlock for Counted {
+impl DeviceBlock for CountedBlock {
     fn address(&self) -> u64 {
         self.block.address()
     }
@@ -87,13 +87,13 @@ impl DeviceBlock for Counted {
 }
 
 #[test]
-fn what_was_given_back_is_taken_again() {
+fn a_released_block_is_used_again() {
     let pool = MemoryPool::new(CpuMemory::new(), PoolOptions::new());
     let first = pool.allocate(5000).unwrap();
     let address = first.address();
     assert_eq!(first.len(), 5000);
     drop(first);
-    // Another size of the same class.
+    // Another size in the same size class.
     let second = pool.allocate(5100).unwrap();
     assert_eq!((second.address(), second.len(), second.host_view().unwrap().len()), (address, 5100, 5100));
     let third = pool.allocate(5000).unwrap();
@@ -107,7 +107,7 @@ fn what_was_given_back_is_taken_again() {
 }
 
 #[test]
-fn a_block_is_as_long_as_was_asked_for() {
+fn a_block_has_the_requested_length() {
     let pool = MemoryPool::new(CpuMemory::new(), PoolOptions::new());
     let mut block = pool.allocate(1000).unwrap();
     assert!(matches!(block.write(999, &[1, 2]), Err(MemoryError::OutOfRange { .. })));
@@ -120,15 +120,15 @@ fn a_block_is_as_long_as_was_asked_for() {
 }
 
 #[test]
-fn the_limit_is_kept_and_its_error_says_what_would_fit() {
-    let source = Small::new(usize::MAX);
+fn the_limit_holds_and_its_error_says_what_would_fit() {
+    let source = LimitedSource::new(usize::MAX);
     let pool = MemoryPool::new(source.clone(), PoolOptions::new().limit(10_000));
     let first = pool.allocate(6000).unwrap();
     let error = pool.allocate(5000).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the pool of device memory of cpu 0 is limited to 10000 bytes, of which 6144 are in use: 5000 more (5120 with rounding) are too \
-         many, and 3584 would fit; free some, ask for less, or raise the limit"
+        "allocating 5000 bytes (5120 after rounding) from the pool of device memory of cpu 0: it is limited to 10000 bytes, of which 6144 \
+         are in use, and 3584 would fit; free some, allocate less, or raise the limit"
     );
     let MemoryError::Limit { fits, .. } = error else { panic!("{error}") };
     let second = pool.allocate(fits).unwrap();
@@ -136,26 +136,30 @@ fn the_limit_is_kept_and_its_error_says_what_would_fit() {
     assert_eq!(pool.stats().refused, 3);
     drop(second);
 
-    // What is kept counts too, and makes way.
-    assert_eq!(source.taken.load(Ordering::SeqCst), 6144 + 3584);
+    // Cached blocks count towards the limit, and are released when needed.
+    assert_eq!(source.allocated.load(Ordering::SeqCst), 6144 + 3584);
     let third = pool.allocate(2000).unwrap();
     assert_eq!((pool.stats().cached, pool.stats().trimmed), (0, 3584));
-    assert_eq!(source.taken.load(Ordering::SeqCst), 6144 + 2048);
+    assert_eq!(source.allocated.load(Ordering::SeqCst), 6144 + 2048);
 
-    // A limit below what is in use takes nothing away, and gives nothing more.
+    // A limit below the bytes in use affects only new allocations.
     drop(third);
     pool.set_options(PoolOptions::new().limit(1000));
     assert_eq!((pool.stats().in_use, pool.stats().cached), (6144, 0));
     assert!(matches!(pool.allocate(1), Err(MemoryError::Limit { fits: 0, in_use: 6144, limit: 1000, .. })));
     drop(first);
-    assert_eq!((pool.stats().in_use, pool.stats().cached), (0, 0), "it does not fit below the limit");
+    assert_eq!(
+        (pool.stats().in_use, pool.stats().cached),
+        (0, 0),
+        "the block exceeds the limit, so it is not cached"
+    );
     pool.allocate(1000).unwrap_err();
     pool.allocate(768).unwrap();
 }
 
 #[test]
-fn a_source_that_has_no_more_gets_back_what_is_kept() {
-    let pool = MemoryPool::new(Small::new(8192), PoolOptions::new());
+fn an_exhausted_source_gets_the_cached_blocks_back() {
+    let pool = MemoryPool::new(LimitedSource::new(8192), PoolOptions::new());
     drop(pool.allocate(6144).unwrap());
     let other = pool.allocate(4096).unwrap();
     assert_eq!((pool.stats().cached, pool.stats().trimmed), (0, 6144));
@@ -170,51 +174,51 @@ fn a_source_that_has_no_more_gets_back_what_is_kept() {
 }
 
 #[test]
-fn trimming_gives_back_the_largest_first() {
-    let source = Small::new(usize::MAX);
+fn trimming_releases_the_largest_blocks_first() {
+    let source = LimitedSource::new(usize::MAX);
     let pool = MemoryPool::new(source.clone(), PoolOptions::new().cache_limit(6000));
     let blocks: Vec<_> = [1024, 2048, 4096].map(|bytes| pool.allocate(bytes).unwrap()).into();
     drop(blocks);
-    assert_eq!(pool.stats().cached, 3072, "of 7168 the largest went");
+    assert_eq!(pool.stats().cached, 3072, "the largest block of 7168 bytes in total is released");
     assert_eq!(pool.trim_to(2000), 2048);
-    assert_eq!((pool.stats().cached, source.taken.load(Ordering::SeqCst)), (1024, 1024));
+    assert_eq!((pool.stats().cached, source.allocated.load(Ordering::SeqCst)), (1024, 1024));
     pool.trim().unwrap();
-    assert_eq!((pool.stats().cached, source.taken.load(Ordering::SeqCst)), (0, 0));
+    assert_eq!((pool.stats().cached, source.allocated.load(Ordering::SeqCst)), (0, 0));
     pool.set_options(PoolOptions::new().cache_limit(0));
     drop(pool.allocate(100).unwrap());
     assert_eq!((pool.stats().cached, pool.stats().misses), (0, 4));
 }
 
 #[test]
-fn page_locked_memory_has_books_of_its_own() {
+fn page_locked_memory_has_its_own_accounting() {
     let options = PoolOptions::new().page_locked_limit(4096).page_locked_cache_limit(1024);
     let pool = MemoryPool::new(CpuMemory::new(), options);
     let mut buffer = UnifiedBuffer::<u32>::page_locked(pool.clone(), 1024).unwrap();
     buffer.host().unwrap();
-    assert!(!buffer.is_page_locked(), "the cpu gains nothing by it");
+    assert!(!buffer.is_page_locked(), "not supported by the cpu device");
     assert_eq!((pool.page_locked_stats().in_use, pool.stats().in_use), (4096, 0));
     let error = UnifiedBuffer::<u32>::page_locked(pool.clone(), 1).unwrap().host().unwrap_err();
-    assert!(error.to_string().starts_with("the pool of page-locked host memory of cpu 0"), "{error}");
+    assert!(error.to_string().contains("from the pool of page-locked host memory of cpu 0"), "{error}");
     drop(buffer);
     assert_eq!((pool.page_locked_stats().cached, pool.page_locked_stats().trimmed), (0, 4096));
 }
 
 #[test]
-fn buffers_outlive_whoever_made_the_pool() {
-    let source = Small::new(usize::MAX);
+fn a_buffer_keeps_its_pool_alive() {
+    let source = LimitedSource::new(usize::MAX);
     let pool = MemoryPool::new(source.clone(), PoolOptions::new());
     let mut buffer = UnifiedBuffer::<u8>::new(pool, 300).unwrap();
     buffer.device_mut().unwrap().as_mut_slice().unwrap().fill(7);
-    assert_eq!(source.taken.load(Ordering::SeqCst), 512);
+    assert_eq!(source.allocated.load(Ordering::SeqCst), 512);
     assert_eq!(buffer.host().unwrap(), [7; 300]);
     drop(buffer);
-    assert_eq!(source.taken.load(Ordering::SeqCst), 0, "with its last user the pool gives everything back");
+    assert_eq!(source.allocated.load(Ordering::SeqCst), 0, "the pool releases everything with its last user");
 }
 
 #[test]
-fn many_threads_never_pass_the_limit_and_their_books_agree() {
+fn many_threads_never_exceed_the_limit_and_the_accounting_agrees() {
     const LIMIT: usize = 40_000;
-    let source = Small::new(LIMIT);
+    let source = LimitedSource::new(LIMIT);
     let pool = MemoryPool::new(source.clone(), PoolOptions::new().limit(LIMIT));
     let refused = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -248,8 +252,8 @@ fn many_threads_never_pass_the_limit_and_their_books_agree() {
     assert_eq!(stats.hits + stats.misses + stats.refused, 16_000);
     assert_eq!(stats.refused, refused.load(Ordering::SeqCst) as u64);
     assert!(stats.peak <= LIMIT && stats.cached <= LIMIT);
-    assert_eq!(stats.cached, source.taken.load(Ordering::SeqCst));
+    assert_eq!(stats.cached, source.allocated.load(Ordering::SeqCst));
     assert!(stats.hits > 0 && stats.trimmed > 0 && stats.refused > 0, "{stats:?}");
     pool.trim().unwrap();
-    assert_eq!(source.taken.load(Ordering::SeqCst), 0);
+    assert_eq!(source.allocated.load(Ordering::SeqCst), 0);
 }

@@ -1,4 +1,4 @@
-//! Messages to bytes and back: what is written, what is read, and what is refused.
+//! Encoding and decoding of messages: the bytes written, the bytes accepted, and the errors.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -74,14 +74,14 @@ struct Renamed {
     r#type: u8,
 }
 
-/// Arrays beyond what serde knows.
+/// Arrays longer than serde supports.
 #[derive(Message, Clone, Debug, PartialEq)]
 struct Arrays<T, const N: usize> {
     items: [T; N],
     table: [[Option<T>; N]; 2],
 }
 
-/// A node of a tree, to nest as deep as one likes.
+/// A node of a tree, for arbitrary nesting.
 #[derive(Message, Clone, Debug, PartialEq)]
 struct Node {
     children: Vec<Node>,
@@ -92,27 +92,28 @@ fn tick() -> Tick {
 }
 
 #[track_caller]
-fn survives<T: Encode + Debug + PartialEq>(message: T) {
-    let bytes = message.encode().expect("it can be encoded");
-    assert_eq!(T::decode(&bytes).expect("it can be decoded"), message);
+fn round_trips<T: Encode + Debug + PartialEq>(message: T) {
+    let bytes = message.encode().expect("encodes");
+    assert_eq!(T::decode(&bytes).expect("decodes"), message);
 
     let header = MessageHeader::new().with_priority(Priority::from(7)).reply_to(&MessageHeader::new());
-    let bytes = message.encode_with_header(&header).expect("it can be encoded");
-    assert_eq!(T::decode_with_header(&bytes).expect("it can be decoded"), (header, message));
+    let bytes = message.encode_with_header(&header).expect("encodes");
+    assert_eq!(T::decode_with_header(&bytes).expect("decodes"), (header, message));
 }
 
 #[track_caller]
-fn refusal<T: Encode + Debug>(bytes: &[u8]) -> DecodeError {
-    T::decode(bytes).expect_err("these bytes must be refused")
+fn decode_error<T: Encode + Debug>(bytes: &[u8]) -> DecodeError {
+    T::decode(bytes).expect_err("these bytes are invalid")
 }
 
-/// MessagePack map heads and strings, for writing messages by hand.
+/// A short MessagePack string.
 fn text(text: &str) -> Vec<u8> {
     let mut bytes = vec![0xa0 | u8::try_from(text.len()).expect("short")];
     bytes.extend(text.as_bytes());
     bytes
 }
 
+/// A short MessagePack map.
 fn map(pairs: &[(&str, &[u8])]) -> Vec<u8> {
     let mut bytes = vec![0x80 | u8::try_from(pairs.len()).expect("short")];
     for (key, value) in pairs {
@@ -123,34 +124,34 @@ fn map(pairs: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 #[test]
-fn every_shape_survives() {
-    survives(tick());
-    survives(Tick { symbol: String::new(), price: -0.0, size: None });
-    survives(Command::Halt);
-    survives(Command::Rename("x".repeat(70_000)));
-    survives(Command::Move(-1, i32::MAX));
-    survives(Command::SetLimit { symbol: "ACME".into(), limit: 1e300 });
-    survives(Tagged::Start { at: 5 });
-    survives(Tagged::Stop);
-    survives(Stop);
-    survives(Celsius(21.5));
-    survives(Point(1, -1));
-    survives(Pair::<_, 3> { left: Some(1_u8), right: None });
-    survives(Renamed { priority: 9, note: "n".into(), message_id: 0, r#type: 1 });
-    survives(Arrays {
+fn every_shape_round_trips() {
+    round_trips(tick());
+    round_trips(Tick { symbol: String::new(), price: -0.0, size: None });
+    round_trips(Command::Halt);
+    round_trips(Command::Rename("x".repeat(70_000)));
+    round_trips(Command::Move(-1, i32::MAX));
+    round_trips(Command::SetLimit { symbol: "ACME".into(), limit: 1e300 });
+    round_trips(Tagged::Start { at: 5 });
+    round_trips(Tagged::Stop);
+    round_trips(Stop);
+    round_trips(Celsius(21.5));
+    round_trips(Point(1, -1));
+    round_trips(Pair::<_, 3> { left: Some(1_u8), right: None });
+    round_trips(Renamed { priority: 9, note: "n".into(), message_id: 0, r#type: 1 });
+    round_trips(Arrays {
         items: std::array::from_fn::<_, 40, _>(|i| i as u64),
         table: [[Some(1), None].repeat(20).try_into().expect("40"), [None; 40]],
     });
-    survives(());
-    survives(42_u64);
-    survives(i128::MIN);
-    survives(String::from("text"));
-    survives(vec![0_u8, 255]);
-    survives(Vec::<u8>::new());
-    survives([1.5_f32; 3]);
-    survives((1_u8, String::from("two"), Some(3.0_f64), 'x'));
-    survives(Option::<u64>::None);
-    survives(Some(Box::new(tick())));
+    round_trips(());
+    round_trips(42_u64);
+    round_trips(i128::MIN);
+    round_trips(String::from("text"));
+    round_trips(vec![0_u8, 255]);
+    round_trips(Vec::<u8>::new());
+    round_trips([1.5_f32; 3]);
+    round_trips((1_u8, String::from("two"), Some(3.0_f64), 'x'));
+    round_trips(Option::<u64>::None);
+    round_trips(Some(Box::new(tick())));
 }
 
 #[test]
@@ -196,7 +197,7 @@ fn the_bytes_are_the_documented_ones() {
 }
 
 #[test]
-fn any_order_and_unknown_keys_are_read() {
+fn any_order_and_unknown_keys_are_accepted() {
     let bytes = map(&[
         ("size", &[0xc0]),
         ("colour", &[0x93, 1, 0x81, 2, 3, 0xc0]),
@@ -207,14 +208,14 @@ fn any_order_and_unknown_keys_are_read() {
     let expected = Tick { symbol: "ACME".into(), price: 3.0, size: None };
     assert_eq!(Tick::decode(&bytes), Ok(expected));
 
-    // Keys that are no strings: a number and a map.
+    // Keys that are not strings: a number and a map.
     let bytes =
         [&[0x84, 5, 6, 0x81, 1, 2, 3][..], &map(&[("__type__", &text("u8")), ("value", &[9])])[1..]].concat();
     assert_eq!(u8::decode(&bytes), Ok(9));
 }
 
 #[test]
-fn bytes_are_read_from_bin_and_from_array() {
+fn bytes_are_decoded_from_bin_and_from_array() {
     for value in [&[0xc4, 2, 1, 2][..], &[0x92, 1, 2]] {
         assert_eq!(
             Vec::<u8>::decode(&map(&[("__type__", &text("Vec<u8>")), ("value", value)])),
@@ -224,19 +225,19 @@ fn bytes_are_read_from_bin_and_from_array() {
 }
 
 #[test]
-fn a_header_may_lack_all_but_its_id() {
+fn a_header_may_lack_everything_except_its_id() {
     let id = MessageId::next();
     let uuid = map(&[("__uuid_bin__", &[&[0xc4, 16][..], &id.to_bytes()].concat())]);
     let bytes = map(&[("__type__", &text("Stop")), ("message_id", &uuid)]);
     let header = MessageHeader { message_id: id, correlation_id: None, priority: Priority::NORMAL };
     assert_eq!(Stop::decode_with_header(&bytes), Ok((header, Stop)));
 
-    let error = Stop::decode_with_header(&Stop.encode().expect("encodes")).expect_err("there is no header");
+    let error = Stop::decode_with_header(&Stop.encode().expect("encodes")).expect_err("no header");
     assert_eq!((error.field.as_deref(), error.kind), (Some("message_id"), Kind::MissingField));
 }
 
 #[test]
-fn a_header_with_a_wrong_part_is_refused() {
+fn a_header_with_an_invalid_value_is_rejected() {
     let nil = map(&[("__uuid_bin__", &[&[0xc4, 16][..], &[0; 16]].concat())]);
     let short = map(&[("__uuid_bin__", &[0xc4, 1, 1])]);
     for (key, value) in [
@@ -257,21 +258,21 @@ fn a_header_with_a_wrong_part_is_refused() {
             pairs.push(("message_id", good));
         }
         let pairs: Vec<_> = pairs.iter().map(|(key, value)| (*key, &value[..])).collect();
-        let error = Stop::decode_with_header(&map(&pairs)).expect_err("the header is wrong");
+        let error = Stop::decode_with_header(&map(&pairs)).expect_err("the header is invalid");
         assert_eq!(error.field.as_deref(), Some(key), "{error}");
         assert!(matches!(error.kind, Kind::InvalidValue { .. }), "{error}");
     }
 }
 
 #[test]
-fn refusals_name_the_field_and_the_byte() {
+fn errors_name_the_field_and_the_offset() {
     let typed = |pairs: &[(&str, &[u8])]| map(&[&[("__type__", &text("Tick")[..])], pairs].concat());
 
-    assert_eq!(refusal::<Tick>(&[]).kind, Kind::Truncated { needed: 1, left: 0 });
-    assert_eq!(refusal::<Tick>(&[0x93, 1, 2, 3]).kind, Kind::NotAMap);
-    assert_eq!(refusal::<Tick>(&map(&[])).kind, Kind::MissingType);
+    assert_eq!(decode_error::<Tick>(&[]).kind, Kind::Truncated { needed: 1, remaining: 0 });
+    assert_eq!(decode_error::<Tick>(&[0x93, 1, 2, 3]).kind, Kind::NotAMap);
+    assert_eq!(decode_error::<Tick>(&map(&[])).kind, Kind::MissingType);
     assert_eq!(
-        refusal::<Tick>(&Stop.encode().expect("encodes")),
+        decode_error::<Tick>(&Stop.encode().expect("encodes")),
         DecodeError {
             message_type: "Tick",
             field: None,
@@ -279,34 +280,34 @@ fn refusals_name_the_field_and_the_byte() {
             kind: Kind::WrongType { found: "Stop".into() }
         }
     );
-    let error = refusal::<Tick>(&map(&[("__type__", &[7])]));
+    let error = decode_error::<Tick>(&map(&[("__type__", &[7])]));
     assert_eq!((error.field.as_deref(), error.offset), (Some("__type__"), Some(10)));
 
-    let error = refusal::<Tick>(&typed(&[("symbol", &text("A"))]));
+    let error = decode_error::<Tick>(&typed(&[("symbol", &text("A"))]));
     assert_eq!((error.field.as_deref(), error.kind), (Some("price"), Kind::MissingField));
 
-    let error = refusal::<Tick>(&typed(&[("symbol", &text("A")), ("price", &text("cheap"))]));
+    let error = decode_error::<Tick>(&typed(&[("symbol", &text("A")), ("price", &text("cheap"))]));
     assert_eq!((error.field.as_deref(), error.offset), (Some("price"), Some(30)));
     assert_eq!(
         error.to_string(),
-        "cannot decode message `Tick`, field `price`, at byte 30: a string stands where the type declares something else; \
-         the sender must write what the type declares"
+        "decoding message `Tick`, field `price`, at byte 30: got a string, which is not the declared type; \
+         write the declared type in the sender"
     );
 
-    let error = refusal::<Tick>(&typed(&[("price", &[1]), ("price", &[1])]));
+    let error = decode_error::<Tick>(&typed(&[("price", &[1]), ("price", &[1])]));
     assert_eq!((error.field.as_deref(), error.kind), (Some("price"), Kind::DuplicateField));
-    let error = refusal::<Tick>(&typed(&[("__type__", &text("Tick"))]));
+    let error = decode_error::<Tick>(&typed(&[("__type__", &text("Tick"))]));
     assert_eq!((error.field.as_deref(), error.kind), (Some("__type__"), Kind::DuplicateField));
-    let error = refusal::<u8>(&map(&[("__type__", &text("u8")), ("value", &[1]), ("value", &[1])]));
+    let error = decode_error::<u8>(&map(&[("__type__", &text("u8")), ("value", &[1]), ("value", &[1])]));
     assert_eq!((error.field.as_deref(), error.kind), (Some("value"), Kind::DuplicateField));
 
     let mut bytes = tick().encode().expect("encodes");
     let end = bytes.len();
     bytes.extend([0, 0]);
-    let error = refusal::<Tick>(&bytes);
+    let error = decode_error::<Tick>(&bytes);
     assert_eq!((error.offset, error.kind), (Some(end), Kind::TrailingBytes { count: 2 }));
 
-    let error = refusal::<Tick>(&typed(&[("price", &[0xc1])]));
+    let error = decode_error::<Tick>(&typed(&[("price", &[0xc1])]));
     assert_eq!(
         (error.field.as_deref(), error.offset, error.kind),
         (Some("price"), Some(21), Kind::InvalidByte)
@@ -314,7 +315,7 @@ fn refusals_name_the_field_and_the_byte() {
 }
 
 #[test]
-fn an_array_takes_exactly_its_elements() {
+fn an_array_must_have_exactly_its_elements() {
     let arrays = |items: &[u8], table: &[u8]| {
         Arrays::<u8, 2>::decode(&map(&[
             ("__type__", &text("Arrays<u8, 2>")),
@@ -326,8 +327,8 @@ fn an_array_takes_exactly_its_elements() {
     let expected = Arrays { items: [1, 2], table: [[None, Some(1)], [Some(2), None]] };
     assert_eq!(arrays(&[0x92, 1, 2], table), Ok(expected.clone()));
     assert_eq!(arrays(&[0xc4, 2, 1, 2], table), Ok(expected));
-    for wrong in [&[0x91, 1][..], &[0x93, 1, 2, 3], &[0xc4, 1, 1], &[0xc4, 3, 1, 2, 3], &[0x80], &[0xc0]] {
-        let error = arrays(wrong, table).expect_err("the array is too short, too long or none");
+    for invalid in [&[0x91, 1][..], &[0x93, 1, 2, 3], &[0xc4, 1, 1], &[0xc4, 3, 1, 2, 3], &[0x80], &[0xc0]] {
+        let error = arrays(invalid, table).expect_err("the array is too short, too long or not an array");
         assert_eq!(error.field.as_deref(), Some("items"), "{error}");
     }
     let error =
@@ -336,43 +337,43 @@ fn an_array_takes_exactly_its_elements() {
 }
 
 #[test]
-fn a_length_is_not_believed() {
+fn a_length_is_checked_before_allocation() {
     // An array of 4,294,967,295 ticks, announced in five bytes.
     let bytes = map(&[("__type__", &text("Vec<Tick>")), ("value", &[0xdd, 0xff, 0xff, 0xff, 0xff])]);
-    let error = refusal::<Vec<Tick>>(&bytes);
+    let error = decode_error::<Vec<Tick>>(&bytes);
     assert_eq!(error.field.as_deref(), Some("value"));
-    assert_eq!(error.kind, Kind::Truncated { needed: 0xffff_ffff, left: 0 });
+    assert_eq!(error.kind, Kind::Truncated { needed: 0xffff_ffff, remaining: 0 });
 }
 
 #[test]
 fn nesting_is_bounded() {
     let nest =
         |depth: usize| (1..depth).fold(Node { children: vec![] }, |node, _| Node { children: vec![node] });
-    // Each node is a map and an array, but for the outermost map: that of the message.
-    survives(nest(64));
+    // Each node is a map and an array; the outermost map is that of the message.
+    round_trips(nest(64));
     let bytes = nest(65).encode().expect("encodes");
-    assert_eq!(refusal::<Node>(&bytes).kind, Kind::TooDeep { limit: 128 });
+    assert_eq!(decode_error::<Node>(&bytes).kind, Kind::TooDeep { limit: 128 });
 
     let mut bytes = map(&[("__type__", &text("Node")), ("children", &[])]);
     bytes.extend([0x91; 1_000_000]);
-    assert_eq!(refusal::<Node>(&bytes).kind, Kind::TooDeep { limit: 128 });
+    assert_eq!(decode_error::<Node>(&bytes).kind, Kind::TooDeep { limit: 128 });
 }
 
 #[test]
-fn a_reserved_name_is_an_error_where_the_derive_cannot_see_it() {
+fn a_reserved_name_that_the_derive_cannot_check_is_an_error() {
     #[derive(Message, Debug)]
     struct Sneaky {
         #[serde(rename = "priority")]
         _urgency: u8,
     }
     let mut out = b"before".to_vec();
-    let error = Sneaky { _urgency: 1 }.encode_into(&mut out).expect_err("the name is taken");
+    let error = Sneaky { _urgency: 1 }.encode_into(&mut out).expect_err("the name is reserved");
     assert_eq!(error, EncodeError::ReservedField { message_type: "Sneaky", field: "priority" });
-    assert_eq!(out, b"before", "what was half written is gone");
+    assert_eq!(out, b"before", "partial output is removed");
 }
 
 #[test]
-fn ids_are_text_for_people() {
+fn ids_are_strings_in_human_readable_formats() {
     let id = MessageId::next();
     let json = serde_json::to_string(&id).expect("encodes");
     assert_eq!(json, format!("\"{id}\""));
@@ -421,7 +422,7 @@ fn any_everything() -> impl Strategy<Value = Everything> {
 
 proptest! {
     #[test]
-    fn whatever_is_encoded_is_decoded(
+    fn encoded_messages_decode_to_themselves(
         message in any_everything(), message_id in any_id(), correlation_id in prop::option::of(any_id()), priority: u8,
     ) {
         prop_assert_eq!(&Everything::decode(&message.encode()?)?, &message);
@@ -435,7 +436,7 @@ proptest! {
         let _ = Command::decode(&bytes);
     }
 
-    /// A valid beginning, so that arbitrary bytes also reach the fields.
+    /// Starts with a valid type, so that arbitrary bytes reach the fields.
     #[test]
     fn arbitrary_fields_never_panic(pairs: u8, bytes in prop::collection::vec(any::<u8>(), 0..64)) {
         for name in ["exchange.Command", "Vec<u8>", "Tick", "Everything", "Tagged"] {
@@ -452,7 +453,7 @@ proptest! {
     }
 
     #[test]
-    fn a_message_cut_short_is_refused(message in any_everything(), at: prop::sample::Index) {
+    fn a_truncated_message_is_rejected(message in any_everything(), at: prop::sample::Index) {
         let bytes = message.encode()?;
         let cut = at.index(bytes.len());
         let error = Everything::decode(&bytes[..cut]).expect_err("the end is missing");
@@ -471,7 +472,7 @@ proptest! {
         }
         match Everything::decode_with_header(&bytes) {
             Ok((header, message)) => {
-                // What was understood can be said again.
+                // A decoded message can be encoded again.
                 let again = message.encode_with_header(&header)?;
                 prop_assert_eq!(Everything::decode_with_header(&again)?.0, header);
             }

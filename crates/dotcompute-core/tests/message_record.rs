@@ -1,6 +1,6 @@
-//! Record messages: their layout, and the C struct that must have the same.
+//! Record messages: their layout, and the C struct with the same layout.
 
-// The derive's own `unsafe impl` must not keep users from forbidding it in their code.
+// The `unsafe impl` in the derive's output must be accepted in crates that forbid unsafe code.
 #![forbid(unsafe_code)]
 
 use std::path::Path;
@@ -23,7 +23,7 @@ struct Quote {
 #[repr(C)]
 struct Book {
     time: u64,
-    /// A field that is a keyword in Rust and not in C.
+    /// A field whose name is a keyword in Rust but not in C.
     r#type: u32,
     flags: i8,
     _pad: [u8; 3],
@@ -35,7 +35,7 @@ struct Book {
     _pad_end: [u8; 1],
 }
 
-/// A cache line, as devices like it.
+/// A record of one cache line.
 #[derive(Message, Clone, Copy, Debug, PartialEq)]
 #[message(record)]
 #[repr(C, align(64))]
@@ -49,12 +49,11 @@ struct Line {
 const QUOTE: Quote = Quote { bid: 1.0, ask: 2.0, size: [1, 2, 3, 4] };
 
 #[test]
-fn the_layout_is_what_rust_computed() {
+fn the_layout_is_that_of_rust() {
     let book = Book::LAYOUT;
     assert_eq!((book.name, book.size, book.align), ("exchange__Book_v2", size_of::<Book>(), 8));
     assert_eq!(Book::TYPE_NAME, "exchange::Book v2");
-    let field =
-        |name: &str| *book.fields.iter().find(|field| field.name == name).expect("the field is there");
+    let field = |name: &str| *book.fields.iter().find(|field| field.name == name).expect("the field exists");
     let f32s = PlainType::Array { len: 3, element: &PlainType::Scalar("float") };
     assert_eq!(
         field("matrix"),
@@ -82,17 +81,17 @@ fn the_layout_is_what_rust_computed() {
 }
 
 #[test]
-fn a_record_is_also_an_ordinary_message() {
+fn a_record_is_an_ordinary_message_too() {
     assert_eq!(Quote::decode(&QUOTE.encode().expect("encodes")), Ok(QUOTE));
-    // serde by itself has no impls for arrays of more than 32 elements.
+    // serde has no impls for arrays of more than 32 elements.
     let line = Line { value: -1, count: 2, kind: 3, rest: std::array::from_fn(|i| i as u8) };
     assert_eq!(Line::decode(&line.encode().expect("encodes")), Ok(line));
 }
 
 #[test]
-fn the_c_struct_is_written_out() {
+fn the_c_struct_has_fields_and_assertions() {
     let text = Quote::c_struct();
-    let body = text.split_once("\n#ifndef DOTCOMPUTE_RECORD_Quote\n").expect("a guard of its own").1;
+    let body = text.split_once("\n#ifndef DOTCOMPUTE_RECORD_Quote\n").expect("an include guard").1;
     assert_eq!(
         body,
         "#define DOTCOMPUTE_RECORD_Quote
@@ -111,9 +110,9 @@ static_assert(DOTCOMPUTE_OFFSETOF(Quote, size) == 16, \"Quote.size: offset diffe
     );
 }
 
-/// Compiles `text` and says whether it went through, with what the compiler printed; `None` if there is no such compiler.
+/// Compiles `text`; returns whether it succeeded and the compiler's output, or `None` if there is no such compiler.
 fn compile(compiler: &str, language: &[&str], file: &Path, text: &str) -> Option<(bool, String)> {
-    std::fs::write(file, text).expect("the temporary folder can be written");
+    std::fs::write(file, text).expect("the temporary folder is writable");
     let output = Command::new(compiler)
         .args(language)
         .args(["-Wall", "-Wextra", "-Werror", "-fsyntax-only"])
@@ -122,7 +121,7 @@ fn compile(compiler: &str, language: &[&str], file: &Path, text: &str) -> Option
     match output {
         Ok(output) => Some((output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())),
         Err(error) => {
-            eprintln!("skipped: the C compiler `{compiler}` does not run on this machine: {error}");
+            eprintln!("skipped: the C compiler `{compiler}` does not run here: {error}");
             None
         }
     }
@@ -130,10 +129,10 @@ fn compile(compiler: &str, language: &[&str], file: &Path, text: &str) -> Option
 
 #[test]
 fn c_and_cpp_compilers_agree_with_the_layout() {
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
-    // Two messages that share a nested record, as one program would include them.
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    // Two messages with the same nested record in one translation unit.
     let text = Book::c_struct() + &Line::c_struct() + &Quote::c_struct();
-    // The assertions must hold, and they must be able to fail.
+    // The assertions must hold, and a wrong one must fail.
     let wrong = text.replace("DOTCOMPUTE_OFFSETOF(Quote, ask) == 8", "DOTCOMPUTE_OFFSETOF(Quote, ask) == 9");
     assert_ne!(wrong, text);
     for (compiler, language, file) in
@@ -141,7 +140,7 @@ fn c_and_cpp_compilers_agree_with_the_layout() {
     {
         let file = folder.path().join(file);
         if let Some((accepted, printed)) = compile(compiler, &language, &file, &text) {
-            assert!(accepted, "{compiler} refused:\n{printed}\n{text}");
+            assert!(accepted, "{compiler} failed:\n{printed}\n{text}");
         }
         if let Some((accepted, printed)) = compile(compiler, &language, &file, &wrong) {
             assert!(!accepted && printed.contains("Quote.ask: offset differs from Rust"), "{printed}");

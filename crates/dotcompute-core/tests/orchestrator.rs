@@ -39,8 +39,8 @@ fn buffers() -> (UnifiedBuffer<u64>, UnifiedBuffer<u64>) {
     (input, UnifiedBuffer::new(pool, 3).unwrap())
 }
 
-/// The text of the error of a launch.
-fn refusal<'a>(
+/// The error text of a launch.
+fn launch_error<'a>(
     orchestrator: &Orchestrator<CpuLauncher>,
     kernel: &str,
     arguments: impl IntoIterator<Item = Argument<'a>>,
@@ -49,13 +49,13 @@ fn refusal<'a>(
 }
 
 #[test]
-fn a_kernel_works_on_the_devices_halves_and_only_changes_are_copied() {
+fn a_kernel_runs_on_device_copies_and_only_changes_are_copied() {
     let orchestrator = orchestrator();
     let (mut input, mut output) = buffers();
     for factor in 1..=5_u64 {
         let arguments = [Argument::value(factor), Argument::read(&mut input), Argument::write(&mut output)];
         let launch = orchestrator.launch("scale", ONE, arguments).unwrap();
-        // The first time all of the input; then the one element that changed. The output never.
+        // The first launch copies all of the input, later ones the changed element. The output is never copied.
         let copied = if factor == 1 { 24 } else { 8 };
         assert_eq!((launch.number, launch.copied_bytes, launch.error), (factor - 1, copied, None));
         assert!(launch.total >= launch.kernel_time + launch.prepare_time);
@@ -69,7 +69,7 @@ fn a_kernel_works_on_the_devices_halves_and_only_changes_are_copied() {
 }
 
 #[test]
-fn the_history_is_bounded_and_has_what_failed() {
+fn the_history_is_bounded_and_includes_failures() {
     let orchestrator = orchestrator();
     orchestrator.compile("nothing", CpuKernel::new(|_| Ok(()))).unwrap();
     let (mut input, mut output) = buffers();
@@ -86,7 +86,7 @@ fn the_history_is_bounded_and_has_what_failed() {
     assert_eq!(of_scale[0].error, None);
     assert_eq!(of_scale[1].error.as_deref(), Some("launching `scale`: the kernel failed: thirteen"));
     assert_eq!(of_scale[1].kernel_time, Duration::ZERO);
-    // What it had written before it failed is there.
+    // The output written before the failure is visible.
     assert_eq!(output.host().unwrap(), [13, 26, 39]);
     orchestrator.clear_history();
     assert!(orchestrator.history().is_empty());
@@ -103,44 +103,41 @@ fn a_name_stands_for_one_kernel() {
     assert_eq!(orchestrator.compile("scale", kernel.clone()).unwrap().origin, Origin::Compiled);
     assert_eq!(orchestrator.compile("scale", kernel).unwrap().origin, Origin::Registered);
     assert_eq!(
-        refusal(&orchestrator, "scala", []),
-        "launching `scala`: there is no kernel of that name, but `scale`; compile it first"
+        launch_error(&orchestrator, "scala", []),
+        "launching `scala`: unknown kernel; compile it first, or use one of: `scale`"
     );
     assert!(orchestrator.history().is_empty());
 }
 
 #[test]
-fn arguments_that_do_not_fit_are_told_with_what_would() {
+fn argument_errors_name_the_expected_and_the_given_type() {
     let orchestrator = orchestrator();
     let (mut input, mut output) = buffers();
     assert_eq!(
-        refusal(&orchestrator, "scale", [Argument::value(1_u32)]),
-        "launching `scale`: the kernel failed: the kernel takes a value of u64, and was given a value of u32"
+        launch_error(&orchestrator, "scale", [Argument::value(1_u32)]),
+        "launching `scale`: the kernel failed: expected a value of u64, got a value of u32"
     );
-    let text = refusal(&orchestrator, "scale", [Argument::value(1_u64)]);
-    assert!(text.ends_with("takes a buffer of u64, and was given nothing more"), "{text}");
-    let text = refusal(&orchestrator, "scale", [Argument::value(1_u64), Argument::value(1_u64)]);
-    assert!(text.ends_with("takes a buffer of u64, and was given a value of u64"), "{text}");
+    let text = launch_error(&orchestrator, "scale", [Argument::value(1_u64)]);
+    assert!(text.ends_with("expected a buffer of u64, got no argument"), "{text}");
+    let text = launch_error(&orchestrator, "scale", [Argument::value(1_u64), Argument::value(1_u64)]);
+    assert!(text.ends_with("expected a buffer of u64, got a value of u64"), "{text}");
     let arguments = [Argument::value(1_u64), Argument::read(&mut input), Argument::read(&mut output)];
-    let text = refusal(&orchestrator, "scale", arguments);
-    assert!(
-        text.ends_with("takes a buffer of u64 to write, and was given a buffer of 3 u64 to read"),
-        "{text}"
-    );
-    let one_more = [1, 2].map(Argument::value::<u64>);
+    let text = launch_error(&orchestrator, "scale", arguments);
+    assert!(text.ends_with("expected a buffer of u64 to write, got a buffer of 3 u64 to read"), "{text}");
+    let two_more = [1, 2].map(Argument::value::<u64>);
     let arguments = [Argument::value(1_u64), Argument::read(&mut input), Argument::write(&mut output)];
-    let text = refusal(&orchestrator, "scale", arguments.into_iter().chain(one_more));
-    assert!(text.ends_with("the kernel takes 3 arguments, and 5 were given"), "{text}");
+    let text = launch_error(&orchestrator, "scale", arguments.into_iter().chain(two_more));
+    assert!(text.ends_with("expected 3 arguments, got 5"), "{text}");
     let error = orchestrator.launch("scale", Geometry::linear(5, 0), []).unwrap_err().to_string();
     assert!(error.contains("cannot run a block of [0, 1, 1]"), "{error}");
 }
 
 #[test]
-fn a_panic_is_an_error_and_the_orchestrator_goes_on() {
+fn a_panic_is_an_error_and_later_launches_work() {
     let orchestrator = orchestrator();
     orchestrator.compile("panics", CpuKernel::new(|_| panic!("out of cheese"))).unwrap();
     assert_eq!(
-        refusal(&orchestrator, "panics", []),
+        launch_error(&orchestrator, "panics", []),
         "launching `panics`: the kernel panicked: out of cheese"
     );
     let (mut input, mut output) = buffers();
@@ -149,7 +146,7 @@ fn a_panic_is_an_error_and_the_orchestrator_goes_on() {
     assert_eq!(output.host().unwrap(), [2, 4, 6]);
 }
 
-/// Memory that says it is a GPU's, and has none.
+/// Memory of a GPU with no free bytes.
 #[derive(Debug)]
 struct Elsewhere;
 
@@ -176,13 +173,13 @@ impl DeviceMemory for Elsewhere {
 }
 
 #[test]
-fn buffers_of_another_device_and_buffers_without_memory_are_refused() {
+fn buffers_of_another_device_and_failed_allocations_are_errors() {
     let orchestrator = orchestrator();
     let mut elsewhere = UnifiedBuffer::<u64>::new(Arc::new(Elsewhere), 3).unwrap();
-    let text = refusal(&orchestrator, "scale", [Argument::value(1_u64), Argument::read(&mut elsewhere)]);
+    let text = launch_error(&orchestrator, "scale", [Argument::value(1_u64), Argument::read(&mut elsewhere)]);
     assert_eq!(
         text,
-        "launching `scale`: argument 1: the buffer is of cuda 2, and the kernel runs on cpu 0; make it with the memory of that device"
+        "launching `scale`: argument 1: the buffer is on cuda 2, but the kernel runs on cpu 0; create the buffer with the memory of cpu 0"
     );
     let pool = MemoryPool::new(CpuMemory::new(), PoolOptions::new().limit(512));
     let mut large = UnifiedBuffer::<u64>::new(pool, 100).unwrap();

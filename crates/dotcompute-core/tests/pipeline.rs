@@ -1,7 +1,8 @@
-//! Connected ring kernels, outputs, backpressure along a pipeline, and the async calls.
+//! Connected ring kernels, outputs, backpressure along a pipeline, and async calls.
 
 use std::time::Duration;
 
+use dotcompute_conformance::watchdog;
 use dotcompute_core::dead_letter::Reason;
 use dotcompute_core::error::{AskError, HandlerResult, LifecycleError, ReceiveError, Refusal};
 use dotcompute_core::handle::KernelHandle;
@@ -10,9 +11,9 @@ use dotcompute_core::options::{Backpressure, KernelOptions, Placement, Telemetry
 use dotcompute_core::runtime::{Runtime, RuntimeOptions};
 use futures_lite::future::block_on;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Passes on what it gets, plus something.
+/// Sends each message plus a constant.
 struct Add(u64);
 
 impl RingKernel for Add {
@@ -24,7 +25,7 @@ impl RingKernel for Add {
     }
 }
 
-/// Fails on anything out of order.
+/// Fails on a message out of order.
 struct InOrder(u64);
 
 impl RingKernel for InOrder {
@@ -32,7 +33,7 @@ impl RingKernel for InOrder {
     type Output = u64;
     fn handle(&mut self, message: u64, ctx: &mut Context<u64>) -> HandlerResult {
         if message != self.0 {
-            return Err(format!("{message} came where {} was due", self.0).into());
+            return Err(format!("received {message}, expected {}", self.0).into());
         }
         self.0 += 1;
         if ctx.wants_reply() {
@@ -47,7 +48,8 @@ fn launch(runtime: &Runtime, name: &str, options: &KernelOptions, plus: u64) -> 
 }
 
 #[test]
-fn a_pipeline_keeps_order_and_loses_nothing_through_small_rings() {
+fn a_pipeline_of_small_rings_keeps_order_and_loses_nothing() {
+    watchdog!();
     // One worker for three ring kernels: a blocked one must not hold the worker.
     for (workers, placement) in [(1, Placement::Pool), (2, Placement::Pool), (1, Placement::Dedicated)] {
         let runtime = Runtime::with_options(RuntimeOptions::new().workers(workers)).unwrap();
@@ -58,7 +60,7 @@ fn a_pipeline_keeps_order_and_loses_nothing_through_small_rings() {
         let last = runtime.launch_with("last", options.clone(), || InOrder(3)).unwrap();
         first.connect(&second).unwrap();
         second.connect(&last).unwrap();
-        // Activated upstream first: what comes early waits for those below.
+        // Upstream is activated first: early outputs wait for the kernels downstream.
         first.activate().unwrap();
         for message in 0..5 {
             first.tell(message).unwrap();
@@ -68,8 +70,8 @@ fn a_pipeline_keeps_order_and_loses_nothing_through_small_rings() {
         for message in 5..20_000 {
             first.tell(message).unwrap();
         }
-        // Upstream ends first, so that everything arrives.
-        runtime.shutdown(PATIENCE).unwrap();
+        // Upstream ends first, so that every message arrives.
+        runtime.shutdown(TIMEOUT).unwrap();
         for kernel in [&first, &second, &last] {
             let stats = kernel.stats();
             assert_eq!((stats.sent, stats.handled, stats.dead_letters), (20_000, 20_000, 0), "{stats:?}");
@@ -80,7 +82,8 @@ fn a_pipeline_keeps_order_and_loses_nothing_through_small_rings() {
 }
 
 #[test]
-fn fan_out_gives_each_a_copy_and_fan_in_takes_from_all() {
+fn fan_out_copies_to_each_and_fan_in_receives_from_all() {
+    watchdog!();
     let runtime = Runtime::new().unwrap();
     let options = KernelOptions::new().capacity(8);
     let source = launch(&runtime, "source", &options, 0);
@@ -96,7 +99,7 @@ fn fan_out_gives_each_a_copy_and_fan_in_takes_from_all() {
     }
     let collected = std::thread::scope(|scope| {
         let reader =
-            scope.spawn(|| (0..2000).map(|_| sink.receive_timeout(PATIENCE).unwrap()).collect::<Vec<_>>());
+            scope.spawn(|| (0..2000).map(|_| sink.receive_timeout(TIMEOUT).unwrap()).collect::<Vec<_>>());
         for message in 0..1000 {
             source.tell(message).unwrap();
         }
@@ -105,43 +108,45 @@ fn fan_out_gives_each_a_copy_and_fan_in_takes_from_all() {
     for offset in [1_000_000, 2_000_000] {
         let from_one: Vec<u64> =
             collected.iter().copied().filter(|value| value / 1_000_000 * 1_000_000 == offset).collect();
-        assert_eq!(from_one, (offset..offset + 1000).collect::<Vec<_>>(), "each way keeps its order");
+        assert_eq!(from_one, (offset..offset + 1000).collect::<Vec<_>>(), "each path keeps its order");
     }
     assert_eq!(source.stats().emitted, 2000);
 }
 
 #[test]
-fn an_output_for_one_that_has_ended_or_rejects_is_a_dead_letter_with_its_message() {
+fn an_output_to_an_ended_kernel_is_a_dead_letter_with_its_message() {
+    watchdog!();
     let runtime = Runtime::new().unwrap();
     let source = launch(&runtime, "source", &KernelOptions::new(), 0);
-    let gone = launch(&runtime, "gone", &KernelOptions::new(), 0);
-    source.connect(&gone).unwrap();
+    let ended = launch(&runtime, "ended", &KernelOptions::new(), 0);
+    source.connect(&ended).unwrap();
     source.activate().unwrap();
-    gone.activate().unwrap();
-    gone.terminate(PATIENCE).unwrap();
+    ended.activate().unwrap();
+    ended.terminate(TIMEOUT).unwrap();
     source.tell(77).unwrap();
-    source.terminate(PATIENCE).unwrap();
+    source.terminate(TIMEOUT).unwrap();
     let stats = source.stats();
     assert_eq!((stats.handled, stats.emitted, stats.undelivered), (1, 0, 1));
     assert!(stats.is_conserved());
     let mut letter = runtime.take_dead_letters().pop().unwrap();
     assert_eq!(letter.fault.reason, Reason::Undelivered);
-    assert!(letter.fault.cause.contains("`gone` is Terminated"), "{}", letter.fault);
+    assert!(letter.fault.cause.contains("`ended` is Terminated"), "{}", letter.fault);
     assert_eq!(letter.take_message::<u64>(), Some(77));
-    // Neither can be connected any more.
-    assert!(matches!(source.connect(&gone), Err(LifecycleError::WrongState { call: "connect", .. })));
-    let lonely = launch(&runtime, "lonely", &KernelOptions::new(), 0);
-    assert!(matches!(lonely.connect(&lonely), Err(LifecycleError::SelfConnection { .. })));
+    // An ended kernel cannot be connected, nor a kernel to itself.
+    assert!(matches!(source.connect(&ended), Err(LifecycleError::WrongState { call: "connect", .. })));
+    let single = launch(&runtime, "single", &KernelOptions::new(), 0);
+    assert!(matches!(single.connect(&single), Err(LifecycleError::SelfConnection { .. })));
 }
 
 #[test]
-fn unread_outputs_hold_the_kernel_up_and_reading_them_lets_it_go_on() {
+fn unread_outputs_block_the_kernel_until_they_are_received() {
+    watchdog!();
     let runtime = Runtime::new().unwrap();
     let options = KernelOptions::new().capacity(4).output_capacity(2).backpressure(Backpressure::Reject);
     let kernel = launch(&runtime, "kernel", &options, 0);
     kernel.activate().unwrap();
     let mut accepted = Vec::new();
-    // It takes one output at most beyond what its rings hold, and then refuses.
+    // It accepts at most one message more than its rings hold, and then rejects.
     for message in 0..100 {
         match kernel.tell(message) {
             Ok(()) => accepted.push(message),
@@ -152,9 +157,9 @@ fn unread_outputs_hold_the_kernel_up_and_reading_them_lets_it_go_on() {
         }
     }
     assert!(accepted.len() <= 4 + 2 + 1, "{accepted:?}");
-    let received: Vec<u64> = accepted.iter().map(|_| kernel.receive_timeout(PATIENCE).unwrap()).collect();
+    let received: Vec<u64> = accepted.iter().map(|_| kernel.receive_timeout(TIMEOUT).unwrap()).collect();
     assert_eq!(received, accepted);
-    // Held up by outputs that nobody reads, it can still be ended.
+    // Blocked on unread outputs, it can still be ended.
     for message in 0..4 {
         kernel.tell(message).unwrap();
     }
@@ -167,42 +172,45 @@ fn unread_outputs_hold_the_kernel_up_and_reading_them_lets_it_go_on() {
 
 #[test]
 fn priorities_overtake_and_keep_their_order() {
+    watchdog!();
     let runtime = Runtime::new().unwrap();
     let kernel = launch(&runtime, "kernel", &KernelOptions::new(), 0);
     kernel.activate().unwrap();
-    kernel.deactivate(PATIENCE).unwrap();
+    kernel.deactivate(TIMEOUT).unwrap();
     for (priority, message) in
         [(10u8, 1), (128, 2), (200, 3), (255, 4), (10, 5), (128, 6), (200, 7), (255, 8)]
     {
         kernel.with_priority(priority).tell(message).unwrap();
     }
     kernel.reactivate().unwrap();
-    // The outputs have the priorities of their causes, so let all of them come before looking.
+    // Outputs have the priorities of their causes, so all of them must be there before the first is received.
     while kernel.stats().handled < 8 {
         std::thread::yield_now();
     }
-    let order: Vec<u64> = (0..8).map(|_| kernel.receive_timeout(PATIENCE).unwrap()).collect();
+    let order: Vec<u64> = (0..8).map(|_| kernel.receive_timeout(TIMEOUT).unwrap()).collect();
     assert_eq!(order, [4, 8, 3, 7, 2, 6, 1, 5]);
 }
 
 #[test]
 fn outputs_are_correlated_with_their_causes() {
+    watchdog!();
     let runtime = Runtime::new().unwrap();
     let kernel = launch(&runtime, "kernel", &KernelOptions::new(), 0);
     kernel.activate().unwrap();
     kernel.with_priority(200).tell(1).unwrap();
-    let received = kernel.receive_envelope(Some(PATIENCE)).unwrap();
+    let received = kernel.receive_envelope(Some(TIMEOUT)).unwrap();
     assert_eq!(received.header.priority.get(), 200);
     assert!(received.header.correlation_id.is_some());
     assert_ne!(received.header.correlation_id, Some(received.header.message_id));
 }
 
 #[test]
-fn a_blocked_sender_waits_times_out_and_is_let_in() {
+fn a_blocked_sender_waits_times_out_and_is_woken() {
+    watchdog!();
     let runtime = Runtime::new().unwrap();
     let kernel = runtime.launch_with("kernel", KernelOptions::new().capacity(2), || InOrder(0)).unwrap();
     kernel.activate().unwrap();
-    kernel.deactivate(PATIENCE).unwrap();
+    kernel.deactivate(TIMEOUT).unwrap();
     kernel.tell(0).unwrap();
     kernel.tell(1).unwrap();
     let error = kernel.tell_timeout(2, Duration::from_millis(10)).unwrap_err();
@@ -217,7 +225,7 @@ fn a_blocked_sender_waits_times_out_and_is_let_in() {
     std::thread::sleep(Duration::from_millis(20));
     kernel.reactivate().unwrap();
     blocked.join().unwrap().unwrap();
-    kernel.deactivate(PATIENCE).unwrap();
+    kernel.deactivate(TIMEOUT).unwrap();
     let mut next = 3;
     while kernel.try_tell(next).is_ok() {
         next += 1;
@@ -229,10 +237,10 @@ fn a_blocked_sender_waits_times_out_and_is_let_in() {
     std::thread::sleep(Duration::from_millis(20));
     kernel.reactivate().unwrap();
     blocked.join().unwrap().unwrap();
-    // Ended while somebody waits for room: told so, with the message.
+    // If the kernel ends while a sender waits for a free slot, the sender gets an error with the message.
     let other = runtime.launch_with("other", KernelOptions::new().capacity(1), || InOrder(0)).unwrap();
     other.activate().unwrap();
-    other.deactivate(PATIENCE).unwrap();
+    other.deactivate(TIMEOUT).unwrap();
     other.tell(0).unwrap();
     let blocked = {
         let other = other.clone();
@@ -246,7 +254,8 @@ fn a_blocked_sender_waits_times_out_and_is_let_in() {
 }
 
 #[test]
-fn async_calls_work_on_any_executor_and_give_up_cleanly() {
+fn async_calls_work_on_any_executor_and_can_be_dropped() {
+    watchdog!();
     let runtime = Runtime::new().unwrap();
     let kernel = runtime.launch("kernel", || InOrder(0)).unwrap();
     kernel.activate().unwrap();
@@ -254,16 +263,16 @@ fn async_calls_work_on_any_executor_and_give_up_cleanly() {
         for message in 0..1000 {
             assert_eq!(kernel.ask_async(message).await.unwrap(), message + 1);
         }
-        kernel.deactivate_async(PATIENCE).await.unwrap();
+        kernel.deactivate_async(TIMEOUT).await.unwrap();
         let error = kernel.ask_timeout_async(1000, Duration::from_millis(10)).await.unwrap_err();
         assert!(matches!(error, AskError::TimedOut { queued: 1, .. }), "{error}");
-        // A future dropped half-way has given up; the question is still handled.
-        let given_up = futures_lite::future::poll_once(Box::pin(kernel.ask_async(1001))).await;
-        assert!(given_up.is_none());
+        // Dropping the future abandons the ask; the request is still handled.
+        let abandoned = futures_lite::future::poll_once(Box::pin(kernel.ask_async(1001))).await;
+        assert!(abandoned.is_none());
         kernel.reactivate().unwrap();
         assert_eq!(kernel.ask_async(1002).await.unwrap(), 1003);
         let error = futures_lite::future::or(async { kernel.receive_async().await }, async {
-            kernel.terminate_async(PATIENCE).await.unwrap();
+            kernel.terminate_async(TIMEOUT).await.unwrap();
             std::future::pending().await
         });
         assert!(matches!(error.await, Err(ReceiveError::Ended { .. })));
@@ -272,17 +281,18 @@ fn async_calls_work_on_any_executor_and_give_up_cleanly() {
 }
 
 #[test]
-fn a_reply_may_come_later_and_from_elsewhere() {
+fn a_reply_can_be_sent_later_and_from_another_thread() {
+    watchdog!();
     let runtime = Runtime::new().unwrap();
     struct Elsewhere;
     impl RingKernel for Elsewhere {
         type Input = u64;
         type Output = u64;
         fn handle(&mut self, message: u64, ctx: &mut Context<u64>) -> HandlerResult {
-            let asker = ctx.take_reply().ok_or("only for asking")?;
+            let reply = ctx.take_reply().ok_or("the message is not a request")?;
             std::thread::spawn(move || {
                 std::thread::sleep(Duration::from_millis(5));
-                assert!(asker.send(message * 2));
+                assert!(reply.send(message * 2));
             });
             Ok(())
         }

@@ -1,9 +1,10 @@
-//! Panics and errors: who is told what, and how it goes on.
+//! Panics and errors: what callers get, and how the ring kernel continues.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use dotcompute_conformance::{TIMEOUT, watchdog};
 use dotcompute_core::dead_letter::Reason;
 use dotcompute_core::error::{AskError, HandlerResult};
 use dotcompute_core::handle::KernelHandle;
@@ -15,12 +16,11 @@ use dotcompute_core::runtime::Runtime;
 use dotcompute_core::supervision::Supervision;
 use dotcompute_ring::wait::WaitStrategy;
 
-const PATIENCE: Duration = Duration::from_secs(20);
 const PANIC: u64 = 1000;
 const ERROR: u64 = 2000;
 const SILENCE: u64 = 3000;
 
-/// Sums what it gets; told otherwise by the constants above.
+/// Adds up its messages, except for the constants above.
 struct Sum(u64);
 
 impl RingKernel for Sum {
@@ -58,10 +58,11 @@ fn failed(error: AskError<u64>) -> dotcompute_core::error::Fault {
 }
 
 #[test]
-fn a_panic_reaches_the_asker_and_the_next_message_works_after_a_restart() {
+fn a_panic_reaches_the_caller_and_the_next_message_works_after_a_restart() {
+    watchdog!();
     for options in placements() {
         let runtime = Runtime::new().unwrap();
-        let sum = launched(&runtime, options.supervision(Supervision::restart(10, PATIENCE)));
+        let sum = launched(&runtime, options.supervision(Supervision::restart(10, TIMEOUT)));
         assert_eq!(sum.ask(5).unwrap(), 5);
         let fault = failed(sum.ask(PANIC).unwrap_err());
         assert_eq!(
@@ -72,12 +73,12 @@ fn a_panic_reaches_the_asker_and_the_next_message_works_after_a_restart() {
             fault.to_string(),
             "ring kernel `sum` did not handle a `u64`: its handler panicked: cannot take 1000"
         );
-        // Fresh state from the factory.
+        // The factory has rebuilt the state.
         assert_eq!(sum.ask(7).unwrap(), 7);
         let fault = failed(sum.ask(ERROR).unwrap_err());
         assert_eq!((fault.reason, fault.cause.as_str()), (Reason::HandlerErrored, "disk on fire"));
         assert_eq!(sum.ask(1).unwrap(), 1);
-        sum.terminate(PATIENCE).unwrap();
+        sum.terminate(TIMEOUT).unwrap();
         let stats = sum.stats();
         assert_eq!((stats.restarts, stats.dead_letters, stats.handled), (2, 2, 3));
         assert!(stats.is_conserved());
@@ -89,6 +90,7 @@ fn a_panic_reaches_the_asker_and_the_next_message_works_after_a_restart() {
 
 #[test]
 fn resume_keeps_the_state() {
+    watchdog!();
     for options in placements() {
         let runtime = Runtime::new().unwrap();
         let sum = launched(&runtime, options.supervision(Supervision::Resume));
@@ -99,13 +101,14 @@ fn resume_keeps_the_state() {
 }
 
 #[test]
-fn never_fails_the_kernel_and_answers_everybody_who_waits() {
+fn never_fails_the_kernel_and_ends_every_ask() {
+    watchdog!();
     for options in placements() {
         let runtime = Runtime::new().unwrap();
         let sum = launched(&runtime, options);
-        sum.deactivate(PATIENCE).unwrap();
+        sum.deactivate(TIMEOUT).unwrap();
         sum.tell(PANIC).unwrap();
-        let askers: Vec<_> = (0..3)
+        let callers: Vec<_> = (0..3)
             .map(|message| {
                 let sum = sum.clone();
                 std::thread::spawn(move || failed(sum.ask(message).unwrap_err()))
@@ -115,20 +118,20 @@ fn never_fails_the_kernel_and_answers_everybody_who_waits() {
             std::thread::yield_now();
         }
         sum.reactivate().unwrap();
-        for asker in askers {
-            let fault = asker.join().unwrap();
+        for caller in callers {
+            let fault = caller.join().unwrap();
             assert_eq!(fault.reason, Reason::KernelFailed);
             assert!(fault.cause.contains("cannot take 1000"), "{fault}");
         }
-        assert_eq!(sum.wait_ended(PATIENCE), State::Failed);
+        assert_eq!(sum.wait_ended(TIMEOUT), State::Failed);
         let error = sum.ask(1).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "sending a `u64` to ring kernel `sum`: it is Failed and takes no more messages; launch another"
+            "sending a `u64` to ring kernel `sum`: it is Failed and accepts no more messages; launch another"
         );
         let stats = sum.stats();
         assert_eq!((stats.sent, stats.handled, stats.dead_letters), (4, 0, 4));
-        // It can still be looked at, and its name taken over.
+        // Its stats remain available, and its name can be reused.
         assert_eq!(runtime.stats("sum").unwrap().state, State::Failed);
         assert_eq!(launched(&runtime, KernelOptions::new()).ask(3).unwrap(), 3);
     }
@@ -136,27 +139,29 @@ fn never_fails_the_kernel_and_answers_everybody_who_waits() {
 
 #[test]
 fn too_many_restarts_fail_the_kernel() {
+    watchdog!();
     let runtime = Runtime::new().unwrap();
-    let sum = launched(&runtime, KernelOptions::new().supervision(Supervision::restart(2, PATIENCE)));
+    let sum = launched(&runtime, KernelOptions::new().supervision(Supervision::restart(2, TIMEOUT)));
     for _ in 0..3 {
         assert!(sum.ask(PANIC).is_err());
     }
-    assert_eq!(sum.wait_ended(PATIENCE), State::Failed);
+    assert_eq!(sum.wait_ended(TIMEOUT), State::Failed);
     assert_eq!(sum.stats().restarts, 2);
 }
 
 #[test]
-fn a_backoff_delays_the_restart_keeps_the_mail_and_yields_to_an_abort() {
+fn a_backoff_delays_the_restart_keeps_messages_and_ends_at_an_abort() {
+    watchdog!();
     for options in placements() {
         let runtime = Runtime::new().unwrap();
         let backoff = Duration::from_millis(50);
-        let policy = Supervision::Restart { max: 10, within: PATIENCE, backoff };
+        let policy = Supervision::Restart { max: 10, within: TIMEOUT, backoff };
         let sum = launched(&runtime, options.supervision(policy));
-        let began = Instant::now();
+        let started = Instant::now();
         assert!(sum.ask(PANIC).is_err());
         assert_eq!(sum.ask(4).unwrap(), 4);
-        assert!(began.elapsed() >= backoff);
-        let long = Supervision::Restart { max: 10, within: PATIENCE, backoff: Duration::from_secs(3600) };
+        assert!(started.elapsed() >= backoff);
+        let long = Supervision::Restart { max: 10, within: TIMEOUT, backoff: Duration::from_secs(3600) };
         let other = runtime.launch_with("other", KernelOptions::new().supervision(long), || Sum(0)).unwrap();
         other.activate().unwrap();
         assert!(other.ask(PANIC).is_err());
@@ -169,6 +174,7 @@ fn a_backoff_delays_the_restart_keeps_the_mail_and_yields_to_an_abort() {
 
 #[test]
 fn a_handler_that_does_not_reply_is_an_error_of_its_own() {
+    watchdog!();
     for options in placements() {
         let runtime = Runtime::new().unwrap();
         let sum = launched(&runtime, options);
@@ -178,7 +184,7 @@ fn a_handler_that_does_not_reply_is_an_error_of_its_own() {
     }
 }
 
-/// Faults in the hooks are judged too.
+/// Its activation hook fails twice.
 struct BadStart(Arc<AtomicU32>);
 
 impl RingKernel for BadStart {
@@ -195,14 +201,16 @@ impl RingKernel for BadStart {
 
 #[test]
 fn a_failing_hook_is_restarted_and_no_message_is_lost() {
+    watchdog!();
     let runtime = Runtime::new().unwrap();
-    let tries = Arc::new(AtomicU32::new(0));
-    let inner = Arc::clone(&tries);
-    let options = KernelOptions::new().supervision(Supervision::restart(5, PATIENCE));
-    let kernel = runtime.launch_with("bad start", options, move || BadStart(Arc::clone(&inner))).unwrap();
+    let attempts = Arc::new(AtomicU32::new(0));
+    let factory_attempts = Arc::clone(&attempts);
+    let options = KernelOptions::new().supervision(Supervision::restart(5, TIMEOUT));
+    let kernel =
+        runtime.launch_with("bad start", options, move || BadStart(Arc::clone(&factory_attempts))).unwrap();
     kernel.activate().unwrap();
     assert_eq!(kernel.ask(9).unwrap(), 9);
-    assert_eq!(tries.load(Ordering::Relaxed), 3);
+    assert_eq!(attempts.load(Ordering::Relaxed), 3);
     assert_eq!(kernel.stats().dead_letters, 0);
 }
 
@@ -222,10 +230,11 @@ async fn faulty_loop(mut ctx: LoopContext<u64, u64>) -> HandlerResult {
 }
 
 #[test]
-fn loops_are_supervised_at_the_message_in_hand() {
+fn loops_are_supervised_at_the_current_message() {
+    watchdog!();
     for options in placements() {
         let runtime = Runtime::new().unwrap();
-        let options = options.supervision(Supervision::restart(5, PATIENCE));
+        let options = options.supervision(Supervision::restart(5, TIMEOUT));
         let kernel = runtime.launch_loop("loop", options, faulty_loop).unwrap();
         kernel.activate().unwrap();
         assert_eq!(kernel.ask(2).unwrap(), 2);
@@ -233,7 +242,7 @@ fn loops_are_supervised_at_the_message_in_hand() {
         assert_eq!(kernel.ask(3).unwrap(), 3);
         assert_eq!(failed(kernel.ask(ERROR).unwrap_err()).cause, "cannot go on");
         assert_eq!(kernel.ask(4).unwrap(), 4);
-        kernel.terminate(PATIENCE).unwrap();
+        kernel.terminate(TIMEOUT).unwrap();
         let stats = kernel.stats();
         assert_eq!((stats.handled, stats.dead_letters, stats.restarts), (3, 2, 2));
         assert!(stats.is_conserved());
@@ -242,6 +251,7 @@ fn loops_are_supervised_at_the_message_in_hand() {
 
 #[test]
 fn a_loop_that_returns_early_leaves_dead_letters_not_hangs() {
+    watchdog!();
     let runtime = Runtime::new().unwrap();
     let kernel = runtime
         .launch_loop("once", KernelOptions::new(), |mut ctx: LoopContext<u64, u64>| async move {
@@ -252,11 +262,11 @@ fn a_loop_that_returns_early_leaves_dead_letters_not_hangs() {
         })
         .unwrap();
     kernel.activate().unwrap();
-    kernel.deactivate(PATIENCE).unwrap();
+    kernel.deactivate(TIMEOUT).unwrap();
     kernel.tell(1).unwrap();
     kernel.tell(2).unwrap();
     kernel.reactivate().unwrap();
-    assert_eq!(kernel.wait_ended(PATIENCE), State::Terminated);
+    assert_eq!(kernel.wait_ended(TIMEOUT), State::Terminated);
     let stats = kernel.stats();
     assert_eq!(stats.dead_letters_by_reason, [(Reason::LoopEnded, 1)]);
     assert!(stats.is_conserved());
@@ -264,7 +274,8 @@ fn a_loop_that_returns_early_leaves_dead_letters_not_hangs() {
 }
 
 #[test]
-fn a_loop_that_waits_for_something_else_can_be_aborted() {
+fn a_loop_that_awaits_another_future_can_be_aborted() {
+    watchdog!();
     let runtime = Runtime::new().unwrap();
     let kernel = runtime
         .launch_loop("elsewhere", KernelOptions::new(), |ctx: LoopContext<u64, u64>| async move {
@@ -281,9 +292,10 @@ fn a_loop_that_waits_for_something_else_can_be_aborted() {
 
 #[test]
 fn a_thread_loop_runs_pauses_and_ends() {
+    watchdog!();
     let runtime = Runtime::new().unwrap();
-    let refused = runtime.launch_thread_loop("t", KernelOptions::new(), |_: LoopContext<u64, u64>| Ok(()));
-    assert!(refused.unwrap_err().to_string().contains("shared pool"));
+    let error = runtime.launch_thread_loop("t", KernelOptions::new(), |_: LoopContext<u64, u64>| Ok(()));
+    assert!(error.unwrap_err().to_string().contains("shared pool"));
     for wait in [WaitStrategy::Adaptive, WaitStrategy::Spin, WaitStrategy::Park] {
         let options = KernelOptions::new().dedicated().wait(wait);
         let kernel = runtime
@@ -296,19 +308,20 @@ fn a_thread_loop_runs_pauses_and_ends() {
             .unwrap();
         kernel.activate().unwrap();
         kernel.tell(1).unwrap();
-        assert_eq!(kernel.receive_timeout(PATIENCE).unwrap(), 2);
-        kernel.deactivate(PATIENCE).unwrap();
+        assert_eq!(kernel.receive_timeout(TIMEOUT).unwrap(), 2);
+        kernel.deactivate(TIMEOUT).unwrap();
         kernel.tell(2).unwrap();
         assert!(kernel.receive_timeout(Duration::from_millis(20)).is_err());
         kernel.reactivate().unwrap();
-        assert_eq!(kernel.receive_timeout(PATIENCE).unwrap(), 3);
-        kernel.terminate(PATIENCE).unwrap();
+        assert_eq!(kernel.receive_timeout(TIMEOUT).unwrap(), 3);
+        kernel.terminate(TIMEOUT).unwrap();
         assert_eq!(kernel.stats().handled, 2);
     }
 }
 
 #[test]
-fn a_thread_loop_that_waits_only_so_long_gets_its_time_back() {
+fn receive_timeout_of_a_thread_loop_returns_after_its_timeout() {
+    watchdog!();
     let runtime = Runtime::new().unwrap();
     for wait in [WaitStrategy::Adaptive, WaitStrategy::Spin, WaitStrategy::Park] {
         let options = KernelOptions::new().dedicated().wait(wait);
@@ -325,11 +338,11 @@ fn a_thread_loop_that_waits_only_so_long_gets_its_time_back() {
             .unwrap();
         kernel.activate().unwrap();
         assert_eq!(
-            kernel.receive_timeout(PATIENCE).unwrap(),
+            kernel.receive_timeout(TIMEOUT).unwrap(),
             0,
-            "{wait:?}: nothing was told, and the loop says so"
+            "{wait:?}: no message was sent, and the timeout elapsed"
         );
-        assert_eq!(kernel.ask_timeout(7, PATIENCE).unwrap(), 7);
-        kernel.terminate(PATIENCE).unwrap();
+        assert_eq!(kernel.ask_timeout(7, TIMEOUT).unwrap(), 7);
+        kernel.terminate(TIMEOUT).unwrap();
     }
 }

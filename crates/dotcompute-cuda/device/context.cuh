@@ -1,4 +1,4 @@
-// What a handler is given to reach the outside.
+// The context of a handler: the current message, and the calls to send, reply and synchronize.
 #ifndef DOTCOMPUTE_CONTEXT_CUH
 #define DOTCOMPUTE_CONTEXT_CUH
 
@@ -6,52 +6,57 @@
 
 namespace dc {
 
-// All blocks of a grid meet here. Every thread of every block must come.
+// Barrier across all blocks of a grid. Every thread of every block calls it.
 DC_DEVICE void grid_barrier(GridLine *grid) {
     barrier();
     if (thread_index() == 0) {
         u32 round = load_acquire_gpu(&grid->round);
+        // Acquire-release: the last block to arrive sees what every block wrote before the barrier.
         if (add_acq_rel_gpu(&grid->arrived, 1) == grid_blocks() - 1) {
             grid->arrived = 0;
+            // Release: pairs with the acquire load below; publishes those writes to the waiting blocks.
             store_release_gpu(&grid->round, round + 1);
         } else {
-            for (u32 looks = 0; load_acquire_gpu(&grid->round) == round; ++looks) {
-                if (looks > 256) pause_ns(looks > 1024 ? 2000 : 100);
+            for (u32 polls = 0; load_acquire_gpu(&grid->round) == round; ++polls) {
+                if (polls > 256) pause_ns(polls > 1024 ? 2000 : 100);
             }
         }
     }
     barrier();
 }
 
-// The message in hand and the ways out. Its layout is the same for every output type; other front ends read its fields.
+// The context that a handler receives. The layout is the same for every output type; other front ends read its fields.
 template <class Output> struct Context {
-    // This thread in its block, this block in the grid.
+    // Index of the calling thread in its block, and the number of threads of a block.
     u32 thread;
     u32 threads;
+    // Index of the block in the grid, and the number of blocks.
     u32 block;
     u32 blocks;
-    // Whether somebody waits for an answer, and the message's priority, 0 to 255.
+    // 1 if a caller waits for a reply, otherwise 0.
     u32 wants_reply;
+    // Priority of the message, 0 to 255.
     u32 priority;
-    // The message's place in the order of arrival.
+    // Sequence number of the message in the ring that it came through.
     u64 sequence;
-    // The framework's.
+    // For the framework only.
     const EventSender *events;
     GridLine *grid;
     const Links *links;
-    // What events say of the message: its ticket, if the host sent it.
+    // Event tag: EventHeader.sequence of the message's events.
     u64 tag;
 
-    // Sends an output, to whoever reads or is connected. Each call of each thread sends one.
+    // Sends an output to every reader and connected ring kernel. Each call of each thread sends one output.
     __device__ void send(const Output *output) {
         u32 taken = links->open ? send_over_links(*links, priority, output) : 0;
-        if (taken && taken == links->open && !links->also_to_host) return;
-        u32 kind = tag & LINKED_TICKET ? EVENT_LINKED_SENT | priority << 8 : EVENT_SENT;
+        if (taken && taken == links->open && !links->copy_to_host) return;
+        u32 kind = tag & LINKED_FLAG ? EVENT_LINKED_SENT | priority << 8 : EVENT_SENT;
         events->send(tag, kind, (int)taken, output);
     }
     __device__ void send(const Output &output) { send(&output); }
 
-    // Answers the message: to its asker, or as an output where nobody asked. The first answer counts; later ones are outputs.
+    // Replies to the message; without a waiting caller, sends the reply as an output. The first reply is the reply, later ones are
+    // outputs.
     __device__ void reply(const Output *output) {
         if (wants_reply) {
             events->send(tag, EVENT_REPLIED, 0, output);
@@ -61,8 +66,8 @@ template <class Output> struct Context {
     }
     __device__ void reply(const Output &output) { reply(&output); }
 
-    // Waits for the threads that share the message: those of the block, or of the whole grid. Not for shape Thread. All of them must
-    // come: a handler returns before it in all threads or in none.
+    // Barrier of the threads that share the message: those of the block, or of the whole grid. Not for shape Thread. All of them must
+    // call it: a handler returns before it in all threads or in none.
     __device__ void sync() {
         if (grid) {
             grid_barrier(grid);
@@ -71,7 +76,7 @@ template <class Output> struct Context {
         }
     }
 
-    // Nanoseconds since some moment.
+    // Nanoseconds since an arbitrary origin.
     __device__ u64 now_ns() const { return time_ns(); }
 };
 

@@ -1,5 +1,5 @@
-// The GPU's part, played by the host: each of its threads is a thread of the operating system, a block's shared memory is ordinary
-// memory, and its barrier is a counter. Included by access.cuh in place of the PTX.
+// The device primitives on the host: each device thread is an operating-system thread, a block's shared memory is ordinary memory, and
+// its barrier is a counter. atomics.cuh includes this file in place of the PTX.
 #ifndef DOTCOMPUTE_EMULATED_CUH
 #define DOTCOMPUTE_EMULATED_CUH
 
@@ -18,17 +18,19 @@ namespace dc {
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
-// What the threads of a block share besides their memory.
+// The barrier and the shared memory of a block. src/emulated/host_compiler.rs has the same layout.
 struct EmulatedBlock {
+    // Threads that have arrived at the barrier in this round.
     u32 arrived;
+    // Rounds completed.
     u32 round;
     unsigned char *shared;
 };
 
-// Who a thread is.
+// The coordinates of a thread. src/emulated/host_compiler.rs has the same layout.
 struct EmulatedThread {
     u32 thread, threads, block, blocks;
-    EmulatedBlock *home;
+    EmulatedBlock *block_state;
 };
 
 static thread_local EmulatedThread emulated_thread;
@@ -38,33 +40,33 @@ DC_DEVICE u64 load_relaxed_sys(const u64 *word) { return __atomic_load_n(word, _
 DC_DEVICE void store_relaxed_sys(u64 *word, u64 value) { __atomic_store_n(word, value, __ATOMIC_RELAXED); }
 DC_DEVICE void store_release_sys(u32 *word, u32 value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
 DC_DEVICE void store_release_sys(u64 *word, u64 value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
-// A load and not a fence: ThreadSanitizer does not see fences.
+// A load and not a fence: ThreadSanitizer does not support fences.
 template <class Word> DC_DEVICE void acquire_sys(const Word *word) { (void)__atomic_load_n(word, __ATOMIC_ACQUIRE); }
 DC_DEVICE void fence_sys() {
-    // As a read-modify-write, for the same reason.
-    static u32 turnstile;
-    (void)__atomic_fetch_add(&turnstile, 0u, __ATOMIC_SEQ_CST);
+    // A read-modify-write besides the fence, for the same reason.
+    static u32 fence_word;
+    (void)__atomic_fetch_add(&fence_word, 0u, __ATOMIC_SEQ_CST);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 DC_DEVICE u32 load_acquire_gpu(const u32 *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
 DC_DEVICE void store_release_gpu(u32 *word, u32 value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
 DC_DEVICE u32 add_acq_rel_gpu(u32 *word, u32 value) { return __atomic_fetch_add(word, value, __ATOMIC_ACQ_REL); }
-DC_DEVICE u64 take_number(u64 *counter) { return __atomic_fetch_add(counter, 1ull, __ATOMIC_RELAXED); }
-DC_DEVICE u64 load_number(const u64 *place) { return __atomic_load_n(place, __ATOMIC_ACQUIRE); }
-DC_DEVICE void store_number(u64 *place, u64 value) { __atomic_store_n(place, value, __ATOMIC_RELEASE); }
-DC_DEVICE u64 exchange_if_equal(u64 *place, u64 from, u64 to) {
-    __atomic_compare_exchange_n(place, &from, to, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+DC_DEVICE u64 fetch_add_relaxed(u64 *counter) { return __atomic_fetch_add(counter, 1ull, __ATOMIC_RELAXED); }
+DC_DEVICE u64 load_acquire_gpu(const u64 *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
+DC_DEVICE void store_release_gpu(u64 *word, u64 value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
+DC_DEVICE u64 compare_exchange(u64 *word, u64 from, u64 to) {
+    __atomic_compare_exchange_n(word, &from, to, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
     return from;
 }
-DC_DEVICE void count_one(u32 *counter) { (void)__atomic_fetch_add(counter, 1u, __ATOMIC_RELAXED); }
-DC_DEVICE void keep_least(u32 *place, u32 value) {
-    u32 now = __atomic_load_n(place, __ATOMIC_RELAXED);
-    while (value < now && !__atomic_compare_exchange_n(place, &now, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+DC_DEVICE void increment(u32 *counter) { (void)__atomic_fetch_add(counter, 1u, __ATOMIC_RELAXED); }
+DC_DEVICE void atomic_min(u32 *word, u32 value) {
+    u32 now = __atomic_load_n(word, __ATOMIC_RELAXED);
+    while (value < now && !__atomic_compare_exchange_n(word, &now, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
     }
 }
-DC_DEVICE void keep_first(int *place, int value) {
-    int nothing = 0;
-    __atomic_compare_exchange_n(place, &nothing, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+DC_DEVICE void set_if_zero(int *word, int value) {
+    int zero = 0;
+    __atomic_compare_exchange_n(word, &zero, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 }
 
 DC_DEVICE u32 thread_index() { return emulated_thread.thread; }
@@ -87,24 +89,25 @@ DC_DEVICE void pause_ns(u32 duration) {
     nanosleep(&pause, nullptr);
 }
 
-// The last to arrive opens the next round. Waiters give their core away: there are fewer cores than threads.
+// The last thread to arrive starts the next round. Waiting threads yield and then sleep: there are fewer cores than threads.
 DC_DEVICE void barrier() {
-    EmulatedBlock *home = emulated_thread.home;
+    EmulatedBlock *block = emulated_thread.block_state;
     if (emulated_thread.threads == 1) return;
-    u32 round = __atomic_load_n(&home->round, __ATOMIC_ACQUIRE);
-    if (__atomic_add_fetch(&home->arrived, 1, __ATOMIC_ACQ_REL) == emulated_thread.threads) {
-        __atomic_store_n(&home->arrived, 0, __ATOMIC_RELAXED);
-        __atomic_store_n(&home->round, round + 1, __ATOMIC_RELEASE);
+    u32 round = __atomic_load_n(&block->round, __ATOMIC_ACQUIRE);
+    if (__atomic_add_fetch(&block->arrived, 1, __ATOMIC_ACQ_REL) == emulated_thread.threads) {
+        __atomic_store_n(&block->arrived, 0, __ATOMIC_RELAXED);
+        // Release: pairs with the acquire load below; publishes what every thread wrote before the barrier.
+        __atomic_store_n(&block->round, round + 1, __ATOMIC_RELEASE);
         return;
     }
-    for (u32 looks = 0; __atomic_load_n(&home->round, __ATOMIC_ACQUIRE) == round; ++looks) {
-        // The leader may be waiting for a message meanwhile, for long.
-        if (looks > 512) pause_ns(50000);
-        else if (looks > 64) sched_yield();
+    for (u32 polls = 0; __atomic_load_n(&block->round, __ATOMIC_ACQUIRE) == round; ++polls) {
+        // The leader may wait a long time for a message.
+        if (polls > 512) pause_ns(50000);
+        else if (polls > 64) sched_yield();
     }
 }
 
-template <class T> DC_DEVICE T &block_shared() { return *reinterpret_cast<T *>(emulated_thread.home->shared); }
+template <class T> DC_DEVICE T &block_shared() { return *reinterpret_cast<T *>(emulated_thread.block_state->shared); }
 
 } // namespace dc
 

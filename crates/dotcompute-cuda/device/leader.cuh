@@ -1,4 +1,5 @@
-// One thread of a ring kernel, its leader, talks to the host: it waits for messages, obeys commands, and says what is done.
+// The leader: the one thread of a ring kernel that communicates with the host. It waits for messages, obeys commands and publishes what
+// is done.
 #ifndef DOTCOMPUTE_LEADER_CUH
 #define DOTCOMPUTE_LEADER_CUH
 
@@ -6,169 +7,196 @@
 
 namespace dc {
 
-// Looks without a pause after a message: the next is often close behind.
-static const u64 EAGER_NS = 50000;
+// The leader polls without a pause for this long after a message: the next one often follows closely.
+static const u64 HOT_POLL_NS = 50000;
 
-// A message's source: the host, or an incoming link.
+// The source of a message: the host, or FROM_LINK + the index of an incoming link.
 static const u32 FROM_HOST = 0;
 static const u32 FROM_LINK = 1;
 
-// The leader's side of the talk with the host and with the ring kernels that are linked to this one.
+// The leader's copies of the shared words, and its timers. In the shared memory of its block.
 struct Leader {
+    // Index of the next message in the input ring.
     u64 head;
-    u64 arrived;
+    // Times in nanoseconds: of the launch, of the last message, of the last heartbeat.
+    u64 launched_at;
     u64 last_message;
-    u64 last_beat;
-    u64 handling_ns;
-    u64 began;
+    u64 last_heartbeat;
+    // Total handler time of messages from the host.
+    u64 handler_ns;
+    // When the current message's handler started.
+    u64 handler_start;
+    // The next pause between two polls, in nanoseconds.
     u32 pause;
+    // The values last published.
     u32 state;
     u32 faults;
+    // Whether the ring kernel holds after a fault.
     bool faulted;
-    // Where the message in hand came from: FROM_LINK + the link.
+    // The source of the current message.
     u32 source;
+    // Closed outgoing links, a bit each.
     u32 closed;
     u64 linked_failed;
-    // The next message of each incoming link.
-    u64 link_head[MOST_LINKS];
-    // The next place in each outgoing link, and up to which there was room for a message's outputs.
-    u64 link_tail[MOST_LINKS];
-    u64 link_room[MOST_LINKS];
+    // Index of the next message of each incoming link.
+    u64 link_head[MAX_LINKS];
+    // Index of the next slot of each outgoing link, and the index up to which at least half of its slots are free.
+    u64 link_tail[MAX_LINKS];
+    u64 link_limit[MAX_LINKS];
 
-    // Goes on where the launch before this one has left off.
+    // Continues where the previous grid of the ring kernel left off.
     __device__ void start(const Launch &launch, const Links &links) {
+        // SYNC POINT: relaunch
+        // SYNC POINT: grid launch
+        // Plain loads: the previous grid has exited, and the launch orders the host's writes before every read of the grid.
         head = launch.input.control->consumer.head;
-        handling_ns = launch.control->device.handling_ns;
+        handler_ns = launch.control->device.handler_ns;
         faults = launch.control->device.faults;
         state = launch.control->device.state;
-        faulted = load_relaxed_sys(&launch.control->host.faults_judged) != faults;
-        arrived = last_message = time_ns();
-        last_beat = 0;
+        faulted = load_relaxed_sys(&launch.control->host.faults_acknowledged) != faults;
+        launched_at = last_message = time_ns();
+        last_heartbeat = 0;
         pause = 32;
         source = FROM_HOST;
         closed = ~0u;
         linked_failed = launch.control->device.linked_failed;
         for (u32 link = 0; link < links.incoming; ++link) link_head[link] = links.in[link].control->consumer.head;
         for (u32 link = 0; link < links.outgoing; ++link) {
-            link_tail[link] = load_number(&links.out[link].control->producer.tail);
-            link_room[link] = 0;
+            link_tail[link] = load_acquire_gpu(&links.out[link].control->producer.tail);
+            link_limit[link] = 0;
         }
     }
 
     __device__ void set_state(const Launch &launch, u32 now) {
         if (state != now) {
             state = now;
+            // SYNC POINT: state
+            // Release: pairs with the host's acquire load; publishes the events and counters of every message handled before.
             store_release_sys(&launch.control->device.state, now);
         }
     }
 
-    __device__ void beat(const Launch &launch, u64 now) {
-        if (now - last_beat >= launch.beat_ns) {
-            last_beat = now;
+    __device__ void publish_heartbeat(const Launch &launch, u64 now) {
+        if (now - last_heartbeat >= launch.heartbeat_interval_ns) {
+            last_heartbeat = now;
             store_relaxed_sys(&launch.control->device.heartbeat, now);
         }
     }
 
-    // Waits for a message, which is the one of ticket `sequence()`. False if it is time to leave.
+    // Waits for the next message, whose sequence number is then `sequence()`. Returns false if the ring kernel is to leave the device.
     __device__ bool wait(const Launch &launch, Links &links) {
         for (;;) {
-            // Two loads on their way at once: over PCIe they take as long as one.
+            // Both loads are in flight together: over PCIe they take as long as one.
             u32 word = load_relaxed_sys(&launch.control->host.command);
-            u64 slot = load_relaxed_sys(word_of(launch.input, head));
+            u64 slot = load_relaxed_sys(seq_of(launch.input, head));
             u64 now = time_ns();
             u32 command = word & COMMAND_MASK;
-            beat(launch, now);
-            // Whoever waits for the whole device gets his turn; the host has it come back at once.
-            bool stayed_long = launch.stay_ns && now - arrived > launch.stay_ns;
+            publish_heartbeat(launch, now);
+            // SYNC POINT: quiesce leave
+            // Leave on COMMAND_LEAVE, and after `max_residency_ns` so that calls that wait for the whole device complete; the host
+            // relaunches at once.
+            bool stayed_long = launch.max_residency_ns && now - launched_at > launch.max_residency_ns;
             if ((word & COMMAND_LEAVE) || (stayed_long && command < COMMAND_STOP)) {
-                set_state(launch, STATE_IDLE);
+                set_state(launch, STATE_OFF_DEVICE);
                 return false;
             }
             if (command >= COMMAND_STOP) return false;
-            route(launch, links, word);
+            apply_link_routing(launch, links, word);
             if (faulted) {
                 set_state(launch, STATE_FAULTED);
-                faulted = load_relaxed_sys(&launch.control->host.faults_judged) != faults;
-                // The state may have been made anew meanwhile.
-                if (!faulted) acquire_sys(&launch.control->host.faults_judged);
+                // SYNC POINT: fault acknowledge
+                // Acquire: pairs with the host's release store; the state that the host has reset meanwhile is visible to handlers.
+                faulted = load_relaxed_sys(&launch.control->host.faults_acknowledged) != faults;
+                if (!faulted) acquire_sys(&launch.control->host.faults_acknowledged);
             } else if (command == COMMAND_RUN) {
-                // The state may have been read or written while it was paused.
+                // SYNC POINT: command
+                // Acquire: pairs with the host's release store of the command; what the host wrote to the state during a pause is
+                // visible to handlers.
                 if (state != STATE_RUNNING) acquire_sys(&launch.control->host.command);
                 set_state(launch, STATE_RUNNING);
-                if (has_room(links) && choose(launch, links, slot == head + 1)) {
+                if (has_free_slots(links) && next_source(launch, links, slot == head + 1)) {
                     last_message = now;
                     pause = 32;
                     return true;
                 }
-                if (launch.grace_ns && now - last_message > launch.grace_ns && leaves_by_itself(launch, links)) {
+                if (launch.idle_timeout_ns && now - last_message > launch.idle_timeout_ns && try_leave_idle(launch, links)) {
                     return false;
                 }
             } else if (command == COMMAND_PAUSE) {
+                // SYNC POINT: pause
+                // The release store of the state publishes what handlers wrote to theirs. No handler runs before COMMAND_RUN.
                 set_state(launch, STATE_PAUSED);
             }
-            if (now - last_message > EAGER_NS) {
+            if (now - last_message > HOT_POLL_NS) {
                 pause_ns(pause);
-                if (pause < launch.longest_pause_ns) pause *= 2;
+                if (pause < launch.max_poll_pause_ns) pause *= 2;
             }
         }
     }
 
-    // Sends outputs where the host has said, from now on.
-    __device__ void route(const Launch &launch, Links &links, u32 word) {
-        links.also_to_host = word & COMMAND_ALSO_TO_HOST;
+    // Applies the link flags of a command word: outputs of the next messages go where they say.
+    __device__ void apply_link_routing(const Launch &launch, Links &links, u32 word) {
+        links.copy_to_host = word & COMMAND_COPY_TO_HOST;
         if (closed == word >> COMMAND_CLOSED_SHIFT) return;
         closed = word >> COMMAND_CLOSED_SHIFT;
         links.open = ~closed & ((1u << links.outgoing) - 1);
-        // Release: what was sent over them before is seen by whoever sees this.
+        // SYNC POINT: link close
+        // Release: pairs with the host's acquire load; publishes the `sent` counts of every message sent over the closed links.
         if (links.outgoing) store_release_sys(&launch.control->device.closed_links, closed);
     }
 
-    // Whether half of each open link is free. A handler that sends no more than that for a message never waits for room.
-    __device__ bool has_room(const Links &links) {
+    // Whether half of the slots of each open link are free. A handler that sends at most that many outputs never waits for a slot.
+    __device__ bool has_free_slots(const Links &links) {
         for (u32 link = 0; link < links.outgoing; ++link) {
-            if (!(links.open >> link & 1) || link_tail[link] < link_room[link]) continue;
+            if (!(links.open >> link & 1) || link_tail[link] < link_limit[link]) continue;
             const Ring &ring = links.out[link];
-            link_room[link] = load_number(&ring.control->consumer.head) + ring.mask / 2 + 1;
-            if (link_tail[link] >= link_room[link]) return false;
+            link_limit[link] = load_acquire_gpu(&ring.control->consumer.head) + ring.mask / 2 + 1;
+            if (link_tail[link] >= link_limit[link]) return false;
         }
         return true;
     }
 
-    // Takes the next source in turn that has a message.
-    __device__ bool choose(const Launch &launch, const Links &links, bool host_has_one) {
-        for (u32 looks = 0; looks <= links.incoming; ++looks) {
+    // Selects the next source, round-robin, that has a message. Returns false if none has.
+    __device__ bool next_source(const Launch &launch, const Links &links, bool host_has_message) {
+        for (u32 polls = 0; polls <= links.incoming; ++polls) {
             source = source == links.incoming ? FROM_HOST : source + 1;
             if (source == FROM_HOST) {
-                if (!host_has_one) continue;
-                acquire_sys(word_of(launch.input, head));
+                if (!host_has_message) continue;
+                // SYNC POINT: input slot publish
+                // Acquire: pairs with the host's release store of the sequence tag; the payload is visible.
+                acquire_sys(seq_of(launch.input, head));
                 return true;
             }
-            if (link_has_one(links, source - FROM_LINK)) return true;
+            if (link_has_message(links, source - FROM_LINK)) return true;
         }
         return false;
     }
 
-    // Acquire: what was written before its word is seen.
-    __device__ bool link_has_one(const Links &links, u32 link) const {
-        return load_number(word_of(links.in[link], link_head[link])) == link_head[link] + 1;
+    __device__ bool link_has_message(const Links &links, u32 link) const {
+        // SYNC POINT: link slot publish
+        // Acquire: pairs with the release store in `send_over_links` of the source; the payload is visible.
+        return load_acquire_gpu(seq_of(links.in[link], link_head[link])) == link_head[link] + 1;
     }
 
+    // The ring, the sequence number and the event tag of the current message.
     __device__ const Ring &ring(const Launch &launch, const Links &links) const {
         return source == FROM_HOST ? launch.input : links.in[source - FROM_LINK];
     }
 
     __device__ u64 sequence() const { return source == FROM_HOST ? head : link_head[source - FROM_LINK]; }
 
-    __device__ u64 tag() const { return source == FROM_HOST ? head : head | LINKED_TICKET; }
+    __device__ u64 tag() const { return source == FROM_HOST ? head : head | LINKED_FLAG; }
 
-    // Says that it is away, and then looks once more: the host posts, and then looks whether it is away. One of them sees the other.
-    // Over a link, what comes later is seen by the host, which brings it back.
-    __device__ bool leaves_by_itself(const Launch &launch, const Links &links) {
-        set_state(launch, STATE_IDLE);
+    // Publishes STATE_OFF_DEVICE, then checks once more for a message. Returns false, running again, if there is work.
+    __device__ bool try_leave_idle(const Launch &launch, const Links &links) {
+        // SYNC POINT: idle exit
+        // This side stores the state, fences and loads the slot; the host posts, fences and loads the state. At least one sees the other's
+        // store. A message that arrives over a link later is found by the watchdog, which relaunches the ring kernel.
+        set_state(launch, STATE_OFF_DEVICE);
         fence_sys();
-        u64 slot = load_relaxed_sys(word_of(launch.input, head));
+        u64 slot = load_relaxed_sys(seq_of(launch.input, head));
         bool leaves = slot != head + 1 && (load_relaxed_sys(&launch.control->host.command) & COMMAND_MASK) == COMMAND_RUN;
-        for (u32 link = 0; link < links.incoming; ++link) leaves = leaves && !link_has_one(links, link);
+        for (u32 link = 0; link < links.incoming; ++link) leaves = leaves && !link_has_message(links, link);
         if (leaves) return true;
         set_state(launch, STATE_RUNNING);
         last_message = time_ns();
@@ -176,48 +204,60 @@ struct Leader {
     }
 
     __device__ void begin(const Launch &launch) {
-        began = time_ns();
-        store_relaxed_sys(&launch.control->device.in_hand, sequence() + 1);
+        handler_start = time_ns();
+        store_relaxed_sys(&launch.control->device.current_message, sequence() + 1);
     }
 
-    // `count` messages are done with, `failed` of them badly.
+    // Completes `count` messages, of which `failed` have failed.
     __device__ void finish(const Launch &launch, const Links &links, u32 count, u32 failed) {
         u64 now = time_ns();
         last_message = now;
-        store_relaxed_sys(&launch.control->device.in_hand, 0);
+        store_relaxed_sys(&launch.control->device.current_message, 0);
         for (u32 link = 0; link < links.outgoing; ++link) {
-            link_tail[link] = load_number(&links.out[link].control->producer.tail);
+            link_tail[link] = load_acquire_gpu(&links.out[link].control->producer.tail);
+            // SYNC POINT: link counts
+            // Release: pairs with the host's acquire load of `sent`.
             store_release_sys(&launch.control->links.sent[link], link_tail[link]);
         }
-        // Their events were published before, and whoever sees that they are done sees them.
         if (source == FROM_HOST) {
-            handling_ns += now - began;
-            store_relaxed_sys(&launch.control->device.handling_ns, handling_ns);
+            handler_ns += now - handler_start;
+            store_relaxed_sys(&launch.control->device.handler_ns, handler_ns);
             head += count;
+            // SYNC POINT: input head publish
+            // Release: pairs with the host's acquire load; publishes the events of the completed messages and `handler_ns`, and frees their
+            // slots.
             store_release_sys(&launch.input.control->consumer.head, head);
         } else {
             u32 link = source - FROM_LINK;
             if (failed) {
-                // Before they count as handled: whoever reads that, and then this, counts none as handled well that was not.
+                // Stored before `handled`: a host that reads `handled` and then this never counts a failed message as handled well.
                 linked_failed += failed;
                 store_relaxed_sys(&launch.control->device.linked_failed, linked_failed);
             }
             link_head[link] += count;
-            store_number(&links.in[link].control->consumer.head, link_head[link]);
+            // SYNC POINT: link slot reserve
+            // Release: pairs with the acquire load in `reserve_slot` of the source; the payloads have been read, and their slots are free.
+            store_release_gpu(&links.in[link].control->consumer.head, link_head[link]);
+            // SYNC POINT: link counts
+            // Release: pairs with the host's acquire load of `handled`; publishes `linked_failed`.
             store_release_sys(&launch.control->links.handled[link], link_head[link]);
         }
         if (failed && launch.holds_after_fault) {
             faults += failed;
             faulted = true;
+            // SYNC POINT: fault acknowledge
+            // Before the state: a host that sees STATE_FAULTED reads the number that it has to acknowledge.
             store_release_sys(&launch.control->device.faults, faults);
             set_state(launch, STATE_FAULTED);
         }
     }
 
-    // The last words: from here on the memory is not touched.
+    // The last stores of the grid: it does not access shared memory after them.
     __device__ void leave(const Launch &launch, u64 event_tail) {
+        // SYNC POINT: grid exit
+        // The next grid reads `event_tail` after the host has waited for the end of this one.
         store_relaxed_sys(&launch.control->device.event_tail, event_tail);
-        if (state != STATE_IDLE) set_state(launch, STATE_STOPPED);
+        if (state != STATE_OFF_DEVICE) set_state(launch, STATE_STOPPED);
     }
 };
 

@@ -1,7 +1,7 @@
-// Links: rings in device memory by which a ring kernel's outputs reach the next one without the host.
+// Links: rings in device memory that carry outputs to the next ring kernel without the host.
 //
-// A link has one ring kernel at each end, but any of its threads may send: so a place is taken by compare-and-exchange, once there is
-// room, and never given up. Who finds no room and is to leave hands the output to the host instead, which knows the way.
+// A link has one source kernel and one target kernel. Any thread of the source may send, so a slot is reserved by compare-and-swap and
+// always filled. If no slot is free and the kernel must leave, the output goes to the host, which forwards it.
 #ifndef DOTCOMPUTE_LINKS_CUH
 #define DOTCOMPUTE_LINKS_CUH
 
@@ -9,66 +9,75 @@
 
 namespace dc {
 
-// The links of a ring kernel, in the memory of each block.
+// The links of a ring kernel, in the shared memory of each block.
 struct Links {
     u32 incoming;
     u32 outgoing;
-    // The outgoing ones that are open, a bit each; 0 where all outputs go to the host.
+    // Bit n is set if outgoing link n takes outputs. 0: all outputs go to the host.
     u32 open;
-    u32 also_to_host;
+    // Not 0 if outputs go to the host too.
+    u32 copy_to_host;
     Control *control;
-    Ring in[MOST_LINKS];
-    Ring out[MOST_LINKS];
+    Ring in[MAX_LINKS];
+    Ring out[MAX_LINKS];
 };
 
-// Reads where the links are. One thread of each block.
+// Reads the link table. One thread of each block calls it, once per launch.
 DC_DEVICE void find_links(Links &links, const Launch &launch) {
+    // SYNC POINT: grid launch
+    // Plain loads: the host wrote the table before the launch, which orders those writes before every read of the grid.
     const LinkTable &table = launch.control->table;
     links.control = launch.control;
     links.incoming = (u32)table.incoming;
     links.outgoing = (u32)table.outgoing;
     links.open = 0;
-    links.also_to_host = 0;
+    links.copy_to_host = 0;
     for (u32 link = 0; link < links.incoming; ++link) links.in[link] = table.in[link];
     for (u32 link = 0; link < links.outgoing; ++link) links.out[link] = table.out[link];
 }
 
-// Takes a place in an outgoing link, waiting for room. False if it is time to leave, or the link is closed.
-DC_DEVICE bool take_place(const Links &links, u32 link, u64 *sequence) {
+// Reserves a slot of an outgoing link, and waits for a free one if necessary. Returns false if the ring kernel is to leave, or if the
+// link is closed.
+DC_DEVICE bool reserve_slot(const Links &links, u32 link, u64 *sequence) {
     RingControl *ring = links.out[link].control;
     u64 mask = links.out[link].mask;
-    u64 tail = load_number(&ring->producer.tail);
+    u64 tail = load_acquire_gpu(&ring->producer.tail);
     for (u32 pause = 32;; pause = pause < 4096 ? 2 * pause : pause) {
-        // Acquire: what is free by this head has been read, and is about to be written.
-        while (tail - load_number(&ring->consumer.head) <= mask) {
-            u64 seen = exchange_if_equal(&ring->producer.tail, tail, tail + 1);
+        // SYNC POINT: link slot reserve
+        // Acquire: pairs with the release store of `head` in `Leader::finish` of the target. The target has read every slot below `head`,
+        // so those may be overwritten.
+        while (tail - load_acquire_gpu(&ring->consumer.head) <= mask) {
+            u64 seen = compare_exchange(&ring->producer.tail, tail, tail + 1);
             if (seen == tail) {
                 *sequence = tail;
                 return true;
             }
             tail = seen;
         }
+        // SYNC POINT: quiesce leave
         u32 command = load_relaxed_sys(&links.control->host.command);
         bool leaves = (command & COMMAND_LEAVE) || (command & COMMAND_MASK) >= COMMAND_STOP;
         if (leaves || (command >> COMMAND_CLOSED_SHIFT >> link & 1)) return false;
-        // By this the host brings back whoever is to read, and sees that this one is alive.
+        // `sent` lets the host relaunch a target that is off the device; the heartbeat shows that this thread is alive.
         store_relaxed_sys(&links.control->links.sent[link], tail);
         store_relaxed_sys(&links.control->device.heartbeat, time_ns());
         pause_ns(pause);
-        tail = load_number(&ring->producer.tail);
+        tail = load_acquire_gpu(&ring->producer.tail);
     }
 }
 
-// Sends over all links that are open; says which have taken it.
+// Sends an output over every open link. Returns a mask of the links that have taken it.
 template <class T> DC_DEVICE u32 send_over_links(const Links &links, u32 priority, const T *output) {
     u32 taken = 0;
     for (u32 link = 0; link < links.outgoing; ++link) {
         u64 sequence;
-        if (!(links.open >> link & 1) || !take_place(links, link, &sequence)) continue;
+        if (!(links.open >> link & 1) || !reserve_slot(links, link, &sequence)) continue;
         unsigned char *payload = payload_of(links.out[link], sequence);
-        *reinterpret_cast<MessageHead *>(payload) = MessageHead{0, priority};
-        copy<T>(payload + sizeof(MessageHead), output, 0, 1);
-        store_number(word_of(links.out[link], sequence), sequence + 1);
+        *reinterpret_cast<InputHeader *>(payload) = InputHeader{0, priority};
+        copy<T>(payload + sizeof(InputHeader), output, 0, 1);
+        // SYNC POINT: link slot publish
+        // Release: pairs with the acquire load in `Leader::link_has_message` of the target; publishes the payload.
+        store_release_gpu(seq_of(links.out[link], sequence), sequence + 1);
         taken |= 1u << link;
     }
     return taken;

@@ -1,7 +1,8 @@
-// The resident loop: wait for a message, have it handled, say so, and again, until the host says otherwise.
+// The resident loop: wait for a message, call the handler, publish the result, and repeat until the host commands otherwise.
 //
-// One thread of the ring kernel, its leader, talks to the host. The loop comes in three shapes: the threads of one block take a
-// message each (Thread), share each message (Block), or the threads of all blocks share each message (Grid).
+// One thread of the ring kernel, the leader, communicates with the host. The loop has three shapes.
+// ThreadShape: the threads of one block take one message each. BlockShape: the threads of one block share each message. GridShape: the
+// threads of all blocks share each message.
 #ifndef DOTCOMPUTE_RING_KERNEL_CUH
 #define DOTCOMPUTE_RING_KERNEL_CUH
 
@@ -10,21 +11,21 @@
 
 namespace dc {
 
-DC_DEVICE MessageHead head_of(const Ring &input, u64 sequence) {
-    return *reinterpret_cast<const MessageHead *>(payload_of(input, sequence));
+DC_DEVICE InputHeader header_of(const Ring &input, u64 sequence) {
+    return *reinterpret_cast<const InputHeader *>(payload_of(input, sequence));
 }
 
 DC_DEVICE const unsigned char *body_of(const Ring &input, u64 sequence) {
-    return payload_of(input, sequence) + sizeof(MessageHead);
+    return payload_of(input, sequence) + sizeof(InputHeader);
 }
 
-// Memory for a T, aligned for any copy.
+// Memory for a T, aligned for copies by any unit.
 template <class T> struct alignas(16) Buffer {
     unsigned char bytes[(sizeof(T) + 15) / 16 * 16];
     __device__ T *get() { return reinterpret_cast<T *>(bytes); }
 };
 
-// What the threads of a block share.
+// The shared memory of a block.
 template <class Input, class Output> struct BlockMemory {
     Leader leader;
     EventSender events;
@@ -33,8 +34,8 @@ template <class Input, class Output> struct BlockMemory {
     u64 event_limit;
     u64 sequence;
     u64 tag;
-    MessageHead head;
-    u32 goes_on;
+    InputHeader header;
+    u32 running;
     u32 count;
     u32 failed;
     int code;
@@ -44,14 +45,14 @@ template <class Input, class Output> struct BlockMemory {
 };
 
 template <class Output, class Memory>
-DC_DEVICE Context<Output> context_for(const Memory &memory, GridLine *grid, u64 sequence, u64 tag, MessageHead head) {
+DC_DEVICE Context<Output> context_for(const Memory &memory, GridLine *grid, u64 sequence, u64 tag, InputHeader header) {
     Context<Output> context;
     context.thread = thread_index();
     context.threads = block_threads();
     context.block = block_index();
     context.blocks = grid_blocks();
-    context.wants_reply = head.wants_reply;
-    context.priority = head.priority;
+    context.wants_reply = header.wants_reply;
+    context.priority = header.priority;
     context.sequence = sequence;
     context.events = &memory.events;
     context.grid = grid;
@@ -64,6 +65,7 @@ template <class Output> DC_DEVICE void clear(Output *output) {
     for (u32 index = 0; index < sizeof(Output); ++index) reinterpret_cast<unsigned char *>(output)[index] = 0;
 }
 
+// Initializes the shared memory of a block that has the leader.
 template <class Memory> DC_DEVICE void prepare(Memory &memory, const Launch &launch) {
     find_links(memory.links, launch);
     memory.leader.start(launch, memory.links);
@@ -72,65 +74,68 @@ template <class Memory> DC_DEVICE void prepare(Memory &memory, const Launch &lau
     memory.events = EventSender{launch.events, launch.control, &memory.event_tail, &memory.event_limit};
 }
 
-// Waits for a message, and says where it is.
+// Waits for a message, and stores its location.
 template <class Memory> DC_DEVICE void wait_for_message(Memory &memory, const Launch &launch) {
-    memory.goes_on = memory.leader.wait(launch, memory.links);
-    if (!memory.goes_on) return;
+    memory.running = memory.leader.wait(launch, memory.links);
+    if (!memory.running) return;
     memory.from = memory.leader.ring(launch, memory.links);
     memory.sequence = memory.leader.sequence();
     memory.tag = memory.leader.tag();
 }
 
-// Reports that the handler has failed with a message: to the host, which has it already unless it came over a link.
+// Reports a failed message to the host. The host has the message already, unless it came over a link.
 template <class Input>
 DC_DEVICE void send_failure(const EventSender &events, u64 tag, u32 priority, int code, const Input *message) {
-    if (tag & LINKED_TICKET) {
+    if (tag & LINKED_FLAG) {
         events.send(tag, EVENT_LINKED_FAILED | priority << 8, code, message);
     } else {
         events.send(tag, EVENT_FAILED, code, static_cast<const Input *>(nullptr));
     }
 }
 
-// Each thread takes a message of its own, as many at once as are there.
+// Each thread handles a message of its own. A batch is as many messages as are ready, at most one per thread.
 struct ThreadShape {
     template <class Input, class Output, class State, class Handler>
     static __device__ void run(const Launch &launch, Handler handler) {
         BlockMemory<Input, Output> &memory = block_shared<BlockMemory<Input, Output>>();
-        bool leads = thread_index() == 0;
-        if (leads) prepare(memory, launch);
+        bool is_leader = thread_index() == 0;
+        if (is_leader) prepare(memory, launch);
         for (;;) {
-            if (leads) {
+            if (is_leader) {
                 wait_for_message(memory, launch);
                 memory.count = block_threads();
                 memory.failed = 0;
             }
             barrier();
-            if (!memory.goes_on) break;
-            // Every thread looks at the slot that would be its own: at once, where one after another would cross PCIe as often.
+            if (!memory.running) break;
+            // Every thread polls the slot that would be its own. The loads are in flight together; one after another, each would cross
+            // PCIe on its own.
             u64 sequence = memory.sequence + thread_index();
-            bool is_there = load_relaxed_sys(word_of(memory.from, sequence)) == sequence + 1;
-            if (!is_there) keep_least(&memory.count, thread_index());
-            if (leads) memory.leader.begin(launch);
+            bool is_ready = load_relaxed_sys(seq_of(memory.from, sequence)) == sequence + 1;
+            if (!is_ready) atomic_min(&memory.count, thread_index());
+            if (is_leader) memory.leader.begin(launch);
             barrier();
             if (thread_index() < memory.count) {
-                acquire_sys(word_of(memory.from, sequence));
+                // SYNC POINT: input slot publish
+                // Acquire: pairs with the host's release store of the sequence tag; the payload is visible.
+                acquire_sys(seq_of(memory.from, sequence));
                 Buffer<Input> input;
                 Buffer<Output> output;
                 copy<Input>(input.get(), body_of(memory.from, sequence), 0, 1);
                 clear(output.get());
-                MessageHead head = head_of(memory.from, sequence);
-                u64 tag = memory.tag & LINKED_TICKET ? memory.tag : sequence;
-                Context<Output> context = context_for<Output>(memory, nullptr, sequence, tag, head);
+                InputHeader header = header_of(memory.from, sequence);
+                u64 tag = memory.tag & LINKED_FLAG ? memory.tag : sequence;
+                Context<Output> context = context_for<Output>(memory, nullptr, sequence, tag, header);
                 int code = handler(&context, static_cast<State *>(launch.state), input.get(), output.get());
                 if (code != 0) {
-                    send_failure(memory.events, tag, head.priority, code, input.get());
-                    count_one(&memory.failed);
+                    send_failure(memory.events, tag, header.priority, code, input.get());
+                    increment(&memory.failed);
                 }
             }
             barrier();
-            if (leads) memory.leader.finish(launch, memory.links, memory.count, memory.failed);
+            if (is_leader) memory.leader.finish(launch, memory.links, memory.count, memory.failed);
         }
-        if (leads) memory.leader.leave(launch, memory.event_tail);
+        if (is_leader) memory.leader.leave(launch, memory.event_tail);
     }
 };
 
@@ -139,53 +144,53 @@ struct BlockShape {
     template <class Input, class Output, class State, class Handler>
     static __device__ void run(const Launch &launch, Handler handler) {
         BlockMemory<Input, Output> &memory = block_shared<BlockMemory<Input, Output>>();
-        bool leads = thread_index() == 0;
-        if (leads) prepare(memory, launch);
+        bool is_leader = thread_index() == 0;
+        if (is_leader) prepare(memory, launch);
         for (;;) {
-            if (leads) {
+            if (is_leader) {
                 wait_for_message(memory, launch);
                 memory.code = 0;
-                if (memory.goes_on) {
+                if (memory.running) {
                     memory.leader.begin(launch);
-                    memory.head = head_of(memory.from, memory.sequence);
+                    memory.header = header_of(memory.from, memory.sequence);
                     clear(memory.output.get());
                 }
             }
             barrier();
-            if (!memory.goes_on) break;
+            if (!memory.running) break;
             copy<Input>(memory.input.get(), body_of(memory.from, memory.sequence), thread_index(), block_threads());
             barrier();
             Context<Output> context =
-                context_for<Output>(memory, nullptr, memory.sequence, memory.tag, memory.head);
+                context_for<Output>(memory, nullptr, memory.sequence, memory.tag, memory.header);
             int code =
                 handler(&context, static_cast<State *>(launch.state), memory.input.get(), memory.output.get());
-            if (code != 0) keep_first(&memory.code, code);
+            if (code != 0) set_if_zero(&memory.code, code);
             barrier();
-            if (leads) {
+            if (is_leader) {
                 if (memory.code != 0) {
-                    send_failure(memory.events, memory.tag, memory.head.priority, memory.code, memory.input.get());
+                    send_failure(memory.events, memory.tag, memory.header.priority, memory.code, memory.input.get());
                 }
                 memory.leader.finish(launch, memory.links, 1, memory.code != 0);
             }
         }
-        if (leads) memory.leader.leave(launch, memory.event_tail);
+        if (is_leader) memory.leader.leave(launch, memory.event_tail);
     }
 };
 
-// All threads of all blocks share each message. The first block's leader talks to the host.
+// All threads of all blocks share each message. The leader is the first thread of the first block.
 struct GridShape {
-    // What the other blocks must know of the message, if there is one.
-    template <class Memory> static __device__ void announce(GridLine *grid, const Memory &memory) {
-        grid->action = memory.goes_on;
+    // Stores what the other blocks need to know of the message, if there is one. The grid barrier that follows publishes it.
+    template <class Memory> static __device__ void broadcast(GridLine *grid, const Memory &memory) {
+        grid->action = memory.running;
         grid->code = 0;
-        if (!memory.goes_on) return;
-        MessageHead head = head_of(memory.from, memory.sequence);
+        if (!memory.running) return;
+        InputHeader header = header_of(memory.from, memory.sequence);
         grid->sequence = memory.sequence;
         grid->tag = memory.tag;
-        grid->wants_reply = head.wants_reply;
-        grid->priority = head.priority;
+        grid->wants_reply = header.wants_reply;
+        grid->priority = header.priority;
         grid->open = memory.links.open;
-        grid->also_to_host = memory.links.also_to_host;
+        grid->copy_to_host = memory.links.copy_to_host;
     }
 
     template <class Input, class Output, class State, class Handler>
@@ -193,26 +198,26 @@ struct GridShape {
         BlockMemory<Input, Output> &memory = block_shared<BlockMemory<Input, Output>>();
         GridLine *grid = launch.grid;
         bool first = block_index() == 0;
-        bool leads = first && thread_index() == 0;
+        bool is_leader = first && thread_index() == 0;
         if (thread_index() == 0) {
             find_links(memory.links, launch);
             memory.events = EventSender{launch.events, launch.control, &grid->event_tail, &grid->event_limit};
         }
-        if (leads) {
+        if (is_leader) {
             memory.leader.start(launch, memory.links);
             grid->event_tail = launch.control->device.event_tail;
             grid->event_limit = 0;
         }
         for (;;) {
-            if (leads) {
+            if (is_leader) {
                 wait_for_message(memory, launch);
-                if (memory.goes_on) memory.leader.begin(launch);
-                announce(grid, memory);
+                if (memory.running) memory.leader.begin(launch);
+                broadcast(grid, memory);
             }
             if (first) {
-                // The others wait at the grid's barrier meanwhile.
+                // The other blocks wait at the grid barrier meanwhile.
                 barrier();
-                if (memory.goes_on) {
+                if (memory.running) {
                     copy<Input>(launch.grid_message, body_of(memory.from, grid->sequence), thread_index(), block_threads());
                 }
             }
@@ -221,27 +226,27 @@ struct GridShape {
             if (thread_index() == 0) {
                 clear(memory.output.get());
                 memory.links.open = grid->open;
-                memory.links.also_to_host = grid->also_to_host;
+                memory.links.copy_to_host = grid->copy_to_host;
             }
             barrier();
-            MessageHead head = {grid->wants_reply, grid->priority};
+            InputHeader header = {grid->wants_reply, grid->priority};
             const Input *message = static_cast<const Input *>(launch.grid_message);
-            Context<Output> context = context_for<Output>(memory, grid, grid->sequence, grid->tag, head);
+            Context<Output> context = context_for<Output>(memory, grid, grid->sequence, grid->tag, header);
             int code = handler(&context, static_cast<State *>(launch.state), message, memory.output.get());
-            if (code != 0) keep_first(&grid->code, code);
+            if (code != 0) set_if_zero(&grid->code, code);
             grid_barrier(grid);
-            if (leads) {
+            if (is_leader) {
                 if (grid->code != 0) send_failure(memory.events, grid->tag, grid->priority, grid->code, message);
                 memory.leader.finish(launch, memory.links, 1, grid->code != 0);
             }
         }
-        if (leads) memory.leader.leave(launch, grid->event_tail);
+        if (is_leader) memory.leader.leave(launch, grid->event_tail);
     }
 };
 
 } // namespace dc
 
-// Makes the kernel of a handler, which stands in front of this.
+// Defines the kernel of a handler. The handler is declared before this.
 #ifdef DOTCOMPUTE_EMULATED
 #define DC_RING_KERNEL(SHAPE, INPUT, OUTPUT, STATE, HANDLER)                                                           \
     extern "C" size_t dc_block_bytes() { return sizeof(dc::BlockMemory<INPUT, OUTPUT>); }                              \

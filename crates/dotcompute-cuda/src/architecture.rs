@@ -1,8 +1,8 @@
-//! What a device can execute.
+//! GPU architectures.
 
 use std::fmt;
 
-/// The architecture that a device has and a cubin is made for: its compute capability.
+/// The compute capability of a device, or the one that a cubin is compiled for.
 ///
 /// ```
 /// use dotcompute_cuda::Architecture;
@@ -21,7 +21,7 @@ pub struct Architecture {
 }
 
 impl Architecture {
-    /// The virtual architecture of the same number, as the compiler's front end has it.
+    /// Returns the name of the virtual architecture (`compute_XY`) with the same number, as the compiler's front end names it.
     pub fn virtual_name(self) -> String {
         format!("compute_{}{}", self.major, self.minor)
     }

@@ -1,6 +1,6 @@
-//! The device code of the framework, and the text that a ring kernel is compiled from.
+//! The device code of the framework, and the source text of a ring kernel.
 //!
-//! The files in `device/` are plain CUDA C++ and can be read on their own; begin with `ring_kernel.cuh`.
+//! The files in `device/` are plain CUDA C++ and readable on their own; start with `ring_kernel.cuh`.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -10,9 +10,9 @@ use dotcompute_core::backend::device_port::{DeviceCode, DeviceProgram, Shape};
 use crate::Architecture;
 use crate::compile::{Input, LtoIr, Source};
 
-/// The framework's headers, by the names they include each other by.
+/// The framework's headers: the name used in `#include`, and the text.
 pub const HEADERS: [(&str, &str); 8] = [
-    ("access.cuh", include_str!("../device/access.cuh")),
+    ("atomics.cuh", include_str!("../device/atomics.cuh")),
     ("emulated.cuh", include_str!("../device/emulated.cuh")),
     ("protocol.cuh", include_str!("../device/protocol.cuh")),
     ("ring.cuh", include_str!("../device/ring.cuh")),
@@ -22,26 +22,26 @@ pub const HEADERS: [(&str, &str); 8] = [
     ("ring_kernel.cuh", include_str!("../device/ring_kernel.cuh")),
 ];
 
-/// The name of the kernel that comes out.
+/// The name of the kernel in the compiled module.
 pub const KERNEL: &str = "dc_ring_kernel";
 
-/// Everything that the GPU's compiler makes a ring kernel from. `name` is what errors call it.
+/// Returns the input from which the GPU compiler builds a ring kernel. Compile errors refer to it as `name`.
 ///
-/// None if its code is of a kind that this version does not know.
+/// Returns `None` if this version does not support the kind of its code.
 pub fn compile_input(name: &str, program: &DeviceProgram, architecture: Architecture) -> Option<Input> {
     let (file, text) = text_of(&program.code)?;
     let input = Input::new(name, architecture).option("-default-device");
     let input = HEADERS.iter().fold(input, |input, &(name, text)| input.header(Source::new(name, text)));
     let input = sources(program, file, text).into_iter().fold(input, Input::source);
     Some(match &program.code {
-        DeviceCode::Linked { part, lto_ir, .. } => input.part(LtoIr::new(part.clone(), lto_ir.clone())),
+        DeviceCode::Linked { part, lto_ir, .. } => input.lto_part(LtoIr::new(part.clone(), lto_ir.clone())),
         _ => input,
     })
 }
 
 type Text = Cow<'static, str>;
 
-/// The name and the text of a handler's code.
+/// Returns the file name and the text of a handler.
 fn text_of(code: &DeviceCode) -> Option<(&Text, &Text)> {
     match code {
         DeviceCode::CudaCpp { file, text } | DeviceCode::Linked { file, text, .. } => Some((file, text)),
@@ -49,21 +49,21 @@ fn text_of(code: &DeviceCode) -> Option<(&Text, &Text)> {
     }
 }
 
-/// The texts of a ring kernel for the host's compiler, which links no parts that were made for GPUs.
+/// Returns the source texts of a ring kernel for the host compiler, which cannot link parts that were compiled for GPUs.
 ///
-/// None if its code is not text alone.
+/// Returns `None` unless the code consists of text only.
 pub(crate) fn host_sources(program: &DeviceProgram) -> Option<Vec<Source>> {
     let DeviceCode::CudaCpp { file, text } = &program.code else { return None };
     Some(sources(program, file, text))
 }
 
-/// The texts of a ring kernel, in order: the framework and the messages' structs, the user's text, the loop.
+/// Returns the source texts of a ring kernel in order: the framework and the structs of the messages, the user's text, the kernel.
 fn sources(program: &DeviceProgram, file: &Text, text: &Text) -> Vec<Source> {
     let mut before = String::from("#include \"ring_kernel.cuh\"\n");
     for layout in [Some(program.input), Some(program.output), program.state.layout].into_iter().flatten() {
         before.push_str(&layout.c_struct());
     }
-    // Writing to a `String` cannot fail.
+    // Writing to a `String` does not fail.
     let _ = writeln!(before, "typedef dc::Context<{}> Ctx;", program.output.name);
     vec![
         Source::new("dotcompute/messages.cuh", before),
@@ -72,7 +72,7 @@ fn sources(program: &DeviceProgram, file: &Text, text: &Text) -> Vec<Source> {
     ]
 }
 
-/// The line that makes the kernel. The state's type is the record's, or one called `State` that the user's text defines.
+/// Returns the line that defines the kernel. The state's type is the record's, or a type `State` that the user's text defines.
 fn kernel(program: &DeviceProgram) -> String {
     let shape = match program.shape {
         Shape::Thread { .. } => "ThreadShape",
@@ -97,22 +97,22 @@ mod tests {
 
     #[test]
     fn a_linked_part_goes_to_the_linker_and_to_no_other_compiler() {
-        let question = RecordLayout::opaque("Question", 12, 4).unwrap();
-        let answer = RecordLayout::opaque("Answer", 8, 8).unwrap();
-        let text = "extern \"C\" __device__ int32_t handle(Ctx *, void *, const Question *, Answer *);";
+        let request = RecordLayout::opaque("Request", 12, 4).unwrap();
+        let reply = RecordLayout::opaque("Reply", 8, 8).unwrap();
+        let text = "extern \"C\" __device__ int32_t handle(Ctx *, void *, const Request *, Reply *);";
         let linked = DeviceCode::Linked {
             file: "handler.cu".into(),
             text: text.into(),
             part: "the compiled handler".into(),
             lto_ir: vec![1, 2, 3],
         };
-        let kernel = DeviceKernel::with_layouts(linked, question, answer);
+        let kernel = DeviceKernel::with_layouts(linked, request, reply);
         let architecture = Architecture { major: 9, minor: 0 };
         let input = compile_input("python", kernel.program(), architecture).unwrap();
         let whole = DeviceCode::CudaCpp { file: "handler.cu".into(), text: text.into() };
-        let whole = DeviceKernel::with_layouts(whole, question, answer);
+        let whole = DeviceKernel::with_layouts(whole, request, reply);
         let without = compile_input("python", whole.program(), architecture).unwrap();
-        assert_eq!(input, without.clone().part(LtoIr::new("the compiled handler", vec![1, 2, 3])));
+        assert_eq!(input, without.clone().lto_part(LtoIr::new("the compiled handler", vec![1, 2, 3])));
         assert_ne!(input, without);
         assert!(host_sources(kernel.program()).is_none());
         assert_eq!(host_sources(whole.program()).unwrap().len(), 3);

@@ -1,89 +1,95 @@
-//! Choosing a device for a runtime: as the environment says, or as the machine allows.
+//! Selects a device for a runtime, by environment variable or by availability.
 
 use std::fmt;
 use std::sync::Arc;
 
 use dotcompute_core::backend::{Backend, BackendError, BackendKind};
+use dotcompute_core::environment;
 
 use crate::cuda::CudaBackend;
 use crate::emulated::EmulatedBackend;
 
-/// The environment variable that chooses: `cuda`, `emulated` or `cpu`.
-pub const DEVICE_ENV_VAR: &str = "DOTCOMPUTE_DEVICE";
+/// The environment variable that selects the device: `cuda`, `emulated` or `cpu`.
+pub const DEVICE_ENV_VAR: &str = environment::DEVICE;
 
-/// A choice, with its reason.
+/// A selected device, with the reason for the selection.
 pub struct SelectedDevice {
-    /// Where ring kernels for a device run; [`BackendKind::Cpu`] where there is no device.
+    /// The kind of the device; [`BackendKind::Cpu`] if there is none.
     pub kind: BackendKind,
-    /// For [`RuntimeOptions::device`](dotcompute_core::runtime::RuntimeOptions::device); none where there is no device.
+    /// The device, for [`RuntimeOptions::device`](dotcompute_core::runtime::RuntimeOptions::device); `None` if there is none.
     pub device: Option<Arc<dyn Backend>>,
-    /// Why it was chosen.
+    /// Why this device was selected.
     pub reason: String,
 }
 
 impl fmt::Debug for SelectedDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Chosen").field("kind", &self.kind).field("why", &self.reason).finish_non_exhaustive()
+        f.debug_struct("SelectedDevice")
+            .field("kind", &self.kind)
+            .field("reason", &self.reason)
+            .finish_non_exhaustive()
     }
 }
 
-/// Why there is no such device.
+/// The error of a device selection.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeviceSelectionError {
-    /// The variable says something else.
-    #[error("{DEVICE_ENV_VAR} is `{value}`; set it to `cuda`, `emulated` or `cpu`, or leave it away")]
+    /// The name is not the name of a device.
+    #[error(
+        "{DEVICE_ENV_VAR} is `{value}`, which is not a device; set it to `cuda`, `emulated` or `cpu`, or unset it"
+    )]
     Unknown {
-        /// What it says.
+        /// The name.
         value: String,
     },
-    /// What was asked for cannot be had.
-    #[error("opening the device that was asked for: {0}")]
+    /// The requested device cannot be opened.
+    #[error("opening the requested device: {0}")]
     Backend(#[from] BackendError),
 }
 
-/// The device that the environment asks for; where it asks for none, the first GPU if there is one that can be used, and otherwise
-/// none: ring kernels on threads need no device.
+/// Selects the device that the environment names. Without the variable, selects the first usable GPU, or no device if there is none: ring
+/// kernels on threads need no device.
 ///
 /// ```
 /// use dotcompute_core::runtime::{Runtime, RuntimeOptions};
 ///
-/// let chosen = dotcompute_cuda::device_selection::from_environment()?;
-/// println!("device: {} ({})", chosen.kind, chosen.reason);
-/// let options = chosen.device.into_iter().fold(RuntimeOptions::new(), RuntimeOptions::device);
+/// let selected = dotcompute_cuda::device_selection::from_environment()?;
+/// println!("device: {} ({})", selected.kind, selected.reason);
+/// let options = selected.device.into_iter().fold(RuntimeOptions::new(), RuntimeOptions::device);
 /// let runtime = Runtime::with_options(options)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Errors
 ///
-/// [`DeviceSelectionError`]: the variable is none of its values, or names a device that cannot be opened.
+/// [`DeviceSelectionError`]: the value of the variable is invalid, or names a device that cannot be opened.
 pub fn from_environment() -> Result<SelectedDevice, DeviceSelectionError> {
     let value = std::env::var_os(DEVICE_ENV_VAR).unwrap_or_default();
     by_name(&value.to_string_lossy())
 }
 
-/// The device of this name: `cuda`, `emulated`, `cpu`; or, by an empty name, the best that there is.
+/// Selects the device with this name: `cuda`, `emulated` or `cpu`. An empty name selects the best available device.
 ///
 /// # Errors
 ///
 /// As for [`from_environment`].
 pub fn by_name(name: &str) -> Result<SelectedDevice, DeviceSelectionError> {
-    let asked = || format!("`{name}` was asked for");
+    let requested = || format!("`{name}` was requested");
     Ok(match name {
-        "cpu" => SelectedDevice { kind: BackendKind::Cpu, device: None, reason: asked() },
-        "cuda" => cuda(CudaBackend::new()?, asked()),
+        "cpu" => SelectedDevice { kind: BackendKind::Cpu, device: None, reason: requested() },
+        "cuda" => cuda(CudaBackend::new()?, requested()),
         "emulated" => SelectedDevice {
             kind: BackendKind::Emulated,
             device: Some(EmulatedBackend::new()?),
-            reason: asked(),
+            reason: requested(),
         },
         "" => match CudaBackend::new() {
             Ok(backend) => cuda(backend, String::from("it is the first GPU of this machine")),
             Err(error) => SelectedDevice {
                 kind: BackendKind::Cpu,
                 device: None,
-                reason: format!("no GPU can be used: {error}"),
+                reason: format!("no GPU is usable: {error}"),
             },
         },
         other => return Err(DeviceSelectionError::Unknown { value: other.to_owned() }),
@@ -101,14 +107,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_choose_and_others_are_told() {
-        let chosen = by_name("cpu").unwrap();
-        assert!(chosen.kind == BackendKind::Cpu && chosen.device.is_none());
-        let chosen = by_name("emulated").unwrap();
-        assert_eq!(chosen.device.unwrap().kind(), BackendKind::Emulated);
+    fn known_names_select_a_device_and_others_are_errors() {
+        let selected = by_name("cpu").unwrap();
+        assert!(selected.kind == BackendKind::Cpu && selected.device.is_none());
+        let selected = by_name("emulated").unwrap();
+        assert_eq!(selected.device.unwrap().kind(), BackendKind::Emulated);
         let error = by_name("gpu").unwrap_err().to_string();
         assert!(error.contains("`gpu`") && error.contains("emulated"), "{error}");
-        // With a GPU or without one, there is a choice and a reason.
+        // With and without a GPU, the selection succeeds and has a reason.
         assert!(!by_name("").unwrap().reason.is_empty());
     }
 }

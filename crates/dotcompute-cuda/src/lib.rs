@@ -1,22 +1,22 @@
 //! DotCompute's CUDA backend: ring kernels that stay resident on a GPU, or on the emulated device.
 //!
-//! Nothing of CUDA is needed to build this crate, nor to start a program that uses it: libraries are looked for when they are first
-//! asked for, and one that is missing is an [`Unavailable`](library::Unavailable) that says where was looked and what to install.
+//! Building this crate, and starting a program that uses it, needs no part of CUDA. Libraries are searched on first use; for a missing
+//! one, [`Unavailable`](library::Unavailable) lists the places that were searched and what to install.
 //!
 //! | module | subject |
 //! | --- | --- |
-//! | [`library`] | finding and loading NVIDIA's compiler libraries |
-//! | [`nvrtc`] | the runtime compiler, as safe calls |
-//! | [`nvjitlink`] | the linker, as safe calls |
-//! | [`compile`] | from sources to a cubin, by one path for every front end |
+//! | [`library`] | search and loading of NVIDIA's compiler libraries |
+//! | [`nvrtc`] | safe calls of the runtime compiler |
+//! | [`nvjitlink`] | safe calls of the linker |
+//! | [`compile`] | compilation of sources to a cubin, one path for every front end |
 //! | [`cache`] | compiled kernels on disk |
 //! | [`driver`] | the driver and its devices |
-//! | [`device_code`] | what runs on the device |
-//! | [`device_selection`] | which device a runtime is given, and why |
-//! | [`cuda`] | the backend: ring kernels on a GPU |
-//! | [`emulated`] | a device made of threads |
+//! | [`device_code`] | the code that runs on the device |
+//! | [`device_selection`] | selection of the device that a runtime uses |
+//! | [`cuda`] | the backend for ring kernels on a GPU |
+//! | [`emulated`] | the backend for ring kernels on an emulated device |
 //!
-//! Linux is where this is built and tested; elsewhere the crate builds, and finds nothing unless it is told the libraries' paths.
+//! The crate is built and tested on Linux. It builds on other systems too, where it finds libraries only by explicitly given paths.
 
 pub mod architecture;
 pub mod cache;
@@ -30,14 +30,15 @@ pub mod library;
 pub mod nvjitlink;
 pub mod nvrtc;
 
-mod account;
-mod exchange;
-mod limits;
+mod device_peer;
+mod device_port;
+mod host_device_channel;
+mod launch_checks;
 mod links;
-mod memory;
-mod port;
+mod occupancy;
 mod protocol;
-mod tenant;
-mod watch;
+mod resident_grid;
+mod resident_kernel;
+mod watchdog;
 
 pub use architecture::Architecture;

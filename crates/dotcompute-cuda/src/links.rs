@@ -1,52 +1,58 @@
-//! Links: the ways that lead from one ring kernel to another in the device's memory, as the host makes, closes and counts them.
+//! Links between ring kernels of one device, as the host counts, closes and drains them.
+//!
+//! A link is a ring in device memory. The source kernel produces into it and the target kernel consumes from it; the host takes no part
+//! in the transfer of a message. `device_peer` creates links.
 
-use std::any::Any;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use dotcompute_core::backend::BackendError;
-use dotcompute_core::backend::device_port::{DevicePeer, LinkCounts};
+use dotcompute_core::backend::device_port::LinkCounts;
 
-use crate::exchange::Words;
-use crate::protocol::{
-    COMMAND_ALSO_TO_HOST, COMMAND_CLOSED_SHIFT, MOST_LINKS, MessageHead, Ring, STATE_IDLE, STATE_STOPPED,
-};
-use crate::tenant::Tenant;
+use crate::host_device_channel::ChannelMemory;
+use crate::protocol::{COMMAND_CLOSED_SHIFT, InputHeader, Ring, STATE_OFF_DEVICE, STATE_STOPPED};
+use crate::resident_grid::LinkMemory;
 
-/// Messages that a link holds. A handler that sends no more than half as many for one message never waits for room.
+/// Slots of a link. A handler that sends at most half as many outputs per message never waits for a free slot.
 pub(crate) const LINK_SLOTS: usize = 256;
 
-/// Memory of the device that the host reads only when its ring kernels rest.
-pub(crate) trait LinkMemory: Send + Sync {
-    /// Where it is on the device.
-    fn address(&self) -> u64;
+/// The source kernel of a link, as the link sees it.
+pub(crate) trait LinkSource: Send + Sync {
+    /// Returns the state that the device has published: a `STATE_*` constant.
+    fn state(&self) -> u32;
 
-    /// Its bytes.
-    fn read(&self) -> Result<Vec<u8>, BackendError>;
+    /// Whether the ring kernel is lost.
+    fn is_lost(&self) -> bool;
 }
 
 /// A link.
 pub(crate) struct Link {
-    memory: Arc<dyn LinkMemory>,
-    ring: Ring,
-    source: Weak<Tenant>,
-    source_words: Arc<Words>,
-    out: usize,
-    target_words: Arc<Words>,
-    into: usize,
+    pub(crate) memory: Arc<dyn LinkMemory>,
+    pub(crate) ring: Ring,
+    pub(crate) source: Weak<dyn LinkSource>,
+    pub(crate) source_memory: Arc<ChannelMemory>,
+    /// Index of the link among the outgoing links of the source.
+    pub(crate) out: usize,
+    pub(crate) target_memory: Arc<ChannelMemory>,
+    /// Index of the link among the incoming links of the target.
+    pub(crate) into: usize,
 }
 
 impl Link {
     fn sent(&self) -> u64 {
-        self.source_words.control().links.sent[self.out].load(Ordering::Acquire)
+        // SYNC POINT: link counts
+        // Acquire: pairs with the release store of `sent` in `Leader::finish` (leader.cuh).
+        self.source_memory.control().links.sent[self.out].load(Ordering::Acquire)
     }
 
     fn handled(&self) -> u64 {
-        self.target_words.control().links.handled[self.into].load(Ordering::Acquire)
+        // SYNC POINT: link counts
+        // Acquire: pairs with the release store of `handled` in `Leader::finish` (leader.cuh); `linked_failed` is written before it.
+        self.target_memory.control().links.handled[self.into].load(Ordering::Acquire)
     }
 
     fn has_messages(&self) -> bool {
-        // In this order: what is handled has been sent.
+        // `handled` is read first: every message handled by then was sent before, so the difference is never negative.
         let handled = self.handled();
         self.sent() > handled
     }
@@ -55,26 +61,28 @@ impl Link {
         1 << self.out
     }
 
-    /// Has its sender send elsewhere. True once it does.
+    /// Asks the source to stop sending over the link. Returns true once it sends nothing over it any more.
     fn close(&self) -> bool {
         let Some(source) = self.source.upgrade() else { return true };
-        let control = self.source_words.control();
+        let control = self.source_memory.control();
+        // SYNC POINT: link close
+        // The source confirms in `closed_links` (`Leader::apply_link_routing`, leader.cuh), unless it is off the device or lost.
         control.host.command.fetch_or(self.bit() << COMMAND_CLOSED_SHIFT, Ordering::SeqCst);
-        let is_away = matches!(source.state(), STATE_IDLE | STATE_STOPPED) || source.watched.lost().is_some();
-        // Acquire: what it has sent before is counted.
-        is_away || control.device.closed_links.load(Ordering::Acquire) & u64::from(self.bit()) != 0
+        let is_off_device = matches!(source.state(), STATE_OFF_DEVICE | STATE_STOPPED) || source.is_lost();
+        // Acquire: pairs with the release store of `closed_links`; `sent` then includes every message sent before the confirmation.
+        is_off_device || control.device.closed_links.load(Ordering::Acquire) & u64::from(self.bit()) != 0
     }
 
-    /// Gives `each` the messages that nobody has handled. Both ends rest.
-    fn take(&self, message_size: usize, each: &mut dyn FnMut(&[u8])) -> Result<(), BackendError> {
+    /// Passes the messages that the target has not handled to `each`. The link is closed and the target is off the device or lost.
+    fn drain(&self, message_size: usize, each: &mut dyn FnMut(&[u8])) -> Result<(), BackendError> {
         let (handled, sent) = (self.handled(), self.sent());
         if handled >= sent {
             return Ok(());
         }
         let bytes = self.memory.read()?;
-        for ticket in handled..sent {
-            let slot = Words::link_slot(self.ring, ticket);
-            let begin = slot + size_of::<u64>() + size_of::<MessageHead>();
+        for sequence in handled..sent {
+            let slot = ChannelMemory::link_slot(self.ring, sequence);
+            let begin = slot + size_of::<u64>() + size_of::<InputHeader>();
             if let Some(message) = bytes.get(begin..begin + message_size) {
                 each(message);
             }
@@ -85,107 +93,50 @@ impl Link {
 
 /// The links of one ring kernel.
 #[derive(Default)]
-pub(crate) struct Links(Mutex<Ends>);
+pub(crate) struct Links(Mutex<LinkEnds>);
 
+/// The links at both sides of a ring kernel.
 #[derive(Default)]
-struct Ends {
-    incoming: Vec<Arc<Link>>,
-    outgoing: Vec<Arc<Link>>,
-    /// Set once it is about to end: there are no new ones.
-    closed: bool,
+pub(crate) struct LinkEnds {
+    pub(crate) incoming: Vec<Arc<Link>>,
+    pub(crate) outgoing: Vec<Arc<Link>>,
+    /// Set once the ring kernel is about to end: no link is created after that.
+    pub(crate) closed: bool,
 }
 
 impl Links {
-    fn lock(&self) -> MutexGuard<'_, Ends> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, LinkEnds> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether messages wait that came over links.
+    /// Whether an incoming link has messages that are not handled yet.
     pub(crate) fn have_messages(&self) -> bool {
         self.lock().incoming.iter().any(|link| link.has_messages())
     }
 
-    /// Closes those that lead here. None while somebody may still send; then how many messages wait.
+    /// Closes the incoming links. Returns `None` while a source may still send, then the number of messages that wait.
     pub(crate) fn close(&self) -> Option<u64> {
         let mut ends = self.lock();
         ends.closed = true;
-        // All are asked, also when the first has not answered.
+        // `filter` visits every link: each source receives the request, even if an earlier one has not confirmed.
         let open = ends.incoming.iter().filter(|link| !link.close()).count();
         (open == 0).then(|| ends.incoming.iter().map(|link| link.sent().saturating_sub(link.handled())).sum())
     }
 
-    /// Gives `each` the messages that wait in those that lead here.
-    pub(crate) fn take(&self, message_size: usize, each: &mut dyn FnMut(&[u8])) -> Result<(), BackendError> {
+    /// Passes the messages that wait in the incoming links to `each`. The links are closed and the ring kernel is off the device or lost.
+    pub(crate) fn drain(&self, message_size: usize, each: &mut dyn FnMut(&[u8])) -> Result<(), BackendError> {
         let incoming = self.lock().incoming.clone();
-        incoming.iter().try_for_each(|link| link.take(message_size, each))
+        incoming.iter().try_for_each(|link| link.drain(message_size, each))
     }
 
-    fn counts(&self) -> LinkCounts {
+    /// Returns the counters of all links of the ring kernel.
+    pub(crate) fn counts(&self) -> LinkCounts {
         let ends = self.lock();
         let sum = |links: &[Arc<Link>], count: fn(&Link) -> u64| links.iter().map(|link| count(link)).sum();
-        // Done first: they are never more than were received, and those of them that failed are known by then.
-        let done = sum(&ends.incoming, Link::handled);
-        let failed = ends.incoming.first().map_or(0, |link| link.target_words.linked_failed());
+        // `handled` is read first. It is then never larger than `received`, and the failures among those messages are visible.
+        let handled = sum(&ends.incoming, Link::handled);
+        let failed = ends.incoming.first().map_or(0, |link| link.target_memory.linked_failed());
         let (received, sent) = (sum(&ends.incoming, Link::sent), sum(&ends.outgoing, Link::sent));
-        LinkCounts { received, handled: u64::saturating_sub(done, failed), sent }
+        LinkCounts { received, handled: u64::saturating_sub(handled, failed), sent }
     }
-}
-
-/// A ring kernel as others of its device see it.
-pub(crate) struct Peer(pub(crate) Arc<Tenant>);
-
-impl DevicePeer for Peer {
-    fn link(&self, to: &dyn DevicePeer) -> Result<Option<u8>, BackendError> {
-        let to: &dyn Any = to;
-        let Some(Self(target)) = to.downcast_ref::<Self>() else { return Ok(None) };
-        let source = &self.0;
-        if source.stage.ground() != target.stage.ground() {
-            return Ok(None);
-        }
-        let mut laid = Ok(None);
-        source.stage.quiesced(&mut || laid = lay(source, target))?;
-        laid
-    }
-
-    fn copy_to_host(&self) {
-        self.0.words.control().host.command.fetch_or(COMMAND_ALSO_TO_HOST, Ordering::Release);
-    }
-
-    fn link_counts(&self) -> LinkCounts {
-        self.0.links.counts()
-    }
-}
-
-/// Lays a link between two ring kernels that are both away.
-fn lay(source: &Arc<Tenant>, target: &Arc<Tenant>) -> Result<Option<u8>, BackendError> {
-    // One at a time: nobody else lays links while the device is quiet.
-    let (out, into) = {
-        let (from, to) = (source.links.lock().outgoing.len(), target.links.lock());
-        if to.closed || from >= MOST_LINKS || to.incoming.len() >= MOST_LINKS {
-            return Ok(None);
-        }
-        (from, to.incoming.len())
-    };
-    let memory = source.stage.link_memory(target.words.link_bytes(LINK_SLOTS))?;
-    let ring = target.words.link_ring(memory.address(), LINK_SLOTS);
-    let link = Arc::new(Link {
-        memory,
-        ring,
-        source: Arc::downgrade(source),
-        source_words: Arc::clone(&source.words),
-        out,
-        target_words: Arc::clone(&target.words),
-        into,
-    });
-    source.stage.keep(Arc::clone(&link.memory));
-    target.stage.keep(Arc::clone(&link.memory));
-    let (from, to) = (&source.words.control().table, &target.words.control().table);
-    from.out[out].set(ring);
-    to.into[into].set(ring);
-    // Relaxed, as all of the table: both are started after this.
-    from.outgoing.store(out as u64 + 1, Ordering::Relaxed);
-    to.incoming.store(into as u64 + 1, Ordering::Relaxed);
-    source.links.lock().outgoing.push(Arc::clone(&link));
-    target.links.lock().incoming.push(link);
-    Ok(u8::try_from(out).ok())
 }

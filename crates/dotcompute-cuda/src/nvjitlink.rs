@@ -1,7 +1,7 @@
-//! The linker, nvJitLink, as safe calls.
+//! Safe bindings of the linker, nvJitLink.
 //!
-//! A [`Link`] is created with its options, given its parts, completed once, and then asked for the cubin. The module
-//! [`compile`](crate::compile) is what most callers want.
+//! A [`Link`] is created with options, receives its parts, and is completed once, which returns the cubin. Most callers use the module
+//! [`compile`](crate::compile) instead.
 //!
 //! ```no_run
 //! use dotcompute_cuda::library::Search;
@@ -22,11 +22,11 @@ use std::ptr::{self, NonNull};
 use crate::driver::request_eager_loading;
 use crate::library::{self, Component, Identity, Search, SharedObject, Unavailable, Version, functions};
 
-/// The kind of a part: LTO-IR.
+/// The input type for LTO-IR.
 const INPUT_LTO_IR: c_int = 3;
 
 functions! {
-    /// The functions of `nvJitLink.h` that are called. A handle is a pointer to something of nvJitLink's own.
+    /// The functions of `nvJitLink.h` that this module calls. A handle is an opaque pointer.
     struct Functions {
         version = c"nvJitLinkVersion": fn(*mut c_uint, *mut c_uint) -> c_int;
         create = c"nvJitLinkCreate": fn(*mut *mut c_void, u32, *const *const c_char) -> c_int;
@@ -42,30 +42,30 @@ functions! {
     }
 }
 
-/// A function that tells how many bytes there are, and the one that writes them.
+/// A function that returns the size of an output, and the function that writes the output.
 type Size = unsafe extern "C" fn(*mut c_void, *mut usize) -> c_int;
 type Bytes = unsafe extern "C" fn(*mut c_void, *mut c_char) -> c_int;
 
-/// nvJitLink, loaded. It may be shared between threads; each link is one thread's.
+/// The loaded nvJitLink library. It may be shared between threads; a link belongs to one thread.
 #[derive(Clone, Debug)]
 pub struct NvJitLink {
     functions: Functions,
     identity: Identity,
 }
 
-/// nvJitLink refused a call.
+/// A call to nvJitLink failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("nvJitLink, {doing}: {} (code {code}){}{log}", name_of(*.code), if .log.is_empty() { "" } else { "\n" })]
 pub struct NvJitLinkError {
     /// What was being done.
     pub doing: &'static str,
-    /// nvJitLink's number for what went wrong.
+    /// nvJitLink's error code.
     pub code: i32,
-    /// Its error log; may be empty.
+    /// The error log; may be empty.
     pub log: String,
 }
 
-/// The names in the header. nvJitLink has no function that tells them.
+/// Returns the name of a code, as in the header: nvJitLink has no function that returns it.
 fn name_of(code: i32) -> &'static str {
     const NAMES: [&str; 19] = [
         "no error",
@@ -92,12 +92,12 @@ fn name_of(code: i32) -> &'static str {
 }
 
 impl NvJitLink {
-    /// Finds and loads it. Asks for eager loading before ([`request_eager_loading`]): some versions, 12.4 for one, initialise the driver
-    /// where there is one.
+    /// Finds and loads nvJitLink. Requests eager loading first ([`request_eager_loading`]), because some versions, such as 12.4, initialise
+    /// the driver.
     ///
     /// # Errors
     ///
-    /// [`Unavailable`] with every place where it was looked for.
+    /// [`Unavailable`] with every location that was searched.
     pub fn load(search: &Search) -> Result<Self, Unavailable> {
         request_eager_loading();
         library::load(Component::NvJitLink, search, Self::bind)
@@ -106,34 +106,34 @@ impl NvJitLink {
     fn bind(object: SharedObject) -> Result<Self, String> {
         let functions = Functions::bind(&object)?;
         let (mut major, mut minor) = (0, 0);
-        // SAFETY: both may be written to, and nothing else is asked of them.
+        // SAFETY: both pointers are to writable integers; the function has no other preconditions.
         let code = unsafe { (functions.version)(&raw mut major, &raw mut minor) };
         if code != 0 {
-            return Err(format!("it does not tell its version (code {code})"));
+            return Err(format!("it does not report its version (code {code})"));
         }
         let identity = Identity::of(Version { major, minor }, &object, c"nvJitLinkVersion");
         Ok(Self { functions, identity })
     }
 
-    /// Which one it is.
+    /// Returns the identity of the library.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// A link with these options; `-arch=sm_XX` must be among them.
+    /// Creates a link with these options, which must include `-arch=sm_XX`.
     ///
     /// # Errors
     ///
-    /// [`NvJitLinkError`] when an option or the architecture is not known to it.
+    /// [`NvJitLinkError`] if an option or the architecture is not supported.
     pub fn link(&self, options: &[&CStr]) -> Result<Link<'_>, NvJitLinkError> {
-        let doing = "beginning to link";
+        let doing = "creating a link";
         let options: Vec<_> = options.iter().map(|option| option.as_ptr()).collect();
         let count = u32::try_from(options.len()).unwrap_or(u32::MAX);
         let mut handle = ptr::null_mut();
-        // SAFETY: there are at least `count` strings, each with a NUL at its end; the handle may be written to.
+        // SAFETY: `options` has at least `count` NUL-terminated strings; `handle` is writable.
         let code = unsafe { (self.functions.create)(&raw mut handle, count, options.as_ptr()) };
         match NonNull::new(handle) {
-            // There is one after a failure too: it has the log, and is to be destroyed.
+            // A failed call also returns a handle: it has the log and must be destroyed.
             Some(handle) => {
                 let link = Link { linker: self, handle };
                 link.check(code, doing).map(|()| link)
@@ -143,7 +143,7 @@ impl NvJitLink {
     }
 }
 
-/// A link under way. Destroyed when it is dropped.
+/// A link in progress. Dropping it destroys it.
 #[derive(Debug)]
 pub struct Link<'a> {
     linker: &'a NvJitLink,
@@ -151,14 +151,14 @@ pub struct Link<'a> {
 }
 
 impl<'a> Link<'a> {
-    /// Adds a part in LTO-IR, called `name` in the log. It must last as long as the link.
+    /// Adds a part in LTO-IR, which the log calls `name`. Both must outlive the link.
     ///
     /// # Errors
     ///
-    /// [`NvJitLinkError`] when it is none, or one of a newer toolkit.
+    /// [`NvJitLinkError`] if the data is not LTO-IR, or is from a newer toolkit.
     pub fn add_lto_ir(&mut self, data: &'a [u8], name: &'a CStr) -> Result<(), NvJitLinkError> {
-        // SAFETY: the handle is a link's, used by nobody else meanwhile (`&mut`); `data` and `name` outlive
-        // the link, whenever it reads them.
+        // SAFETY: the handle is a live link, and `&mut self` excludes concurrent use. `data` and `name` outlive the link through `'a`, so
+        // nvJitLink may read them at any time.
         let code = unsafe {
             let data_at = data.as_ptr().cast();
             (self.linker.functions.add)(
@@ -172,42 +172,43 @@ impl<'a> Link<'a> {
         self.check(code, "adding a part in LTO-IR")
     }
 
-    /// Links the parts and gives the cubin.
+    /// Links the parts and returns the cubin.
     ///
     /// # Errors
     ///
-    /// [`NvJitLinkError`] when something is undefined or defined twice, or the parts do not go together.
+    /// [`NvJitLinkError`] if a symbol is undefined or defined twice, or the parts are incompatible.
     pub fn complete(&mut self) -> Result<Vec<u8>, NvJitLinkError> {
         let doing = "linking";
-        // SAFETY: as above.
+        // SAFETY: the handle is a live link, and `&mut self` excludes concurrent use.
         let code = unsafe { (self.linker.functions.complete)(self.handle.as_ptr()) };
         self.check(code, doing)?;
         let Functions { cubin_size, cubin, .. } = self.linker.functions;
-        self.take(cubin_size, cubin).map_err(|code| self.error(code, "reading the cubin"))
+        self.read_output(cubin_size, cubin).map_err(|code| self.error(code, "reading the cubin"))
     }
 
-    /// What the linker had to say; empty if nothing.
+    /// Returns the log of the linker; empty if there is none.
     pub fn info_log(&self) -> String {
         let Functions { info_log_size, info_log, .. } = self.linker.functions;
-        text(self.take(info_log_size, info_log).unwrap_or_default())
+        text(self.read_output(info_log_size, info_log).unwrap_or_default())
     }
 
     fn error_log(&self) -> String {
         let Functions { error_log_size, error_log, .. } = self.linker.functions;
-        text(self.take(error_log_size, error_log).unwrap_or_default())
+        text(self.read_output(error_log_size, error_log).unwrap_or_default())
     }
 
-    fn take(&self, size: Size, bytes: Bytes) -> Result<Vec<u8>, c_int> {
+    fn read_output(&self, size: Size, bytes: Bytes) -> Result<Vec<u8>, c_int> {
         let mut length = 0;
-        // SAFETY: the handle is a link's; `length` may be written to.
+        // SAFETY: the handle is a live link; `length` is writable.
         let code = unsafe { size(self.handle.as_ptr(), &raw mut length) };
         if code != 0 {
             return Err(code);
         }
-        // One more than it tells, for the NUL that ends a log: the header leaves open whether it is counted.
+        // One byte more than reported: the header does not say whether the length counts the NUL that ends a log.
         let mut buffer = vec![0_u8; length + 1];
         if length > 0 {
-            // SAFETY: as above; nvJitLink writes as many bytes as it has just told, perhaps a NUL too, and there is room for them.
+            // SAFETY: the handle is a live link; nvJitLink writes the `length` bytes that it has just reported and perhaps a NUL, and
+            // `buffer` has space for both.
             let code = unsafe { bytes(self.handle.as_ptr(), buffer.as_mut_ptr().cast()) };
             if code != 0 {
                 return Err(code);
@@ -229,12 +230,12 @@ impl<'a> Link<'a> {
 impl Drop for Link<'_> {
     fn drop(&mut self) {
         let mut handle = self.handle.as_ptr();
-        // SAFETY: a link that was created and not yet destroyed. It sets the handle to null. There is nothing to do on failure.
+        // SAFETY: the link was created and is destroyed only here. The call sets `handle` to null. A failure has no remedy.
         unsafe { (self.linker.functions.destroy)(&raw mut handle) };
     }
 }
 
-/// The log without a NUL at its end, if there is one, and without blank space there.
+/// Returns the log without its final NUL, if it has one, and without trailing white space.
 fn text(bytes: Vec<u8>) -> String {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).trim_end().to_owned()

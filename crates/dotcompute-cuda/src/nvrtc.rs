@@ -1,7 +1,7 @@
-//! The runtime compiler, NVRTC, as safe calls.
+//! Safe bindings of the runtime compiler, NVRTC.
 //!
-//! These are its functions and no more: a [`Program`] is created, compiled once, and asked for its log and what came out. The module
-//! [`compile`](crate::compile) is what most callers want.
+//! They map NVRTC's functions one to one: a [`Program`] is created, compiled once, and queried for its log and its output. Most callers use
+//! the module [`compile`](crate::compile) instead.
 //!
 //! ```no_run
 //! use dotcompute_cuda::library::Search;
@@ -19,12 +19,12 @@ use std::ptr::{self, NonNull};
 
 use crate::library::{self, Component, Identity, Search, SharedObject, Unavailable, Version, functions};
 
-/// An option, or the text, is wrong; the log says where.
+/// The codes for a rejected option or text; the log has the location.
 const ERROR_INVALID_OPTION: c_int = 5;
 const ERROR_COMPILATION: c_int = 6;
 
 functions! {
-    /// The functions of `nvrtc.h` that are called. A program is a pointer to something of NVRTC's own.
+    /// The functions of `nvrtc.h` that this module calls. A program is an opaque pointer.
     struct Functions {
         version = c"nvrtcVersion": fn(*mut c_int, *mut c_int) -> c_int;
         error_string = c"nvrtcGetErrorString": fn(c_int) -> *const c_char;
@@ -43,57 +43,59 @@ functions! {
     }
 }
 
-/// A function that tells how many bytes there are, and the one that writes them.
+/// A function that returns the size of an output, and the function that writes the output.
 type Size = unsafe extern "C" fn(*mut c_void, *mut usize) -> c_int;
 type Bytes = unsafe extern "C" fn(*mut c_void, *mut c_char) -> c_int;
 
-/// NVRTC, loaded.
+/// The loaded NVRTC library.
 ///
-/// It may be shared between threads: NVRTC allows concurrent calls as long as no two are about the same program.
+/// It may be shared between threads: NVRTC allows concurrent calls on different programs.
 #[derive(Clone, Debug)]
 pub struct Nvrtc {
     functions: Functions,
     identity: Identity,
 }
 
-/// NVRTC refused a call.
+/// A call to NVRTC failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("NVRTC, {doing}: {name} (code {code}){}", advice(*.code))]
 pub struct NvrtcError {
     /// What was being done.
     pub doing: &'static str,
-    /// NVRTC's number for what went wrong.
+    /// NVRTC's error code.
     pub code: i32,
-    /// NVRTC's name for it.
+    /// NVRTC's name for the code.
     pub name: String,
 }
 
 impl NvrtcError {
-    /// Whether it is the text or an option that is wrong: then the log says where.
+    /// Returns whether the text or an option was rejected; the log then has the location.
     pub fn is_rejection(&self) -> bool {
         matches!(self.code, ERROR_COMPILATION | ERROR_INVALID_OPTION)
     }
 }
 
-/// What to do about an error of this number.
+/// Returns the advice for an error code.
 fn advice(code: i32) -> &'static str {
     match code {
-        1 => "; free some of this machine's memory",
-        ERROR_INVALID_OPTION => "; this NVRTC does not know an option or the architecture: the log names it",
-        7 => {
-            "; its builtins are missing or of another version: libnvrtc-builtins belongs beside libnvrtc, from the same wheel or toolkit"
+        1 => "; free some host memory",
+        ERROR_INVALID_OPTION => {
+            "; this NVRTC does not support an option or the architecture: the log names it"
         }
-        ERROR_COMPILATION => "; the log says where",
+        7 => {
+            "; its builtins are missing or have another version: libnvrtc-builtins belongs beside libnvrtc, from the same wheel or toolkit"
+        }
+        ERROR_COMPILATION => "; the log has the location",
         _ => "",
     }
 }
 
 impl Nvrtc {
-    /// Finds and loads it.
+    /// Finds and loads NVRTC.
     ///
     /// # Errors
     ///
-    /// [`Unavailable`] with every place where it was looked for.
+    /// [`Unavailable`] with every location that was searched.
     pub fn load(search: &Search) -> Result<Self, Unavailable> {
         library::load(Component::Nvrtc, search, Self::bind)
     }
@@ -101,25 +103,25 @@ impl Nvrtc {
     fn bind(object: SharedObject) -> Result<Self, String> {
         let functions = Functions::bind(&object)?;
         let (mut major, mut minor) = (0, 0);
-        // SAFETY: both may be written to, and nothing else is asked of them.
+        // SAFETY: both pointers are to writable integers; the function has no other preconditions.
         let code = unsafe { (functions.version)(&raw mut major, &raw mut minor) };
         if code != 0 {
-            return Err(format!("it does not tell its version (code {code})"));
+            return Err(format!("it does not report its version (code {code})"));
         }
         let version = Version { major: major.unsigned_abs(), minor: minor.unsigned_abs() };
         Ok(Self { functions, identity: Identity::of(version, &object, c"nvrtcVersion") })
     }
 
-    /// Which one it is.
+    /// Returns the identity of the library.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// A program of `source`, called `name` in its log, which may `#include` the `headers`: names and texts.
+    /// Creates a program from `source`, which its log calls `name`. The source may `#include` the `headers`, given as names and texts.
     ///
     /// # Errors
     ///
-    /// [`NvrtcError`] when NVRTC refuses, for want of memory say.
+    /// [`NvrtcError`], for example if there is not enough memory.
     pub fn program<'a>(
         &'a self,
         source: &'a CStr,
@@ -131,8 +133,8 @@ impl Nvrtc {
         let texts: Vec<_> = headers.iter().map(|(_, text)| text.as_ptr()).collect();
         let count = count(headers.len(), doing)?;
         let mut handle = ptr::null_mut();
-        // SAFETY: every pointer is to a string with a NUL at its end, or to `count` of them. The strings
-        // outlive the program, whenever it reads them; the two lists are read during the call.
+        // SAFETY: every string is NUL-terminated, and both lists have `count` strings. The strings outlive the program through `'a`, so
+        // NVRTC may read them at any time; it reads the lists only during the call.
         let code = unsafe {
             let (source, name) = (source.as_ptr(), name.as_ptr());
             (self.functions.create)(&raw mut handle, source, name, count, texts.as_ptr(), names.as_ptr())
@@ -140,7 +142,7 @@ impl Nvrtc {
         self.check(code, doing)?;
         match NonNull::new(handle) {
             Some(handle) => Ok(Program { nvrtc: self, handle }),
-            None => Err(NvrtcError { doing, code, name: "no program, and no error either".into() }),
+            None => Err(NvrtcError { doing, code, name: "neither a program nor an error".into() }),
         }
     }
 
@@ -148,19 +150,19 @@ impl Nvrtc {
         if code == 0 {
             return Ok(());
         }
-        // SAFETY: it takes any number, and gives a string of its own that stays, or null.
+        // SAFETY: the function accepts any code and returns null or a static string.
         let name = unsafe { (self.functions.error_string)(code) };
         let name = if name.is_null() {
             "an unknown error".into()
         } else {
-            // SAFETY: a string with a NUL at its end.
+            // SAFETY: `name` is not null, so it is a NUL-terminated static string.
             unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
         };
         Err(NvrtcError { doing, code, name })
     }
 }
 
-/// A program of NVRTC's: a text, then what it was compiled to. Destroyed when it is dropped.
+/// An NVRTC program: a text and, after compilation, its outputs. Dropping it destroys it.
 #[derive(Debug)]
 pub struct Program<'a> {
     nvrtc: &'a Nvrtc,
@@ -168,67 +170,68 @@ pub struct Program<'a> {
 }
 
 impl Program<'_> {
-    /// Compiles it. To LTO-IR with `-dlto`, else to a cubin for `-arch=sm_XX` or PTX for `-arch=compute_XX`.
+    /// Compiles the program: to LTO-IR with `-dlto`, else to a cubin with `-arch=sm_XX` or to PTX with `-arch=compute_XX`.
     ///
     /// # Errors
     ///
-    /// [`NvrtcError`]; the [log](Self::log) says more, and is worth reading after a success too.
+    /// [`NvrtcError`]; the [log](Self::log) has the details, and may have warnings after a success.
     pub fn compile(&mut self, options: &[&CStr]) -> Result<(), NvrtcError> {
         let doing = "compiling a program";
         let options: Vec<_> = options.iter().map(|option| option.as_ptr()).collect();
         let count = count(options.len(), doing)?;
-        // SAFETY: the handle is a program's, used by nobody else meanwhile (`&mut`); there are `count` strings.
+        // SAFETY: the handle is a live program, and `&mut self` excludes concurrent use; `options` has `count` NUL-terminated strings.
         let code = unsafe { (self.nvrtc.functions.compile)(self.handle.as_ptr(), count, options.as_ptr()) };
         self.nvrtc.check(code, doing)
     }
 
-    /// What the compiler had to say; empty if nothing.
+    /// Returns the log of the compiler; empty if there is none.
     ///
     /// # Errors
     ///
-    /// [`NvrtcError`] when NVRTC has no log of it.
+    /// [`NvrtcError`] if the log cannot be read.
     pub fn log(&self) -> Result<String, NvrtcError> {
         let Functions { log_size, log, .. } = self.nvrtc.functions;
-        Ok(text(self.take(log_size, log, "reading the log")?))
+        Ok(text(self.read_output(log_size, log, "reading the log")?))
     }
 
-    /// The program as LTO-IR, for the linker.
+    /// Returns the program as LTO-IR, for the linker.
     ///
     /// # Errors
     ///
-    /// [`NvrtcError`] when it was not compiled with `-dlto`.
+    /// [`NvrtcError`] if the program was not compiled with `-dlto`.
     pub fn lto_ir(&self) -> Result<Vec<u8>, NvrtcError> {
         let Functions { lto_ir_size, lto_ir, .. } = self.nvrtc.functions;
-        self.take(lto_ir_size, lto_ir, "reading the LTO-IR")
+        self.read_output(lto_ir_size, lto_ir, "reading the LTO-IR")
     }
 
-    /// The program as code for one architecture.
+    /// Returns the program as machine code for one architecture.
     ///
     /// # Errors
     ///
-    /// [`NvrtcError`] when it was compiled for none.
+    /// [`NvrtcError`] if the program was not compiled for a real architecture.
     pub fn cubin(&self) -> Result<Vec<u8>, NvrtcError> {
         let Functions { cubin_size, cubin, .. } = self.nvrtc.functions;
-        self.take(cubin_size, cubin, "reading the cubin")
+        self.read_output(cubin_size, cubin, "reading the cubin")
     }
 
-    /// The program as PTX.
+    /// Returns the program as PTX.
     ///
     /// # Errors
     ///
-    /// [`NvrtcError`] when there is none.
+    /// [`NvrtcError`] if there is no PTX.
     pub fn ptx(&self) -> Result<String, NvrtcError> {
         let Functions { ptx_size, ptx, .. } = self.nvrtc.functions;
-        Ok(text(self.take(ptx_size, ptx, "reading the PTX")?))
+        Ok(text(self.read_output(ptx_size, ptx, "reading the PTX")?))
     }
 
-    fn take(&self, size: Size, bytes: Bytes, doing: &'static str) -> Result<Vec<u8>, NvrtcError> {
+    fn read_output(&self, size: Size, bytes: Bytes, doing: &'static str) -> Result<Vec<u8>, NvrtcError> {
         let mut length = 0;
-        // SAFETY: the handle is a program's; `length` may be written to.
+        // SAFETY: the handle is a live program; `length` is writable.
         self.nvrtc.check(unsafe { size(self.handle.as_ptr(), &raw mut length) }, doing)?;
         let mut buffer = vec![0_u8; length];
         if length > 0 {
-            // SAFETY: as above; NVRTC writes as many bytes as it has just told, and there is room for them.
+            // SAFETY: the handle is a live program; NVRTC writes the `length` bytes that it has just reported, and `buffer` has that
+            // length.
             self.nvrtc.check(unsafe { bytes(self.handle.as_ptr(), buffer.as_mut_ptr().cast()) }, doing)?;
         }
         Ok(buffer)
@@ -238,21 +241,21 @@ impl Program<'_> {
 impl Drop for Program<'_> {
     fn drop(&mut self) {
         let mut handle = self.handle.as_ptr();
-        // SAFETY: a program that was created and not yet destroyed. It sets the handle to null. There is nothing to do on failure.
+        // SAFETY: the program was created and is destroyed only here. The call sets `handle` to null. A failure has no remedy.
         unsafe { (self.nvrtc.functions.destroy)(&raw mut handle) };
     }
 }
 
-/// How many, as NVRTC counts.
+/// Converts a length to NVRTC's count type.
 fn count(length: usize, doing: &'static str) -> Result<c_int, NvrtcError> {
     c_int::try_from(length).map_err(|_| NvrtcError {
         doing,
         code: 3,
-        name: format!("{length} is more than it can count"),
+        name: format!("{length} exceeds the range of its counts"),
     })
 }
 
-/// What stands before the NUL that NVRTC writes after its texts.
+/// Returns the text before the NUL that NVRTC appends.
 fn text(mut bytes: Vec<u8>) -> String {
     if let Some(end) = bytes.iter().position(|byte| *byte == 0) {
         bytes.truncate(end);

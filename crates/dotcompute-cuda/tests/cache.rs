@@ -1,4 +1,4 @@
-//! The cache with the real compiler. Without one the tests say so and pass: see `common::toolchain`.
+//! The cache with the real compiler. Without one the tests are skipped: see `common::toolchain`.
 
 mod common;
 
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use common::{ARCHITECTURES, scale, toolchain};
 use dotcompute_cuda::cache::{Cache, Origin};
 
-/// The one entry of a cache.
+/// The only entry of a cache.
 fn entry(cache: &Cache) -> PathBuf {
     let mut files = fs::read_dir(cache.folder().unwrap()).unwrap().map(|file| file.unwrap().path());
     let entry = files.next().expect("an entry");
@@ -17,16 +17,16 @@ fn entry(cache: &Cache) -> PathBuf {
 }
 
 #[test]
-fn the_second_time_nothing_is_compiled_and_the_kernel_is_the_same() {
+fn the_second_compilation_is_a_cache_hit_with_the_same_kernel() {
     let Some(toolchain) = toolchain() else { return };
     let folder = tempfile::tempdir().unwrap();
     let cache = Cache::at(folder.path().join("cache"));
     let input = scale(ARCHITECTURES[1]);
     let first = cache.compile(&toolchain, &input).unwrap();
-    assert_eq!((first.origin, first.unsaved), (Origin::Compiler, None));
+    assert_eq!((first.origin, first.store_error), (Origin::Compiler, None));
     let second = cache.compile(&toolchain, &input).unwrap();
-    assert_eq!((second.origin, second.unsaved), (Origin::Cache, None));
-    // The log tells how long compiling took: equal logs are from the same compilation.
+    assert_eq!((second.origin, second.store_error), (Origin::Cache, None));
+    // The log contains the time of the compilation: equal logs are from the same one.
     assert!(second.kernel == first.kernel);
     assert_eq!(second.kernel.resource_usage(), first.kernel.resource_usage());
 
@@ -51,8 +51,12 @@ fn a_bad_entry_is_compiled_again_and_replaced() {
     let mut flipped = bytes.clone();
     flipped[bytes.len() / 2] ^= 1;
     let cut = bytes[..bytes.len() - 1].to_vec();
-    let bad =
-        [("checksum", flipped), ("checksum", cut), ("cut off", Vec::new()), ("no entry", vec![b'x'; 500])];
+    let bad = [
+        ("checksum", flipped),
+        ("checksum", cut),
+        ("truncated", Vec::new()),
+        ("not an entry", vec![b'x'; 500]),
+    ];
     for (expected, bad) in bad {
         fs::write(&path, bad).unwrap();
         let again = cache.compile(&toolchain, &input).unwrap();
@@ -62,35 +66,35 @@ fn a_bad_entry_is_compiled_again_and_replaced() {
         assert_eq!(cache.compile(&toolchain, &input).unwrap().origin, Origin::Cache);
     }
 
-    // The entry of another kernel, under this one's name.
+    // The entry of another kernel under the name of this one.
     cache.compile(&toolchain, &scale(ARCHITECTURES[2])).unwrap();
     let mut files = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
     let other = files.find(|file| *file != path).unwrap();
     fs::copy(other, &path).unwrap();
     let again = cache.compile(&toolchain, &input).unwrap();
     assert!(
-        matches!(&again.origin, Origin::Replaced { problem } if problem.contains("something else")),
+        matches!(&again.origin, Origin::Replaced { problem } if problem.contains("another key")),
         "{again:?}"
     );
     assert!(again.kernel.cubin == good);
 }
 
 #[test]
-fn a_folder_that_cannot_be_had_is_no_error() {
+fn an_unusable_cache_folder_is_not_an_error() {
     let Some(toolchain) = toolchain() else { return };
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     fs::write(&file, "not a folder").unwrap();
     let cache = Cache::at(file.join("below"));
     let outcome = cache.compile(&toolchain, &scale(ARCHITECTURES[1])).unwrap();
-    assert!(outcome.unsaved.is_some_and(|why| why.contains("below")));
+    assert!(outcome.store_error.is_some_and(|reason| reason.contains("below")));
 
     let outcome = Cache::none().compile(&toolchain, &scale(ARCHITECTURES[1])).unwrap();
-    assert_eq!((outcome.origin, outcome.unsaved), (Origin::Compiler, None));
+    assert_eq!((outcome.origin, outcome.store_error), (Origin::Compiler, None));
 }
 
 #[test]
-fn what_does_not_compile_leaves_nothing() {
+fn a_failed_compilation_stores_nothing() {
     let Some(toolchain) = toolchain() else { return };
     let folder = tempfile::tempdir().unwrap();
     let cache = Cache::at(folder.path().join("cache"));
@@ -99,7 +103,7 @@ fn what_does_not_compile_leaves_nothing() {
 }
 
 #[test]
-fn many_at_once_all_get_the_same_kernel() {
+fn concurrent_compilations_return_the_same_kernel() {
     let Some(toolchain) = toolchain() else { return };
     let folder = tempfile::tempdir().unwrap();
     let cache = Cache::at(folder.path());

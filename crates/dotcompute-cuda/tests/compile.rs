@@ -1,4 +1,4 @@
-//! Real text through the real compiler and linker. Without them the tests say so and pass: see `common::toolchain`.
+//! Real text through the real compiler and linker. Without them the tests are skipped: see `common::toolchain`.
 
 mod common;
 
@@ -12,13 +12,13 @@ use dotcompute_cuda::nvrtc::Nvrtc;
 
 const HOPPER: Architecture = ARCHITECTURES[1];
 
-/// The architecture that an ELF file of NVIDIA's is for: byte 1 (newer files) or byte 0 of its flags.
+/// The architecture of a cubin: byte 1 (newer files) or byte 0 of the ELF flags.
 fn elf_architecture(cubin: &[u8]) -> [u8; 2] {
     [cubin[48], cubin[49]]
 }
 
 #[test]
-fn a_kernel_compiles_for_every_architecture_linked_and_whole() {
+fn a_kernel_compiles_for_every_architecture_with_and_without_the_linker() {
     let Some(toolchain) = toolchain() else { return };
     for toolchain in [toolchain.clone(), toolchain.without_linker()] {
         for architecture in ARCHITECTURES {
@@ -28,7 +28,7 @@ fn a_kernel_compiles_for_every_architecture_linked_and_whole() {
             assert_eq!(kernel.diagnostics(), [], "{}", kernel.log);
 
             println!("{architecture}: {:?}", kernel.resource_usage());
-            // The handler is inlined, so the kernel is the only function, and it needs no stack for a call.
+            // The handler is inlined: the kernel is the only function and needs no stack for a call.
             let resource_usage = kernel.resource_usage();
             assert_eq!(resource_usage.len(), 1, "{resource_usage:?}");
             assert_eq!(resource_usage[0].function, "scale");
@@ -58,7 +58,7 @@ fn an_error_has_the_users_own_file_and_line() {
         let error = toolchain.compile(&input).unwrap_err();
         let [diagnostic] = error.diagnostics() else { panic!("one error: {error}") };
         assert_eq!(diagnostic.severity, Severity::Error);
-        assert_eq!(diagnostic.place, Some(("src/detector.rs".into(), 114)));
+        assert_eq!(diagnostic.location, Some(("src/detector.rs".into(), 114)));
         assert_eq!(diagnostic.message, "identifier \"y\" is undefined");
         assert!(diagnostic.details.contains("return x + y;"), "{diagnostic}");
         let text = error.to_string();
@@ -66,7 +66,7 @@ fn an_error_has_the_users_own_file_and_line() {
             text.starts_with("compiling kernel `scale` for sm_90 failed:\nsrc/detector.rs:114: error:"),
             "{text}"
         );
-        // The warning about line 113 is only in the log.
+        // The warning for line 113 is in the log only.
         assert!(error.log().contains("src/detector.rs(113): warning"), "{}", error.log());
     }
 }
@@ -78,16 +78,16 @@ fn an_error_in_a_header_has_the_headers_line() {
         .header(Source::new("sub/bad.cuh", "\n\nint f( {\n"))
         .source(Source::new("k.cu", "#include \"sub/bad.cuh\"\n"));
     let error = toolchain.compile(&input).unwrap_err();
-    assert!(error.diagnostics().iter().any(|one| one.place == Some(("sub/bad.cuh".into(), 3))), "{error}");
+    assert!(error.diagnostics().iter().any(|one| one.location == Some(("sub/bad.cuh".into(), 3))), "{error}");
 
     let error =
         toolchain.compile(&Input::new("k", HOPPER).source(Source::new("k.cu", "\n#include <stdio.h>\n")));
     let error = error.unwrap_err();
-    assert_eq!(error.diagnostics()[0].place, Some(("k.cu".into(), 2)), "{error}");
+    assert_eq!(error.diagnostics()[0].location, Some(("k.cu".into(), 2)), "{error}");
 }
 
 #[test]
-fn headers_include_one_another_and_nothing_from_disk() {
+fn headers_include_each_other_and_nothing_from_disk() {
     let Some(toolchain) = toolchain() else { return };
     let input = scale(HOPPER)
         .header(Source::new("a/one.cuh", "#include \"b/two.cuh\"\n__device__ int one() { return two(); }\n"))
@@ -95,14 +95,14 @@ fn headers_include_one_another_and_nothing_from_disk() {
         .source(Source::new("user.cu", "#include \"a/one.cuh\"\n#include <factor.cuh>\n"));
     toolchain.compile(&input).unwrap();
 
-    // Some file of the folder that the tests run in: this crate's manifest, or part of a bundle.
+    // Any file of the working directory: this crate's manifest, or part of a bundle.
     let mut files = std::fs::read_dir(".").unwrap().flatten().filter(|entry| entry.path().is_file());
     let file = files.next().unwrap().file_name().into_string().unwrap();
     let input = scale(HOPPER).source(Source::new("user.cu", format!("#include \"{file}\"\n")));
     let error = toolchain.compile(&input).unwrap_err();
     assert!(error.to_string().contains(&format!("could not open source file \"{file}\"")), "{error}");
 
-    // Unless a folder is asked for: then its files may include one another.
+    // With `-I`, the files of that folder may include each other.
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("lib")).unwrap();
     std::fs::write(folder.path().join("lib/outer.cuh"), "#include \"inner.cuh\"\n").unwrap();
@@ -114,26 +114,25 @@ fn headers_include_one_another_and_nothing_from_disk() {
 }
 
 #[test]
-fn a_warning_is_told_with_the_kernel() {
+fn a_warning_is_returned_with_the_kernel() {
     let Some(toolchain) = toolchain() else { return };
     let input = scale(HOPPER).source(Source::new("w.cu", "__device__ void f() { int unused; }\n"));
     let kernel = toolchain.compile(&input).unwrap();
     let diagnostics = kernel.diagnostics();
     assert_eq!(diagnostics.len(), 1, "{}", kernel.log);
     assert_eq!(diagnostics[0].severity, Severity::Warning);
-    assert_eq!(diagnostics[0].place, Some(("w.cu".into(), 1)));
+    assert_eq!(diagnostics[0].location, Some(("w.cu".into(), 1)));
     let quiet = toolchain.compile(&input.option("-diag-suppress=177")).unwrap();
     assert_eq!(quiet.diagnostics(), []);
 }
 
 #[test]
-fn what_is_undefined_and_what_is_no_option_is_named() {
+fn an_undefined_function_and_an_unknown_option_are_named() {
     let Some(toolchain) = toolchain() else { return };
-    let text =
-        "extern \"C\" __device__ int gone(int);\nextern \"C\" __global__ void k(int* x) { *x = gone(*x); }\n";
+    let text = "extern \"C\" __device__ int external(int);\nextern \"C\" __global__ void k(int* x) { *x = external(*x); }\n";
     let input = Input::new("k", HOPPER).source(Source::new("k.cu", text));
     let error = toolchain.compile(&input).unwrap_err();
-    assert!(error.to_string().contains("Unresolved extern function 'gone'"), "{error}");
+    assert!(error.to_string().contains("Unresolved extern function 'external'"), "{error}");
     if toolchain.linker().is_ok() {
         assert!(matches!(error, CompileError::Rejected { stage: Stage::Linking, .. }), "{error:?}");
     }
@@ -156,24 +155,23 @@ fn parts_of_other_front_ends_are_linked_in() {
         return;
     }
     let nvrtc = Nvrtc::load(&search()).unwrap();
-    let text = c"extern \"C\" __device__ int gone(int x) { return x + 41; }";
+    let text = c"extern \"C\" __device__ int external(int x) { return x + 41; }";
     let mut program = nvrtc.program(text, c"part.cu", &[]).unwrap();
     let arch = CString::new(format!("-arch={HOPPER}")).unwrap();
     program.compile(&[&arch, c"-dlto", c"-rdc=true"]).unwrap();
     let part = program.lto_ir().unwrap();
 
-    let text =
-        "extern \"C\" __device__ int gone(int);\nextern \"C\" __global__ void k(int* x) { *x = gone(*x); }\n";
+    let text = "extern \"C\" __device__ int external(int);\nextern \"C\" __global__ void k(int* x) { *x = external(*x); }\n";
     let input = Input::new("k", HOPPER).source(Source::new("k.cu", text));
-    let whole = toolchain.compile(&input.clone().part(LtoIr::new("part", part.clone()))).unwrap();
+    let whole = toolchain.compile(&input.clone().lto_part(LtoIr::new("part", part.clone()))).unwrap();
     assert_eq!(whole.resource_usage().len(), 1, "{}", whole.log);
 
-    // Bytes that are no LTO-IR are an error of the linker's, and without a linker there is an error at once.
-    let error = toolchain.compile(&input.clone().part(LtoIr::new("part", vec![7; 100]))).unwrap_err();
+    // Bytes that are not LTO-IR are an error of the linker. Without a linker, any part is an error.
+    let error = toolchain.compile(&input.clone().lto_part(LtoIr::new("part", vec![7; 100]))).unwrap_err();
     assert!(matches!(error, CompileError::Rejected { stage: Stage::Linking, .. }), "{error:?}");
     assert!(error.to_string().contains("nvJitLink, adding a part"), "{error}");
-    let error = toolchain.without_linker().compile(&input.part(LtoIr::new("part", part))).unwrap_err();
-    assert!(matches!(error, CompileError::NeedsLinker { reason: NoLinker::LeftOut, .. }), "{error:?}");
+    let error = toolchain.without_linker().compile(&input.lto_part(LtoIr::new("part", part))).unwrap_err();
+    assert!(matches!(error, CompileError::NeedsLinker { reason: NoLinker::Disabled, .. }), "{error:?}");
 }
 
 #[test]
@@ -184,15 +182,15 @@ fn ptx_can_be_read() {
 }
 
 #[test]
-fn a_machine_without_the_compiler_is_told_where_it_was_looked_for() {
-    let error = Toolchain::load(&Search::nowhere().at(Component::Nvrtc, "/no/such/folder")).unwrap_err();
+fn a_missing_compiler_is_an_error_with_the_searched_locations() {
+    let error = Toolchain::load(&Search::empty().at(Component::Nvrtc, "/no/such/folder")).unwrap_err();
     let text = error.to_string();
     assert!(
         text.starts_with("NVRTC could not be loaded:\n  /no/such/folder (named by the program):"),
         "{text}"
     );
     assert!(text.contains("No such file"), "{text}");
-    let text = Toolchain::load(&Search::nowhere()).unwrap_err().to_string();
+    let text = Toolchain::load(&Search::empty()).unwrap_err().to_string();
     assert!(
         text.contains("pip install nvidia-cuda-nvrtc==13.0.*") && text.contains("DOTCOMPUTE_NVRTC"),
         "{text}"
@@ -209,7 +207,7 @@ fn a_machine_without_the_linker_still_compiles() {
 }
 
 #[test]
-fn threads_compile_beside_one_another() {
+fn threads_compile_concurrently() {
     let Some(toolchain) = toolchain() else { return };
     let alone = toolchain.compile(&scale(HOPPER)).unwrap().cubin;
     std::thread::scope(|scope| {

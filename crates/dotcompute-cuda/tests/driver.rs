@@ -1,9 +1,10 @@
-//! The driver's floor, on a driver that only pretends (`fake/libcuda.c`), so that it is tested where there is no GPU.
+//! The driver API layer, on the fake driver (`fake_driver/libcuda.c`), so that it is tested without a GPU.
 //!
-//! The library is found once in a process, and the environment is read once: so each scenario is a process of its own, this program
-//! again. There is no harness, since that would bring threads of its own.
+//! A process loads the library once and reads the environment once. Each scenario therefore runs in a child process, this program with
+//! an environment variable set. There is no test harness, because it would start threads.
 
 mod common;
+mod fake_driver;
 
 use std::env;
 use std::path::Path;
@@ -11,13 +12,14 @@ use std::process::{Command, ExitCode};
 use std::sync::mpsc;
 use std::thread;
 
+use dotcompute_conformance::watchdog::{DEFAULT_LIMIT, Watchdog};
 use dotcompute_cuda::driver::{Driver, DriverError, Module, request_eager_loading};
 
-/// Names the scenario that a child process is to run.
-const SCENARIO: &str = "DOTCOMPUTE_DRIVER_SCENARIO";
+/// Environment variable of a child process: its scenario.
+const SCENARIO_ENV_VAR: &str = "DOTCOMPUTE_DRIVER_SCENARIO";
 
 fn main() -> ExitCode {
-    if let Some(scenario) = env::var_os(SCENARIO) {
+    if let Some(scenario) = env::var_os(SCENARIO_ENV_VAR) {
         return match run_scenario(&scenario.to_string_lossy()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -26,25 +28,26 @@ fn main() -> ExitCode {
             }
         };
     }
-    // Runners ask for a list first; there is one test here.
+    // Test runners request a list first; this program is one test.
     if env::args().any(|argument| argument == "--list") {
         println!("driver: test");
     } else if cfg!(target_os = "linux") {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        build_fake(folder.path());
+        let _watchdog = Watchdog::start("driver", DEFAULT_LIMIT);
+        fake_driver::build(folder.path());
         devices_are_listed(folder.path());
-        eager_loading_is_asked_for_where_that_is_sound(folder.path());
-        what_is_wrong_with_the_driver_is_told(folder.path());
-        modules_are_loaded_whole(folder.path());
+        eager_loading_is_requested_where_that_is_sound(folder.path());
+        an_unusable_driver_is_an_error_with_advice(folder.path());
+        modules_are_loaded_eagerly(folder.path());
         a_machine_without_the_driver_gets_advice();
         println!("test driver ... ok");
     } else {
-        println!("test driver ... ignored: the driver that pretends is made for Linux");
+        println!("test driver ... ignored: the fake driver is for Linux");
     }
     ExitCode::SUCCESS
 }
 
-/// What a child process does; what it prints is what its parent looks at.
+/// Runs a scenario in a child process; the parent checks what it prints.
 fn run_scenario(scenario: &str) -> Result<(), DriverError> {
     match scenario {
         "open" => {
@@ -60,11 +63,11 @@ fn run_scenario(scenario: &str) -> Result<(), DriverError> {
             driver.device(2)?;
         }
         "threads" => {
-            let (end, ended) = mpsc::channel::<()>();
-            let other = thread::spawn(move || ended.recv().is_err());
-            println!("asked {}", request_eager_loading());
+            let (end_tx, end_rx) = mpsc::channel::<()>();
+            let other = thread::spawn(move || end_rx.recv().is_err());
+            println!("requested {}", request_eager_loading());
             println!("loading {}", Driver::open()?.module_loading()?);
-            drop(end);
+            drop(end_tx);
             assert!(other.join().expect("the other thread"));
         }
         "module" => {
@@ -79,11 +82,14 @@ fn run_scenario(scenario: &str) -> Result<(), DriverError> {
     Ok(())
 }
 
-/// Runs this program again, for one scenario, and returns everything that it printed.
+/// Runs this program for one scenario and returns its output.
 fn child(scenario: &str, fake: Option<&Path>, environment: &[(&str, &str)]) -> String {
     let program = env::current_exe().expect("this program");
     let mut command = Command::new(program);
-    command.env_remove("CUDA_MODULE_LOADING").env(SCENARIO, scenario).envs(environment.iter().copied());
+    command
+        .env_remove("CUDA_MODULE_LOADING")
+        .env(SCENARIO_ENV_VAR, scenario)
+        .envs(environment.iter().copied());
     if let Some(folder) = fake {
         command.env("LD_LIBRARY_PATH", folder);
     }
@@ -92,14 +98,6 @@ fn child(scenario: &str, fake: Option<&Path>, environment: &[(&str, &str)]) -> S
     let text = String::from_utf8(text).expect("text");
     assert!(output.status.success(), "{scenario} {environment:?}: {}\n{text}", output.status);
     text
-}
-
-fn build_fake(folder: &Path) {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake/libcuda.c");
-    let mut compiler = Command::new("cc");
-    compiler.args(["-shared", "-fPIC", "-Wall", "-Werror", "-o"]).arg(folder.join("libcuda.so")).arg(source);
-    let status = compiler.status().expect("a C compiler, `cc`, as CONTRIBUTING.md asks for");
-    assert!(status.success(), "{compiler:?}: {status}");
 }
 
 fn contains(text: &str, parts: &[&str]) {
@@ -126,7 +124,7 @@ fn devices_are_listed(fake: &Path) {
     ];
     contains(&text, &first);
     contains(&text, &second);
-    // Attributes, by the numbers that cuda.h gives them.
+    // Attributes: the fake driver returns the number of each in cuda.h.
     contains(
         &text,
         &["multiprocessors: 16,", "threads_per_multiprocessor: 39,", "blocks_per_multiprocessor: 106,"],
@@ -138,22 +136,22 @@ fn devices_are_listed(fake: &Path) {
     contains(&text, &["there is no CUDA device 2: this process sees 2"]);
 }
 
-fn eager_loading_is_asked_for_where_that_is_sound(fake: &Path) {
+fn eager_loading_is_requested_where_that_is_sound(fake: &Path) {
     let text = child("open", Some(fake), &[]);
     contains(&text, &["version 13.0, loading eagerly", "CUDA_MODULE_LOADING=EAGER"]);
-    // Somebody's choice is left alone, and so is the environment of a process of several threads.
+    // A value set by the user is kept, and the environment of a process with several threads is not changed.
     let text = child("open", Some(fake), &[("CUDA_MODULE_LOADING", "LAZY")]);
     contains(&text, &["loading lazily", "CUDA_MODULE_LOADING=LAZY"]);
     let text = child("threads", Some(fake), &[]);
-    contains(&text, &["asked false", "loading lazily", "CUDA_MODULE_LOADING=\n"]);
+    contains(&text, &["requested false", "loading lazily", "CUDA_MODULE_LOADING=\n"]);
     let text = child("threads", Some(fake), &[("CUDA_MODULE_LOADING", "EAGER")]);
-    contains(&text, &["asked true", "loading eagerly"]);
+    contains(&text, &["requested true", "loading eagerly"]);
 }
 
-fn what_is_wrong_with_the_driver_is_told(fake: &Path) {
+fn an_unusable_driver_is_an_error_with_advice(fake: &Path) {
     let text = child("open", Some(fake), &[("FAKE_VERSION", "12020")]);
     contains(&text, &["TooOld", "the CUDA driver is for CUDA 12.2, and 12.4 is the oldest"]);
-    assert!(!text.contains("cuInit"), "a driver that is too old is left alone: {text}");
+    assert!(!text.contains("cuInit"), "a driver that is too old is not initialized: {text}");
     let text = child("open", Some(fake), &[("FAKE_INIT", "100")]);
     contains(&text, &["Unavailable", "it finds no device", "CUDA_VISIBLE_DEVICES"]);
     let text = child("open", Some(fake), &[("FAKE_INIT", "34")]);
@@ -162,13 +160,13 @@ fn what_is_wrong_with_the_driver_is_told(fake: &Path) {
     contains(
         &text,
         &[
-            "initialising: the fake was told to fail (CUDA_ERROR_OF_THE_FAKE, code 803)",
+            "initialising: the fake driver was set to fail (CUDA_ERROR_OF_THE_FAKE, code 803)",
             "restart the machine",
         ],
     );
 }
 
-fn modules_are_loaded_whole(fake: &Path) {
+fn modules_are_loaded_eagerly(fake: &Path) {
     let text = child("module", Some(fake), &[]);
     if text.contains("skipped: ") {
         println!("{text}");
@@ -187,7 +185,7 @@ fn modules_are_loaded_whole(fake: &Path) {
     contains(&text, &["cuModuleUnload 0x50"]);
 }
 
-/// On a machine with a driver there is nothing to be seen of this.
+/// Passes on a machine with a driver, too: there the scenario succeeds.
 fn a_machine_without_the_driver_gets_advice() {
     let text = child("open", None, &[]);
     if !text.contains("loading eagerly") {

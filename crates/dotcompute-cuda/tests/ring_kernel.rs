@@ -1,5 +1,5 @@
-//! The ring kernel itself through the real compiler and linker: every shape, for every architecture, and what it does to the words that
-//! the host sees. Without the compiler the tests say so and pass: see `common::toolchain`.
+//! The ring kernel's device code through the real compiler and linker: every shape, for every architecture, and its accesses to memory
+//! that the host shares. Without the compiler the tests are skipped: see `common::toolchain`.
 
 mod common;
 mod ptx;
@@ -18,7 +18,7 @@ use dotcompute_core::runtime::{Runtime, RuntimeOptions};
 use dotcompute_cuda::Architecture;
 use dotcompute_cuda::compile::Input;
 use dotcompute_cuda::device_code::{KERNEL, compile_input};
-use ptx::{Access, Place, Root, Table};
+use ptx::{Access, Location, Root, Table};
 
 #[derive(Message, Clone, Copy)]
 #[message(record)]
@@ -44,35 +44,35 @@ const SHAPES: [Shape; 4] = [
     Shape::Grid { blocks: 4, threads: 64 },
 ];
 
-/// Handlers with every way out, with a state of their own, and with nothing at all.
+/// Handlers with every kind of result, with a state of their own type, and an empty one.
 const HANDLERS: &str = r#"
 struct State { double last; unsigned seen[16]; };
 
 static float halved(float x) { return x / 2; }
 
-extern "C" __device__ int32_t mean(Ctx *ctx, Mean *state, const Sample *sample, Mean *answer) {
+extern "C" __device__ int32_t mean(Ctx *ctx, Mean *state, const Sample *sample, Mean *reply) {
     if (ctx->thread != 0 || ctx->block != 0) return 0;
     if (sample->weight < 0) return 22;
     state->sum += sample->value * halved(sample->weight);
     state->count += 1;
-    *answer = *state;
-    if (ctx->wants_reply) ctx->reply(answer);
-    else if (ctx->priority > 200) ctx->send(*answer);
+    *reply = *state;
+    if (ctx->wants_reply) ctx->reply(reply);
+    else if (ctx->priority > 200) ctx->send(*reply);
     return 0;
 }
 
-extern "C" __device__ int32_t last(Ctx *ctx, State *state, const Sample *sample, Mean *answer) {
+extern "C" __device__ int32_t last(Ctx *ctx, State *state, const Sample *sample, Mean *reply) {
     state->last = sample->value;
     state->seen[ctx->thread % 16] += 1;
-    answer->sum = state->last;
-    ctx->reply(answer);
+    reply->sum = state->last;
+    ctx->reply(reply);
     return 0;
 }
 
-extern "C" __device__ int32_t nothing(Ctx *ctx, void *state, const Sample *sample, Mean *answer) { return 0; }
+extern "C" __device__ int32_t nothing(Ctx *ctx, void *state, const Sample *sample, Mean *reply) { return 0; }
 "#;
 
-/// The handlers, as ring kernels of a shape.
+/// The handlers as ring kernels of a shape.
 fn kernels(shape: Shape) -> [(&'static str, DeviceProgram); 3] {
     let kernel =
         |entry| DeviceKernel::cuda_cpp("mean.cu", HANDLERS).entry(entry).shape(shape).queue_capacity(128);
@@ -83,11 +83,11 @@ fn kernels(shape: Shape) -> [(&'static str, DeviceProgram); 3] {
     ]
 }
 
-/// A backend that keeps the program it is given, and launches nothing.
+/// A backend that stores the program of a launch plan and launches nothing.
 #[derive(Default)]
-struct Keeper(Mutex<Option<DeviceProgram>>);
+struct PlanRecorder(Mutex<Option<DeviceProgram>>);
 
-impl Backend for Keeper {
+impl Backend for PlanRecorder {
     fn kind(&self) -> BackendKind {
         BackendKind::Cuda
     }
@@ -96,16 +96,19 @@ impl Backend for Keeper {
         if let Program::Device(program) = plan.program {
             *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(*program);
         }
-        Err(BackendError::Unsupported { backend: BackendKind::Cuda, problem: String::from("it was kept") })
+        Err(BackendError::Unsupported {
+            backend: BackendKind::Cuda,
+            problem: String::from("the program is only recorded"),
+        })
     }
 }
 
-/// What a backend gets of a ring kernel.
+/// The program that a backend receives for a ring kernel.
 fn program(kernel: DeviceKernel<Sample, Mean>) -> DeviceProgram {
-    let keeper = Arc::new(Keeper::default());
-    let runtime = Runtime::with_options(RuntimeOptions::new().device(keeper.clone())).unwrap();
-    assert!(runtime.launch_on_device("kept", KernelOptions::new(), kernel).is_err());
-    keeper.0.lock().unwrap().take().expect("a program")
+    let recorder = Arc::new(PlanRecorder::default());
+    let runtime = Runtime::with_options(RuntimeOptions::new().device(recorder.clone())).unwrap();
+    assert!(runtime.launch_on_device("recorded", KernelOptions::new(), kernel).is_err());
+    recorder.0.lock().unwrap().take().expect("a program")
 }
 
 fn input(program: &DeviceProgram, architecture: Architecture) -> Input {
@@ -115,15 +118,15 @@ fn input(program: &DeviceProgram, architecture: Architecture) -> Input {
 #[test]
 fn every_shape_compiles_for_every_architecture_without_warnings_spills_or_calls() {
     let Some(toolchain) = toolchain() else { return };
-    let toolchains = [("linked", toolchain.clone()), ("whole", toolchain.without_linker())];
+    let toolchains = [("linked", toolchain.clone()), ("unlinked", toolchain.without_linker())];
     for shape in SHAPES {
         for (entry, program) in kernels(shape) {
             for architecture in ARCHITECTURES {
-                for (how, toolchain) in &toolchains {
-                    let title = format!("{architecture} {how} {entry} {shape:?}");
+                for (linking, toolchain) in &toolchains {
+                    let title = format!("{architecture} {linking} {entry} {shape:?}");
                     let kernel = toolchain.compile(&input(&program, architecture)).unwrap();
                     assert_eq!(kernel.diagnostics(), [], "{title}: {}", kernel.log);
-                    // The kernel is the only function: the handler was inlined.
+                    // The kernel is the only function: the handler is inlined.
                     let [resource_usage] = &kernel.resource_usage()[..] else {
                         panic!("{title}: {}", kernel.log)
                     };
@@ -133,7 +136,7 @@ fn every_shape_compiles_for_every_architecture_without_warnings_spills_or_calls(
                         resource_usage.registers, resource_usage.shared
                     );
                     assert_eq!((resource_usage.spill_stores, resource_usage.spill_loads), (0, 0), "{title}");
-                    assert_eq!(resource_usage.stack, 0, "{title}: messages this small stay in registers");
+                    assert_eq!(resource_usage.stack, 0, "{title}: small messages stay in registers");
                     assert!(
                         resource_usage.registers.is_some_and(|registers| registers <= 64),
                         "{title}: {resource_usage:?}"
@@ -155,48 +158,49 @@ fn an_error_has_the_users_own_line_in_every_shape() {
                 program(DeviceKernel::cuda_cpp("src/typo.cu", text).shape(shape).queue_capacity(128));
             let error = toolchain.compile(&input(&program, ARCHITECTURES[1])).unwrap_err();
             let [diagnostic] = error.diagnostics() else { panic!("one error: {error}") };
-            assert_eq!(diagnostic.place, Some(("src/typo.cu".into(), 3)), "{error}");
+            assert_eq!(diagnostic.location, Some(("src/typo.cu".into(), 3)), "{error}");
             assert!(diagnostic.message.contains("vlaue"), "{error}");
         }
     }
 }
 
-/// Parameters of the kernel by their offset in `Launch`, as `protocol.cuh` has it: the rings, the control words, and all the pointers.
+/// Parameters of the kernel by their offset in `Launch` of `protocol.cuh`: the rings, the control block, and all pointers.
 const INPUT: Root = Root::Parameter(0);
 const EVENTS: Root = Root::Parameter(24);
 const CONTROL: Root = Root::Parameter(48);
 const POINTERS: [u64; 6] = [0, 24, 48, 56, 64, 72];
 
-/// Where it says which links there are, where their rings are, and what the device may do in these: they are in its own memory.
+/// In the control block: the numbers of links, and the pointers to their rings, which are in device memory.
 const LINK_COUNTS: Range<i64> = 384..400;
 const LINKS: Table = Table { root: CONTROL, offsets: 400..784, stride: 24 };
-/// A thread that takes one of several messages looks at its word as the host's, whichever ring it is in: that scope holds the device's.
+/// Accesses to link rings. A thread that takes a message reads its sequence tag at system scope, whichever ring it is in: that scope
+/// includes the device's.
 const LINKED: [&str; 6] = ["ld", "st", "ld.acquire.gpu", "st.release.gpu", "atom", "ld.relaxed.sys"];
 
-/// What the host sees too: the memory, the offsets in it, whether that is one of many, and what the device may do there.
+/// Memory shared with the host: the root, the offsets, whether they index an array, and the accesses allowed to the device.
 ///
-/// What the host writes is polled relaxed, with a fence behind what was found. What it reads comes after a release if something else is to
-/// be seen with it. A weak load is of the device's own word, before its first turn.
+/// Words that the host writes are polled with relaxed loads; a fence follows the load that found something. Words that the host reads are
+/// stored with release if they publish other data. A weak load is of a word that only the device writes, before its first poll.
 const SHARED: [(Root, Range<i64>, bool, &[&str]); 18] = [
-    // The word of a slot with a message.
+    // The sequence tag of a message slot.
     (INPUT, 512..513, true, &["ld.relaxed.sys"]),
     // Messages handled.
     (INPUT, 256..257, false, &["ld", "st.release.sys"]),
-    // The word of a slot for an event, and how many events the host has taken.
+    // The sequence tag of an event slot, and the number of events that the host has read.
     (EVENTS, 512..513, true, &["st.release.sys"]),
     (EVENTS, 256..257, false, &["ld.relaxed.sys"]),
-    // The command, and the faults that were judged.
+    // The command, and the acknowledged faults.
     (CONTROL, 0..1, false, &["ld.relaxed.sys"]),
     (CONTROL, 4..5, false, &["ld.relaxed.sys"]),
     // State and faults.
     (CONTROL, 128..129, false, &["ld", "st.release.sys"]),
     (CONTROL, 132..133, false, &["ld", "st.release.sys"]),
-    // The heartbeat, the time in handlers, the next event, the message in hand.
+    // The heartbeat, the time in handlers, the next event, the current message.
     (CONTROL, 136..137, false, &["st.relaxed.sys"]),
     (CONTROL, 144..145, false, &["ld", "st.relaxed.sys"]),
     (CONTROL, 152..153, false, &["ld", "st.relaxed.sys"]),
     (CONTROL, 160..161, false, &["st.relaxed.sys"]),
-    // The links that are closed; of their messages, those that failed; what was sent and handled over each; and where they are.
+    // The closed links; failed messages of links; messages sent and handled over each link; the links' pointers.
     (CONTROL, 168..169, false, &["st.release.sys"]),
     (CONTROL, 176..177, false, &["ld", "st.relaxed.sys"]),
     (CONTROL, 256..320, true, &["st.relaxed.sys", "st.release.sys"]),
@@ -205,44 +209,44 @@ const SHARED: [(Root, Range<i64>, bool, &[&str]); 18] = [
     (CONTROL, LINKS.offsets, true, &["ld"]),
 ];
 
-/// Whether the device may do this. The payload of a slot is read or written between the accesses to its word.
+/// Whether the device may make this access. The payload of a slot is accessed between the accesses to its sequence tag.
 fn is_allowed(access: &Access) -> bool {
-    let Access { instruction, places } = access;
-    let allowed = |place: &Place| match place.root {
-        INPUT | EVENTS if place.varies && place.offset >= 520 => {
-            instruction == if place.root == INPUT { "ld" } else { "st" }
+    let Access { instruction, locations } = access;
+    let allowed = |location: &Location| match location.root {
+        INPUT | EVENTS if location.varies && location.offset >= 520 => {
+            instruction == if location.root == INPUT { "ld" } else { "st" }
         }
         INPUT | EVENTS | CONTROL => SHARED.iter().any(|(root, offsets, varies, instructions)| {
-            // Words that are loaded at once begin at the first.
-            *root == place.root
-                && offsets.contains(&place.offset)
-                && (*varies || !place.varies)
+            // A vector load has the offset of its first word.
+            *root == location.root
+                && offsets.contains(&location.offset)
+                && (*varies || !location.varies)
                 && instructions.contains(&instruction.as_str())
         }),
         Root::Table => LINKED.contains(&instruction.as_str()),
-        // The device's own memory: the host's scope would be for nothing.
+        // Device memory: system scope would cost time and give nothing.
         Root::Parameter(_) | Root::Variable => !instruction.ends_with(".sys"),
     };
-    !places.is_empty() && places.iter().all(allowed)
+    !locations.is_empty() && locations.iter().all(allowed)
 }
 
-/// What a kernel's text does that it may not, or does not do that it must.
-fn wrongs(text: &str, shape: Shape, sends: bool) -> Vec<String> {
+/// Accesses in a kernel's text that are not allowed, and required ones that are missing.
+fn violations(text: &str, shape: Shape, sends: bool) -> Vec<String> {
     let accesses = ptx::accesses(text, &POINTERS, LINKS);
-    let mut wrongs: Vec<String> =
+    let mut violations: Vec<String> =
         accesses.iter().filter(|access| !is_allowed(access)).map(ToString::to_string).collect();
     let at = |root, offsets: &Range<i64>, instruction: &str| {
-        let there = |place: &Place| place.root == root && offsets.contains(&place.offset);
-        let found = |one: &&Access| one.instruction == instruction && one.places.iter().any(there);
+        let is_at = |location: &Location| location.root == root && offsets.contains(&location.offset);
+        let found = |one: &&Access| one.instruction == instruction && one.locations.iter().any(is_at);
         accesses.iter().filter(found).count()
     };
     for (root, offsets, _, instructions) in SHARED {
-        // The compiler sees that it sends nothing and never fails, and leaves out what would do that.
+        // For a handler that never sends and never fails, the compiler removes the code that would.
         let fails_or_sends = root == EVENTS || (root == CONTROL && [176, 256].contains(&offsets.start));
         if fails_or_sends && !sends {
             continue;
         }
-        wrongs.extend(
+        violations.extend(
             instructions
                 .iter()
                 .filter(|instruction| at(root, &offsets, instruction) == 0 && **instruction != "ld")
@@ -252,36 +256,37 @@ fn wrongs(text: &str, shape: Shape, sends: bool) -> Vec<String> {
     let linked: &[&str] =
         if sends { &["ld.acquire.gpu", "st.release.gpu", "atom"] } else { &["ld.acquire.gpu"] };
     let missing = |instruction: &&&str| at(Root::Table, &(0..i64::MAX), instruction) == 0;
-    wrongs.extend(linked.iter().filter(missing).map(|instruction| format!("no {instruction} in links")));
-    // A fence behind what was found: the judged faults, the command, the message (in every thread that takes one of its own), room for an event.
+    violations.extend(linked.iter().filter(missing).map(|instruction| format!("no {instruction} in links")));
+    // A fence follows each load that found something: acknowledged faults, the command, the message (in each thread that takes its own),
+    // a free event slot.
     let takers = if matches!(shape, Shape::Thread { .. }) { 2 } else { 1 };
-    let wanted = 2 + takers + at(EVENTS, &(256..257), "ld.relaxed.sys");
+    let required = 2 + takers + at(EVENTS, &(256..257), "ld.relaxed.sys");
     let fences = text.matches("fence.acq_rel.sys;").count();
-    if fences < wanted {
-        wrongs.push(format!("{fences} fences where {wanted} are wanted"));
+    if fences < required {
+        violations.push(format!("{fences} fences, expected at least {required}"));
     }
     if text.contains("call") || text.contains(".func") {
-        wrongs.push(String::from("a function that is called"));
+        violations.push(String::from("a call of a function"));
     }
-    wrongs
+    violations
 }
 
 #[test]
-fn what_the_host_sees_is_read_and_written_at_its_scope_and_in_order() {
+fn host_visible_words_are_accessed_at_system_scope_and_in_order() {
     let Some(toolchain) = toolchain() else { return };
     for architecture in ARCHITECTURES {
         for shape in SHAPES {
             for (entry, program) in kernels(shape) {
                 let text = toolchain.ptx(&input(&program, architecture)).unwrap();
-                let wrongs = wrongs(&text, shape, entry != "nothing");
-                assert!(wrongs.is_empty(), "{architecture} {entry} {shape:?}: {wrongs:#?}");
+                let violations = violations(&text, shape, entry != "nothing");
+                assert!(violations.is_empty(), "{architecture} {entry} {shape:?}: {violations:#?}");
             }
         }
     }
 }
 
 #[test]
-fn a_wrong_scope_or_order_is_noticed() {
+fn a_wrong_scope_or_order_is_detected() {
     let Some(toolchain) = toolchain() else { return };
     let shape = SHAPES[2];
     let (_, program) = &kernels(shape)[0];
@@ -298,7 +303,7 @@ fn a_wrong_scope_or_order_is_noticed() {
     ];
     let found: BTreeSet<&str> = changes
         .into_iter()
-        .filter(|(right, wrong)| !wrongs(&text.replace(right, wrong), shape, true).is_empty())
+        .filter(|(right, wrong)| !violations(&text.replace(right, wrong), shape, true).is_empty())
         .map(|(right, _)| right)
         .collect();
     assert_eq!(found.len(), changes.len(), "{found:?}");

@@ -1,27 +1,27 @@
-//! What the user wrote: the type, and what `#[message(...)]` says about it.
+//! Input of the derive: the type and its `#[message(...)]` attributes.
 
 use syn::ext::IdentExt;
 use syn::{Data, DeriveInput, Error, GenericParam, LitStr, Path, Result};
 
-/// A type that is to become a message.
+/// A type with `#[derive(Message)]`.
 pub struct Input {
     pub item: DeriveInput,
-    /// The stable name: the one given, else the type's identifier.
+    /// The stable name: that of the attribute, or the type's identifier.
     pub name: LitStr,
     /// Whether to implement serde's traits.
     pub serde: bool,
-    /// Where `#[message(record)]` asks for the record layout.
+    /// The path `record` in `#[message(record)]`, if present.
     pub record: Option<Path>,
 }
 
 impl Input {
-    /// Reads the attributes and refuses what can never be a message.
+    /// Reads the attributes, and rejects types that cannot be messages.
     pub fn new(item: DeriveInput) -> Result<Self> {
         if let Data::Union(data) = &item.data {
             return Err(Error::new_spanned(
                 data.union_token,
                 format!(
-                    "the union `{}` cannot be a message, because nothing says which field is valid: \
+                    "deriving Message: the union `{}` has no tag for its valid field; \
                      use an enum, or a struct with one field per case",
                     item.ident
                 ),
@@ -32,7 +32,8 @@ impl Input {
                 return Err(Error::new_spanned(
                     lifetime,
                     format!(
-                        "`{}` borrows, but a message outlives its sender: own the data (`String`, `Vec<_>`, `Arc<_>`)",
+                        "deriving Message: `{}` borrows, but a message outlives its sender; \
+                         use owned data (`String`, `Vec<_>`, `Arc<_>`)",
                         item.ident
                     ),
                 ));
@@ -56,7 +57,7 @@ impl Input {
                     if self.name.value().is_empty() {
                         return Err(Error::new_spanned(
                             &self.name,
-                            "the name of a message type cannot be empty",
+                            "the name of a message type is empty; use at least one character",
                         ));
                     }
                 } else if meta.path.is_ident("no_serde") {

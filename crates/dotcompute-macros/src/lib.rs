@@ -1,6 +1,6 @@
 //! `#[derive(Message)]` for DotCompute.
 //!
-//! Use it through `dotcompute` (or `dotcompute_core::message`), where it is documented with examples that run.
+//! Use it through `dotcompute` or `dotcompute_core::message`, whose documentation has tested examples.
 
 mod input;
 mod message;
@@ -11,20 +11,30 @@ mod serde_impl;
 use proc_macro::TokenStream;
 use syn::{DeriveInput, parse_macro_input};
 
-/// Implements `Message` for a struct or an enum, with serde's traits and, on request, the record layout.
+/// Implements `Message` for a struct or an enum, with serde's traits (feature `encode`) and optionally the record layout.
 ///
 /// | attribute | meaning |
 /// | --- | --- |
 /// | `#[message(name = "...")]` | the type's name in every process and language; without it, the type's identifier |
 /// | `#[message(record)]` | plain old data with one layout on every device; needs `#[repr(C)]` and `Copy` |
-/// | `#[message(no_serde)]` | no serde impls: the type has its own, or never leaves the process |
+/// | `#[message(no_serde)]` | no serde impls, because the type has its own or never leaves the process |
 ///
-/// `#[serde(...)]` attributes are passed on to serde's own derives, except `flatten` and `untagged`, which are refused.
+/// `#[serde(...)]` attributes are passed to serde's own derives, except `flatten` and `untagged`, which are errors.
 #[proc_macro_derive(Message, attributes(message, serde))]
 pub fn derive_message(input: TokenStream) -> TokenStream {
-    let item = parse_macro_input!(input as DeriveInput);
+    expand(parse_macro_input!(input as DeriveInput), "dotcompute")
+}
+
+/// As [`Message`](derive_message), for users of the crate `dotcompute-core`.
+#[proc_macro_derive(CoreMessage, attributes(message, serde))]
+pub fn derive_core_message(input: TokenStream) -> TokenStream {
+    expand(parse_macro_input!(input as DeriveInput), "dotcompute-core")
+}
+
+/// Expands the derive of `published`, the crate that re-exports it.
+fn expand(item: DeriveInput, published: &str) -> TokenStream {
     input::Input::new(item)
-        .and_then(|input| message::expand(&input))
+        .and_then(|input| message::expand(&input, published))
         .unwrap_or_else(syn::Error::into_compile_error)
         .into()
 }

@@ -1,4 +1,4 @@
-//! The `Message` impl, and all else that the derive emits.
+//! The derive's output: the `Message` impl, serde's impls and the record layout.
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -8,13 +8,14 @@ use crate::input::Input;
 use crate::paths::message_module;
 use crate::{record, serde_impl};
 
-/// Everything that the derive emits.
-pub fn expand(input: &Input) -> Result<TokenStream> {
-    let module = message_module()?;
+/// Returns the whole output of the derive.
+pub fn expand(input: &Input, published: &str) -> Result<TokenStream> {
+    let module = message_module(published)?;
     let message = message_impl(input, &module);
-    let serde = serde_impl::expand(input, &module)?;
+    let serde =
+        if cfg!(feature = "encode") { serde_impl::expand(input, &module)? } else { TokenStream::new() };
     let record = record::expand(input, &module)?;
-    // A block, so that nothing but impls gets out.
+    // A block, so that helper items do not leak into the user's scope.
     Ok(quote! {
         const _: () = {
             #message
@@ -24,7 +25,7 @@ pub fn expand(input: &Input) -> Result<TokenStream> {
     })
 }
 
-/// `impl Message`. A generic type's name contains its arguments' names, so that `Pair<u8>` and `Pair<u16>` differ.
+/// Returns the `Message` impl. The name of a generic type contains the names of its arguments, so `Pair<u8>` and `Pair<u16>` differ.
 fn message_impl(input: &Input, module: &TokenStream) -> TokenStream {
     let ident = &input.item.ident;
     let name = &input.name;
@@ -35,11 +36,11 @@ fn message_impl(input: &Input, module: &TokenStream) -> TokenStream {
             GenericParam::Type(parameter) => {
                 parameter.bounds.push(parse_quote!(#module::Message));
                 let ident = &parameter.ident;
-                arguments.push(quote!(.and(<#ident as #module::Message>::TYPE_NAME)));
+                arguments.push(quote!(.append(<#ident as #module::Message>::TYPE_NAME)));
             }
             GenericParam::Const(parameter) => {
                 let ident = &parameter.ident;
-                arguments.push(quote!(.and_number(#ident as u128)));
+                arguments.push(quote!(.append_number(#ident as u128)));
             }
             GenericParam::Lifetime(_) => {}
         }
@@ -50,7 +51,7 @@ fn message_impl(input: &Input, module: &TokenStream) -> TokenStream {
         let mut parts = arguments.into_iter();
         let first = parts.next();
         quote! {
-            const { &#module::__private::TypeName::new(#name).and("<") #first #(.and(", ") #parts)* .and(">") }.as_str()
+            const { &#module::__private::TypeName::new(#name).append("<") #first #(.append(", ") #parts)* .append(">") }.as_str()
         }
     };
     let (impl_generics, ty_generics, where_clause) = generics.split_for_impl();

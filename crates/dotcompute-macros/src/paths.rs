@@ -1,25 +1,37 @@
-//! Where the generated code finds the `message` module.
+//! Path of the `message` module in generated code.
 
-use proc_macro_crate::{FoundCrate, crate_name};
 use proc_macro2::{Span, TokenStream};
 use quote::quote;
-use syn::{Error, Ident, Result};
+use syn::{Ident, Result};
 
-/// The path of the `message` module in whichever of the two crates the user depends on, under whatever name.
+/// Returns the path of the `message` module for users of the crate `published`.
 ///
-/// Both crates have an `extern crate self`, so that their published names also work inside them.
-pub fn message_module() -> Result<TokenStream> {
+/// Both crates that re-export the derive have an `extern crate self`, so their published names also resolve inside them.
+#[cfg(not(feature = "renamed-crate"))]
+pub fn message_module(published: &str) -> Result<TokenStream> {
+    Ok(path(&published.replace('-', "_")))
+}
+
+/// Returns the path of the `message` module in the crate that the user depends on, under its name in the user's Cargo.toml.
+#[cfg(feature = "renamed-crate")]
+pub fn message_module(_published: &str) -> Result<TokenStream> {
+    use proc_macro_crate::{FoundCrate, crate_name};
+
     for published in ["dotcompute", "dotcompute-core"] {
-        let name = match crate_name(published) {
-            Ok(FoundCrate::Itself) => published.replace('-', "_"),
-            Ok(FoundCrate::Name(name)) => name,
-            Err(_) => continue,
-        };
-        let name = Ident::new(&name, Span::call_site());
-        return Ok(quote!(::#name::message));
+        match crate_name(published) {
+            // Both crates have an `extern crate self`, so their published names also resolve inside them.
+            Ok(FoundCrate::Itself) => return Ok(path(&published.replace('-', "_"))),
+            Ok(FoundCrate::Name(name)) => return Ok(path(&name)),
+            Err(_) => {}
+        }
     }
-    Err(Error::new(
+    Err(syn::Error::new(
         Span::call_site(),
         "derive(Message) needs the crate `dotcompute`: run `cargo add dotcompute`",
     ))
+}
+
+fn path(crate_name: &str) -> TokenStream {
+    let name = Ident::new(crate_name, Span::call_site());
+    quote!(::#name::message)
 }

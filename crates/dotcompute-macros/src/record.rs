@@ -1,4 +1,4 @@
-//! The record layout of `#[message(record)]`.
+//! Output for `#[message(record)]`: the record layout and its checks.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
@@ -8,10 +8,10 @@ use syn::{Attribute, Data, Error, Field, Fields, Ident, LitStr, Path, Result, pa
 
 use crate::input::Input;
 
-/// `Plain` and `RecordMessage`, and the checks that make them true; nothing if the user did not ask for a record.
+/// Returns the impls of `Record`, `Plain` and `RecordMessage`, and the checks that make them sound; nothing without `#[message(record)]`.
 pub fn expand(input: &Input, module: &TokenStream) -> Result<TokenStream> {
-    let Some(asked) = &input.record else { return Ok(TokenStream::new()) };
-    let fields = check_shape(input, asked)?;
+    let Some(attribute) = &input.record else { return Ok(TokenStream::new()) };
+    let fields = check_shape(input, attribute)?;
     check_repr(&input.item.attrs, &input.item.ident)?;
     let c_name = c_name(&input.name)?;
     let names = fields.iter().map(|field| field_name(field)).collect::<Result<Vec<_>>>()?;
@@ -21,12 +21,12 @@ pub fn expand(input: &Input, module: &TokenStream) -> Result<TokenStream> {
     let layouts = fields.iter().zip(&names).map(|(field, name)| field_layout(ident, field, name, &record));
     let checks = layout_checks(ident, &fields, &names, module);
     Ok(quote! {
-        // SAFETY: the type is `repr(C)`; the checks below compile only if no byte lies outside its fields, and the layout's
-        // constant only if all its fields are `Plain`, which are records.
+        // SAFETY: the type is `repr(C)`. The checks below compile only if it has no padding, and `LAYOUT` compiles only if all fields are
+        // `Plain` and so are records.
         #[automatically_derived]
         unsafe impl #record::Record for #ident {}
 
-        // SAFETY: the layout is made from the type itself.
+        // SAFETY: `LAYOUT` is computed from the type itself.
         #[automatically_derived]
         unsafe impl #record::Plain for #ident {
             const TYPE: #record::PlainType = #record::PlainType::Record(&<Self as #record::RecordMessage>::LAYOUT);
@@ -46,14 +46,14 @@ pub fn expand(input: &Input, module: &TokenStream) -> Result<TokenStream> {
     })
 }
 
-/// Only a struct with named fields and without parameters has one layout with names in it.
-fn check_shape<'a>(input: &'a Input, asked: &Path) -> Result<Vec<&'a Field>> {
+/// Checks that the type is a struct with named fields and without generic parameters, so that it has one C layout.
+fn check_shape<'a>(input: &'a Input, attribute: &Path) -> Result<Vec<&'a Field>> {
     let ident = &input.item.ident;
     if !input.item.generics.params.is_empty() {
         return Err(Error::new_spanned(
             &input.item.generics,
             format!(
-                "the record `{ident}` cannot be generic, because devices need one layout: write a struct for each case"
+                "deriving a record: `{ident}` is generic, but a record has one layout; write a struct for each case"
             ),
         ));
     }
@@ -67,15 +67,15 @@ fn check_shape<'a>(input: &'a Input, asked: &Path) -> Result<Vec<&'a Field>> {
     match named {
         Some(fields) => Ok(fields.iter().collect()),
         None => Err(Error::new_spanned(
-            asked,
+            attribute,
             format!(
-                "`{ident}` cannot be a record: only a struct with named fields, and with at least one, has a layout in C"
+                "deriving a record: `{ident}` is not a struct with at least one named field; write it as such a struct"
             ),
         )),
     }
 }
 
-/// Requires `repr(C)` and refuses `packed`, whose fields cannot be borrowed.
+/// Requires `repr(C)` and rejects `packed`, because fields of packed structs cannot be borrowed.
 fn check_repr(attributes: &[Attribute], ident: &Ident) -> Result<()> {
     let mut is_c = false;
     for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("repr")) {
@@ -84,7 +84,7 @@ fn check_repr(attributes: &[Attribute], ident: &Ident) -> Result<()> {
                 is_c = true;
             } else if meta.path.is_ident("packed") {
                 return Err(meta.error(format!(
-                    "the record `{ident}` cannot be packed: order its fields by falling alignment, or add explicit padding fields"
+                    "deriving a record: `{ident}` is packed; order its fields by decreasing alignment, or add explicit padding fields"
                 )));
             }
             if meta.input.peek(token::Paren) {
@@ -101,12 +101,12 @@ fn check_repr(attributes: &[Attribute], ident: &Ident) -> Result<()> {
     Err(Error::new_spanned(
         ident,
         format!(
-            "the record `{ident}` needs `#[repr(C)]`, because without it the compiler may reorder the fields"
+            "deriving a record: `{ident}` lacks `#[repr(C)]`, so the compiler may reorder its fields; add it"
         ),
     ))
 }
 
-/// The struct's name in C.
+/// Returns the struct's name in C.
 fn c_name(name: &LitStr) -> Result<String> {
     let c_name: String =
         name.value().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
@@ -114,7 +114,7 @@ fn c_name(name: &LitStr) -> Result<String> {
     Ok(c_name)
 }
 
-/// The field's name, the same in Rust and in C.
+/// Returns the field's name, which is the same in Rust and in C.
 fn field_name(field: &Field) -> Result<String> {
     let name = field.ident.as_ref().map(|ident| ident.unraw().to_string()).unwrap_or_default();
     check_c_identifier(&name, field.ident.span())?;
@@ -125,7 +125,7 @@ fn check_c_identifier(name: &str, span: Span) -> Result<()> {
     let problem = if C_KEYWORDS.contains(&name) {
         "is a keyword of C or C++"
     } else if !name.is_ascii() {
-        "has letters beyond ASCII"
+        "has non-ASCII characters"
     } else if name.starts_with(|c: char| c.is_ascii_digit()) {
         "starts with a digit"
     } else {
@@ -133,11 +133,11 @@ fn check_c_identifier(name: &str, span: Span) -> Result<()> {
     };
     Err(Error::new(
         span,
-        format!("`{name}` {problem}, so that it cannot stand in the record's C struct: rename it"),
+        format!("deriving a record: `{name}` {problem}, so it is not a name in the C struct; rename it"),
     ))
 }
 
-/// One `FieldLayout`. The function is there for its name, which the compiler shows when the field is not `Plain`.
+/// Returns one `FieldLayout`. The compiler shows the name of the helper function if the field is not `Plain`.
 fn field_layout(record_ident: &Ident, field: &Field, name: &str, record: &TokenStream) -> TokenStream {
     let Field { ident, ty, .. } = field;
     let check = format_ident!("field_{}_is_plain_old_data", name);
@@ -158,8 +158,8 @@ fn field_layout(record_ident: &Ident, field: &Field, name: &str, record: &TokenS
     }
 }
 
-/// Compile-time checks that no field is empty, that each begins where the one before ends, and that the record ends with
-/// the last.
+/// Returns compile-time checks that no field has size 0, that each field starts at the end of the previous one, and that the record ends
+/// with the last field.
 fn layout_checks(record: &Ident, fields: &[&Field], names: &[String], module: &TokenStream) -> TokenStream {
     let mut end_of_previous = quote!(0);
     let mut checks = TokenStream::new();
@@ -168,28 +168,28 @@ fn layout_checks(record: &Ident, fields: &[&Field], names: &[String], module: &T
         let size = quote!(::core::mem::size_of::<#ty>());
         let offset = quote!(::core::mem::offset_of!(#record, #ident));
         let empty = format!(
-            "the record `{record}` has a field of size 0, which C does not have: remove its field `{name}`"
+            "deriving a record: the field `{name}` of `{record}` has size 0, which C does not allow; remove it"
         );
         checks.extend(check(ident.span(), module, "assert_not_empty", &size, &empty));
-        let place = format!("the record `{record}` has padding bytes before its field `{name}`");
+        let location = format!("deriving a record: `{record}` has padding before its field `{name}`");
         checks.extend(check(
             ident.span(),
             module,
             "assert_no_padding",
             &quote!(#offset - (#end_of_previous)),
-            &place,
+            &location,
         ));
         end_of_previous = quote!(#offset + #size);
     }
-    let place = format!("the record `{record}` has padding bytes at its end");
+    let location = format!("deriving a record: `{record}` has padding at its end");
     let rest = quote!(::core::mem::size_of::<#record>() - (#end_of_previous));
-    checks.extend(check(record.span(), module, "assert_no_padding", &rest, &place));
+    checks.extend(check(record.span(), module, "assert_no_padding", &rest, &location));
     checks
 }
 
-/// A check by one of the `message` module's constant functions, whose failure points at `span`.
+/// Returns a call of a const function of the `message` module; its compile error points at `span`.
 fn check(span: Span, module: &TokenStream, function: &str, value: &TokenStream, text: &str) -> TokenStream {
-    // The compiler points from the call's first token to its last, so the path in front must be at `span` too.
+    // The error points from the first token of the call to the last, so the tokens of the path must have the span too.
     let module: TokenStream = module
         .clone()
         .into_iter()
@@ -202,7 +202,7 @@ fn check(span: Span, module: &TokenStream, function: &str, value: &TokenStream, 
     quote_spanned!(span=> const _: () = #module::__private::#function(#value, #text);)
 }
 
-/// Names that C11 or C++20 keep for themselves and Rust allows, or allows as `r#...`.
+/// Keywords of C11 and C++20 that are identifiers in Rust, or raw identifiers (`r#...`).
 const C_KEYWORDS: [&str; 89] = [
     "alignas",
     "alignof",

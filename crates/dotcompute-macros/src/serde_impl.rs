@@ -1,7 +1,7 @@
-//! The `Serialize` and `Deserialize` impls.
+//! Output for serde: the `Serialize` and `Deserialize` impls.
 //!
-//! serde's own derives write them, for a private copy of the type (serde calls that a remote derive). So they know every
-//! `#[serde(...)]` attribute, and the user needs no dependency on serde.
+//! serde's own derives generate them for a private copy of the type, the *shadow* (serde calls this a remote derive). They therefore
+//! support every `#[serde(...)]` attribute, and the user's crate needs no dependency on serde.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote};
@@ -14,10 +14,10 @@ use syn::{
 
 use crate::input::Input;
 
-/// The keys of the message's map that are not fields.
+/// Reserved keys of a message's map. They repeat those of `dotcompute-core/src/message/keys.rs`; change both together.
 const RESERVED: [&str; 4] = ["__type__", "message_id", "priority", "correlation_id"];
 
-/// The two impls, or nothing if the user asked for none.
+/// Returns the two impls; nothing with `#[message(no_serde)]`.
 pub fn expand(input: &Input, module: &TokenStream) -> Result<TokenStream> {
     if !input.serde {
         return Ok(TokenStream::new());
@@ -32,11 +32,11 @@ pub fn expand(input: &Input, module: &TokenStream) -> Result<TokenStream> {
     let turbofish = ty_generics.as_turbofish();
     let shadow_ident = &shadow.ident;
 
-    let writing = with_bound(&input.item.generics, &quote!(#serde::Serialize));
-    let (write_generics, _, _) = writing.split_for_impl();
-    let mut reading = with_bound(&input.item.generics, &quote!(#serde::Deserialize<'de>));
-    reading.params.insert(0, parse_quote!('de));
-    let (read_generics, _, _) = reading.split_for_impl();
+    let serialize = with_bound(&input.item.generics, &quote!(#serde::Serialize));
+    let (write_generics, _, _) = serialize.split_for_impl();
+    let mut deserialize = with_bound(&input.item.generics, &quote!(#serde::Deserialize<'de>));
+    deserialize.params.insert(0, parse_quote!('de));
+    let (read_generics, _, _) = deserialize.split_for_impl();
     Ok(quote! {
         #shadow
 
@@ -58,13 +58,13 @@ pub fn expand(input: &Input, module: &TokenStream) -> Result<TokenStream> {
     })
 }
 
-/// The private copy: the same shape and the same serde attributes, with serde's derives.
+/// Returns the shadow: a copy of the type with serde's derives and the type's serde attributes.
 fn shadow(item: &DeriveInput, module: &TokenStream, serde: &TokenStream) -> DeriveInput {
     let mut shadow = item.clone();
     shadow.ident = Ident::new("__Shadow", item.ident.span());
     shadow.vis = Visibility::Inherited;
-    keep_serde(&mut shadow.attrs);
-    // serde adds the generic arguments to the remote type.
+    retain_serde(&mut shadow.attrs);
+    // serde adds the generic arguments to the name of the remote type.
     let remote = literal(&item.ident);
     let serde_path = literal(serde);
     let mut attributes: Vec<Attribute> = vec![
@@ -74,7 +74,7 @@ fn shadow(item: &DeriveInput, module: &TokenStream, serde: &TokenStream) -> Deri
     ];
     let types: Vec<_> = item.generics.type_params().map(|parameter| &parameter.ident).collect();
     if !types.is_empty() && find_word(&item.attrs, "bound").is_none() {
-        // The same bounds as on the impls that call this, also where a field is an array, which hides its type from serde.
+        // The same bounds as on the impls above. serde cannot infer them for array fields, whose element type it does not see.
         let write = literal(quote!(#(#types: #serde::Serialize),*));
         let read = literal(quote!(#(#types: #serde::Deserialize<'de>),*));
         attributes.push(parse_quote!(#[serde(bound(serialize = #write, deserialize = #read))]));
@@ -84,7 +84,7 @@ fn shadow(item: &DeriveInput, module: &TokenStream, serde: &TokenStream) -> Deri
         Data::Struct(data) => data.fields.iter_mut().for_each(|field| shadow_field(field, module)),
         Data::Enum(data) => {
             for variant in &mut data.variants {
-                keep_serde(&mut variant.attrs);
+                retain_serde(&mut variant.attrs);
                 variant.fields.iter_mut().for_each(|field| shadow_field(field, module));
             }
         }
@@ -93,16 +93,18 @@ fn shadow(item: &DeriveInput, module: &TokenStream, serde: &TokenStream) -> Deri
     shadow
 }
 
-/// Keeps serde's attributes of a field. If it is an array, whose length may be beyond serde, we write and read it.
+/// Retains serde's attributes of a field. An array field gets `serialize_with` and `deserialize_with`, because serde supports only
+/// short arrays.
 fn shadow_field(field: &mut Field, module: &TokenStream) {
-    keep_serde(&mut field.attrs);
-    let taken =
+    retain_serde(&mut field.attrs);
+    let overriding =
         ["with", "serialize_with", "deserialize_with", "skip", "skip_serializing", "skip_deserializing"];
-    if !matches!(field.ty, Type::Array(_)) || taken.iter().any(|word| find_word(&field.attrs, word).is_some())
+    if !matches!(field.ty, Type::Array(_))
+        || overriding.iter().any(|word| find_word(&field.attrs, word).is_some())
     {
         return;
     }
-    let array = quote!(#module::__private::array);
+    let array = quote!(#module::__private::serde_array);
     let mut shape = quote!(#array::Element);
     let mut ty = &field.ty;
     while let Type::Array(dimension) = ty {
@@ -114,16 +116,16 @@ fn shadow_field(field: &mut Field, module: &TokenStream) {
     field.attrs.push(parse_quote!(#[serde(serialize_with = #write, deserialize_with = #read)]));
 }
 
-/// Code as the text that serde's attributes want it in.
+/// Converts code to a string literal, as serde's attributes expect it.
 fn literal(code: impl ToTokens) -> LitStr {
     LitStr::new(&code.to_token_stream().to_string(), Span::call_site())
 }
 
-fn keep_serde(attributes: &mut Vec<Attribute>) {
+fn retain_serde(attributes: &mut Vec<Attribute>) {
     attributes.retain(|attribute| attribute.path().is_ident("serde"));
 }
 
-/// The generics with this bound on every type.
+/// Returns the generics with this bound on every type parameter.
 fn with_bound(generics: &Generics, bound: &TokenStream) -> Generics {
     let mut generics = generics.clone();
     for parameter in &mut generics.params {
@@ -134,14 +136,14 @@ fn with_bound(generics: &Generics, bound: &TokenStream) -> Generics {
     generics
 }
 
-/// Refuses what would be written but could not be read back.
+/// Rejects attributes of the type whose output could not be decoded.
 fn check_container(item: &DeriveInput) -> Result<()> {
     match find_word(&item.attrs, "untagged") {
         Some(word) => Err(Error::new_spanned(
             word,
             format!(
-                "`{}` cannot be untagged: whoever reads the message must see which variant it is; \
-                 remove this, or give it a tag, `#[serde(tag = \"kind\")]`",
+                "deriving Message: `{}` is untagged, so a receiver cannot tell its variants apart; \
+                 remove this, or add a tag with `#[serde(tag = \"kind\")]`",
                 item.ident
             ),
         )),
@@ -149,7 +151,7 @@ fn check_container(item: &DeriveInput) -> Result<()> {
     }
 }
 
-/// Refuses fields that do not fit into the message's map.
+/// Rejects fields that conflict with the message's map.
 fn check_fields(item: &DeriveInput) -> Result<()> {
     let Data::Struct(data) = &item.data else { return Ok(()) };
     let Fields::Named(fields) = &data.fields else { return Ok(()) };
@@ -160,18 +162,18 @@ fn check_fields(item: &DeriveInput) -> Result<()> {
             return Err(Error::new_spanned(
                 word,
                 format!(
-                    "the field `{name}` cannot be flattened, because a message's keys are its type's own fields: remove this"
+                    "deriving Message: the field `{name}` is flattened, but the keys of a message are the type's own fields; remove this"
                 ),
             ));
         }
-        let written =
+        let encoded =
             find_word(&field.attrs, "rename").is_none() && find_word(&field.attrs, "skip").is_none();
-        if written && RESERVED.contains(&name.as_str()) {
+        if encoded && RESERVED.contains(&name.as_str()) {
             return Err(Error::new_spanned(
                 ident,
                 format!(
-                    "the field `{name}` has the name of a key that every message has; \
-                     rename it, or only what is written: `#[serde(rename = \"...\")]`"
+                    "deriving Message: the name of the field `{name}` is a reserved key; \
+                     rename the field, or its key with `#[serde(rename = \"...\")]`"
                 ),
             ));
         }
@@ -179,7 +181,7 @@ fn check_fields(item: &DeriveInput) -> Result<()> {
     Ok(())
 }
 
-/// Finds a word such as `flatten` in `#[serde(...)]`. Attributes that serde would refuse are left for serde to refuse.
+/// Finds a word such as `flatten` in `#[serde(...)]`. Invalid attributes are ignored here; serde reports them.
 fn find_word(attributes: &[Attribute], word: &str) -> Option<TokenStream> {
     let mut found = None;
     for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("serde")) {
@@ -187,13 +189,13 @@ fn find_word(attributes: &[Attribute], word: &str) -> Option<TokenStream> {
             if meta.path.is_ident(word) {
                 found = Some(meta.path.to_token_stream());
             }
-            pass_over_value(meta.input)
+            skip_value(meta.input)
         });
     }
     found
 }
 
-fn pass_over_value(input: ParseStream) -> Result<()> {
+fn skip_value(input: ParseStream) -> Result<()> {
     if input.peek(Token![=]) {
         input.parse::<Token![=]>()?;
         input.parse::<Expr>()?;

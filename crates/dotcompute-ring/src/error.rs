@@ -1,50 +1,50 @@
-//! What can go wrong with a ring.
+//! Errors of creating a ring and of pushing to it.
 
 use core::fmt;
 
-/// A ring of this capacity cannot be made.
+/// A ring of this capacity cannot be created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CapacityError {
     /// The capacity is zero.
-    #[error("a ring with room for 0 messages can never pass one on; give it room for at least 1")]
+    #[error("creating a ring: capacity is 0; use a capacity of at least 1")]
     Zero,
-    /// The slots would take more memory than can be addressed or had.
+    /// The slots need more memory than is available or addressable.
     #[error(
-        "a ring with room for {messages} messages of {slot_bytes} bytes a slot is larger than this machine can provide; ask for fewer"
+        "creating a ring: not enough memory for {messages} messages of {slot_bytes} bytes per slot; use a smaller capacity"
     )]
     TooLarge {
-        /// The capacity asked for.
+        /// The requested capacity.
         messages: usize,
-        /// Bytes one slot takes.
+        /// Size of one slot in bytes.
         slot_bytes: usize,
     },
 }
 
-/// A value that was not taken; it comes back.
+/// A value that was not accepted, returned to the caller.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum PushError<T> {
-    /// There is no room.
+    /// No slot is free.
     Full(T),
-    /// The other end has closed the ring: there will never be room.
+    /// The ring is closed and never accepts a value again.
     Closed(T),
 }
 
 impl<T> PushError<T> {
-    /// The value that was not taken.
+    /// Returns the value that was not accepted.
     pub fn into_inner(self) -> T {
         match self {
             Self::Full(value) | Self::Closed(value) => value,
         }
     }
 
-    /// Whether trying again may succeed.
+    /// Returns whether a retry can succeed.
     pub const fn is_full(&self) -> bool {
         matches!(self, Self::Full(_))
     }
 }
 
-// By hand, so that values need not implement `Debug`.
+// Implemented by hand so that values need not implement `Debug`.
 impl<T> fmt::Debug for PushError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.is_full() { "Full(..)" } else { "Closed(..)" })
@@ -54,9 +54,9 @@ impl<T> fmt::Debug for PushError<T> {
 impl<T> fmt::Display for PushError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.is_full() {
-            "pushing to a ring that is full; pop, wait, or make it larger"
+            "pushing to a ring: it is full; pop values, wait, or use a larger capacity"
         } else {
-            "pushing to a ring that its consumer has closed"
+            "pushing to a ring: it is closed; create a new ring to send more"
         })
     }
 }

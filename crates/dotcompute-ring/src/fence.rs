@@ -1,57 +1,60 @@
-//! The fence between publishing and looking whether anybody sleeps.
+//! The fence between publishing a message and checking for parked waiters.
 //!
-//! A sender publishes a message, then looks whether the receiver sleeps. A receiver announces that it will sleep, then looks
-//! once more for a message. Unless both put a full fence between their store and their load, each may miss the other's store, and
-//! the receiver sleeps on a message. But a full fence waits until the stores before it have reached the cache, that is, for the
-//! message's cache lines to come from the other core: it would cost a streaming sender several times the message itself.
+//! A sender publishes a message, then checks whether the receiver is parked. A receiver registers, then rechecks for a message. Without a
+//! full fence between store and load on both sides, each side may miss the other's store. The receiver then parks although a message is
+//! there. A full fence waits until earlier stores have reached the cache, and so until the message's cache lines have come from the other
+//! core. A streaming sender would pay several times the cost of the message itself.
 //!
-//! So the two sides share the cost unequally ([`Fence::Asymmetric`]): the sender has a compiler fence, which costs nothing, and
-//! the receiver, about to sleep anyway, asks the kernel to run a full fence on every thread of the process
-//! (`membarrier`, `MEMBARRIER_CMD_PRIVATE_EXPEDITED`, Linux 4.14). Each running thread then has its fence at some point between
-//! the receiver's announcement and its second look, and a thread that is not running has had one when it was switched out. If a
-//! sender's fence fell after its publishing, the receiver's second look finds the message; if it fell before, the sender's look,
-//! later still, finds the announcement. The compiler fence only keeps the compiler from turning the two round.
+//! The two sides therefore share the cost unequally ([`Fence::Asymmetric`]). The sender has a compiler fence, which costs nothing. The
+//! receiver, which is about to park anyway, makes the kernel run a full fence on every thread of the process (`membarrier`,
+//! `MEMBARRIER_CMD_PRIVATE_EXPEDITED`, Linux 4.14). Each running thread executes that fence at some point between the receiver's
+//! registration and its recheck. A thread that is not running has executed one when it was switched out. If a sender's fence comes after
+//! its publication, the receiver's recheck finds the message. If it comes before, the sender's later check finds the registration. The
+//! compiler fence only keeps the compiler from reordering the sender's store and load.
 //!
-//! What it costs: the sleeping side interrupts every core that runs a thread of the process, which takes microseconds and disturbs
-//! those threads. Thus `Asymmetric` is for a side that sleeps seldom and a side that publishes often; for waiters that come and go by
-//! the thousand, as on a thread pool, it is the wrong way round. A child process after `fork` keeps the registration.
+//! Cost: the parking side interrupts every core that runs a thread of the process, which takes microseconds and disturbs those threads.
+//! `Asymmetric` suits a side that parks rarely and a side that publishes often. For thousands of short-lived waiters, as on a thread pool,
+//! it is the wrong choice. A child process after `fork` keeps the registration.
 
 use crate::sync::{Ordering, fence};
 
-/// Who pays for the order between publishing and sleeping.
+/// Which side pays for the order between publishing and parking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Fence {
-    /// The side that goes to sleep, with a system call; nearly free for the side that wakes.
+    /// The side that parks, with a system call; nearly free for the side that wakes.
     ///
-    /// Only between threads of one process: the other process's threads would not be fenced. Where the system call is missing this is
-    /// the same as `Symmetric`.
+    /// Only between threads of one process, because threads of another process are not fenced. Without the system call this is the same as
+    /// `Symmetric`.
     Asymmetric,
-    /// Both alike, with a full fence each: for those that sleep often, and across processes.
+    /// Both sides, with a full fence each: for waiters that park often, and across processes.
     #[default]
     Symmetric,
 }
 
 impl Fence {
-    /// What can be had here: the answer is the same throughout the life of the process. Kept by each object that uses a fence, so that
-    /// its two sides agree.
+    /// Returns the fence that this platform supports; the result does not change during the life of the process. Each object stores it, so
+    /// that both of its sides use the same fence.
     pub(crate) fn available(self) -> Self {
         if self == Self::Asymmetric && barrier::is_available() { Self::Asymmetric } else { Self::Symmetric }
     }
 
-    /// Between publishing and looking for sleepers.
+    /// Light side: between publishing and checking for waiters.
     #[inline(always)]
     pub(crate) fn light(self) {
         match self {
-            // The compiler must keep the order too; the processor's part is done by `heavy` on the other side.
+            // SYNC POINT: store-load fence (light)
+            // Keeps the compiler from reordering; `heavy` on the other side orders the CPU.
             Self::Asymmetric => core::sync::atomic::compiler_fence(Ordering::SeqCst),
             Self::Symmetric => fence(Ordering::SeqCst),
         }
     }
 
-    /// Between announcing sleep and looking for what was published.
+    /// Heavy side: between registering and rechecking.
     #[inline]
     pub(crate) fn heavy(self) {
         match self {
+            // SYNC POINT: store-load fence (heavy)
+            // Runs the CPU fence of every thread whose `light` is only a compiler fence.
             Self::Asymmetric => barrier::on_all_threads(),
             Self::Symmetric => fence(Ordering::SeqCst),
         }
@@ -62,7 +65,7 @@ impl Fence {
 mod barrier {
     use std::sync::OnceLock;
 
-    /// Registers the process once; must have succeeded before `on_all_threads` is called.
+    /// Registers the process once. `on_all_threads` may be called only after this has returned true.
     pub(super) fn is_available() -> bool {
         static REGISTERED: OnceLock<bool> = OnceLock::new();
         *REGISTERED.get_or_init(|| membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED))
@@ -71,18 +74,18 @@ mod barrier {
     #[cold]
     pub(super) fn on_all_threads() {
         let fenced = membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED);
-        // Only a filter on system calls set up after the registration can refuse this. By then other threads rely on it, so that going
-        // on would lose wake-ups: a hang in place of this message.
+        // Only a system-call filter installed after the registration makes this fail. Other threads rely on the fence by then, so
+        // continuing would lose wake-ups and hang; report it instead.
         assert!(
             fenced,
-            "the kernel refused the system call `membarrier` to a process that it has registered for it: {}; allow it in the sandbox, \
-             or forbid it before the first `Fence::Asymmetric` is used",
+            "waking with `Fence::Asymmetric`: the kernel rejected the system call `membarrier` although this process registered for \
+             it: {}; allow it in the sandbox, or forbid it before the first use of `Fence::Asymmetric`",
             std::io::Error::last_os_error()
         );
     }
 
     fn membarrier(command: libc::c_int) -> bool {
-        // SAFETY: the call takes a command, flags and a processor number, all by value, and neither reads nor writes memory of ours.
+        // SAFETY: the system call takes a command, flags and a CPU number, all by value, and accesses no memory of the process.
         unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
     }
 }
@@ -98,7 +101,7 @@ mod barrier {
     }
 }
 
-/// Whether [`Fence::Asymmetric`] is more than a name here.
+/// Returns whether [`Fence::Asymmetric`] differs from `Symmetric` on this platform.
 #[must_use]
 pub fn asymmetric_is_available() -> bool {
     barrier::is_available()
@@ -113,22 +116,22 @@ mod tests {
     struct Word(AtomicU32);
 
     fn wait_for(word: &Word, value: u32) {
-        let mut looks = 0;
+        let mut polls = 0;
         while word.0.load(Ordering::Acquire) != value {
-            looks += 1;
-            if looks % 1000 == 0 || cfg!(miri) {
+            polls += 1;
+            if polls % 1000 == 0 || cfg!(miri) {
                 std::thread::yield_now();
             }
         }
     }
 
-    /// Store buffering, the very thing the fences are for: of two threads that each store and then load the other's word, not both
-    /// may miss the other's store.
+    /// Store buffering, the case that the fences exist for: of two threads that each store and then load the other's word, at least one
+    /// observes the other's store.
     #[test]
-    fn two_sides_never_both_miss_the_other() {
+    fn the_two_sides_never_both_miss_a_store() {
         const ROUNDS: u32 = if cfg!(miri) { 20 } else { 50_000 };
         for fence in [Fence::Asymmetric.available(), Fence::Symmetric] {
-            let [published, announced, round, seen_there] = [const { Word(AtomicU32::new(0)) }; 4];
+            let [published, registered, round, observed_there] = [const { Word(AtomicU32::new(0)) }; 4];
             let mut both_missed = 0;
             std::thread::scope(|scope| {
                 scope.spawn(|| {
@@ -136,34 +139,34 @@ mod tests {
                         wait_for(&round, now);
                         published.0.store(now, Ordering::Relaxed);
                         fence.light();
-                        let seen = announced.0.load(Ordering::Relaxed);
-                        // Also says that this side's round is over.
-                        seen_there.0.store(2 * now + u32::from(seen == now), Ordering::Release);
+                        let observed = registered.0.load(Ordering::Relaxed);
+                        // Also reports that this side's round is over.
+                        observed_there.0.store(2 * now + u32::from(observed == now), Ordering::Release);
                     }
                 });
                 for now in 1..=ROUNDS {
                     round.0.store(now, Ordering::Release);
-                    // The other side learns of the round some time later: try all the times it may be.
+                    // The other side observes the round some time later: vary the delay to cover that range.
                     for _ in 0..now % 128 {
                         core::hint::black_box(now);
                     }
-                    announced.0.store(now, Ordering::Relaxed);
+                    registered.0.store(now, Ordering::Relaxed);
                     fence.heavy();
-                    let seen_here = published.0.load(Ordering::Relaxed) == now;
-                    while seen_there.0.load(Ordering::Acquire) / 2 != now {
+                    let observed_here = published.0.load(Ordering::Relaxed) == now;
+                    while observed_there.0.load(Ordering::Acquire) / 2 != now {
                         std::thread::yield_now();
                     }
-                    let seen_there = seen_there.0.load(Ordering::Relaxed) % 2 == 1;
-                    both_missed += u32::from(!seen_here && !seen_there);
+                    let observed_there = observed_there.0.load(Ordering::Relaxed) % 2 == 1;
+                    both_missed += u32::from(!observed_here && !observed_there);
                 }
             });
-            assert_eq!(both_missed, 0, "{fence:?}: rounds in which each missed the other's store");
+            assert_eq!(both_missed, 0, "{fence:?}: rounds in which both sides missed the other's store");
         }
     }
 
     #[cfg(all(target_os = "linux", not(miri)))]
     #[test]
-    fn what_is_available_stays_so() {
+    fn availability_does_not_change() {
         assert_eq!(asymmetric_is_available(), Fence::Asymmetric.available() == Fence::Asymmetric);
         assert_eq!(Fence::Asymmetric.available(), Fence::Asymmetric.available().available());
         assert_eq!(Fence::Symmetric.available(), Fence::Symmetric);

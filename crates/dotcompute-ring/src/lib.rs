@@ -2,24 +2,24 @@
 //!
 //! # The contract
 //!
-//! - **Bounded.** A ring has room for a power of two of values, fixed when it is made, and allocates nothing later. A push into a full
-//!   ring is refused and hands the value back ([`PushError::Full`]); what then, the caller decides: wait, drop, or give up.
-//! - **Nobody waits for anybody.** [`spsc`] is wait-free. In [`mpsc`] a producer repeats its claim only if another producer's succeeded.
-//!   A producer that stops between claiming and publishing holds up what comes behind it, and nothing else.
-//! - **In order.** What one producer pushes comes out in the order in which it was pushed; in a mailbox ([`mailbox`]), band by band.
-//! - **Closed is final.** Once a ring is closed nothing is accepted ([`PushError::Closed`]), and what was accepted before can be taken to
-//!   the last value; `is_drained` says when that is done. What nobody takes is dropped with the ring. Nothing is lost silently.
-//! - **Two ends, two types.** Safe code cannot have two threads on one end that is meant for one.
+//! - **Bounded.** The capacity is a power of two, fixed at creation; a ring allocates nothing later. A push into a full ring is rejected
+//!   and returns the value ([`PushError::Full`]). The caller decides whether to wait, drop the value, or fail.
+//! - **Non-blocking.** [`spsc`] is wait-free. [`mpsc`] producers are lock-free: a claim is retried only after another producer's claim
+//!   succeeded. A producer preempted between claim and publish delays only the values behind it.
+//! - **Ordered.** Values of one producer are popped in the order in which it pushed them; in a [`mailbox`], within each band.
+//! - **Closing is final.** A closed ring accepts nothing ([`PushError::Closed`]). Values accepted before can still be popped, to the last
+//!   one; `is_drained` reports when none is left. Values that nothing pops are dropped with the ring. No value is lost silently.
+//! - **Two ends, two types.** Safe code cannot use a single-threaded end from two threads at once.
 //!
-//! | module | producers | consumers | memory | what for |
+//! | module | producers | consumers | memory | use |
 //! | --- | --- | --- | --- | --- |
-//! | [`spsc`] | 1 | 1 | its own | streams: the fastest |
-//! | [`mpsc`] | many | 1 | its own | exact counts and closing |
-//! | [`mailbox`] | many | 1 | its own | mailboxes: four priorities, waiting on both sides, eviction |
-//! | [`record`] | 1 | 1 | somebody else's | other processes and devices; plain data |
+//! | [`spsc`] | 1 | 1 | owned | streams; the fastest |
+//! | [`mpsc`] | many | 1 | owned | exact counts and closing |
+//! | [`mailbox`] | many | 1 | owned | mailboxes: four priority bands, waiting on both sides, drop oldest |
+//! | [`record`] | 1 | 1 | provided by the caller | other processes and devices; plain data |
 //!
-//! Around them: [`wait`] (how to wait), [`notifier`] and [`wait_list`] (whom to wake), [`fence`] (who pays for it), [`reply`] (the way back
-//! for one answer).
+//! Around them: [`wait`] (wait strategies), [`notifier`] and [`wait_list`] (waking one waiter or many), [`fence`] (the cost of waking),
+//! [`reply`] (one-shot replies).
 //!
 //! ```
 //! use dotcompute_ring::{PushError, spsc};
@@ -29,7 +29,7 @@
 //!     let mut sum = 0;
 //!     while !consumer.is_drained() {
 //!         match consumer.claim(64) {
-//!             // Up to 64 values, read where they lie; their slots are given back together.
+//!             // Up to 64 values, read in place; their slots are released together.
 //!             Some(batch) => sum += batch.sum::<u64>(),
 //!             None => std::thread::yield_now(),
 //!         }
@@ -49,30 +49,32 @@
 //! # The layout
 //!
 //! ```text
-//!                 tail: tickets claimed, ever                       word = ticket + 1: filled
-//!                    |                                               |
-//!  +---------+-------v--+----------+----------+   +------+---------+-v----+---------+------+---------+
-//!  | header  | producer | consumer | rare     |   | word | value   | word | value   | word | value   | ...
-//!  +---------+----------+---^------+----------+   +------+---------+------+---------+------+---------+
-//!   128 bytes 128        128|       128            slot 0           slot 1           slot 2
+//!                 tail: slots claimed                               seq = index + 1: filled
+//!                    |                                              |
+//!  +---------+-------v--+----------+----------+   +-----+---------+-v---+---------+-----+---------+
+//!  | header  | producer | consumer | flags    |   | seq | value   | seq | value   | seq | value   | ...
+//!  +---------+----------+---^------+----------+   +-----+---------+-----+---------+-----+---------+
+//!   128 bytes 128        128|       128            slot 0          slot 1          slot 2
 //!                           |
-//!                        head: tickets taken, ever
+//!                        head: slots released
 //! ```
 //!
-//! Tickets only grow; ticket `t` lives in slot `t % capacity`. Readiness travels with the slot: a consumer that finds the word finds
-//! the value on the same line, or the next. Each word has one writer, but for the `tail` of many producers. See [`layout`].
+//! `tail` and `head` are free-running indices: they only grow, and index `i` is slot `i % capacity`. Readiness travels with the slot: a
+//! consumer that reads a filled sequence tag has the value on the same cache line, or the next. Each atomic word has one writer, except the
+//! `tail` of an MPSC ring. [`layout`] documents the words bit by bit.
 //!
 //! # The orderings
 //!
-//! | written | read | why |
+//! | store | load | what it publishes |
 //! | --- | --- | --- |
-//! | slot's word: release | acquire | who sees the word sees the value |
-//! | `head`: release | acquire | who sees that a slot is free sees that it was read out, before writing it |
-//! | `tail`, claim (many producers): relaxed | relaxed | a ticket is a number; the word publishes what it stands for |
-//! | `tail`, closing: release | acquire | who sees the ring closed and drained has seen all that was pushed |
+//! | sequence tag of a slot: release | acquire | the value in the slot |
+//! | `head`: release | acquire | the end of the consumer's reads, so that a producer may overwrite the slots |
+//! | `tail`, claim (MPSC): relaxed | relaxed | nothing: an index is only a number, and the sequence tag publishes the value |
+//! | `tail`, closing: release | acquire | every push accepted before: a consumer that finds the ring closed and drained has seen all |
 //!
-//! No word is ever sequentially consistent. What needs more is waiting: a sleeper's announcement against a publisher's look ([`fence`]).
-//! Models of all of it, checked by `loom`, are in the crate's tests.
+//! No access to these words is sequentially consistent. Only parking needs more: a waiter's registration against a publisher's check for
+//! waiters ([`fence`]). Both sides of each handshake carry a comment `SYNC POINT: <name>` with the same name. The crate's tests contain
+//! `loom` models of all of them.
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;

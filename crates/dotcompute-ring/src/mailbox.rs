@@ -1,7 +1,8 @@
-//! A ring kernel's mailbox: four priority bands, each a ring of [`mpsc`](crate::mpsc) kind, with waiting on both sides.
+//! A ring kernel's mailbox: four priority bands, each an [`mpsc`](crate::mpsc) ring, with waiting on both sides.
 //!
-//! Taking looks at the bands from the highest down: O(1), and first in first out within a band. Only the normal band has memory from the
-//! start; another is made at its first use, so that a hundred thousand idle mailboxes cost little.
+//! The receiver polls the bands from the highest to the lowest: popping is O(1), and first in first out within a band. Only the normal band
+//! is allocated at creation. The other bands are allocated at their first use, so that a hundred thousand idle mailboxes cost little
+//! memory.
 //!
 //! ```
 //! use dotcompute_ring::mailbox::{self, Band, Options};
@@ -14,9 +15,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod lazy_band;
+
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::ptr::NonNull;
 use core::task::{Context, Poll};
 
 use crate::error::{CapacityError, PushError};
@@ -24,9 +26,11 @@ use crate::fence::Fence;
 use crate::layout::slots_for;
 use crate::mpsc::Ring;
 use crate::notifier::Notifier;
-use crate::prefetch::ReadAhead;
-use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, spin_loop};
+use crate::prefetch::ReadPrefetcher;
+use crate::sync::{AtomicU64, Ordering};
 use crate::wait_list::{WaitList, WaitToken};
+
+use lazy_band::{LazyBand, spin_or_yield};
 
 const BANDS: usize = 4;
 
@@ -45,7 +49,7 @@ pub enum Band {
 }
 
 impl Band {
-    /// The band of a priority.
+    /// Returns the band of a priority.
     #[inline]
     #[must_use]
     pub const fn of(priority: u8) -> Self {
@@ -61,21 +65,21 @@ impl Band {
 /// What a push into a full band does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overflow {
-    /// It is refused.
+    /// The push is rejected.
     #[default]
     Reject,
-    /// The oldest value of the band is handed to the pusher, who takes its place ([`Sender::push_drop_oldest`]).
+    /// The oldest value of the band is returned to the sender, and its slot is used for the new one ([`Sender::push_drop_oldest`]).
     DropOldest,
 }
 
-/// How a mailbox is to be made.
+/// Options of a mailbox.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Values each band has room for, rounded up to a power of two.
+    /// Minimum number of slots per band, rounded up to a power of two.
     pub capacity: usize,
-    /// Whether senders may evict.
+    /// What a push into a full band does.
     pub overflow: Overflow,
-    /// Who pays for waking.
+    /// Which side pays for waking.
     pub fence: Fence,
 }
 
@@ -85,7 +89,7 @@ impl Default for Options {
     }
 }
 
-/// Whether a mailbox of `T` with this capacity can be made, as far as can be known without making it.
+/// Checks whether a mailbox of `T` with this capacity can be created, without allocating it.
 ///
 /// # Errors
 ///
@@ -94,159 +98,51 @@ pub fn check_capacity<T>(capacity: usize) -> Result<(), CapacityError> {
     slots_for::<T>(capacity).map(drop)
 }
 
-/// Makes a mailbox.
+/// Creates a mailbox.
 ///
 /// # Errors
 ///
-/// [`CapacityError`] if the capacity is zero or cannot be had.
+/// [`CapacityError`] if the capacity is zero or the memory is not available.
 pub fn channel<T: Send>(options: Options) -> Result<(Sender<T>, Receiver<T>), CapacityError> {
     let slots = slots_for::<T>(options.capacity)?;
     let mailbox = Mailbox {
         slots,
-        evicting: options.overflow == Overflow::DropOldest,
-        bands: core::array::from_fn(|_| BandCell::new()),
+        drop_oldest: options.overflow == Overflow::DropOldest,
+        bands: core::array::from_fn(|_| LazyBand::new()),
         receiver: Notifier::new(options.fence),
         senders: WaitList::new(options.fence),
     };
     let normal = Box::into_raw(Box::new(Ring::new(slots)?));
     mailbox.bands[Band::Normal as usize].ring.store(normal, Ordering::Release);
     let mailbox = Arc::new(mailbox);
-    Ok((Sender::new(Arc::clone(&mailbox)), Receiver { mailbox, read_ahead: [ReadAhead::default(); BANDS] }))
-}
-
-/// One band: not made yet (null), made, or closed before it was made ([`never`]).
-struct BandCell<T> {
-    ring: AtomicPtr<Ring<T>>,
-    /// Held for one pop, and only in evicting mailboxes. There, taking the oldest value is for the receiver and for full-handed
-    /// senders; two consumers without a lock would need a second writer to the slots' words, in every ring, to serve the few that evict.
-    popping: AtomicU32,
-}
-
-/// A place that no ring can be at: the mark of a band closed before its first use.
-fn never<T>() -> *mut Ring<T> {
-    NonNull::dangling().as_ptr()
-}
-
-impl<T> BandCell<T> {
-    fn new() -> Self {
-        Self { ring: AtomicPtr::new(core::ptr::null_mut()), popping: AtomicU32::new(0) }
-    }
-
-    /// The ring, if it has been made.
-    #[inline]
-    fn made(&self) -> Option<&Ring<T>> {
-        // Acquire: pairs with the release that put it here.
-        let ring = self.ring.load(Ordering::Acquire);
-        if ring.is_null() || ring == never() {
-            return None;
-        }
-        // SAFETY: neither null nor the mark, so it is a ring from `Box::into_raw`, freed only when the mailbox is.
-        Some(unsafe { &*ring })
-    }
-
-    /// The ring, made now if it has to be. `Err` if the band is closed, `Ok(None)` if there is no memory for it.
-    #[inline]
-    fn get_or_make(&self, slots: usize) -> Result<Option<&Ring<T>>, ()> {
-        match self.made() {
-            Some(ring) => Ok(Some(ring)),
-            None => self.make(slots),
-        }
-    }
-
-    #[cold]
-    fn make(&self, slots: usize) -> Result<Option<&Ring<T>>, ()> {
-        if self.ring.load(Ordering::Relaxed) == never() {
-            return Err(());
-        }
-        let Ok(ring) = Ring::new(slots) else { return Ok(None) };
-        let ring = Box::into_raw(Box::new(ring));
-        // Release: whoever finds the ring finds it initialised. Acquire: so does this thread, if another was quicker.
-        match self.ring.compare_exchange(core::ptr::null_mut(), ring, Ordering::AcqRel, Ordering::Acquire) {
-            // SAFETY: just made, and now owned by the mailbox.
-            Ok(_) => Ok(Some(unsafe { &*ring })),
-            Err(present) => {
-                // SAFETY: just made here, and nobody else has seen it.
-                drop(unsafe { Box::from_raw(ring) });
-                if present == never() { Err(()) } else { Ok(self.made()) }
-            }
-        }
-    }
-
-    /// From now on nothing is accepted, also if the band was never made.
-    fn close(&self) {
-        let closed_unmade =
-            self.ring.compare_exchange(core::ptr::null_mut(), never(), Ordering::AcqRel, Ordering::Acquire);
-        if closed_unmade.is_err()
-            && let Some(ring) = self.made()
-        {
-            ring.close();
-        }
-    }
-
-    /// Takes the oldest value.
-    ///
-    /// # Safety
-    ///
-    /// Only the receiver's owner calls this with `locking` false, and only in a mailbox that does not evict.
-    #[inline]
-    unsafe fn try_pop(&self, locking: bool, read_ahead: &mut ReadAhead) -> Option<T> {
-        let ring = self.made()?;
-        if locking {
-            return self.try_pop_locked(ring);
-        }
-        // SAFETY: the one receiver is the only one who pops, by the contract above.
-        unsafe { ring.try_pop(read_ahead) }
-    }
-
-    fn try_pop_locked(&self, ring: &Ring<T>) -> Option<T> {
-        // Acquire and release order the pops of different threads.
-        while self.popping.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            // Held for a few instructions; should its holder have lost its core, this one is better given to it.
-            give_way();
-        }
-        // SAFETY: the lock is held, and in a mailbox that evicts everybody takes it.
-        let value = unsafe { ring.try_pop(&mut ReadAhead::default()) };
-        self.popping.store(0, Ordering::Release);
-        value
-    }
-}
-
-fn give_way() {
-    #[cfg(feature = "std")]
-    crate::sync::yield_now();
-    spin_loop();
-}
-
-impl<T> Drop for BandCell<T> {
-    fn drop(&mut self) {
-        let ring = self.ring.load(Ordering::Acquire);
-        if !ring.is_null() && ring != never() {
-            // SAFETY: from `Box::into_raw`, and `&mut self`: nobody uses it any more.
-            drop(unsafe { Box::from_raw(ring) });
-        }
-    }
+    Ok((
+        Sender::new(Arc::clone(&mailbox)),
+        Receiver { mailbox, prefetcher: [ReadPrefetcher::default(); BANDS] },
+    ))
 }
 
 struct Mailbox<T> {
     slots: usize,
-    evicting: bool,
-    bands: [BandCell<T>; BANDS],
-    /// Where the receiver waits for values.
+    drop_oldest: bool,
+    bands: [LazyBand<T>; BANDS],
+    /// The receiver waits here for values.
     receiver: Notifier,
-    /// Where senders wait for room.
+    /// Senders wait here for free slots.
     senders: WaitList,
 }
 
 impl<T> Mailbox<T> {
     fn rings(&self) -> impl Iterator<Item = &Ring<T>> {
-        self.bands.iter().filter_map(BandCell::made)
+        self.bands.iter().filter_map(LazyBand::get)
     }
 
     fn close(&self) {
         for band in &self.bands {
             band.close();
         }
+        // SYNC POINT: half-free wake-up (notifier): the bands are closed; every sender is woken.
         self.senders.notify_all();
+        // SYNC POINT: receiver park (notifier): the bands are closed.
         self.receiver.notify_with_full_fence();
     }
 
@@ -255,20 +151,20 @@ impl<T> Mailbox<T> {
     }
 
     fn is_drained(&self) -> bool {
-        self.bands.iter().all(|band| match band.made() {
+        self.bands.iter().all(|band| match band.get() {
             Some(ring) => ring.is_drained(),
             None => !band.ring.load(Ordering::Acquire).is_null(),
         })
     }
 
-    /// After a pop: wakes senders who wait for room, once half of the band is free again.
+    /// Wakes waiting senders after a pop, once the band is half free.
     ///
-    /// Waking at the first free slot would have a full ring pass its messages one by one, with a wake-up each. Nobody is forgotten: a
-    /// sender sleeps only if it saw the band full after it announced itself; by the fence, the receiver then sees the announcement
-    /// after every pop that followed, and on its way to an empty band it passes the half. A receiver that stops before that says so
-    /// ([`Receiver::wake_senders`]).
+    /// Waking senders at the first free slot would cost one wake-up per message on a full ring. No waiter is missed: a sender parks only if
+    /// the band was still full after it registered. By the fence, every later pop sees that registration, and the pop that makes the band
+    /// half free wakes the sender. A receiver that stops earlier calls [`Receiver::wake_senders`].
     #[inline]
-    fn after_pop(&self, band: usize) {
+    fn wake_senders_if_half_free(&self, band: usize) {
+        // SYNC POINT: half-free wake-up (notifier): the pop has published `head`; fences, then checks for registered senders.
         if self.senders.has_waiters() {
             self.wake_senders(band);
         }
@@ -276,150 +172,151 @@ impl<T> Mailbox<T> {
 
     #[cold]
     fn wake_senders(&self, band: usize) {
-        if self.bands[band].made().is_some_and(Ring::is_half_free) {
+        if self.bands[band].get().is_some_and(Ring::is_half_free) {
             self.senders.notify_all();
         }
     }
 }
 
-/// A sender's end. Clone it for another sender. Dropping senders does not close the mailbox.
+/// The sending end. Clone it for each sender. Dropping senders does not close the mailbox.
 pub struct Sender<T> {
     mailbox: Arc<Mailbox<T>>,
-    seen_heads: [AtomicU64; BANDS],
+    cached_heads: [AtomicU64; BANDS],
 }
 
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
-        let seen_heads =
-            core::array::from_fn(|band| AtomicU64::new(self.seen_heads[band].load(Ordering::Acquire)));
-        Self { mailbox: Arc::clone(&self.mailbox), seen_heads }
+        let cached_heads =
+            core::array::from_fn(|band| AtomicU64::new(self.cached_heads[band].load(Ordering::Acquire)));
+        Self { mailbox: Arc::clone(&self.mailbox), cached_heads }
     }
 }
 
 impl<T> Sender<T> {
     fn new(mailbox: Arc<Mailbox<T>>) -> Self {
-        Self { mailbox, seen_heads: core::array::from_fn(|_| AtomicU64::new(0)) }
+        Self { mailbox, cached_heads: core::array::from_fn(|_| AtomicU64::new(0)) }
     }
 
-    /// Puts a value into a band and wakes the receiver if it sleeps.
+    /// Pushes a value into a band and wakes a parked receiver.
     ///
     /// # Errors
     ///
-    /// [`PushError`] with the value in it: the band is full or the mailbox is closed.
+    /// [`PushError`] with the value: the band is full or the mailbox is closed.
     #[inline]
     pub fn try_push(&self, band: Band, value: T) -> Result<(), PushError<T>> {
         self.try_push_without_wake(band, value)?;
+        // SYNC POINT: receiver park (notifier): the push has published the value; fences, then checks for a registered receiver.
         self.mailbox.receiver.notify();
         Ok(())
     }
 
-    /// As [`try_push`](Self::try_push), but leaves a sleeping receiver asleep: for a caller that sees to it by other means that the
-    /// receiver looks again.
+    /// Like [`try_push`](Self::try_push), but does not wake a parked receiver. The caller makes the receiver poll again by other means.
     ///
     /// # Errors
     ///
-    /// As for `try_push`.
+    /// Those of `try_push`.
     #[inline]
     pub fn try_push_without_wake(&self, band: Band, value: T) -> Result<(), PushError<T>> {
         let band = band as usize;
-        let ring = match self.mailbox.bands[band].get_or_make(self.mailbox.slots) {
+        let ring = match self.mailbox.bands[band].get_or_init(self.mailbox.slots) {
             Ok(Some(ring)) => ring,
             Ok(None) => return Err(PushError::Full(value)),
             Err(()) => return Err(PushError::Closed(value)),
         };
-        ring.try_push(&self.seen_heads[band], value)
+        ring.try_push(&self.cached_heads[band], value)
     }
 
-    /// As [`try_push`](Self::try_push), but in a mailbox made with [`Overflow::DropOldest`] a full band gives up its oldest values, usually
-    /// one, to `evicted`.
+    /// Like [`try_push`](Self::try_push), but with [`Overflow::DropOldest`] it pops the oldest values of a full band, usually one, and
+    /// passes them to `on_drop`.
     ///
     /// # Errors
     ///
-    /// As for `try_push`; `Full` only in a mailbox that does not evict.
+    /// Those of `try_push`; `Full` only if the mailbox was created with [`Overflow::Reject`].
     pub fn push_drop_oldest(
         &self,
         band: Band,
         mut value: T,
-        mut evicted: impl FnMut(T),
+        mut on_drop: impl FnMut(T),
     ) -> Result<(), PushError<T>> {
         loop {
             match self.try_push(band, value) {
-                Err(PushError::Full(back)) if self.mailbox.evicting => value = back,
+                Err(PushError::Full(back)) if self.mailbox.drop_oldest => value = back,
                 done => return done,
             }
-            // SAFETY: `locking` is true.
-            match unsafe { self.mailbox.bands[band as usize].try_pop(true, &mut ReadAhead::default()) } {
-                Some(oldest) => evicted(oldest),
-                // Its oldest value is being written this moment, or the receiver has just made room.
-                None => give_way(),
+            // SAFETY: `locking` is true, so the pop lock serializes this pop.
+            match unsafe { self.mailbox.bands[band as usize].try_pop(true, &mut ReadPrefetcher::default()) } {
+                Some(oldest) => on_drop(oldest),
+                // Another sender is still writing the oldest value, or the receiver has just freed a slot.
+                None => spin_or_yield(),
             }
         }
     }
 
-    /// Whether half of a band is free, which is when its waiting senders are woken, or the mailbox is closed.
+    /// Returns whether at least half of a band is free, which is when its waiting senders are woken, or the mailbox is closed.
     #[must_use]
     pub fn is_half_free(&self, band: Band) -> bool {
-        self.mailbox.bands[band as usize].made().is_none_or(|ring| ring.is_half_free() || ring.is_closed())
+        self.mailbox.bands[band as usize].get().is_none_or(|ring| ring.is_half_free() || ring.is_closed())
     }
 
-    /// Ready when there is room in a band, or the mailbox is closed: pushing again then tells which. Otherwise the task is woken when there
-    /// may be. Give the ticket back with [`cancel_wait`](Self::cancel_wait).
-    pub fn poll_ready(&self, band: Band, ticket: &mut WaitToken, cx: &mut Context<'_>) -> Poll<()> {
-        self.mailbox.senders.register(ticket, cx.waker());
+    /// Returns `Ready` if a band has a free slot or the mailbox is closed; the next push shows which. Otherwise registers the task, which
+    /// is woken when that may have changed. Release the token with [`cancel_wait`](Self::cancel_wait).
+    pub fn poll_ready(&self, band: Band, token: &mut WaitToken, cx: &mut Context<'_>) -> Poll<()> {
+        // SYNC POINT: half-free wake-up (waiter): registers, fences (in `register`), then checks for a free slot.
+        self.mailbox.senders.register(token, cx.waker());
         let full = self.mailbox.bands[band as usize]
-            .made()
+            .get()
             .is_some_and(|ring| ring.len() >= ring.capacity() && !ring.is_closed());
         if full { Poll::Pending } else { Poll::Ready(()) }
     }
 
-    /// Stops waiting for room.
-    pub fn cancel_wait(&self, ticket: &mut WaitToken) {
-        self.mailbox.senders.cancel(ticket);
+    /// Stops waiting for a free slot.
+    pub fn cancel_wait(&self, token: &mut WaitToken) {
+        self.mailbox.senders.cancel(token);
     }
 
-    /// Closes the mailbox: exactly the pushes that came before are accepted.
+    /// Closes the mailbox: exactly the pushes ordered before are accepted.
     pub fn close(&self) {
         self.mailbox.close();
     }
 
-    /// Whether the mailbox is closed.
+    /// Returns whether the mailbox is closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.mailbox.bands[Band::Normal as usize].made().is_none_or(Ring::is_closed)
+        self.mailbox.bands[Band::Normal as usize].get().is_none_or(Ring::is_closed)
     }
 
-    /// Values in the mailbox.
+    /// Returns the number of values in the mailbox.
     #[must_use]
     pub fn len(&self) -> usize {
         self.mailbox.len()
     }
 
-    /// Whether the mailbox is empty.
+    /// Returns whether the mailbox is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Values each band has room for.
+    /// Returns the number of slots per band.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.mailbox.slots
     }
 
-    /// Whether this mailbox evicts.
+    /// Returns whether a push into a full band may drop the oldest value.
     #[inline]
     #[must_use]
     pub fn drops_oldest(&self) -> bool {
-        self.mailbox.evicting
+        self.mailbox.drop_oldest
     }
 
-    /// Values accepted, ever, in all bands.
+    /// Returns the number of values accepted in total, over all bands.
     #[must_use]
     pub fn pushed(&self) -> u64 {
         self.mailbox.rings().map(Ring::pushed).sum()
     }
 
-    /// Values taken or evicted, ever, from all bands.
+    /// Returns the number of values popped or dropped as the oldest in total, over all bands.
     #[must_use]
     pub fn popped(&self) -> u64 {
         self.mailbox.rings().map(Ring::popped).sum()
@@ -431,28 +328,30 @@ impl<T> Sender<T> {
     }
 }
 
-/// The receiver's end. Dropping it closes the mailbox.
+/// The receiving end. Dropping it closes the mailbox.
 pub struct Receiver<T> {
     mailbox: Arc<Mailbox<T>>,
-    read_ahead: [ReadAhead; BANDS],
+    prefetcher: [ReadPrefetcher; BANDS],
 }
 
 impl<T: Send> Receiver<T> {
-    /// Takes the oldest value of the highest band that has one.
+    /// Pops the oldest value of the highest band that has one.
     #[inline]
     pub fn try_pop(&mut self) -> Option<T> {
         let mailbox = &*self.mailbox;
-        for (index, (band, read_ahead)) in mailbox.bands.iter().zip(&mut self.read_ahead).enumerate() {
-            // SAFETY: there is one receiver, not cloneable, and this takes it by `&mut`; evicting mailboxes lock.
-            if let Some(value) = unsafe { band.try_pop(mailbox.evicting, read_ahead) } {
-                mailbox.after_pop(index);
+        for (index, (band, prefetcher)) in mailbox.bands.iter().zip(&mut self.prefetcher).enumerate() {
+            // SAFETY: there is one receiver, which cannot be cloned, and `&mut self` excludes concurrent pops by it. With `drop_oldest`,
+            // where senders also pop, the pop lock serializes all pops.
+            if let Some(value) = unsafe { band.try_pop(mailbox.drop_oldest, prefetcher) } {
+                mailbox.wake_senders_if_half_free(index);
                 return Some(value);
             }
         }
         None
     }
 
-    /// As [`try_pop`](Self::try_pop); where there is nothing, the task is woken when there may be. None when the mailbox is closed and drained.
+    /// Like [`try_pop`](Self::try_pop), but registers the task if the mailbox is empty, and it is woken when that may have changed.
+    /// `Ready(None)` if the mailbox is closed and drained.
     pub fn poll_pop(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
         loop {
             if let Some(value) = self.try_pop() {
@@ -462,11 +361,12 @@ impl<T: Send> Receiver<T> {
                 return Poll::Ready(None);
             }
             if !self.mailbox.receiver.register(cx.waker()) {
-                // A notifier is at work, for a few instructions; should it have lost its core, this one is better given to it.
-                give_way();
+                // A notifier holds the waker for a few instructions. Yield, in case it was preempted.
+                spin_or_yield();
                 continue;
             }
-            // Looked at again after the announcement: what was pushed in between did not see it.
+            // SYNC POINT: receiver park (waiter): recheck after registering. A value pushed before the registration did not trigger a
+            // wake-up.
             if let Some(value) = self.try_pop() {
                 self.mailbox.receiver.cancel();
                 return Poll::Ready(Some(value));
@@ -479,29 +379,30 @@ impl<T: Send> Receiver<T> {
         }
     }
 
-    /// Wakes senders who wait for room even if less than half is free: for a receiver that is not going to take more for a while.
+    /// Wakes senders that wait for free slots, even if less than half of the band is free. For a receiver that will not pop more for a
+    /// while.
     pub fn wake_senders(&self) {
         self.mailbox.senders.notify_all();
     }
 
-    /// Closes the mailbox: exactly the pushes that came before are accepted, and can still be taken.
+    /// Closes the mailbox: exactly the pushes ordered before are accepted, and can still be popped.
     pub fn close(&self) {
         self.mailbox.close();
     }
 
-    /// Whether the mailbox is closed and everything accepted has been taken.
+    /// Returns whether the mailbox is closed and every accepted value was popped.
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.mailbox.is_drained()
     }
 
-    /// Values in the mailbox.
+    /// Returns the number of values in the mailbox.
     #[must_use]
     pub fn len(&self) -> usize {
         self.mailbox.len()
     }
 
-    /// Whether the mailbox is empty.
+    /// Returns whether the mailbox is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -1,11 +1,11 @@
-//! Many producers, one consumer: lock-free, bounded, first in first out.
+//! Multi-producer, single-consumer ring: lock-free, bounded, first in first out.
 //!
-//! A producer claims a ticket by one compare-exchange on `tail`, writes its slot, and publishes it through the slot's word. A claim by
-//! fetch-and-add would not do here: it cannot be refused, and a full or closed ring must refuse. Uncontended, both are one locked
-//! instruction.
+//! A producer claims an index by one compare-exchange on `tail`, writes the slot, and publishes it by storing the slot's sequence tag. This
+//! is the bounded queue of Vyukov with a single consumer. Claims do not use fetch-and-add because it cannot fail, and a full or closed ring
+//! must reject the push. Without contention both cost one locked instruction.
 //!
-//! Closing sets the top bit of `tail`. A claim either came before it and is accepted, or fails: there is no third case, so what was
-//! accepted can be counted and drained exactly.
+//! Closing sets the top bit of `tail`. A claim is either ordered before that and accepted, or it fails. The accepted values can therefore
+//! be counted and drained exactly.
 //!
 //! ```
 //! use dotcompute_ring::{mpsc, PushError};
@@ -27,108 +27,113 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::error::{CapacityError, PushError};
-use crate::layout::{CLOSED_BIT, Memory, slots_for};
-use crate::prefetch::{self, ReadAhead};
+use crate::layout::{CLOSED_BIT, RingMemory, slots_for};
+use crate::prefetch::{self, ReadPrefetcher};
 use crate::sync::{AtomicU64, Ordering};
 
-/// Makes a ring with room for `capacity` values, rounded up to a power of two.
+/// Creates a ring with at least `capacity` slots, rounded up to a power of two.
 ///
 /// # Errors
 ///
-/// [`CapacityError`] if the capacity is zero or cannot be had.
+/// [`CapacityError`] if the capacity is zero or the memory is not available.
 pub fn channel<T: Send>(capacity: usize) -> Result<(Producer<T>, Consumer<T>), CapacityError> {
     let ring = Arc::new(Ring::new(slots_for::<T>(capacity)?)?);
     Ok((
-        Producer { ring: Arc::clone(&ring), seen_head: AtomicU64::new(0) },
-        Consumer { ring, read_ahead: ReadAhead::default() },
+        Producer { ring: Arc::clone(&ring), cached_head: AtomicU64::new(0) },
+        Consumer { ring, prefetcher: ReadPrefetcher::default() },
     ))
 }
 
-/// Tickets in a row that one producer may fill.
+/// Consecutive indices that one producer may write.
 struct Claim {
     first: u64,
     count: u64,
-    /// The first ticket that there was no room for.
+    /// The first index without a free slot, when the claim was made.
     limit: u64,
 }
 
-/// The ring itself. Whoever has it may push; popping is for one at a time.
+/// The ring itself. Any thread may push; one thread at a time may pop.
 pub(crate) struct Ring<T> {
-    memory: Memory<T>,
+    memory: RingMemory<T>,
 }
 
 impl<T> Ring<T> {
-    /// A ring of `slots` (from [`slots_for`]).
+    /// Creates a ring of `slots` slots (from [`slots_for`]).
     pub(crate) fn new(slots: usize) -> Result<Self, CapacityError> {
-        Ok(Self { memory: Memory::new(slots)? })
+        Ok(Self { memory: RingMemory::new(slots)? })
     }
 
-    /// Claims up to `wanted` tickets in a row. None if the ring is full, an error if it is closed.
+    /// Claims up to `wanted` consecutive indices. `Ok(None)` if the ring is full, an error if it is closed.
     ///
-    /// `seen_head` is the caller's idea of where the consumer is: true once, so never too large. It spares reading the consumer's line
-    /// while there is room by it.
+    /// `cached_head` is the caller's copy of `head`. It may be stale and is never ahead of `head`. It saves reading the consumer's cache
+    /// line while free slots remain by it.
     #[inline]
-    fn claim(&self, seen_head: &AtomicU64, wanted: u64) -> Result<Option<Claim>, ()> {
+    fn claim(&self, cached_head: &AtomicU64, wanted: u64) -> Result<Option<Claim>, ()> {
         let line = &self.memory.control().producer;
         let mut tail = line.tail.load(Ordering::Relaxed);
         loop {
             if tail & CLOSED_BIT != 0 {
                 return Err(());
             }
-            // Acquire here and below: what is free by this head has been read out by the consumer, and this thread is about to write it.
-            let mut room = self.room(tail, seen_head.load(Ordering::Acquire));
-            if room < wanted {
+            // SYNC POINT: cached head
+            // Acquire: pairs with the release store below, by a thread that shares this copy; the consumer has read the slots before it.
+            let mut free_slots = self.free_slots(tail, cached_head.load(Ordering::Acquire));
+            if free_slots < wanted {
+                // SYNC POINT: head publish
+                // Acquire: pairs with the release store in `try_pop`; the consumer has read the slots before this `head`.
                 let head = self.memory.control().consumer.head.load(Ordering::Acquire);
-                // Release: hands the acquired order on to another thread that shares this copy.
-                seen_head.store(head, Ordering::Release);
-                room = self.room(tail, head);
+                // SYNC POINT: cached head
+                // Release: pairs with the acquire load above; passes the consumer's order on to a thread that shares this copy.
+                cached_head.store(head, Ordering::Release);
+                free_slots = self.free_slots(tail, head);
             }
-            if room == 0 {
-                let now = line.tail.load(Ordering::Relaxed);
-                if now == tail {
+            if free_slots == 0 {
+                let current = line.tail.load(Ordering::Relaxed);
+                if current == tail {
                     return Ok(None);
                 }
-                tail = now;
+                tail = current;
                 continue;
             }
-            let count = room.min(wanted);
-            // Relaxed: a ticket is only a number; what it guards is published by the slot's word.
+            let count = free_slots.min(wanted);
+            // Relaxed: an index is only a number; the release store of the sequence tag in `write_slot` publishes the value.
             match line.tail.compare_exchange_weak(tail, tail + count, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return Ok(Some(Claim { first: tail, count, limit: tail + room })),
-                Err(now) => tail = now,
+                Ok(_) => return Ok(Some(Claim { first: tail, count, limit: tail + free_slots })),
+                Err(current) => tail = current,
             }
         }
     }
 
-    /// Free slots. A `tail` read long ago may lie behind `head`; the claim that relies on it will fail.
+    /// Returns the number of free slots. A stale `tail` may be behind `head`; a claim that starts from it fails.
     #[inline]
-    fn room(&self, tail: u64, head: u64) -> u64 {
+    fn free_slots(&self, tail: u64, head: u64) -> u64 {
         self.memory.capacity().saturating_sub(tail.saturating_sub(head))
     }
 
-    /// Fills a claimed slot. Asks for the one that this or another producer will fill some slots later, if that is below `limit`, so
-    /// free already.
+    /// Writes a claimed slot and publishes it. Prefetches the slot that a producer writes some pushes later, if it is below `limit` and
+    /// thus free.
     #[inline]
-    fn fill(&self, ticket: u64, limit: u64, value: T) {
-        let ahead = ticket + prefetch::distance(self.memory.capacity());
-        if ticket < ahead && ahead < limit {
-            prefetch::for_writing(self.memory.view(), ahead);
+    fn write_slot(&self, index: u64, limit: u64, value: T) {
+        let ahead = index + prefetch::distance(self.memory.capacity());
+        if index < ahead && ahead < limit {
+            prefetch::prefetch_for_write(self.memory.ring_ref(), ahead);
         }
-        let slot = self.memory.slot(ticket);
-        slot.value.with_mut(|place| {
-            // SAFETY: the ticket was claimed by this thread, and the consumer has read out the value that was here a lap ago: the claim
-            // saw its head beyond it. So nobody else touches the place until the word below says so.
-            unsafe { (*place).write(value) };
+        let slot = self.memory.slot(index);
+        slot.value.with_mut(|storage| {
+            // SAFETY: this thread claimed `index`, so no other producer writes this slot. The claim observed a `head` past the slot's
+            // previous lap, so the consumer has read that value. The consumer does not read the slot before the store of `seq` below.
+            unsafe { (*storage).write(value) };
         });
-        // Release: whoever sees the word sees the value.
-        slot.word.store(ticket + 1, Ordering::Release);
+        // SYNC POINT: slot publish
+        // Release: pairs with the acquire load in `try_pop`; publishes the value.
+        slot.seq.store(index + 1, Ordering::Release);
     }
 
     #[inline]
-    pub(crate) fn try_push(&self, seen_head: &AtomicU64, value: T) -> Result<(), PushError<T>> {
-        match self.claim(seen_head, 1) {
+    pub(crate) fn try_push(&self, cached_head: &AtomicU64, value: T) -> Result<(), PushError<T>> {
+        match self.claim(cached_head, 1) {
             Ok(Some(Claim { first, limit, .. })) => {
-                self.fill(first, limit, value);
+                self.write_slot(first, limit, value);
                 Ok(())
             }
             Ok(None) => Err(PushError::Full(value)),
@@ -136,36 +141,42 @@ impl<T> Ring<T> {
         }
     }
 
-    /// Takes the oldest value, if it has been published.
+    /// Pops the oldest value, if it is published.
     ///
     /// # Safety
     ///
-    /// No other thread pops at the same time, and pops of different threads are ordered.
+    /// No other thread pops at the same time, and pops of different threads are ordered by synchronization.
     #[inline]
-    pub(crate) unsafe fn try_pop(&self, read_ahead: &mut ReadAhead) -> Option<T> {
-        let head_word = &self.memory.control().consumer.head;
-        // Relaxed: written only by those who pop, one at a time.
-        let head = head_word.load(Ordering::Relaxed);
+    pub(crate) unsafe fn try_pop(&self, prefetcher: &mut ReadPrefetcher) -> Option<T> {
+        let shared_head = &self.memory.control().consumer.head;
+        // Relaxed: written only by pops, which the caller serializes.
+        let head = shared_head.load(Ordering::Relaxed);
         let slot = self.memory.slot(head);
-        // Acquire: pairs with the release in `fill`.
-        if slot.word.load(Ordering::Acquire) != head + 1 {
+        // SYNC POINT: slot publish
+        // Acquire: pairs with the release store in `write_slot`, so that the value may be read.
+        if slot.seq.load(Ordering::Acquire) != head + 1 {
             return None;
         }
-        read_ahead.from(self.memory.view(), head);
-        // SAFETY: the word says that this ticket's value is there; it is read once, since `head` moves on before the next pop, and
-        // overwritten only by a producer that has seen that.
-        let value = slot.value.with(|place| unsafe { (*place).assume_init_read() });
-        // Release: a producer that sees this may overwrite the slot; the value has been read out.
-        head_word.store(head + 1, Ordering::Release);
+        prefetcher.prefetch_after(self.memory.ring_ref(), head);
+        // SAFETY: the sequence tag shows that the slot holds the value of this index. It is read once, because `head` advances before the
+        // next pop. A producer overwrites it only after it has observed the advanced `head`.
+        let value = slot.value.with(|storage| unsafe { (*storage).assume_init_read() });
+        // SYNC POINT: head publish
+        // Release: pairs with the acquire loads in `claim` and `popped`; the value is read out before a producer overwrites the slot.
+        shared_head.store(head + 1, Ordering::Release);
         Some(value)
     }
 
     pub(crate) fn close(&self) {
-        // AcqRel: what is decided by having seen the ring closed comes after the claims before it.
+        // SYNC POINT: tail close
+        // AcqRel: release pairs with the acquire loads in `is_closed` and `is_drained`. Acquire orders what the caller does next after
+        // earlier closes.
         self.memory.control().producer.tail.fetch_or(CLOSED_BIT, Ordering::AcqRel);
     }
 
     pub(crate) fn is_closed(&self) -> bool {
+        // SYNC POINT: tail close
+        // Acquire: pairs with the AcqRel in `close`.
         self.memory.control().producer.tail.load(Ordering::Acquire) & CLOSED_BIT != 0
     }
 
@@ -174,23 +185,27 @@ impl<T> Ring<T> {
     }
 
     pub(crate) fn popped(&self) -> u64 {
+        // SYNC POINT: head publish
+        // Acquire: pairs with the release store in `try_pop`.
         self.memory.control().consumer.head.load(Ordering::Acquire)
     }
 
-    /// Values in the ring, those being written included.
+    /// Returns the number of values in the ring, including those being written.
     pub(crate) fn len(&self) -> u64 {
-        // Head first: it can only be too small then, and is never beyond tail.
+        // `head` first: it can then only be too small, and never exceeds `tail`.
         let head = self.popped();
         self.pushed() - head
     }
 
-    /// Whether half of it is free.
+    /// Returns whether at least half of the slots are free.
     pub(crate) fn is_half_free(&self) -> bool {
         self.len() <= self.capacity() / 2
     }
 
-    /// Whether it is closed and everything accepted has been taken.
+    /// Returns whether the ring is closed and every accepted value was popped.
     pub(crate) fn is_drained(&self) -> bool {
+        // SYNC POINT: tail close
+        // Acquire: pairs with the AcqRel in `close`; no claim is accepted after it, so `tail` counts every value.
         let tail = self.memory.control().producer.tail.load(Ordering::Acquire);
         tail & CLOSED_BIT != 0 && self.popped() == tail & !CLOSED_BIT
     }
@@ -202,42 +217,43 @@ impl<T> Ring<T> {
 
 impl<T> Drop for Ring<T> {
     fn drop(&mut self) {
-        // SAFETY: `&mut self`: nobody else pops. Everything claimed has been published, since no push is under way.
-        while let Some(value) = unsafe { self.try_pop(&mut ReadAhead::default()) } {
+        // SAFETY: `&mut self` excludes other pops. Every claimed index is published, because no push is in progress.
+        while let Some(value) = unsafe { self.try_pop(&mut ReadPrefetcher::default()) } {
             drop(value);
         }
     }
 }
 
-/// A producer's end. Clone it for another producer; or share it, at the price of contention on its notes.
+/// The producing end of an MPSC ring. Clone it for each producer. It may also be shared by reference, at the cost of contention on its
+/// cached `head`.
 pub struct Producer<T> {
     ring: Arc<Ring<T>>,
-    seen_head: AtomicU64,
+    cached_head: AtomicU64,
 }
 
 impl<T> Clone for Producer<T> {
     fn clone(&self) -> Self {
-        // Acquire: the copy carries on the order that came with the head.
+        // SYNC POINT: cached head
+        // Acquire: pairs with the release store in `claim`; the clone inherits the order that came with the cached value.
         Self {
             ring: Arc::clone(&self.ring),
-            seen_head: AtomicU64::new(self.seen_head.load(Ordering::Acquire)),
+            cached_head: AtomicU64::new(self.cached_head.load(Ordering::Acquire)),
         }
     }
 }
 
 impl<T: Send> Producer<T> {
-    /// Puts a value in.
+    /// Pushes a value.
     ///
     /// # Errors
     ///
-    /// [`PushError`] with the value in it: the ring is full or closed.
+    /// [`PushError`] with the value: the ring is full or closed.
     #[inline]
     pub fn try_push(&self, value: T) -> Result<(), PushError<T>> {
-        self.ring.try_push(&self.seen_head, value)
+        self.ring.try_push(&self.cached_head, value)
     }
 
-    /// Puts in as many values as there is room for, in order and with no other producer's between them, and takes them from the front
-    /// of `values`. Gives how many.
+    /// Pushes as many values as there are free slots, in order and contiguously, taking them from the front of `values`. Returns how many.
     ///
     /// # Errors
     ///
@@ -247,12 +263,12 @@ impl<T: Send> Producer<T> {
             return Ok(0);
         }
         let Some(Claim { first, count, limit }) =
-            self.ring.claim(&self.seen_head, values.len() as u64).map_err(|()| PushError::Closed(()))?
+            self.ring.claim(&self.cached_head, values.len() as u64).map_err(|()| PushError::Closed(()))?
         else {
             return Ok(0);
         };
-        for (ticket, value) in (first..).zip(values.drain(..count as usize)) {
-            self.ring.fill(ticket, limit, value);
+        for (index, value) in (first..).zip(values.drain(..count as usize)) {
+            self.ring.write_slot(index, limit, value);
         }
         Ok(count as usize)
     }
@@ -262,82 +278,82 @@ impl<T: Send> Producer<T> {
         self.ring.close();
     }
 
-    /// Whether the ring is closed.
+    /// Returns whether the ring is closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.ring.is_closed()
     }
 
-    /// Values in the ring.
+    /// Returns the number of values in the ring.
     #[must_use]
     pub fn len(&self) -> usize {
         self.ring.len() as usize
     }
 
-    /// Whether the ring is empty.
+    /// Returns whether the ring is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Values the ring has room for.
+    /// Returns the number of slots.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.ring.capacity() as usize
     }
 
-    /// Values accepted, ever.
+    /// Returns the number of values accepted in total.
     #[must_use]
     pub fn pushed(&self) -> u64 {
         self.ring.pushed()
     }
 
-    /// Values taken, ever.
+    /// Returns the number of values popped in total.
     #[must_use]
     pub fn popped(&self) -> u64 {
         self.ring.popped()
     }
 }
 
-/// The consumer's end. Dropping it closes the ring.
+/// The consuming end of an MPSC ring. Dropping it closes the ring.
 pub struct Consumer<T> {
     ring: Arc<Ring<T>>,
-    read_ahead: ReadAhead,
+    prefetcher: ReadPrefetcher,
 }
 
 impl<T: Send> Consumer<T> {
-    /// Takes the oldest value.
+    /// Pops the oldest value.
     #[inline]
     pub fn try_pop(&mut self) -> Option<T> {
-        // SAFETY: there is one consumer, not cloneable, and this takes it by `&mut`.
-        unsafe { self.ring.try_pop(&mut self.read_ahead) }
+        // SAFETY: there is one consumer, which cannot be cloned, and `&mut self` excludes concurrent pops.
+        unsafe { self.ring.try_pop(&mut self.prefetcher) }
     }
 
-    /// Takes up to `most` values, oldest first, to the end of `into`. Gives how many.
-    pub fn pop_batch(&mut self, into: &mut Vec<T>, most: usize) -> usize {
+    /// Pops up to `max` values, oldest first, to the end of `into`. Returns how many.
+    pub fn pop_batch(&mut self, into: &mut Vec<T>, max: usize) -> usize {
         let before = into.len();
-        into.extend(core::iter::from_fn(|| self.try_pop()).take(most));
+        into.extend(core::iter::from_fn(|| self.try_pop()).take(max));
         into.len() - before
     }
 
-    /// Closes the ring: nothing more is accepted. What was accepted can still be taken.
+    /// Closes the ring: nothing more is accepted. Values accepted before can still be popped.
     pub fn close(&self) {
         self.ring.close();
     }
 
-    /// Whether the ring is closed and everything accepted has been taken.
+    /// Returns whether the ring is closed and every accepted value was popped.
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.ring.is_drained()
     }
 
-    /// Values in the ring.
+    /// Returns the number of values in the ring.
     #[must_use]
     pub fn len(&self) -> usize {
         self.ring.len() as usize
     }
 
-    /// Whether the ring is empty.
+    /// Returns whether the ring is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -1,15 +1,18 @@
-//! Waking the one task that waits at a ring.
+//! Waking a single waiter.
 //!
-//! The state word says who may touch the waker beside it:
+//! The state word says which thread may access the waker beside it. It holds one of three values; its other bits are zero.
 //!
-//! | state | the waker | left by |
-//! | --- | --- | --- |
-//! | idle | nobody | the waiter, who locks it to register |
-//! | waiting | nobody | a notifier, who locks it to take the waker; the waiter, who locks it to replace the waker, or cancels |
-//! | locked | whoever locked it | the same, for idle or waiting |
+//! | state | value | access to the waker | left by |
+//! | --- | --- | --- | --- |
+//! | idle | 0 | none | the waiter, which locks it to register |
+//! | waiting | 1 | none | a notifier, which locks it to take the waker; the waiter, which locks it to replace the waker, or cancels |
+//! | locked | 2 | the thread that locked it | the same thread, to idle or waiting |
 //!
-//! Nobody waits for the lock. A waiter that finds it taken is being notified and looks again. A notifier that finds it taken may go:
-//! if a waiter has it, that waiter has yet to announce itself and look; if another notifier has it, the waiter is woken.
+//! The lock is taken by an acquire compare-exchange and released by a release store (`SYNC POINT: waker lock`). The order between
+//! registering and notifying comes from the two fences (`SYNC POINT: notifier park`).
+//!
+//! The lock never blocks. A waiter that finds it held is being notified and rechecks its condition. A notifier that finds it held may
+//! return. If a waiter holds it, that waiter rechecks after registering. If another notifier holds it, that notifier wakes the waiter.
 
 use core::task::Waker;
 
@@ -20,10 +23,10 @@ const IDLE: u32 = 0;
 const WAITING: u32 = 1;
 const LOCKED: u32 = 2;
 
-/// One waiter, many notifiers. Notifying costs one load where nobody waits.
+/// One waiter, many notifiers. Notifying costs one load if there is no waiter.
 ///
-/// The waiter's protocol: [`register`](Self::prepare), look at the condition once more, and only then sleep. A wake-up is never
-/// lost; one too many may come.
+/// The waiter's protocol: [`register`](Self::register), recheck the condition, and only then park. No wake-up is lost; spurious ones may
+/// occur.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,13 +36,13 @@ const LOCKED: u32 = 2;
 /// use dotcompute_ring::wait::{WaitStrategy, block_on_poll};
 ///
 /// let (ready, notifier) = (AtomicBool::new(false), Notifier::new(Fence::Asymmetric));
-/// let look = |cx: &mut Context<'_>| loop {
-///     let prepared = notifier.register(cx.waker());
+/// let poll = |cx: &mut Context<'_>| loop {
+///     let registered = notifier.register(cx.waker());
 ///     if ready.load(Ordering::Acquire) {
 ///         notifier.cancel();
 ///         return Poll::Ready(());
 ///     }
-///     if prepared {
+///     if registered {
 ///         return Poll::Pending;
 ///     }
 /// };
@@ -48,7 +51,7 @@ const LOCKED: u32 = 2;
 ///         ready.store(true, Ordering::Release);
 ///         notifier.notify();
 ///     });
-///     block_on_poll(WaitStrategy::Park, None, look);
+///     block_on_poll(WaitStrategy::Park, None, poll);
 /// });
 /// ```
 pub struct Notifier {
@@ -57,35 +60,37 @@ pub struct Notifier {
     fence: Fence,
 }
 
-// SAFETY: the waker, itself `Send + Sync`, is touched only through `Locked`, which one thread at a time can have.
+// SAFETY: the waker is `Send + Sync`, and is accessed only through a `WakerGuard`, which at most one thread has at a time.
 unsafe impl Send for Notifier {}
-// SAFETY: as above.
+// SAFETY: see the `Send` implementation.
 unsafe impl Sync for Notifier {}
 
-// Wakers are two words; loom's cells and atomics are larger.
+// A waker is two words; loom's cells and atomics are larger.
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<Notifier>() <= 32);
 
 impl Notifier {
-    /// A signal with nobody waiting.
+    /// Creates a notifier without a waiter.
     #[must_use]
     pub fn new(fence: Fence) -> Self {
         Self { waker: UnsafeCell::new(None), state: AtomicU32::new(IDLE), fence: fence.available() }
     }
 
-    /// Wakes the waiter if there is one. Call after publishing what it waits for.
+    /// Wakes the waiter, if there is one. Call it after publishing what the waiter waits for.
     #[inline]
     pub fn notify(&self) {
         self.fence.light();
-        // Relaxed: the fence orders it, and `wake` acquires before it touches the waker.
+        // SYNC POINT: notifier park (notifier): publish, light fence, load `state`.
+        // Relaxed: the fence orders the load, and `wake` acquires before it accesses the waker.
         if self.state.load(Ordering::Relaxed) == WAITING {
             self.wake();
         }
     }
 
-    /// As [`notify`](Self::notify), for rare callers: out of line, and with a full fence whoever pays for it otherwise.
+    /// Like [`notify`](Self::notify), for rare calls: not inlined, and always with a full fence.
     #[cold]
     pub fn notify_with_full_fence(&self) {
+        // SYNC POINT: notifier park (notifier): publish, full fence, load `state`.
         fence(Ordering::SeqCst);
         if self.state.load(Ordering::Relaxed) == WAITING {
             self.wake();
@@ -94,84 +99,87 @@ impl Notifier {
 
     #[cold]
     fn wake(&self) {
-        // If the lock cannot be had, the waiter is awake, being woken, or about to look again. In each case its next announcement
-        // comes after the state just read, so after this notifier's fence: its look after that sees what this notifier published.
-        let waker = self.lock_from(WAITING).and_then(Locked::take);
-        // Unlocked: a waker may run any code, also the waiter's.
+        // If the lock is held, the waiter is awake, is being woken, or has yet to recheck. In each case its next registration comes after
+        // the state that this notifier read, and so after its fence. The recheck that follows observes what this notifier published.
+        let waker = self.try_lock_from(WAITING).and_then(WakerGuard::take);
+        // Outside the lock: a waker may run any code, including that of the waiter.
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 
-    /// Announces that the caller is going to wait and is to be woken through `waker`.
+    /// Registers `waker` as the one to wake.
     ///
-    /// After `true` the caller looks at its condition once more and then sleeps, or calls [`cancel`](Self::cancel). `false` means that
-    /// a notifier is at work this moment: look again instead of sleeping.
+    /// After `true` the caller rechecks its condition, and then either parks or calls [`cancel`](Self::cancel). `false` means that a
+    /// notifier holds the waker at this moment: the caller rechecks instead of parking.
     ///
-    /// There is one waiter: of two tasks that prepare, the later takes the place of the earlier, which is not woken any more.
-    #[must_use = "after `false` nobody will wake the caller"]
+    /// There is one waiter. If two tasks register, the later one replaces the earlier one, which is not woken any more.
+    #[must_use = "after `false` no notifier wakes the caller"]
     pub fn register(&self, waker: &Waker) -> bool {
         let state = self.state.load(Ordering::Relaxed);
         if state == LOCKED {
             return false;
         }
-        let Some(locked) = self.lock_from(state) else { return false };
-        let replaced = locked.register(waker);
-        // Unlocked: dropping a waker, like waking it, may run any code.
+        let Some(guard) = self.try_lock_from(state) else { return false };
+        let replaced = guard.register(waker);
+        // Outside the lock: dropping a waker may run any code.
         drop(replaced);
-        // Between the announcement and the caller's second look; pairs with the light fence in `notify`.
+        // SYNC POINT: notifier park (waiter): store `state`, heavy fence, recheck by the caller. Pairs with the light fence in `notify`.
         self.fence.heavy();
         true
     }
 
-    /// Takes an announcement back. A wake-up that is under way still comes.
+    /// Withdraws the registration. A wake-up already in progress still arrives.
     pub fn cancel(&self) {
-        // Relaxed: the waker is left where it is, for the next announcement; whoever locks it then, from idle, has to see it, and does:
-        // a compare-exchange continues the release sequence of the announcement.
+        // Relaxed: the waker stays in place for the next registration. The thread that locks it next, from idle, must observe it, and does:
+        // a compare-exchange continues the release sequence of the registration.
         let _ = self.state.compare_exchange(WAITING, IDLE, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    fn lock_from(&self, state: u32) -> Option<Locked<'_>> {
-        // Acquire: pairs with the release at the end of the last lock, so that its accesses to the waker come before those of this one.
+    fn try_lock_from(&self, state: u32) -> Option<WakerGuard<'_>> {
+        // SYNC POINT: waker lock
+        // Acquire: pairs with the release store in `WakerGuard::drop`; orders the previous holder's accesses to the waker before this
+        // one's.
         self.state.compare_exchange(state, LOCKED, Ordering::Acquire, Ordering::Relaxed).ok()?;
-        Some(Locked { notifier: self, then: IDLE })
+        Some(WakerGuard { notifier: self, next_state: IDLE })
     }
 }
 
-/// The right to touch the waker; given up, also in a panic, for the state `then`.
-struct Locked<'a> {
+/// Exclusive access to the waker. Dropping it, also during a panic, stores `next_state`.
+struct WakerGuard<'a> {
     notifier: &'a Notifier,
-    then: u32,
+    next_state: u32,
 }
 
-impl Locked<'_> {
+impl WakerGuard<'_> {
     fn take(self) -> Option<Waker> {
         self.notifier.waker.with_mut(|waker| {
-            // SAFETY: the state was moved to locked by whoever made `self`, and leaves it only when `self` is dropped; everybody else
-            // fails to lock until then. The accesses before are ordered before by the acquire in `lock_from`.
+            // SAFETY: `self` exists only after a successful transition to `LOCKED`, and only its `Drop` leaves that state. No other thread
+            // can lock meanwhile, so this access is exclusive; the acquire in `try_lock_from` orders earlier accesses before it.
             unsafe { (*waker).take() }
         })
     }
 
-    /// Makes `waker` the one to be woken and announces it. Gives the one that was there instead.
+    /// Registers `waker`. Returns the waker that it replaces, if any.
     fn register(mut self, waker: &Waker) -> Option<Waker> {
-        let replaced = self.notifier.waker.with_mut(|present| {
-            // SAFETY: as in `take`.
-            let present = unsafe { &mut *present };
-            match present {
-                Some(present) if present.will_wake(waker) => None,
-                _ => present.replace(waker.clone()),
+        let replaced = self.notifier.waker.with_mut(|current| {
+            // SAFETY: exclusive while `self` exists, as in `take`.
+            let current = unsafe { &mut *current };
+            match current {
+                Some(current) if current.will_wake(waker) => None,
+                _ => current.replace(waker.clone()),
             }
         });
-        self.then = WAITING;
+        self.next_state = WAITING;
         replaced
     }
 }
 
-impl Drop for Locked<'_> {
+impl Drop for WakerGuard<'_> {
     fn drop(&mut self) {
-        // Release: whoever locks next sees what was done to the waker.
-        self.notifier.state.store(self.then, Ordering::Release);
+        // SYNC POINT: waker lock
+        // Release: pairs with the acquire compare-exchange in `try_lock_from`; publishes the changes to the waker.
+        self.notifier.state.store(self.next_state, Ordering::Release);
     }
 }
 
@@ -199,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn wakes_once_for_each_announcement_and_not_after_a_cancel() {
+    fn wakes_once_per_registration_and_not_after_a_cancel() {
         let notifier = Notifier::new(Fence::Symmetric);
         let (count, waker) = counting();
         notifier.notify();
@@ -214,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_no_waker_but_the_last() {
+    fn holds_only_the_last_waker() {
         let notifier = Notifier::new(Fence::Symmetric);
         let ((first, first_waker), (second, second_waker)) = (counting(), counting());
         assert!(notifier.register(&first_waker) && notifier.register(&second_waker));
@@ -226,9 +234,9 @@ mod tests {
         assert_eq!(Arc::strong_count(&second), 1, "the woken waker is dropped");
     }
 
-    /// A waker that, when woken, waits again at once: executors that poll inside `wake` do this.
+    /// A waker that registers again at once when woken, as executors do that poll inside `wake`.
     #[test]
-    fn a_waker_may_prepare_while_it_is_woken() {
+    fn a_waker_may_register_while_it_is_woken() {
         struct Again(Arc<Notifier>, AtomicUsize);
         impl Wake for Again {
             fn wake(self: Arc<Self>) {
@@ -255,7 +263,7 @@ mod tests {
                         for _ in 0..EACH {
                             published.fetch_add(1, Ordering::Release);
                             notifier.notify();
-                            // Published when the waiter has just gone to sleep, or is about to: that is where wake-ups get lost.
+                            // Published when the waiter has just parked, or is about to: this is when wake-ups get lost.
                             while published.load(Ordering::Relaxed) > taken.load(Ordering::Relaxed) + 1 {
                                 std::thread::yield_now();
                             }
@@ -264,12 +272,12 @@ mod tests {
                 }
                 for next in 1..=2 * EACH {
                     let waited = block_on_poll(WaitStrategy::Park, None, |cx: &mut Context<'_>| {
-                        let prepared = notifier.register(cx.waker());
+                        let registered = notifier.register(cx.waker());
                         if published.load(Ordering::Acquire) >= next {
                             notifier.cancel();
                             return Poll::Ready(());
                         }
-                        if !prepared {
+                        if !registered {
                             thread_waker().wake();
                         }
                         Poll::Pending

@@ -1,48 +1,50 @@
-//! Fetching slots before they are needed.
+//! Prefetching of slots.
 //!
-//! Where producer and consumer run on two cores, every slot's lines travel from cache to cache, some hundred nanoseconds each way. The
-//! processor's own prefetchers see a pattern in that, but not the other core: they run ahead into lines that the other side is writing.
-//! So the ends of a ring say themselves which slots they will touch some [`distance`] from now: the producer asks for the right to write
-//! there, the consumer for what is there. For the producers of a shared ring this matters most, because their locked instruction waits
-//! for the stores before it, that is, for lines which have not been asked for in time.
+//! If producer and consumer run on two cores, the cache lines of each slot move between the cores, at about 100 ns each way. The CPU's own
+//! prefetchers detect the access pattern but not the other core: they run ahead into lines that the other side is writing. Each end of a
+//! ring therefore prefetches the slots that it will access [`distance`] operations later: the producer for writing, the consumer for
+//! reading. The producers of an MPSC ring profit most, because their locked instruction waits for earlier stores, and so for every line
+//! that was not prefetched in time.
 //!
-//! Asking for too much is worse than not asking: a slot fetched from under the other side's hands has to travel twice. Each end therefore
-//! asks only while the other is at least that far away ([`ReadAhead`], and the producers' knowledge of `head`).
+//! Prefetching too far ahead costs more than not prefetching: a cache line that the other side is still using moves between the cores
+//! twice. Each end therefore prefetches only while the other side is at least that far away (see [`ReadPrefetcher`], and the producers'
+//! copy of `head`).
 //!
-//! Measured on a Xeon with 2 cores, 64-byte messages and 1024 slots, each beside the same code without: a single producer's stream
-//! became twice as fast, a shared ring's five times, `tell` more than twice. What they come to is in `docs/measurements`.
+//! Measured on a Xeon with 2 cores, 64-byte messages and 1024 slots, against the same code without prefetching. The SPSC stream was 2 times
+//! as fast, the MPSC stream 5 times, and `tell` more than 2 times. `docs/measurements` has the absolute values.
 
-use crate::layout::View;
+use crate::layout::RingRef;
 
-/// Slots that are fetched ahead of the one in hand. More makes nothing faster; it is less in a ring so small that it would be a good
-/// part of it, and nothing below 16 slots.
+/// Number of slots between the current one and the prefetched one. A larger distance is not faster. Small rings use a smaller distance, and
+/// rings below 16 slots do not prefetch.
 const DISTANCE: u64 = 24;
-/// A consumer looks how far the producers are at every so many-th slot.
-const LOOK_EVERY: u64 = 128;
+/// A consumer checks how far ahead the producers are once per this many slots.
+const CHECK_INTERVAL: u64 = 128;
 
-/// How far ahead slots are fetched in a ring of this capacity. Zero: not at all.
+/// Returns how many slots ahead a ring of this capacity prefetches. Zero: not at all.
 #[inline(always)]
 pub(crate) const fn distance(capacity: u64) -> u64 {
     let part = capacity / 16;
     if part < DISTANCE { part } else { DISTANCE }
 }
 
-/// What a consumer knows about how far ahead the producers are.
+/// The consumer's estimate of how far ahead the producers are.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct ReadAhead {
+pub(crate) struct ReadPrefetcher {
     has_backlog: bool,
 }
 
-impl ReadAhead {
-    /// Fetches the slot that comes [`distance`] after `ticket`, which is ready and about to be read, if it has been filled already.
+impl ReadPrefetcher {
+    /// Prefetches the slot [`distance`] after `index`, while the last check found a backlog. The slot of `index` is ready and about to be
+    /// read.
     #[inline(always)]
-    pub(crate) fn from<T>(&mut self, view: View<T>, ticket: u64) {
-        if ticket.is_multiple_of(LOOK_EVERY) {
-            let distance = distance(view.capacity());
-            self.has_backlog = distance > 0 && view.is_filled(ticket + 2 * distance);
+    pub(crate) fn prefetch_after<T>(&mut self, ring_ref: RingRef<T>, index: u64) {
+        if index.is_multiple_of(CHECK_INTERVAL) {
+            let distance = distance(ring_ref.capacity());
+            self.has_backlog = distance > 0 && ring_ref.is_filled(index + 2 * distance);
         }
         if self.has_backlog {
-            fetch::<T, false>(view, ticket + distance(view.capacity()));
+            prefetch_slot::<T, false>(ring_ref, index + distance(ring_ref.capacity()));
         }
     }
 
@@ -52,32 +54,32 @@ impl ReadAhead {
     }
 }
 
-/// Asks for the right to write the slot of `ticket`.
+/// Prefetches the slot of `index` for writing.
 #[inline(always)]
-pub(crate) fn for_writing<T>(view: View<T>, ticket: u64) {
-    fetch::<T, true>(view, ticket);
+pub(crate) fn prefetch_for_write<T>(ring_ref: RingRef<T>, index: u64) {
+    prefetch_slot::<T, true>(ring_ref, index);
 }
 
-/// Fetches the first lines of a slot: of a large one the processor's prefetchers notice the rest by themselves.
+/// Prefetches the first cache lines of a slot. The CPU's prefetchers detect the rest of a large one.
 #[inline(always)]
-fn fetch<T, const WRITE: bool>(view: View<T>, ticket: u64) {
+fn prefetch_slot<T, const WRITE: bool>(ring_ref: RingRef<T>, index: u64) {
     const CACHE_LINE: usize = 64;
     const LINES: usize = 4;
-    let (slot, size) = view.slot_bytes(ticket);
-    let mut at = 0;
-    while at < size && at < CACHE_LINE * LINES {
-        fetch_line::<WRITE>(slot.wrapping_add(at));
-        at += CACHE_LINE;
+    let (slot, size) = ring_ref.slot_bytes(index);
+    let mut offset = 0;
+    while offset < size && offset < CACHE_LINE * LINES {
+        prefetch_line::<WRITE>(slot.wrapping_add(offset));
+        offset += CACHE_LINE;
     }
 }
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 #[inline(always)]
-fn fetch_line<const WRITE: bool>(address: *const u8) {
+fn prefetch_line<const WRITE: bool>(address: *const u8) {
     use core::arch::asm;
-    // SAFETY: a prefetch is a hint about an address, valid or not: it reads and writes no register, no flag and no memory that the
-    // program could see. Processors without `prefetchw` take it for no operation. (The intrinsic would become `prefetcht0` unless the
-    // whole program were compiled for processors that have it.)
+    // SAFETY: a prefetch is a hint about an address, valid or not. It changes no register, flag or memory that the program observes. CPUs
+    // without `prefetchw` execute it as a no-op. (The intrinsic compiles to `prefetcht0` unless the whole program is
+    // compiled for CPUs that have it.)
     unsafe {
         if WRITE {
             asm!("prefetchw [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
@@ -89,9 +91,9 @@ fn fetch_line<const WRITE: bool>(address: *const u8) {
 
 #[cfg(all(target_arch = "aarch64", not(miri)))]
 #[inline(always)]
-fn fetch_line<const WRITE: bool>(address: *const u8) {
+fn prefetch_line<const WRITE: bool>(address: *const u8) {
     use core::arch::asm;
-    // SAFETY: a prefetch is a hint about an address, valid or not: nothing that the program could see changes.
+    // SAFETY: a prefetch is a hint about an address, valid or not. It changes nothing that the program observes.
     unsafe {
         if WRITE {
             asm!("prfm pstl1keep, [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
@@ -103,29 +105,29 @@ fn fetch_line<const WRITE: bool>(address: *const u8) {
 
 #[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
 #[inline(always)]
-fn fetch_line<const WRITE: bool>(_address: *const u8) {}
+fn prefetch_line<const WRITE: bool>(_address: *const u8) {}
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
     #[test]
-    fn small_rings_are_fetched_less_far_and_the_smallest_not_at_all() {
+    fn small_rings_prefetch_less_far_and_the_smallest_not_at_all() {
         assert_eq!([1, 8, 16, 128, 1024, 1 << 20].map(distance), [0, 0, 1, 8, DISTANCE, DISTANCE]);
     }
 
     #[test]
-    fn a_consumer_knows_a_backlog_when_it_has_one() {
+    fn a_consumer_detects_a_backlog() {
         let (mut producer, mut consumer) = crate::spsc::channel(128).unwrap();
         let fill = |producer: &mut crate::spsc::Producer<u64>, count: u64| {
             (0..count).for_each(|value| producer.try_push(value).unwrap());
         };
         fill(&mut producer, 128);
         assert_eq!(consumer.try_pop(), Some(0));
-        assert!(consumer.reads_ahead(), "127 values lie ahead");
+        assert!(consumer.is_prefetching(), "127 values are ahead");
         (1..128).for_each(|value| assert_eq!(consumer.try_pop(), Some(value)));
         fill(&mut producer, 2);
         assert_eq!(consumer.try_pop(), Some(0));
-        assert!(!consumer.reads_ahead(), "one value lies ahead");
+        assert!(!consumer.is_prefetching(), "one value is ahead");
     }
 }

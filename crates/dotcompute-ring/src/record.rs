@@ -1,13 +1,12 @@
-//! Rings in memory that somebody else provides: shared with another process, or with a device.
+//! Rings in memory that the caller provides: shared with another process or with a device.
 //!
-//! The ends are those of [`spsc`](crate::spsc), the [layout](crate::layout) is the same, and only plain old data passes: no drop code, no
-//! pointers, every bit pattern a value. [`create`] writes an empty ring; then each side attaches its end, [`producer`] or [`consumer`],
-//! from whatever address it sees the memory at. All that the header says is checked first, against the memory's length too: a header that
-//! is damaged, truncated, or written by another program is refused with an error that names the difference.
+//! The ends are those of [`spsc`](crate::spsc), and the [layout](crate::layout) is the same. Only plain old data passes: no drop code, no
+//! pointers, every bit pattern a valid value. [`create`] writes an empty ring. Then each side attaches its end, [`producer`] or
+//! [`consumer`], at the address where it has mapped the memory. Attaching checks every field of the header, also against the length of the
+//! memory. A header that is damaged, truncated, or written by another program is rejected with an error that names the difference.
 //!
-//! An end that comes back goes on where the last one was. The producer finds its place from the words of the slots, the consumer from
-//! `head`: also if the process before was killed. A record that was being written then is not seen; one that was being
-//! read is read again.
+//! A reattached end continues where its predecessor stopped, even if that process was killed. The producer finds its index from the
+//! sequence tags, the consumer from `head`. A record that was being written is not seen; a record that was being read is read again.
 //!
 //! ```
 //! use std::ptr::NonNull;
@@ -42,32 +41,32 @@ use core::mem::offset_of;
 use core::ptr::NonNull;
 
 use crate::error::CapacityError;
-use crate::layout::{CACHE_LINE, Control, Header, MAGIC, Memory, Slot, VERSION, layout_of, slots_for};
+use crate::layout::{CACHE_LINE, Control, Header, MAGIC, RingMemory, Slot, VERSION, layout_of, slots_for};
 use crate::spsc::{Consumer, Producer, consumer_in, producer_in};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// Plain old data: a value whose bytes are all there is to it, and mean the same to another process or a device.
+/// Plain old data: a type whose value is exactly its bytes, with the same meaning to another process or a device.
 ///
 /// # Safety
 ///
-/// The type is `repr(C)`, `repr(transparent)` or a primitive, its size and alignment are the same wherever the ring is used, it has no
+/// The type is `repr(C)`, `repr(transparent)` or a primitive. Its size and alignment are the same everywhere the ring is used. It has no
 /// padding bytes and no pointers, and every bit pattern is a valid value.
 pub unsafe trait Record: Copy + Send + 'static {}
 
 macro_rules! records {
     ($($primitive:ty),*) => {
         $(
-            // SAFETY: a number of fixed size, of which every bit pattern is a value.
+            // SAFETY: a fixed-size number, of which every bit pattern is a valid value.
             unsafe impl Record for $primitive {}
         )*
     };
 }
 records!(u8, u16, u32, u64, i8, i16, i32, i64, f32, f64);
 
-// SAFETY: an array has its elements without gaps, and nothing else.
+// SAFETY: an array consists of its elements without gaps, and each element is a `Record`.
 unsafe impl<T: Record, const N: usize> Record for [T; N] {}
 
-/// A record's bytes, as they lie in memory.
+/// Returns the bytes of a record, in memory order.
 ///
 /// ```
 /// use dotcompute_ring::record::{bytes_of, from_bytes};
@@ -78,80 +77,84 @@ unsafe impl<T: Record, const N: usize> Record for [T; N] {}
 /// ```
 #[must_use]
 pub fn bytes_of<R: Record>(record: &R) -> &[u8] {
-    // SAFETY: a `Record` has no padding, so each of its `size_of` bytes is initialised; the slice lives as long as the borrow.
+    // SAFETY: a `Record` has no padding, so each of its `size_of` bytes is initialised. The slice borrows the record.
     unsafe { core::slice::from_raw_parts(core::ptr::from_ref(record).cast(), size_of::<R>()) }
 }
 
-/// The record that these bytes are, wherever they lie; none if they are fewer or more than it has.
+/// Returns the record with these bytes, at any alignment. `None` if `bytes` is not exactly as long as a record.
 #[must_use]
 pub fn from_bytes<R: Record>(bytes: &[u8]) -> Option<R> {
-    // SAFETY: the bytes are as many as a `Record` has, of which every pattern is a value; the read needs no alignment.
+    // SAFETY: the length is that of a `Record`, of which every bit pattern is valid, and the read needs no alignment.
     (bytes.len() == size_of::<R>()).then(|| unsafe { bytes.as_ptr().cast::<R>().read_unaligned() })
 }
 
-/// What is wrong with memory that should hold a ring.
+/// Errors of creating a ring in memory and of attaching to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordError {
-    /// A ring of this capacity cannot be made.
+    /// A ring of this capacity cannot be created.
     #[error(transparent)]
     Capacity(#[from] CapacityError),
     /// The address is not a multiple of [`CACHE_LINE`].
     #[error(
-        "the memory for a ring begins {offset} bytes after a multiple of {CACHE_LINE}; align it to {CACHE_LINE} bytes (mapped memory always is)"
+        "placing a ring in memory: its address is {offset} bytes past a multiple of {CACHE_LINE}; align it to {CACHE_LINE} bytes (mapped memory is aligned)"
     )]
     Misaligned {
-        /// Bytes after the last multiple.
+        /// Bytes past the last multiple.
         offset: usize,
     },
-    /// There is less memory than the ring takes.
-    #[error("a ring takes {needed} bytes, but there are {len}; map all of it (see `required_bytes`)")]
+    /// The memory is shorter than the ring.
+    #[error(
+        "placing a ring in memory: expected {needed} bytes, got {len}; map all of the ring (see `required_bytes`)"
+    )]
     TooShort {
-        /// Bytes there are.
+        /// Length of the memory in bytes.
         len: usize,
-        /// Bytes there should be.
+        /// Required length in bytes.
         needed: usize,
     },
-    /// The memory does not begin as a ring does.
+    /// The memory does not begin with the ring magic.
     #[error(
-        "the memory begins with {found:#018x}, not as a ring does: was `create` called, on this memory and by now?"
+        "attaching to a ring: expected the ring magic, found {found:#018x}; call `create` on this memory first"
     )]
     BadMagic {
         /// The first eight bytes.
         found: u64,
     },
-    /// The header says something else than this side expects.
+    /// A field of the header differs from what this side expects.
     #[error(
-        "the ring's {field} is {found}, but this side expects {expected}; both sides need the same record type and the same version"
+        "attaching to a ring: expected {field} {expected}, found {found}; use the same record type and version on both sides"
     )]
     HeaderMismatch {
         /// The field of [`Header`].
         field: &'static str,
-        /// What the memory says.
+        /// The value in memory.
         found: u64,
-        /// What it should say.
+        /// The expected value.
         expected: u64,
     },
-    /// The header's capacity is no power of two, or zero.
-    #[error("the ring's capacity is {found}, which is no power of two; the header is damaged")]
+    /// The capacity in the header is zero or not a power of two.
+    #[error(
+        "attaching to a ring: capacity {found} is not a power of two; the header is corrupt, create the ring again"
+    )]
     CapacityNotPowerOfTwo {
-        /// What the memory says.
+        /// The value in memory.
         found: u64,
     },
-    /// The consumer's index is one that no ring gets to.
+    /// `head` is larger than any ring reaches.
     #[error(
-        "the ring's consumer has taken {head} records, it says, which takes centuries; the control words are damaged"
+        "attaching to a ring: `head` is {head}, which is out of range; the control block is corrupt, create the ring again"
     )]
     HeadOutOfRange {
-        /// What the memory says.
+        /// The value in memory.
         head: u64,
     },
 }
 
-/// Larger than any ticket, by a factor that keeps sums from overflowing.
-const TICKETS: u64 = 1 << 62;
+/// Upper bound of indices, with enough distance to the end of `u64` that sums do not overflow.
+const MAX_INDEX: u64 = 1 << 62;
 
-/// Bytes of memory that a ring with room for `capacity` records takes.
+/// Returns the size in bytes of a ring with at least `capacity` slots.
 ///
 /// # Errors
 ///
@@ -160,7 +163,7 @@ const TICKETS: u64 = 1 << 62;
 /// ```
 /// use dotcompute_ring::record;
 ///
-/// // Four lines of 128 bytes, then slots of a word and a record each.
+/// // Four cache lines of 128 bytes, then slots of a sequence tag and a record each.
 /// assert_eq!(record::required_bytes::<[u64; 7]>(16)?, 4 * 128 + 16 * 64);
 /// # Ok::<(), dotcompute_ring::CapacityError>(())
 /// ```
@@ -168,7 +171,7 @@ pub fn required_bytes<T: Record>(capacity: usize) -> Result<usize, CapacityError
     const {
         assert!(
             align_of::<T>() <= CACHE_LINE,
-            "a record's alignment is at most that of the lines before the slots"
+            "a record's alignment is at most that of the cache lines before the slots"
         );
         assert!(size_of::<Slot<T>>() <= u32::MAX as usize, "a record's size fits the header's 32 bits");
     };
@@ -178,76 +181,77 @@ pub fn required_bytes<T: Record>(capacity: usize) -> Result<usize, CapacityError
     Ok(layout.size())
 }
 
-/// Writes an empty ring with room for `capacity` records, rounded up to a power of two. Its header comes last: who attaches
-/// too early is refused.
+/// Writes an empty ring with at least `capacity` slots, rounded up to a power of two. The magic is written last, so that an end that
+/// attaches too early is rejected.
 ///
 /// # Errors
 ///
-/// [`RecordError`] if the capacity is impossible, or the memory too short or misaligned.
+/// [`RecordError`] if the capacity is invalid, or the memory is too short or misaligned.
 ///
 /// # Safety
 ///
-/// `len` bytes at `memory` can be read and written, and nobody uses them as a ring yet.
+/// The `len` bytes at `memory` are valid for reads and writes, and no end of a ring uses them yet.
 pub unsafe fn create<T: Record>(memory: NonNull<u8>, len: usize, capacity: usize) -> Result<(), RecordError> {
     let needed = required_bytes::<T>(capacity)?;
     check_memory(memory, len, needed)?;
     let slots = slots_for::<T>(capacity)?;
-    // SAFETY: `needed` bytes are there, and nobody else uses them; the control block's alignment was checked. Zeros are what empty slots
-    // are, and what a reader of the header refuses.
+    // SAFETY: `check_memory` checked length and alignment, and by the contract of this function no other code uses the memory. Zeros are
+    // empty slots, and a zero magic is rejected by readers of the header.
     unsafe {
         memory.write_bytes(0, needed);
         memory.cast::<Control>().write(Control::new(Header { magic: 0, ..Header::of::<T>(slots) }));
     }
-    // SAFETY: an aligned `u64` in the memory, shared from now on and only used as an atomic.
+    // SAFETY: an aligned `u64` in the memory, shared from now on and accessed only as an atomic.
     let magic = unsafe { memory.cast::<AtomicU64>().as_ref() };
-    // Release: whoever sees it sees the rest.
+    // SYNC POINT: header publish
+    // Release: pairs with the acquire load in `read_header`; publishes the rest of the header and the empty slots.
     magic.store(MAGIC, Ordering::Release);
     Ok(())
 }
 
-/// Attaches the producer's end. What its predecessor published stays.
+/// Attaches a producer. Records that its predecessor published stay in the ring.
 ///
 /// # Errors
 ///
-/// [`RecordError`] if there is no ring of `T` in the memory.
+/// [`RecordError`] if the memory does not contain a ring of `T`.
 ///
 /// # Safety
 ///
-/// `len` bytes at `memory` can be read and written until the end is dropped, wherever else they are mapped; everybody who writes to them
-/// meanwhile keeps to the protocol of the ring; and there is no other producer.
+/// Until the producer is dropped, the `len` bytes at `memory` are valid for reads and writes. Every other writer, through any mapping,
+/// follows the protocol of the ring until then. There is no other producer.
 pub unsafe fn producer<T: Record>(memory: NonNull<u8>, len: usize) -> Result<Producer<T>, RecordError> {
-    // SAFETY: by the contract above.
+    // SAFETY: by the contract of this function.
     unsafe { attach(memory, len) }.map(producer_in)
 }
 
-/// Attaches the consumer's end. It begins with what its predecessor has not taken.
+/// Attaches a consumer. It starts with the records that its predecessor has not popped.
 ///
 /// # Errors
 ///
-/// [`RecordError`] if there is no ring of `T` in the memory.
+/// [`RecordError`] if the memory does not contain a ring of `T`.
 ///
 /// # Safety
 ///
-/// `len` bytes at `memory` can be read and written until the end is dropped, wherever else they are mapped; everybody who writes to them
-/// meanwhile keeps to the protocol of the ring; and there is no other consumer.
+/// Until the consumer is dropped, the `len` bytes at `memory` are valid for reads and writes. Every other writer, through any mapping,
+/// follows the protocol of the ring until then. There is no other consumer.
 pub unsafe fn consumer<T: Record>(memory: NonNull<u8>, len: usize) -> Result<Consumer<T>, RecordError> {
-    // SAFETY: by the contract above.
+    // SAFETY: by the contract of this function.
     unsafe { attach(memory, len) }.map(consumer_in)
 }
 
 /// # Safety
 ///
-/// As for [`producer`], or [`consumer`].
-unsafe fn attach<T: Record>(memory: NonNull<u8>, len: usize) -> Result<Memory<T>, RecordError> {
+/// The contract of [`producer`], or that of [`consumer`].
+unsafe fn attach<T: Record>(memory: NonNull<u8>, len: usize) -> Result<RingMemory<T>, RecordError> {
     check_memory(memory, len, size_of::<Control>())?;
-    // SAFETY: a control block's bytes are there, and aligned.
+    // SAFETY: `check_memory` checked that a control block fits and is aligned.
     let found = unsafe { read_header(memory) };
     let slots = check_header::<T>(&found, len)?;
-    // SAFETY: the contract above, and the header says that `create` has been here; the memory has room for the control block and `slots`
-    // slots of `T`, which were zeroed by it or written since by ends of a ring of the same layout.
-    let ring = unsafe { Memory::borrowed(memory, slots) };
+    // SAFETY: the header shows that `create` has written the ring, and `check_header` that the control block and `slots` slots of `T` fit.
+    // `create` zeroed the slots, and only ends of a ring of this layout have written them since, by the contract of this function.
+    let ring = unsafe { RingMemory::borrowed(memory, slots) };
     let head = ring.control().consumer.head.load(Ordering::Relaxed);
-    if head >= TICKETS { Err(RecordError::HeadOutOfRange { head }) } else { Ok(ring) }
+    if head >= MAX_INDEX { Err(RecordError::HeadOutOfRange { head }) } else { Ok(ring) }
 }
 
 fn check_memory(memory: NonNull<u8>, len: usize, needed: usize) -> Result<(), RecordError> {
@@ -258,33 +262,34 @@ fn check_memory(memory: NonNull<u8>, len: usize, needed: usize) -> Result<(), Re
     if len < needed { Err(RecordError::TooShort { len, needed }) } else { Ok(()) }
 }
 
-/// Reads every field once: what is checked is what is used, whatever another process writes meanwhile.
+/// Reads every field once, so that the checked values are the used ones even if another process writes to the header.
 ///
 /// # Safety
 ///
-/// There are `size_of::<Header>()` readable bytes at `memory`, aligned to [`CACHE_LINE`].
+/// `size_of::<Header>()` bytes at `memory`, aligned to [`CACHE_LINE`], are valid for reads.
 unsafe fn read_header(memory: NonNull<u8>) -> Header {
-    let wide = |offset: usize, order| {
-        // SAFETY: a field of the header, by `offset_of`; atomic, since another process may be writing it.
+    let load_u64 = |offset: usize, order| {
+        // SAFETY: an aligned field of the header, by `offset_of`. The access is atomic because another process may write the field.
         unsafe { memory.add(offset).cast::<AtomicU64>().as_ref() }.load(order)
     };
-    let narrow = |offset: usize| {
-        // SAFETY: as above.
+    let load_u32 = |offset: usize| {
+        // SAFETY: an aligned field of the header, by `offset_of`, accessed atomically.
         unsafe { memory.add(offset).cast::<AtomicU32>().as_ref() }.load(Ordering::Relaxed)
     };
-    // Acquire, and first: pairs with the release at the end of `create`.
-    let magic = wide(offset_of!(Header, magic), Ordering::Acquire);
+    // SYNC POINT: header publish
+    // Acquire, and first: pairs with the release store in `create`; the fields read below are complete.
+    let magic = load_u64(offset_of!(Header, magic), Ordering::Acquire);
     Header {
         magic,
-        version: narrow(offset_of!(Header, version)),
-        stride: narrow(offset_of!(Header, stride)),
-        capacity: wide(offset_of!(Header, capacity), Ordering::Relaxed),
-        payload_size: narrow(offset_of!(Header, payload_size)),
-        payload_offset: narrow(offset_of!(Header, payload_offset)),
+        version: load_u32(offset_of!(Header, version)),
+        stride: load_u32(offset_of!(Header, stride)),
+        capacity: load_u64(offset_of!(Header, capacity), Ordering::Relaxed),
+        payload_size: load_u32(offset_of!(Header, payload_size)),
+        payload_offset: load_u32(offset_of!(Header, payload_offset)),
     }
 }
 
-/// The number of slots, if the header is that of a ring of `T` which `len` bytes have room for.
+/// Returns the number of slots, if this is the header of a ring of `T` that fits into `len` bytes.
 fn check_header<T: Record>(found: &Header, len: usize) -> Result<usize, RecordError> {
     if found.magic != MAGIC {
         return Err(RecordError::BadMagic { found: found.magic });

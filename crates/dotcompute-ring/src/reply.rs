@@ -1,28 +1,38 @@
-//! A way back for one answer: request and response in one hand-over of a cache line, with no allocation and no reference count.
+//! One-shot reply channel with a reusable slot. A reply costs one cache-line transfer, no allocation and no reference count.
 //!
-//! A [`ReplySlot`] belongs to the asker and is used for one question after another. Arming it gives the [`ReplySender`] that travels with
-//! the question. Both are a pointer to one cell, whose state word says who may touch what:
+//! A [`ReplySlot`] belongs to the caller and is used for one request after another. Arming it returns the [`ReplySender`] that travels with
+//! the request. Both point to one cell. The cell's state word holds one of seven values; its other bits are zero. It says which side may
+//! access the value and the waker:
 //!
-//! | state | value | waker | left by |
-//! | --- | --- | --- | --- |
-//! | idle | nobody | asker | asker: arms |
-//! | armed | replier | asker | replier: answers; asker: registers a waker or abandons |
-//! | waker | replier | nobody | replier: locks; asker: takes it back or abandons |
-//! | locked | replier | replier | replier: answers; asker: abandons |
-//! | answered, dropped | asker | asker | asker: takes |
-//! | abandoned | replier | replier | replier: frees the cell |
+//! | state | value | access to the value | access to the waker | left by |
+//! | --- | --- | --- | --- | --- |
+//! | idle | 0 | none | caller | caller: arms |
+//! | armed | 1 | sender | caller | sender: completes; caller: registers a waker or abandons |
+//! | waker | 2 | sender | none | sender: locks; caller: takes the waker back or abandons |
+//! | locked | 3 | sender | sender | sender: completes; caller: abandons |
+//! | replied, dropped | 4, 5 | caller | caller | caller: takes |
+//! | abandoned | 6 | sender | sender | sender: frees the cell |
 //!
-//! The replier answers with one compare-exchange and never touches the cell after it; whoever leaves last frees it.
+//! | transition | ordering | pair |
+//! | --- | --- | --- |
+//! | to replied or dropped | release | acquire in `try_take` and `abandon`: `SYNC POINT: reply complete` |
+//! | armed to waker | release | acquire of waker to locked: `SYNC POINT: reply waker` |
+//! | to abandoned | AcqRel | acquire load and AcqRel swap in the sender: `SYNC POINT: reply abandon` |
+//!
+//! The reply sender completes with one compare-exchange and does not touch the cell afterwards. If the caller has abandoned the cell, the
+//! sender frees it; otherwise the reply slot does.
 //!
 //! ```
 //! use dotcompute_ring::reply::ReplySlot;
 //!
 //! let mut slot = ReplySlot::new();
-//! let replier = slot.arm();
+//! let sender = slot.arm();
 //! assert!(slot.try_take().is_none());
-//! std::thread::spawn(move || replier.send(42)).join().unwrap().unwrap();
+//! std::thread::spawn(move || sender.send(42)).join().unwrap().unwrap();
 //! assert_eq!(slot.try_take(), Some(Ok(42)));
 //! ```
+
+mod sender;
 
 use alloc::boxed::Box;
 use core::mem::MaybeUninit;
@@ -33,15 +43,17 @@ use crate::sync::{AtomicU32, Ordering, UnsafeCell};
 #[cfg(all(feature = "std", not(loom)))]
 use crate::wait::{WaitStrategy, spin_then_park};
 
+pub use sender::ReplySender;
+
 const IDLE: u32 = 0;
 const ARMED: u32 = 1;
 const WAKER: u32 = 2;
 const LOCKED: u32 = 3;
-const ANSWERED: u32 = 4;
+const REPLIED: u32 = 4;
 const DROPPED: u32 = 5;
 const ABANDONED: u32 = 6;
 
-/// The state comes first and the waker last, so that state and a small answer share a line.
+/// The state comes first and the waker last, so that the state and a small reply share a cache line.
 #[repr(C, align(128))]
 struct Cell<T> {
     state: AtomicU32,
@@ -58,66 +70,68 @@ impl<T> Cell<T> {
         })))
     }
 
-    /// Frees a cell; its value, if any, has been taken out.
+    /// Frees a cell, whose value, if any, has been moved out.
     ///
     /// # Safety
     ///
-    /// The cell came from `allocate`, and the caller is the only one that still knows it.
+    /// The cell came from `allocate`, and no other end uses it any more.
     unsafe fn free(cell: NonNull<Self>) {
-        // SAFETY: by the contract above.
+        // SAFETY: by the contract of this function.
         drop(unsafe { Box::from_raw(cell.as_ptr()) });
     }
 }
 
-/// The replier went away without an answer.
+/// The sender was dropped without a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the question was dropped without an answer")]
+#[error("waiting for a reply: the request was dropped without one; check why its handler did not reply")]
 pub struct ReplyDropped;
 
-/// The asker's end.
+/// The caller's end.
 pub struct ReplySlot<T> {
-    /// Made at the first arming, and anew after one was abandoned.
+    /// Allocated at the first arming, and again after an abandoned request.
     cell: Option<NonNull<Cell<T>>>,
 }
 
-// SAFETY: the slot hands values of `T` from the replier's thread to the asker's, by the protocol above.
+// SAFETY: the slot moves a `T` from the sender's thread to the caller's, by the protocol of the state word.
 unsafe impl<T: Send> Send for ReplySlot<T> {}
-// SAFETY: through a shared slot only the state word, an atomic, can be looked at.
+// SAFETY: a shared reference to a slot gives access to the state word only, which is atomic.
 unsafe impl<T: Send> Sync for ReplySlot<T> {}
 
 impl<T> ReplySlot<T> {
-    /// An idle slot. Allocates nothing yet.
+    /// Creates an idle slot. Allocates nothing yet.
     #[must_use]
     pub const fn new() -> Self {
         Self { cell: None }
     }
 
-    /// Makes the way back for one answer. An answer that was not taken, or is still on its way, is given up.
+    /// Arms the slot for one request and returns its sender. Abandons a reply that is pending or was not taken.
     #[inline]
     pub fn arm(&mut self) -> ReplySender<T> {
         if let Some(cell) = self.cell {
-            // SAFETY: the asker has not abandoned the cell, so it is alive.
+            // SAFETY: the cell is alive, because only `abandon` gives it up, and that clears `self.cell`.
             if unsafe { cell.as_ref() }.state.load(Ordering::Relaxed) != IDLE {
                 self.abandon();
             }
         }
         let cell = *self.cell.get_or_insert_with(Cell::allocate);
-        // Relaxed: the replier gets to know the cell by whatever carries it, which publishes this store too.
-        // SAFETY: alive, as above, or just made.
+        // Relaxed: the request that carries the sender to another thread also publishes this store.
+        // SAFETY: the cell is alive, as above, or was just allocated.
         unsafe { cell.as_ref() }.state.store(ARMED, Ordering::Relaxed);
         ReplySender { cell }
     }
 
-    /// The answer, or that there will be none; `None` while it is open, or if nothing was asked.
+    /// Takes the reply, or the error that there will be none. `None` while the reply is pending, or if the slot is idle.
     #[inline]
     pub fn try_take(&mut self) -> Option<Result<T, ReplyDropped>> {
         let cell = self.cell?;
-        // SAFETY: not abandoned by the asker, so alive.
+        // SAFETY: the cell is alive, because only `abandon` gives it up, and that clears `self.cell`.
         let cell = unsafe { cell.as_ref() };
-        // Acquire: pairs with the replier's release, so that the value is seen.
+        // SYNC POINT: reply complete
+        // Acquire: pairs with the release in `ReplySender::complete` and the AcqRel in `complete_and_wake`; the value is visible.
         match cell.state.load(Ordering::Acquire) {
-            ANSWERED => {
-                // SAFETY: in the answered state the value is there and the asker's; leaving the state makes it unreachable.
+            REPLIED => {
+                // SAFETY: in the replied state the value is initialised and belongs to the caller. It is read once, because the next store
+                // leaves that state.
                 let value = cell.value.with(|value| unsafe { (*value).assume_init_read() });
                 cell.state.store(IDLE, Ordering::Relaxed);
                 Some(Ok(value))
@@ -130,51 +144,53 @@ impl<T> ReplySlot<T> {
         }
     }
 
-    /// As [`try_take`](Self::try_take), but arranges for the task to be woken by the answer.
+    /// Like [`try_take`](Self::try_take), but registers the task to be woken by the reply.
     ///
-    /// Stays pending if nothing was asked.
+    /// Stays pending if the slot is idle.
     pub fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, ReplyDropped>> {
         loop {
-            if let Some(answer) = self.try_take() {
-                return Poll::Ready(answer);
+            if let Some(reply) = self.try_take() {
+                return Poll::Ready(reply);
             }
             let Some(cell) = self.cell else { return Poll::Pending };
-            // SAFETY: as in `try_take`.
+            // SAFETY: the cell is alive, as in `try_take`.
             let cell = unsafe { cell.as_ref() };
             match cell.state.load(Ordering::Relaxed) {
                 ARMED => {
                     cell.waker.with_mut(|waker| {
-                        // SAFETY: in the armed state the waker is the asker's.
+                        // SAFETY: in the armed state the waker belongs to the caller.
                         let waker = unsafe { &mut *waker };
-                        if !waker.as_ref().is_some_and(|present| present.will_wake(cx.waker())) {
+                        if !waker.as_ref().is_some_and(|current| current.will_wake(cx.waker())) {
                             *waker = Some(cx.waker().clone());
                         }
                     });
-                    // Release: the replier that locks it sees the waker. If the answer came first, look again.
+                    // SYNC POINT: reply waker
+                    // Release: pairs with the acquire compare-exchange in `complete_and_wake`; publishes the waker. On failure the reply
+                    // came first: poll again.
                     if cell.state.compare_exchange(ARMED, WAKER, Ordering::Release, Ordering::Relaxed).is_ok()
                     {
                         return Poll::Pending;
                     }
                 }
-                // Taken back, to be replaced above. Relaxed: only the asker has written the waker so far.
+                // Takes the waker back; the next iteration replaces it. Relaxed: only the caller has written the waker so far.
                 WAKER => {
                     let _ = cell.state.compare_exchange(WAKER, ARMED, Ordering::Relaxed, Ordering::Relaxed);
                 }
-                // The replier is between two instructions of its answer, and wakes the task that was here last; this one may be another.
-                // Not waited for, since the replier may just have lost its core.
+                // The sender is completing, and wakes the task that registered last, which may be another one. Schedule another poll
+                // instead of spinning, because the sender may have been preempted.
                 LOCKED => {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
                 IDLE => return Poll::Pending,
-                // Answered or dropped since `try_take` looked.
+                // Replied or dropped since `try_take` polled.
                 _ => {}
             }
         }
     }
 
-    /// Waits for the answer on this thread. None when the deadline has passed first: the question is then still open, to be waited for
-    /// again or [abandoned](Self::abandon).
+    /// Blocks this thread until the reply arrives. `None` if the deadline passes first: the request stays pending, to be waited for again
+    /// or [abandoned](Self::abandon).
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -182,10 +198,10 @@ impl<T> ReplySlot<T> {
     /// use dotcompute_ring::wait::WaitStrategy;
     ///
     /// let mut slot = ReplySlot::<u64>::new();
-    /// let replier = slot.arm();
+    /// let sender = slot.arm();
     /// let soon = Some(Instant::now() + Duration::from_millis(1));
     /// assert_eq!(slot.wait(WaitStrategy::Adaptive, soon), None);
-    /// std::thread::spawn(move || drop(replier));
+    /// std::thread::spawn(move || drop(sender));
     /// assert_eq!(slot.wait(WaitStrategy::Adaptive, None), Some(Err(ReplyDropped)));
     /// ```
     #[cfg(all(feature = "std", not(loom)))]
@@ -201,44 +217,48 @@ impl<T> ReplySlot<T> {
         })
     }
 
-    /// Gives up an answer that is still open. The replier finds out when it answers.
+    /// Abandons a pending reply. Its sender gets the value back when it replies.
     pub fn abandon(&mut self) {
         let Some(cell) = self.cell.take() else { return };
-        // SAFETY: as in `try_take`.
+        // SYNC POINT: reply abandon
+        // AcqRel: acquire pairs with the release of a completed reply; release publishes the caller's last accesses to the sender, which
+        // frees the cell.
+        // SAFETY: the cell is alive, as in `try_take`.
         let state = unsafe { cell.as_ref() }.state.swap(ABANDONED, Ordering::AcqRel);
         match state {
-            // Still open: the cell is the replier's now.
+            // Still pending: the sender owns the cell from now on.
             ARMED | WAKER | LOCKED => {}
             _ => {
-                if state == ANSWERED {
-                    // SAFETY: answered: the value is there, and the asker's alone.
+                if state == REPLIED {
+                    // SAFETY: in the replied state the value is initialised and belongs to the caller.
                     unsafe { cell.as_ref() }.value.with_mut(|value| unsafe { (*value).assume_init_drop() });
                 }
-                // SAFETY: the replier is done with the cell (or there was none), so only the asker knows it.
+                // SAFETY: the sender has completed, or there was none, so no other end uses the cell.
                 unsafe { Cell::free(cell) };
             }
         }
     }
 
-    /// Whether a question is open.
+    /// Returns whether the slot is armed: a reply is pending or was not taken.
     #[must_use]
     pub fn is_armed(&self) -> bool {
-        // SAFETY: as in `try_take`.
+        // SAFETY: the cell is alive, as in `try_take`.
         self.cell.is_some_and(|cell| unsafe { cell.as_ref() }.state.load(Ordering::Relaxed) != IDLE)
     }
 
-    /// The slot as a pointer, to be kept where a type cannot; null if there is nothing to keep. An open question is given up.
+    /// Converts the slot to a pointer, for storage that has no type parameter. Null if there is no cell to keep. Abandons a pending
+    /// request.
     #[inline]
     #[must_use]
     pub fn into_raw(mut self) -> *mut () {
         if self.is_armed() {
             self.abandon();
         }
-        // Taken out, so that dropping `self` does nothing.
+        // Taken, so that dropping `self` does nothing.
         self.cell.take().map_or(core::ptr::null_mut(), |cell| cell.as_ptr().cast())
     }
 
-    /// The slot that was made a pointer.
+    /// Converts a pointer back to a slot.
     ///
     /// # Safety
     ///
@@ -262,146 +282,41 @@ impl<T> Drop for ReplySlot<T> {
     }
 }
 
-/// The replier's end: good for one answer. Dropped without one, it tells the asker so.
-pub struct ReplySender<T> {
-    cell: NonNull<Cell<T>>,
-}
-
-// SAFETY: as for `ReplySlot`.
-unsafe impl<T: Send> Send for ReplySender<T> {}
-// SAFETY: through a shared replier only the state word, an atomic, can be looked at.
-unsafe impl<T: Send> Sync for ReplySender<T> {}
-
-impl<T> ReplySender<T> {
-    /// Answers.
-    ///
-    /// # Errors
-    ///
-    /// The value comes back if the asker has given up.
-    #[inline]
-    pub fn send(self, value: T) -> Result<(), T> {
-        let cell = self.cell;
-        core::mem::forget(self);
-        // SAFETY: the asker cannot free the cell before it is answered; the value is the replier's until then.
-        unsafe { cell.as_ref() }.value.with_mut(|place| unsafe { (*place).write(value) });
-        if Self::conclude(cell, ANSWERED) {
-            return Ok(());
-        }
-        // SAFETY: the asker has gone and the cell is the replier's alone; the value was written above.
-        let value = unsafe { cell.as_ref() }.value.with(|place| unsafe { (*place).assume_init_read() });
-        // SAFETY: as above; the value has been taken out.
-        unsafe { Cell::free(cell) };
-        Err(value)
-    }
-
-    /// Whether the answer is still wanted, for those who have to compute it first. May change at any moment.
-    #[inline]
-    #[must_use]
-    pub fn caller_is_waiting(&self) -> bool {
-        // SAFETY: alive until concluded, and concluding takes the replier.
-        let cell = unsafe { self.cell.as_ref() };
-        // Relaxed: only a hint.
-        cell.state.load(Ordering::Relaxed) != ABANDONED
-    }
-
-    /// Ends the question with `outcome`. False if the asker has gone: the cell is then the caller's. After true it must not be touched.
-    #[inline]
-    fn conclude(cell: NonNull<Cell<T>>, outcome: u32) -> bool {
-        // SAFETY: alive until concluded.
-        let state = unsafe { &cell.as_ref().state };
-        // Release: the asker that sees the outcome sees the value.
-        match state.compare_exchange(ARMED, outcome, Ordering::Release, Ordering::Relaxed) {
-            Ok(_) => true,
-            Err(_) => Self::conclude_and_wake(cell, outcome),
-        }
-    }
-
-    #[cold]
-    fn conclude_and_wake(cell: NonNull<Cell<T>>, outcome: u32) -> bool {
-        loop {
-            // SAFETY: alive until concluded; this borrow ends before that.
-            let this = unsafe { cell.as_ref() };
-            match this.state.load(Ordering::Acquire) {
-                ABANDONED => return false,
-                WAKER => {
-                    if this
-                        .state
-                        .compare_exchange(WAKER, LOCKED, Ordering::Acquire, Ordering::Relaxed)
-                        .is_err()
-                    {
-                        continue;
-                    }
-                    // SAFETY: in the locked state the waker is the replier's.
-                    let waker = this.waker.with_mut(|waker| unsafe { (*waker).take() });
-                    // AcqRel: as in `conclude`, and an asker that went away meanwhile is seen.
-                    if this.state.swap(outcome, Ordering::AcqRel) == ABANDONED {
-                        return false;
-                    }
-                    // The cell may be gone by now; the waker is ours.
-                    if let Some(waker) = waker {
-                        waker.wake();
-                    }
-                    return true;
-                }
-                // The asker took its waker back to look once more.
-                _ => {
-                    if this
-                        .state
-                        .compare_exchange(ARMED, outcome, Ordering::Release, Ordering::Relaxed)
-                        .is_ok()
-                    {
-                        return true;
-                    }
-                }
-            }
-        }
-    }
-}
-
-impl<T> Drop for ReplySender<T> {
-    fn drop(&mut self) {
-        if !Self::conclude(self.cell, DROPPED) {
-            // SAFETY: the asker has gone and no value was written: the cell is the replier's alone.
-            unsafe { Cell::free(self.cell) };
-        }
-    }
-}
-
 #[cfg(all(test, not(loom), feature = "std"))]
 mod tests {
     use super::*;
     use alloc::sync::Arc;
 
     #[test]
-    fn an_answer_comes_once_and_the_slot_is_used_again() {
+    fn a_reply_is_taken_once_and_the_slot_is_reused() {
         let mut slot = ReplySlot::new();
         for round in 0..3 {
-            let replier = slot.arm();
+            let sender = slot.arm();
             assert!(slot.is_armed() && slot.try_take().is_none());
-            replier.send(round).unwrap();
+            sender.send(round).unwrap();
             assert_eq!(slot.try_take(), Some(Ok(round)));
             assert!(slot.try_take().is_none() && !slot.is_armed());
         }
     }
 
     #[test]
-    fn a_dropped_question_is_noticed() {
+    fn a_dropped_sender_is_reported() {
         let mut slot = ReplySlot::<u8>::new();
         drop(slot.arm());
         assert_eq!(slot.try_take(), Some(Err(ReplyDropped)));
     }
 
     #[test]
-    fn values_are_dropped_exactly_once_whoever_leaves_first() {
+    fn values_are_dropped_exactly_once_in_every_order() {
         let value = Arc::new(());
         let mut slot = ReplySlot::new();
-        // Answered and taken; answered and not taken; abandoned before the answer; armed again over an open question.
+        // Replied and taken; replied and not taken; abandoned before the reply; armed again while a reply is pending.
         slot.arm().send(Arc::clone(&value)).unwrap();
         drop(slot.try_take());
         slot.arm().send(Arc::clone(&value)).unwrap();
-        let replier = slot.arm();
+        let sender = slot.arm();
         slot.abandon();
-        assert!(replier.send(Arc::clone(&value)).is_err());
+        assert!(sender.send(Arc::clone(&value)).is_err());
         let late = slot.arm();
         let next = slot.arm();
         assert!(late.send(Arc::clone(&value)).is_err());
@@ -411,23 +326,23 @@ mod tests {
     }
 
     #[test]
-    fn one_pointer_each() {
+    fn each_end_is_one_pointer() {
         assert_eq!(size_of::<Option<ReplySender<[u64; 8]>>>(), 8);
         assert_eq!(size_of::<ReplySlot<[u64; 8]>>(), 8);
     }
 
     #[test]
-    fn a_replier_can_see_that_its_answer_is_not_wanted_any_more() {
+    fn a_sender_sees_that_its_caller_has_abandoned() {
         let mut slot = ReplySlot::new();
-        let replier = slot.arm();
-        assert!(replier.caller_is_waiting());
+        let sender = slot.arm();
+        assert!(sender.caller_is_waiting());
         slot.abandon();
-        assert!(!replier.caller_is_waiting());
-        assert_eq!(replier.send(1), Err(1));
+        assert!(!sender.caller_is_waiting());
+        assert_eq!(sender.send(1), Err(1));
     }
 
     #[test]
-    fn an_idle_slot_travels_as_a_pointer_and_a_busy_one_as_none() {
+    fn an_idle_slot_becomes_a_pointer_and_a_busy_one_null() {
         assert!(ReplySlot::<u8>::new().into_raw().is_null());
         let mut slot = ReplySlot::new();
         slot.arm().send(1).unwrap();
@@ -436,9 +351,9 @@ mod tests {
         assert!(!raw.is_null());
         // SAFETY: from `into_raw` of a slot of the same type, and used once.
         let mut slot = unsafe { ReplySlot::<i32>::from_raw(raw) };
-        let replier = slot.arm();
+        let sender = slot.arm();
         assert!(slot.into_raw().is_null());
-        assert_eq!(replier.send(2), Err(2));
+        assert_eq!(sender.send(2), Err(2));
     }
 
     #[test]
@@ -451,45 +366,49 @@ mod tests {
         }
         let [first, second] = [(); 2].map(|()| Arc::new(Flag(AtomicU32::new(0))));
         let mut slot = ReplySlot::new();
-        let replier = slot.arm();
+        let sender = slot.arm();
         for flag in [&first, &second] {
             let waker = Waker::from(Arc::clone(flag));
             assert_eq!(slot.poll_take(&mut Context::from_waker(&waker)), Poll::Pending);
         }
-        replier.send(7).unwrap();
+        sender.send(7).unwrap();
         assert_eq!((first.0.load(Ordering::Relaxed), second.0.load(Ordering::Relaxed)), (0, 1));
         assert_eq!(slot.try_take(), Some(Ok(7)));
-        assert_eq!((Arc::strong_count(&first), Arc::strong_count(&second)), (1, 1), "no waker is kept");
+        assert_eq!(
+            (Arc::strong_count(&first), Arc::strong_count(&second)),
+            (1, 1),
+            "the cell holds no waker"
+        );
     }
 
-    /// One slot, a replier on another thread that answers, drops, or finds the asker gone: every answer is for its own question.
+    /// One slot; the sender on another thread replies, is dropped, or finds the slot abandoned. Every reply belongs to its own request.
     #[test]
-    fn answers_match_their_questions_under_every_strategy() {
+    fn replies_match_their_requests_under_every_strategy() {
         const ROUNDS: u64 = if cfg!(miri) { 60 } else { 30_000 };
         let strategies = [WaitStrategy::Adaptive, WaitStrategy::Park, WaitStrategy::Spin];
-        let (questions, inbox) = std::sync::mpsc::channel::<(u64, ReplySender<Box<u64>>)>();
+        let (requests, inbox) = std::sync::mpsc::channel::<(u64, ReplySender<Box<u64>>)>();
         std::thread::scope(|scope| {
             scope.spawn(move || {
-                for (question, replier) in inbox {
-                    if question % 5 == 0 {
-                        drop(replier);
-                    } else if let Err(back) = replier.send(Box::new(question)) {
-                        assert_eq!(*back, question, "an answer that nobody takes comes back whole");
+                for (request, sender) in inbox {
+                    if request % 5 == 0 {
+                        drop(sender);
+                    } else if let Err(back) = sender.send(Box::new(request)) {
+                        assert_eq!(*back, request, "an abandoned reply is returned whole");
                     }
                 }
             });
             let mut slot = ReplySlot::new();
-            for question in 0..ROUNDS {
-                questions.send((question, slot.arm())).unwrap();
-                if question % 7 == 0 {
+            for request in 0..ROUNDS {
+                requests.send((request, slot.arm())).unwrap();
+                if request % 7 == 0 {
                     slot.abandon();
                     continue;
                 }
-                let answer = slot.wait(strategies[(question % 3) as usize], None).unwrap();
-                let expected = if question % 5 == 0 { Err(ReplyDropped) } else { Ok(Box::new(question)) };
-                assert_eq!(answer, expected);
+                let reply = slot.wait(strategies[(request % 3) as usize], None).unwrap();
+                let expected = if request % 5 == 0 { Err(ReplyDropped) } else { Ok(Box::new(request)) };
+                assert_eq!(reply, expected);
             }
-            drop(questions);
+            drop(requests);
         });
     }
 }

@@ -1,13 +1,13 @@
-//! One producer, one consumer: wait-free, bounded, first in first out.
+//! Single-producer, single-consumer ring: wait-free, bounded, first in first out.
 //!
-//! The producer writes a slot and then its word, and nothing else; the consumer looks at the word of the slot that is next, and writes
-//! `head`. The producer reads `head` only when the ring is full by what it read last. It does not even publish its tail, which would be
-//! a store to a second line with every message. Who needs it finds it from the words ([`Consumer::len`]).
+//! The producer writes a slot and then its sequence tag, and nothing else. The consumer polls the tag of its next slot, and writes `head`.
+//! The producer reads `head` only when the ring looks full by the value it read last. It does not publish its tail, which would cost a
+//! store to a second cache line per message. [`Consumer::len`] finds the tail from the sequence tags.
 //!
-//! Both ends can claim many slots at once: [`Producer::claim`] to write values in place and publish them together,
-//! [`Consumer::claim`] to read them in place and give the slots back together. A slot that was claimed and not used stays as it was.
+//! Both ends can claim many slots at once. [`Producer::claim`] writes values in place and publishes them together; [`Consumer::claim`]
+//! reads them in place and releases the slots together. A slot that was claimed and not used stays as it was.
 //!
-//! Neither end waits. For waiting on either side see [`mailbox`](crate::banded) and [`wait`](crate::wait).
+//! Neither end waits. For waiting see [`wait`](crate::wait), and [`mailbox`](crate::mailbox) for waiting on both sides.
 //!
 //! ```
 //! use dotcompute_ring::{PushError, spsc};
@@ -32,17 +32,17 @@ use core::fmt;
 use core::marker::PhantomData;
 
 use crate::error::{CapacityError, PushError};
-use crate::layout::{CLOSED_BIT, Memory, View, slots_for};
-use crate::prefetch::{self, ReadAhead};
+use crate::layout::{CLOSED_BIT, RingMemory, RingRef, slots_for};
+use crate::prefetch::{self, ReadPrefetcher};
 use crate::sync::Ordering;
 
 pub use claim::{ClaimedRead, ClaimedWrite};
 
-/// Makes a ring with room for `capacity` values, rounded up to a power of two.
+/// Creates a ring with at least `capacity` slots, rounded up to a power of two.
 ///
 /// # Errors
 ///
-/// [`CapacityError`] if the capacity is zero or cannot be had.
+/// [`CapacityError`] if the capacity is zero or the memory is not available.
 ///
 /// ```
 /// use dotcompute_ring::{CapacityError, spsc};
@@ -53,31 +53,31 @@ pub use claim::{ClaimedRead, ClaimedWrite};
 /// # Ok::<(), CapacityError>(())
 /// ```
 pub fn channel<T: Send>(capacity: usize) -> Result<(Producer<T>, Consumer<T>), CapacityError> {
-    let memory = Memory::new(slots_for::<T>(capacity)?)?;
+    let memory = RingMemory::new(slots_for::<T>(capacity)?)?;
     let ring = Arc::new(Ring { memory });
     Ok((Producer::new(Arc::clone(&ring)), Consumer::new(ring)))
 }
 
-/// The producer's end of a ring in `memory`, opening it again if an earlier one has closed it.
+/// Attaches a producer to the ring in `memory`, and reopens the ring if an earlier producer has closed it.
 #[cfg(not(loom))]
-pub(crate) fn producer_in<T: Send>(memory: Memory<T>) -> Producer<T> {
+pub(crate) fn producer_in<T: Send>(memory: RingMemory<T>) -> Producer<T> {
     let producer = Producer::new(Arc::new(Ring { memory }));
-    // Relaxed: says only that more may come.
-    producer.view.control().producer.tail.store(producer.tail, Ordering::Relaxed);
+    // Relaxed: clears `CLOSED_BIT`, which promises only that more values may follow.
+    producer.ring_ref.control().producer.tail.store(producer.tail, Ordering::Relaxed);
     producer
 }
 
-/// The consumer's end of a ring in `memory`, opening it again if an earlier one has closed it.
+/// Attaches a consumer to the ring in `memory`, and reopens the ring if an earlier consumer has closed it.
 #[cfg(not(loom))]
-pub(crate) fn consumer_in<T: Send>(memory: Memory<T>) -> Consumer<T> {
+pub(crate) fn consumer_in<T: Send>(memory: RingMemory<T>) -> Consumer<T> {
     let consumer = Consumer::new(Arc::new(Ring { memory }));
-    consumer.view.control().rare.consumer_closed.store(0, Ordering::Relaxed);
+    consumer.ring_ref.control().flags.consumer_closed.store(0, Ordering::Relaxed);
     consumer
 }
 
-/// The memory that both ends keep; the last to go drops the values still in it.
+/// The memory shared by both ends; the end that is dropped last drops the remaining values.
 struct Ring<T> {
-    memory: Memory<T>,
+    memory: RingMemory<T>,
 }
 
 impl<T> Drop for Ring<T> {
@@ -86,25 +86,27 @@ impl<T> Drop for Ring<T> {
             return;
         }
         let mut head = self.memory.control().consumer.head.load(Ordering::Relaxed);
-        // Relaxed: both ends are gone, and the count of their references has ordered what they did before this.
-        while self.memory.slot(head).word.load(Ordering::Relaxed) == head + 1 {
-            self.memory.slot(head).value.with_mut(|place| {
-                // SAFETY: by the word a value was put here, by `head` it was not taken out, and `&mut self`: nobody else can.
-                unsafe { (*place).assume_init_drop() };
+        // Relaxed: both ends are dropped, and the reference count of the `Arc` orders their accesses before this one.
+        while self.memory.slot(head).seq.load(Ordering::Relaxed) == head + 1 {
+            self.memory.slot(head).value.with_mut(|storage| {
+                // SAFETY: the sequence tag shows that the slot was filled, and `head` that it was not read out. `&mut self` excludes all
+                // other accesses.
+                unsafe { (*storage).assume_init_drop() };
             });
             head += 1;
         }
     }
 }
 
-/// The first ticket from `head` on whose slot has not been filled: slots are filled in order, so it is found by halving.
-fn first_unfilled<T>(view: View<T>, head: u64) -> u64 {
-    let (mut filled, mut beyond) = (0, view.capacity() + 1);
+/// Returns the first index from `head` on whose slot is not filled. Slots are filled in order, so a binary search finds it.
+fn first_unfilled<T>(ring_ref: RingRef<T>, head: u64) -> u64 {
+    let (mut filled, mut beyond) = (0, ring_ref.capacity() + 1);
     while filled + 1 < beyond {
         let count = filled.midpoint(beyond);
-        let ticket = head + count - 1;
-        // Acquire: as for a pop, so that a consumer that finds a value here may look at it.
-        if view.slot(ticket).word.load(Ordering::Acquire) == ticket + 1 {
+        let index = head + count - 1;
+        // SYNC POINT: slot publish
+        // Acquire: pairs with the release store in `Producer::publish`, so that a consumer may read the values found here.
+        if ring_ref.slot(index).seq.load(Ordering::Acquire) == index + 1 {
             filled = count;
         } else {
             beyond = count;
@@ -113,65 +115,67 @@ fn first_unfilled<T>(view: View<T>, head: u64) -> u64 {
     head + filled
 }
 
-/// The producer's end. Dropping it closes the ring: the consumer can still take what is in it.
-// Aligned so that the indices of two ends that lie side by side, as on the stack that `channel` returns to, do not share a line.
+/// The producing end of an SPSC ring. Dropping it closes the ring; the consumer can still pop the remaining values.
+// Aligned so that the indices of two adjacent ends, as on the stack after `channel` returns, do not share a cache line.
 #[repr(align(128))]
 pub struct Producer<T> {
-    view: View<T>,
-    /// The next ticket.
+    ring_ref: RingRef<T>,
+    /// The next index.
     tail: u64,
-    /// The first ticket that there is no room for, by the last look at the consumer.
+    /// The first index without a free slot, by the last read of `head`.
     limit: u64,
-    /// Whether the consumer was far behind at that look: then its slots come from another core, and are worth fetching.
-    consumer_lags: bool,
+    /// Whether the consumer was far behind at that read. Then the slots come from another core's cache, and prefetching them pays.
+    prefetch_enabled: bool,
     ring: Arc<Ring<T>>,
-    /// One thread at a time has an end; it need not be shareable, and claims rely on that.
+    /// Makes the end `!Sync`: one thread uses it at a time, which claims rely on.
     not_sync: PhantomData<Cell<()>>,
 }
 
 impl<T> Producer<T> {
     fn new(ring: Arc<Ring<T>>) -> Self {
-        let view = ring.memory.view();
-        let tail = first_unfilled(view, view.control().consumer.head.load(Ordering::Acquire));
-        // No room, by this: the first push looks at the consumer.
-        Self { view, tail, limit: tail, consumer_lags: false, ring, not_sync: PhantomData }
+        let ring_ref = ring.memory.ring_ref();
+        let tail = first_unfilled(ring_ref, ring_ref.control().consumer.head.load(Ordering::Acquire));
+        // No free slots by this limit: the first push reads `head`.
+        Self { ring_ref, tail, limit: tail, prefetch_enabled: false, ring, not_sync: PhantomData }
     }
 
-    /// Free slots, of which at least `wanted` if there are so many.
+    /// Returns the number of free slots. It is at least `wanted` if that many are free.
     #[inline]
-    fn room(&mut self, wanted: u64) -> u64 {
-        let room = self.limit - self.tail;
-        if room >= wanted { room } else { self.look_for_room() }
+    fn free_slots(&mut self, wanted: u64) -> u64 {
+        let free_slots = self.limit - self.tail;
+        if free_slots >= wanted { free_slots } else { self.reload_head() }
     }
 
     #[inline]
-    fn look_for_room(&mut self) -> u64 {
-        // Acquire: what is free by this head has been read out, and is about to be written.
-        let head = self.view.control().consumer.head.load(Ordering::Acquire);
-        // In shared memory `head` is whatever the other side writes: no value of it may give more room than there are slots.
-        let room = self.view.capacity().saturating_sub(self.tail.wrapping_sub(head));
-        self.limit = self.tail + room;
-        let distance = prefetch::distance(self.view.capacity());
-        self.consumer_lags = distance > 0 && self.view.capacity() - room >= distance;
-        room
+    fn reload_head(&mut self) -> u64 {
+        // SYNC POINT: head publish
+        // Acquire: pairs with the release store in `Consumer::release_slots`; the consumer has finished reading the slots before this
+        // `head`.
+        let head = self.ring_ref.control().consumer.head.load(Ordering::Acquire);
+        // In shared memory the other side may write any `head`; no value of it may yield more free slots than the ring has.
+        let free_slots = self.ring_ref.capacity().saturating_sub(self.tail.wrapping_sub(head));
+        self.limit = self.tail + free_slots;
+        let distance = prefetch::distance(self.ring_ref.capacity());
+        self.prefetch_enabled = distance > 0 && self.ring_ref.capacity() - free_slots >= distance;
+        free_slots
     }
 
-    /// Asks for the slot that comes some pushes after `ticket`, if it is free already.
+    /// Prefetches the slot some pushes after `index`, if it is free.
     #[inline]
-    fn fetch_ahead(&self, ticket: u64) {
-        if self.consumer_lags {
-            let ahead = ticket + prefetch::distance(self.view.capacity());
+    fn prefetch_ahead(&self, index: u64) {
+        if self.prefetch_enabled {
+            let ahead = index + prefetch::distance(self.ring_ref.capacity());
             if ahead < self.limit {
-                prefetch::for_writing(self.view, ahead);
+                prefetch::prefetch_for_write(self.ring_ref, ahead);
             }
         }
     }
 
-    /// Puts a value in.
+    /// Pushes a value.
     ///
     /// # Errors
     ///
-    /// [`PushError`] with the value in it: the ring is full, or its consumer is gone.
+    /// [`PushError`] with the value: the ring is full, or its consumer was dropped.
     ///
     /// ```
     /// use dotcompute_ring::{PushError, spsc};
@@ -188,36 +192,38 @@ impl<T> Producer<T> {
         if self.is_closed() {
             return Err(PushError::Closed(value));
         }
-        if self.room(1) == 0 {
+        if self.free_slots(1) == 0 {
             return Err(PushError::Full(value));
         }
-        let ticket = self.tail;
-        self.fetch_ahead(ticket);
-        self.view.slot(ticket).value.with_mut(|place| {
-            // SAFETY: there is room for this ticket, so the consumer has read out the value that was here a lap ago, and it reads no
-            // slot before its word says so. This is the one producer, and it has `&mut self`.
-            unsafe { (*place).write(value) };
+        let index = self.tail;
+        self.prefetch_ahead(index);
+        self.ring_ref.slot(index).value.with_mut(|storage| {
+            // SAFETY: the slot of this index is free: the consumer has read its previous value, and reads it again only after the sequence
+            // tag is stored. There is one producer, and `&mut self` excludes other calls.
+            unsafe { (*storage).write(value) };
         });
         self.publish(1);
         Ok(())
     }
 
-    /// Makes the next `count` slots, which have been written, the consumer's.
+    /// Publishes the next `count` slots, which have been written.
     #[inline]
     fn publish(&mut self, count: u64) {
         let end = self.tail + count;
-        for ticket in self.tail..end {
-            // Release: whoever sees the word sees the value. On each, since the consumer may look at any of them first.
-            self.view.slot(ticket).word.store(ticket + 1, Ordering::Release);
+        for index in self.tail..end {
+            // SYNC POINT: slot publish
+            // Release: pairs with the acquire loads in `Consumer::is_ready` and `first_unfilled`; publishes the value. Each slot has its
+            // own store because the consumer may poll any of them first.
+            self.ring_ref.slot(index).seq.store(index + 1, Ordering::Release);
         }
         self.tail = end;
     }
 
-    /// Claims up to `most` slots in a row to be written in place and published together. Fewer if there are fewer free.
+    /// Claims up to `max` consecutive slots, which are written in place and published together. Claims fewer if fewer are free.
     ///
     /// # Errors
     ///
-    /// [`PushError`] if no slot is free, or the consumer is gone.
+    /// [`PushError`] if no slot is free, or the consumer was dropped.
     ///
     /// ```
     /// use dotcompute_ring::spsc;
@@ -230,26 +236,26 @@ impl<T> Producer<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[inline]
-    pub fn claim(&mut self, most: usize) -> Result<ClaimedWrite<'_, T>, PushError<()>> {
+    pub fn claim(&mut self, max: usize) -> Result<ClaimedWrite<'_, T>, PushError<()>> {
         if self.is_closed() {
             return Err(PushError::Closed(()));
         }
-        match self.room(most as u64).min(most as u64) {
-            0 if most > 0 => Err(PushError::Full(())),
+        match self.free_slots(max as u64).min(max as u64) {
+            0 if max > 0 => Err(PushError::Full(())),
             claimed => Ok(ClaimedWrite { producer: self, claimed, written: 0 }),
         }
     }
 
-    /// Puts in as many values as there is room for and takes them from the front of `values`. Gives how many.
+    /// Pushes as many values as there are free slots, taking them from the front of `values`. Returns how many.
     ///
     /// # Errors
     ///
-    /// [`PushError::Closed`]; `values` is unchanged.
+    /// [`PushError::Closed`] if the consumer was dropped; `values` is unchanged.
     pub fn try_push_batch(&mut self, values: &mut Vec<T>) -> Result<usize, PushError<()>> {
         match self.claim(values.len()) {
             Ok(mut claim) => {
-                let room = claim.len();
-                claim.fill(values.drain(..room));
+                let free_slots = claim.len();
+                claim.fill(values.drain(..free_slots));
                 Ok(claim.commit())
             }
             Err(PushError::Full(())) => Ok(0),
@@ -257,50 +263,52 @@ impl<T> Producer<T> {
         }
     }
 
-    /// Whether the consumer is gone.
+    /// Returns whether the consumer was dropped.
     #[inline]
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        // Relaxed: nothing is read on the strength of it.
-        self.view.control().rare.consumer_closed.load(Ordering::Relaxed) != 0
+        // Relaxed: a flag that publishes nothing.
+        self.ring_ref.control().flags.consumer_closed.load(Ordering::Relaxed) != 0
     }
 
-    /// Values in the ring.
+    /// Returns the number of values in the ring.
     #[must_use]
     pub fn len(&self) -> usize {
-        let head = self.view.control().consumer.head.load(Ordering::Relaxed);
-        self.tail.wrapping_sub(head).min(self.view.capacity()) as usize
+        let head = self.ring_ref.control().consumer.head.load(Ordering::Relaxed);
+        self.tail.wrapping_sub(head).min(self.ring_ref.capacity()) as usize
     }
 
-    /// Whether the ring is empty.
+    /// Returns whether the ring is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Values the ring has room for.
+    /// Returns the number of slots.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.view.capacity() as usize
+        self.ring_ref.capacity() as usize
     }
 
-    /// Values put in, ever.
+    /// Returns the number of values pushed in total.
     #[must_use]
     pub fn pushed(&self) -> u64 {
         self.tail
     }
 
-    /// Values that the consumer has given back, ever. What it wrote elsewhere before giving them back is seen after this.
+    /// Returns the number of slots released in total. The consumer's writes before it released them are visible after this call.
     #[must_use]
     pub fn popped(&self) -> u64 {
-        // Acquire: pairs with the release in `give_back`.
-        self.view.control().consumer.head.load(Ordering::Acquire)
+        // SYNC POINT: head publish
+        // Acquire: pairs with the release store in `Consumer::release_slots`.
+        self.ring_ref.control().consumer.head.load(Ordering::Acquire)
     }
 }
 
 impl<T> Drop for Producer<T> {
     fn drop(&mut self) {
-        // Release: whoever sees it closed sees every word that was stored before.
+        // SYNC POINT: tail close
+        // Release: pairs with the acquire loads in `Consumer::is_closed` and `is_drained`; publishes every sequence tag stored before.
         self.ring.memory.control().producer.tail.store(self.tail | CLOSED_BIT, Ordering::Release);
     }
 }
@@ -314,77 +322,81 @@ impl<T> fmt::Debug for Producer<T> {
     }
 }
 
-/// The consumer's end. Dropping it closes the ring: nothing more is accepted.
+/// The consuming end of an SPSC ring. Dropping it closes the ring: nothing more is accepted.
 #[repr(align(128))]
 pub struct Consumer<T> {
-    view: View<T>,
-    /// The next ticket.
+    ring_ref: RingRef<T>,
+    /// The next index.
     head: u64,
-    read_ahead: ReadAhead,
+    prefetcher: ReadPrefetcher,
     ring: Arc<Ring<T>>,
-    /// One thread at a time has an end; it need not be shareable, and claims rely on that.
+    /// Makes the end `!Sync`: one thread uses it at a time, which claims rely on.
     not_sync: PhantomData<Cell<T>>,
 }
 
 impl<T> Consumer<T> {
     fn new(ring: Arc<Ring<T>>) -> Self {
-        let view = ring.memory.view();
-        let head = view.control().consumer.head.load(Ordering::Relaxed);
-        Self { view, head, read_ahead: ReadAhead::default(), ring, not_sync: PhantomData }
+        let ring_ref = ring.memory.ring_ref();
+        let head = ring_ref.control().consumer.head.load(Ordering::Relaxed);
+        Self { ring_ref, head, prefetcher: ReadPrefetcher::default(), ring, not_sync: PhantomData }
     }
 
     #[inline]
-    fn is_ready(&self, ticket: u64) -> bool {
-        // Acquire: pairs with the release in `publish`.
-        self.view.slot(ticket).word.load(Ordering::Acquire) == ticket + 1
+    fn is_ready(&self, index: u64) -> bool {
+        // SYNC POINT: slot publish
+        // Acquire: pairs with the release store in `Producer::publish`, so that the value may be read.
+        self.ring_ref.slot(index).seq.load(Ordering::Acquire) == index + 1
     }
 
-    /// Reads the value at `head` out and moves on, without giving the slot back.
+    /// Moves the value at `head` out and advances `head`, without releasing the slot.
     ///
     /// # Safety
     ///
     /// The slot at `head` is ready.
     #[inline]
     unsafe fn read_next(&mut self) -> T {
-        // SAFETY: a ready slot has a value. It is read once, since `head` moves on with it, and it is not overwritten before
-        // `give_back` has published that.
-        let value = self.view.slot(self.head).value.with(|place| unsafe { (*place).assume_init_read() });
+        // SAFETY: a ready slot holds a value. It is read once, because `head` advances with the read, and the producer does not overwrite
+        // it before `release_slots` publishes the new `head`.
+        let value =
+            self.ring_ref.slot(self.head).value.with(|storage| unsafe { (*storage).assume_init_read() });
         self.head += 1;
         value
     }
 
-    /// Makes every slot before `head` the producer's.
+    /// Releases every slot before `head` to the producer.
     #[inline]
-    fn give_back(&self) {
-        // Release: the values have been read out before a producer that sees this writes there.
-        self.view.control().consumer.head.store(self.head, Ordering::Release);
+    fn release_slots(&self) {
+        // SYNC POINT: head publish
+        // Release: pairs with the acquire loads in `Producer::reload_head` and `popped`; the values are read out before a producer
+        // overwrites the slots.
+        self.ring_ref.control().consumer.head.store(self.head, Ordering::Release);
     }
 
-    /// Takes the oldest value.
+    /// Pops the oldest value.
     #[inline]
     pub fn try_pop(&mut self) -> Option<T> {
         if !self.is_ready(self.head) {
             return None;
         }
-        self.read_ahead.from(self.view, self.head);
-        // SAFETY: just looked.
+        self.prefetcher.prefetch_after(self.ring_ref, self.head);
+        // SAFETY: `is_ready` returned true for `head`.
         let value = unsafe { self.read_next() };
-        self.give_back();
+        self.release_slots();
         Some(value)
     }
 
-    /// The oldest value, which stays in the ring.
+    /// Returns a reference to the oldest value, which stays in the ring.
     #[inline]
     pub fn peek(&mut self) -> Option<&T> {
         if !self.is_ready(self.head) {
             return None;
         }
-        // SAFETY: a ready slot has a value, which nobody touches until this end, borrowed for as long, moves on.
-        Some(self.view.slot(self.head).value.with(|place| unsafe { (*place).assume_init_ref() }))
+        // SAFETY: a ready slot holds a value. It stays valid until this end advances `head`, which the borrow of `self` prevents.
+        Some(self.ring_ref.slot(self.head).value.with(|storage| unsafe { (*storage).assume_init_ref() }))
     }
 
-    /// Claims the oldest values, at most so many, to be read in place or taken, and their slots given back together. None if there is
-    /// nothing.
+    /// Claims up to `max` of the oldest values, which are read in place or taken, and whose slots are released together. `None` if the ring
+    /// is empty.
     ///
     /// ```
     /// use dotcompute_ring::spsc;
@@ -403,61 +415,65 @@ impl<T> Consumer<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[inline]
-    pub fn claim(&mut self, most: usize) -> Option<ClaimedRead<'_, T>> {
-        let most = (most as u64).min(self.view.capacity());
+    pub fn claim(&mut self, max: usize) -> Option<ClaimedRead<'_, T>> {
+        let max = (max as u64).min(self.ring_ref.capacity());
         let mut ready = 0;
-        while ready < most && self.is_ready(self.head + ready) {
-            self.read_ahead.from(self.view, self.head + ready);
+        while ready < max && self.is_ready(self.head + ready) {
+            self.prefetcher.prefetch_after(self.ring_ref, self.head + ready);
             ready += 1;
         }
-        (ready > 0).then_some(ClaimedRead { consumer: self, left: ready })
+        (ready > 0).then_some(ClaimedRead { consumer: self, remaining: ready })
     }
 
-    /// Takes up to `most` values, oldest first, to the end of `into`. Gives how many.
+    /// Pops up to `max` values, oldest first, to the end of `into`. Returns how many.
     #[inline]
-    pub fn pop_batch(&mut self, into: &mut Vec<T>, most: usize) -> usize {
-        let Some(claim) = self.claim(most) else { return 0 };
+    pub fn pop_batch(&mut self, into: &mut Vec<T>, max: usize) -> usize {
+        let Some(claim) = self.claim(max) else { return 0 };
         let count = claim.len();
         into.extend(claim);
         count
     }
 
     #[cfg(test)]
-    pub(crate) fn reads_ahead(&self) -> bool {
-        self.read_ahead.has_backlog()
+    pub(crate) fn is_prefetching(&self) -> bool {
+        self.prefetcher.has_backlog()
     }
 
-    /// Whether the producer is gone. There may still be something to take: see [`is_drained`](Self::is_drained).
+    /// Returns whether the producer was dropped. Values may remain: see [`is_drained`](Self::is_drained).
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.view.control().producer.tail.load(Ordering::Acquire) & CLOSED_BIT != 0
+        // SYNC POINT: tail close
+        // Acquire: pairs with the release store in the producer's `drop`; every value pushed before is visible.
+        self.ring_ref.control().producer.tail.load(Ordering::Acquire) & CLOSED_BIT != 0
     }
 
-    /// Whether the producer is gone and everything has been taken.
+    /// Returns whether the producer was dropped and every value was popped.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.view.control().producer.tail.load(Ordering::Acquire) == self.head | CLOSED_BIT
+        // SYNC POINT: tail close
+        // Acquire: pairs with the release store in the producer's `drop`.
+        self.ring_ref.control().producer.tail.load(Ordering::Acquire) == self.head | CLOSED_BIT
     }
 
-    /// Values in the ring: looks at the words of as many slots as the capacity has binary digits.
+    /// Returns the number of values in the ring. Reads as many sequence tags as the capacity has binary digits.
     #[must_use]
     pub fn len(&self) -> usize {
-        (first_unfilled(self.view, self.head) - self.head) as usize
+        (first_unfilled(self.ring_ref, self.head) - self.head) as usize
     }
 
-    /// Whether the ring is empty.
+    /// Returns whether the ring is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         !self.is_ready(self.head)
     }
 
-    /// Values the ring has room for.
+    /// Returns the number of slots.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.view.capacity() as usize
+        self.ring_ref.capacity() as usize
     }
 
-    /// Values taken, ever.
+    /// Returns the number of values popped in total.
     #[must_use]
     pub fn popped(&self) -> u64 {
         self.head
@@ -466,8 +482,8 @@ impl<T> Consumer<T> {
 
 impl<T> Drop for Consumer<T> {
     fn drop(&mut self) {
-        self.give_back();
-        self.ring.memory.control().rare.consumer_closed.store(1, Ordering::Relaxed);
+        self.release_slots();
+        self.ring.memory.control().flags.consumer_closed.store(1, Ordering::Relaxed);
     }
 }
 

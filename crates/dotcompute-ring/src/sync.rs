@@ -1,4 +1,4 @@
-//! Atomics and cells: the real ones, or those of the model checker `loom`.
+//! Atomics and cells: those of `core` and `std`, or those of the model checker `loom`.
 
 #[cfg(loom)]
 pub(crate) use loom::{
@@ -14,7 +14,7 @@ pub(crate) use core::{
     hint::spin_loop,
     sync::atomic::{AtomicU32, AtomicU64, Ordering, fence},
 };
-// What only those need that wait for threads.
+// Needed only by code that waits for threads.
 #[cfg(all(not(loom), feature = "std"))]
 pub(crate) use std::{
     sync::Mutex,
@@ -22,7 +22,7 @@ pub(crate) use std::{
     thread::yield_now,
 };
 
-/// `core`'s cell with the interface of loom's, which has to see every access.
+/// `core`'s cell with the interface of loom's, which tracks every access.
 #[cfg(not(loom))]
 #[repr(transparent)]
 pub(crate) struct UnsafeCell<T: ?Sized>(core::cell::UnsafeCell<T>);

@@ -1,4 +1,4 @@
-//! Waking everybody who waits for room, for an output or for a change of state.
+//! Waking all tasks that wait for a free slot, for an output or for a change of state.
 
 use alloc::collections::VecDeque;
 use core::mem;
@@ -7,9 +7,9 @@ use core::task::Waker;
 use crate::fence::Fence;
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 
-/// Many waiters, many notifiers. Notifying costs one load where nobody waits; waiting takes a lock.
+/// Many waiters, many notifiers. Notifying costs one load if there are no waiters; waiting takes a lock.
 ///
-/// The waiters' protocol is that of [`Notifier`](crate::signal::Signal): [`register`](Self::prepare), look again, sleep.
+/// The waiters' protocol is that of [`Notifier`](crate::notifier::Notifier): [`register`](Self::register), recheck, park.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,26 +18,27 @@ use crate::sync::{AtomicUsize, Mutex, Ordering};
 /// use dotcompute_ring::wait::{WaitStrategy, block_on_poll};
 /// use dotcompute_ring::wait_list::{WaitToken, WaitList};
 ///
-/// let (stage, watchers) = (AtomicU32::new(0), WaitList::new(Fence::Symmetric));
+/// let (stage, waiters) = (AtomicU32::new(0), WaitList::new(Fence::Symmetric));
 /// let reached = |wanted| {
-///     let mut ticket = WaitToken::default();
+///     let mut token = WaitToken::default();
 ///     block_on_poll(WaitStrategy::Adaptive, None, |cx| {
-///         watchers.register(&mut ticket, cx.waker());
+///         waiters.register(&mut token, cx.waker());
 ///         if stage.load(Ordering::Acquire) >= wanted { Poll::Ready(()) } else { Poll::Pending }
 ///     });
-///     watchers.cancel(&mut ticket);
+///     waiters.cancel(&mut token);
 /// };
 /// std::thread::scope(|scope| {
 ///     scope.spawn(|| reached(1));
 ///     scope.spawn(|| reached(2));
 ///     for next in 1..=2 {
 ///         stage.store(next, Ordering::Release);
-///         watchers.notify_all();
+///         waiters.notify_all();
 ///     }
 /// });
 /// ```
 pub struct WaitList {
-    /// How many wait; written under the lock, read without it.
+    /// Number of waiters, all bits. Written relaxed under the lock; read relaxed without it. The fences order it: `SYNC POINT: wait list
+    /// park`.
     waiting: AtomicUsize,
     fence: Fence,
     entries: Mutex<Entries>,
@@ -48,39 +49,39 @@ const _: () = assert!(size_of::<WaitList>() <= 64);
 
 struct Entries {
     next_key: u64,
-    /// By key, ascending. A queue, because waiters leave mostly in the order in which they came.
+    /// Sorted by key. A queue, because waiters leave mostly in the order in which they registered.
     wakers: VecDeque<(u64, Waker)>,
 }
 
 impl Entries {
-    fn position(&self, ticket: &WaitToken) -> Option<usize> {
-        self.wakers.binary_search_by_key(&ticket.key, |(key, _)| *key).ok()
+    fn position(&self, token: &WaitToken) -> Option<usize> {
+        self.wakers.binary_search_by_key(&token.key, |(key, _)| *key).ok()
     }
 
-    /// Gives the waker that was replaced, if one was.
-    fn insert_or_replace(&mut self, ticket: &mut WaitToken, waker: &Waker) -> Option<Waker> {
-        if let Some(position) = self.position(ticket) {
-            let present = &mut self.wakers[position].1;
-            return (!present.will_wake(waker)).then(|| mem::replace(present, waker.clone()));
+    /// Returns the waker that was replaced, if any.
+    fn insert_or_replace(&mut self, token: &mut WaitToken, waker: &Waker) -> Option<Waker> {
+        if let Some(position) = self.position(token) {
+            let current = &mut self.wakers[position].1;
+            return (!current.will_wake(waker)).then(|| mem::replace(current, waker.clone()));
         }
         self.wakers.push_back((self.next_key, waker.clone()));
-        ticket.key = self.next_key;
+        token.key = self.next_key;
         self.next_key += 1;
         None
     }
 }
 
-/// A waiter's place in one [`WaitList`]; a default one is none.
+/// Identifies a waiter of one [`WaitList`]; the default token is not registered.
 ///
-/// Give it back with [`WaitList::cancel`]. One that is dropped instead leaves its waker on the list until the list is next notified.
+/// Release it with [`WaitList::cancel`]. A token that is dropped instead leaves its waker on the list until the next notification.
 #[derive(Debug, Default)]
 pub struct WaitToken {
-    /// Zero is none. A list uses no key twice, so a ticket that has outlived its place cannot touch another's.
+    /// Zero: not registered. A list never reuses a key, so a stale token does not affect another waiter.
     key: u64,
 }
 
 impl WaitList {
-    /// A list with nobody in it. Allocates nothing.
+    /// Creates an empty list. Allocates nothing.
     #[must_use]
     pub fn new(fence: Fence) -> Self {
         let entries = Mutex::new(Entries { next_key: 1, wakers: VecDeque::new() });
@@ -88,45 +89,47 @@ impl WaitList {
     }
 
     fn with_entries<R>(&self, f: impl FnOnce(&mut Entries) -> R) -> R {
-        // A waker's `clone` may panic under the lock; the entries are whole all the same.
+        // A waker's `clone` may panic under the lock; the entries are consistent nevertheless.
         let mut entries = self.entries.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let result = f(&mut entries);
-        // Relaxed: the lock orders the writers, and the fences order this before a waiter's second look.
+        // Relaxed: the lock orders the writers, and the fences order this store before a waiter's recheck.
         self.waiting.store(entries.wakers.len(), Ordering::Relaxed);
         result
     }
 
-    /// Puts the caller on the list, or replaces its waker. Then look at the condition once more before sleeping.
-    pub fn register(&self, ticket: &mut WaitToken, waker: &Waker) {
-        let replaced = self.with_entries(|entries| entries.insert_or_replace(ticket, waker));
-        // Outside the lock: dropping a waker may run any code, also some that waits here.
+    /// Registers the caller, or replaces its waker. The caller then rechecks the condition before it parks.
+    pub fn register(&self, token: &mut WaitToken, waker: &Waker) {
+        let replaced = self.with_entries(|entries| entries.insert_or_replace(token, waker));
+        // Outside the lock: dropping a waker may run any code, including code that waits here.
         drop(replaced);
-        // Between the announcement and the caller's second look; pairs with the light fence in `has_waiters`.
+        // SYNC POINT: wait list park (waiter): store `waiting`, heavy fence, recheck by the caller. Pairs with the light fence in
+        // `has_waiters`.
         self.fence.heavy();
     }
 
-    /// Takes the caller off the list, if it is still on it.
-    pub fn cancel(&self, ticket: &mut WaitToken) {
-        let ticket = mem::take(ticket);
-        if ticket.key == 0 {
+    /// Deregisters the caller, if it is still registered.
+    pub fn cancel(&self, token: &mut WaitToken) {
+        let token = mem::take(token);
+        if token.key == 0 {
             return;
         }
         let removed = self.with_entries(|entries| {
-            let position = entries.position(&ticket)?;
+            let position = entries.position(&token)?;
             entries.wakers.remove(position)
         });
         // Outside the lock, as in `register`.
         drop(removed);
     }
 
-    /// Whether anybody waits, as seen after what this thread published before.
+    /// Returns whether there are waiters, as of after this thread's last publication.
     #[inline]
     pub fn has_waiters(&self) -> bool {
+        // SYNC POINT: wait list park (notifier): publish, light fence, load `waiting`. Pairs with the heavy fence in `register`.
         self.fence.light();
         self.waiting.load(Ordering::Relaxed) != 0
     }
 
-    /// Wakes everybody and empties the list. Call after publishing what they wait for.
+    /// Wakes all waiters and empties the list. Call it after publishing what they wait for.
     #[inline]
     pub fn notify_all(&self) {
         if self.has_waiters() {
@@ -137,7 +140,7 @@ impl WaitList {
     #[cold]
     fn wake_all(&self) {
         let wakers = self.with_entries(|entries| mem::take(&mut entries.wakers));
-        // Outside the lock: a waker may run code that waits here again.
+        // Outside the lock: a waker may run code that registers here again.
         for (_, waker) in wakers {
             waker.wake();
         }
@@ -153,7 +156,7 @@ mod tests {
     use core::sync::atomic::AtomicU64;
     use core::task::Poll;
 
-    /// Counts its wake-ups; when dropped, looks whether the list's lock is free.
+    /// Counts its wake-ups. On drop, checks that the list's lock is free.
     struct Probe {
         woken: AtomicUsize,
         list: Arc<WaitList>,
@@ -177,12 +180,12 @@ mod tests {
     }
 
     #[test]
-    fn wakes_everybody_once_and_nobody_who_left() {
+    fn wakes_every_waiter_once_and_no_cancelled_one() {
         let list = Arc::new(WaitList::new(Fence::Symmetric));
         let mut waiters: [(WaitToken, _); 4] = core::array::from_fn(|_| (WaitToken::default(), probe(&list)));
-        for (ticket, (_, waker)) in &mut waiters {
-            list.register(ticket, waker);
-            list.register(ticket, waker);
+        for (token, (_, waker)) in &mut waiters {
+            list.register(token, waker);
+            list.register(token, waker);
         }
         list.cancel(&mut waiters[1].0);
         assert!(list.has_waiters());
@@ -194,32 +197,32 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_that_outlived_its_place_touches_nobody() {
+    fn a_stale_token_affects_no_other_waiter() {
         let list = Arc::new(WaitList::new(Fence::Symmetric));
         let (old, old_waker) = probe(&list);
         let mut stale = WaitToken::default();
         list.register(&mut stale, &old_waker);
         list.notify_all();
         let (new, new_waker) = probe(&list);
-        let mut ticket = WaitToken::default();
-        list.register(&mut ticket, &new_waker);
+        let mut token = WaitToken::default();
+        list.register(&mut token, &new_waker);
         list.cancel(&mut stale);
         list.notify_all();
         assert_eq!((old.woken.load(Ordering::Relaxed), new.woken.load(Ordering::Relaxed)), (1, 1));
     }
 
     #[test]
-    fn a_list_keeps_one_waker_for_each_ticket_and_drops_it_unlocked() {
+    fn a_list_holds_one_waker_per_token_and_drops_it_unlocked() {
         let list = Arc::new(WaitList::new(Fence::Symmetric));
-        let mut ticket = WaitToken::default();
+        let mut token = WaitToken::default();
         for _ in 0..3 {
             let (probe, waker) = probe(&list);
-            list.register(&mut ticket, &waker);
+            list.register(&mut token, &waker);
             drop(waker);
-            assert_eq!(Arc::strong_count(&probe), 2, "the list has the only waker");
-            // The list's own is dropped by the next round's replacement, or by the cancel.
+            assert_eq!(Arc::strong_count(&probe), 2, "the list holds the only waker");
+            // The list drops its waker when the next round replaces it, or on `cancel`.
         }
-        list.cancel(&mut ticket);
+        list.cancel(&mut token);
         assert_eq!(Arc::strong_count(&list), 1, "every waker was dropped");
         assert!(!list.has_waiters());
     }
@@ -233,10 +236,10 @@ mod tests {
             std::thread::scope(|scope| {
                 for _ in 0..3 {
                     scope.spawn(|| {
-                        let mut ticket = WaitToken::default();
+                        let mut token = WaitToken::default();
                         for next in 1..=STAGES {
                             block_on_poll(WaitStrategy::Park, None, |cx| {
-                                list.register(&mut ticket, cx.waker());
+                                list.register(&mut token, cx.waker());
                                 if stage.load(Ordering::Acquire) >= next {
                                     Poll::Ready(())
                                 } else {
@@ -245,7 +248,7 @@ mod tests {
                             });
                             arrived.fetch_add(1, Ordering::Relaxed);
                         }
-                        list.cancel(&mut ticket);
+                        list.cancel(&mut token);
                     });
                 }
                 for next in 1..=STAGES {

@@ -1,12 +1,11 @@
-//! Models of the rings, run through every order of their steps by `loom`:
+//! Loom models of the rings: `loom` explores every interleaving of their steps.
 //!
 //! ```text
 //! RUSTFLAGS="--cfg loom" cargo test -p dotcompute-ring --test loom --release
 //! ```
 //!
-//! A slot written while it is read shows as a concurrent access, a value never dropped as a leak, a lost wake-up as a deadlock.
-//! The ends are brought back to one thread before they are dropped: what orders their last steps is an `Arc` of `alloc`'s, which
-//! loom does not see.
+//! A slot written while it is read is reported as a concurrent access, a value never dropped as a leak, a lost wake-up as a deadlock. The
+//! models return both ends to one thread before dropping them, because an `Arc` of `alloc` orders the drops, and loom does not track it.
 #![cfg(loom)]
 
 use std::sync::Arc as StdArc;
@@ -20,14 +19,14 @@ use dotcompute_ring::mailbox::{self, Band, Options, Overflow, Receiver, Sender};
 use dotcompute_ring::wait_list::WaitToken;
 use dotcompute_ring::{PushError, mpsc, spsc};
 
-/// Three preemptions find every known mistake here; without a bound the larger models take hours.
+/// Three preemptions find every known bug here; without a bound the larger models take hours.
 fn model(run: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
     builder.check(run);
 }
 
-/// A value that loom misses if it is never dropped.
+/// A value that loom reports if it is never dropped.
 type Value = Track<u32>;
 
 fn value(number: u32) -> Value {
@@ -68,7 +67,7 @@ fn spsc_passes_values_in_order_around_the_ring() {
 }
 
 #[test]
-fn spsc_hands_claimed_slots_over_and_back() {
+fn spsc_transfers_claimed_slots_both_ways() {
     model(|| {
         let (mut producer, mut consumer) = spsc::channel(2).unwrap();
         let pushing = thread::spawn(move || {
@@ -116,7 +115,7 @@ fn spsc_is_drained_only_after_the_last_value() {
 }
 
 #[test]
-fn spsc_drops_what_was_left() {
+fn spsc_drops_remaining_values() {
     model(|| {
         let (mut producer, mut consumer) = spsc::channel(2).unwrap();
         let pushing = thread::spawn(move || {
@@ -131,8 +130,8 @@ fn spsc_drops_what_was_left() {
     });
 }
 
-/// Pushes until it is taken or the ring is closed; whether it was taken.
-fn insist(producer: &mpsc::Producer<Value>, number: u32) -> bool {
+/// Pushes until the value is accepted or the ring is closed. Returns whether it was accepted.
+fn push_until_accepted(producer: &mpsc::Producer<Value>, number: u32) -> bool {
     let mut next = value(number);
     loop {
         match producer.try_push(next) {
@@ -145,16 +144,16 @@ fn insist(producer: &mpsc::Producer<Value>, number: u32) -> bool {
 }
 
 #[test]
-fn mpsc_gives_each_ticket_to_one_producer() {
+fn mpsc_gives_each_index_to_one_producer() {
     model(|| {
         let (producer, mut consumer) = mpsc::channel(2).unwrap();
         let other = producer.clone();
         let pushing = thread::spawn(move || {
-            assert!(insist(&other, 1) && insist(&other, 2));
+            assert!(push_until_accepted(&other, 1) && push_until_accepted(&other, 2));
             other
         });
         let pushing_too = thread::spawn(move || {
-            assert!(insist(&producer, 10));
+            assert!(push_until_accepted(&producer, 10));
             producer
         });
         let taken: Vec<u32> = (0..3).map(|_| pop(|| consumer.try_pop())).collect();
@@ -167,13 +166,13 @@ fn mpsc_gives_each_ticket_to_one_producer() {
     });
 }
 
-/// Two threads on one producer have its note on the consumer's place in common: who relies on what the other noted must also have
-/// the order that came with it, or it writes a slot that to its knowledge is still being read.
+/// Two threads that share a producer share its cached `head`. A thread that relies on the copy must also acquire the order that came with
+/// it; otherwise it writes a slot that the consumer may still be reading.
 #[test]
-fn mpsc_shares_a_producers_notes() {
+fn mpsc_shares_a_producers_cached_head() {
     model(|| {
         let (producer, mut consumer) = mpsc::channel(2).unwrap();
-        assert!(insist(&producer, 1) && insist(&producer, 2));
+        assert!(push_until_accepted(&producer, 1) && push_until_accepted(&producer, 2));
         let producer = StdArc::new(producer);
         let pushing = [3, 4].map(|number| {
             let producer = StdArc::clone(&producer);
@@ -192,7 +191,7 @@ fn mpsc_drains_exactly_what_was_accepted_before_it_closed() {
         let (producer, mut consumer) = mpsc::channel(2).unwrap();
         let closer = producer.clone();
         let pushing = thread::spawn(move || {
-            let accepted = (1..=2).take_while(|&number| insist(&producer, number)).count();
+            let accepted = (1..=2).take_while(|&number| push_until_accepted(&producer, number)).count();
             (producer, accepted)
         });
         let closing = thread::spawn(move || {
@@ -218,20 +217,20 @@ fn mailbox(capacity: usize, overflow: Overflow) -> (Sender<Value>, Receiver<Valu
 }
 
 #[test]
-fn banded_eviction_and_pop_share_out_every_value() {
+fn mailbox_drop_oldest_and_pop_return_every_value_once() {
     model(|| {
         let (sender, mut receiver) = mailbox(1, Overflow::DropOldest);
-        let evicting = thread::spawn(move || {
-            let mut evicted = Vec::new();
+        let pushing = thread::spawn(move || {
+            let mut dropped = Vec::new();
             for number in 1..=2 {
                 sender
-                    .push_drop_oldest(Band::Normal, value(number), |oldest| evicted.push(*oldest.get_ref()))
+                    .push_drop_oldest(Band::Normal, value(number), |oldest| dropped.push(*oldest.get_ref()))
                     .unwrap();
             }
-            (sender, evicted)
+            (sender, dropped)
         });
         let popped = receiver.try_pop().map(|value| *value.get_ref());
-        let (sender, mut seen) = evicting.join().unwrap();
+        let (sender, mut seen) = pushing.join().unwrap();
         seen.extend(popped);
         seen.extend(core::iter::from_fn(|| receiver.try_pop()).map(|value| *value.get_ref()));
         seen.sort_unstable();
@@ -240,9 +239,9 @@ fn banded_eviction_and_pop_share_out_every_value() {
     });
 }
 
-/// The first push into a band makes it, closing forbids making it: one of them wins, and both sides know which.
+/// The first push into a band initialises it, and closing forbids that. Exactly one of them succeeds, and both sides agree which.
 #[test]
-fn banded_closes_a_band_that_is_being_made() {
+fn mailbox_closes_a_band_during_its_initialization() {
     model(|| {
         let (sender, mut receiver) = mailbox(1, Overflow::Reject);
         let pushing = thread::spawn(move || {
@@ -276,7 +275,7 @@ fn waker() -> Waker {
     Waker::from(StdArc::new(Unpark(thread::current())))
 }
 
-/// Waits as a task does, asleep between polls.
+/// Waits as a task does, parked between polls.
 fn block_on<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
     let waker = waker();
     let mut cx = Context::from_waker(&waker);
@@ -289,7 +288,7 @@ fn block_on<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
 }
 
 #[test]
-fn banded_wakes_a_receiver_for_a_value() {
+fn mailbox_wakes_a_receiver_for_a_value() {
     model(|| {
         let (sender, mut receiver) = mailbox(2, Overflow::Reject);
         let receiving = thread::spawn(move || {
@@ -303,7 +302,7 @@ fn banded_wakes_a_receiver_for_a_value() {
 }
 
 #[test]
-fn banded_wakes_a_receiver_for_the_close() {
+fn mailbox_wakes_a_receiver_for_the_close() {
     model(|| {
         let (sender, mut receiver) = mailbox(2, Overflow::Reject);
         let receiving = thread::spawn(move || {
@@ -319,15 +318,15 @@ fn banded_wakes_a_receiver_for_the_close() {
 }
 
 #[test]
-fn banded_wakes_a_sender_that_waits_for_room() {
+fn mailbox_wakes_a_sender_that_waits_for_a_free_slot() {
     model(|| {
         let (sender, mut receiver) = mailbox(1, Overflow::Reject);
         sender.try_push(Band::Normal, value(1)).unwrap();
         let sending = thread::spawn(move || {
-            let mut ticket = WaitToken::default();
-            block_on(|cx| sender.poll_ready(Band::Normal, &mut ticket, cx));
+            let mut token = WaitToken::default();
+            block_on(|cx| sender.poll_ready(Band::Normal, &mut token, cx));
             sender.try_push(Band::Normal, value(2)).unwrap();
-            sender.cancel_wait(&mut ticket);
+            sender.cancel_wait(&mut token);
             sender
         });
         assert_eq!(pop(|| receiver.try_pop()), 1);
@@ -336,18 +335,18 @@ fn banded_wakes_a_sender_that_waits_for_room() {
     });
 }
 
-/// The sender sleeps although the ring is not full to the last slot any more: it is woken when half is free, and that comes.
+/// The sender parks although a slot is free again: the receiver wakes it once the band is half free.
 #[test]
-fn banded_wakes_a_sender_although_it_waits_for_half_of_the_room() {
+fn mailbox_wakes_a_sender_once_the_band_is_half_free() {
     model(|| {
         let (sender, mut receiver) = mailbox(2, Overflow::Reject);
         for number in 1..=2 {
             sender.try_push(Band::Normal, value(number)).unwrap();
         }
         let sending = thread::spawn(move || {
-            let mut ticket = WaitToken::default();
-            block_on(|cx| sender.poll_ready(Band::Normal, &mut ticket, cx));
-            sender.cancel_wait(&mut ticket);
+            let mut token = WaitToken::default();
+            block_on(|cx| sender.poll_ready(Band::Normal, &mut token, cx));
+            sender.cancel_wait(&mut token);
             sender
         });
         assert_eq!(pop(|| receiver.try_pop()), 1);
@@ -357,14 +356,14 @@ fn banded_wakes_a_sender_although_it_waits_for_half_of_the_room() {
 }
 
 #[test]
-fn banded_wakes_waiting_senders_when_it_closes() {
+fn mailbox_wakes_waiting_senders_when_it_closes() {
     model(|| {
         let (sender, receiver) = mailbox(1, Overflow::Reject);
         sender.try_push(Band::Normal, value(1)).unwrap();
         let sending = thread::spawn(move || {
-            let mut ticket = WaitToken::default();
-            block_on(|cx| sender.poll_ready(Band::Normal, &mut ticket, cx));
-            sender.cancel_wait(&mut ticket);
+            let mut token = WaitToken::default();
+            block_on(|cx| sender.poll_ready(Band::Normal, &mut token, cx));
+            sender.cancel_wait(&mut token);
             assert!(matches!(sender.try_push(Band::Normal, value(2)), Err(PushError::Closed(_))));
             sender
         });

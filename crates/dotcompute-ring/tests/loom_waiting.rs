@@ -1,11 +1,11 @@
-//! Models of waiting and replying, run through every order of their steps by `loom`:
+//! Loom models of waiting and replying: `loom` explores every interleaving of their steps.
 //!
 //! ```text
 //! RUSTFLAGS="--cfg loom" cargo test -p dotcompute-ring --test loom_waiting --release
 //! ```
 //!
-//! A lost wake-up shows as a deadlock, a race for a waker or a value as a concurrent access, a value never dropped as a leak.
-//! Under loom every fence is symmetric; the asymmetric one is tested on real threads, in `fence.rs`.
+//! A lost wake-up is reported as a deadlock, a race for a waker or a value as a concurrent access, a value never dropped as a leak. Under
+//! loom every fence is symmetric; `fence.rs` tests the asymmetric one on real threads.
 #![cfg(loom)]
 
 use std::sync::Arc as StdArc;
@@ -21,7 +21,7 @@ use dotcompute_ring::notifier::Notifier;
 use dotcompute_ring::reply::{ReplyDropped, ReplySlot};
 use dotcompute_ring::wait_list::{WaitList, WaitToken};
 
-/// Three preemptions find every known mistake here; without a bound the larger models take hours.
+/// Three preemptions find every known bug here; without a bound the larger models take hours.
 fn model(run: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
@@ -40,26 +40,27 @@ fn waker() -> Waker {
     Waker::from(StdArc::new(Unpark(thread::current())))
 }
 
-/// For a task that does not sleep. Unlike the others it may be woken at any time: in loom, unparking ends a `join` too.
-struct Unheard;
+/// For a task that does not park. Unlike the other wakers it may be woken at any time: in loom, unparking also ends a `join`.
+struct NoopWake;
 
-impl Wake for Unheard {
+impl Wake for NoopWake {
     fn wake(self: StdArc<Self>) {}
 }
 
-fn unheard() -> Waker {
-    Waker::from(StdArc::new(Unheard))
+fn noop_waker() -> Waker {
+    Waker::from(StdArc::new(NoopWake))
 }
 
-/// Something to wait for, and where to wait for it. The count is relaxed throughout: what orders it are the fences under test.
+/// A counter to wait for, and the notifier or wait list to wait on. The counter is relaxed throughout, because the fences under test order
+/// it.
 struct Event<L> {
     count: AtomicU32,
-    place: L,
+    wait_point: L,
 }
 
 impl<L> Event<L> {
-    fn new(place: L) -> Arc<Self> {
-        Arc::new(Self { count: AtomicU32::new(0), place })
+    fn new(wait_point: L) -> Arc<Self> {
+        Arc::new(Self { count: AtomicU32::new(0), wait_point })
     }
 
     fn has_reached(&self, wanted: u32) -> bool {
@@ -70,16 +71,16 @@ impl<L> Event<L> {
 impl Event<Notifier> {
     fn publish(&self) {
         self.count.fetch_add(1, Ordering::Relaxed);
-        self.place.notify();
+        self.wait_point.notify();
     }
 
     fn wait(&self, wanted: u32) {
         let waker = waker();
         while !self.has_reached(wanted) {
-            if !self.place.register(&waker) {
+            if !self.wait_point.register(&waker) {
                 thread::yield_now();
             } else if self.has_reached(wanted) {
-                return self.place.cancel();
+                return self.wait_point.cancel();
             } else {
                 thread::park();
             }
@@ -90,15 +91,15 @@ impl Event<Notifier> {
 impl Event<WaitList> {
     fn publish(&self) {
         self.count.fetch_add(1, Ordering::Relaxed);
-        self.place.notify_all();
+        self.wait_point.notify_all();
     }
 
     fn wait(&self, wanted: u32) {
-        let (waker, mut ticket) = (waker(), WaitToken::default());
+        let (waker, mut token) = (waker(), WaitToken::default());
         loop {
-            self.place.register(&mut ticket, &waker);
+            self.wait_point.register(&mut token, &waker);
             if self.has_reached(wanted) {
-                return self.place.cancel(&mut ticket);
+                return self.wait_point.cancel(&mut token);
             }
             thread::park();
         }
@@ -106,7 +107,7 @@ impl Event<WaitList> {
 }
 
 #[test]
-fn signal_loses_no_wake_up() {
+fn notifier_loses_no_wake_up() {
     model(|| {
         let event = Event::new(Notifier::new(Fence::Symmetric));
         let notifier = Arc::clone(&event);
@@ -116,20 +117,20 @@ fn signal_loses_no_wake_up() {
 }
 
 #[test]
-fn signal_loses_no_wake_up_from_control() {
+fn notifier_loses_no_wake_up_with_full_fence() {
     model(|| {
         let event = Event::new(Notifier::new(Fence::Asymmetric));
         let notifier = Arc::clone(&event);
         thread::spawn(move || {
             notifier.count.fetch_add(1, Ordering::Relaxed);
-            notifier.place.notify_with_full_fence();
+            notifier.wait_point.notify_with_full_fence();
         });
         event.wait(1);
     });
 }
 
 #[test]
-fn signal_loses_no_wake_up_of_two_notifiers() {
+fn notifier_loses_no_wake_up_of_two_notifiers() {
     model(|| {
         let event = Event::new(Notifier::new(Fence::Symmetric));
         for _ in 0..2 {
@@ -141,19 +142,19 @@ fn signal_loses_no_wake_up_of_two_notifiers() {
 }
 
 #[test]
-fn signal_wakes_the_waker_that_replaced_another() {
+fn notifier_wakes_the_waker_that_replaced_another() {
     model(|| {
         let event = Event::new(Notifier::new(Fence::Symmetric));
         let notifier = Arc::clone(&event);
         thread::spawn(move || notifier.publish());
-        // The announcement of a poll whose task has moved since; the wake-up may go there only if the next look finds the event.
-        let _ = event.place.register(&unheard());
+        // Registered by a poll of a task that has moved since. It may receive the wake-up only if the next poll finds the event.
+        let _ = event.wait_point.register(&noop_waker());
         event.wait(1);
     });
 }
 
 #[test]
-fn signal_keeps_working_after_a_cancel() {
+fn notifier_keeps_working_after_a_cancel() {
     model(|| {
         let event = Event::new(Notifier::new(Fence::Symmetric));
         let notifier = Arc::clone(&event);
@@ -161,24 +162,24 @@ fn signal_keeps_working_after_a_cancel() {
             notifier.publish();
             notifier.publish();
         });
-        if event.place.register(&unheard()) {
-            event.place.cancel();
+        if event.wait_point.register(&noop_waker()) {
+            event.wait_point.cancel();
         }
         event.wait(2);
         thread.join().unwrap();
     });
 }
 
-/// Against the contract, and thus without a promise as to who is woken; but no data race either.
+/// Two waiters violate the contract, so which one is woken is unspecified; but there is no data race.
 #[test]
-fn signal_survives_two_waiters() {
+fn notifier_survives_two_waiters() {
     model(|| {
         let notifier = Arc::new(Notifier::new(Fence::Symmetric));
         let other = Arc::clone(&notifier);
-        let waiter = thread::spawn(move || other.register(&unheard()));
+        let waiter = thread::spawn(move || other.register(&noop_waker()));
         let third = Arc::clone(&notifier);
         let notifying = thread::spawn(move || third.notify());
-        let _ = notifier.register(&unheard());
+        let _ = notifier.register(&noop_waker());
         waiter.join().unwrap();
         notifying.join().unwrap();
     });
@@ -194,7 +195,7 @@ fn wait_list_wakes_every_waiter() {
         thread::spawn(move || notifier.publish());
         event.wait(1);
         waiter.join().unwrap();
-        assert!(!event.place.has_waiters());
+        assert!(!event.wait_point.has_waiters());
     });
 }
 
@@ -204,68 +205,68 @@ fn wait_list_cancel_takes_no_wake_up_from_another() {
         let event = Event::new(WaitList::new(Fence::Symmetric));
         let other = Arc::clone(&event);
         let canceller = thread::spawn(move || {
-            let mut ticket = WaitToken::default();
-            other.place.register(&mut ticket, &unheard());
-            other.place.cancel(&mut ticket);
+            let mut token = WaitToken::default();
+            other.wait_point.register(&mut token, &noop_waker());
+            other.wait_point.cancel(&mut token);
         });
         let notifier = Arc::clone(&event);
         thread::spawn(move || notifier.publish());
         event.wait(1);
         canceller.join().unwrap();
-        assert!(!event.place.has_waiters());
+        assert!(!event.wait_point.has_waiters());
     });
 }
 
-/// Tracked by loom, so that a value lost or dropped twice is noticed.
+/// Tracked by loom, which reports a value that is lost or dropped twice.
 type Value = Track<u32>;
 
-/// Polls and sleeps, as an executor does.
+/// Polls and parks, as an executor does.
 fn wait(slot: &mut ReplySlot<Value>) -> Result<u32, ReplyDropped> {
     let waker = waker();
     loop {
-        if let Poll::Ready(answer) = slot.poll_take(&mut Context::from_waker(&waker)) {
-            return answer.map(Track::into_inner);
+        if let Poll::Ready(reply) = slot.poll_take(&mut Context::from_waker(&waker)) {
+            return reply.map(Track::into_inner);
         }
         thread::park();
-        // A poll may ask to be polled again; the other thread has to come to it.
+        // A poll may schedule another poll; the other thread must run in between.
         thread::yield_now();
     }
 }
 
-/// Looks and looks, as a spinning asker does.
+/// Polls continuously, as a spinning caller does.
 fn spin(slot: &mut ReplySlot<Value>) -> Result<u32, ReplyDropped> {
     loop {
-        if let Some(answer) = slot.try_take() {
-            return answer.map(Track::into_inner);
+        if let Some(reply) = slot.try_take() {
+            return reply.map(Track::into_inner);
         }
         thread::yield_now();
     }
 }
 
 #[test]
-fn reply_reaches_a_spinning_and_a_sleeping_asker_and_the_slot_is_used_again() {
+fn reply_reaches_a_spinning_and_a_parked_caller_and_the_slot_is_reused() {
     model(|| {
         let mut slot = ReplySlot::new();
         let first = slot.arm();
-        let replier = thread::spawn(move || assert!(first.send(Track::new(1)).is_ok()));
+        let sender = thread::spawn(move || assert!(first.send(Track::new(1)).is_ok()));
         assert_eq!(spin(&mut slot), Ok(1));
-        // The first replier may not have returned yet; it must not touch the cell any more.
+        // The first sender may not have returned yet; it must not touch the cell any more.
         let second = slot.arm();
         let other = thread::spawn(move || assert!(second.send(Track::new(2)).is_ok()));
         assert_eq!(wait(&mut slot), Ok(2));
-        replier.join().unwrap();
+        sender.join().unwrap();
         other.join().unwrap();
     });
 }
 
 #[test]
-fn reply_meets_an_asker_that_changes_its_waker() {
+fn reply_wakes_a_caller_that_changes_its_waker() {
     model(|| {
         let mut slot = ReplySlot::new();
-        let replier = slot.arm();
-        let thread = thread::spawn(move || assert!(replier.send(Track::new(1)).is_ok()));
-        match slot.poll_take(&mut Context::from_waker(&unheard())) {
-            Poll::Ready(answer) => assert_eq!(answer.map(Track::into_inner), Ok(1)),
+        let sender = slot.arm();
+        let thread = thread::spawn(move || assert!(sender.send(Track::new(1)).is_ok()));
+        match slot.poll_take(&mut Context::from_waker(&noop_waker())) {
+            Poll::Ready(reply) => assert_eq!(reply.map(Track::into_inner), Ok(1)),
             Poll::Pending => assert_eq!(wait(&mut slot), Ok(1)),
         }
         thread.join().unwrap();
@@ -273,14 +274,14 @@ fn reply_meets_an_asker_that_changes_its_waker() {
 }
 
 #[test]
-fn reply_meets_an_asker_that_gives_up() {
+fn reply_races_with_an_abandoning_caller() {
     model(|| {
         let mut slot = ReplySlot::new();
-        let replier = slot.arm();
-        // Err: abandoned first, and the value comes back. Ok: answered first, and the slot drops it.
-        let thread = thread::spawn(move || drop(replier.send(Track::new(1))));
+        let sender = slot.arm();
+        // Err: abandoned first, and the value is returned. Ok: replied first, and the slot drops the value.
+        let thread = thread::spawn(move || drop(sender.send(Track::new(1))));
         slot.abandon();
-        // With a fresh cell, whatever the old one's replier does.
+        // Uses a new cell, regardless of what the sender of the old one does.
         slot.arm().send(Track::new(2)).ok().unwrap();
         assert_eq!(spin(&mut slot), Ok(2));
         thread.join().unwrap();
@@ -288,35 +289,35 @@ fn reply_meets_an_asker_that_gives_up() {
 }
 
 #[test]
-fn reply_meets_an_asker_that_gives_up_while_it_is_woken() {
+fn reply_races_with_an_abandoning_caller_that_it_wakes() {
     model(|| {
         let mut slot = ReplySlot::new();
-        let replier = slot.arm();
-        let polled = slot.poll_take(&mut Context::from_waker(&unheard()));
+        let sender = slot.arm();
+        let polled = slot.poll_take(&mut Context::from_waker(&noop_waker()));
         assert!(polled.is_pending());
-        let thread = thread::spawn(move || drop(replier.send(Track::new(1))));
+        let thread = thread::spawn(move || drop(sender.send(Track::new(1))));
         drop(slot);
         thread.join().unwrap();
     });
 }
 
 #[test]
-fn a_dropped_replier_wakes_its_asker() {
+fn a_dropped_sender_wakes_its_caller() {
     model(|| {
         let mut slot = ReplySlot::new();
-        let replier = slot.arm();
-        let thread = thread::spawn(move || drop(replier));
+        let sender = slot.arm();
+        let thread = thread::spawn(move || drop(sender));
         assert_eq!(wait(&mut slot), Err(ReplyDropped));
         thread.join().unwrap();
     });
 }
 
 #[test]
-fn a_dropped_replier_meets_an_asker_that_gives_up() {
+fn a_dropped_sender_races_with_an_abandoning_caller() {
     model(|| {
         let mut slot = ReplySlot::<Value>::new();
-        let replier = slot.arm();
-        let thread = thread::spawn(move || drop(replier));
+        let sender = slot.arm();
+        let thread = thread::spawn(move || drop(sender));
         drop(slot);
         thread.join().unwrap();
     });

@@ -1,5 +1,5 @@
-//! Rings of plain records in memory that is not theirs: byte for byte as documented, refused when damaged, and going on after an
-//! end, or its whole process, is gone.
+//! Record rings in memory of the test. They are laid out byte for byte as documented, rejected when corrupt, and usable after an end, or
+//! its whole process, has ended.
 #![cfg(not(loom))]
 
 use std::ptr::NonNull;
@@ -9,8 +9,8 @@ use dotcompute_ring::record::{self, Record, RecordError};
 use dotcompute_ring::{CapacityError, PushError};
 use proptest::prelude::*;
 
-/// Aligned memory of which any part can be offered as a ring.
-struct Ground {
+/// Aligned memory, any part of which can be used for a ring.
+struct TestMemory {
     lines: Vec<Line>,
 }
 
@@ -20,17 +20,17 @@ struct Line {
     _bytes: [u8; CACHE_LINE],
 }
 
-impl Ground {
+impl TestMemory {
     fn new(bytes: usize) -> Self {
         Self { lines: vec![Line { _bytes: [0xAB; CACHE_LINE] }; bytes.div_ceil(CACHE_LINE)] }
     }
 
     fn with_ring<T: Record>(capacity: usize) -> Self {
-        let mut ground = Self::new(record::required_bytes::<T>(capacity).unwrap());
-        let len = ground.len();
-        // SAFETY: all of the ground, which nobody else uses.
-        unsafe { record::create::<T>(ground.start(), len, capacity) }.unwrap();
-        ground
+        let mut memory = Self::new(record::required_bytes::<T>(capacity).unwrap());
+        let len = memory.len();
+        // SAFETY: the range is all of this memory, and nothing else uses it yet.
+        unsafe { record::create::<T>(memory.start(), len, capacity) }.unwrap();
+        memory
     }
 
     fn start(&mut self) -> NonNull<u8> {
@@ -43,7 +43,7 @@ impl Ground {
 
     fn bytes(&mut self) -> &mut [u8] {
         let len = self.len();
-        // SAFETY: the lines are that many bytes, borrowed for as long.
+        // SAFETY: the lines are that many bytes, and the slice borrows `self` mutably.
         unsafe { std::slice::from_raw_parts_mut(self.start().as_ptr(), len) }
     }
 
@@ -52,9 +52,9 @@ impl Ground {
     }
 }
 
-fn refusal<T: Record>(ground: &mut Ground, len: usize) -> RecordError {
-    let start = ground.start();
-    // SAFETY: the ground outlives the end, which nobody gets.
+fn attach_error<T: Record>(memory: &mut TestMemory, len: usize) -> RecordError {
+    let start = memory.start();
+    // SAFETY: the memory outlives this function, and no end is returned from it.
     let (producer, consumer) =
         unsafe { (record::producer::<T>(start, len), record::consumer::<T>(start, len)) };
     let error = producer.expect_err("a producer attached");
@@ -63,10 +63,10 @@ fn refusal<T: Record>(ground: &mut Ground, len: usize) -> RecordError {
 }
 
 #[test]
-fn a_ring_lies_in_memory_as_documented() {
-    let mut ground = Ground::with_ring::<[u32; 5]>(3);
-    let (start, len) = (ground.start(), ground.len());
-    // SAFETY: the ground outlives the ends, and is looked at below while they rest.
+fn the_memory_layout_is_as_documented() {
+    let mut memory = TestMemory::with_ring::<[u32; 5]>(3);
+    let (start, len) = (memory.start(), memory.len());
+    // SAFETY: the memory outlives the ends, and is read directly only after they are dropped.
     let (mut producer, mut consumer) = unsafe {
         (record::producer::<[u32; 5]>(start, len).unwrap(), record::consumer::<[u32; 5]>(start, len).unwrap())
     };
@@ -79,27 +79,27 @@ fn a_ring_lies_in_memory_as_documented() {
     drop((producer, consumer));
 
     // Header: magic, version and stride, capacity, size and offset of the payload.
-    assert_eq!(&ground.bytes()[..8], b"DCRING\0\0");
-    assert_eq!(ground.word(0), MAGIC);
-    assert_eq!(ground.word(8), u64::from(VERSION) | 32 << 32);
-    assert_eq!(ground.word(16), 4);
-    assert_eq!(ground.word(24), 20 | 8 << 32);
+    assert_eq!(&memory.bytes()[..8], b"DCRING\0\0");
+    assert_eq!(memory.word(0), MAGIC);
+    assert_eq!(memory.word(8), u64::from(VERSION) | 32 << 32);
+    assert_eq!(memory.word(16), 4);
+    assert_eq!(memory.word(24), 20 | 8 << 32);
     assert_eq!(size_of::<Header>(), CACHE_LINE);
-    // The tail, which the producer leaves behind closed; the head; that the consumer has gone.
-    assert_eq!((ground.word(128), ground.word(256), ground.word(384)), (1 << 63 | 5, 1, 1));
-    // Slots of 32 bytes: ticket 4 is in the first, a lap later than ticket 0.
-    let words = [0, 1, 2, 3].map(|slot| ground.word(512 + slot * 32));
+    // The tail with the closed bit, set by the dropped producer; the head; the flag of the dropped consumer.
+    assert_eq!((memory.word(128), memory.word(256), memory.word(384)), (1 << 63 | 5, 1, 1));
+    // Slots of 32 bytes: index 4 is in the first slot, one lap after index 0.
+    let words = [0, 1, 2, 3].map(|slot| memory.word(512 + slot * 32));
     assert_eq!(words, [5, 2, 3, 4]);
-    assert_eq!(ground.word(512 + 8), 4 | 4 << 32);
+    assert_eq!(memory.word(512 + 8), 4 | 4 << 32);
 }
 
 #[test]
-fn ends_go_on_where_the_last_ones_were() {
-    let mut ground = Ground::with_ring::<u64>(4);
-    let (start, len) = (ground.start(), ground.len());
+fn reattached_ends_continue_where_their_predecessors_stopped() {
+    let mut memory = TestMemory::with_ring::<u64>(4);
+    let (start, len) = (memory.start(), memory.len());
     let (mut pushed, mut popped) = (0, 0);
     for round in 0..40 {
-        // SAFETY: the ground outlives the ends; one of each kind at a time.
+        // SAFETY: the memory outlives the ends, and there is one of each kind at a time.
         let (mut producer, mut consumer) = unsafe {
             (record::producer::<u64>(start, len).unwrap(), record::consumer::<u64>(start, len).unwrap())
         };
@@ -121,36 +121,39 @@ fn ends_go_on_where_the_last_ones_were() {
 }
 
 #[test]
-fn memory_that_holds_no_ring_is_refused() {
-    let mut ground = Ground::new(4096);
-    let (start, len) = (ground.start(), ground.len());
-    assert_eq!(refusal::<u64>(&mut ground, len), RecordError::BadMagic { found: 0xABAB_ABAB_ABAB_ABAB });
-    assert_eq!(refusal::<u64>(&mut ground, 511), RecordError::TooShort { len: 511, needed: 512 });
-    // SAFETY: within the ground, and nobody attaches.
+fn memory_without_a_ring_is_rejected() {
+    let mut memory = TestMemory::new(4096);
+    let (start, len) = (memory.start(), memory.len());
+    assert_eq!(attach_error::<u64>(&mut memory, len), RecordError::BadMagic { found: 0xABAB_ABAB_ABAB_ABAB });
+    assert_eq!(attach_error::<u64>(&mut memory, 511), RecordError::TooShort { len: 511, needed: 512 });
+    // SAFETY: within the memory, and no end is attached.
     let create =
         |offset: usize, len, capacity| unsafe { record::create::<u64>(start.add(offset), len, capacity) };
     assert_eq!(create(8, 2048, 4), Err(RecordError::Misaligned { offset: 8 }));
     assert_eq!(create(0, 600, 8), Err(RecordError::TooShort { len: 600, needed: 640 }));
     assert_eq!(create(0, len, 0), Err(RecordError::Capacity(CapacityError::Zero)));
     assert!(matches!(create(0, len, usize::MAX), Err(RecordError::Capacity(CapacityError::TooLarge { .. }))));
-    assert_eq!(ground.word(0), 0xABAB_ABAB_ABAB_ABAB, "a refusal writes nothing");
+    assert_eq!(memory.word(0), 0xABAB_ABAB_ABAB_ABAB, "a rejected `create` writes nothing");
 }
 
 #[test]
-fn a_ring_of_something_else_is_refused_by_name() {
-    let mut ground = Ground::with_ring::<u64>(8);
-    let len = ground.len();
+fn a_header_mismatch_is_rejected_by_field_name() {
+    let mut memory = TestMemory::with_ring::<u64>(8);
+    let len = memory.len();
     let differs = |field, found, expected| RecordError::HeaderMismatch { field, found, expected };
-    assert_eq!(refusal::<u32>(&mut ground, len), differs("payload_size", 8, 4));
+    assert_eq!(attach_error::<u32>(&mut memory, len), differs("payload_size", 8, 4));
     #[derive(Clone, Copy)]
     #[repr(C, align(16))]
     struct Wide([u64; 2]);
     // SAFETY: `repr(C)`, sixteen bytes of numbers aligned to sixteen: no padding.
     unsafe impl Record for Wide {}
-    let mut pairs = Ground::with_ring::<[u64; 2]>(8);
+    let mut pairs = TestMemory::with_ring::<[u64; 2]>(8);
     let len_of_pairs = pairs.len();
-    assert_eq!(refusal::<Wide>(&mut pairs, len_of_pairs), differs("payload_offset", 8, 16));
-    assert_eq!(refusal::<u64>(&mut ground, len - 1), RecordError::TooShort { len: len - 1, needed: len });
+    assert_eq!(attach_error::<Wide>(&mut pairs, len_of_pairs), differs("payload_offset", 8, 16));
+    assert_eq!(
+        attach_error::<u64>(&mut memory, len - 1),
+        RecordError::TooShort { len: len - 1, needed: len }
+    );
 
     for (offset, value, expected) in [
         (0, 0, RecordError::BadMagic { found: MAGIC & !0xFF }),
@@ -161,33 +164,33 @@ fn a_ring_of_something_else_is_refused_by_name() {
         (16, 16, RecordError::TooShort { len, needed: len + 8 * 16 }),
         (256 + 7, 0x40, RecordError::HeadOutOfRange { head: 0x40 << 56 }),
     ] {
-        let sound = std::mem::replace(&mut ground.bytes()[offset], value);
-        assert_eq!(refusal::<u64>(&mut ground, len), expected);
-        ground.bytes()[offset] = sound;
+        let original = std::mem::replace(&mut memory.bytes()[offset], value);
+        assert_eq!(attach_error::<u64>(&mut memory, len), expected);
+        memory.bytes()[offset] = original;
     }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever stands in the control block and the words, attaching and using the ends stays within the memory (which the allocator's
-    /// checks, Miri and the guard bytes behind it watch over), and does not panic.
+    /// Whatever bytes are in the control block and the sequence tags, attaching and using the ends does not panic and stays within the
+    /// memory. The allocator's checks, Miri and the guard bytes behind the ring detect violations.
     #[test]
-    fn a_hostile_ring_does_no_harm(
-        damage in proptest::collection::vec((0..1024_usize, any::<u8>()), 0..12),
+    fn a_corrupt_ring_stays_within_its_memory(
+        corruption in proptest::collection::vec((0..1024_usize, any::<u8>()), 0..12),
         huge: Option<u64>,
     ) {
-        let mut ground = Ground::new(2048);
-        // SAFETY: the ground, half of it.
-        unsafe { record::create::<u64>(ground.start(), 1024, 16) }.unwrap();
-        for (offset, value) in damage {
-            ground.bytes()[offset] = value;
+        let mut memory = TestMemory::new(2048);
+        // SAFETY: the range is the first half of the memory.
+        unsafe { record::create::<u64>(memory.start(), 1024, 16) }.unwrap();
+        for (offset, value) in corruption {
+            memory.bytes()[offset] = value;
         }
         if let Some(capacity) = huge {
-            ground.bytes()[16..24].copy_from_slice(&capacity.to_ne_bytes());
+            memory.bytes()[16..24].copy_from_slice(&capacity.to_ne_bytes());
         }
-        let start = ground.start();
-        // SAFETY: the ground outlives the ends, and only they use it.
+        let start = memory.start();
+        // SAFETY: the memory outlives the ends, and only they use it.
         unsafe {
             if let Ok(mut producer) = record::producer::<u64>(start, 1024) {
                 prop_assert!(producer.len() <= producer.capacity());
@@ -200,11 +203,11 @@ proptest! {
                 }
             }
         }
-        prop_assert!(ground.bytes()[1024..].iter().all(|&byte| byte == 0xAB));
+        prop_assert!(memory.bytes()[1024..].iter().all(|&byte| byte == 0xAB));
     }
 }
 
-/// Between processes; needs memory that two can map.
+/// Tests between processes; they need memory that two processes can map.
 #[cfg(all(target_os = "linux", feature = "std", not(miri)))]
 mod processes {
     use super::*;
@@ -222,7 +225,7 @@ mod processes {
         values: [f32; 12],
         check: u64,
     }
-    // SAFETY: `repr(C)`, 8 + 48 + 8 bytes: no padding, and numbers only.
+    // SAFETY: `repr(C)`, 8 + 48 + 8 bytes of numbers: no padding.
     unsafe impl Record for Tick {}
 
     impl Tick {
@@ -239,7 +242,7 @@ mod processes {
     impl Mapping {
         fn of(file: &impl AsRawFd) -> Self {
             let len = record::required_bytes::<Tick>(CAPACITY).unwrap();
-            // SAFETY: a fresh mapping at a place that the kernel chooses.
+            // SAFETY: a new mapping at an address that the kernel chooses.
             let start = unsafe {
                 let access = libc::PROT_READ | libc::PROT_WRITE;
                 libc::mmap(std::ptr::null_mut(), len, access, libc::MAP_SHARED, file.as_raw_fd(), 0)
@@ -251,27 +254,27 @@ mod processes {
 
     impl Drop for Mapping {
         fn drop(&mut self) {
-            // SAFETY: mapped by `of`; every end in it is gone, by the order in which the tests declare them.
+            // SAFETY: mapped by `of`. The tests declare the ends after the mapping, so every end in it is dropped first.
             unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
         }
     }
 
-    /// Memory that is a file, so that it can be mapped twice, with an empty ring in it.
+    /// Creates an empty ring in a memory file, which can be mapped more than once.
     fn shared_ring() -> OwnedFd {
-        // SAFETY: a name that ends in zero; the descriptor is new, and ours.
+        // SAFETY: the name ends in a zero byte, and this is the only owner of the new descriptor.
         let file = unsafe { OwnedFd::from_raw_fd(libc::memfd_create(c"ring".as_ptr(), 0)) };
         let len = record::required_bytes::<Tick>(CAPACITY).unwrap();
-        // SAFETY: plain numbers.
+        // SAFETY: the arguments are passed by value.
         assert_eq!(unsafe { libc::ftruncate(file.as_raw_fd(), len as libc::off_t) }, 0);
         let mapping = Mapping::of(&file);
-        // SAFETY: the mapping is as long as it says, and nobody else has it yet.
+        // SAFETY: the mapping has this length, and no other code uses it yet.
         unsafe { record::create::<Tick>(mapping.start, mapping.len, CAPACITY) }.unwrap();
         file
     }
 
-    /// One thread sees the ring at one address, one at another.
+    /// Each thread maps the ring at its own address.
     #[test]
-    fn two_mappings_are_one_ring() {
+    fn two_mappings_share_one_ring() {
         const COUNT: u64 = 200_000;
         let file = shared_ring();
         thread::scope(|scope| {
@@ -286,7 +289,7 @@ mod processes {
                 }
             });
             let mapping = Mapping::of(&file);
-            // SAFETY: as above; the only consumer.
+            // SAFETY: the mapping outlives the end; it is the only consumer.
             let mut consumer = unsafe { record::consumer::<Tick>(mapping.start, mapping.len) }.unwrap();
             let mut expected = 0;
             while expected < COUNT {
@@ -301,28 +304,28 @@ mod processes {
         });
     }
 
-    /// Killed at the latest when the test that started it ends, however it ends.
-    struct Victim(Child);
+    /// A child process that is killed at the latest when its test ends, however it ends.
+    struct ProducerProcess(Child);
 
-    impl Victim {
+    impl ProducerProcess {
         fn is_alive(&mut self) -> bool {
             self.0.try_wait().unwrap().is_none()
         }
 
         fn kill(&mut self) {
-            // SIGKILL: nothing of the child's runs any more, no `Drop` either.
+            // SIGKILL: the child runs no more code, not even a `Drop`.
             self.0.kill().and_then(|()| self.0.wait()).unwrap();
         }
     }
 
-    impl Drop for Victim {
+    impl Drop for ProducerProcess {
         fn drop(&mut self) {
             self.kill();
         }
     }
 
     #[test]
-    #[ignore = "not a test: what the next one runs as another process"]
+    #[ignore = "not a test: the next test runs it as another process"]
     fn endless_producer() {
         let path = std::env::var_os(PATH).expect("started by the next test");
         let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
@@ -337,7 +340,7 @@ mod processes {
         }
     }
 
-    /// A producer's process is killed in the middle of its work, three times; each successor goes on with the next record.
+    /// The producer's process is killed in the middle of its work, three times; each successor continues with the next record.
     #[test]
     fn a_ring_survives_its_producers_process() {
         let file = shared_ring();
@@ -345,7 +348,7 @@ mod processes {
         // SAFETY: the mapping outlives the end; the only consumer.
         let mut consumer = unsafe { record::consumer::<Tick>(mapping.start, mapping.len) }.unwrap();
         let mut expected = 0;
-        let mut take = |until: u64, more_may_come: &mut dyn FnMut() -> bool| {
+        let mut pop_until = |until: u64, more_may_come: &mut dyn FnMut() -> bool| {
             while expected < until {
                 match consumer.try_pop() {
                     Some(tick) => {
@@ -355,7 +358,7 @@ mod processes {
                     None => {
                         assert!(
                             more_may_come(),
-                            "record {expected} is missing, and nobody is there to write it"
+                            "record {expected} is missing, and no producer is alive to write it"
                         );
                         thread::yield_now();
                     }
@@ -369,15 +372,15 @@ mod processes {
                 .stdout(Stdio::null())
                 .spawn()
                 .unwrap();
-            let mut victim = Victim(child);
-            take(generation * 20_000, &mut || victim.is_alive());
-            victim.kill();
+            let mut process = ProducerProcess(child);
+            pop_until(generation * 20_000, &mut || process.is_alive());
+            process.kill();
         }
         // SAFETY: the mapping outlives the end; the other producers are dead.
         let mut producer = unsafe { record::producer::<Tick>(mapping.start, mapping.len) }.unwrap();
         let published = producer.pushed();
-        take(published, &mut || false);
+        pop_until(published, &mut || false);
         producer.try_push(Tick::new(published)).unwrap();
-        take(published + 1, &mut || false);
+        pop_until(published + 1, &mut || false);
     }
 }

@@ -1,4 +1,4 @@
-//! A million messages through each ring, from thread to thread, every one in its place.
+//! Soak tests: a million messages through each ring between threads, with every message checked.
 #![cfg(all(not(loom), feature = "std"))]
 
 use std::thread;
@@ -9,11 +9,11 @@ use dotcompute_ring::wait::{Backoff, Step, WaitStrategy, block_on_poll};
 use dotcompute_ring::wait_list::WaitToken;
 use dotcompute_ring::{PushError, mpsc, spsc};
 
-/// Miri takes a thousand times as long.
+/// Miri is about a thousand times slower.
 const MESSAGES: u64 = if cfg!(miri) { 1_000 } else { 1_000_000 };
 const PRODUCERS: u64 = 4;
 
-/// Larger than a line, and damaged if half of it is from another message.
+/// Larger than a cache line, and detectably torn if half of it is from another message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Message {
     from: u64,
@@ -31,11 +31,11 @@ impl Message {
     }
 }
 
-/// Looks again and again, giving the core away now and then: these tests run on machines with one core too.
-fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+/// Polls until there is a result, yielding from time to time: these tests also run on machines with one core.
+fn poll_until<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
     let mut backoff = Backoff::new(WaitStrategy::Adaptive);
     loop {
-        if let Some(found) = look() {
+        if let Some(found) = attempt() {
             return found;
         }
         if backoff.snooze() == Step::Park {
@@ -50,17 +50,17 @@ fn spsc_singly() {
     thread::scope(|scope| {
         scope.spawn(move || {
             for sequence in 0..MESSAGES {
-                until(|| producer.try_push(Message::new(1, sequence)).ok());
+                poll_until(|| producer.try_push(Message::new(1, sequence)).ok());
             }
         });
         for sequence in 0..MESSAGES {
-            assert_eq!(until(|| consumer.try_pop()), Message::new(1, sequence));
+            assert_eq!(poll_until(|| consumer.try_pop()), Message::new(1, sequence));
         }
-        until(|| consumer.is_drained().then_some(()));
+        poll_until(|| consumer.is_drained().then_some(()));
     });
 }
 
-/// Batches of changing size, so that they straddle the end of the ring at every place.
+/// Batches of changing size, so that they wrap around the end of the ring at every offset.
 #[test]
 fn spsc_in_batches() {
     let (mut producer, mut consumer) = spsc::channel(64).unwrap();
@@ -107,22 +107,22 @@ fn mpsc_from_four() {
             let producer = producer.clone();
             scope.spawn(move || {
                 for sequence in 0..MESSAGES / PRODUCERS {
-                    until(|| producer.try_push(Message::new(from, sequence)).ok());
+                    poll_until(|| producer.try_push(Message::new(from, sequence)).ok());
                 }
             });
         }
         let mut seen = [0; PRODUCERS as usize];
         for _ in 0..MESSAGES {
-            mpsc_check(&mut seen, until(|| consumer.try_pop()));
+            mpsc_check(&mut seen, poll_until(|| consumer.try_pop()));
         }
         assert_eq!(seen, [MESSAGES / PRODUCERS; PRODUCERS as usize]);
     });
     assert_eq!((producer.pushed(), producer.popped()), (MESSAGES, MESSAGES));
 }
 
-/// Closed in mid-stream: what the producers were told was accepted is what comes out, to the message.
+/// Closed mid-stream: the consumer pops exactly the messages whose push was accepted.
 #[test]
-fn mpsc_closed_under_way() {
+fn mpsc_closed_mid_stream() {
     let (producer, mut consumer) = mpsc::channel(64).unwrap();
     thread::scope(|scope| {
         let producers: Vec<_> = (0..PRODUCERS)
@@ -158,9 +158,9 @@ fn mpsc_closed_under_way() {
 
 const BANDS: [Band; PRODUCERS as usize] = [Band::System, Band::High, Band::Normal, Band::Low];
 
-/// Four senders, a band each, that sleep when it is full; a receiver that sleeps when there is nothing.
+/// Four senders with a band each, which park when it is full, and a receiver that parks when the mailbox is empty.
 #[test]
-fn banded_asleep_on_both_sides() {
+fn mailbox_parked_on_both_sides() {
     for (fence, count) in [(Fence::Symmetric, MESSAGES / 4), (Fence::Asymmetric, MESSAGES / 4)] {
         let (sender, mut receiver) =
             mailbox::channel(Options { capacity: 16, overflow: Overflow::Reject, fence }).unwrap();
@@ -168,17 +168,17 @@ fn banded_asleep_on_both_sides() {
             for (from, band) in (0..).zip(BANDS) {
                 let sender = sender.clone();
                 scope.spawn(move || {
-                    let mut ticket = WaitToken::default();
+                    let mut token = WaitToken::default();
                     for sequence in 0..count / PRODUCERS {
                         let mut message = Message::new(from, sequence);
                         while let Err(error) = sender.try_push(band, message) {
                             message = error.into_inner();
                             block_on_poll(WaitStrategy::Park, None, |cx| {
-                                sender.poll_ready(band, &mut ticket, cx)
+                                sender.poll_ready(band, &mut token, cx)
                             });
                         }
                     }
-                    sender.cancel_wait(&mut ticket);
+                    sender.cancel_wait(&mut token);
                 });
             }
             let mut seen = [0; PRODUCERS as usize];
@@ -193,9 +193,9 @@ fn banded_asleep_on_both_sides() {
     }
 }
 
-/// Senders that never wait: each value is either handled or evicted, and each side sees its own in order.
+/// Senders that never wait: each value is either popped or dropped as the oldest, in order on both sides.
 #[test]
-fn banded_evicting() {
+fn mailbox_drop_oldest() {
     let (sender, mut receiver) =
         mailbox::channel(Options { capacity: 16, overflow: Overflow::DropOldest, fence: Fence::Symmetric })
             .unwrap();
@@ -204,16 +204,16 @@ fn banded_evicting() {
             .map(|from| {
                 let sender = sender.clone();
                 scope.spawn(move || {
-                    let mut evicted = 0;
+                    let mut dropped = 0;
                     for sequence in 0..MESSAGES / 2 {
                         let message = Message::new(from, sequence);
-                        let evict = |oldest: Message| {
+                        let on_drop = |oldest: Message| {
                             assert!(oldest.is_whole(), "{oldest:?}");
-                            evicted += 1;
+                            dropped += 1;
                         };
-                        sender.push_drop_oldest(Band::Normal, message, evict).unwrap();
+                        sender.push_drop_oldest(Band::Normal, message, on_drop).unwrap();
                     }
-                    evicted
+                    dropped
                 })
             })
             .collect();
@@ -232,9 +232,9 @@ fn banded_evicting() {
             }
             handled
         });
-        let evicted: u64 = senders.into_iter().map(|sender| sender.join().unwrap()).sum();
+        let dropped: u64 = senders.into_iter().map(|sender| sender.join().unwrap()).sum();
         sender.close();
-        assert_eq!(receiving.join().unwrap() + evicted, MESSAGES / 2 * 2);
+        assert_eq!(receiving.join().unwrap() + dropped, MESSAGES / 2 * 2);
     });
     assert_eq!((sender.pushed(), sender.popped()), (MESSAGES / 2 * 2, MESSAGES / 2 * 2));
 }

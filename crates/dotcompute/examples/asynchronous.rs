@@ -1,12 +1,12 @@
-//! Handles in async code, on whichever executor the program has.
+//! Async callers: `tell` and `ask` as futures, on any executor.
 //!
-//! `cargo run --example asynchronous`
+//! Run with `cargo run --example asynchronous`.
 
 use std::time::Duration;
 
 use dotcompute::prelude::*;
 
-/// Keeps a balance; answers with it.
+/// Holds a balance, and replies with it.
 struct Account(i64);
 
 impl RingKernel for Account {
@@ -14,7 +14,7 @@ impl RingKernel for Account {
     type Output = i64;
     fn handle(&mut self, change: i64, ctx: &mut Context<i64>) -> HandlerResult {
         if self.0 + change < 0 {
-            return Err(format!("{} cannot be taken from {}", -change, self.0).into());
+            return Err(format!("withdrawing {} from a balance of {}", -change, self.0).into());
         }
         self.0 += change;
         ctx.reply(self.0);
@@ -24,9 +24,9 @@ impl RingKernel for Account {
 
 async fn trade(account: &KernelHandle<i64, i64>) -> Result<i64, Box<dyn std::error::Error>> {
     account.tell_async(100).await?;
-    // An overdraft is refused, with the handler's own words, and changes nothing.
-    let refused = account.ask_timeout_async(-500, Duration::from_secs(1)).await;
-    println!("{}", refused.expect_err("there is not so much in it"));
+    // The handler's error becomes the caller's error. `Supervision::Resume` keeps the state.
+    let overdraft = account.ask_timeout_async(-500, Duration::from_secs(1)).await;
+    println!("{}", overdraft.expect_err("the balance is lower"));
     Ok(account.ask_async(-30).await?)
 }
 

@@ -1,6 +1,6 @@
-//! What a sender meets when a ring is full: it waits, is refused, or the oldest message makes room. Nothing vanishes.
+//! Backpressure: a full mailbox rejects messages, drops the oldest one, or blocks the sender. Every message is accounted for.
 //!
-//! `cargo run --example backpressure`
+//! Run with `cargo run --example backpressure`.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ impl RingKernel for Count {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let ending = Duration::from_secs(5);
+    let timeout = Duration::from_secs(5);
     for backpressure in
         [Backpressure::Reject, Backpressure::DropOldest, Backpressure::BlockFor(Duration::from_millis(1))]
     {
@@ -26,19 +26,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let options = KernelOptions::new().capacity(4).backpressure(backpressure);
         let count = runtime.launch_with("count", options, || Count(0))?;
         count.activate()?;
-        // Paused, it takes nothing: its ring fills.
-        count.deactivate(ending)?;
+        // A deactivated ring kernel takes no messages, so its mailbox fills up.
+        count.deactivate(timeout)?;
         for message in 0..6 {
             match count.tell(message) {
                 Ok(()) => {}
-                Err(error) => println!("{message} came back: {error}"),
+                Err(error) => println!("message {message}: {error}"),
             }
         }
         count.reactivate()?;
-        count.terminate(ending)?;
+        count.terminate(timeout)?;
         let stats = count.stats();
         println!(
-            "{backpressure:?}: {} accepted, {} handled, {} dead, {} refused",
+            "{backpressure:?}: {} sent, {} handled, {} dead letters, {} rejected",
             stats.sent, stats.handled, stats.dead_letters, stats.rejected
         );
         assert_eq!(stats.handled, 4);

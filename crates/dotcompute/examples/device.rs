@@ -1,14 +1,14 @@
-//! A ring kernel on a device: a running histogram that is asked for while others keep telling it.
+//! A ring kernel on a device: a histogram whose state stays in device memory.
 //!
-//! `DOTCOMPUTE_DEVICE` chooses the device: `cuda`, or `emulated`, which runs the same code on threads (and is taken here where the
-//! machine has no GPU). Run with `cargo run --example device`.
+//! `DOTCOMPUTE_DEVICE` selects the device: `cuda`, or `emulated`, which runs the same device code on CPU threads. Without a GPU this example
+//! uses the emulated device. Run with `cargo run --example device`.
 
 use std::time::Duration;
 
 use dotcompute::cuda::device_selection;
 use dotcompute::prelude::*;
 
-/// A batch of readings; fixed size, as devices need it.
+/// A batch of readings. Records have a fixed size.
 #[derive(Message, Clone, Copy)]
 #[message(record)]
 #[repr(C)]
@@ -16,7 +16,7 @@ struct Readings {
     values: [f32; 32],
 }
 
-/// How many readings fell into each tenth between 0 and 1.
+/// Number of readings in each tenth of the range 0 to 1.
 #[derive(Message, Clone, Copy, Debug, PartialEq)]
 #[message(record)]
 #[repr(C)]
@@ -25,11 +25,11 @@ struct Histogram {
     readings: u32,
 }
 
-/// Each of 32 threads takes one reading; the state stays on the device. `Readings` and `Histogram` are the structs above.
+/// The device handler. A block of 32 threads handles a message, one reading per thread. `Readings` and `Histogram` are the structs above.
 const HANDLER: &str = r#"
-extern "C" __device__ int32_t handle(Ctx *ctx, Histogram *state, const Readings *batch, Histogram *answer) {
+extern "C" __device__ int32_t handle(Ctx *ctx, Histogram *state, const Readings *batch, Histogram *reply) {
     for (float value : batch->values) {
-        // All threads come to the same verdict. It becomes an error of the asker, and a dead letter.
+        // All threads return the same error code. The caller gets an error, and the message becomes a dead letter.
         if (!(value >= 0.0f && value < 1.0f)) return 22;
     }
     float value = batch->values[ctx->thread];
@@ -37,8 +37,8 @@ extern "C" __device__ int32_t handle(Ctx *ctx, Histogram *state, const Readings 
     dc::count_one(&state->readings);
     ctx->sync();
     if (ctx->thread == 0 && ctx->wants_reply) {
-        *answer = *state;
-        ctx->reply(answer);
+        *reply = *state;
+        ctx->reply(reply);
     }
     return 0;
 }
@@ -50,13 +50,13 @@ fn batch(seed: u32) -> Readings {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut chosen = device_selection::from_environment()?;
-    if chosen.device.is_none() {
-        println!("{}: {}", chosen.kind, chosen.reason);
-        chosen = device_selection::by_name("emulated")?;
+    let mut selected = device_selection::from_environment()?;
+    if selected.device.is_none() {
+        println!("{}: {}", selected.kind, selected.reason);
+        selected = device_selection::by_name("emulated")?;
     }
-    println!("device: {} ({})", chosen.kind, chosen.reason);
-    let options = chosen.device.into_iter().fold(RuntimeOptions::new(), RuntimeOptions::device);
+    println!("device: {} ({})", selected.kind, selected.reason);
+    let options = selected.device.into_iter().fold(RuntimeOptions::new(), RuntimeOptions::device);
     let runtime = Runtime::with_options(options)?;
 
     let empty = Histogram { counts: [0; 10], readings: 0 };
@@ -69,20 +69,23 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for seed in 0..999 {
         histogram.tell(batch(seed))?;
     }
-    let answer = histogram.ask(batch(999))?;
-    println!("{} readings: {:?}", answer.readings, answer.counts);
-    assert_eq!((answer.readings, answer.counts.iter().sum::<u32>()), (32_000, 32_000));
+    let reply = histogram.ask(batch(999))?;
+    println!("{} readings: {:?}", reply.readings, reply.counts);
+    assert_eq!((reply.readings, reply.counts.iter().sum::<u32>()), (32_000, 32_000));
 
-    // An error in a device function reaches the asker like any other.
+    // An error of a device handler reaches the caller, as on the CPU.
     let mut broken = batch(0);
     broken.values[7] = f32::NAN;
-    println!("asking with a NaN: {}", histogram.ask(broken).expect_err("it is no reading"));
+    println!(
+        "a reading that is not a number: {}",
+        histogram.ask(broken).expect_err("the handler returns an error")
+    );
 
-    // The state can be read, and put back, between two messages.
+    // The state can be saved and restored between two messages.
     let saved: Histogram = histogram.checkpoint(Duration::from_secs(5))?;
     histogram.restore(&empty, Duration::from_secs(5))?;
     assert_eq!(histogram.ask(batch(0))?.readings, 32);
-    println!("saved after {} readings, then begun anew", saved.readings);
+    println!("saved the state after {} readings, and restored an empty one", saved.readings);
     runtime.shutdown(Duration::from_secs(5))?;
     Ok(())
 }

@@ -1,12 +1,12 @@
-//! Loop form: a ring kernel as a function, async on the shared pool or plain on a thread of its own.
+//! Loop form: a ring kernel as an async function on the shared pool, or as a blocking function on a dedicated thread.
 //!
-//! `cargo run --example loops`
+//! Run with `cargo run --example loops`.
 
 use std::time::Duration;
 
 use dotcompute::prelude::*;
 
-/// Puts words together until a full stop. What lies between two messages is an ordinary local variable.
+/// Joins words up to a full stop. Local variables hold the state between two messages.
 async fn sentences(mut ctx: LoopContext<String, String>) -> HandlerResult {
     let mut sentence = String::new();
     while let Some(word) = ctx.receive_async().await {

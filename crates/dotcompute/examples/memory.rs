@@ -1,4 +1,4 @@
-//! Buffers and one-shot kernels on every device of this machine: `y = 2 x + y`, then one element changes and only that is copied.
+//! Buffers and one-shot kernels on each device of this machine: `y = 2 x + y`. After one element of `x` changes, only that is copied.
 //!
 //! Run with `cargo run --example memory`.
 
@@ -10,7 +10,7 @@ use dotcompute::orchestrator::{Argument, CpuKernel, Geometry, Launcher, Orchestr
 
 const COUNT: usize = 1 << 16;
 
-/// As `on_cpu`, for one element a thread.
+/// The kernel for GPUs, with one thread per element.
 const AXPY: &str = r#"
 extern "C" __global__ void axpy(float factor, const float *x, float *y, unsigned long long count) {
     unsigned long long i = blockIdx.x * (unsigned long long)blockDim.x + threadIdx.x;
@@ -18,7 +18,7 @@ extern "C" __global__ void axpy(float factor, const float *x, float *y, unsigned
 }
 "#;
 
-/// On the processor a one-shot kernel is a closure, called once.
+/// The kernel for the CPU: a closure, called once per launch.
 fn on_cpu() -> CpuKernel {
     CpuKernel::new(|arguments| {
         let factor = arguments.value::<f32>()?;
@@ -43,15 +43,15 @@ fn axpy<L: Launcher>(
         let arguments = [Argument::value(2.0_f32), reads, writes, Argument::value(COUNT as u64)];
         let launch = orchestrator.launch("axpy", Geometry::linear(COUNT, 256), arguments)?;
         println!(
-            "  {round}: {:?} in the kernel, {:?} in all, {} bytes copied to the device",
+            "  launch {round}: {:?} in the kernel, {:?} in total, {} bytes copied to the device",
             launch.kernel_time, launch.total, launch.copied_bytes
         );
         x.host_range_mut(7..8)?[0] = 100.0;
     }
     assert_eq!(y.host()?[..9], [4.5, 4.5, 4.5, 4.5, 4.5, 4.5, 4.5, 202.5, 4.5]);
-    // The 512 KiB that are in use leave no room for a buffer of 1 MiB; the error says how much would fit.
-    let refused = UnifiedBuffer::<u8>::new(pool, 1 << 20)?.device().map(drop).unwrap_err();
-    println!("  {refused}");
+    // 512 KiB of the 1 MiB limit are in use, so a buffer of 1 MiB does not fit. The error contains the size that would fit.
+    let error = UnifiedBuffer::<u8>::new(pool, 1 << 20)?.device().map(drop).unwrap_err();
+    println!("  {error}");
     Ok(())
 }
 

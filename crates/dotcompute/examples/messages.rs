@@ -1,6 +1,6 @@
-//! Messages as bytes that other languages can read, and as records that devices can read.
+//! Messages as MessagePack, for other processes and languages, and as records, for devices.
 //!
-//! `cargo run --example messages`
+//! Run with `cargo run --example messages`.
 
 use dotcompute::message::record::RecordMessage;
 use dotcompute::message::{Encode, MessageHeader};
@@ -13,7 +13,7 @@ struct Order {
     amount: u32,
 }
 
-/// The same layout here and on a device.
+/// A record: the layout is the same on the host and on devices.
 #[derive(Debug, Clone, Copy, PartialEq, Message)]
 #[message(record)]
 #[repr(C)]
@@ -28,10 +28,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let header = MessageHeader::new().with_priority(Priority::HIGH);
     let bytes = order.encode_with_header(&header)?;
     println!("{} bytes of MessagePack for {order:?}", bytes.len());
-    let (same_header, same) = Order::decode_with_header(&bytes)?;
-    assert_eq!((same_header, &same), (header, &order));
+    let (decoded_header, decoded) = Order::decode_with_header(&bytes)?;
+    assert_eq!((decoded_header, &decoded), (header, &order));
 
-    let error = Order::decode(&bytes[..bytes.len() / 2]).expect_err("half a message is no message");
+    let error = Order::decode(&bytes[..bytes.len() / 2]).expect_err("the message is truncated");
     println!("{error}");
 
     println!("{}", Particle::c_struct());

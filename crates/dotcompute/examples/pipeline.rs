@@ -1,6 +1,6 @@
-//! Three connected ring kernels: numbers are squared, summed in windows, and collected.
+//! A pipeline of two connected ring kernels: the first squares numbers, the second sums them in windows of ten.
 //!
-//! `cargo run --example pipeline`
+//! Run with `cargo run --example pipeline`.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ impl RingKernel for Square {
     }
 }
 
-/// Sums ten numbers at a time.
+/// Sums windows of ten numbers.
 #[derive(Default)]
 struct Window {
     sum: u64,
@@ -40,7 +40,8 @@ impl RingKernel for Window {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = Runtime::new()?;
-    // A small ring, to see backpressure travel: a full `window` holds `square` up, and that one its senders.
+    // Small mailboxes, so that backpressure propagates: when the mailbox of `window` is full, `square` is blocked on output and its own
+    // mailbox fills up, which blocks its senders.
     let options = KernelOptions::new().capacity(16).telemetry(Telemetry::EVERY);
     let square = runtime.launch_with("square", options.clone(), || Square)?;
     let window = runtime.launch_with("window", options, Window::default)?;
@@ -58,7 +59,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     for stats in runtime.all_stats() {
         println!(
-            "{}: {} handled, queued p99 {:?}, in the handler p50 {:?}",
+            "{}: {} handled, p99 in the mailbox {:?}, p50 in the handler {:?}",
             stats.kernel, stats.handled, stats.queue_time.p99, stats.handle_time.p50
         );
         assert!(stats.is_conserved());

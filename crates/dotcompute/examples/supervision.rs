@@ -1,21 +1,21 @@
-//! A ring kernel that panics: the asker learns why at once, the state is made anew, and the message is a dead letter.
+//! Supervision: a handler panics. The caller gets an error with the cause, the state is rebuilt, and the message becomes a dead letter.
 //!
-//! `cargo run --example supervision`
+//! Run with `cargo run --example supervision`.
 
 use std::time::Duration;
 
 use dotcompute::prelude::*;
 
-/// Divides 1000 by what it is told.
+/// Divides 1000 by each message, and counts them since the last restart.
 struct Divider {
-    answered: u32,
+    messages: u32,
 }
 
 impl RingKernel for Divider {
     type Input = u32;
     type Output = u32;
     fn handle(&mut self, by: u32, ctx: &mut Context<u32>) -> HandlerResult {
-        self.answered += 1;
+        self.messages += 1;
         // Panics when `by` is 0.
         ctx.reply(1000 / by);
         Ok(())
@@ -26,18 +26,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = Runtime::new()?;
     let policy = Supervision::restart(3, Duration::from_secs(10));
     let divider = runtime
-        .launch_with("divider", KernelOptions::new().supervision(policy), || Divider { answered: 0 })?;
+        .launch_with("divider", KernelOptions::new().supervision(policy), || Divider { messages: 0 })?;
     divider.activate()?;
 
     println!("1000 / 8 = {}", divider.ask(8)?);
-    let error = divider.ask(0).expect_err("nothing can be divided by zero");
+    let error = divider.ask(0).expect_err("division by zero panics");
     println!("{error}");
     assert!(error.to_string().contains("divide by zero"));
-    println!("1000 / 5 = {}, by a divider with new state", divider.ask(5)?);
+    println!("1000 / 5 = {}, after a restart", divider.ask(5)?);
 
     let stats = divider.stats();
     println!(
-        "{} sent, {} handled, {} dead, {} restart",
+        "{} sent, {} handled, {} dead letters, {} restarts",
         stats.sent, stats.handled, stats.dead_letters, stats.restarts
     );
     assert_eq!((stats.handled, stats.dead_letters, stats.restarts), (2, 1, 1));

@@ -1,10 +1,10 @@
-"""The fastest queue between two threads. The package keeps the name that it had when this was written in Cython; it is Rust now.
+"""The fastest queue between two threads. The package name dates from 0.2, where it was written in Cython; it is written in Rust now.
 
-When to use which:
+Which queue to use:
 
-- :class:`FastSPSCQueue`: two threads of one process, one putting and one getting; calls that do not wait.
-- :class:`~pydotcompute.ring_kernels.sync_queue.SPSCQueue`: the same, where both sides usually wait.
-- :class:`~pydotcompute.ring_kernels.sync_queue.SyncQueue`: more than one thread on a side.
+- :class:`FastSPSCQueue`: one producer thread and one consumer thread, with calls that do not wait.
+- :class:`~pydotcompute.ring_kernels.sync_queue.SPSCQueue`: the same, if both sides usually wait.
+- :class:`~pydotcompute.ring_kernels.sync_queue.SyncQueue`: several threads on a side.
 
 Example:
     >>> from pydotcompute.ring_kernels._cython import FastSPSCQueue
@@ -22,7 +22,7 @@ CYTHON_AVAILABLE = True
 
 
 def is_cython_available() -> bool:
-    """Whether the compiled queue is there.
+    """Whether the compiled queue is available.
 
     Returns:
         Always ``True``.

@@ -1,11 +1,11 @@
-//! A folder with the tests and benchmarks of the CUDA backend and of the Python package, for a machine with a GPU that has neither Rust nor
-//! a network.
+//! A folder with the tests and benchmarks of the CUDA backend and of the Python package, for a machine with a GPU but without Rust and
+//! network access.
 //!
 //! `run.sh` in it runs everything. It can be copied anywhere; nothing in it refers to this workspace.
 
+mod program;
 mod python;
 
-use std::fmt;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -13,20 +13,22 @@ use std::path::{Path, PathBuf};
 use crate::command::{Failure, Invocation};
 use crate::workspace::Workspace;
 
+use program::{Program, add_program};
+
 /// The script that runs the bundle.
 const SCRIPT: &str = include_str!("run.sh");
 
-/// Tests of `dotcompute-cuda` that a GPU adds nothing to: they bring a driver that pretends, or run on the emulated device.
+/// Tests of `dotcompute-cuda` that do not depend on a GPU: they use the fake driver or the emulated device.
 const WITHOUT_A_GPU: [&str; 2] = ["driver", "emulated"];
 
-/// Where less than a whole workspace can be sent, this still goes.
-const MOST_BYTES: u64 = 60 << 20;
+/// Size limit of the bundle.
+const MAX_BYTES: u64 = 60 << 20;
 
-/// Builds the programs in release mode, strips them, and puts them into `target/gpu-bundle`, with the script. Gives that folder.
+/// Builds the programs in release mode, strips them, and puts them into `target/gpu-bundle`, with the script. Returns that folder.
 ///
 /// # Errors
 ///
-/// When something cannot be built or copied, or the whole is too large.
+/// When something cannot be built or copied, or the bundle is too large.
 pub fn make(workspace: &Workspace) -> Result<PathBuf, Failure> {
     let folder = workspace.target_dir().join("gpu-bundle");
     if folder.exists() {
@@ -37,15 +39,15 @@ pub fn make(workspace: &Workspace) -> Result<PathBuf, Failure> {
         let place = folder.join(place);
         fs::create_dir_all(&place).map_err(Failure::io(format!("creating {}", place.display())))?;
         for (name, program) in workspace.build_executables(&build)? {
-            programs.push(put(workspace, &program, &place.join(name))?);
+            programs.push(add_program(workspace, &program, &place.join(name))?);
         }
     }
-    programs.push(python::put(workspace, &folder)?);
+    programs.push(python::add_package(workspace, &folder)?);
     write_about(workspace, &folder, &programs)?;
     write_script(&folder.join("run.sh"))?;
     let bytes = bytes_in(&folder)?;
-    if bytes > MOST_BYTES {
-        return Err(Failure::TooLarge { folder, bytes, most: MOST_BYTES });
+    if bytes > MAX_BYTES {
+        return Err(Failure::TooLarge { folder, bytes, max: MAX_BYTES });
     }
     println!(
         "{}: {} programs, {:.1} MiB",
@@ -56,7 +58,7 @@ pub fn make(workspace: &Workspace) -> Result<PathBuf, Failure> {
     Ok(folder)
 }
 
-/// What all files in a folder and below have.
+/// Total size of the files in a folder and below.
 fn bytes_in(folder: &Path) -> Result<u64, Failure> {
     let reading = || Failure::io(format!("reading {}", folder.display()));
     let mut bytes = 0;
@@ -68,7 +70,7 @@ fn bytes_in(folder: &Path) -> Result<u64, Failure> {
     Ok(bytes)
 }
 
-/// What is built, and the folder that it goes to.
+/// The builds, and the folder for each.
 fn builds(workspace: &Workspace) -> Result<Vec<(&'static str, Invocation)>, Failure> {
     let mut tests = Invocation::cargo(["test", "--release", "--no-run", "--package", "dotcompute-cuda"]);
     for name in workspace.targets("dotcompute-cuda", "test")? {
@@ -87,45 +89,7 @@ fn builds(workspace: &Workspace) -> Result<Vec<(&'static str, Invocation)>, Fail
     Ok(vec![("tests", tests), ("bin", programs), ("examples", examples)])
 }
 
-/// A program of the bundle.
-struct Program {
-    name: String,
-    bytes: u64,
-    /// The newest version of the C library that it asks for.
-    glibc: Glibc,
-}
-
-/// Copies a program without what only a debugger needs.
-fn put(workspace: &Workspace, program: &Path, to: &Path) -> Result<Program, Failure> {
-    Invocation::new("strip").arg("-o").arg(to).arg(program).run(workspace)?;
-    let symbols = Invocation::new("objdump").arg("-T").arg(to).capture(workspace)?;
-    let bytes = fs::metadata(to).map_err(Failure::io(format!("looking at {}", to.display())))?.len();
-    let name = to.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(Program { name, bytes, glibc: needed(&symbols) })
-}
-
-/// A version of the GNU C library.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Glibc(u32, u32);
-
-impl fmt::Display for Glibc {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.0, self.1)
-    }
-}
-
-/// The newest version among the symbols that a program asks for.
-fn needed(symbols: &str) -> Glibc {
-    let version = |rest: &str| {
-        let number =
-            |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok();
-        let mut parts = rest.split('.');
-        Some(Glibc(number(parts.next()?)?, number(parts.next()?)?))
-    };
-    symbols.split("GLIBC_").skip(1).filter_map(version).max().unwrap_or_default()
-}
-
-/// What a reader of results must know of the programs; the script prints it.
+/// Writes the commit and the required glibc to `bundle.txt`, which the script prints.
 fn write_about(workspace: &Workspace, folder: &Path, programs: &[Program]) -> Result<(), Failure> {
     let commit = Invocation::new("git").args(["describe", "--always", "--dirty"]).capture(workspace);
     let commit = commit.unwrap_or_else(|_| String::from("unknown"));

@@ -1,28 +1,28 @@
-//! pydotcompute in the bundle: its wheel, what runs its tests, the tests, the benchmarks.
+//! pydotcompute in the bundle: its wheel, pytest, the tests, the benchmarks.
 //!
-//! NumPy and msgpack are not taken along, nor are Numba and CuPy: their wheels are for one version of Python each, and large. A machine
-//! with a GPU has them beside PyTorch, or the tests that need them are skipped.
+//! NumPy, msgpack, Numba and CuPy are not included: their wheels are large and for one version of Python each. A machine with a GPU
+//! usually has them beside PyTorch; otherwise the tests that need them are skipped.
 
 use std::fs;
 use std::path::Path;
 
-use super::{Glibc, Program, needed};
+use super::program::{Glibc, Program, required_glibc};
 use crate::command::{Failure, Invocation};
 use crate::python::{self, Environment};
 use crate::workspace::Workspace;
 
-/// What runs the tests, with what it needs itself; pure Python, so for any version.
+/// pytest and its plugins; pure Python, so for any version.
 const TOOLS: [&str; 3] = ["pytest>=8.4", "pytest-asyncio>=1.2", "pytest-timeout>=2.4"];
 
-/// What is copied, as it is in the sources: the tests find their settings in `pyproject.toml`.
+/// Files and folders that are copied unchanged; the tests read their settings from `pyproject.toml`.
 const SOURCES: [&str; 4] = ["pyproject.toml", "tests", "benchmarks", "examples"];
 
-/// Puts everything into `folder/python` and gives the extension, as one of the bundle's programs.
+/// Copies everything into `folder/python` and returns the extension as one of the bundle's programs.
 ///
 /// # Errors
 ///
-/// When the wheel cannot be built, the tools cannot be fetched, or something cannot be copied.
-pub fn put(workspace: &Workspace, folder: &Path) -> Result<Program, Failure> {
+/// When the wheel cannot be built, the tools cannot be downloaded, or a file cannot be copied.
+pub fn add_package(workspace: &Workspace, folder: &Path) -> Result<Program, Failure> {
     let python = folder.join("python");
     let wheels = python.join("wheels");
     fs::create_dir_all(&wheels).map_err(Failure::io(format!("creating {}", wheels.display())))?;
@@ -38,17 +38,17 @@ pub fn put(workspace: &Workspace, folder: &Path) -> Result<Program, Failure> {
     Ok(Program { name: "pydotcompute".into(), bytes: size(&wheel)?, glibc: extensions_glibc(workspace)? })
 }
 
-/// The files of [`SOURCES`] that git knows: no caches.
+/// The tracked files of [`SOURCES`], without caches.
 fn tracked(workspace: &Workspace) -> Result<Vec<String>, Failure> {
     let listed = Invocation::new("git").args(["ls-files", "--"]).args(SOURCES).capture(workspace)?;
     Ok(listed.lines().map(str::to_owned).collect())
 }
 
-/// The newest version of the C library that the extension asks for. Installing the package has left it in the sources.
+/// The glibc that the extension needs. Installing the package leaves the extension in the source tree.
 fn extensions_glibc(workspace: &Workspace) -> Result<Glibc, Failure> {
     let extension = workspace.root().join("pydotcompute/_core.abi3.so");
     let symbols = Invocation::new("objdump").arg("-T").arg(extension).capture(workspace)?;
-    Ok(needed(&symbols))
+    Ok(required_glibc(&symbols))
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), Failure> {

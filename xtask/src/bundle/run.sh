@@ -21,6 +21,8 @@ OUT="${OUT:-out}"
 # Seconds: for one test, for all of them, for those in Python, for everything.
 LIMIT_TEST="${LIMIT_TEST:-60}"
 LIMIT_TESTS="${LIMIT_TESTS:-280}"
+# A test that hangs prints the stacks of all its threads before its limit.
+export DOTCOMPUTE_TEST_TIMEOUT_S="${DOTCOMPUTE_TEST_TIMEOUT_S:-$((LIMIT_TEST * 9 / 10))}"
 LIMIT_PYTHON="${LIMIT_PYTHON:-90}"
 LIMIT_ALL="${LIMIT_ALL:-520}"
 # What a process is given to die of a TERM, and then of a KILL.
@@ -152,8 +154,8 @@ run_tests() {
         fi
         while read -r name; do
             log="$OUT/logs/$program.$name.txt"
-            # A driver that pretends is for machines without a GPU, and needs the sources.
-            case "$name" in *pretends*) continue ;; esac
+            # The fake driver is for machines without a GPU, and needs a C compiler.
+            case "$name" in *fake_driver*) continue ;; esac
             if [ "$SECONDS" -ge "$LIMIT_TESTS" ]; then
                 out_of_time "$program" "$name" "$log"
             else
@@ -215,7 +217,7 @@ detect() {
 
 # What each call of the driver took beside a ring kernel that never rests, from the test that makes them.
 coexistence() {
-    sed -nE 's/^(test .* \.\.\. )?([a-zA-Z][^:]*): ([0-9]+\.[0-9]{3})$/{"call":"\2","milliseconds":\3}/p' "$OUT"/logs/*whoever_waits*.txt 2>/dev/null \
+    sed -nE 's/^(test .* \.\.\. )?([a-zA-Z][^:]*): ([0-9]+\.[0-9]{3})$/{"call":"\2","milliseconds":\3}/p' "$OUT"/logs/*calls_that_wait*.txt 2>/dev/null \
         > "$OUT/coexistence.jsonl"
     [ -s "$OUT/coexistence.jsonl" ] || return
     say ""

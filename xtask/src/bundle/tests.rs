@@ -2,14 +2,15 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use super::program::{Glibc, required_glibc};
 use super::*;
 
 #[test]
 fn the_newest_version_of_the_c_library_counts() {
     let symbols = "0000 DF *UND* 0000 (GLIBC_2.2.5) free\n0000 DF *UND* 0000 (GLIBC_2.34) pthread_create\n\
                    0000 DF *UND* 0000 (GLIBC_2.9) x\n0000 DF *UND* 0000 (GLIBC_PRIVATE) y\n";
-    assert_eq!(needed(symbols), Glibc(2, 34));
-    assert_eq!(needed("no symbols"), Glibc(0, 0));
+    assert_eq!(required_glibc(symbols), Glibc(2, 34));
+    assert_eq!(required_glibc("no symbols"), Glibc(0, 0));
 }
 
 #[test]
@@ -19,7 +20,7 @@ fn what_is_left_out_is_there() {
     assert!(tests.iter().any(|test| test == "cuda"));
 }
 
-/// A program of shell text.
+/// Writes an executable shell script.
 fn program(folder: &Path, name: &str, text: &str) {
     let file = folder.join(name);
     fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -29,16 +30,16 @@ fn program(folder: &Path, name: &str, text: &str) {
 
 /// A bundle whose tests pass, fail, hang, are skipped, and are not run.
 const TESTS: &str = r#"case "$1" in
---list) for name in fine broken hangs skips on_a_driver_that_pretends whoever_waits; do echo "$name: test"; done ;;
+--list) for name in fine broken hangs skips all_tests_pass_on_the_fake_driver calls_that_wait; do echo "$name: test"; done ;;
 fine) echo 'a "quoted" \ word' ;;
 broken) echo "it said	so"; exit 101 ;;
 hangs) trap '' TERM; while :; do sleep 1; done ;;
 skips) echo "test skips ... skipped: there is no GPU" ;;
-whoever_waits) echo "test whoever_waits ... cuMemFree: 12.500"; echo "cuMemAlloc: 0.250"; echo "a word: not a number" ;;
+calls_that_wait) echo "test calls_that_wait ... cuMemFree: 12.500"; echo "cuMemAlloc: 0.250"; echo "a word: not a number" ;;
 *) exit 1 ;;
 esac"#;
 
-/// An interpreter that has everything and says what it was asked for.
+/// A Python interpreter that has every package and prints its arguments.
 const PYTHON: &str = r#"case "$1 $2" in
 "-m pip") [ "$3" = install ] ;;
 "-m pytest") echo "$PYTHONPATH" | grep -q . && echo "$@" ;;
@@ -51,7 +52,7 @@ fn run(bench: &str) -> (bool, Value) {
     program(&folder, "tests/suite", TESTS);
     program(&folder, "tests/wont_start", "exit 127");
     program(&folder, "examples/device", "true");
-    // `detect FILE --backend NAME --output FILE`: the same scores on every device, unless there are none.
+    // `detect FILE --backend NAME --output FILE`: writes the same scores for every device.
     program(
         &folder,
         "bin/dotcompute",
@@ -74,7 +75,7 @@ fn run(bench: &str) -> (bool, Value) {
     (output.status.success(), results)
 }
 
-/// What became of a test, by its name.
+/// The status of a test.
 fn status<'a>(results: &'a Value, name: &str) -> &'a str {
     let tests = results["tests"].as_array().unwrap();
     tests.iter().find(|test| test["test"] == name).map_or("", |test| test["status"].as_str().unwrap())
@@ -89,7 +90,7 @@ fn the_script_runs_each_test_alone_and_leaves_json() {
         ("broken", "failed"),
         ("hangs", "timeout"),
         ("skips", "skipped"),
-        ("on_a_driver_that_pretends", ""),
+        ("all_tests_pass_on_the_fake_driver", ""),
         ("--list", "failed"),
         ("device", "passed"),
         ("gpu", "passed"),

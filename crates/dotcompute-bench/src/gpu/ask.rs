@@ -1,63 +1,63 @@
-//! Asking a ring kernel on a device: one asker, eight of them, and one of many ring kernels.
+//! Asks to ring kernels on a device: from one caller, from eight, and to one of many ring kernels.
 
 use std::sync::Barrier;
 use std::thread;
 
 use dotcompute::prelude::*;
 
-use super::bed::{Bed, GpuSetting, QUEUE, Stays};
-use crate::ask;
+use super::fixture::{Fixture, GpuBenchConfig, QUEUE, ResidencyPolicy};
 use crate::bench::{Bench, Subject};
 use crate::error::BenchError;
-use crate::figure::{Sample, latency_histogram};
+use crate::measure::ask;
+use crate::measurement::{Sample, latency_histogram};
 use crate::payload::Payload;
 
 const ANSWER: &str = include_str!("../../device/answer.cu");
-/// Threads that ask at once.
-const ASKERS: u64 = 8;
+/// Number of concurrent callers.
+const CALLERS: u64 = 8;
 
 const NAME: &str = "dotcompute";
-const OF_A_BLOCK: &str = "dotcompute-block-32";
-const AT_ONCE: &str = "dotcompute-thread-32";
+const BLOCK_32: &str = "dotcompute-block-32";
+const THREAD_32: &str = "dotcompute-thread-32";
 
-/// One asker: what is compared with the floor.
-pub fn subjects() -> Vec<Subject<GpuSetting>> {
+/// Returns the subjects with one caller, which are compared with the baseline.
+pub fn subjects() -> Vec<Subject<GpuBenchConfig>> {
     vec![
-        Subject::new(NAME, |setting| ask_one(NAME, setting, kernel(Shape::Block { threads: 1 }))),
-        Subject::new(OF_A_BLOCK, |setting| {
-            ask_one(OF_A_BLOCK, setting, kernel(Shape::Block { threads: 32 }).entry("answer_of_a_block"))
+        Subject::new(NAME, |config| ask_one(NAME, config, kernel(Shape::Block { threads: 1 }))),
+        Subject::new(BLOCK_32, |config| {
+            ask_one(BLOCK_32, config, kernel(Shape::Block { threads: 32 }).entry("answer_of_a_block"))
         }),
     ]
 }
 
-/// Eight askers, and many ring kernels.
-pub fn benches() -> [Bench<GpuSetting>; 2] {
-    let askers = Bench {
+/// Returns the benches with eight callers and with many ring kernels.
+pub fn benches() -> [Bench<GpuBenchConfig>; 2] {
+    let callers = Bench {
         name: "gpu_ask_8",
         unit: "ns",
-        about: "as gpu_ask, from 8 threads of the host at once; in shape thread-32 up to 32 messages are handled at once; \
-                the mean is one answer's share of the time, all askers together",
-        turns: 1,
+        about: "as gpu_ask, from 8 host threads concurrently; in shape thread-32 up to 32 messages are handled concurrently; \
+                the mean is the total time over the number of replies to all callers",
+        samples_per_round: 1,
         subjects: vec![
-            Subject::new(NAME, |setting| ask_eight(NAME, setting, kernel(Shape::Block { threads: 1 }))),
-            Subject::new(AT_ONCE, |setting| {
-                ask_eight(AT_ONCE, setting, kernel(Shape::Thread { threads: 32 }))
+            Subject::new(NAME, |config| ask_eight(NAME, config, kernel(Shape::Block { threads: 1 }))),
+            Subject::new(THREAD_32, |config| {
+                ask_eight(THREAD_32, config, kernel(Shape::Thread { threads: 32 }))
             }),
         ],
     };
     let resident = Bench {
         name: "gpu_resident",
         unit: "ns",
-        about: "one asker, with so many ring kernels resident: they are asked in turn, or only the first of them",
-        turns: 1,
+        about: "one caller and the given number of resident ring kernels, which are asked round-robin, or only the first of them",
+        samples_per_round: 1,
         subjects: vec![
-            Subject::new("1", |setting| ask_many("1", setting, 1, 1)),
-            Subject::new("8", |setting| ask_many("8", setting, 8, 8)),
-            Subject::new("64", |setting| ask_many("64", setting, 64, 64)),
-            Subject::new("64-asking-1", |setting| ask_many("64-asking-1", setting, 64, 1)),
+            Subject::new("1", |config| ask_many("1", config, 1, 1)),
+            Subject::new("8", |config| ask_many("8", config, 8, 8)),
+            Subject::new("64", |config| ask_many("64", config, 64, 64)),
+            Subject::new("64-asking-1", |config| ask_many("64-asking-1", config, 64, 1)),
         ],
     };
-    [askers, resident]
+    [callers, resident]
 }
 
 fn kernel(shape: Shape) -> DeviceKernel<Payload, Payload> {
@@ -66,92 +66,92 @@ fn kernel(shape: Shape) -> DeviceKernel<Payload, Payload> {
 
 fn ask_one(
     subject: &'static str,
-    setting: &GpuSetting,
+    config: &GpuBenchConfig,
     kernel: DeviceKernel<Payload, Payload>,
 ) -> Result<Sample, BenchError> {
-    let bed = Bed::new(subject, setting, Stays::AsUsual)?;
-    let kernel = bed.launch("answer", kernel)?;
-    let sample = ask::drive(subject, &setting.common, |question| {
-        kernel.ask(question).map_err(BenchError::subject(subject, "asking"))
+    let fixture = Fixture::new(subject, config, ResidencyPolicy::Default)?;
+    let kernel = fixture.launch("answer", kernel)?;
+    let sample = ask::drive(subject, &config.common, |request| {
+        kernel.ask(request).map_err(BenchError::subject(subject, "asking"))
     })?;
-    bed.end()?;
+    fixture.end()?;
     Ok(sample)
 }
 
-/// So many ring kernels that stay, the first few of which are asked.
+/// Measures asks to the first `active` of `resident` ring kernels that stay on the device.
 fn ask_many(
     subject: &'static str,
-    setting: &GpuSetting,
+    config: &GpuBenchConfig,
     resident: usize,
-    asked: usize,
+    active: usize,
 ) -> Result<Sample, BenchError> {
-    let bed = Bed::new(subject, setting, Stays::Always)?;
-    let launch = |index| bed.launch(&format!("answer-{index}"), kernel(Shape::Block { threads: 1 }));
+    let fixture = Fixture::new(subject, config, ResidencyPolicy::Always)?;
+    let launch = |index| fixture.launch(&format!("answer-{index}"), kernel(Shape::Block { threads: 1 }));
     let kernels: Vec<_> = (0..resident).map(launch).collect::<Result<_, _>>()?;
-    let mut turns = kernels[..asked].iter().cycle();
-    // More than a few hundred of the emulated device's would take minutes: its threads share the cores.
-    let mut common = setting.common.clone();
+    let mut round_robin = kernels[..active].iter().cycle();
+    // On the emulated device more than a few hundred asks would take minutes, because its threads share the cores.
+    let mut common = config.common.clone();
     common.asks = (common.asks / 10).max(100);
-    let sample = ask::drive(subject, &common, |question| match turns.next() {
-        Some(kernel) => kernel.ask(question).map_err(BenchError::subject(subject, "asking")),
+    let sample = ask::drive(subject, &common, |request| match round_robin.next() {
+        Some(kernel) => kernel.ask(request).map_err(BenchError::subject(subject, "asking")),
         None => Err(BenchError::WrongCount { subject, what: "ring kernels to ask", expected: 1, found: 0 }),
     })?;
-    bed.end()?;
+    fixture.end()?;
     Ok(sample)
 }
 
 fn ask_eight(
     subject: &'static str,
-    setting: &GpuSetting,
+    config: &GpuBenchConfig,
     kernel: DeviceKernel<Payload, Payload>,
 ) -> Result<Sample, BenchError> {
-    let bed = Bed::new(subject, setting, Stays::AsUsual)?;
-    let kernel = bed.launch("answer", kernel)?;
-    let each = setting.common.asks / ASKERS;
-    let (start, clock) = (Barrier::new(ASKERS as usize + 1), &setting.common.clock);
-    let (begun, all) = thread::scope(|scope| {
-        let askers: Vec<_> = (0..ASKERS)
-            .map(|asker| {
+    let fixture = Fixture::new(subject, config, ResidencyPolicy::Default)?;
+    let kernel = fixture.launch("answer", kernel)?;
+    let each = config.common.asks / CALLERS;
+    let (start, clock) = (Barrier::new(CALLERS as usize + 1), &config.common.clock);
+    let (started, all) = thread::scope(|scope| {
+        let callers: Vec<_> = (0..CALLERS)
+            .map(|caller| {
                 let (kernel, start) = (kernel.clone(), &start);
                 scope.spawn(move || {
                     start.wait();
-                    ask_in_turn(subject, setting, &kernel, asker * each..(asker + 1) * each)
+                    ask_in_turn(subject, config, &kernel, caller * each..(caller + 1) * each)
                 })
             })
             .collect();
         start.wait();
-        let begun = clock.ticks();
+        let started = clock.ticks();
         let panicked = || Err(BenchError::Panicked { subject });
         let all: Vec<_> =
-            askers.into_iter().map(|asker| asker.join().unwrap_or_else(|_| panicked())).collect();
-        (begun, all)
+            callers.into_iter().map(|caller| caller.join().unwrap_or_else(|_| panicked())).collect();
+        (started, all)
     });
-    let mean = clock.seconds_since(begun) * 1e9 / (each * ASKERS) as f64;
+    let mean = clock.seconds_since(started) * 1e9 / (each * CALLERS) as f64;
     let mut latencies = latency_histogram();
     for laps in all {
         for lap in laps? {
-            latencies.saturating_record(lap.saturating_sub(clock.cost()));
+            latencies.saturating_record(lap.saturating_sub(clock.read_cost()));
         }
     }
-    bed.end()?;
+    fixture.end()?;
     let value = clock.nanoseconds(latencies.value_at_quantile(0.5));
     Ok(Sample { value, latencies: Some(latencies), mean: Some(mean) })
 }
 
-/// Asks one question after another; gives the ticks that each took.
+/// Asks sequentially; returns the ticks of each ask.
 fn ask_in_turn(
     subject: &'static str,
-    setting: &GpuSetting,
+    config: &GpuBenchConfig,
     kernel: &KernelHandle<Payload, Payload>,
     sequences: std::ops::Range<u64>,
 ) -> Result<Vec<u64>, BenchError> {
-    let clock = &setting.common.clock;
+    let clock = &config.common.clock;
     let mut laps = Vec::with_capacity((sequences.end - sequences.start) as usize);
     let mut last = clock.ticks();
     for sequence in sequences {
-        let answer = kernel.ask(Payload::new(sequence)).map_err(BenchError::subject(subject, "asking"))?;
-        if !answer.is_answer_to(sequence) {
-            return Err(BenchError::WrongAnswer { subject, sequence });
+        let reply = kernel.ask(Payload::new(sequence)).map_err(BenchError::subject(subject, "asking"))?;
+        if !reply.is_reply_to(sequence) {
+            return Err(BenchError::WrongReply { subject, sequence });
         }
         let now = clock.ticks();
         laps.push(now - last);

@@ -1,50 +1,50 @@
-//! Telling a ring kernel on a device, and one ring kernel telling another.
+//! One-way messages from the host to a ring kernel on a device, and between two ring kernels.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use dotcompute::prelude::*;
 
-use super::bed::{Bed, GpuSetting, QUEUE, Stays};
+use super::fixture::{Fixture, GpuBenchConfig, QUEUE, ResidencyPolicy};
 use crate::bench::{Bench, Subject};
 use crate::error::BenchError;
-use crate::figure::Sample;
+use crate::measurement::Sample;
 use crate::payload::{Payload, Tally};
 
 const TALLY: &str = include_str!("../../device/tally.cu");
 const RELAY: &str = include_str!("../../device/relay.cu");
 
 const NAME: &str = "dotcompute";
-const AT_ONCE: &str = "dotcompute-thread-32";
+const THREAD_32: &str = "dotcompute-thread-32";
 
-/// How long the last messages may be on their way.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Time allowed for the last messages to arrive.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-pub fn benches() -> [Bench<GpuSetting>; 2] {
+pub fn benches() -> [Bench<GpuBenchConfig>; 2] {
     let tell = Bench {
         name: "gpu_tell",
         unit: "M/s",
-        about: "one thread of the host tells; every message is verified by the handler; until all are handled; in shape \
-                thread-32 up to 32 messages are handled at once",
-        turns: 1,
+        about: "one host thread sends; the handler verifies every message; until all are handled; in shape \
+                thread-32 up to 32 messages are handled concurrently",
+        samples_per_round: 1,
         subjects: vec![
-            Subject::new(NAME, |setting| {
-                tell(NAME, setting, kernel("tally", Shape::Block { threads: 1 }), true)
+            Subject::new(NAME, |config| {
+                tell(NAME, config, kernel("tally", Shape::Block { threads: 1 }), true)
             }),
-            Subject::new(AT_ONCE, |setting| {
-                tell(AT_ONCE, setting, kernel("tally_at_once", Shape::Thread { threads: 32 }), false)
+            Subject::new(THREAD_32, |config| {
+                tell(THREAD_32, config, kernel("tally_at_once", Shape::Thread { threads: 32 }), false)
             }),
         ],
     };
-    let between = Bench {
+    let gpu_to_gpu = Bench {
         name: "gpu_to_gpu",
         unit: "M/s",
-        about: "one ring kernel sends to another that it is connected to; every message is verified by the other's \
-                handler; until all are handled",
-        turns: 1,
+        about: "one ring kernel sends to another over a connection; the receiver's handler verifies every message; \
+                until all are handled",
+        samples_per_round: 1,
         subjects: vec![Subject::new(NAME, burst)],
     };
-    [tell, between]
+    [tell, gpu_to_gpu]
 }
 
 fn kernel(entry: &'static str, shape: Shape) -> DeviceKernel<Payload, Tally> {
@@ -55,58 +55,59 @@ fn kernel(entry: &'static str, shape: Shape) -> DeviceKernel<Payload, Tally> {
         .queue_capacity(QUEUE)
 }
 
-/// Tells, and waits until all are counted. `in_turn`: one after another, and summed up too.
+/// Sends all messages and waits until all are counted. `in_order`: messages arrive in order, and the handler also sums them.
 fn tell(
     subject: &'static str,
-    setting: &GpuSetting,
+    config: &GpuBenchConfig,
     kernel: DeviceKernel<Payload, Tally>,
-    in_turn: bool,
+    in_order: bool,
 ) -> Result<Sample, BenchError> {
-    let bed = Bed::new(subject, setting, Stays::AsUsual)?;
-    let kernel = bed.launch("tally", kernel)?;
-    let (clock, tells) = (&setting.common.clock, setting.common.tells);
-    setting.common.cores.pin_driver();
-    let begun = clock.ticks();
+    let fixture = Fixture::new(subject, config, ResidencyPolicy::Default)?;
+    let kernel = fixture.launch("tally", kernel)?;
+    let (clock, tells) = (&config.common.clock, config.common.tells);
+    config.common.cores.pin_driver();
+    let started = clock.ticks();
     for sequence in 0..tells {
         kernel.tell(Payload::new(sequence)).map_err(BenchError::subject(subject, "telling"))?;
     }
-    let tally = counted(subject, &kernel, tells)?;
-    let seconds = clock.seconds_since(begun);
-    if in_turn {
+    let tally = wait_until_counted(subject, &kernel, tells)?;
+    let seconds = clock.seconds_since(started);
+    if in_order {
         tally.check(subject, tells)?;
     } else {
-        tally.check_places(subject, tells)?;
+        tally.check_order(subject, tells)?;
     }
-    bed.end()?;
+    fixture.end()?;
     Ok(Sample::plain(tells as f64 / seconds / 1e6))
 }
 
-fn burst(setting: &GpuSetting) -> Result<Sample, BenchError> {
-    let bed = Bed::new(NAME, setting, Stays::AsUsual)?;
+fn burst(config: &GpuBenchConfig) -> Result<Sample, BenchError> {
+    let fixture = Fixture::new(NAME, config, ResidencyPolicy::Default)?;
     let relay = DeviceKernel::<Payload, Payload>::cuda_cpp("relay.cu", RELAY).entry("burst");
-    let from = bed.launch("burst", relay.shape(Shape::Block { threads: 1 }))?;
-    let to = bed.launch("tally", kernel("tally", Shape::Block { threads: 1 }))?;
+    let from = fixture.launch("burst", relay.shape(Shape::Block { threads: 1 }))?;
+    let to = fixture.launch("tally", kernel("tally", Shape::Block { threads: 1 }))?;
     from.connect(&to).map_err(BenchError::subject(NAME, "connecting"))?;
-    let (clock, tells) = (&setting.common.clock, setting.common.tells);
-    let begun = clock.ticks();
+    let (clock, tells) = (&config.common.clock, config.common.tells);
+    let started = clock.ticks();
     from.tell(Payload::new(tells)).map_err(BenchError::subject(NAME, "telling"))?;
-    let tally = counted(NAME, &to, tells)?;
-    let seconds = clock.seconds_since(begun);
+    let tally = wait_until_counted(NAME, &to, tells)?;
+    let seconds = clock.seconds_since(started);
     tally.check(NAME, tells)?;
-    bed.end()?;
+    fixture.end()?;
     Ok(Sample::plain(tells as f64 / seconds / 1e6))
 }
 
-/// Asks until so many are counted: a question that comes on another way, or is handled beside the last messages, may be early.
-fn counted(
+/// Asks until `expected` messages are counted. A request may overtake the last messages: over a connection they take another path, and
+/// several may be handled concurrently.
+fn wait_until_counted(
     subject: &'static str,
     kernel: &KernelHandle<Payload, Tally>,
     expected: u64,
 ) -> Result<Tally, BenchError> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let tally =
-            kernel.ask(Payload::new(0)).map_err(BenchError::subject(subject, "asking for the report"))?;
+            kernel.ask(Payload::new(0)).map_err(BenchError::subject(subject, "asking for the tally"))?;
         if tally.count() >= expected || Instant::now() > deadline {
             return Ok(tally);
         }

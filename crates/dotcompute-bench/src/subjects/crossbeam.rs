@@ -1,40 +1,40 @@
-//! `crossbeam`: the bounded channel, and the array queue that has no waking.
+//! `crossbeam`: the bounded channel, and the array queue, which has no wake-ups.
 
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use crossbeam_queue::ArrayQueue;
 
-use crate::ask;
+use crate::config::{BenchConfig, CAPACITY};
 use crate::error::BenchError;
-use crate::figure::Sample;
+use crate::measure::ask;
+use crate::measure::queue;
+use crate::measure::tell as tells;
+use crate::measurement::Sample;
 use crate::payload::{Payload, Tally};
-use crate::queue;
-use crate::setting::{CAPACITY, Setting};
-use crate::spin;
-use crate::tell as tells;
+use crate::spin_wait::spin_until;
 
 const NAME: &str = "crossbeam";
 const ARRAY_QUEUE: &str = "crossbeam-array-queue";
 
-pub fn same_thread(setting: &Setting) -> Result<Sample, BenchError> {
+pub fn same_thread(config: &BenchConfig) -> Result<Sample, BenchError> {
     let (sender, receiver) = bounded(CAPACITY);
-    queue::same_thread(NAME, setting, |payload| {
+    queue::same_thread(NAME, config, |payload| {
         sender.try_send(payload).ok()?;
         receiver.try_recv().ok()
     })
 }
 
-pub fn array_queue_same_thread(setting: &Setting) -> Result<Sample, BenchError> {
+pub fn array_queue_same_thread(config: &BenchConfig) -> Result<Sample, BenchError> {
     let queue = ArrayQueue::new(CAPACITY);
-    queue::same_thread(ARRAY_QUEUE, setting, |payload| {
+    queue::same_thread(ARRAY_QUEUE, config, |payload| {
         queue.push(payload).ok()?;
         queue.pop()
     })
 }
 
-/// Blocking: its back-off leaves the other side alone, which makes it faster than spinning on `try_send`.
-pub fn cross_thread(setting: &Setting) -> Result<Sample, BenchError> {
+/// Blocks, because the channel's backoff is faster than spinning on `try_send`.
+pub fn cross_thread(config: &BenchConfig) -> Result<Sample, BenchError> {
     let (sender, receiver) = bounded(CAPACITY);
     let produce = move |count| {
         for sequence in 0..count {
@@ -42,7 +42,7 @@ pub fn cross_thread(setting: &Setting) -> Result<Sample, BenchError> {
         }
         Ok(())
     };
-    queue::cross_thread(NAME, setting, produce, |count, tally| {
+    queue::cross_thread(NAME, config, produce, |count, tally| {
         for _ in 0..count {
             tally.add(&receiver.recv().map_err(BenchError::subject(NAME, "receiving"))?);
         }
@@ -50,26 +50,26 @@ pub fn cross_thread(setting: &Setting) -> Result<Sample, BenchError> {
     })
 }
 
-pub fn array_queue_cross_thread(setting: &Setting) -> Result<Sample, BenchError> {
+pub fn array_queue_cross_thread(config: &BenchConfig) -> Result<Sample, BenchError> {
     let shared = ArrayQueue::new(CAPACITY);
     let produce = |count| {
         for sequence in 0..count {
             let payload = Payload::new(sequence);
-            spin::until(|| shared.push(payload).ok())?;
+            spin_until(|| shared.push(payload).ok())?;
         }
         Ok(())
     };
-    queue::cross_thread(ARRAY_QUEUE, setting, produce, |count, tally| {
+    queue::cross_thread(ARRAY_QUEUE, config, produce, |count, tally| {
         for _ in 0..count {
-            tally.add(&spin::until(|| shared.pop())?);
+            tally.add(&spin_until(|| shared.pop())?);
         }
         Ok(())
     })
 }
 
-pub fn ask_spinning(setting: &Setting) -> Result<Sample, BenchError> {
-    ask_with(setting, |receiver| {
-        spin::until(|| match receiver.try_recv() {
+pub fn ask_spinning(config: &BenchConfig) -> Result<Sample, BenchError> {
+    ask_with(config, |receiver| {
+        spin_until(|| match receiver.try_recv() {
             Ok(payload) => Some(Some(payload)),
             Err(TryRecvError::Disconnected) => Some(None),
             Err(TryRecvError::Empty) => None,
@@ -79,54 +79,53 @@ pub fn ask_spinning(setting: &Setting) -> Result<Sample, BenchError> {
     })
 }
 
-pub fn ask_blocking(setting: &Setting) -> Result<Sample, BenchError> {
-    ask_with(setting, |receiver| receiver.recv().ok())
+pub fn ask_blocking(config: &BenchConfig) -> Result<Sample, BenchError> {
+    ask_with(config, |receiver| receiver.recv().ok())
 }
 
-/// Two bounded channels, there and back; `receive` waits in one or the other way, and gives nothing when the other
-/// end is gone.
+/// Measures two bounded channels, one per direction. `receive` selects how to wait; it returns `None` once the other end is closed.
 fn ask_with(
-    setting: &Setting,
+    config: &BenchConfig,
     receive: impl Fn(&Receiver<Payload>) -> Option<Payload> + Sync,
 ) -> Result<Sample, BenchError> {
-    let (questions, asked) = bounded(CAPACITY);
-    let (answers, answered) = bounded(CAPACITY);
+    let (request_sender, request_receiver) = bounded(CAPACITY);
+    let (reply_sender, reply_receiver) = bounded(CAPACITY);
     let receive = &receive;
     thread::scope(|scope| {
         scope.spawn(move || {
-            setting.cores.pin_peer();
-            while let Some(question) = receive(&asked) {
-                if answers.send(question.answer()).is_err() {
+            config.cores.pin_peer();
+            while let Some(request) = receive(&request_receiver) {
+                if reply_sender.send(request.reply()).is_err() {
                     return;
                 }
             }
         });
-        ask::drive(NAME, setting, move |question| {
-            questions.send(question).map_err(BenchError::subject(NAME, "asking"))?;
-            receive(&answered).ok_or(BenchError::Panicked { subject: NAME })
+        ask::drive(NAME, config, move |request| {
+            request_sender.send(request).map_err(BenchError::subject(NAME, "asking"))?;
+            receive(&reply_receiver).ok_or(BenchError::Panicked { subject: NAME })
         })
     })
 }
 
-/// A blocking channel to a thread that counts.
-pub fn tell(setting: &Setting) -> Result<Sample, BenchError> {
+/// Measures a blocking channel to a counting thread.
+pub fn tell(config: &BenchConfig) -> Result<Sample, BenchError> {
     let (sender, receiver): (Sender<Payload>, _) = bounded(CAPACITY);
     thread::scope(|scope| {
         let handler = scope.spawn(move || {
-            setting.cores.pin_peer();
+            config.cores.pin_peer();
             let mut tally = Tally::default();
             while let Ok(payload) = receiver.recv() {
                 tally.add(&payload);
             }
             tally
         });
-        setting.cores.pin_driver();
-        let begun = setting.clock.ticks();
-        for sequence in 0..setting.tells {
+        config.cores.pin_driver();
+        let started = config.clock.ticks();
+        for sequence in 0..config.tells {
             sender.send(Payload::new(sequence)).map_err(BenchError::subject(NAME, "telling"))?;
         }
         drop(sender);
         let tally = handler.join().map_err(|_| BenchError::Panicked { subject: NAME })?;
-        tells::sample(NAME, setting, begun, tally)
+        tells::sample(NAME, config, started, tally)
     })
 }

@@ -1,19 +1,19 @@
-//! Ourselves: the rings alone, and ring kernels.
+//! `dotcompute`: the bare rings, and ring kernels.
 
 use std::sync::mpsc::channel;
 
 use dotcompute::prelude::*;
 use dotcompute::ring::{mpsc, spsc};
 
-use crate::ask as asks;
+use crate::config::{BATCH, BenchConfig, CAPACITY};
 use crate::error::BenchError;
-use crate::figure::Sample;
-use crate::many::{self, Counters, Crowd};
+use crate::measure::ask as asks;
+use crate::measure::idle_kernels::{self, Counters, IdleKernelCost};
+use crate::measure::queue;
+use crate::measure::tell as tells;
+use crate::measurement::Sample;
 use crate::payload::{Payload, Tally};
-use crate::queue;
-use crate::setting::{BATCH, CAPACITY, Setting};
-use crate::spin;
-use crate::tell as tells;
+use crate::spin_wait::spin_until;
 
 const NAME: &str = "dotcompute";
 const POOL: &str = "dotcompute-pool";
@@ -21,41 +21,41 @@ const INLINE: &str = "dotcompute-inline";
 const MPSC: &str = "dotcompute-mpsc";
 const NO_TELEMETRY: &str = "dotcompute-no-telemetry";
 
-pub fn same_thread(setting: &Setting) -> Result<Sample, BenchError> {
+pub fn same_thread(config: &BenchConfig) -> Result<Sample, BenchError> {
     let (mut producer, mut consumer) =
-        spsc::channel(CAPACITY).map_err(BenchError::subject(NAME, "making a ring"))?;
-    queue::same_thread(NAME, setting, |payload| {
+        spsc::channel(CAPACITY).map_err(BenchError::subject(NAME, "creating a ring"))?;
+    queue::same_thread(NAME, config, |payload| {
         producer.try_push(payload).ok()?;
         consumer.try_pop()
     })
 }
 
-pub fn cross_thread(setting: &Setting) -> Result<Sample, BenchError> {
+pub fn cross_thread(config: &BenchConfig) -> Result<Sample, BenchError> {
     let (mut producer, mut consumer) =
-        spsc::channel(CAPACITY).map_err(BenchError::subject(NAME, "making a ring"))?;
+        spsc::channel(CAPACITY).map_err(BenchError::subject(NAME, "creating a ring"))?;
     let produce = move |count| {
         for sequence in 0..count {
             let payload = Payload::new(sequence);
-            spin::until(|| producer.try_push(payload).ok())?;
+            spin_until(|| producer.try_push(payload).ok())?;
         }
         Ok(())
     };
-    queue::cross_thread(NAME, setting, produce, |count, tally| {
+    queue::cross_thread(NAME, config, produce, |count, tally| {
         for _ in 0..count {
-            tally.add(&spin::until(|| consumer.try_pop())?);
+            tally.add(&spin_until(|| consumer.try_pop())?);
         }
         Ok(())
     })
 }
 
-pub fn cross_thread_batched(setting: &Setting) -> Result<Sample, BenchError> {
+pub fn cross_thread_batched(config: &BenchConfig) -> Result<Sample, BenchError> {
     let (mut producer, mut consumer) =
-        spsc::channel(CAPACITY).map_err(BenchError::subject(NAME, "making a ring"))?;
+        spsc::channel(CAPACITY).map_err(BenchError::subject(NAME, "creating a ring"))?;
     let produce = move |count: u64| {
         for first in (0..count).step_by(BATCH) {
             let mut sequences = first..first + BATCH as u64;
             while !sequences.is_empty() {
-                spin::until(|| {
+                spin_until(|| {
                     let missing = (sequences.end - sequences.start) as usize;
                     let mut claim = producer.claim(missing).ok()?;
                     claim.fill(sequences.by_ref().map(Payload::new));
@@ -65,10 +65,10 @@ pub fn cross_thread_batched(setting: &Setting) -> Result<Sample, BenchError> {
         }
         Ok(())
     };
-    queue::cross_thread(NAME, setting, produce, |count, tally| {
+    queue::cross_thread(NAME, config, produce, |count, tally| {
         let mut missing = count;
         while missing > 0 {
-            missing -= spin::until(|| {
+            missing -= spin_until(|| {
                 let claim = consumer.claim(BATCH)?;
                 let claimed = claim.len() as u64;
                 claim.iter().for_each(|payload| tally.add(payload));
@@ -80,52 +80,52 @@ pub fn cross_thread_batched(setting: &Setting) -> Result<Sample, BenchError> {
     })
 }
 
-pub fn mpsc_same_thread(setting: &Setting) -> Result<Sample, BenchError> {
+pub fn mpsc_same_thread(config: &BenchConfig) -> Result<Sample, BenchError> {
     let (producer, mut consumer) =
-        mpsc::channel(CAPACITY).map_err(BenchError::subject(MPSC, "making a ring"))?;
-    queue::same_thread(MPSC, setting, |payload| {
+        mpsc::channel(CAPACITY).map_err(BenchError::subject(MPSC, "creating a ring"))?;
+    queue::same_thread(MPSC, config, |payload| {
         producer.try_push(payload).ok()?;
         consumer.try_pop()
     })
 }
 
-pub fn mpsc_cross_thread(setting: &Setting) -> Result<Sample, BenchError> {
+pub fn mpsc_cross_thread(config: &BenchConfig) -> Result<Sample, BenchError> {
     let (producer, mut consumer) =
-        mpsc::channel(CAPACITY).map_err(BenchError::subject(MPSC, "making a ring"))?;
+        mpsc::channel(CAPACITY).map_err(BenchError::subject(MPSC, "creating a ring"))?;
     let produce = move |count| {
         for sequence in 0..count {
             let payload = Payload::new(sequence);
-            spin::until(|| producer.try_push(payload).ok())?;
+            spin_until(|| producer.try_push(payload).ok())?;
         }
         Ok(())
     };
-    queue::cross_thread(MPSC, setting, produce, |count, tally| {
+    queue::cross_thread(MPSC, config, produce, |count, tally| {
         for _ in 0..count {
-            tally.add(&spin::until(|| consumer.try_pop())?);
+            tally.add(&spin_until(|| consumer.try_pop())?);
         }
         Ok(())
     })
 }
 
-pub fn mpsc_cross_thread_batched(setting: &Setting) -> Result<Sample, BenchError> {
+pub fn mpsc_cross_thread_batched(config: &BenchConfig) -> Result<Sample, BenchError> {
     let (producer, mut consumer) =
-        mpsc::channel(CAPACITY).map_err(BenchError::subject(MPSC, "making a ring"))?;
+        mpsc::channel(CAPACITY).map_err(BenchError::subject(MPSC, "creating a ring"))?;
     let produce = move |count: u64| {
         let mut batch = Vec::with_capacity(BATCH);
         for first in (0..count).step_by(BATCH) {
             batch.extend((first..first + BATCH as u64).map(Payload::new));
-            spin::until(|| {
+            spin_until(|| {
                 producer.try_push_batch(&mut batch).ok()?;
                 batch.is_empty().then_some(())
             })?;
         }
         Ok(())
     };
-    queue::cross_thread(MPSC, setting, produce, |count, tally| {
+    queue::cross_thread(MPSC, config, produce, |count, tally| {
         let mut batch = Vec::with_capacity(BATCH);
         let mut missing = count;
         while missing > 0 {
-            spin::until(|| (consumer.pop_batch(&mut batch, BATCH) > 0).then_some(()))?;
+            spin_until(|| (consumer.pop_batch(&mut batch, BATCH) > 0).then_some(()))?;
             missing -= batch.len() as u64;
             batch.drain(..).for_each(|payload| tally.add(&payload));
         }
@@ -133,101 +133,100 @@ pub fn mpsc_cross_thread_batched(setting: &Setting) -> Result<Sample, BenchError
     })
 }
 
-/// Answers questions.
-struct Answerer;
+/// A ring kernel that replies to requests.
+struct Responder;
 
-impl RingKernel for Answerer {
+impl RingKernel for Responder {
     type Input = Payload;
     type Output = Payload;
 
-    fn handle(&mut self, question: Payload, ctx: &mut Context<Payload>) -> HandlerResult {
-        ctx.reply(question.answer());
+    fn handle(&mut self, request: Payload, ctx: &mut Context<Payload>) -> HandlerResult {
+        ctx.reply(request.reply());
         Ok(())
     }
 }
 
-pub fn ask_spinning(setting: &Setting) -> Result<Sample, BenchError> {
-    ask(setting, WaitStrategy::Spin)
+pub fn ask_spinning(config: &BenchConfig) -> Result<Sample, BenchError> {
+    ask(config, WaitStrategy::Spin)
 }
 
-pub fn ask_adaptive(setting: &Setting) -> Result<Sample, BenchError> {
-    ask(setting, WaitStrategy::Adaptive)
+pub fn ask_adaptive(config: &BenchConfig) -> Result<Sample, BenchError> {
+    ask(config, WaitStrategy::Adaptive)
 }
 
-/// A ring kernel on the peer's core; it and its asker wait in the given way.
-fn ask(setting: &Setting, wait: WaitStrategy) -> Result<Sample, BenchError> {
-    let runtime = Runtime::new().map_err(BenchError::subject(NAME, "making a runtime"))?;
-    let options = KernelOptions::new().capacity(CAPACITY).wait(wait).pinned(setting.cores.peer());
+/// Measures a ring kernel on the peer's core; `wait` is the strategy of both sides.
+fn ask(config: &BenchConfig, wait: WaitStrategy) -> Result<Sample, BenchError> {
+    let runtime = Runtime::new().map_err(BenchError::subject(NAME, "creating a runtime"))?;
+    let options = KernelOptions::new().capacity(CAPACITY).wait(wait).pinned(config.cores.peer());
     let kernel = runtime
-        .launch_with("answerer", options, || Answerer)
+        .launch_with("responder", options, || Responder)
         .map_err(BenchError::subject(NAME, "launching a ring kernel"))?;
     kernel.activate().map_err(BenchError::subject(NAME, "activating a ring kernel"))?;
-    asks::drive(NAME, setting, |question| kernel.ask(question).map_err(BenchError::subject(NAME, "asking")))
+    asks::drive(NAME, config, |request| kernel.ask(request).map_err(BenchError::subject(NAME, "asking")))
 }
 
-/// A ring kernel on the pool whose asker handles each question in the worker's place, on its own thread.
-pub fn ask_inline(setting: &Setting) -> Result<Sample, BenchError> {
-    let (_runtime, answerer) = answerer_on_the_pool(INLINE)?;
-    let answerer = answerer.with_inline_asks();
-    asks::drive(INLINE, setting, |question| {
-        answerer.ask(question).map_err(BenchError::subject(INLINE, "asking"))
+/// Measures a ring kernel on the pool, whose requests are handled inline on the caller's thread.
+pub fn ask_inline(config: &BenchConfig) -> Result<Sample, BenchError> {
+    let (_runtime, responder) = responder_on_the_pool(INLINE)?;
+    let responder = responder.with_inline_asks();
+    asks::drive(INLINE, config, |request| {
+        responder.ask(request).map_err(BenchError::subject(INLINE, "asking"))
     })
 }
 
-/// The asker and the ring kernel on one worker of the pool, as the asynchronous peers' are on one thread: nothing
-/// crosses from core to core.
-pub fn ask_on_the_pool(setting: &Setting) -> Result<Sample, BenchError> {
-    let (runtime, answerer) = answerer_on_the_pool(POOL)?;
-    ask_from_the_pool(POOL, setting, &runtime, answerer)
+/// Measures caller and ring kernel on one pool worker, as the asynchronous peers do on one thread: no message crosses cores.
+pub fn ask_on_the_pool(config: &BenchConfig) -> Result<Sample, BenchError> {
+    let (runtime, responder) = responder_on_the_pool(POOL)?;
+    ask_from_the_pool(POOL, config, &runtime, responder)
 }
 
-/// As [`ask_on_the_pool`], with asks that do not wait for the worker to come round to the ring kernel.
-pub fn ask_on_the_pool_inline(setting: &Setting) -> Result<Sample, BenchError> {
-    let (runtime, answerer) = answerer_on_the_pool(INLINE)?;
-    ask_from_the_pool(INLINE, setting, &runtime, answerer.with_inline_asks())
+/// Like [`ask_on_the_pool`], with inline asks, which do not wait until the worker polls the ring kernel.
+pub fn ask_on_the_pool_inline(config: &BenchConfig) -> Result<Sample, BenchError> {
+    let (runtime, responder) = responder_on_the_pool(INLINE)?;
+    ask_from_the_pool(INLINE, config, &runtime, responder.with_inline_asks())
 }
 
-fn answerer_on_the_pool(
+fn responder_on_the_pool(
     subject: &'static str,
 ) -> Result<(Runtime, KernelHandle<Payload, Payload>), BenchError> {
     let runtime = Runtime::with_options(RuntimeOptions::new().workers(1))
-        .map_err(BenchError::subject(subject, "making a runtime"))?;
-    let answerer = runtime
-        .launch_with("answerer", KernelOptions::new().capacity(CAPACITY), || Answerer)
+        .map_err(BenchError::subject(subject, "creating a runtime"))?;
+    let responder = runtime
+        .launch_with("responder", KernelOptions::new().capacity(CAPACITY), || Responder)
         .map_err(BenchError::subject(subject, "launching a ring kernel"))?;
-    answerer.activate().map_err(BenchError::subject(subject, "activating a ring kernel"))?;
-    Ok((runtime, answerer))
+    responder.activate().map_err(BenchError::subject(subject, "activating a ring kernel"))?;
+    Ok((runtime, responder))
 }
 
 fn ask_from_the_pool(
     subject: &'static str,
-    setting: &Setting,
+    config: &BenchConfig,
     runtime: &Runtime,
-    answerer: KernelHandle<Payload, Payload>,
+    responder: KernelHandle<Payload, Payload>,
 ) -> Result<Sample, BenchError> {
     let (done, outcome) = channel();
-    let setting = setting.clone();
+    let config = config.clone();
     let ask_all = move |_: LoopContext<(), ()>| {
-        let (answerer, done, setting) = (answerer.clone(), done.clone(), setting.clone());
+        let (responder, done, config) = (responder.clone(), done.clone(), config.clone());
         async move {
-            setting.cores.pin_driver();
-            let answerer = &answerer;
-            let ask = |question| async move {
-                answerer.ask_async(question).await.map_err(BenchError::subject(subject, "asking"))
+            config.cores.pin_driver();
+            let responder = &responder;
+            let ask = |request| async move {
+                responder.ask_async(request).await.map_err(BenchError::subject(subject, "asking"))
             };
-            // The receiver waits until the runtime is gone.
-            let _ = done.send(asks::drive_async(subject, &setting, ask).await);
+            // The receiver lives until the runtime is dropped.
+            let _ = done.send(asks::drive_async(subject, &config, ask).await);
             Ok(())
         }
     };
-    let asker = runtime
-        .launch_loop("asker", KernelOptions::new(), ask_all)
-        .map_err(BenchError::subject(subject, "launching the asker"))?;
-    asker.activate().map_err(BenchError::subject(subject, "activating the asker"))?;
+    let caller = runtime
+        .launch_loop("caller", KernelOptions::new(), ask_all)
+        .map_err(BenchError::subject(subject, "launching the caller"))?;
+    caller.activate().map_err(BenchError::subject(subject, "activating the caller"))?;
     outcome.recv().unwrap_or(Err(BenchError::Panicked { subject }))
 }
 
-/// Counts what it is told and reports what it has counted when asked.
+/// A ring kernel that counts one-way messages and replies to a request with the tally.
 #[derive(Default)]
 struct Counter(Tally);
 
@@ -245,33 +244,37 @@ impl RingKernel for Counter {
     }
 }
 
-pub fn tell(setting: &Setting) -> Result<Sample, BenchError> {
-    tell_with(NAME, setting, Telemetry::default())
+pub fn tell(config: &BenchConfig) -> Result<Sample, BenchError> {
+    tell_with(NAME, config, Telemetry::default())
 }
 
-/// The counters remain: they are what makes `sent = handled + dead letters + queued` exact.
-pub fn tell_without_telemetry(setting: &Setting) -> Result<Sample, BenchError> {
-    tell_with(NO_TELEMETRY, setting, Telemetry::CountersOnly)
+/// The counters stay enabled: they make `sent = handled + dead letters + queued` exact.
+pub fn tell_without_telemetry(config: &BenchConfig) -> Result<Sample, BenchError> {
+    tell_with(NO_TELEMETRY, config, Telemetry::CountersOnly)
 }
 
-/// A producer thread and a ring kernel on the peer's core; all is handled when the question told last is answered.
-fn tell_with(subject: &'static str, setting: &Setting, telemetry: Telemetry) -> Result<Sample, BenchError> {
-    let runtime = Runtime::new().map_err(BenchError::subject(subject, "making a runtime"))?;
-    let options = KernelOptions::new().capacity(CAPACITY).telemetry(telemetry).pinned(setting.cores.peer());
+/// Measures a producer thread and a ring kernel on the peer's core. The reply to the final request shows that all messages are handled.
+fn tell_with(
+    subject: &'static str,
+    config: &BenchConfig,
+    telemetry: Telemetry,
+) -> Result<Sample, BenchError> {
+    let runtime = Runtime::new().map_err(BenchError::subject(subject, "creating a runtime"))?;
+    let options = KernelOptions::new().capacity(CAPACITY).telemetry(telemetry).pinned(config.cores.peer());
     let kernel = runtime
         .launch_with("counter", options, Counter::default)
         .map_err(BenchError::subject(subject, "launching a ring kernel"))?;
     kernel.activate().map_err(BenchError::subject(subject, "activating a ring kernel"))?;
-    setting.cores.pin_driver();
-    let begun = setting.clock.ticks();
-    for sequence in 0..setting.tells {
+    config.cores.pin_driver();
+    let started = config.clock.ticks();
+    for sequence in 0..config.tells {
         kernel.tell(Payload::new(sequence)).map_err(BenchError::subject(subject, "telling"))?;
     }
-    let tally = kernel.ask(Payload::new(0)).map_err(BenchError::subject(subject, "asking for the report"))?;
-    tells::sample(subject, setting, begun, tally)
+    let tally = kernel.ask(Payload::new(0)).map_err(BenchError::subject(subject, "asking for the tally"))?;
+    tells::sample(subject, config, started, tally)
 }
 
-/// One of many: says when it has started and when it has handled.
+/// One of many idle kernels: it counts its start and its message.
 struct Idler(Counters);
 
 impl RingKernel for Idler {
@@ -289,12 +292,13 @@ impl RingKernel for Idler {
     }
 }
 
-pub fn many(kernels: u64) -> Result<Crowd, BenchError> {
+pub fn idle_kernels(kernels: u64) -> Result<IdleKernelCost, BenchError> {
     let runtime = Runtime::with_options(RuntimeOptions::new().workers(2))
-        .map_err(BenchError::subject(NAME, "making a runtime"))?;
+        .map_err(BenchError::subject(NAME, "creating a runtime"))?;
     let counters = Counters::default();
     let build = || {
-        let options = KernelOptions::new().capacity(many::CAPACITY).output_capacity(many::CAPACITY);
+        let options =
+            KernelOptions::new().capacity(idle_kernels::CAPACITY).output_capacity(idle_kernels::CAPACITY);
         let mut handles = Vec::new();
         for index in 0..kernels {
             let counters = counters.clone();
@@ -306,7 +310,7 @@ pub fn many(kernels: u64) -> Result<Crowd, BenchError> {
         }
         Ok(handles)
     };
-    many::measure(NAME, kernels, &counters, build, |handles| {
+    idle_kernels::measure(NAME, kernels, &counters, build, |handles| {
         for kernel in handles {
             kernel.try_tell(Payload::new(0)).map_err(BenchError::subject(NAME, "telling"))?;
         }

@@ -5,22 +5,22 @@ use kameo::error::Infallible;
 use kameo::mailbox;
 use kameo::message::{Context, Message};
 
-use crate::ask as asks;
+use crate::config::{BenchConfig, CAPACITY};
 use crate::error::BenchError;
-use crate::figure::Sample;
-use crate::many::{self, Counters, Crowd};
+use crate::measure::ask as asks;
+use crate::measure::idle_kernels::{self, Counters, IdleKernelCost};
+use crate::measure::tell as tells;
+use crate::measurement::Sample;
 use crate::payload::{Payload, Tally};
-use crate::setting::{CAPACITY, Setting};
-use crate::subjects::tokio::{current_thread, idle_workers, joined, two_workers};
-use crate::tell as tells;
+use crate::subjects::tokio::{current_thread, flatten_join, idle_workers, two_workers};
 
 const NAME: &str = "kameo";
 
-struct Question(Payload);
-struct Note(Payload);
-struct Report;
+struct Request(Payload);
+struct OneWay(Payload);
+struct GetTally;
 
-/// Answers questions, counts notes.
+/// Replies to requests and counts one-way messages.
 #[derive(Default)]
 struct Counter(Tally);
 
@@ -33,26 +33,26 @@ impl Actor for Counter {
     }
 }
 
-impl Message<Question> for Counter {
+impl Message<Request> for Counter {
     type Reply = Result<Payload, Infallible>;
 
-    async fn handle(&mut self, question: Question, _: &mut Context<Self, Self::Reply>) -> Self::Reply {
-        Ok(question.0.answer())
+    async fn handle(&mut self, request: Request, _: &mut Context<Self, Self::Reply>) -> Self::Reply {
+        Ok(request.0.reply())
     }
 }
 
-impl Message<Note> for Counter {
+impl Message<OneWay> for Counter {
     type Reply = ();
 
-    async fn handle(&mut self, note: Note, _: &mut Context<Self, Self::Reply>) {
-        self.0.add(&note.0);
+    async fn handle(&mut self, message: OneWay, _: &mut Context<Self, Self::Reply>) {
+        self.0.add(&message.0);
     }
 }
 
-impl Message<Report> for Counter {
+impl Message<GetTally> for Counter {
     type Reply = Result<Tally, Infallible>;
 
-    async fn handle(&mut self, _: Report, _: &mut Context<Self, Self::Reply>) -> Self::Reply {
+    async fn handle(&mut self, _: GetTally, _: &mut Context<Self, Self::Reply>) -> Self::Reply {
         Ok(self.0)
     }
 }
@@ -61,12 +61,12 @@ fn spawn() -> ActorRef<Counter> {
     Counter::spawn_with_mailbox(Counter::default(), mailbox::bounded(CAPACITY))
 }
 
-pub fn ask(setting: &Setting) -> Result<Sample, BenchError> {
-    setting.cores.pin_driver();
+pub fn ask(config: &BenchConfig) -> Result<Sample, BenchError> {
+    config.cores.pin_driver();
     current_thread()?.block_on(async {
         let actor = &spawn();
-        let sample = asks::drive_async(NAME, setting, |question| async move {
-            actor.ask(Question(question)).send().await.map_err(BenchError::subject(NAME, "asking"))
+        let sample = asks::drive_async(NAME, config, |request| async move {
+            actor.ask(Request(request)).send().await.map_err(BenchError::subject(NAME, "asking"))
         });
         let sample = sample.await;
         actor.kill();
@@ -75,24 +75,24 @@ pub fn ask(setting: &Setting) -> Result<Sample, BenchError> {
     })
 }
 
-/// A producer task and the actor on two workers; all is handled when the report that was told last comes back.
-pub fn tell(setting: &Setting) -> Result<Sample, BenchError> {
-    let runtime = two_workers(setting)?;
-    let count = setting.tells;
+/// Measures a producer task and the actor on two workers. The reply with the tally, requested last, shows that all messages are handled.
+pub fn tell(config: &BenchConfig) -> Result<Sample, BenchError> {
+    let runtime = two_workers(config)?;
+    let count = config.tells;
     let actor = runtime.block_on(async { spawn() });
-    let begun = setting.clock.ticks();
+    let started = config.clock.ticks();
     let producer = runtime.spawn(async move {
         for sequence in 0..count {
-            let note = Note(Payload::new(sequence));
-            actor.tell(note).send().await.map_err(BenchError::subject(NAME, "telling"))?;
+            let message = OneWay(Payload::new(sequence));
+            actor.tell(message).send().await.map_err(BenchError::subject(NAME, "telling"))?;
         }
-        actor.ask(Report).send().await.map_err(BenchError::subject(NAME, "asking for the report"))
+        actor.ask(GetTally).send().await.map_err(BenchError::subject(NAME, "asking for the tally"))
     });
-    let tally = joined(NAME, runtime.block_on(producer))?;
-    tells::sample(NAME, setting, begun, tally)
+    let tally = flatten_join(NAME, runtime.block_on(producer))?;
+    tells::sample(NAME, config, started, tally)
 }
 
-/// One of many: says when it has started and when it has handled.
+/// One of many idle kernels: it counts its start and its message.
 struct Idler(Counters);
 
 impl Actor for Idler {
@@ -105,26 +105,26 @@ impl Actor for Idler {
     }
 }
 
-impl Message<Note> for Idler {
+impl Message<OneWay> for Idler {
     type Reply = ();
 
-    async fn handle(&mut self, _: Note, _: &mut Context<Self, Self::Reply>) {
+    async fn handle(&mut self, _: OneWay, _: &mut Context<Self, Self::Reply>) {
         self.0.handle();
     }
 }
 
-pub fn many(kernels: u64) -> Result<Crowd, BenchError> {
+pub fn idle_kernels(kernels: u64) -> Result<IdleKernelCost, BenchError> {
     let runtime = idle_workers()?;
     let _inside = runtime.enter();
     let counters = Counters::default();
     let build = || {
-        let spawn = |_| Idler::spawn_with_mailbox(counters.clone(), mailbox::bounded(many::CAPACITY));
+        let spawn = |_| Idler::spawn_with_mailbox(counters.clone(), mailbox::bounded(idle_kernels::CAPACITY));
         Ok((0..kernels).map(spawn).collect::<Vec<_>>())
     };
-    many::measure(NAME, kernels, &counters, build, |actors| {
+    idle_kernels::measure(NAME, kernels, &counters, build, |actors| {
         for actor in actors {
-            let note = Note(Payload::new(0));
-            actor.tell(note).try_send().map_err(BenchError::subject(NAME, "telling"))?;
+            let message = OneWay(Payload::new(0));
+            actor.tell(message).try_send().map_err(BenchError::subject(NAME, "telling"))?;
         }
         Ok(())
     })

@@ -1,4 +1,4 @@
-//! The peers and ourselves: one file for each, with the fastest fair way to do what each bench asks.
+//! The compared implementations: one file each, with the fastest fair way to do what each bench measures.
 
 pub mod crossbeam;
 pub mod dotcompute;

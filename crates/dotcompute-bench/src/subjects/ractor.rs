@@ -3,73 +3,73 @@
 use ractor::rpc::CallResult;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
-use crate::ask as asks;
+use crate::config::BenchConfig;
 use crate::error::BenchError;
-use crate::figure::Sample;
-use crate::many::{self, Counters, Crowd};
+use crate::measure::ask as asks;
+use crate::measure::idle_kernels::{self, Counters, IdleKernelCost};
+use crate::measure::tell as tells;
+use crate::measurement::Sample;
 use crate::payload::{Payload, Tally};
-use crate::setting::Setting;
-use crate::subjects::tokio::{current_thread, idle_workers, joined, two_workers};
-use crate::tell as tells;
+use crate::subjects::tokio::{current_thread, flatten_join, idle_workers, two_workers};
 
 const NAME: &str = "ractor";
 
-enum Order {
-    Question(Payload, RpcReplyPort<Payload>),
-    Note(Payload),
-    Report(RpcReplyPort<Tally>),
+enum ActorMessage {
+    Request(Payload, RpcReplyPort<Payload>),
+    OneWay(Payload),
+    GetTally(RpcReplyPort<Tally>),
 }
 
-/// Answers questions, counts notes.
+/// Replies to requests and counts one-way messages.
 struct Counter;
 
 impl Actor for Counter {
-    type Msg = Order;
+    type Msg = ActorMessage;
     type State = Tally;
     type Arguments = ();
 
-    async fn pre_start(&self, _: ActorRef<Order>, (): ()) -> Result<Tally, ActorProcessingErr> {
+    async fn pre_start(&self, _: ActorRef<ActorMessage>, (): ()) -> Result<Tally, ActorProcessingErr> {
         Ok(Tally::default())
     }
 
     async fn handle(
         &self,
-        _: ActorRef<Order>,
-        order: Order,
+        _: ActorRef<ActorMessage>,
+        message: ActorMessage,
         tally: &mut Tally,
     ) -> Result<(), ActorProcessingErr> {
-        match order {
-            // An asker that is gone has failed and says so itself.
-            Order::Question(question, reply) => drop(reply.send(question.answer())),
-            Order::Note(payload) => tally.add(&payload),
-            Order::Report(reply) => drop(reply.send(*tally)),
+        match message {
+            // A caller that dropped its port has failed and reports the error itself.
+            ActorMessage::Request(request, reply) => drop(reply.send(request.reply())),
+            ActorMessage::OneWay(payload) => tally.add(&payload),
+            ActorMessage::GetTally(reply) => drop(reply.send(*tally)),
         }
         Ok(())
     }
 }
 
-async fn spawn() -> Result<ActorRef<Order>, BenchError> {
+async fn spawn() -> Result<ActorRef<ActorMessage>, BenchError> {
     let (actor, _) =
         Actor::spawn(None, Counter, ()).await.map_err(BenchError::subject(NAME, "starting an actor"))?;
     Ok(actor)
 }
 
 async fn call<T: Send + 'static>(
-    actor: &ActorRef<Order>,
-    order: impl FnOnce(RpcReplyPort<T>) -> Order,
+    actor: &ActorRef<ActorMessage>,
+    message: impl FnOnce(RpcReplyPort<T>) -> ActorMessage,
 ) -> Result<T, BenchError> {
-    match actor.call(order, None).await.map_err(BenchError::subject(NAME, "asking"))? {
-        CallResult::Success(answer) => Ok(answer),
+    match actor.call(message, None).await.map_err(BenchError::subject(NAME, "asking"))? {
+        CallResult::Success(reply) => Ok(reply),
         CallResult::Timeout | CallResult::SenderError => Err(BenchError::Panicked { subject: NAME }),
     }
 }
 
-pub fn ask(setting: &Setting) -> Result<Sample, BenchError> {
-    setting.cores.pin_driver();
+pub fn ask(config: &BenchConfig) -> Result<Sample, BenchError> {
+    config.cores.pin_driver();
     current_thread()?.block_on(async {
         let actor = &spawn().await?;
-        let sample = asks::drive_async(NAME, setting, |question| async move {
-            call(actor, |reply| Order::Question(question, reply)).await
+        let sample = asks::drive_async(NAME, config, |request| async move {
+            call(actor, |reply| ActorMessage::Request(request, reply)).await
         });
         let sample = sample.await;
         let stopped = actor.stop_and_wait(None, None).await;
@@ -78,34 +78,34 @@ pub fn ask(setting: &Setting) -> Result<Sample, BenchError> {
     })
 }
 
-/// A producer task and the actor on two workers; all is handled when the report that was told last comes back.
-pub fn tell(setting: &Setting) -> Result<Sample, BenchError> {
-    let runtime = two_workers(setting)?;
-    let count = setting.tells;
+/// Measures a producer task and the actor on two workers. The reply with the tally, requested last, shows that all messages are handled.
+pub fn tell(config: &BenchConfig) -> Result<Sample, BenchError> {
+    let runtime = two_workers(config)?;
+    let count = config.tells;
     let actor = runtime.block_on(spawn())?;
-    let begun = setting.clock.ticks();
+    let started = config.clock.ticks();
     let producer = runtime.spawn(async move {
         for sequence in 0..count {
-            let note = Order::Note(Payload::new(sequence));
-            actor.cast(note).map_err(BenchError::subject(NAME, "telling"))?;
+            let message = ActorMessage::OneWay(Payload::new(sequence));
+            actor.cast(message).map_err(BenchError::subject(NAME, "telling"))?;
         }
-        call(&actor, Order::Report).await
+        call(&actor, ActorMessage::GetTally).await
     });
-    let tally = joined(NAME, runtime.block_on(producer))?;
-    tells::sample(NAME, setting, begun, tally)
+    let tally = flatten_join(NAME, runtime.block_on(producer))?;
+    tells::sample(NAME, config, started, tally)
 }
 
-/// One of many: says when it has started and when it has handled.
+/// One of many idle kernels: it counts its start and its message.
 struct Idler;
 
 impl Actor for Idler {
-    type Msg = Order;
+    type Msg = ActorMessage;
     type State = Counters;
     type Arguments = Counters;
 
     async fn pre_start(
         &self,
-        _: ActorRef<Order>,
+        _: ActorRef<ActorMessage>,
         counters: Counters,
     ) -> Result<Counters, ActorProcessingErr> {
         counters.start();
@@ -114,8 +114,8 @@ impl Actor for Idler {
 
     async fn handle(
         &self,
-        _: ActorRef<Order>,
-        _: Order,
+        _: ActorRef<ActorMessage>,
+        _: ActorMessage,
         counters: &mut Counters,
     ) -> Result<(), ActorProcessingErr> {
         counters.handle();
@@ -123,7 +123,7 @@ impl Actor for Idler {
     }
 }
 
-pub fn many(kernels: u64) -> Result<Crowd, BenchError> {
+pub fn idle_kernels(kernels: u64) -> Result<IdleKernelCost, BenchError> {
     let runtime = idle_workers()?;
     let counters = Counters::default();
     let build = || {
@@ -137,10 +137,10 @@ pub fn many(kernels: u64) -> Result<Crowd, BenchError> {
             Ok(actors)
         })
     };
-    many::measure(NAME, kernels, &counters, build, |actors| {
+    idle_kernels::measure(NAME, kernels, &counters, build, |actors| {
         for actor in actors {
-            let note = Order::Note(Payload::new(0));
-            actor.cast(note).map_err(BenchError::subject(NAME, "telling"))?;
+            let message = ActorMessage::OneWay(Payload::new(0));
+            actor.cast(message).map_err(BenchError::subject(NAME, "telling"))?;
         }
         Ok(())
     })

@@ -1,39 +1,39 @@
-//! `tokio`: the bounded mpsc channel, with a oneshot channel for answers, and the runtimes that the actor peers use.
+//! `tokio`: the bounded mpsc channel, with a oneshot channel for replies, and the runtimes of the actor peers.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::ask as asks;
+use crate::config::{BATCH, BenchConfig, CAPACITY};
 use crate::error::BenchError;
-use crate::figure::Sample;
-use crate::many::{self, Counters, Crowd};
+use crate::measure::ask as asks;
+use crate::measure::idle_kernels::{self, Counters, IdleKernelCost};
+use crate::measure::queue;
+use crate::measure::tell as tells;
+use crate::measurement::Sample;
 use crate::payload::{Payload, Tally};
-use crate::queue;
-use crate::setting::{BATCH, CAPACITY, Setting};
-use crate::tell as tells;
 
 const NAME: &str = "tokio";
 
-/// Everything on the calling thread.
+/// Creates a runtime on the calling thread.
 ///
 /// # Errors
 ///
-/// When the system refuses what the runtime needs.
+/// [`BenchError::Io`] if the runtime cannot be created.
 pub fn current_thread() -> Result<Runtime, BenchError> {
     let doing = "starting a current-thread runtime";
     Builder::new_current_thread().build().map_err(|source| BenchError::Io { doing, source })
 }
 
-/// Two workers, each on its own of the two cores.
+/// Creates a runtime with two workers, one pinned to each core.
 ///
 /// # Errors
 ///
-/// When the system refuses the threads.
-pub fn two_workers(setting: &Setting) -> Result<Runtime, BenchError> {
+/// [`BenchError::Io`] if the threads cannot be started.
+pub fn two_workers(config: &BenchConfig) -> Result<Runtime, BenchError> {
     let started = AtomicUsize::new(0);
-    let cores = setting.cores;
+    let cores = config.cores;
     let pin = move || match started.fetch_add(1, Ordering::Relaxed) {
         0 => cores.pin_driver(),
         _ => cores.pin_peer(),
@@ -43,38 +43,38 @@ pub fn two_workers(setting: &Setting) -> Result<Runtime, BenchError> {
     builder.worker_threads(2).on_thread_start(pin).build().map_err(|source| BenchError::Io { doing, source })
 }
 
-/// Two workers that the system may place as it likes.
+/// Creates a runtime with two unpinned workers.
 ///
 /// # Errors
 ///
-/// When the system refuses the threads.
+/// [`BenchError::Io`] if the threads cannot be started.
 pub fn idle_workers() -> Result<Runtime, BenchError> {
     let doing = "starting a runtime with two workers";
     Builder::new_multi_thread().worker_threads(2).build().map_err(|source| BenchError::Io { doing, source })
 }
 
-/// What a task gave, where it may have panicked.
+/// Returns the result of a task that may have panicked.
 ///
 /// # Errors
 ///
 /// [`BenchError::Panicked`] naming the subject.
-pub fn joined<T>(
+pub fn flatten_join<T>(
     subject: &'static str,
     outcome: Result<Result<T, BenchError>, tokio::task::JoinError>,
 ) -> Result<T, BenchError> {
     outcome.unwrap_or(Err(BenchError::Panicked { subject }))
 }
 
-pub fn same_thread(setting: &Setting) -> Result<Sample, BenchError> {
+pub fn same_thread(config: &BenchConfig) -> Result<Sample, BenchError> {
     let (sender, mut receiver) = mpsc::channel(CAPACITY);
-    queue::same_thread(NAME, setting, |payload| {
+    queue::same_thread(NAME, config, |payload| {
         sender.try_send(payload).ok()?;
         receiver.try_recv().ok()
     })
 }
 
-pub fn cross_thread(setting: &Setting) -> Result<Sample, BenchError> {
-    stream(setting, send_all, |mut receiver| async move {
+pub fn cross_thread(config: &BenchConfig) -> Result<Sample, BenchError> {
+    stream(config, send_all, |mut receiver| async move {
         let mut tally = Tally::default();
         while let Some(payload) = receiver.recv().await {
             tally.add(&payload);
@@ -83,18 +83,18 @@ pub fn cross_thread(setting: &Setting) -> Result<Sample, BenchError> {
     })
 }
 
-pub fn cross_thread_batched(setting: &Setting) -> Result<Sample, BenchError> {
+pub fn cross_thread_batched(config: &BenchConfig) -> Result<Sample, BenchError> {
     let send = |sender: mpsc::Sender<Payload>, count: u64| async move {
         for batch in 0..count / BATCH as u64 {
             let permits = sender.reserve_many(BATCH).await;
-            let permits = permits.map_err(BenchError::subject(NAME, "reserving places"))?;
+            let permits = permits.map_err(BenchError::subject(NAME, "reserving slots"))?;
             for (permit, sequence) in permits.zip(batch * BATCH as u64..) {
                 permit.send(Payload::new(sequence));
             }
         }
         Ok(())
     };
-    stream(setting, send, |mut receiver| async move {
+    stream(config, send, |mut receiver| async move {
         let mut tally = Tally::default();
         let mut batch = Vec::with_capacity(BATCH);
         while receiver.recv_many(&mut batch, BATCH).await > 0 {
@@ -111,9 +111,9 @@ async fn send_all(sender: mpsc::Sender<Payload>, count: u64) -> Result<(), Bench
     Ok(())
 }
 
-/// A producer task and a consumer task on two workers.
+/// Measures a producer task and a consumer task on two workers.
 fn stream<S, R>(
-    setting: &Setting,
+    config: &BenchConfig,
     send: impl FnOnce(mpsc::Sender<Payload>, u64) -> S,
     receive: impl FnOnce(mpsc::Receiver<Payload>) -> R,
 ) -> Result<Sample, BenchError>
@@ -121,48 +121,48 @@ where
     S: Future<Output = Result<(), BenchError>> + Send + 'static,
     R: Future<Output = Tally> + Send + 'static,
 {
-    let runtime = two_workers(setting)?;
+    let runtime = two_workers(config)?;
     let (sender, receiver) = mpsc::channel(CAPACITY);
-    let count = setting.stream;
-    let begun = setting.clock.ticks();
+    let count = config.stream;
+    let started = config.clock.ticks();
     let consumer = runtime.spawn(receive(receiver));
     let producer = runtime.spawn(send(sender, count));
     let (sent, tally) = runtime.block_on(async { (producer.await, consumer.await) });
-    let seconds = setting.clock.seconds_since(begun);
-    joined(NAME, sent)?;
+    let seconds = config.clock.seconds_since(started);
+    flatten_join(NAME, sent)?;
     tally.map_err(|_| BenchError::Panicked { subject: NAME })?.check(NAME, count)?;
     Ok(Sample::plain(count as f64 / seconds / 1e6))
 }
 
-/// An actor by hand: a task with a mailbox, and a oneshot channel in each question.
-pub fn ask(setting: &Setting) -> Result<Sample, BenchError> {
-    setting.cores.pin_driver();
+/// Measures a hand-written actor: a task with a mailbox, and a oneshot channel in each request.
+pub fn ask(config: &BenchConfig) -> Result<Sample, BenchError> {
+    config.cores.pin_driver();
     current_thread()?.block_on(async {
         let (sender, mut receiver) = mpsc::channel::<(Payload, oneshot::Sender<Payload>)>(CAPACITY);
         let actor = tokio::spawn(async move {
-            while let Some((question, reply)) = receiver.recv().await {
-                // An asker that is gone has failed and says so itself.
-                let _ = reply.send(question.answer());
+            while let Some((request, reply)) = receiver.recv().await {
+                // A caller that dropped its receiver has failed and reports the error itself.
+                let _ = reply.send(request.reply());
             }
         });
-        let asker = &sender;
-        let sample = asks::drive_async(NAME, setting, |question| async move {
-            let (reply, answer) = oneshot::channel();
-            asker.send((question, reply)).await.map_err(BenchError::subject(NAME, "asking"))?;
-            answer.await.map_err(BenchError::subject(NAME, "awaiting an answer"))
+        let caller = &sender;
+        let sample = asks::drive_async(NAME, config, |request| async move {
+            let (reply_sender, reply) = oneshot::channel();
+            caller.send((request, reply_sender)).await.map_err(BenchError::subject(NAME, "asking"))?;
+            reply.await.map_err(BenchError::subject(NAME, "awaiting a reply"))
         })
         .await;
         drop(sender);
-        joined(NAME, actor.await.map(Ok))?;
+        flatten_join(NAME, actor.await.map(Ok))?;
         sample
     })
 }
 
-/// A producer task, and a task with a mailbox that counts, on two workers.
-pub fn tell(setting: &Setting) -> Result<Sample, BenchError> {
-    let runtime = two_workers(setting)?;
+/// Measures a producer task and a counting task with a mailbox on two workers.
+pub fn tell(config: &BenchConfig) -> Result<Sample, BenchError> {
+    let runtime = two_workers(config)?;
     let (sender, mut receiver) = mpsc::channel(CAPACITY);
-    let begun = setting.clock.ticks();
+    let started = config.clock.ticks();
     let handler = runtime.spawn(async move {
         let mut tally = Tally::default();
         while let Some(payload) = receiver.recv().await {
@@ -170,19 +170,19 @@ pub fn tell(setting: &Setting) -> Result<Sample, BenchError> {
         }
         Ok(tally)
     });
-    let producer = runtime.spawn(send_all(sender, setting.tells));
+    let producer = runtime.spawn(send_all(sender, config.tells));
     let (sent, tally) = runtime.block_on(async { (producer.await, handler.await) });
-    joined(NAME, sent)?;
-    tells::sample(NAME, setting, begun, joined(NAME, tally)?)
+    flatten_join(NAME, sent)?;
+    tells::sample(NAME, config, started, flatten_join(NAME, tally)?)
 }
 
-/// Bare tasks, each waiting on its own channel.
-pub fn many(kernels: u64) -> Result<Crowd, BenchError> {
+/// Measures bare tasks, each waiting on its own channel.
+pub fn idle_kernels(kernels: u64) -> Result<IdleKernelCost, BenchError> {
     let runtime = idle_workers()?;
     let counters = Counters::default();
     let build = || {
         let task = |_| {
-            let (sender, mut receiver) = mpsc::channel::<Payload>(many::CAPACITY);
+            let (sender, mut receiver) = mpsc::channel::<Payload>(idle_kernels::CAPACITY);
             let counters = counters.clone();
             runtime.spawn(async move {
                 counters.start();
@@ -194,7 +194,7 @@ pub fn many(kernels: u64) -> Result<Crowd, BenchError> {
         };
         Ok((0..kernels).map(task).collect::<Vec<_>>())
     };
-    many::measure(NAME, kernels, &counters, build, |senders| {
+    idle_kernels::measure(NAME, kernels, &counters, build, |senders| {
         for sender in senders {
             sender.try_send(Payload::new(0)).map_err(BenchError::subject(NAME, "telling"))?;
         }

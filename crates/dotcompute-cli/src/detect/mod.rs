@@ -1,84 +1,30 @@
-//! `dotcompute detect`: recorded series through ring kernels, one for each series.
+//! `dotcompute detect`: scores recorded series with ring kernels, one kernel per series on the CPU.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use clap::Args;
 use dotcompute::prelude::*;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::detector::{self, Detector};
+use crate::detector::Detector;
 use crate::device_detector::{Backend, score_all};
 use crate::error::CliError;
-use crate::nab::{self, Judged, Labels, Outcome, Window};
+use crate::nab::{self, Labels, Outcome, ScoredSeries, Window};
 use crate::series::Series;
 
-mod judge;
+mod args;
+mod findings;
 mod output;
+mod scorer;
 
-use judge::{Judge, Scores, Values};
+pub use args::DetectArgs;
+use findings::{Finding, Findings};
+use scorer::{Scorer, Scores, Values};
 
-/// Values in one message: enough to make the message's cost vanish, little enough to stay in the cache.
-const BLOCK: usize = 4096;
-/// A block takes well under a millisecond; this long means that something is wrong.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Finds anomalies in recorded series.
-///
-/// Each file is a CSV with the columns `timestamp,value`. The detector sees one value after another and never looks ahead.
-#[derive(Debug, Args)]
-pub struct DetectArgs {
-    /// The recorded series.
-    #[arg(required = true, value_name = "FILE.csv")]
-    pub files: Vec<PathBuf>,
-    /// Where to write every record with its score.
-    #[arg(long, value_name = "OUT.csv")]
-    pub output: Option<PathBuf>,
-    /// Where to draw the series with scores, alerts and labels.
-    #[arg(long, value_name = "OUT.png")]
-    pub plot: Option<PathBuf>,
-    /// Labelled windows to score the detection against, as the Numenta Anomaly Benchmark does (standard profile).
-    #[arg(long, value_name = "windows.json")]
-    pub labels: Option<PathBuf>,
-    /// The score from which a record is an alert, 0 to 1; at 0.5 a series breaks a record of its own.
-    #[arg(long, value_name = "SCORE", default_value_t = detector::THRESHOLD, value_parser = crate::watch::score)]
-    pub threshold: f64,
-    /// Print the result as one JSON document.
-    #[arg(long)]
-    pub json: bool,
-    /// Where the detectors run; their scores are the same everywhere.
-    #[arg(long, value_enum, default_value_t = Backend::Cpu)]
-    pub backend: Backend,
-}
-
-/// A series with what was found in it.
-struct Finding {
-    series: Series,
-    scores: Vec<f64>,
-    /// The records that are alerts.
-    alerts: Vec<usize>,
-    /// Labelled windows and how the alerts fare against them, where there are labels.
-    labelled: Option<(Vec<Window>, Outcome)>,
-}
-
-/// All that was found.
-struct Findings {
-    each: Vec<Finding>,
-    threshold: f64,
-    /// How all alerts fare together, where there are labels.
-    outcome: Option<Outcome>,
-    /// The threshold that is best in hindsight and the score with it, where there are windows.
-    best: Option<(f64, f64)>,
-    /// How long the ring kernels took.
-    took: Duration,
-}
-
-impl Findings {
-    fn records(&self) -> usize {
-        self.each.iter().map(|finding| finding.series.len()).sum()
-    }
-}
+/// Values per message: enough to amortize the cost of a message, few enough to stay in the cache.
+const VALUES_PER_MESSAGE: usize = 4096;
+/// Timeout of a request. A message takes well under a millisecond, so reaching the timeout means a fault.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs the command.
 ///
@@ -88,7 +34,7 @@ impl Findings {
 pub fn run(args: &DetectArgs) -> Result<(), CliError> {
     let labels = args.labels.as_deref().map(Labels::read).transpose()?;
     let series = read(args)?;
-    // Checked before the work, so that a missing label does not cost the wait.
+    // Check labels before scoring, so that a missing label fails at once.
     let windows: Option<Vec<Vec<Window>>> = labels
         .map(|labels| series.iter().map(|one| labels.windows_of(&one.path, &one.timestamps)).collect())
         .transpose()?;
@@ -102,9 +48,9 @@ pub fn run(args: &DetectArgs) -> Result<(), CliError> {
     if args.json { output::print_json(args, &findings) } else { output::print(args, &findings) }
 }
 
-/// Reads all files, showing the progress on a terminal.
+/// Reads all files and shows the progress on a terminal.
 fn read(args: &DetectArgs) -> Result<Vec<Series>, CliError> {
-    // A missing file counts for nothing here and is an error below.
+    // A missing file adds no bytes here; reading it fails below.
     let bytes = args.files.iter().filter_map(|path| path.metadata().ok()).map(|file| file.len()).sum();
     let shown = !args.json && std::io::stderr().is_terminal();
     let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
@@ -123,9 +69,9 @@ fn find(
     series: Vec<Series>,
     windows: Option<Vec<Vec<Window>>>,
 ) -> Result<Findings, CliError> {
-    let began = Instant::now();
-    let scores = judge_all(args, &series)?;
-    let took = began.elapsed();
+    let start = Instant::now();
+    let scores = score_each(args, &series)?;
+    let elapsed = start.elapsed();
     let mut windows = windows.map(Vec::into_iter);
     let each: Vec<Finding> = series
         .into_iter()
@@ -141,21 +87,21 @@ fn find(
         })
         .collect();
     let outcome = args.labels.as_ref().map(|_| outcomes(&each).sum());
-    let judged: Vec<Judged<'_>> = each
+    let scored: Vec<ScoredSeries<'_>> = each
         .iter()
         .filter_map(|finding| Some((finding, &finding.labelled.as_ref()?.0)))
-        .map(|(finding, windows)| Judged { windows, scores: &finding.scores })
+        .map(|(finding, windows)| ScoredSeries { windows, scores: &finding.scores })
         .collect();
-    let best = nab::best_threshold(&judged, &nab::STANDARD);
-    Ok(Findings { each, threshold: args.threshold, outcome, best, took })
+    let best = nab::best_threshold(&scored, &nab::STANDARD);
+    Ok(Findings { each, threshold: args.threshold, outcome, best, elapsed })
 }
 
 fn outcomes(each: &[Finding]) -> impl Iterator<Item = Outcome> {
     each.iter().filter_map(|finding| finding.labelled.as_ref()).map(|&(_, outcome)| outcome)
 }
 
-/// Sends every series through a ring kernel, which keeps the detector's state: on threads one for each series, on a device one for many.
-fn judge_all(args: &DetectArgs, all: &[Series]) -> Result<Vec<Vec<f64>>, CliError> {
+/// Scores every series with ring kernels, which hold the detector state: one kernel per series on the CPU, one for many series on a device.
+fn score_each(args: &DetectArgs, all: &[Series]) -> Result<Vec<Vec<f64>>, CliError> {
     let threshold = args.threshold;
     if args.backend != Backend::Cpu {
         let values: Vec<&[f64]> = all.iter().map(|series| &series.values[..]).collect();
@@ -165,23 +111,23 @@ fn judge_all(args: &DetectArgs, all: &[Series]) -> Result<Vec<Vec<f64>>, CliErro
     let mut scores = Vec::with_capacity(all.len());
     for (number, series) in all.iter().enumerate() {
         let kernel =
-            runtime.launch(&format!("detector {number}"), move || Judge::new(Detector::new(threshold)))?;
+            runtime.launch(&format!("detector {number}"), move || Scorer::new(Detector::new(threshold)))?;
         kernel.activate()?;
-        scores.push(judge(&kernel, series)?);
-        kernel.terminate(PATIENCE)?;
+        scores.push(score_series(&kernel, series)?);
+        kernel.terminate(TIMEOUT)?;
     }
-    runtime.shutdown(PATIENCE).map_err(|error| CliError::internal("ending the ring kernels", error))?;
+    runtime.shutdown(TIMEOUT).map_err(|error| CliError::internal("ending the ring kernels", error))?;
     Ok(scores)
 }
 
-fn judge(kernel: &KernelHandle<Values, Scores>, series: &Series) -> Result<Vec<f64>, CliError> {
+fn score_series(kernel: &KernelHandle<Values, Scores>, series: &Series) -> Result<Vec<f64>, CliError> {
     let mut scores = Vec::with_capacity(series.len());
-    for block in series.values.chunks(BLOCK) {
-        let answer = kernel.ask_timeout(Values(block.to_vec()), PATIENCE);
-        // As text: the error owns the message, which is of no use to the reader.
-        let Scores(of_block) = answer
+    for values in series.values.chunks(VALUES_PER_MESSAGE) {
+        let reply = kernel.ask_timeout(Values(values.to_vec()), TIMEOUT);
+        // As text: the error owns the message, which the user does not need.
+        let Scores(reply) = reply
             .map_err(|error| CliError::internal("asking a ring kernel for scores", error.to_string()))?;
-        scores.extend(of_block);
+        scores.extend(reply);
     }
     Ok(scores)
 }

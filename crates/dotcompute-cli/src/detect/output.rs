@@ -1,4 +1,4 @@
-//! What `dotcompute detect` writes: text, JSON, CSV and pictures.
+//! Output of `dotcompute detect`: text, JSON, CSV and pictures.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -6,15 +6,16 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{DetectArgs, Finding, Findings};
+use super::args::DetectArgs;
+use super::findings::{Finding, Findings};
 use crate::error::CliError;
 use crate::nab::Outcome;
 use crate::plot::{self, Panel, Scores};
 use crate::time::Timestamp;
 
 const MICROSECONDS: f64 = 1e6;
-/// Values beyond are drawn as this: the picture's arithmetic must stay finite.
-const DRAWN: f64 = 1e300;
+/// Values are clamped to this magnitude for drawing, so that the picture's arithmetic stays finite.
+const MAX_DRAWN: f64 = 1e300;
 
 pub(super) fn print(args: &DetectArgs, findings: &Findings) -> Result<(), CliError> {
     let mut out = BufWriter::new(io::stdout().lock());
@@ -33,7 +34,7 @@ pub(super) fn print(args: &DetectArgs, findings: &Findings) -> Result<(), CliErr
         }
     }
     let records = findings.records();
-    let seconds = findings.took.as_secs_f64();
+    let seconds = findings.elapsed.as_secs_f64();
     writeln!(
         out,
         "\n{records} records of {} series in {:.1} ms on ring kernels ({}): {:.1} million a second.",
@@ -65,7 +66,7 @@ pub(super) fn print(args: &DetectArgs, findings: &Findings) -> Result<(), CliErr
     Ok(())
 }
 
-/// A series without windows has no scale from silence to perfection; only the cost can be told.
+/// A series without windows has no normalised score; its text is the cost of the false positives.
 fn score_text(outcome: &Outcome) -> String {
     outcome
         .normalised()
@@ -78,7 +79,7 @@ pub(super) fn print_json(args: &DetectArgs, findings: &Findings) -> Result<(), C
         "backend": args.backend.name(),
         "threshold": findings.threshold,
         "records": findings.records(),
-        "seconds": findings.took.as_secs_f64(),
+        "seconds": findings.elapsed.as_secs_f64(),
         "series": series,
         "output": args.output,
         "plot": args.plot,
@@ -126,9 +127,9 @@ fn outcome_json(outcome: &Outcome) -> Value {
     })
 }
 
-/// Every record with its score, in the order of the files.
+/// Writes every record with its score, in the order of the files.
 pub(super) fn write_csv(path: &Path, findings: &Findings) -> Result<(), CliError> {
-    let written = || -> io::Result<()> {
+    let write = || -> io::Result<()> {
         let mut writer = csv::Writer::from_writer(BufWriter::new(File::create(path)?));
         writer.write_record(["series", "timestamp", "value", "score", "alert"])?;
         for finding in &findings.each {
@@ -147,10 +148,10 @@ pub(super) fn write_csv(path: &Path, findings: &Findings) -> Result<(), CliError
         }
         writer.flush()
     };
-    written().map_err(|source| CliError::Write { path: path.to_owned(), source })
+    write().map_err(|source| CliError::Write { path: path.to_owned(), source })
 }
 
-/// One panel a series: values, scores, alerts, and the labelled windows behind them.
+/// Draws one panel per series: values, scores, alerts and labelled windows.
 pub(super) fn draw(path: &Path, findings: &Findings) -> Result<(), CliError> {
     let drawn: Vec<Drawn> = findings.each.iter().map(Drawn::new).collect();
     let panels: Vec<Panel<'_>> = findings
@@ -182,7 +183,7 @@ impl Drawn {
     fn new(finding: &Finding) -> Self {
         let seconds = |index: usize| finding.series.timestamps[index].as_microseconds() as f64 / MICROSECONDS;
         let points = (0..finding.series.len())
-            .map(|index| (seconds(index), finding.series.values[index].clamp(-DRAWN, DRAWN)));
+            .map(|index| (seconds(index), finding.series.values[index].clamp(-MAX_DRAWN, MAX_DRAWN)));
         let scores = (0..finding.series.len()).map(|index| (seconds(index), finding.scores[index]));
         let windows = finding.labelled.iter().flat_map(|(windows, _)| windows);
         Self {
@@ -202,7 +203,7 @@ fn title(finding: &Finding) -> String {
     format!("{name}{score}")
 }
 
-/// `2014-07-01`, `2014-07-01 00:30` or `2014-07-01 00:30:15`: as much as a round moment needs.
+/// Formats a time as `2014-07-01`, `2014-07-01 00:30` or `2014-07-01 00:30:15`, whichever is shortest.
 fn moment(seconds: f64) -> String {
     let text = Timestamp::from_microseconds((seconds.round() * MICROSECONDS) as i64).to_string();
     let short = text.strip_suffix(":00").unwrap_or(&text);

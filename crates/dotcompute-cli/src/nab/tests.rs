@@ -19,7 +19,7 @@ fn silence_scores_0_and_perfection_100() {
 
 #[test]
 fn worth_falls_along_the_window() {
-    // The 51st of 100 records is half way: (2 / (1 + e^-2.5) - 1) / (2 / (1 + e^-5) - 1), beside one missed window.
+    // The 51st of 100 records is the middle: (2 / (1 + e^-2.5) - 1) / (2 / (1 + e^-5) - 1), beside one missed window.
     close(raw(&[350]), 0.848_283_639_957_512_9 / 0.986_614_298_151_43 - 1.0);
     // The last record is a hundredth before the right edge.
     close(raw(&[399]), 0.024_994_792_968_420_7 / 0.986_614_298_151_43 - 1.0);
@@ -32,12 +32,12 @@ fn only_the_earliest_detection_in_a_window_counts() {
 }
 
 #[test]
-fn false_positives_cost_more_the_farther_they_follow_a_window() {
+fn false_positives_cost_more_with_the_distance_from_a_window() {
     // Before any window: all of 0.11. The two windows are missed.
     close(raw(&[200]), -2.11);
-    // 99 records, one width, behind the first window: 0.11 * (2 / (1 + e^5) - 1).
+    // 99 records, one width, after the first window: 0.11 * (2 / (1 + e^5) - 1).
     close(raw(&[498]), -2.0 - 0.11 * 0.986_614_298_151_43);
-    // Three widths and more behind the second one: all of it again.
+    // Three widths and more after the second one: all of it again.
     close(raw(&[996]), -2.11);
     let (near, far) = (raw(&[400]), raw(&[450]));
     assert!(near > far, "{near} is not above {far}");
@@ -50,7 +50,7 @@ fn each_false_positive_counts() {
 }
 
 #[test]
-fn probation_counts_for_nothing() {
+fn detections_in_probation_do_not_count() {
     close(raw(&[0, 149]), -2.0);
     close(raw(&[150]), -2.11);
     let early = [Window { first: 10, last: 20 }];
@@ -149,7 +149,7 @@ fn the_best_threshold_is_the_best_of_all() {
         .collect();
     scores[305] = 0.9;
     scores[450] = 0.6;
-    let (threshold, best) = best_threshold(&[Judged { windows: &WINDOWS, scores: &scores }], &STANDARD)
+    let (threshold, best) = best_threshold(&[ScoredSeries { windows: &WINDOWS, scores: &scores }], &STANDARD)
         .expect("there are windows");
     let with = |threshold: f64| {
         let alerts: Vec<usize> = (0..1000).filter(|&index| scores[index] >= threshold).collect();
@@ -158,5 +158,5 @@ fn the_best_threshold_is_the_best_of_all() {
     close(with(threshold), best);
     let tried = (0..=40).map(|step| with(f64::from(step) / 40.0)).fold(f64::NEG_INFINITY, f64::max);
     close(tried, best);
-    assert!(best_threshold(&[Judged { windows: &[], scores: &scores }], &STANDARD).is_none());
+    assert!(best_threshold(&[ScoredSeries { windows: &[], scores: &scores }], &STANDARD).is_none());
 }

@@ -16,67 +16,54 @@ use crate::detector::Detector;
 use crate::device_detector::{Backend, DeviceDetector};
 use crate::error::CliError;
 use crate::plot::{self, Panel};
-use kernels::{Detection, DeviceDetection, Finding, News, Reporter, Sample, Sampler, Tick};
+use pipeline_kernels::{
+    Detection, DeviceDetection, Finding, Reporter, ReporterOutput, Sample, Sampler, Tick,
+};
 use report::Report;
 
-pub mod kernels;
-pub mod metrics;
+pub mod pipeline_kernels;
 pub mod report;
+pub mod system_metrics;
 
-const ENDING: Duration = Duration::from_secs(10);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Watches this machine's processors, memory, disks, network and processes for anything unusual.
+/// Watch this machine's CPUs, memory, disks, network and processes for unusual readings.
 #[derive(Debug, Args)]
 pub struct WatchArgs {
-    /// How long to watch; without it, until Ctrl-C.
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    /// How long to watch. Without it, the command runs until Ctrl-C.
+    #[arg(long, value_name = "SECONDS", value_parser = crate::arguments::seconds)]
     pub seconds: Option<f64>,
-    /// Time between looks, in milliseconds; operating systems update processor use about 5 times a second.
+    /// Sampling interval in milliseconds. Operating systems update CPU usage about 5 times per second.
     #[arg(long, value_name = "MS", default_value_t = 250, value_parser = clap::value_parser!(u64).range(200..=3_600_000))]
     pub interval: u64,
-    /// The score from which a reading is an alert, 0 to 1.
-    #[arg(long, value_name = "SCORE", default_value_t = crate::detector::LIVE_THRESHOLD, value_parser = score)]
+    /// Lowest score that is an alert, from 0 to 1.
+    #[arg(long, value_name = "SCORE", default_value_t = crate::detector::LIVE_THRESHOLD, value_parser = crate::arguments::score)]
     pub threshold: f64,
-    /// Where to write the timeline.
+    /// Draw the timeline into this file.
     #[arg(long, value_name = "FILE.png", default_value = "timeline.png")]
     pub plot: PathBuf,
     /// Print the result as one JSON document.
     #[arg(long)]
     pub json: bool,
-    /// Where the detectors run; their scores are the same everywhere.
+    /// Where the detectors run. Their scores are the same on every backend.
     #[arg(long, value_enum, default_value_t = Backend::Cpu)]
     pub backend: Backend,
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(value) if value > 0.0 && value <= 1e9 => Ok(value),
-        _ => Err(String::from("give a number of seconds greater than 0")),
-    }
-}
-
-/// Parses a score between 0 and 1.
-pub(crate) fn score(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
-        _ => Err(String::from("give a number between 0 and 1")),
-    }
-}
-
-/// The three ring kernels and how they hang together.
+/// The three connected ring kernels.
 struct Pipeline {
     runtime: Runtime,
     sampler: KernelHandle<Tick, Sample>,
     detector: KernelHandle<Sample, Finding>,
-    reporter: KernelHandle<Finding, News>,
-    /// Whom the detector asks, if it is not its own.
+    reporter: KernelHandle<Finding, ReporterOutput>,
+    /// The detector on the device, if the backend is not `cpu`.
     device: Option<Arc<DeviceDetector>>,
 }
 
 impl Pipeline {
     fn start(threshold: f64, backend: Backend) -> Result<Self, CliError> {
         let runtime = backend.runtime()?;
-        // A few hundred messages a second: each may as well be timed.
+        // With a few hundred messages per second, timing every message is cheap.
         let options = KernelOptions::new().telemetry(Telemetry::EVERY);
         let sampler = runtime.launch_with("sampler", options.clone(), Sampler::new)?;
         let device = match backend {
@@ -90,7 +77,7 @@ impl Pipeline {
             }
             Some(device) => {
                 let make = move || DeviceDetection::new(threshold, Arc::clone(&device));
-                // It waits for the device in its handler, which a worker of the pool should not.
+                // The handler blocks on the device, which must not happen on a pool worker.
                 runtime.launch_with("detector", options.clone().dedicated(), make)?
             }
         };
@@ -103,25 +90,27 @@ impl Pipeline {
         Ok(Self { runtime, sampler, detector, reporter, device })
     }
 
-    /// Ends the ring kernels from the top down, so that everything sampled is in the report.
+    /// Terminates the ring kernels in topological order, so that the report contains every sample.
     fn conclude(self) -> Result<(Report, Vec<KernelStats>), CliError> {
-        self.sampler.terminate(ENDING)?;
-        self.detector.terminate(ENDING)?;
-        let answer = self.reporter.ask_timeout(Finding::Conclude, ENDING);
+        self.sampler.terminate(SHUTDOWN_TIMEOUT)?;
+        self.detector.terminate(SHUTDOWN_TIMEOUT)?;
+        let reply = self.reporter.ask_timeout(Finding::Conclude, SHUTDOWN_TIMEOUT);
         let report =
-            match answer.map_err(|error| CliError::internal("asking for the report", error.to_string()))? {
-                News::Report(report) => *report,
-                News::Progress { .. } => {
+            match reply.map_err(|error| CliError::internal("asking for the report", error.to_string()))? {
+                ReporterOutput::Report(report) => *report,
+                ReporterOutput::Progress { .. } => {
                     return Err(CliError::internal("asking for the report", "got progress instead"));
                 }
             };
-        self.reporter.terminate(ENDING)?;
+        self.reporter.terminate(SHUTDOWN_TIMEOUT)?;
         let mut stats = vec![self.sampler.stats(), self.detector.stats(), self.reporter.stats()];
         if let Some(device) = self.device {
             device.end()?;
             stats.push(device.stats());
         }
-        self.runtime.shutdown(ENDING).map_err(|error| CliError::internal("ending the pipeline", error))?;
+        self.runtime
+            .shutdown(SHUTDOWN_TIMEOUT)
+            .map_err(|error| CliError::internal("ending the pipeline", error))?;
         Ok((report, stats))
     }
 }
@@ -130,77 +119,77 @@ impl Pipeline {
 ///
 /// # Errors
 ///
-/// [`CliError`]: the machine's figures cannot be had, or the timeline cannot be written.
+/// [`CliError`] if the system metrics are not available or the timeline cannot be written.
 pub fn run(args: &WatchArgs) -> Result<(), CliError> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupted);
     ctrlc::set_handler(move || {
         if flag.swap(true, Ordering::Relaxed) {
-            // Asked twice: at once, and without the report.
+            // A second Ctrl-C exits at once, without the report.
             std::process::exit(130);
         }
     })
-    .map_err(|error| CliError::internal("preparing for Ctrl-C", error))?;
+    .map_err(|error| CliError::internal("installing the Ctrl-C handler", error))?;
 
-    // Tried before the watching, so that a mistyped path does not cost the wait.
+    // Check the path before sampling, so that a mistyped path fails at once.
     plot::check_writable(&args.plot)?;
     let pipeline = Pipeline::start(args.threshold, args.backend)?;
     let watched = watch(args, &pipeline, &interrupted)?;
     let (report, stats) = pipeline.conclude()?;
-    let drawn = draw(args, &report, watched);
-    // What was seen is told in any case.
-    let plot = drawn.is_ok().then_some(args.plot.as_path());
+    let plotted = draw(args, &report, watched);
+    // Print the report even if drawing failed.
+    let plot = plotted.is_ok().then_some(args.plot.as_path());
     if args.json {
         print_json(args, &report, &stats, watched, plot)?;
     } else {
         print_tables(&report, &stats, watched, plot)?;
     }
-    drawn
+    plotted
 }
 
-/// Ticks until the time is over or Ctrl-C; shows how it goes. Gives how long it took.
+/// Sends ticks until the end time or Ctrl-C, and shows the progress. Returns the elapsed time.
 fn watch(args: &WatchArgs, pipeline: &Pipeline, interrupted: &AtomicBool) -> Result<Duration, CliError> {
-    let began = Instant::now();
-    let end = args.seconds.map(|seconds| began + Duration::from_secs_f64(seconds));
+    let start = Instant::now();
+    let end = args.seconds.map(|seconds| start + Duration::from_secs_f64(seconds));
     let interval = Duration::from_millis(args.interval);
     let bar = progress_bar(args);
-    // The first tick comes after one interval: processor use is measured between two looks.
-    let mut next_tick = began + interval;
+    // The first tick comes after one interval: CPU usage is measured between two samples.
+    let mut next_tick = start + interval;
     while !interrupted.load(Ordering::Relaxed) && end.is_none_or(|end| Instant::now() < end) {
         let now = Instant::now();
         if now >= next_tick {
-            let at = now.duration_since(began).as_secs_f64();
+            let at = now.duration_since(start).as_secs_f64();
             match pipeline.sampler.try_tell(Tick { at }) {
                 Ok(()) => {}
-                // The operating system is slow to answer; this look is left out and the next one will do.
+                // The operating system is slow: skip this sample.
                 Err(error) if matches!(error.reason, dotcompute::error::Refusal::Full { .. }) => {}
                 Err(error) => {
                     return Err(CliError::internal(
                         "asking for a sample",
-                        why_ended(pipeline, &error.to_string()),
+                        with_dead_letter(pipeline, &error.to_string()),
                     ));
                 }
             }
             next_tick = (next_tick + interval).max(now);
         }
         while let Ok(news) = pipeline.reporter.try_receive() {
-            if let News::Progress { readings, alerts } = news {
+            if let ReporterOutput::Progress { readings, alerts } = news {
                 bar.set_message(format!("{readings} readings, {alerts} alerts"));
             }
         }
-        bar.set_position(now.duration_since(began).as_millis() as u64);
-        // Short, so that Ctrl-C is obeyed at once.
-        let left = end.map_or(interval, |end| end.saturating_duration_since(Instant::now()));
+        bar.set_position(now.duration_since(start).as_millis() as u64);
+        // Sleep briefly, so that Ctrl-C takes effect at once.
+        let remaining = end.map_or(interval, |end| end.saturating_duration_since(Instant::now()));
         std::thread::sleep(
-            next_tick.saturating_duration_since(Instant::now()).min(left).min(Duration::from_millis(50)),
+            next_tick.saturating_duration_since(Instant::now()).min(remaining).min(Duration::from_millis(50)),
         );
     }
     bar.finish_and_clear();
-    Ok(began.elapsed())
+    Ok(start.elapsed())
 }
 
-/// The reason why the pipeline stopped, from its dead letters.
-fn why_ended(pipeline: &Pipeline, error: &str) -> String {
+/// Appends the reason why the pipeline stopped, taken from its dead letters.
+fn with_dead_letter(pipeline: &Pipeline, error: &str) -> String {
     match pipeline.runtime.dead_letters().first() {
         Some(letter) => format!("{error}: {}", letter.fault),
         None => error.to_owned(),
@@ -208,7 +197,7 @@ fn why_ended(pipeline: &Pipeline, error: &str) -> String {
 }
 
 fn progress_bar(args: &WatchArgs) -> ProgressBar {
-    // Draws nothing where standard error is not a terminal.
+    // A draw target on standard error draws only if it is a terminal.
     let target = if args.json { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
     let bar = match args.seconds {
         Some(seconds) => ProgressBar::with_draw_target(Some((seconds * 1e3) as u64), target),
@@ -304,13 +293,13 @@ fn print_tables(
 
     let mut series_table = table(&["series", "readings", "min", "mean", "max", "alerts"]);
     for series in &report.series {
-        let figure = |value: f64| right(format!("{value:.1}"));
+        let number = |value: f64| right(format!("{value:.1}"));
         series_table.add_row(vec![
             Cell::new(&series.name),
             right(series.count),
-            figure(series.min),
-            figure(series.mean),
-            figure(series.max),
+            number(series.min),
+            number(series.mean),
+            number(series.max),
             right(series.alert_count),
         ]);
     }
@@ -335,15 +324,15 @@ fn print_tables(
     let mut kernel_table =
         table(&["ring kernel", "messages", "dead", "queued p50", "queued p99", "handled p50", "handled p99"]);
     for stats in stats {
-        let figure = |duration: Duration| right(format!("{:.1} µs", duration.as_nanos() as f64 / 1e3));
+        let number = |duration: Duration| right(format!("{:.1} µs", duration.as_nanos() as f64 / 1e3));
         kernel_table.add_row(vec![
             Cell::new(&stats.kernel),
             right(stats.handled),
             right(stats.dead_letters),
-            figure(stats.queue_time.p50),
-            figure(stats.queue_time.p99),
-            figure(stats.handle_time.p50),
-            figure(stats.handle_time.p99),
+            number(stats.queue_time.p50),
+            number(stats.queue_time.p99),
+            number(stats.handle_time.p50),
+            number(stats.handle_time.p99),
         ]);
     }
     writeln!(out, "{kernel_table}\n")?;

@@ -1,50 +1,50 @@
-//! What a watch has seen.
+//! The result of a watch.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::metrics::BusyProcess;
+use super::system_metrics::BusyProcess;
 
 /// One series with its statistics, the points for its timeline, and its alerts.
 #[derive(Debug, Clone, Serialize)]
 pub struct Series {
-    /// `cpu0 [%]`.
+    /// Name and unit, such as `cpu0 [%]`.
     pub name: String,
-    /// Readings.
+    /// Number of readings.
     pub count: u64,
-    /// The least value.
+    /// The smallest value.
     pub min: f64,
     /// The mean.
     pub mean: f64,
-    /// The greatest value.
+    /// The largest value.
     pub max: f64,
     /// The last value.
     pub last: f64,
-    /// Alerts, all of them.
+    /// Number of alerts.
     pub alert_count: u64,
-    /// The first alerts.
+    /// The first alerts, up to a limit.
     pub alerts: Vec<Alert>,
-    /// Seconds and values for the timeline, evenly thinned where there are many.
+    /// Times in seconds and values for the timeline; evenly thinned if there are many.
     #[serde(skip)]
     pub points: Vec<(f64, f64)>,
     #[serde(skip)]
     keep_one_in: u64,
 }
 
-/// An unusual reading.
+/// A reading with a score at or above the threshold.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Alert {
     /// Seconds since the watch began.
     pub at: f64,
     /// The value.
     pub value: f64,
-    /// How unusual, 0 to 1.
+    /// Score, from 0 to 1.
     pub score: f64,
 }
 
 impl Series {
-    /// A series with nothing in it.
+    /// Creates an empty series.
     #[must_use]
     pub fn new(name: String) -> Self {
         Self {
@@ -61,10 +61,10 @@ impl Series {
         }
     }
 
-    /// Adds a reading; keeps at most `most` points.
-    pub fn add(&mut self, at: f64, value: f64, most: usize) {
+    /// Adds a reading. Stores at most `max` points.
+    pub fn add(&mut self, at: f64, value: f64, max: usize) {
         if self.count.is_multiple_of(self.keep_one_in) {
-            if self.points.len() >= most {
+            if self.points.len() >= max {
                 let mut index = 0;
                 self.points.retain(|_| {
                     index += 1;
@@ -81,23 +81,23 @@ impl Series {
         self.last = value;
     }
 
-    /// Adds an alert; keeps at most `most` of them.
-    pub fn alert(&mut self, alert: Alert, most: usize) {
+    /// Counts an alert. Stores the first `max` alerts.
+    pub fn alert(&mut self, alert: Alert, max: usize) {
         self.alert_count += 1;
-        if self.alerts.len() < most {
+        if self.alerts.len() < max {
             self.alerts.push(alert);
         }
     }
 }
 
-/// From the taking of a reading to its place in the report, through three ring kernels; in microseconds.
+/// Latency in microseconds from a reading to the report, through all ring kernels of the pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Latency {
-    /// Half took at most this.
+    /// Median.
     pub p50_us: f64,
-    /// 99 % took at most this.
+    /// 99th percentile.
     pub p99_us: f64,
-    /// The longest.
+    /// Maximum.
     pub max_us: f64,
 }
 
@@ -108,18 +108,18 @@ impl Latency {
     }
 }
 
-/// What the reporter knows at the end.
+/// The report of a watch.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// Every series.
     pub series: Vec<Series>,
-    /// The busiest processes seen, each at its busiest.
+    /// The busiest processes, each at its highest CPU usage.
     pub busiest: Vec<BusyProcess>,
-    /// Readings in all.
+    /// Number of readings of all series.
     pub readings: u64,
-    /// Alerts in all.
+    /// Number of alerts of all series.
     pub alerts: u64,
-    /// Through the pipeline.
+    /// Latency through the pipeline.
     pub latency: Latency,
 }
 
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn alerts_are_all_counted_and_some_kept() {
+    fn all_alerts_are_counted_and_the_first_are_stored() {
         let mut series = Series::new(String::from("s"));
         for at in 0..5 {
             series.alert(Alert { at: f64::from(at), value: 0.0, score: 1.0 }, 2);

@@ -1,4 +1,4 @@
-//! The CPU backend: ring kernels as tasks, on a pool of workers or on threads of their own.
+//! The CPU backend: runs drivers on a pool of workers or on dedicated threads.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
@@ -11,12 +11,16 @@ use dotcompute_ring::fence::Fence;
 use dotcompute_ring::wait::{park, thread_waker};
 use dotcompute_ring::wait_list::{WaitList, WaitToken};
 
-use super::{
-    Backend, BackendError, BackendKind, HostTask, LaunchPlan, Program, Residency, Resident, SharedTask,
-};
+use super::Backend;
+use super::error::{BackendError, BackendKind};
+use super::launch_plan::{HostTask, LaunchPlan, Program};
+#[cfg(not(feature = "pinning"))]
+use super::no_affinity as core_affinity;
+use super::residency::{Residency, Resident};
+use super::shared_task::SharedTask;
 use crate::options::Placement;
 
-/// Threads of this process.
+/// Runs ring kernels on threads of this process.
 pub(crate) struct CpuBackend {
     workers: usize,
     /// Started by the first ring kernel placed on it.
@@ -33,7 +37,7 @@ impl CpuBackend {
             return Ok(pool);
         }
         let pool = Pool::start(self.workers)?;
-        // Another launch may have been quicker; the pool that lost stops its workers when dropped.
+        // Another launch may have started a pool meanwhile; this pool then stops its workers when dropped.
         Ok(self.pool.get_or_init(|| pool))
     }
 }
@@ -48,23 +52,27 @@ impl Backend for CpuBackend {
             return Err(BackendError::Unsupported {
                 backend: BackendKind::Cpu,
                 problem: String::from(
-                    "its handler is code for a device; give the runtime a device's backend",
+                    "its handler is code for a device; set a device with `RuntimeOptions::device`",
                 ),
             });
         };
+        #[cfg(not(feature = "pinning"))]
+        if let Placement::Pinned(_) = plan.placement {
+            return Err(core_affinity::error());
+        }
         let residency: Box<dyn Residency> = match plan.placement {
             Placement::Pool => {
                 let (shared_task, pool_task) = SharedTask::new(task);
                 self.pool()?.executor.spawn(pool_task).detach();
-                Box::new(OnPool(shared_task))
+                Box::new(PoolResidency(shared_task))
             }
-            Placement::Dedicated => Box::new(OnThread::start(&plan.kernel, task, None)?),
+            Placement::Dedicated => Box::new(ThreadResidency::start(&plan.kernel, task, None)?),
             Placement::Pinned(core) => {
                 let usable = core_affinity::get_core_ids().unwrap_or_default();
                 let Some(&id) = usable.get(core) else {
                     return Err(BackendError::NoSuchCore { requested: core, usable: usable.len() });
                 };
-                Box::new(OnThread::start(&plan.kernel, task, Some(id))?)
+                Box::new(ThreadResidency::start(&plan.kernel, task, Some(id))?)
             }
         };
         Ok(Resident { residency, port: None })
@@ -73,11 +81,11 @@ impl Backend for CpuBackend {
 
 /// A shared pool of worker threads.
 ///
-/// Scheduling tasks on threads is not what this project is about, so it is the work of `async-executor`, smol's small and
-/// well-kept executor: a task costs its own memory and about a hundred bytes, and nothing while idle.
+/// Scheduling is left to `async-executor`, the small executor of smol: a task costs its own memory and about a hundred bytes, and no CPU
+/// time while idle.
 struct Pool {
     executor: Arc<Executor<'static>>,
-    stop: Arc<Stop>,
+    stop: Arc<StopSignal>,
     workers: Vec<JoinHandle<()>>,
 }
 
@@ -99,45 +107,47 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.stop.now();
-        // Workers are not joined: one may be inside a handler that never returns. The tasks they leave are dropped with the
-        // executor, by whoever lets go of it last, and become `Terminated` by that.
+        self.stop.trigger();
+        // Workers are not joined: one may be in a handler that never returns. The remaining tasks are dropped with the last reference
+        // to the executor, and their ring kernels become `Terminated`.
     }
 }
 
-/// Tells the workers to stop.
-struct Stop {
-    now: AtomicBool,
+/// Stops the workers.
+struct StopSignal {
+    triggered: AtomicBool,
     workers: WaitList,
 }
 
-impl Default for Stop {
+impl Default for StopSignal {
     fn default() -> Self {
-        Self { now: AtomicBool::new(false), workers: WaitList::new(Fence::Symmetric) }
+        Self { triggered: AtomicBool::new(false), workers: WaitList::new(Fence::Symmetric) }
     }
 }
 
-impl Stop {
-    fn now(&self) {
-        self.now.store(true, Ordering::Release);
+impl StopSignal {
+    fn trigger(&self) {
+        // SYNC POINT: pool-stop (runtime). Stores, then wakes. Release: pairs with the acquire load in `wait`.
+        self.triggered.store(true, Ordering::Release);
         self.workers.notify_all();
     }
 
     async fn wait(&self) {
-        let mut ticket = WaitToken::default();
+        let mut token = WaitToken::default();
         std::future::poll_fn(|cx| {
-            self.workers.register(&mut ticket, cx.waker());
-            if self.now.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+            // SYNC POINT: pool-stop (worker). Registers, then rechecks. Pairs with `trigger`.
+            self.workers.register(&mut token, cx.waker());
+            if self.triggered.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-        self.workers.cancel(&mut ticket);
+        self.workers.cancel(&mut token);
     }
 }
 
-/// A ring kernel on the pool: it holds nothing that outlives its task.
-struct OnPool(Arc<SharedTask>);
+/// Residency of a ring kernel on the pool, which holds nothing that outlives its task.
+struct PoolResidency(Arc<SharedTask>);
 
-impl Residency for OnPool {
+impl Residency for PoolResidency {
     fn shared_task(&self) -> Option<Arc<SharedTask>> {
         Some(Arc::clone(&self.0))
     }
@@ -147,59 +157,59 @@ impl Residency for OnPool {
     }
 }
 
-/// A ring kernel on a thread of its own.
-struct OnThread {
-    gone: Arc<(Mutex<bool>, Condvar)>,
+/// Residency of a ring kernel on a dedicated thread.
+struct ThreadResidency {
+    exited: Arc<(Mutex<bool>, Condvar)>,
 }
 
-impl OnThread {
+impl ThreadResidency {
     fn start(
         kernel: &str,
         task: HostTask,
         core: Option<core_affinity::CoreId>,
     ) -> Result<Self, BackendError> {
-        let gone: Arc<(Mutex<bool>, Condvar)> = Arc::default();
-        let at_exit = SetAtExit(Arc::clone(&gone));
+        let exited: Arc<(Mutex<bool>, Condvar)> = Arc::default();
+        let exit_guard = ExitFlagGuard(Arc::clone(&exited));
         let run = move || {
-            let _at_exit = at_exit;
+            let _at_exit = exit_guard;
             if let Some(core) = core {
-                // Allowed a moment ago; should it be forbidden now, the ring kernel runs all the same.
+                // The core was available a moment ago. If setting the affinity fails now, the ring kernel runs without it.
                 core_affinity::set_for_current(core);
             }
             run_to_end(task);
         };
-        // The operating system shows 15 bytes of it.
+        // Linux shows only 15 bytes of a thread name.
         let thread =
             std::thread::Builder::new().name(kernel.chars().filter(|&c| c != '\0').take(15).collect());
         thread.spawn(run).map_err(|source| BackendError::Thread { source })?;
-        Ok(Self { gone })
+        Ok(Self { exited })
     }
 }
 
-impl Residency for OnThread {
+impl Residency for ThreadResidency {
     fn join(&self, deadline: Instant) -> bool {
-        let (gone, changed) = &*self.gone;
-        let mut gone = gone.lock().unwrap_or_else(PoisonError::into_inner);
-        while !*gone {
-            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };
-            gone = changed.wait_timeout(gone, left).unwrap_or_else(PoisonError::into_inner).0;
+        let (exited, changed) = &*self.exited;
+        let mut exited = exited.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*exited {
+            let Some(remaining) = deadline.checked_duration_since(Instant::now()) else { return false };
+            exited = changed.wait_timeout(exited, remaining).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
     }
 }
 
 /// Sets the flag when the thread ends, also by a panic.
-struct SetAtExit(Arc<(Mutex<bool>, Condvar)>);
+struct ExitFlagGuard(Arc<(Mutex<bool>, Condvar)>);
 
-impl Drop for SetAtExit {
+impl Drop for ExitFlagGuard {
     fn drop(&mut self) {
-        let (gone, changed) = &*self.0;
-        *gone.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        let (exited, changed) = &*self.0;
+        *exited.lock().unwrap_or_else(PoisonError::into_inner) = true;
         changed.notify_all();
     }
 }
 
-/// Polls a task on this thread until it is done, sleeping while it waits.
+/// Polls a task on this thread until it is ready, parking while it is pending.
 fn run_to_end(mut task: HostTask) {
     let waker = thread_waker();
     let mut cx = Context::from_waker(&waker);

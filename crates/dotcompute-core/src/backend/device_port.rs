@@ -1,9 +1,8 @@
-//! What a ring kernel on a device is, and how the runtime talks to one.
+//! A ring kernel for a device, and the interface through which the runtime drives it.
 //!
-//! The runtime keeps everything that does not need the device on the host: the input ring with its bands and backpressure, the
-//! way back to askers, connections, supervision, the books. Towards a device it acts through one task for each ring kernel, its
-//! *attendant*, and that task acts through a [`DevicePort`]. So a port has one user, a device sees one producer and one consumer, and
-//! a backend has nothing to do but to move records and obey four commands.
+//! Everything that does not need the device stays on the host: mailbox, backpressure, reply slots, connections, supervision and
+//! accounting. One host task per ring kernel, its *device proxy*, uses a [`DevicePort`]. A port therefore has a single user, a device sees
+//! one producer and one consumer, and a backend only moves records and obeys commands.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -11,87 +10,87 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::BackendError;
+use super::error::BackendError;
 use crate::message::MessageHeader;
 use crate::message::record::RecordLayout;
 
-/// A ring kernel for a device, with all that a backend needs to make it resident.
+/// A ring kernel for a device, with everything that a backend needs to make it resident.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct DeviceProgram {
-    /// The handler, before it is compiled.
+    /// The handler, before compilation.
     pub code: DeviceCode,
-    /// The name of the handler in the code: `extern "C" __device__ int32_t entry(Ctx*, State*, const Input*, Output*)`.
+    /// Name of the handler in the code: `extern "C" __device__ int32_t entry(Ctx*, State*, const Input*, Output*)`.
     pub entry: Cow<'static, str>,
-    /// What the state is made of at launch, and again after each restart.
+    /// Initial value of the state, at launch and after each restart.
     pub state: StateImage,
-    /// The layout of its messages.
+    /// Layout of its messages.
     pub input: RecordLayout,
-    /// The layout of its outputs and answers.
+    /// Layout of its replies and outputs.
     pub output: RecordLayout,
-    /// How many threads work on a message.
+    /// How many threads handle a message.
     pub shape: Shape,
-    /// Messages that the device's own input ring holds; those beyond wait in the host's, by priority.
+    /// Capacity of the device's input ring, in messages. Further messages wait in the mailbox on the host, by priority.
     pub queue_capacity: usize,
-    /// What the device does by itself after a message whose handler reported an error.
+    /// What the device does by itself after a handler has reported an error.
     pub after_fault: AfterFault,
 }
 
-/// A handler as text or as an intermediate of some compiler.
+/// A handler as text, or as a compiler's intermediate code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeviceCode {
-    /// CUDA C++ text. The C structs of the messages are put in front of it.
+    /// CUDA C++ text. The C structs of the messages are prepended to it.
     CudaCpp {
-        /// The file's name, for compile errors.
+        /// Name of the file, for compile errors.
         file: Cow<'static, str>,
         /// The text.
         text: Cow<'static, str>,
     },
-    /// CUDA C++ text as above, and what another front end has compiled, which the text calls. Takes a linker.
+    /// CUDA C++ text that calls code compiled by another front end. Requires a linker.
     Linked {
-        /// The text's name, for compile errors.
+        /// Name of the text, for compile errors.
         file: Cow<'static, str>,
-        /// The text. It declares what it calls.
+        /// The text. It declares the functions that it calls.
         text: Cow<'static, str>,
-        /// The compiled part's name, for errors of the linker.
+        /// Name of the compiled part, for link errors.
         part: Cow<'static, str>,
-        /// The part, as NVIDIA's LTO-IR for the architecture of the device that it is launched on.
+        /// The compiled part, as NVIDIA LTO-IR for the architecture of the device it is launched on.
         lto_ir: Vec<u8>,
     },
 }
 
-/// What a state begins as.
+/// Initial value of a state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateImage {
-    /// Its first bytes.
+    /// The first bytes.
     pub bytes: Vec<u8>,
-    /// How many bytes it has in all; those that are not in `bytes` begin as zeros. None for a handler without state.
+    /// Total size in bytes. Bytes beyond `bytes` start as zeros. 0 for a handler without state.
     pub size: usize,
-    /// The alignment that the device is to give them.
+    /// Required alignment on the device.
     pub align: usize,
-    /// The struct in C, if it is a record.
+    /// The C struct, if the state is a record.
     pub layout: Option<RecordLayout>,
 }
 
-/// How many threads work on a message.
+/// How many threads handle a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Shape {
-    /// One block whose threads each take a message of their own: for small messages whose order does not matter beyond a batch.
+    /// One block, each of whose threads handles its own message: for small messages whose order matters only between batches.
     Thread {
         /// Threads, 1 to 1024.
         threads: u32,
     },
-    /// One block whose threads share each message: for micro-batches.
+    /// One block, all of whose threads share each message: for micro-batches.
     Block {
         /// Threads, 1 to 1024.
         threads: u32,
     },
-    /// Several blocks that all share each message, with a barrier across the grid: for algorithms that use the whole device.
+    /// Several blocks that share each message, with a barrier across the grid: for algorithms that use the whole device.
     Grid {
-        /// Blocks, all of which must be resident at once.
+        /// Blocks. All of them must be resident at once.
         blocks: u32,
-        /// Threads of each, 1 to 1024.
+        /// Threads per block, 1 to 1024.
         threads: u32,
     },
 }
@@ -104,7 +103,7 @@ impl Default for Shape {
 }
 
 impl Shape {
-    /// Blocks in the launch.
+    /// Number of blocks in the launch.
     #[must_use]
     pub const fn blocks(self) -> u32 {
         match self {
@@ -113,7 +112,7 @@ impl Shape {
         }
     }
 
-    /// Threads in each block.
+    /// Number of threads per block.
     #[must_use]
     pub const fn threads(self) -> u32 {
         match self {
@@ -125,171 +124,171 @@ impl Shape {
 /// What a device does by itself after a handler has reported an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AfterFault {
-    /// It goes on with the next message: for ring kernels that are resumed in any case.
+    /// Handle the next message: for ring kernels that are resumed in any case.
     Continue,
-    /// It handles nothing until it is commanded to run: the host decides between a restart and an end.
+    /// Handle no message until the next command: the host decides between a restart and an end.
     Hold,
 }
 
-/// What the runtime wants of a ring kernel on a device, obeyed at the next message boundary.
+/// A command to a ring kernel on a device, obeyed at the next message boundary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DeviceCommand {
     /// Handle messages.
     Run,
-    /// Handle none, stay, and become [`Paused`](DeviceState::Paused), or remain [`Faulted`](DeviceState::Faulted).
+    /// Handle no messages, stay on the device, and become [`Paused`](DeviceState::Paused), or remain [`Faulted`](DeviceState::Faulted).
     Pause,
-    /// Leave the device and become [`Stopped`](DeviceState::Stopped). What is still in the device's ring is not handled.
+    /// Leave the device and become [`Stopped`](DeviceState::Stopped). Messages in the device's ring are not handled.
     Stop,
 }
 
-/// What a ring kernel on a device is doing.
+/// State of a ring kernel on a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeviceState {
     /// Waiting for its first command.
     Launched,
-    /// Handling messages, or waiting for some, on the device or about to return there.
+    /// Handling messages or waiting for them, resident or about to be relaunched.
     Running,
-    /// Commanded to pause, and no handler is running.
+    /// Paused by command: no handler is running.
     Paused,
     /// Holding after a fault ([`AfterFault::Hold`]).
     Faulted,
-    /// It has left the device, as commanded.
+    /// It has left the device by command.
     Stopped,
-    /// It is lost: the device, its context or its memory is gone, or it stopped beating its heart. The text says what happened.
+    /// It is lost: the device, its context or its memory failed, or its heartbeat stopped. The text gives the cause.
     Lost(String),
 }
 
-/// A message on its way to a device.
+/// A message to be posted to a device.
 #[derive(Debug, Clone, Copy)]
 pub struct DeviceMessage<'a> {
-    /// Its place in the order of posting, counted from 0.
+    /// Sequence number: its position in the order of posting, from 0.
     pub sequence: u64,
     /// Its header.
     pub header: MessageHeader,
-    /// Whether somebody waits for an answer.
+    /// Whether a caller waits for a reply.
     pub wants_reply: bool,
-    /// Its bytes, as many as the input's layout says.
+    /// Its bytes. Their number is the size of the input layout.
     pub payload: &'a [u8],
 }
 
-/// Something that happened on a device.
+/// An event on a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeviceEvent<'a> {
-    /// The handler sent an output while it handled the message of this ticket.
+    /// The handler sent an output while it handled the message with this sequence number.
     Sent {
-        /// Of the message being handled.
+        /// Sequence number of the current message.
         sequence: u64,
         /// The output's bytes.
         output: &'a [u8],
-        /// The links that have taken it already, a bit each.
+        /// Links that have delivered it already, one bit each.
         linked: u8,
     },
-    /// The handler answered the message of this ticket.
+    /// The handler replied to the message with this sequence number.
     Replied {
-        /// Of the message being handled.
+        /// Sequence number of the current message.
         sequence: u64,
-        /// The answer's bytes.
+        /// The reply's bytes.
         output: &'a [u8],
     },
-    /// The handler reported an error for the message of this ticket.
+    /// The handler reported an error for the message with this sequence number.
     Failed {
-        /// Of the message.
+        /// Sequence number of the message.
         sequence: u64,
-        /// What the handler returned; not 0.
+        /// Return value of the handler; not 0.
         code: i32,
     },
-    /// As [`Sent`](Self::Sent), for a message that came over a link.
+    /// Like [`Sent`](Self::Sent), for a message that arrived over a link.
     LinkedSent {
         /// The message's priority.
         priority: u8,
         /// The output's bytes.
         output: &'a [u8],
-        /// The links that have taken it already, a bit each.
+        /// Links that have delivered it already, one bit each.
         linked: u8,
     },
-    /// As [`Failed`](Self::Failed), for a message that came over a link.
+    /// Like [`Failed`](Self::Failed), for a message that arrived over a link.
     LinkedFailed {
         /// The message's priority.
         priority: u8,
-        /// What the handler returned; not 0.
+        /// Return value of the handler; not 0.
         code: i32,
         /// The message's bytes.
         message: &'a [u8],
     },
-    /// All messages with tickets below this one are done with, well unless they [`Failed`](Self::Failed).
+    /// All messages with lower sequence numbers are completed, successfully unless they [`Failed`](Self::Failed).
     Done {
-        /// The first ticket that is not.
+        /// The first sequence number that is not completed.
         up_to: u64,
-        /// What the device measured for these messages together, if it measures: the time in their handlers.
+        /// Total time in the handlers of these messages, if the device measures it.
         handler_time: Option<Duration>,
     },
 }
 
-/// The attendant's end of a ring kernel on a device.
+/// The device proxy's access to a ring kernel on a device.
 ///
 /// # Contract
 ///
-/// - Nothing here waits, and nothing makes a call to the device's driver for each message.
-/// - Messages are handled in the order they were posted ([`Shape::Thread`]: batches in order).
-/// - The events of a message come before the [`Done`](DeviceEvent::Done) that covers it, in the order the handler caused them; a
-///   message's `Done` comes before any state that followed it can be seen.
-/// - When events are not taken the device holds messages back; it loses none.
-/// - Dropping the port makes the ring kernel leave the device, at a message boundary if it still can.
+/// - No method waits, and none makes a driver call per message.
+/// - Messages are handled in the order of posting ([`Shape::Thread`]: batches in order).
+/// - The events of a message come before the [`Done`](DeviceEvent::Done) that covers it, in the order in which the handler caused them. The
+///   `Done` of a message is visible before any later state.
+/// - While events are not polled, the device delays further messages. It drops none.
+/// - Dropping the port makes the ring kernel leave the device, at a message boundary if it can still reach one.
 pub trait DevicePort: Send {
-    /// How many messages can be posted now.
+    /// Returns how many messages can be posted now.
     fn free_slots(&self) -> usize;
 
-    /// Posts a message. The caller has seen that there is room.
+    /// Posts a message. The caller must have checked that a slot is free.
     fn post(&mut self, message: DeviceMessage<'_>);
 
     /// Takes the next event.
     fn next_event(&mut self) -> Option<DeviceEvent<'_>>;
 
-    /// Whether there is an event to take.
+    /// Whether an event is available.
     fn has_event(&self) -> bool;
 
-    /// What the ring kernel is doing.
+    /// Returns the state of the ring kernel.
     fn state(&self) -> DeviceState;
 
-    /// Gives a command, in place of the one before.
+    /// Issues a command, which replaces the previous one.
     fn command(&mut self, command: DeviceCommand);
 
-    /// Makes the state anew from its image. Called while it is [`Faulted`](DeviceState::Faulted).
+    /// Rebuilds the state from its image. Called while it is [`Faulted`](DeviceState::Faulted).
     ///
     /// # Errors
     ///
-    /// [`BackendError`] if the device refuses: the ring kernel then fails.
+    /// [`BackendError`] of the device. The ring kernel then fails.
     fn reset_state(&mut self) -> Result<(), BackendError>;
 
-    /// The state's bytes. Called while it is [`Launched`](DeviceState::Launched), [`Paused`](DeviceState::Paused) or
+    /// Reads the bytes of the state. Called while it is [`Launched`](DeviceState::Launched), [`Paused`](DeviceState::Paused) or
     /// [`Faulted`](DeviceState::Faulted).
     ///
     /// # Errors
     ///
-    /// [`BackendError`] if the device refuses.
+    /// [`BackendError`] of the device.
     fn read_state(&mut self) -> Result<Vec<u8>, BackendError>;
 
-    /// Overwrites the state. Called as [`read_state`](Self::read_state) is, with as many bytes as that gives.
+    /// Overwrites the state. Called in the same states as [`read_state`](Self::read_state).
     ///
     /// # Errors
     ///
-    /// [`BackendError`] if the device refuses.
+    /// [`BackendError`] of the device, which checks the size.
     fn write_state(&mut self, bytes: &[u8]) -> Result<(), BackendError>;
 
-    /// The ring kernel as others of its device see it. None where a device links no ring kernels.
+    /// Returns the ring kernel as its peers on the device see it. `None` if the device has no links.
     fn peer(&self) -> Option<Arc<dyn DevicePeer>> {
         None
     }
 
-    /// Closes the links that lead here, without waiting. None while somebody may still send over one; then how many messages wait in them.
+    /// Closes the links to this ring kernel without waiting. `None` while a peer may still send; then the number of messages in them.
     fn close_links(&mut self) -> Option<u64> {
         Some(0)
     }
 
-    /// Gives `each` the bytes of the messages that wait in links that are closed, oldest first. Called once it is stopped or lost.
+    /// Passes the bytes of the messages in closed links to `each`, oldest first. Called once it is stopped or lost.
     ///
     /// # Errors
     ///
@@ -298,47 +297,49 @@ pub trait DevicePort: Send {
         Ok(())
     }
 
-    /// Whether it has been asked to leave the device for a moment. Its events are taken then, though its outputs be held up: a handler
-    /// that waits for room would keep it from leaving.
+    /// Whether it must leave the device because of a quiesce. Events are then polled even while the proxy is blocked on output: a handler
+    /// that waits for event slots could not leave.
     fn is_quiescing(&self) -> bool {
         false
     }
 
-    /// Arranges that `waker` is called once there is another state, or is asked to make way, and, if it `takes_events`, once there is
-    /// an event. The caller looks at these once more after this.
-    fn register_waker(&mut self, waker: &Waker, takes_events: bool);
+    /// Registers `waker`, which is woken on a change of state, on a quiesce and, if `polls_events`, on an event.
+    ///
+    /// SYNC POINT: device-event (port). The caller rechecks these three conditions after this returns; see
+    /// `DeviceProxy::register_and_recheck`.
+    fn register_waker(&mut self, waker: &Waker, polls_events: bool);
 }
 
-/// What a ring kernel has sent and taken over links.
+/// Counts of messages that a ring kernel sent and received over links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LinkCounts {
-    /// Messages that others have sent to it.
+    /// Messages that peers have sent to it.
     pub received: u64,
-    /// Those whose handler returned well.
+    /// Received messages whose handler succeeded.
     pub handled: u64,
-    /// Outputs that its links have taken; one that goes to two counts twice.
+    /// Outputs that its links have delivered. An output over two links counts twice.
     pub sent: u64,
 }
 
-/// A ring kernel on a device, as others of that device see it.
+/// A ring kernel on a device, as its peers on the same device see it.
 ///
-/// A *link* leads from one ring kernel to another without the host: outputs become messages in memory of the device. The runtime makes
-/// one for a connection where it can, and sees of its messages only counts. What a link does not take (it is closed, or full
-/// while its sender has to leave) comes to the host as any output, which knows all connections.
+/// A *link* is a ring in device memory from one ring kernel to another: outputs become messages without the host. The runtime creates a
+/// link for a connection where it can, and sees only counts of its messages. An output that a link does not accept (the link is closed,
+/// or full while its sender must leave the device) goes to the host, which forwards it.
 pub trait DevicePeer: Any + Send + Sync {
-    /// Makes a link to another ring kernel whose messages are this one's outputs. None if there can be none: it is on another device, it is
-    /// about to end, or one of the two has as many as it can have.
+    /// Creates a link to a ring kernel whose messages are the outputs of this one. Returns the number of the link, or `None` if no link is
+    /// possible: the peer is on another device or about to end, or either has its maximum number of links.
     ///
     /// Waits until both are at a message boundary.
     ///
     /// # Errors
     ///
-    /// [`BackendError`] if the device could not be had quiet, or has no memory.
+    /// [`BackendError`] if the device could not be quiesced, or is out of memory.
     fn link(&self, to: &dyn DevicePeer) -> Result<Option<u8>, BackendError>;
 
-    /// From its next message on, has outputs come to the host even if links take them: it is connected elsewhere too.
+    /// From the next message on, copies outputs to the host even if links deliver them: the ring kernel is also connected elsewhere.
     fn copy_to_host(&self);
 
-    /// What was counted until now.
+    /// Returns the present counts.
     fn link_counts(&self) -> LinkCounts;
 }

@@ -1,44 +1,45 @@
-//! One array, on the host and on a device.
+//! One array with a host copy and a device copy.
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::error::{check_range, range_of};
-use super::host::HostHalf;
+use super::host_copy::HostCopy;
 use super::{
-    ALIGN, DeviceBlock, DeviceId, DeviceMemory, DeviceSlice, DeviceSliceMut, DirtyRanges, MemoryError, cast,
+    ALIGN, DeviceBlock, DeviceId, DeviceMemory, DeviceSlice, DeviceSliceMut, DirtyRanges, MemoryError,
+    pod_cast,
 };
 use crate::message::record::Plain;
 
-/// Which halves of a buffer there are, and which is newer.
+/// Which copies of a buffer exist, and which has dirty ranges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BufferState {
-    /// Neither: nobody has looked yet. Whoever looks first finds zeros.
+    /// Neither copy exists; the first access finds zeros.
     Uninitialized,
-    /// Only that of the host.
+    /// Only the host copy exists.
     HostOnly,
-    /// Only that of the device.
+    /// Only the device copy exists.
     DeviceOnly,
-    /// Both, and they are equal.
+    /// Both copies exist and are equal.
     Synchronized,
-    /// Both, and the host's has ranges that are newer.
+    /// Both copies exist; ranges written on the host are stale on the device.
     HostDirty,
-    /// Both, and the device's has ranges that are newer.
+    /// Both copies exist; ranges written on the device are stale on the host.
     DeviceDirty,
 }
 
-/// What a buffer has copied between its halves.
+/// Total copies between the two sides of a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Transfers {
-    /// Copies to the device.
+    /// Number of copies to the device.
     pub to_device: u64,
-    /// Bytes of them.
+    /// Bytes copied to the device.
     pub to_device_bytes: u64,
-    /// Copies to the host.
+    /// Number of copies to the host.
     pub to_host: u64,
-    /// Bytes of them.
+    /// Bytes copied to the host.
     pub to_host_bytes: u64,
 }
 
@@ -48,50 +49,50 @@ enum Side {
     Device,
 }
 
-/// One array with two halves, one on the host and one on a device.
+/// One array with a host copy and a device copy.
 ///
-/// - A half is allocated when somebody first looks at it, and what has changed on the other side is copied when somebody looks. To
-///   borrow a half to write marks it, the whole of it or the range that was asked for, as newer: that cannot be forgotten.
-/// - **There is no uninitialised memory to be read**: a buffer that nobody has written is zeros, on either side.
-/// - Only changed ranges are copied. Up to [`MAX_DIRTY_RANGES`](super::MAX_DIRTY_RANGES) of them are kept apart.
-/// - After an error nothing is lost: what could not be copied is still marked, and the next look tries again.
+/// - A copy is allocated by its first access. An access copies what has changed on the other side. A mutable borrow marks its range as
+///   dirty, so a change cannot be missed.
+/// - **No uninitialized memory can be read**: a buffer that has not been written is zeros on both sides.
+/// - Only dirty ranges are copied, and at most [`MAX_DIRTY_RANGES`](super::MAX_DIRTY_RANGES) of them are tracked separately.
+/// - An error loses nothing: ranges that could not be copied stay marked, and the next access copies them.
 ///
-/// All borrows are of the buffer, so that no half is looked at while the other is written. Looking takes `&mut self`, since it may copy;
-/// [`peek_host`](Self::peek_host) looks through a shared borrow at a half that needs no copy.
+/// All accesses borrow the buffer, so one copy is never read while the other is written. An access takes `&mut self` because it may copy.
+/// [`peek_host`](Self::peek_host) needs only `&self`, for a host copy that is up to date.
 ///
 /// See the [module](super) for an example.
 pub struct UnifiedBuffer<T: Plain> {
     memory: Arc<dyn DeviceMemory>,
     len: usize,
-    /// Whether the host's half is to be page-locked.
+    /// Whether to page-lock the host copy.
     locked: bool,
-    host: Option<HostHalf<T>>,
+    host: Option<HostCopy<T>>,
     device: Option<Box<dyn DeviceBlock>>,
-    /// The side that `dirty` is newer on. Only that of two halves can be.
-    newer: Side,
+    /// The side on which the ranges of `dirty` were written. The ranges are empty unless both copies exist.
+    dirty_side: Side,
     dirty: DirtyRanges,
     transfers: Transfers,
 }
 
 impl<T: Plain> UnifiedBuffer<T> {
-    /// A buffer of `len` zeros, which takes no memory yet.
+    /// Creates a buffer of `len` zeros. It allocates no memory yet.
     ///
     /// # Errors
     ///
-    /// [`MemoryError::TooLarge`] if it could not be addressed.
+    /// [`MemoryError::TooLarge`] if it cannot be addressed.
     pub fn new(memory: Arc<dyn DeviceMemory>, len: usize) -> Result<Self, MemoryError> {
         const {
-            assert!(align_of::<T>() <= ALIGN, "elements of a buffer are aligned to 256 bytes at most");
-            assert!(size_of::<T>() > 0, "elements of a buffer have a size");
+            assert!(align_of::<T>() <= ALIGN, "the alignment of a buffer's elements is at most 256 bytes");
+            assert!(size_of::<T>() > 0, "the size of a buffer's elements is not 0");
         }
         let too_large = MemoryError::TooLarge { elements: len, element_bytes: size_of::<T>() };
         len.checked_mul(size_of::<T>()).filter(|&bytes| bytes <= isize::MAX as usize).ok_or(too_large)?;
-        let (newer, dirty, transfers) = (Side::Host, DirtyRanges::default(), Transfers::default());
-        Ok(Self { memory, len, locked: false, host: None, device: None, newer, dirty, transfers })
+        let (dirty_side, dirty, transfers) = (Side::Host, DirtyRanges::default(), Transfers::default());
+        Ok(Self { memory, len, locked: false, host: None, device: None, dirty_side, dirty, transfers })
     }
 
-    /// As [`new`](Self::new), with a host's half that the device can copy by itself, where the device gains by that: faster, but there
-    /// is less of such memory, and to get it takes long. Use a [`MemoryPool`](super::MemoryPool) for many.
+    /// As [`new`](Self::new), with a page-locked host copy on devices that support it. Copies are faster, but page-locked memory is scarce
+    /// and slow to allocate; use a [`MemoryPool`](super::MemoryPool) for many such buffers.
     ///
     /// # Errors
     ///
@@ -100,17 +101,17 @@ impl<T: Plain> UnifiedBuffer<T> {
         Ok(Self { locked: true, ..Self::new(memory, len)? })
     }
 
-    /// A buffer whose host's half is this vector. Nothing is copied.
+    /// Creates a buffer whose host copy is `elements`. Nothing is copied.
     ///
     /// # Errors
     ///
     /// As for [`new`](Self::new).
     pub fn from_vec(memory: Arc<dyn DeviceMemory>, elements: Vec<T>) -> Result<Self, MemoryError> {
         let buffer = Self::new(memory, elements.len())?;
-        Ok(Self { host: Some(HostHalf::Vec(elements)), ..buffer })
+        Ok(Self { host: Some(HostCopy::Vec(elements)), ..buffer })
     }
 
-    /// A buffer with these elements, on the host.
+    /// Creates a buffer and copies `elements` to its host copy.
     ///
     /// # Errors
     ///
@@ -121,37 +122,37 @@ impl<T: Plain> UnifiedBuffer<T> {
         Ok(buffer)
     }
 
-    /// How many elements.
+    /// Returns the number of elements.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no elements.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// How many bytes each half has.
+    /// Returns the size of each copy in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.len * size_of::<T>()
     }
 
-    /// The device that its other half is on.
+    /// Returns the device of the device copy.
     #[must_use]
     pub fn device_id(&self) -> DeviceId {
         self.memory.device()
     }
 
-    /// Whether it has a host's half that is page-locked.
+    /// Returns whether there is a host copy and it is page-locked.
     #[must_use]
     pub fn is_page_locked(&self) -> bool {
-        self.host.as_ref().is_some_and(HostHalf::is_locked)
+        self.host.as_ref().is_some_and(HostCopy::is_locked)
     }
 
-    /// Which halves there are, and which is newer.
+    /// Returns which copies exist, and which has dirty ranges.
     #[must_use]
     pub fn state(&self) -> BufferState {
         match (&self.host, &self.device) {
@@ -159,45 +160,45 @@ impl<T: Plain> UnifiedBuffer<T> {
             (Some(_), None) => BufferState::HostOnly,
             (None, Some(_)) => BufferState::DeviceOnly,
             (Some(_), Some(_)) if self.dirty.is_empty() => BufferState::Synchronized,
-            (Some(_), Some(_)) => match self.newer {
+            (Some(_), Some(_)) => match self.dirty_side {
                 Side::Host => BufferState::HostDirty,
                 Side::Device => BufferState::DeviceDirty,
             },
         }
     }
 
-    /// Which elements are newer on one side than on the other.
+    /// Returns the ranges that were written on one side and are stale on the other.
     #[must_use]
     pub fn dirty(&self) -> &DirtyRanges {
         &self.dirty
     }
 
-    /// What it has copied so far.
+    /// Returns the total copies so far.
     #[must_use]
     pub fn transfers(&self) -> Transfers {
         self.transfers
     }
 
-    /// The elements, on the host.
+    /// Returns the elements on the host, up to date.
     ///
     /// # Errors
     ///
-    /// [`MemoryError`], if there is no memory for them or they could not be copied.
+    /// [`MemoryError`] if the host copy could not be allocated, or dirty ranges could not be copied.
     pub fn host(&mut self) -> Result<&[T], MemoryError> {
-        Ok(self.current_host()?.elements())
+        Ok(self.sync_host()?.elements())
     }
 
-    /// The elements on the host, if the host's half is there and nothing on the device is newer.
+    /// Returns the elements on the host, if the host copy exists and is up to date.
     #[must_use]
     pub fn peek_host(&self) -> Option<&[T]> {
         if self.state() == BufferState::DeviceDirty {
             None
         } else {
-            self.host.as_ref().map(HostHalf::elements)
+            self.host.as_ref().map(HostCopy::elements)
         }
     }
 
-    /// The elements on the host, to write. All of them count as newer than the device's from now on.
+    /// Returns the elements on the host for writing, and marks all of them dirty.
     ///
     /// # Errors
     ///
@@ -206,46 +207,46 @@ impl<T: Plain> UnifiedBuffer<T> {
         self.host_range_mut(0..self.len)
     }
 
-    /// A range of the elements on the host, to write. They count as newer than the device's from now on.
+    /// Returns a range of the elements on the host for writing, and marks it dirty.
     ///
     /// # Errors
     ///
     /// [`MemoryError::OutOfRange`], or as for [`host`](Self::host).
     pub fn host_range_mut(&mut self, range: Range<usize>) -> Result<&mut [T], MemoryError> {
         check_range(&range, self.len)?;
-        self.current_host()?;
+        self.sync_host()?;
         self.mark(Side::Host, range.clone());
-        Ok(&mut self.current_host()?.elements_mut()[range])
+        Ok(&mut self.sync_host()?.elements_mut()[range])
     }
 
-    /// Overwrites elements on the host, from the one at `at` on. Of those, what was newer on the device is not copied before.
+    /// Overwrites elements on the host from index `at` on. Dirty elements of the device in that range are not copied to the host first.
     ///
     /// # Errors
     ///
     /// As for [`host_range_mut`](Self::host_range_mut).
     pub fn write(&mut self, at: usize, elements: &[T]) -> Result<(), MemoryError> {
         let range = range_of(at, elements.len(), self.len)?;
-        self.current_host_but(range.clone())?;
-        if self.newer == Side::Device {
-            // What is left are elements that are overwritten now.
+        self.sync_host_except(range.clone())?;
+        if self.dirty_side == Side::Device {
+            // The remaining dirty ranges lie within `range`, which is overwritten below.
             self.dirty = DirtyRanges::default();
         }
         self.mark(Side::Host, range.clone());
-        self.current_host()?.elements_mut()[range].copy_from_slice(elements);
+        self.sync_host()?.elements_mut()[range].copy_from_slice(elements);
         Ok(())
     }
 
-    /// The elements, on the device.
+    /// Returns the elements on the device, up to date.
     ///
     /// # Errors
     ///
     /// As for [`host`](Self::host).
     pub fn device(&mut self) -> Result<DeviceSlice<'_, T>, MemoryError> {
         let len = self.len;
-        Ok(DeviceSlice::new(&**self.current_device()?, len))
+        Ok(DeviceSlice::new(&**self.sync_device()?, len))
     }
 
-    /// The elements on the device, to write. All of them count as newer than the host's from now on.
+    /// Returns the elements on the device for writing, and marks all of them dirty.
     ///
     /// # Errors
     ///
@@ -254,96 +255,96 @@ impl<T: Plain> UnifiedBuffer<T> {
         self.device_range_mut(0..self.len)
     }
 
-    /// A range of the elements on the device, to write. They count as newer than the host's from now on.
+    /// Returns a range of the elements on the device for writing, and marks it dirty.
     ///
     /// # Errors
     ///
     /// As for [`host_range_mut`](Self::host_range_mut).
     pub fn device_range_mut(&mut self, range: Range<usize>) -> Result<DeviceSliceMut<'_, T>, MemoryError> {
         check_range(&range, self.len)?;
-        self.current_device()?;
+        self.sync_device()?;
         self.mark(Side::Device, range.clone());
-        let block = &mut **self.current_device()?;
+        let block = &mut **self.sync_device()?;
         Ok(DeviceSliceMut::new(block, range.start, range.len()))
     }
 
-    /// Brings the half that is behind up to date, if there are two.
+    /// Copies dirty ranges to the stale copy, if both copies exist.
     ///
     /// # Errors
     ///
     /// [`MemoryError::Device`] if they could not be copied.
     pub fn synchronize(&mut self) -> Result<(), MemoryError> {
         match self.state() {
-            BufferState::HostDirty => self.current_device().map(drop),
-            BufferState::DeviceDirty => self.current_host().map(drop),
+            BufferState::HostDirty => self.sync_device().map(drop),
+            BufferState::DeviceDirty => self.sync_host().map(drop),
             _ => Ok(()),
         }
     }
 
-    /// Gives the device's half back, after what is newer there has been copied to the host.
+    /// Releases the device copy, after copying its dirty ranges to the host.
     ///
     /// # Errors
     ///
-    /// As for [`host`](Self::host); the device's half stays then.
+    /// As for [`host`](Self::host); the device copy remains then.
     pub fn release_device(&mut self) -> Result<(), MemoryError> {
         if self.device.is_some() {
-            self.current_host()?;
+            self.sync_host()?;
             self.device = None;
             self.dirty = DirtyRanges::default();
         }
         Ok(())
     }
 
-    /// Gives the host's half back, after what is newer there has been copied to the device.
+    /// Releases the host copy, after copying its dirty ranges to the device.
     ///
     /// # Errors
     ///
-    /// As for [`device`](Self::device); the host's half stays then.
+    /// As for [`device`](Self::device); the host copy remains then.
     pub fn release_host(&mut self) -> Result<(), MemoryError> {
         if self.host.is_some() {
-            self.current_device()?;
+            self.sync_device()?;
             self.host = None;
             self.dirty = DirtyRanges::default();
         }
         Ok(())
     }
 
-    /// Notes that a range is newer on one side, whose half is up to date otherwise. With one half only there is nothing to note.
+    /// Marks a range as dirty on a side that is up to date. Does nothing unless both copies exist.
     fn mark(&mut self, side: Side, range: Range<usize>) {
         if self.host.is_some() && self.device.is_some() {
-            debug_assert!(self.newer == side || self.dirty.is_empty(), "only one side can be newer");
-            self.newer = side;
+            debug_assert!(self.dirty_side == side || self.dirty.is_empty(), "only one side can be dirty");
+            self.dirty_side = side;
             self.dirty.insert(range);
         }
     }
 
-    /// The host's half, up to date.
-    fn current_host(&mut self) -> Result<&mut HostHalf<T>, MemoryError> {
-        self.current_host_but(0..0)
+    /// Returns the host copy, up to date.
+    fn sync_host(&mut self) -> Result<&mut HostCopy<T>, MemoryError> {
+        self.sync_host_except(0..0)
     }
 
-    /// The host's half, up to date but for a range, of which what is newer on the device stays marked.
-    fn current_host_but(&mut self, but: Range<usize>) -> Result<&mut HostHalf<T>, MemoryError> {
-        let half = match self.host.take() {
-            Some(half) => half,
+    /// Returns the host copy, up to date except for `excluded`; dirty elements of the device stay marked there.
+    fn sync_host_except(&mut self, excluded: Range<usize>) -> Result<&mut HostCopy<T>, MemoryError> {
+        let copy = match self.host.take() {
+            Some(copy) => copy,
             None => {
-                let half = HostHalf::zeroed(&*self.memory, self.bytes(), self.locked)?;
+                let copy = HostCopy::zeroed(&*self.memory, self.bytes(), self.locked)?;
                 if self.device.is_some() {
-                    self.newer = Side::Device;
+                    self.dirty_side = Side::Device;
                     self.dirty.insert(0..self.len);
                 }
-                half
+                copy
             }
         };
-        let host = self.host.insert(half);
-        if self.newer == Side::Device
+        let host = self.host.insert(copy);
+        if self.dirty_side == Side::Device
             && let Some(device) = &self.device
             && !self.dirty.is_empty()
         {
-            let mut wanted = self.dirty.clone();
-            wanted.remove(but);
-            while let Some(range) = wanted.pop() {
-                let to = cast::bytes_mut(&mut host.elements_mut()[range.clone()]);
+            let mut to_copy = self.dirty.clone();
+            to_copy.remove(excluded);
+            while let Some(range) = to_copy.pop() {
+                let to = pod_cast::bytes_mut(&mut host.elements_mut()[range.clone()]);
                 device.read(range.start * size_of::<T>(), to)?;
                 self.transfers.to_host += 1;
                 self.transfers.to_host_bytes += to.len() as u64;
@@ -353,14 +354,14 @@ impl<T: Plain> UnifiedBuffer<T> {
         Ok(host)
     }
 
-    /// The device's half, up to date.
-    fn current_device(&mut self) -> Result<&mut Box<dyn DeviceBlock>, MemoryError> {
+    /// Returns the device copy, up to date.
+    fn sync_device(&mut self) -> Result<&mut Box<dyn DeviceBlock>, MemoryError> {
         let block = match self.device.take() {
             Some(block) => block,
             None => {
                 let mut block = self.memory.allocate(self.bytes())?;
                 if self.host.is_some() {
-                    self.newer = Side::Host;
+                    self.dirty_side = Side::Host;
                     self.dirty.insert(0..self.len);
                 } else {
                     block.zero()?;
@@ -369,11 +370,11 @@ impl<T: Plain> UnifiedBuffer<T> {
             }
         };
         let device = self.device.insert(block);
-        if self.newer == Side::Host
+        if self.dirty_side == Side::Host
             && let Some(host) = &self.host
         {
             while let Some(range) = self.dirty.as_slice().last().cloned() {
-                let from = cast::bytes(&host.elements()[range.clone()]);
+                let from = pod_cast::bytes(&host.elements()[range.clone()]);
                 device.write(range.start * size_of::<T>(), from)?;
                 self.transfers.to_device += 1;
                 self.transfers.to_device_bytes += from.len() as u64;

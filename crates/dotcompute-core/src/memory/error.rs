@@ -1,4 +1,4 @@
-//! What can go wrong with memory.
+//! Errors of memory and buffers.
 
 use std::ops::Range;
 
@@ -6,79 +6,84 @@ use thiserror::Error;
 
 use super::DeviceId;
 
-/// What went wrong with memory.
+/// An error of memory or of a buffer.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum MemoryError {
-    /// So many elements cannot be addressed.
-    #[error("a buffer of {elements} elements of {element_bytes} bytes cannot be addressed; ask for less")]
+    /// The buffer cannot be addressed.
+    #[error(
+        "creating a buffer of {elements} elements of {element_bytes} bytes: too large to be addressed; use fewer elements"
+    )]
     TooLarge {
-        /// How many were asked for.
+        /// Number of elements requested.
         elements: usize,
-        /// The size of one.
+        /// Size of an element.
         element_bytes: usize,
     },
-    /// The host has no such memory.
-    #[error("the host has no {requested} bytes to give; free some, or ask for less")]
+    /// The host has not enough memory.
+    #[error("allocating {requested} bytes of host memory: not enough memory; free some, or allocate less")]
     NoHostMemory {
-        /// Bytes asked for.
+        /// Bytes requested.
         requested: usize,
     },
-    /// The device has no such memory.
+    /// The device has not enough memory.
     #[error(
-        "{device} has no {requested} bytes to give{}; free some, ask for less, or trim pools that keep some",
-        .free.map(|free| format!(", {free} are free")).unwrap_or_default()
+        "allocating {requested} bytes on {device}: not enough memory{}; free some, allocate less, or trim pools",
+        .free.map(|free| format!(", {free} bytes are free")).unwrap_or_default()
     )]
     NoDeviceMemory {
         /// The device.
         device: DeviceId,
-        /// Bytes asked for.
+        /// Bytes requested.
         requested: usize,
-        /// Bytes that are free, if it tells.
+        /// Free bytes, if the device reports them.
         free: Option<u64>,
     },
-    /// A pool's limit would be passed.
+    /// The allocation would exceed the pool's limit.
     #[error(
-        "the pool of {what} of {device} is limited to {limit} bytes, of which {in_use} are in use: {requested} more ({rounded} with rounding) \
-         are too many, and {fits} would fit; free some, ask for less, or raise the limit"
+        "allocating {requested} bytes ({rounded} after rounding) from the pool of {what} of {device}: it is limited to {limit} bytes, of \
+         which {in_use} are in use, and {fits} would fit; free some, allocate less, or raise the limit"
     )]
     Limit {
         /// The device.
         device: DeviceId,
         /// The kind of memory.
         what: &'static str,
-        /// Bytes asked for.
+        /// Bytes requested.
         requested: usize,
-        /// The size class that they are rounded up to.
+        /// Size class of the request.
         rounded: usize,
         /// Bytes in use.
         in_use: usize,
         /// The limit.
         limit: usize,
-        /// The most that could be had now.
+        /// Size of the largest request that would succeed now.
         fits: usize,
     },
-    /// A range leaves the buffer.
-    #[error("{}..{} is not within a buffer of {len}; count elements, from 0", .range.start, .range.end)]
+    /// A range exceeds the buffer.
+    #[error(
+        "accessing {}..{} of a buffer of length {len}: out of range; use a range within 0..{len}",
+        .range.start, .range.end
+    )]
     OutOfRange {
-        /// What was asked for.
+        /// The range requested.
         range: Range<usize>,
-        /// How long the buffer is.
+        /// Length of the buffer.
         len: usize,
     },
-    /// The device refused, or its memory is not as it should be.
+    /// The device reported an error, or returned memory that does not match the request.
     #[error("{device}, {doing}: {problem}")]
     Device {
         /// The device.
         device: DeviceId,
-        /// What was being done.
+        /// The operation that failed.
         doing: String,
         /// What went wrong, and what to do.
         problem: String,
     },
 }
 
-/// That `range` is within `len`.
+/// Checks that `range` lies within `0..len`.
 pub(super) fn check_range(range: &Range<usize>, len: usize) -> Result<(), MemoryError> {
     if range.start <= range.end && range.end <= len {
         return Ok(());
@@ -86,7 +91,7 @@ pub(super) fn check_range(range: &Range<usize>, len: usize) -> Result<(), Memory
     Err(MemoryError::OutOfRange { range: range.clone(), len })
 }
 
-/// The range of `count` from `at` on, if it is within `len`.
+/// Returns the range of `count` items from `at` on, if it lies within `0..len`.
 pub(super) fn range_of(at: usize, count: usize, len: usize) -> Result<Range<usize>, MemoryError> {
     let range = at..at.saturating_add(count);
     check_range(&range, len)?;

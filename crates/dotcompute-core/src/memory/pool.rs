@@ -1,13 +1,13 @@
-//! Memory that is kept for later instead of being given back.
+//! The memory pool.
 
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 use super::error::range_of;
-use super::shelf::{Bounds, PoolStats, Shelf};
+use super::free_list::{FreeList, PoolLimits, PoolStats};
 use super::{DeviceBlock, DeviceId, DeviceMemory, HostBlock, MemoryError};
 
-/// How much a pool may have. Whatever is not said is not limited.
+/// Limits of a [`MemoryPool`]. Each is unlimited unless set.
 ///
 /// ```
 /// use dotcompute_core::memory::PoolOptions;
@@ -17,39 +17,39 @@ use super::{DeviceBlock, DeviceId, DeviceMemory, HostBlock, MemoryError};
 /// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PoolOptions {
-    device: Bounds,
-    locked: Bounds,
+    device: PoolLimits,
+    locked: PoolLimits,
 }
 
 impl PoolOptions {
-    /// No limits.
+    /// Creates options without limits.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The most bytes of device memory that it has at once, in use and kept.
+    /// Sets the maximum of device memory, in use and cached, in bytes.
     #[must_use]
     pub fn limit(mut self, bytes: usize) -> Self {
         self.device.limit = Some(bytes);
         self
     }
 
-    /// The most bytes of device memory that it keeps for later. With 0 it keeps nothing.
+    /// Sets the maximum of cached device memory, in bytes. With 0 nothing is cached.
     #[must_use]
     pub fn cache_limit(mut self, bytes: usize) -> Self {
         self.device.cache_limit = Some(bytes);
         self
     }
 
-    /// The most bytes of page-locked host memory that it has at once, in use and kept.
+    /// Sets the maximum of page-locked host memory, in use and cached, in bytes.
     #[must_use]
     pub fn page_locked_limit(mut self, bytes: usize) -> Self {
         self.locked.limit = Some(bytes);
         self
     }
 
-    /// The most bytes of page-locked host memory that it keeps for later.
+    /// Sets the maximum of cached page-locked host memory, in bytes.
     #[must_use]
     pub fn page_locked_cache_limit(mut self, bytes: usize) -> Self {
         self.locked.cache_limit = Some(bytes);
@@ -57,17 +57,17 @@ impl PoolOptions {
     }
 }
 
-/// The memory of a device, with what is given back kept for whoever wants a block of that size next.
+/// A pool over the memory of a device: dropped blocks are cached, and serve later requests of the same size class.
 ///
-/// Sizes are rounded up to size classes, four to each doubling. Blocks go back to the pool when their buffer is dropped, also after
-/// the pool itself was dropped by its owner. Any number of threads may use it.
+/// Sizes are rounded up to size classes, four to each doubling. A block returns to the pool when its buffer is dropped, even if the owner
+/// has dropped the pool before. Any number of threads may share a pool.
 ///
 /// ```
 /// use dotcompute_core::memory::{CpuMemory, MemoryError, MemoryPool, PoolOptions, UnifiedBuffer};
 ///
 /// let pool = MemoryPool::new(CpuMemory::new(), PoolOptions::new().limit(4096));
 /// let mut buffer = UnifiedBuffer::<f32>::new(pool.clone(), 512)?;
-/// buffer.device()?; // now there is a half on the device
+/// buffer.device()?; // allocates the device copy
 /// assert_eq!(pool.stats().in_use, 2048);
 ///
 /// let mut large = UnifiedBuffer::<u8>::new(pool.clone(), 3000)?;
@@ -76,44 +76,44 @@ impl PoolOptions {
 ///
 /// drop(buffer);
 /// assert_eq!((pool.stats().in_use, pool.stats().cached), (0, 2048));
-/// large.device()?; // what is kept makes room
+/// large.device()?; // releases the cached block, to stay within the limit
 /// assert_eq!((pool.stats().in_use, pool.stats().cached), (3072, 0));
 /// # Ok::<(), MemoryError>(())
 /// ```
 #[derive(Debug)]
 pub struct MemoryPool {
     source: Arc<dyn DeviceMemory>,
-    device: Arc<Shelf<dyn DeviceBlock>>,
-    locked: Arc<Shelf<dyn HostBlock>>,
+    device: Arc<FreeList<dyn DeviceBlock>>,
+    locked: Arc<FreeList<dyn HostBlock>>,
 }
 
 impl MemoryPool {
-    /// A pool of the memory of `source`.
+    /// Creates a pool over the memory of `source`.
     pub fn new(source: Arc<dyn DeviceMemory>, options: PoolOptions) -> Arc<Self> {
-        let device = Shelf::new(source.device(), "device memory", options.device);
-        let locked = Shelf::new(source.device(), "page-locked host memory", options.locked);
+        let device = FreeList::new(source.device(), "device memory", options.device);
+        let locked = FreeList::new(source.device(), "page-locked host memory", options.locked);
         Arc::new(Self { source, device: Arc::new(device), locked: Arc::new(locked) })
     }
 
-    /// What it has of device memory.
+    /// Returns the statistics of device memory.
     #[must_use]
     pub fn stats(&self) -> PoolStats {
         self.device.stats()
     }
 
-    /// What it has of page-locked host memory.
+    /// Returns the statistics of page-locked host memory.
     #[must_use]
     pub fn page_locked_stats(&self) -> PoolStats {
         self.locked.stats()
     }
 
-    /// Sets other limits. What is in use stays in use; what is kept beyond them is given back.
+    /// Replaces the limits. Memory in use is unaffected; cached blocks beyond the new limits are released.
     pub fn set_options(&self, options: PoolOptions) {
-        self.device.set_bounds(options.device);
-        self.locked.set_bounds(options.locked);
+        self.device.set_limits(options.device);
+        self.locked.set_limits(options.locked);
     }
 
-    /// Gives back what is kept of device memory beyond so many bytes; returns how many that were.
+    /// Releases cached device memory until at most `cache_limit` bytes are cached; returns the number of bytes released.
     pub fn trim_to(&self, cache_limit: usize) -> usize {
         self.device.trim_to(cache_limit)
     }
@@ -138,7 +138,7 @@ impl DeviceMemory for MemoryPool {
         Ok(Box::new(Pooled::new(block, bytes, class, &self.locked)))
     }
 
-    /// Gives back all that is kept, of either kind, and has the source do the same.
+    /// Releases all cached blocks of both kinds, then trims the source.
     fn trim(&self) -> Result<(), MemoryError> {
         self.device.trim_to(0);
         self.locked.trim_to(0);
@@ -146,27 +146,27 @@ impl DeviceMemory for MemoryPool {
     }
 }
 
-/// A block that goes back to its shelf.
+/// A block that returns to its free list when it is dropped.
 #[derive(Debug)]
 struct Pooled<B: ?Sized> {
     block: ManuallyDrop<Box<B>>,
-    /// So many bytes of it were asked for; it may have more.
+    /// Bytes requested; the block has `class` bytes.
     len: usize,
     class: usize,
-    shelf: Arc<Shelf<B>>,
+    free_list: Arc<FreeList<B>>,
 }
 
 impl<B: ?Sized> Pooled<B> {
-    fn new(block: Box<B>, len: usize, class: usize, shelf: &Arc<Shelf<B>>) -> Self {
-        Self { block: ManuallyDrop::new(block), len, class, shelf: Arc::clone(shelf) }
+    fn new(block: Box<B>, len: usize, class: usize, free_list: &Arc<FreeList<B>>) -> Self {
+        Self { block: ManuallyDrop::new(block), len, class, free_list: Arc::clone(free_list) }
     }
 }
 
 impl<B: ?Sized> Drop for Pooled<B> {
     fn drop(&mut self) {
-        // SAFETY: taken once: this value is being dropped, and nothing looks at its block after this.
+        // SAFETY: `drop` runs once, only it takes the block out, and no code accesses `self.block` afterwards.
         let block = unsafe { ManuallyDrop::take(&mut self.block) };
-        self.shelf.put(self.class, block);
+        self.free_list.put(self.class, block);
     }
 }
 

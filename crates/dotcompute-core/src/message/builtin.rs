@@ -1,9 +1,9 @@
-//! The standard types that are messages as they are.
+//! Impls of `Message` for standard types.
 
 use std::sync::Arc;
 
 use super::Message;
-use super::name::TypeName;
+use super::type_name::TypeName;
 
 macro_rules! named_as_in_rust {
     ($($ty:ty)*) => {$(
@@ -16,37 +16,40 @@ macro_rules! named_as_in_rust {
 named_as_in_rust!(() bool char u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64 String);
 
 impl<T: Message> Message for Option<T> {
-    const TYPE_NAME: &'static str = const { &TypeName::new("Option<").and(T::TYPE_NAME).and(">") }.as_str();
+    const TYPE_NAME: &'static str =
+        const { &TypeName::new("Option<").append(T::TYPE_NAME).append(">") }.as_str();
 }
 
 impl<T: Message> Message for Vec<T> {
-    const TYPE_NAME: &'static str = const { &TypeName::new("Vec<").and(T::TYPE_NAME).and(">") }.as_str();
+    const TYPE_NAME: &'static str =
+        const { &TypeName::new("Vec<").append(T::TYPE_NAME).append(">") }.as_str();
 }
 
 impl<T: Message, const N: usize> Message for [T; N] {
     const TYPE_NAME: &'static str =
-        const { &TypeName::new("[").and(T::TYPE_NAME).and("; ").and_number(N as u128).and("]") }.as_str();
+        const { &TypeName::new("[").append(T::TYPE_NAME).append("; ").append_number(N as u128).append("]") }
+            .as_str();
 }
 
-/// Where a value is kept is not part of the message: the name is `T`'s.
+/// The name is that of `T`: the allocation is not part of the message.
 impl<T: Message> Message for Box<T> {
     const TYPE_NAME: &'static str = T::TYPE_NAME;
 }
 
-/// Where a value is kept is not part of the message: the name is `T`'s.
+/// The name is that of `T`: the allocation is not part of the message.
 impl<T: Message + Sync> Message for Arc<T> {
     const TYPE_NAME: &'static str = T::TYPE_NAME;
 }
 
 impl<A: Message> Message for (A,) {
-    const TYPE_NAME: &'static str = const { &TypeName::new("(").and(A::TYPE_NAME).and(",)") }.as_str();
+    const TYPE_NAME: &'static str = const { &TypeName::new("(").append(A::TYPE_NAME).append(",)") }.as_str();
 }
 
 macro_rules! tuples {
     ($(($first:ident $($rest:ident)*))*) => {$(
         impl<$first: Message, $($rest: Message),*> Message for ($first, $($rest),*) {
             const TYPE_NAME: &'static str =
-                const { &TypeName::new("(").and($first::TYPE_NAME)$(.and(", ").and($rest::TYPE_NAME))*.and(")") }.as_str();
+                const { &TypeName::new("(").append($first::TYPE_NAME)$(.append(", ").append($rest::TYPE_NAME))*.append(")") }.as_str();
         }
     )*};
 }
@@ -58,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn generic_names_are_written_as_in_rust() {
+    fn generic_names_are_those_of_rust() {
         assert_eq!(<()>::TYPE_NAME, "()");
         assert_eq!(<Option<Vec<u8>>>::TYPE_NAME, "Option<Vec<u8>>");
         assert_eq!(<[f32; 16]>::TYPE_NAME, "[f32; 16]");

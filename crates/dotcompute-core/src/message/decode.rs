@@ -1,39 +1,38 @@
-//! MessagePack to messages, from bytes that anyone may have sent. The format is described in the
-//! [module's page](super#wire-format).
+//! Decoding of messages from untrusted MessagePack. The [module's page](super#wire-format) specifies the format.
 //!
-//! Decoding goes over the bytes twice. The first walk builds nothing: it checks every length and depth and notes where each
-//! field's value lies. The second makes the values, each out of its own slice, so that an error knows its field and its place.
+//! Decoding has two passes. The first builds no value: it checks each length and depth, and records the slice of each field's value.
+//! The second deserializes each field from its own slice, so an error has the field's name and offset.
 
 use std::fmt;
 
 use rmp::Marker;
-use rmp_serde::Deserializer as Unpacker;
-use rmp_serde::decode::{Error as UnpackError, ReadRefReader};
+use rmp_serde::Deserializer as RmpDeserializer;
+use rmp_serde::decode::{Error as RmpError, ReadRefReader};
 use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{self, Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, Visitor};
 
-use super::encode::key;
-use super::scan::{Fault, FaultKind, Head, Scanner};
+use super::keys;
+use super::scanner::{ScanError, ScanErrorKind, Scanner, ValueHeader};
 use super::{DecodeError, DecodeErrorKind, Message, MessageHeader, Priority};
 
-/// How deep arrays and maps may lie in each other, the message's own map included.
+/// Maximum nesting of arrays and maps, including the message's own map.
 const MAX_DEPTH: usize = 128;
 
-/// The message in `bytes`.
+/// Decodes a message.
 pub fn message<T: Message + DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     let map = Map::read(bytes).map_err(named::<T>)?;
     map.check_type(T::TYPE_NAME).map_err(named::<T>)?;
-    T::deserialize(Top(&map)).map_err(named::<T>)
+    T::deserialize(RootDeserializer(&map)).map_err(named::<T>)
 }
 
-/// The header and the message in `bytes`.
+/// Decodes a header and a message.
 pub fn message_with_header<T: Message + DeserializeOwned>(
     bytes: &[u8],
 ) -> Result<(MessageHeader, T), DecodeError> {
     let map = Map::read(bytes).map_err(named::<T>)?;
     map.check_type(T::TYPE_NAME).map_err(named::<T>)?;
     let header = map.header().map_err(named::<T>)?;
-    let message = T::deserialize(Top(&map)).map_err(named::<T>)?;
+    let message = T::deserialize(RootDeserializer(&map)).map_err(named::<T>)?;
     Ok((header, message))
 }
 
@@ -41,7 +40,7 @@ fn named<T: Message>(Error { field, offset, kind }: Error) -> DecodeError {
     DecodeError { message_type: T::TYPE_NAME, field, offset, kind }
 }
 
-/// A [`DecodeError`] that does not yet know its message type.
+/// A [`DecodeError`] without the message type.
 #[derive(Debug)]
 struct Error {
     field: Option<String>,
@@ -59,14 +58,16 @@ impl Error {
     }
 }
 
-impl From<Fault> for Error {
-    fn from(fault: Fault) -> Self {
-        let kind = match fault.kind {
-            FaultKind::Truncated { needed, left } => DecodeErrorKind::Truncated { needed, left },
-            FaultKind::Reserved => DecodeErrorKind::InvalidByte,
-            FaultKind::TooDeep => DecodeErrorKind::TooDeep { limit: MAX_DEPTH },
+impl From<ScanError> for Error {
+    fn from(error: ScanError) -> Self {
+        let kind = match error.kind {
+            ScanErrorKind::Truncated { needed, remaining } => {
+                DecodeErrorKind::Truncated { needed, remaining }
+            }
+            ScanErrorKind::Reserved => DecodeErrorKind::InvalidByte,
+            ScanErrorKind::TooDeep => DecodeErrorKind::TooDeep { limit: MAX_DEPTH },
         };
-        Self::at(fault.offset, kind)
+        Self::at(error.offset, kind)
     }
 }
 
@@ -99,22 +100,22 @@ impl de::Error for Error {
     }
 }
 
-/// One key of the message's map, and the bytes of its value.
+/// A key of the message's map and the bytes of its value.
 #[derive(Clone, Copy)]
 struct Entry<'de> {
     key: &'de str,
     value: &'de [u8],
-    /// Where in the message the value starts.
+    /// Offset of the value in the message.
     offset: usize,
 }
 
 impl<'de> Entry<'de> {
-    /// Makes a value of the entry's bytes.
-    fn make<V>(
+    /// Deserializes the entry's value with `read`.
+    fn read<V>(
         &self,
-        make: impl FnOnce(&mut Unpacker<ReadRefReader<'de, [u8]>>) -> Result<V, UnpackError>,
+        read: impl FnOnce(&mut RmpDeserializer<ReadRefReader<'de, [u8]>>) -> Result<V, RmpError>,
     ) -> Result<V, Error> {
-        make(&mut Unpacker::from_read_ref(self.value)).map_err(|error| Error {
+        read(&mut RmpDeserializer::from_read_ref(self.value)).map_err(|error| Error {
             field: Some(self.key.to_owned()),
             offset: Some(self.offset),
             kind: DecodeErrorKind::InvalidValue { reason: reason(&error) },
@@ -122,9 +123,9 @@ impl<'de> Entry<'de> {
     }
 }
 
-/// What a value's type said against it, for people who do not know MessagePack's markers.
-fn reason(error: &UnpackError) -> String {
-    let UnpackError::TypeMismatch(marker) = error else { return error.to_string() };
+/// Describes a deserialization error without MessagePack's marker names.
+fn reason(error: &RmpError) -> String {
+    let RmpError::TypeMismatch(marker) = error else { return error.to_string() };
     let found = match marker {
         Marker::Null => "nil",
         Marker::True | Marker::False => "a boolean",
@@ -137,10 +138,10 @@ fn reason(error: &UnpackError) -> String {
         Marker::FixMap(_) | Marker::Map16 | Marker::Map32 => "a map",
         _ => "an extension value",
     };
-    format!("{found} stands where the type declares something else")
+    format!("got {found}, which is not the declared type")
 }
 
-/// The message's map, walked over once: well-formed, but nothing made of it yet.
+/// The message's map after the first pass: well-formed, with no value deserialized.
 struct Map<'de> {
     message_type: Option<Entry<'de>>,
     message_id: Option<Entry<'de>>,
@@ -152,7 +153,7 @@ struct Map<'de> {
 impl<'de> Map<'de> {
     fn read(bytes: &'de [u8]) -> Result<Self, Error> {
         let mut scanner = Scanner::new(bytes);
-        let Head::Map(pairs) = scanner.head()? else {
+        let ValueHeader::Map(pairs) = scanner.header()? else {
             return Err(Error::at(0, DecodeErrorKind::NotAMap));
         };
         let mut map = Self {
@@ -167,27 +168,27 @@ impl<'de> Map<'de> {
                 map.add(entry)?;
             }
         }
-        if scanner.left() > 0 {
+        if scanner.remaining() > 0 {
             return Err(Error::at(
                 scanner.offset(),
-                DecodeErrorKind::TrailingBytes { count: scanner.left() },
+                DecodeErrorKind::TrailingBytes { count: scanner.remaining() },
             ));
         }
         Ok(map)
     }
 
     fn add(&mut self, entry: Entry<'de>) -> Result<(), Error> {
-        let place = match entry.key {
-            key::TYPE => &mut self.message_type,
-            key::MESSAGE_ID => &mut self.message_id,
-            key::PRIORITY => &mut self.priority,
-            key::CORRELATION_ID => &mut self.correlation_id,
+        let slot = match entry.key {
+            keys::TYPE => &mut self.message_type,
+            keys::MESSAGE_ID => &mut self.message_id,
+            keys::PRIORITY => &mut self.priority,
+            keys::CORRELATION_ID => &mut self.correlation_id,
             _ => {
                 self.fields.push(entry);
                 return Ok(());
             }
         };
-        if place.replace(entry).is_some() {
+        if slot.replace(entry).is_some() {
             let Entry { key, offset, .. } = entry;
             return Err(Error {
                 field: Some(key.to_owned()),
@@ -198,14 +199,14 @@ impl<'de> Map<'de> {
         Ok(())
     }
 
-    fn check_type(&self, wanted: &str) -> Result<(), Error> {
+    fn check_type(&self, expected: &str) -> Result<(), Error> {
         let entry = self.message_type.ok_or(Error {
             field: None,
             offset: None,
             kind: DecodeErrorKind::MissingType,
         })?;
-        let found: &str = entry.make(|value| Deserialize::deserialize(value))?;
-        if found == wanted {
+        let found: &str = entry.read(|value| Deserialize::deserialize(value))?;
+        if found == expected {
             return Ok(());
         }
         let found = found.chars().take(64).collect();
@@ -214,30 +215,30 @@ impl<'de> Map<'de> {
 
     fn header(&self) -> Result<MessageHeader, Error> {
         let message_id =
-            self.message_id.ok_or(Error::in_field(key::MESSAGE_ID, DecodeErrorKind::MissingField))?;
+            self.message_id.ok_or(Error::in_field(keys::MESSAGE_ID, DecodeErrorKind::MissingField))?;
         Ok(MessageHeader {
-            message_id: message_id.make(|value| Deserialize::deserialize(value))?,
+            message_id: message_id.read(|value| Deserialize::deserialize(value))?,
             correlation_id: match self.correlation_id {
-                Some(entry) => entry.make(|value| Deserialize::deserialize(value))?,
+                Some(entry) => entry.read(|value| Deserialize::deserialize(value))?,
                 None => None,
             },
             priority: match self.priority {
-                Some(entry) => Priority::new(entry.make(|value| Deserialize::deserialize(value))?),
+                Some(entry) => Priority::new(entry.read(|value| Deserialize::deserialize(value))?),
                 None => Priority::NORMAL,
             },
         })
     }
 }
 
-/// Reads one pair of the message's map; `None` if its key is not a string, which no field's name is.
+/// Reads one pair of the message's map; `None` if its key is not a string and so cannot name a field.
 fn read_pair<'de>(scanner: &mut Scanner<'de>) -> Result<Option<Entry<'de>>, Error> {
     let offset = scanner.offset();
     let key = scanner.skip(MAX_DEPTH - 1)?;
-    let key = match Scanner::new(key).head()? {
-        Head::Str(key) => Some(str::from_utf8(key).map_err(|error| {
+    let key = match Scanner::new(key).header()? {
+        ValueHeader::Str(key) => Some(str::from_utf8(key).map_err(|error| {
             Error::at(
                 offset,
-                DecodeErrorKind::InvalidValue { reason: format!("a key is not UTF-8: {error}") },
+                DecodeErrorKind::InvalidValue { reason: format!("got a key that is not UTF-8 ({error})") },
             )
         })?),
         _ => None,
@@ -245,37 +246,37 @@ fn read_pair<'de>(scanner: &mut Scanner<'de>) -> Result<Option<Entry<'de>>, Erro
     let offset = scanner.offset();
     let value = scanner
         .skip(MAX_DEPTH - 1)
-        .map_err(|fault| Error { field: key.map(str::to_owned), ..fault.into() })?;
+        .map_err(|error| Error { field: key.map(str::to_owned), ..error.into() })?;
     Ok(key.map(|key| Entry { key, value, offset }))
 }
 
-/// Deserialises the outermost value: a struct out of the map's fields, anything else out of the key `value`.
-struct Top<'a, 'de>(&'a Map<'de>);
+/// Deserializes the outermost value: a struct from the map's fields, any other value from the key `value`.
+struct RootDeserializer<'a, 'de>(&'a Map<'de>);
 
-impl<'de> Top<'_, 'de> {
+impl<'de> RootDeserializer<'_, 'de> {
     fn value(&self) -> Result<Entry<'de>, Error> {
-        let mut values = self.0.fields.iter().filter(|entry| entry.key == key::VALUE);
+        let mut values = self.0.fields.iter().filter(|entry| entry.key == keys::VALUE);
         match (values.next(), values.next()) {
             (Some(entry), None) => Ok(*entry),
-            (None, _) => Err(de::Error::missing_field(key::VALUE)),
-            (Some(_), Some(_)) => Err(de::Error::duplicate_field(key::VALUE)),
+            (None, _) => Err(de::Error::missing_field(keys::VALUE)),
+            (Some(_), Some(_)) => Err(de::Error::duplicate_field(keys::VALUE)),
         }
     }
 
     fn fields<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        visitor.visit_map(Fields { left: self.0.fields.iter(), current: None })
+        visitor.visit_map(FieldAccess { remaining: self.0.fields.iter(), current: None })
     }
 }
 
-macro_rules! out_of_value {
+macro_rules! forward_to_value {
     ($($method:ident($($arg:ident: $ty:ty),*);)*) => {$(
         fn $method<V: Visitor<'de>>(self, $($arg: $ty,)* visitor: V) -> Result<V::Value, Error> {
-            self.value()?.make(|value| value.$method($($arg,)* visitor))
+            self.value()?.read(|value| value.$method($($arg,)* visitor))
         }
     )*};
 }
 
-impl<'de> Deserializer<'de> for Top<'_, 'de> {
+impl<'de> Deserializer<'de> for RootDeserializer<'_, 'de> {
     type Error = Error;
 
     fn is_human_readable(&self) -> bool {
@@ -291,7 +292,7 @@ impl<'de> Deserializer<'de> for Top<'_, 'de> {
         self.fields(visitor)
     }
 
-    // What an enum with a tag of its own (`#[serde(tag = "...")]`) asks for: it was written as a struct.
+    // Internally tagged enums (`#[serde(tag = "...")]`) call this; they are encoded as structs.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         self.fields(visitor)
     }
@@ -312,7 +313,7 @@ impl<'de> Deserializer<'de> for Top<'_, 'de> {
         visitor.visit_unit()
     }
 
-    out_of_value! {
+    forward_to_value! {
         deserialize_bool();
         deserialize_i8();
         deserialize_i16();
@@ -342,29 +343,29 @@ impl<'de> Deserializer<'de> for Top<'_, 'de> {
     }
 }
 
-/// Hands the map's fields to a struct's visitor, one after another.
-struct Fields<'a, 'de> {
-    left: std::slice::Iter<'a, Entry<'de>>,
-    /// The field whose key was handed out and whose value comes next.
+/// Passes the map's fields to a struct's visitor.
+struct FieldAccess<'a, 'de> {
+    remaining: std::slice::Iter<'a, Entry<'de>>,
+    /// The field whose key has been read and whose value is next.
     current: Option<Entry<'de>>,
 }
 
-impl<'de> MapAccess<'de> for Fields<'_, 'de> {
+impl<'de> MapAccess<'de> for FieldAccess<'_, 'de> {
     type Error = Error;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
-        self.current = self.left.next().copied();
+        self.current = self.remaining.next().copied();
         self.current.map(|entry| seed.deserialize(BorrowedStrDeserializer::new(entry.key))).transpose()
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
         match self.current.take() {
-            Some(entry) => entry.make(|value| seed.deserialize(value)),
-            None => Err(de::Error::custom("its Deserialize impl asks for a value before its key")),
+            Some(entry) => entry.read(|value| seed.deserialize(value)),
+            None => Err(de::Error::custom("its Deserialize impl reads a value before its key")),
         }
     }
 
     fn size_hint(&self) -> Option<usize> {
-        Some(self.left.len())
+        Some(self.remaining.len())
     }
 }

@@ -1,31 +1,17 @@
-//! Messages to MessagePack. The format is described in the [module's page](super#wire-format).
+//! Encoding of messages as MessagePack. The [module's page](super#wire-format) specifies the format.
 
-use rmp_serde::Serializer as Packer;
+use rmp_serde::Serializer as RmpSerializer;
 use rmp_serde::config::{BytesMode, DefaultConfig, StructMapConfig};
-use rmp_serde::encode::Error as PackError;
+use rmp_serde::encode::Error as RmpError;
 use serde::de::DeserializeOwned;
 use serde::ser::{Error as _, Serialize, SerializeStruct, Serializer};
 
+use super::keys;
 use super::{DecodeError, EncodeError, Message, MessageHeader, decode};
 
-/// The keys that every message's map may have besides the type's fields.
-pub(super) mod key {
-    pub const TYPE: &str = "__type__";
-    pub const MESSAGE_ID: &str = "message_id";
-    pub const PRIORITY: &str = "priority";
-    pub const CORRELATION_ID: &str = "correlation_id";
-    /// Where a message that has no named fields keeps its value.
-    pub const VALUE: &str = "value";
-
-    /// Whether a field may not be called this.
-    pub fn is_reserved(name: &str) -> bool {
-        [TYPE, MESSAGE_ID, PRIORITY, CORRELATION_ID].contains(&name)
-    }
-}
-
-/// A message that can leave the process: every [`Message`] that serde can write and read.
+/// A message that can leave the process: every [`Message`] that implements serde's traits.
 ///
-/// `#[derive(Message)]` implements serde's traits too, unless told `#[message(no_serde)]`.
+/// `#[derive(Message)]` implements serde's traits too, except with `#[message(no_serde)]`.
 ///
 /// ```
 /// use dotcompute_core::message::{Encode, Message, MessageHeader, Priority};
@@ -45,7 +31,7 @@ pub(super) mod key {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Encode: Message + Serialize + DeserializeOwned {
-    /// The message as MessagePack, without a header.
+    /// Encodes the message as MessagePack, without a header.
     ///
     /// # Errors
     ///
@@ -56,43 +42,42 @@ pub trait Encode: Message + Serialize + DeserializeOwned {
         Ok(out)
     }
 
-    /// Appends the message as MessagePack, without a header. Reusing `out` saves an allocation per message.
+    /// Appends the encoding without a header to `out`. Reusing `out` saves an allocation per message.
     ///
     /// # Errors
     ///
-    /// As [`encode`](Self::encode); `out` is then as it was.
+    /// As for [`encode`](Self::encode); `out` is unchanged then.
     fn encode_into(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         pack(self, None, out)
     }
 
-    /// The message and its header as one MessagePack map.
+    /// Encodes the message and its header as one MessagePack map.
     ///
     /// # Errors
     ///
-    /// As [`encode`](Self::encode).
+    /// As for [`encode`](Self::encode).
     fn encode_with_header(&self, header: &MessageHeader) -> Result<Vec<u8>, EncodeError> {
         let mut out = Vec::new();
         pack(self, Some(header), &mut out)?;
         Ok(out)
     }
 
-    /// The message in `bytes`. A header there is ignored, and so are keys that the type does not know.
+    /// Decodes a message. A header is ignored, and so are keys that are not fields of the type.
     ///
-    /// Any bytes are safe to pass. Nothing is allocated on the word of a length in them.
+    /// Untrusted bytes are safe to pass: each length is checked against the remaining bytes before anything is allocated.
     ///
     /// # Errors
     ///
-    /// [`DecodeError`] says what is wrong, in which field and where in `bytes`.
+    /// [`DecodeError`], with the field and the offset in `bytes`.
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         decode::message(bytes)
     }
 
-    /// The header and the message in `bytes`. Without `priority` it is 128, without `correlation_id` there is none.
+    /// Decodes a header and a message. A missing `priority` is 128; a missing `correlation_id` is `None`.
     ///
     /// # Errors
     ///
-    /// [`DecodeError`] as for [`decode`](Self::decode), and where `message_id` is missing or any of the three is not what
-    /// it must be.
+    /// As for [`decode`](Self::decode), and if `message_id` is missing or a value of the header is invalid.
     fn decode_with_header(bytes: &[u8]) -> Result<(MessageHeader, Self), DecodeError> {
         decode::message_with_header(bytes)
     }
@@ -100,23 +85,23 @@ pub trait Encode: Message + Serialize + DeserializeOwned {
 
 impl<T: Message + Serialize + DeserializeOwned> Encode for T {}
 
-/// Structs become maps; `Vec<u8>` becomes bytes.
-type Pack<'out> = Packer<&'out mut Vec<u8>, StructMapConfig<DefaultConfig>>;
+/// Encodes structs as maps, and `Vec<u8>` as bytes.
+type MsgpackSerializer<'out> = RmpSerializer<&'out mut Vec<u8>, StructMapConfig<DefaultConfig>>;
 
-/// Appends the map, or leaves `out` as it was.
+/// Appends the message's map to `out`; on an error `out` is unchanged.
 fn pack<T: Message + Serialize>(
     message: &T,
     header: Option<&MessageHeader>,
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
     let before = out.len();
-    let mut packer = Packer::new(&mut *out).with_struct_map().with_bytes(BytesMode::ForceIterables);
+    let mut packer = RmpSerializer::new(&mut *out).with_struct_map().with_bytes(BytesMode::ForceIterables);
     let mut field = None;
-    let top = Top { packer: &mut packer, type_name: T::TYPE_NAME, header, field: &mut field };
-    message.serialize(top).map_err(|error| {
+    let root = RootSerializer { packer: &mut packer, type_name: T::TYPE_NAME, header, field: &mut field };
+    message.serialize(root).map_err(|error| {
         out.truncate(before);
         match field {
-            Some(field) if key::is_reserved(field) => {
+            Some(field) if keys::is_reserved(field) => {
                 EncodeError::ReservedField { message_type: T::TYPE_NAME, field }
             }
             field => EncodeError::Value {
@@ -128,81 +113,86 @@ fn pack<T: Message + Serialize>(
     })
 }
 
-/// Serialises the outermost value: a struct's fields go into the message's map, anything else under the key `value`.
-struct Top<'a, 'out> {
-    packer: &'a mut Pack<'out>,
+/// Serializes the outermost value: a struct's fields as keys of the message's map, any other value under the key `value`.
+struct RootSerializer<'a, 'out> {
+    packer: &'a mut MsgpackSerializer<'out>,
     type_name: &'static str,
     header: Option<&'a MessageHeader>,
-    /// The field being written, for errors.
+    /// The current field, for errors.
     field: &'a mut Option<&'static str>,
 }
 
-impl<'a, 'out> Top<'a, 'out> {
-    /// Opens the map and writes the format's own keys; `len` pairs are to follow.
-    fn open(&mut self, len: usize) -> Result<(), PackError> {
-        let own = if self.header.is_some() { 4 } else { 1 };
-        let pairs = u32::try_from(len + own)
-            .map_err(|_| PackError::custom("it has more than 4,294,967,295 fields"))?;
+impl<'a, 'out> RootSerializer<'a, 'out> {
+    /// Writes the map's length and the reserved keys. The caller writes `len` further pairs.
+    fn open(&mut self, len: usize) -> Result<(), RmpError> {
+        let reserved = if self.header.is_some() { 4 } else { 1 };
+        let pairs = u32::try_from(len + reserved).map_err(|_| {
+            RmpError::custom("it has more than 4,294,967,295 fields, the maximum of MessagePack")
+        })?;
         rmp::encode::write_map_len(self.packer.get_mut(), pairs)?;
-        self.pair(key::TYPE, self.type_name)?;
+        self.pair(keys::TYPE, self.type_name)?;
         if let Some(header) = self.header {
-            self.pair(key::MESSAGE_ID, &header.message_id)?;
-            self.pair(key::PRIORITY, &header.priority.get())?;
-            self.pair(key::CORRELATION_ID, &header.correlation_id)?;
+            self.pair(keys::MESSAGE_ID, &header.message_id)?;
+            self.pair(keys::PRIORITY, &header.priority.get())?;
+            self.pair(keys::CORRELATION_ID, &header.correlation_id)?;
         }
         Ok(())
     }
 
-    fn pair(&mut self, key: &str, value: &(impl Serialize + ?Sized)) -> Result<(), PackError> {
+    fn pair(&mut self, key: &str, value: &(impl Serialize + ?Sized)) -> Result<(), RmpError> {
         key.serialize(&mut *self.packer)?;
         value.serialize(&mut *self.packer)
     }
 
-    /// Opens the map for a message without named fields. The caller writes the value.
-    fn value(mut self) -> Result<&'a mut Pack<'out>, PackError> {
+    /// Writes the map up to the key `value`. The caller writes the value.
+    fn value(mut self) -> Result<&'a mut MsgpackSerializer<'out>, RmpError> {
         self.open(1)?;
-        key::VALUE.serialize(&mut *self.packer)?;
+        keys::VALUE.serialize(&mut *self.packer)?;
         Ok(self.packer)
     }
 }
 
-macro_rules! under_value {
+macro_rules! forward_to_value {
     ($($method:ident($($arg:ident: $ty:ty),*) -> $result:ty;)*) => {$(
-        fn $method(self, $($arg: $ty),*) -> Result<$result, PackError> {
+        fn $method(self, $($arg: $ty),*) -> Result<$result, RmpError> {
             self.value()?.$method($($arg),*)
         }
     )*};
 }
 
-impl<'a, 'out> Serializer for Top<'a, 'out> {
+impl<'a, 'out> Serializer for RootSerializer<'a, 'out> {
     type Ok = ();
-    type Error = PackError;
-    type SerializeStruct = Fields<'a, 'out>;
-    type SerializeSeq = <&'a mut Pack<'out> as Serializer>::SerializeSeq;
-    type SerializeTuple = <&'a mut Pack<'out> as Serializer>::SerializeTuple;
-    type SerializeTupleStruct = <&'a mut Pack<'out> as Serializer>::SerializeTupleStruct;
-    type SerializeTupleVariant = <&'a mut Pack<'out> as Serializer>::SerializeTupleVariant;
-    type SerializeMap = <&'a mut Pack<'out> as Serializer>::SerializeMap;
-    type SerializeStructVariant = <&'a mut Pack<'out> as Serializer>::SerializeStructVariant;
+    type Error = RmpError;
+    type SerializeStruct = FieldSerializer<'a, 'out>;
+    type SerializeSeq = <&'a mut MsgpackSerializer<'out> as Serializer>::SerializeSeq;
+    type SerializeTuple = <&'a mut MsgpackSerializer<'out> as Serializer>::SerializeTuple;
+    type SerializeTupleStruct = <&'a mut MsgpackSerializer<'out> as Serializer>::SerializeTupleStruct;
+    type SerializeTupleVariant = <&'a mut MsgpackSerializer<'out> as Serializer>::SerializeTupleVariant;
+    type SerializeMap = <&'a mut MsgpackSerializer<'out> as Serializer>::SerializeMap;
+    type SerializeStructVariant = <&'a mut MsgpackSerializer<'out> as Serializer>::SerializeStructVariant;
 
     fn is_human_readable(&self) -> bool {
         false
     }
 
-    fn serialize_struct(mut self, _name: &'static str, len: usize) -> Result<Fields<'a, 'out>, PackError> {
+    fn serialize_struct(
+        mut self,
+        _name: &'static str,
+        len: usize,
+    ) -> Result<FieldSerializer<'a, 'out>, RmpError> {
         self.open(len)?;
-        Ok(Fields { packer: self.packer, to_come: len, field: self.field })
+        Ok(FieldSerializer { packer: self.packer, remaining: len, field: self.field })
     }
 
-    fn serialize_unit(mut self) -> Result<(), PackError> {
+    fn serialize_unit(mut self) -> Result<(), RmpError> {
         self.open(0)
     }
 
-    fn serialize_unit_struct(mut self, _name: &'static str) -> Result<(), PackError> {
+    fn serialize_unit_struct(mut self, _name: &'static str) -> Result<(), RmpError> {
         self.open(0)
     }
 
-    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), PackError> {
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), RmpError> {
         self.value()?.serialize_some(value)
     }
 
@@ -210,7 +200,7 @@ impl<'a, 'out> Serializer for Top<'a, 'out> {
         self,
         name: &'static str,
         value: &T,
-    ) -> Result<(), PackError> {
+    ) -> Result<(), RmpError> {
         self.value()?.serialize_newtype_struct(name, value)
     }
 
@@ -220,19 +210,19 @@ impl<'a, 'out> Serializer for Top<'a, 'out> {
         index: u32,
         variant: &'static str,
         value: &T,
-    ) -> Result<(), PackError> {
+    ) -> Result<(), RmpError> {
         self.value()?.serialize_newtype_variant(name, index, variant, value)
     }
 
-    // Not the default method, which would write `Vec<u8>` as an array.
-    fn collect_seq<I>(self, items: I) -> Result<(), PackError>
+    // The default method would encode `Vec<u8>` as an array.
+    fn collect_seq<I>(self, items: I) -> Result<(), RmpError>
     where
         I: IntoIterator<Item: Serialize>,
     {
         self.value()?.collect_seq(items)
     }
 
-    under_value! {
+    forward_to_value! {
         serialize_bool(v: bool) -> ();
         serialize_i8(v: i8) -> ();
         serialize_i16(v: i16) -> ();
@@ -262,38 +252,38 @@ impl<'a, 'out> Serializer for Top<'a, 'out> {
     }
 }
 
-/// Writes a struct's fields into the message's map.
-struct Fields<'a, 'out> {
-    packer: &'a mut Pack<'out>,
-    /// How many fields the map's length still promises.
-    to_come: usize,
+/// Serializes a struct's fields as keys of the message's map.
+struct FieldSerializer<'a, 'out> {
+    packer: &'a mut MsgpackSerializer<'out>,
+    /// Number of announced fields that are not written yet.
+    remaining: usize,
     field: &'a mut Option<&'static str>,
 }
 
-impl SerializeStruct for Fields<'_, '_> {
+impl SerializeStruct for FieldSerializer<'_, '_> {
     type Ok = ();
-    type Error = PackError;
+    type Error = RmpError;
 
     fn serialize_field<T: Serialize + ?Sized>(
         &mut self,
         name: &'static str,
         value: &T,
-    ) -> Result<(), PackError> {
+    ) -> Result<(), RmpError> {
         *self.field = Some(name);
-        if key::is_reserved(name) {
-            return Err(PackError::custom("reserved"));
+        if keys::is_reserved(name) {
+            return Err(RmpError::custom("reserved"));
         }
-        let Some(to_come) = self.to_come.checked_sub(1) else {
-            return Err(PackError::custom("its Serialize impl writes more fields than it announced"));
+        let Some(remaining) = self.remaining.checked_sub(1) else {
+            return Err(RmpError::custom("its Serialize impl writes more fields than it announced"));
         };
-        self.to_come = to_come;
+        self.remaining = remaining;
         name.serialize(&mut *self.packer)?;
         value.serialize(&mut *self.packer)
     }
 
-    fn end(self) -> Result<(), PackError> {
-        if self.to_come > 0 {
-            return Err(PackError::custom("its Serialize impl writes fewer fields than it announced"));
+    fn end(self) -> Result<(), RmpError> {
+        if self.remaining > 0 {
+            return Err(RmpError::custom("its Serialize impl writes fewer fields than it announced"));
         }
         Ok(())
     }

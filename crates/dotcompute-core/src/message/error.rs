@@ -1,36 +1,34 @@
-//! What can be wrong with a message's bytes.
+//! Errors of encoding and decoding messages.
 
 use std::fmt;
 
-/// A message could not be encoded.
+/// An error of encoding a message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodeError {
-    /// A field is called like one of the keys that the format itself uses.
+    /// A field has the name of a key that the format reserves.
     #[error(
-        "cannot encode message `{message_type}`: its field `{field}` has the name of a key that the format uses itself; \
-         rename the field"
+        "encoding message `{message_type}`: the name of the field `{field}` is a reserved key of the format; rename the field"
     )]
     ReservedField {
         /// The message's type name.
         message_type: &'static str,
-        /// The field's name, as it would have been written.
+        /// The field's name in the encoding.
         field: &'static str,
     },
     /// A value's `Serialize` impl failed, or the value does not fit MessagePack.
-    #[error("cannot encode message `{message_type}`{}: {reason}", In(.field.as_deref(), None))]
+    #[error("encoding message `{message_type}`{}: {reason}", ErrorLocation(.field.as_deref(), None))]
     Value {
         /// The message's type name.
         message_type: &'static str,
-        /// The field in which it happened, where known.
+        /// The field that failed, if known.
         field: Option<String>,
-        /// What the field's type said.
+        /// The error of the field's type.
         reason: String,
     },
 }
 
-/// Bytes could not be decoded as a message. Says which message type was wanted, where in the bytes it went wrong, and what
-/// to do.
+/// An error of decoding a message. It names the expected message type, the position of the error, and what to do.
 ///
 /// ```
 /// use dotcompute_core::message::{DecodeErrorKind, Encode, Message};
@@ -45,88 +43,90 @@ pub enum EncodeError {
 /// let error = Tick::decode(&bytes).unwrap_err();
 ///
 /// assert_eq!(error.field.as_deref(), Some("price"));
-/// assert_eq!(error.kind, DecodeErrorKind::Truncated { needed: 8, left: 7 });
+/// assert_eq!(error.kind, DecodeErrorKind::Truncated { needed: 8, remaining: 7 });
 /// assert_eq!(
 ///     error.to_string(),
-///     "cannot decode message `Tick`, field `price`, at byte 21: 8 more bytes are needed but 7 are left; \
-///      the message was cut short, or the length in it is wrong"
+///     "decoding message `Tick`, field `price`, at byte 21: expected at least 8 more bytes, got 7; \
+///      check that the message is complete and its lengths are correct"
 /// );
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("cannot decode message `{message_type}`{}: {kind}", In(.field.as_deref(), *.offset))]
+#[error("decoding message `{message_type}`{}: {kind}", ErrorLocation(.field.as_deref(), *.offset))]
 pub struct DecodeError {
-    /// The type name of the message that was wanted.
+    /// Type name of the expected message.
     pub message_type: &'static str,
-    /// The field or key in which it went wrong, where known.
+    /// The invalid field or key, if known.
     pub field: Option<String>,
-    /// The offset, in bytes, of the value at fault, where known.
+    /// Offset of the invalid value in bytes, if known.
     pub offset: Option<usize>,
-    /// What went wrong.
+    /// Kind of error.
     pub kind: DecodeErrorKind,
 }
 
-/// What was wrong with a message's bytes.
+/// Kind of a [`DecodeError`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeErrorKind {
-    /// The bytes hold some other MessagePack value than a map.
+    /// The bytes are a MessagePack value that is not a map.
     #[error(
-        "this is not a MessagePack map; a message is a map of field names to values with the key `__type__`"
+        "expected a MessagePack map; encode the message as a map of field names to values with the key `__type__`"
     )]
     NotAMap,
-    /// A length announces more than there is.
+    /// A length exceeds the remaining bytes.
     #[error(
-        "{needed} more bytes are needed but {left} are left; the message was cut short, or the length in it is wrong"
+        "expected at least {needed} more bytes, got {remaining}; check that the message is complete and its lengths are correct"
     )]
     Truncated {
-        /// How many bytes the value needs at least.
+        /// Minimum size of the value in bytes.
         needed: u64,
-        /// How many there are.
-        left: usize,
+        /// Remaining bytes.
+        remaining: usize,
     },
-    /// A byte that no MessagePack value starts with.
-    #[error("no MessagePack value starts with the byte 0xc1; the bytes are damaged, or not MessagePack")]
+    /// The byte 0xc1, which starts no MessagePack value.
+    #[error(
+        "invalid byte 0xc1, which starts no MessagePack value; check that the bytes are MessagePack and undamaged"
+    )]
     InvalidByte,
-    /// Arrays and maps lie too deep in each other.
-    #[error("values are nested deeper than {limit} levels; flatten the message")]
+    /// Arrays and maps are nested too deeply.
+    #[error("values are nested more than {limit} levels deep; flatten the message")]
     TooDeep {
-        /// The depth that is allowed.
+        /// Maximum depth.
         limit: usize,
     },
     /// Bytes follow the message.
-    #[error("the message ends here but {count} more bytes follow; pass the bytes of one message only")]
+    #[error("{count} bytes follow the end of the message; pass the bytes of one message only")]
     TrailingBytes {
-        /// How many.
+        /// Number of bytes after the message.
         count: usize,
     },
-    /// The map does not say of which type the message is.
-    #[error("the key `__type__` is missing; its value must be the message's type name")]
+    /// The map has no key `__type__`.
+    #[error("the key `__type__` is missing; set it to the message's type name")]
     MissingType,
-    /// The message is of another type.
-    #[error("this is a message of type `{found}`; decode it as that type, or check who sends it")]
+    /// The message has another type.
+    #[error("got a message of type `{found}`; decode it as that type, or check its sender")]
     WrongType {
-        /// The type name in the bytes (its beginning, if it is very long).
+        /// The type name in the bytes, truncated to 64 characters.
         found: String,
     },
-    /// A field that the type needs is not in the map.
-    #[error("the field is missing; the sender must write it, or the type must make it optional")]
+    /// The map lacks a field of the type.
+    #[error("the field is missing; write it in the sender, or make it optional in the type")]
     MissingField,
-    /// A field is there twice.
-    #[error("the field occurs twice; the sender must write it once")]
+    /// A field occurs twice.
+    #[error("the field occurs twice; write it once in the sender")]
     DuplicateField,
-    /// A field's value is not what the type declares.
-    #[error("{reason}; the sender must write what the type declares")]
+    /// A field's value does not have the declared type.
+    #[error("{reason}; write the declared type in the sender")]
     InvalidValue {
-        /// What the field's type said.
+        /// The error of the field's type.
         reason: String,
     },
 }
 
-/// Where in a message: `, field ..., at byte ...`, as far as known.
-struct In<'a>(Option<&'a str>, Option<usize>);
+/// Position in a message, displayed as `, field ..., at byte ...` as far as known.
+struct ErrorLocation<'a>(Option<&'a str>, Option<usize>);
 
-impl fmt::Display for In<'_> {
+impl fmt::Display for ErrorLocation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(field) = self.0 {
             write!(f, ", field `{field}`")?;

@@ -1,28 +1,28 @@
-//! What travels with every message besides its value.
+//! The header of a message.
 
 use super::{MessageId, Priority};
 
-/// What travels with every message besides its value: who it is, what it answers, how urgent it is.
+/// The header of a message: its id, the id of the request that it replies to, and its priority.
 ///
-/// It is 40 bytes and `Copy`, so that it rides in a ring slot beside the message.
+/// It has 40 bytes and is `Copy`; a ring slot stores it beside the message.
 ///
 /// ```
 /// use dotcompute_core::message::{MessageHeader, Priority};
 ///
-/// let question = MessageHeader::new().with_priority(Priority::HIGH);
-/// let answer = MessageHeader::new().reply_to(&question);
+/// let request = MessageHeader::new().with_priority(Priority::HIGH);
+/// let reply = MessageHeader::new().reply_to(&request);
 ///
-/// assert_eq!(answer.correlation_id, Some(question.message_id));
-/// assert_eq!(answer.priority, Priority::HIGH);
-/// assert_ne!(answer.message_id, question.message_id);
+/// assert_eq!(reply.correlation_id, Some(request.message_id));
+/// assert_eq!(reply.priority, Priority::HIGH);
+/// assert_ne!(reply.message_id, request.message_id);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MessageHeader {
-    /// Names this message among all messages of all processes.
+    /// Id of this message, unique among all processes.
     pub message_id: MessageId,
-    /// The id of the message that this one answers, if it answers one.
+    /// Id of the request that this message replies to, if it is a reply.
     pub correlation_id: Option<MessageId>,
-    /// How urgent it is.
+    /// Priority of this message.
     pub priority: Priority,
 }
 
@@ -30,21 +30,23 @@ pub struct MessageHeader {
 const _: () = assert!(size_of::<MessageHeader>() <= 40);
 
 impl MessageHeader {
-    /// A header with a fresh id, [`Priority::NORMAL`] and no correlation.
-    #[allow(clippy::new_without_default, reason = "each call gives another id: no value is the default one")]
+    /// Creates a header with a new id, [`Priority::NORMAL`] and no correlation id.
+    #[allow(
+        clippy::new_without_default,
+        reason = "each call returns another id, so there is no default value"
+    )]
     pub fn new() -> Self {
         Self { message_id: MessageId::next(), correlation_id: None, priority: Priority::NORMAL }
     }
 
-    /// The same header with this priority.
+    /// Returns the header with this priority.
     #[must_use]
     pub const fn with_priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
     }
 
-    /// The same header as the answer to `request`: its id becomes the correlation id, its priority becomes this one's,
-    /// so that the answer to an urgent question is urgent too.
+    /// Returns the header as that of a reply to `request`: with the request's id as correlation id, and the request's priority.
     #[must_use]
     pub const fn reply_to(mut self, request: &Self) -> Self {
         self.correlation_id = Some(request.message_id);

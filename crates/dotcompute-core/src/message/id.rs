@@ -1,19 +1,20 @@
-//! Message ids: unique across processes, without a random number, a shared atomic or a system call per message.
+//! Message ids: unique across processes, without a random number, a shared atomic operation or a system call per id.
 
 use std::cell::Cell;
 use std::fmt;
 use std::num::NonZeroU128;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+#[cfg(feature = "uuid")]
 use uuid::Uuid;
 
-/// Names a message among all messages of all processes. Shown as a UUID.
+/// Id of a message, unique among all processes. Displayed as a UUID.
 ///
-/// # What the bits are
+/// # Layout
 ///
-/// [`MessageId::next`] makes UUIDs of version 8 ([RFC 9562, section 5.8]), whose contents are the maker's own:
+/// [`MessageId::next`] returns UUIDs of version 8 ([RFC 9562, section 5.8]), whose content is implementation-specific:
 ///
-/// | bits (0 = most significant) | RFC name | here |
+/// | bits (0 = most significant) | RFC name | content |
 /// | --- | --- | --- |
 /// | 0-47 | `custom_a` | random, drawn once per process |
 /// | 48-51 | `ver` | 8 |
@@ -21,17 +22,17 @@ use uuid::Uuid;
 /// | 64-65 | `var` | binary 10 |
 /// | 66-127 | `custom_c` | a counter |
 ///
-/// Every thread takes 65,536 counter values at a time from the process's counter, so making an id is an increment of
-/// a thread-local number. Two processes collide only if they drew the same 60 random bits (among a thousand processes
-/// that is one chance in 2 × 10¹²). A forked child draws its own.
+/// A thread reserves 65,536 values of the process's counter at a time, so creating an id increments a thread-local number. Two processes
+/// collide only if they draw the same 60 random bits; among a thousand processes the probability is 1 in 2 × 10¹². A forked child draws
+/// its own bits.
 ///
-/// Ids are ordered by process, then by counter. Within one thread that is the order in which they were made; between
-/// threads it says nothing about time.
+/// Ids are ordered by process, then by counter. Within one thread this is the order of creation. Between threads the order is unrelated to
+/// time.
 ///
 /// # Foreign ids
 ///
-/// Every UUID except the nil one is a valid id, so that ids which other programs made pass through unchanged. The nil
-/// UUID stands for "none"; that is also how `Option<MessageId>` manages with 16 bytes.
+/// Every UUID except the nil UUID is a valid id, so ids of other programs are preserved. The nil UUID means "none", which also gives
+/// `Option<MessageId>` a size of 16 bytes. The conversions from and to `uuid::Uuid` need the feature `uuid`.
 ///
 /// ```
 /// use dotcompute_core::message::MessageId;
@@ -48,23 +49,23 @@ use uuid::Uuid;
 /// ```
 ///
 /// [RFC 9562, section 5.8]: https://www.rfc-editor.org/rfc/rfc9562#section-5.8
-// Aligned to 8 and not 16, so that a header of two ids and a priority fits in 40 bytes and not 48. Two u64 of which one
-// is never zero would have the same shape, but there are foreign UUIDs with either half zero.
+// Aligned to 8 instead of 16, so that a header of two ids and a priority has 40 bytes instead of 48. A pair of a `u64` and a `NonZeroU64`
+// would also do, but either half of a foreign UUID may be zero.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(Rust, packed(8))]
 pub struct MessageId(NonZeroU128);
 
 const _: () = assert!(size_of::<Option<MessageId>>() == 16 && align_of::<MessageId>() == 8);
 
-/// The nil UUID was given as a message id.
+/// The error of converting the nil UUID to a message id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the nil UUID is not a message id, because it stands for \"no message\"; make ids with MessageId::next()"
+    "converting a UUID to a message id: the nil UUID means \"no message\"; create ids with MessageId::next()"
 )]
 pub struct NilMessageId;
 
 impl MessageId {
-    /// A new id, different from every other.
+    /// Returns a new id, different from every other.
     #[inline]
     pub fn next() -> Self {
         BLOCK.with(|block| {
@@ -73,25 +74,25 @@ impl MessageId {
                 _ => block.reserve(),
             };
             block.next.set(counter + 1);
-            v8(block.process.get(), counter)
+            uuid_v8(block.process.get(), counter)
         })
     }
 
-    /// The id's 128 bits as a number, most significant byte first in the UUID's text.
+    /// Returns the id as a number. Its most significant byte is the first of the UUID's text.
     pub const fn as_u128(self) -> u128 {
         self.0.get()
     }
 
-    /// The id's 16 bytes in the UUID's byte order.
+    /// Returns the 16 bytes of the id in the UUID's byte order.
     pub const fn to_bytes(self) -> [u8; 16] {
         self.as_u128().to_be_bytes()
     }
 
-    /// The id with these 16 bytes, in the UUID's byte order.
+    /// Creates an id from 16 bytes in the UUID's byte order.
     ///
     /// # Errors
     ///
-    /// [`NilMessageId`] if they are all zero.
+    /// [`NilMessageId`] if all bytes are zero.
     pub const fn from_bytes(bytes: [u8; 16]) -> Result<Self, NilMessageId> {
         match NonZeroU128::new(u128::from_be_bytes(bytes)) {
             Some(bits) => Ok(Self(bits)),
@@ -100,12 +101,14 @@ impl MessageId {
     }
 }
 
+#[cfg(feature = "uuid")]
 impl From<MessageId> for Uuid {
     fn from(id: MessageId) -> Self {
         Self::from_u128(id.as_u128())
     }
 }
 
+#[cfg(feature = "uuid")]
 impl TryFrom<Uuid> for MessageId {
     type Error = NilMessageId;
 
@@ -116,7 +119,10 @@ impl TryFrom<Uuid> for MessageId {
 
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&Uuid::from(*self), f)
+        let bits = self.as_u128();
+        let part = |shift: u32| (bits >> shift) as u16;
+        let (high, low) = ((bits >> 96) as u32, bits as u64 & 0xFFFF_FFFF_FFFF);
+        write!(f, "{high:08x}-{:04x}-{:04x}-{:04x}-{low:012x}", part(80), part(64), part(48))
     }
 }
 
@@ -126,108 +132,109 @@ impl fmt::Debug for MessageId {
     }
 }
 
-/// Puts the version and the variant around the process's random bits and a counter value.
+/// Combines the version and the variant with the process's random bits and a counter value.
 #[inline]
-fn v8(process: u64, counter: u64) -> MessageId {
+fn uuid_v8(process: u64, counter: u64) -> MessageId {
     let high = process & !0xF000 | 0x8000;
     let low = counter & (u64::MAX >> 2) | 1 << 63;
-    // The variant bit in the low half keeps this from being zero, which the compiler sees: no branch remains.
+    // The variant bit in `low` is set, so the compiler proves this nonzero and removes the branch.
     match NonZeroU128::new(u128::from(high) << 64 | u128::from(low)) {
         Some(bits) => MessageId(bits),
         None => unreachable!("the variant bit is set"),
     }
 }
 
-/// The counter values that a thread may still give out, and the process that they belong to.
-// A cell for each number and not one for all: copying them together would load in one piece what was just stored in
-// pieces, and a processor cannot forward such a store (measured in a loop: 7.3 ns an id instead of 1.9).
-struct Block {
+/// Counter values that a thread has reserved and not used yet, with the process's random bits.
+// One cell per number: a copy of all three would be one wide load right after narrow stores, which defeats store-to-load forwarding
+// (measured in a loop: 7.3 ns instead of 1.9 ns per id).
+struct CounterBlock {
     process: Cell<u64>,
     next: Cell<u64>,
     end: Cell<u64>,
 }
 
-impl Block {
+impl CounterBlock {
     const LEN: u64 = 65_536;
 
     const fn empty() -> Self {
         Self { process: Cell::new(0), next: Cell::new(0), end: Cell::new(0) }
     }
 
-    /// Takes the next block of the process's counter, and returns its first value.
+    /// Reserves the next block of the process's counter and returns its first value.
     #[cold]
     fn reserve(&self) -> u64 {
         self.process.set(process_bits());
-        // Relaxed: the addition is atomic, and nothing else is published with it. 62 bits last for 2^46 blocks: a block
-        // every microsecond would need two years.
+        // Relaxed: the addition is atomic and publishes nothing else. 62 bits suffice for 2^46 blocks. At one block per microsecond, that
+        // is two years.
         let next = COUNTER.fetch_add(Self::LEN, Ordering::Relaxed);
         self.end.set(next + Self::LEN);
         next
     }
 
-    /// Gives up what is left of the block.
+    /// Discards the rest of the block.
     #[cfg(unix)]
-    fn forget(&self) {
+    fn discard(&self) {
         self.next.set(self.end.get());
     }
 }
 
 thread_local! {
-    static BLOCK: Block = const { Block::empty() };
+    static BLOCK: CounterBlock = const { CounterBlock::empty() };
 }
 
-/// The first counter value that no thread has taken.
+/// The first counter value that no thread has reserved.
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 
-/// The process's random bits; 0 until they are drawn.
+/// The process's random bits; 0 before the first draw.
 static PROCESS: AtomicU64 = AtomicU64::new(0);
 
-/// The process's random bits, drawn on the first call.
+/// Returns the process's random bits; the first call draws them.
 fn process_bits() -> u64 {
-    // Relaxed: the number is all there is to see.
-    let known = PROCESS.load(Ordering::Relaxed);
-    if known != 0 {
-        return known;
+    // Relaxed: no other data is published with the bits.
+    let drawn_before = PROCESS.load(Ordering::Relaxed);
+    if drawn_before != 0 {
+        return drawn_before;
     }
-    // A random UUID is never zero: its version and variant are set.
-    let drawn = Uuid::new_v4().as_u64_pair().0;
+    let random = getrandom::u64().expect("the operating system provides random bytes");
+    // Never 0, which means "not drawn". `uuid_v8` overwrites this bit with the version.
+    let drawn = random | 0x8000;
     #[cfg(unix)]
-    fork::forget_in_children();
+    fork::reset_in_children();
     match PROCESS.compare_exchange(0, drawn, Ordering::Relaxed, Ordering::Relaxed) {
         Ok(_) => drawn,
         // Another thread drew first.
-        Err(theirs) => theirs,
+        Err(first) => first,
     }
 }
 
-/// A forked child would go on with its parent's random bits and counter, and repeat the parent's ids.
+/// Resets the state of ids in forked children, which would otherwise repeat their parent's ids.
 #[cfg(unix)]
 mod fork {
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use super::{BLOCK, Block, PROCESS};
+    use super::{BLOCK, CounterBlock, PROCESS};
 
-    /// From now on, a forked child starts without random bits and without a block.
-    pub(super) fn forget_in_children() {
-        // Not a `Once`: a child forked while another thread was inside it would wait for that thread for ever.
+    /// Registers a handler that clears the random bits and the block of each forked child.
+    pub(super) fn reset_in_children() {
+        // Not a `Once`: a child forked while another thread is inside would block on it forever.
         static REGISTERED: AtomicBool = AtomicBool::new(false);
         if REGISTERED.swap(true, Ordering::Relaxed) {
             return;
         }
-        // SAFETY: `forget` lives as long as the program, as a handler must, and it does what a handler in a forked child
-        // may do: it stores to an atomic and to a thread-local that needs neither allocation nor destructor. If the call
-        // fails, for want of memory, children repeat their parent's ids; nothing worse.
-        unsafe { libc::pthread_atfork(None, None, Some(forget)) };
+        // SAFETY: `reset` is a function item, so the pointer stays valid. It is async-signal-safe, as a handler in a forked child must be:
+        // it stores to an atomic and to a thread-local without allocation or destructor. If the call fails for lack of memory, children
+        // repeat their parent's ids, which is not a memory error.
+        unsafe { libc::pthread_atfork(None, None, Some(reset)) };
     }
 
-    /// Runs in the child, on the only thread it has.
-    extern "C" fn forget() {
+    /// Runs in the child, on its only thread.
+    extern "C" fn reset() {
         PROCESS.store(0, Ordering::Relaxed);
-        BLOCK.with(Block::forget);
+        BLOCK.with(CounterBlock::discard);
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "uuid"))]
 mod tests {
     use std::collections::HashSet;
 
@@ -243,24 +250,24 @@ mod tests {
     }
 
     #[test]
-    fn keeps_version_and_variant_whatever_the_counter_and_the_random_bits() {
+    fn version_and_variant_do_not_depend_on_the_counter_and_the_random_bits() {
         for (process, counter) in [(0, 0), (u64::MAX, u64::MAX), (0xF000, 1 << 62), (1, u64::MAX >> 2)] {
-            let uuid = Uuid::from(v8(process, counter));
+            let uuid = Uuid::from(uuid_v8(process, counter));
             assert_eq!((uuid.get_version_num(), uuid.get_variant()), (8, uuid::Variant::RFC4122));
         }
     }
 
     #[test]
     fn threads_never_share_an_id() {
-        // More than one block each.
+        // More than one block per thread.
         const EACH: usize = 70_000;
         let threads: Vec<_> = (0..4)
             .map(|_| std::thread::spawn(|| (0..EACH).map(|_| MessageId::next()).collect::<Vec<_>>()))
             .collect();
         let mut seen = HashSet::new();
         for thread in threads {
-            let ids = thread.join().expect("the thread only makes ids");
-            assert!(ids.is_sorted(), "a thread's ids come in order");
+            let ids = thread.join().expect("the thread only creates ids");
+            assert!(ids.is_sorted(), "the ids of a thread are ordered");
             seen.extend(ids);
         }
         assert_eq!(seen.len(), 4 * EACH);
@@ -268,38 +275,39 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_forked_child_makes_ids_of_its_own() {
+    fn a_forked_child_draws_its_own_random_bits() {
         let mut ends = [0; 2];
-        // SAFETY: `ends` has room for the two descriptors.
+        // SAFETY: `ends` has space for two descriptors.
         assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
         let parent = MessageId::next().to_bytes();
-        // SAFETY: the child calls nothing that could wait for a thread that it lost: making an id takes no lock, and `write` and `_exit` may be called after a fork.
+        // SAFETY: the child calls only async-signal-safe code: creating an id takes no lock, and `write` and `_exit` are permitted after
+        // `fork`.
         let child = unsafe { libc::fork() };
         if child == 0 {
             let id = MessageId::next().to_bytes();
-            // SAFETY: `id` is 16 readable bytes; `_exit` leaves without running the parent's destructors.
+            // SAFETY: `id` has 16 readable bytes; `_exit` does not run the parent's destructors.
             unsafe {
                 libc::write(ends[1], id.as_ptr().cast(), id.len());
                 libc::_exit(0);
             }
         }
         assert!(child > 0, "fork failed");
-        let mut theirs = [0_u8; 16];
-        // SAFETY: `theirs` has room for 16 bytes, and `child` is our child, waited for once.
+        let mut child_id = [0_u8; 16];
+        // SAFETY: `child_id` has space for 16 bytes; `child` is a child of this process that is waited for once.
         unsafe {
-            assert_eq!(libc::read(ends[0], theirs.as_mut_ptr().cast(), 16), 16);
+            assert_eq!(libc::read(ends[0], child_id.as_mut_ptr().cast(), 16), 16);
             libc::waitpid(child, std::ptr::null_mut(), 0);
             libc::close(ends[0]);
             libc::close(ends[1]);
         }
-        assert_ne!(parent[..8], theirs[..8], "the child drew its own random bits");
-        assert_eq!(parent[..8], MessageId::next().to_bytes()[..8], "the parent kept its own");
+        assert_ne!(parent[..8], child_id[..8], "the child has its own random bits");
+        assert_eq!(parent[..8], MessageId::next().to_bytes()[..8], "the parent still has its own");
     }
 
     #[test]
-    fn the_nil_uuid_is_refused_and_the_largest_is_not() {
+    fn only_the_nil_uuid_is_rejected() {
         assert_eq!(MessageId::try_from(Uuid::nil()), Err(NilMessageId));
-        let largest = MessageId::try_from(Uuid::max()).expect("only nil is refused");
+        let largest = MessageId::try_from(Uuid::max()).expect("not nil");
         assert_eq!(Uuid::from(largest), Uuid::max());
         assert_ne!(Some(largest), None);
     }
@@ -316,7 +324,7 @@ mod tests {
         }
 
         #[test]
-        fn halves_that_are_zero_are_no_obstacle(half in 1_u64..) {
+        fn either_half_may_be_zero(half in 1_u64..) {
             for bits in [u128::from(half), u128::from(half) << 64] {
                 let id = MessageId::try_from(Uuid::from_u128(bits)).expect("not nil");
                 prop_assert_eq!(std::hint::black_box(Some(id)).map(MessageId::as_u128), Some(bits));

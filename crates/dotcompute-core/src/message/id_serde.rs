@@ -1,4 +1,4 @@
-//! How message ids are written: a string for people, `{"__uuid_bin__": bytes}` in MessagePack.
+//! Serialization of message ids: a string in human-readable formats, `{"__uuid_bin__": bytes}` in MessagePack.
 
 use std::fmt;
 
@@ -9,10 +9,10 @@ use uuid::Uuid;
 
 use super::MessageId;
 
-/// The only key of the map that stands for a UUID.
+/// The only key of the map that encodes a UUID.
 const UUID_KEY: &str = "__uuid_bin__";
 
-/// Sixteen bytes, written as bytes and not as a list of numbers.
+/// Sixteen bytes, encoded as bytes and not as a sequence of numbers.
 struct Bytes([u8; 16]);
 
 impl Serialize for Bytes {

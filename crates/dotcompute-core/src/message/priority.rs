@@ -1,11 +1,11 @@
-//! How urgent a message is.
+//! Message priorities.
 
 use std::fmt;
 
-/// How urgent a message is: 0 (least) to 255 (most), 128 unless set.
+/// Priority of a message, from 0 (lowest) to 255 (highest); 128 by default.
 ///
-/// A ring keeps four bands and serves the highest that is not empty; within a band, messages leave in the order in
-/// which they came. The exact number travels with the message, but only its band decides the order.
+/// A mailbox has four bands and pops from the highest band that is not empty. Within a band the order is first in, first out. The exact
+/// number is part of the header, but only its band affects the order.
 ///
 /// | band | priorities | constant |
 /// | --- | --- | --- |
@@ -26,21 +26,21 @@ use std::fmt;
 pub struct Priority(u8);
 
 impl Priority {
-    /// The middle of the low band, 32: work that may wait for everything else.
+    /// The middle of the low band, 32: work that all other messages may overtake.
     pub const LOW: Self = Self(32);
     /// The default, 128.
     pub const NORMAL: Self = Self(128);
-    /// The middle of the high band, 192: handled before normal mail.
+    /// The middle of the high band, 192: handled before normal messages.
     pub const HIGH: Self = Self(192);
     /// The middle of the system band, 240: control messages.
     pub const SYSTEM: Self = Self(240);
 
-    /// The priority with this number; every number is valid.
+    /// Creates a priority; every number is valid.
     pub const fn new(value: u8) -> Self {
         Self(value)
     }
 
-    /// The number, 0 to 255.
+    /// Returns the number, 0 to 255.
     pub const fn get(self) -> u8 {
         self.0
     }

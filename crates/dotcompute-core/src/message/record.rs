@@ -1,7 +1,7 @@
-//! Messages as plain old data: the layout that devices read, and the same struct in C.
+//! Messages as plain old data: the layout that devices read, and the equivalent C struct.
 //!
-//! A message crosses to a device as its bytes. `#[message(record)]` on a `#[repr(C)]` struct checks at compile time that
-//! those bytes mean the same on both sides, and [`RecordMessage::c_struct`] writes the struct for the other one.
+//! A message is copied to a device as bytes. `#[message(record)]` on a `#[repr(C)]` struct checks at compile time that the host and devices
+//! interpret those bytes in the same way. [`RecordMessage::c_struct`] returns the C struct for device code.
 //!
 //! ```
 //! use dotcompute_core::message::Message;
@@ -20,7 +20,7 @@
 //! assert!(Tick::c_struct().contains("    float price[2]; /* offset 8 */\n"));
 //! ```
 //!
-//! | in Rust | in C |
+//! | Rust | C |
 //! | --- | --- |
 //! | `u8` `u16` `u32` `u64` | `uint8_t` `uint16_t` `uint32_t` `uint64_t` |
 //! | `i8` `i16` `i32` `i64` | `int8_t` `int16_t` `int32_t` `int64_t` |
@@ -28,56 +28,58 @@
 //! | `[T; N]`, `[[T; N]; M]` | `T name[N]`, `T name[M][N]` |
 //! | another record message | its struct |
 //!
-//! What is missing is missing on purpose: `bool`, `char`, enums and `NonZero` types, because a device may write a byte
-//! that is no value of theirs (use `u8` or `u32`); `usize`, because its size differs between machines (use `u64`);
-//! pointers and references, because an address means nothing on the other side.
+//! Other types are excluded on purpose:
+//!
+//! - `bool`, `char`, enums and `NonZero` types: a device may write a bit pattern that is invalid for them. Use `u8` or `u32`.
+//! - `usize`: its size differs between machines. Use `u64`.
+//! - Pointers and references: an address of one side is invalid on the other.
 
 use std::fmt::Write as _;
 
 pub use dotcompute_ring::record::{Record, bytes_of, from_bytes};
 
-pub use super::bytes::RecordBytes;
+pub use super::record_bytes::RecordBytes;
 
 use super::Message;
 
-/// A value whose bytes are all there is to it: it can stand in a record.
+/// A plain old data type: it can be a field of a record.
 ///
 /// Implemented for the types in the [module's table](self), and by `#[derive(Message)] #[message(record)]`.
 ///
 /// # Safety
 ///
-/// [`TYPE`](Self::TYPE) describes the type.
+/// [`TYPE`](Self::TYPE) describes the type's layout in C.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be a field of a record message",
+    message = "`{Self}` is not a valid field of a record message",
     label = "not plain old data",
     note = "a record's fields are `u8` to `u64`, `i8` to `i64`, `f32`, `f64`, arrays of these, and other record messages",
     note = "use `u8` for `bool`, `u32` for `char` or an enum, `u64` for `usize`, `[u8; N]` for text"
 )]
 pub unsafe trait Plain: Record {
-    /// What the type is in C.
+    /// The type in C.
     const TYPE: PlainType;
 }
 
 /// A message that devices can read: `#[derive(Message)] #[message(record)] #[repr(C)]`.
 pub trait RecordMessage: Message + Plain {
-    /// Where its fields lie.
+    /// Layout of its fields.
     const LAYOUT: RecordLayout;
 
-    /// The struct in C, for a C, C++ or CUDA compiler (NVRTC too). It can be compiled as it is.
+    /// Returns the C struct as source that C, C++ and CUDA compilers (including NVRTC) accept.
     ///
-    /// Static assertions in it compare size, alignment and offsets with what Rust computed. Include guards make it
-    /// harmless to compile two messages that share a nested record.
+    /// It contains static assertions that size, alignment and offsets are those of Rust. Include guards permit two messages with the same
+    /// nested record in one translation unit.
     fn c_struct() -> String {
         Self::LAYOUT.c_struct()
     }
 }
 
-/// A message that crosses to a device as its bytes: every [`RecordMessage`], and [`RecordBytes`].
+/// A message that is copied to a device as bytes: every [`RecordMessage`], and [`RecordBytes`].
 pub trait DeviceRecord: Message {
-    /// Its bytes, as many as the layout says that its ring kernel was launched with.
+    /// Returns its bytes. Their number is the size in the layout with which the ring kernel was launched.
     fn as_record_bytes(&self) -> &[u8];
 
-    /// The message that these bytes are; none if they are fewer or more than it has.
+    /// Creates a message from its bytes; `None` if their number is not the message's size.
     fn from_record_bytes(bytes: &[u8]) -> Option<Self>
     where
         Self: Sized;
@@ -103,44 +105,44 @@ impl DeviceRecord for RecordBytes {
     }
 }
 
-/// Where a record's fields lie.
+/// Layout of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordLayout {
-    /// The struct's name in C: the message's type name, with `_` for every character that C does not allow in a name.
+    /// The struct's name in C: the message's type name, with `_` for each character that C identifiers do not allow.
     pub name: &'static str,
-    /// Its size in bytes; there are no padding bytes among them.
+    /// Its size in bytes, without padding bytes.
     pub size: usize,
     /// Its alignment in bytes.
     pub align: usize,
-    /// Its fields, in the order of their offsets.
+    /// Its fields, ordered by offset.
     pub fields: &'static [FieldLayout],
 }
 
-/// Where one field lies.
+/// Layout of one field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FieldLayout {
     /// Its name, in Rust and in C.
     pub name: &'static str,
-    /// How many bytes from the record's start it begins.
+    /// Its offset in bytes from the start of the record.
     pub offset: usize,
     /// Its size in bytes.
     pub size: usize,
     /// Its alignment in bytes.
     pub align: usize,
-    /// What it is in C.
+    /// Its type in C.
     pub ty: PlainType,
 }
 
-/// What a field is in C.
+/// The type of a field in C.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlainType {
-    /// A number, with its C type's name.
+    /// A number, with the name of its C type.
     Scalar(&'static str),
     /// An array.
     Array {
-        /// How many elements.
+        /// Number of elements.
         len: usize,
-        /// What each is.
+        /// Type of an element.
         element: &'static Self,
     },
     /// Another record.
@@ -148,7 +150,7 @@ pub enum PlainType {
 }
 
 impl PlainType {
-    /// The name of the C type: for an array, that of its innermost elements.
+    /// Returns the name of the C type. For an array, this is the name of the innermost element type.
     pub const fn c_type(&self) -> &'static str {
         match self {
             Self::Scalar(name) => name,
@@ -157,7 +159,7 @@ impl PlainType {
         }
     }
 
-    /// The array's dimensions, outermost first; empty for what is not an array.
+    /// Returns the array's dimensions, outermost first; empty if the type is not an array.
     pub fn dims(&self) -> Vec<usize> {
         let mut dims = Vec::new();
         let mut ty = self;
@@ -168,7 +170,7 @@ impl PlainType {
         dims
     }
 
-    /// The record that this is, or that it is an array of.
+    /// Returns the layout of a record or of an array of records.
     const fn record(&self) -> Option<&'static RecordLayout> {
         match self {
             Self::Scalar(_) => None,
@@ -179,10 +181,11 @@ impl PlainType {
 }
 
 impl RecordLayout {
-    /// The layout of a record of which only size and alignment matter, made at run time: on the device it is a struct `name` with the one
-    /// field `words`. It lives as long as the program, a few dozen bytes: make it once for a kind of message.
+    /// Creates the layout of a record at run time, from its size and alignment. On the device it is a struct `name` with one field,
+    /// `words`.
     ///
-    /// None if the alignment is not 1, 2, 4 or 8, or the size no multiple of it other than zero.
+    /// The layout is leaked, a few dozen bytes: create it once per message type. Returns `None` if the alignment is not 1, 2, 4 or 8, or if
+    /// the size is zero or not a multiple of the alignment.
     ///
     /// ```
     /// use dotcompute_core::message::record::RecordLayout;
@@ -208,7 +211,7 @@ impl RecordLayout {
         Some(Self { name: Box::leak(Box::from(name)), size, align, fields })
     }
 
-    /// The struct in C, after the structs of the records nested in it. See [`RecordMessage::c_struct`].
+    /// Returns the C struct, preceded by the structs of its nested records. See [`RecordMessage::c_struct`].
     pub fn c_struct(&self) -> String {
         let mut text = String::from(C_PRELUDE);
         self.write_struct(&mut text);
@@ -223,7 +226,7 @@ impl RecordLayout {
         // Writing to a `String` cannot fail.
         let _ = writeln!(text, "\n#ifndef DOTCOMPUTE_RECORD_{name}\n#define DOTCOMPUTE_RECORD_{name}");
         let _ = writeln!(text, "typedef struct {name} {{");
-        // An alignment beyond that of the fields was asked for; C takes it on the first field.
+        // `repr(align)` exceeds the alignment of all fields; in C, `alignas` on the first field has the same effect.
         let natural = self.fields.iter().map(|field| field.align).max().unwrap_or(1);
         let mut prefix = if *align > natural { format!("alignas({align}) ") } else { String::new() };
         for FieldLayout { name, offset, ty, .. } in self.fields {
@@ -249,7 +252,7 @@ impl RecordLayout {
     }
 }
 
-/// What the structs need: NVRTC has neither `<stdint.h>` nor `offsetof`, C has `static_assert` and `alignas` in headers.
+/// Definitions that the structs need. NVRTC has neither `<stdint.h>` nor `offsetof`; C has `static_assert` and `alignas` in headers.
 const C_PRELUDE: &str = "\
 #ifndef DOTCOMPUTE_RECORD_PRELUDE
 #define DOTCOMPUTE_RECORD_PRELUDE
@@ -277,7 +280,7 @@ typedef unsigned long long uint64_t;
 
 macro_rules! scalars {
     ($($ty:ty => $c:literal)*) => {$(
-        // SAFETY: the C type has the same width and kind.
+        // SAFETY: the C type has the same size and representation.
         unsafe impl Plain for $ty {
             const TYPE: PlainType = PlainType::Scalar($c);
         }
@@ -297,7 +300,7 @@ scalars! {
     f64 => "double"
 }
 
-// SAFETY: an array in C too is its elements, one after another with nothing between.
+// SAFETY: in Rust and in C, an array is a sequence of its elements without padding between them.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {
     const TYPE: PlainType = PlainType::Array { len: N, element: &T::TYPE };
 }

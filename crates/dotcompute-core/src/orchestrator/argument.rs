@@ -1,4 +1,4 @@
-//! What kernels are launched on.
+//! Arguments of one-shot kernels.
 
 use std::any::{TypeId, type_name};
 
@@ -27,47 +27,47 @@ impl Element {
         Self { id: TypeId::of::<T>(), name: type_name::<T>(), size: size_of::<T>() }
     }
 
-    /// Its name in Rust.
+    /// Returns its name in Rust.
     #[must_use]
     pub fn name(self) -> &'static str {
         self.name
     }
 
-    /// Its size in bytes.
+    /// Returns its size in bytes.
     #[must_use]
     pub fn size(self) -> usize {
         self.size
     }
 }
 
-/// What is wrong with an argument.
+/// An error of one argument.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ArgumentError {
-    /// It is not what the kernel takes there.
-    #[error("the kernel takes {takes}, and was given {given}")]
+    /// The argument does not have the type that the kernel expects.
+    #[error("expected {takes}, got {given}")]
     TypeMismatch {
-        /// What it takes.
+        /// What the kernel expects.
         takes: String,
-        /// What was given.
+        /// What the caller passed.
         given: String,
     },
-    /// The buffer is of another device.
+    /// The buffer belongs to another device.
     #[error(
-        "the buffer is of {buffer}, and the kernel runs on {kernel}; make it with the memory of that device"
+        "the buffer is on {buffer}, but the kernel runs on {kernel}; create the buffer with the memory of {kernel}"
     )]
     OtherDevice {
         /// The buffer's device.
         buffer: DeviceId,
-        /// The kernel's.
+        /// The kernel's device.
         kernel: DeviceId,
     },
-    /// The buffer could not be brought to the device.
+    /// The buffer could not be copied to the device.
     #[error(transparent)]
     DeviceMemory(#[from] MemoryError),
 }
 
-/// Something that a kernel is launched on.
+/// An argument of a launch: a buffer or a value.
 pub struct Argument<'a>(Kind<'a>);
 
 enum Kind<'a> {
@@ -77,22 +77,22 @@ enum Kind<'a> {
 }
 
 impl<'a> Argument<'a> {
-    /// A buffer that the kernel reads. On `cuda` it gets a `const T*`.
+    /// Passes a buffer that the kernel reads. On `cuda` the kernel's parameter is a `const T*`.
     pub fn read<T: Plain>(buffer: &'a mut UnifiedBuffer<T>) -> Self {
         Self(Kind::Read(buffer))
     }
 
-    /// A buffer that the kernel reads and writes. On `cuda` it gets a `T*`.
+    /// Passes a buffer that the kernel reads and writes. On `cuda` the kernel's parameter is a `T*`.
     pub fn write<T: Plain>(buffer: &'a mut UnifiedBuffer<T>) -> Self {
         Self(Kind::Write(buffer))
     }
 
-    /// A value. On `cuda` it gets a `T`.
+    /// Passes a value. On `cuda` the kernel's parameter is a `T`.
     pub fn value<T: Plain>(value: T) -> Self {
         Self(Kind::Value(BoundValue { element: Element::of::<T>(), bytes: bytes_of(&value).into() }))
     }
 
-    /// Brings it to the device; adds the bytes that were copied for it.
+    /// Brings the argument up to date on the device, and adds the number of bytes copied to `copied`.
     pub(super) fn bind(self, device: DeviceId, copied: &mut u64) -> Result<BoundArgument<'a>, ArgumentError> {
         let (buffer, writes) = match self.0 {
             Kind::Value(value) => return Ok(BoundArgument::Value(value)),
@@ -112,7 +112,7 @@ impl<'a> Argument<'a> {
 trait AnyBuffer {
     fn device(&self) -> DeviceId;
 
-    /// Brings it up to date on the device; gives it, and how many bytes were copied for that.
+    /// Brings the device copy up to date; returns it, and the number of bytes copied.
     fn bind(&mut self, writes: bool) -> Result<(BoundBuffer<'_>, u64), MemoryError>;
 }
 
@@ -138,14 +138,14 @@ impl<T: Plain> AnyBuffer for UnifiedBuffer<T> {
 /// An argument on the device.
 #[derive(Debug)]
 pub enum BoundArgument<'a> {
-    /// A buffer's half there.
+    /// The device copy of a buffer.
     Buffer(BoundBuffer<'a>),
     /// A value.
     Value(BoundValue),
 }
 
 impl BoundArgument<'_> {
-    /// What it is, for errors.
+    /// Describes the argument, for errors.
     #[must_use]
     pub fn describe(&self) -> String {
         match self {
@@ -158,7 +158,7 @@ impl BoundArgument<'_> {
     }
 }
 
-/// The device's half of a buffer, up to date.
+/// The device copy of a buffer, up to date.
 #[derive(Debug)]
 pub struct BoundBuffer<'a> {
     address: u64,
@@ -167,7 +167,7 @@ pub struct BoundBuffer<'a> {
     view: View<'a>,
 }
 
-/// Its bytes, where the host can look at them.
+/// The bytes of a device copy, if the host can access them.
 #[derive(Debug)]
 enum View<'a> {
     Read(Option<&'a [u8]>),
@@ -175,38 +175,38 @@ enum View<'a> {
 }
 
 impl BoundBuffer<'_> {
-    /// Where it is, as the device sees it.
+    /// Returns its address in the device's address space.
     #[must_use]
     pub fn address(&self) -> u64 {
         self.address
     }
 
-    /// How many elements it has.
+    /// Returns the number of elements.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether it has none.
+    /// Returns whether there are no elements.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The type of its elements.
+    /// Returns the type of its elements.
     #[must_use]
     pub fn element(&self) -> Element {
         self.element
     }
 
-    /// Whether the kernel may write to it.
+    /// Returns whether the kernel may write to it.
     #[must_use]
     pub fn is_written(&self) -> bool {
         matches!(self.view, View::Write(_))
     }
 }
 
-/// A value.
+/// A value passed to a kernel.
 #[derive(Debug, Clone)]
 pub struct BoundValue {
     element: Element,
@@ -214,20 +214,20 @@ pub struct BoundValue {
 }
 
 impl BoundValue {
-    /// Its type.
+    /// Returns its type.
     #[must_use]
     pub fn element(&self) -> Element {
         self.element
     }
 
-    /// Its bytes.
+    /// Returns its bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-/// The arguments of a kernel on the host, to be taken in their order.
+/// The arguments of a kernel on the host, which takes them in order.
 #[derive(Debug)]
 pub struct Arguments<'a> {
     rest: std::vec::IntoIter<BoundArgument<'a>>,
@@ -239,13 +239,13 @@ impl<'a> Arguments<'a> {
         Self { rest: arguments.into_iter(), geometry }
     }
 
-    /// How many threads were asked for.
+    /// Returns the geometry of the launch.
     #[must_use]
     pub fn geometry(&self) -> Geometry {
         self.geometry
     }
 
-    /// Takes the next argument: a buffer, to read.
+    /// Takes the next argument, a buffer to read.
     ///
     /// # Errors
     ///
@@ -267,7 +267,7 @@ impl<'a> Arguments<'a> {
         .ok_or_else(|| ArgumentError::TypeMismatch { takes: takes(), given })
     }
 
-    /// Takes the next argument: a buffer, to read and write.
+    /// Takes the next argument, a buffer to read and write.
     ///
     /// # Errors
     ///
@@ -287,7 +287,7 @@ impl<'a> Arguments<'a> {
         .ok_or_else(|| ArgumentError::TypeMismatch { takes: takes(), given })
     }
 
-    /// Takes the next argument: a value.
+    /// Takes the next argument, a value.
     ///
     /// # Errors
     ///
@@ -302,13 +302,13 @@ impl<'a> Arguments<'a> {
         .ok_or_else(|| ArgumentError::TypeMismatch { takes: takes(), given: argument.describe() })
     }
 
-    /// How many have not been taken.
-    pub(super) fn left(&self) -> usize {
+    /// Returns the number of arguments not taken yet.
+    pub(super) fn remaining(&self) -> usize {
         self.rest.len()
     }
 
     fn next(&mut self, takes: impl Fn() -> String) -> Result<BoundArgument<'a>, ArgumentError> {
-        let missing = || ArgumentError::TypeMismatch { takes: takes(), given: String::from("nothing more") };
+        let missing = || ArgumentError::TypeMismatch { takes: takes(), given: String::from("no argument") };
         self.rest.next().ok_or_else(missing)
     }
 }

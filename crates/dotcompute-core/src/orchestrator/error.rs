@@ -1,4 +1,4 @@
-//! What can go wrong with one-shot kernels.
+//! Errors of one-shot kernels.
 
 use std::sync::Arc;
 
@@ -7,68 +7,68 @@ use thiserror::Error;
 use super::ArgumentError;
 use crate::backend::BackendError;
 
-/// What went wrong with a one-shot kernel.
+/// An error of a call to an orchestrator.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum OrchestratorError {
-    /// There is no kernel of this name.
-    #[error("launching `{kernel}`: there is no kernel of that name, but {}; compile it first", listed(.known))]
+    /// No kernel has this name.
+    #[error("launching `{kernel}`: unknown kernel; compile it first, or use one of: {}", listed(.known))]
     UnknownKernel {
-        /// What was asked for.
+        /// The name requested.
         kernel: Arc<str>,
-        /// The names that there are.
+        /// The names of the compiled kernels.
         known: Vec<Arc<str>>,
     },
-    /// There is a kernel of this name, made of something else.
+    /// The name belongs to a kernel with another source.
     #[error(
-        "compiling `{kernel}`: there is a kernel of that name, made of something else; use another name, or `forget` that one"
+        "compiling `{kernel}`: a kernel of that name has another source; use another name, or call `forget` first"
     )]
     NameTaken {
         /// The name.
         kernel: Arc<str>,
     },
-    /// It could not be made.
+    /// The kernel did not compile.
     #[error("compiling `{kernel}`: {source}")]
     Compile {
         /// The kernel.
         kernel: Arc<str>,
-        /// What is wrong with it.
+        /// The compiler's error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// It was not run, or not well.
+    /// The launch failed.
     #[error("launching `{kernel}`: {source}")]
     Launch {
         /// The kernel.
         kernel: Arc<str>,
-        /// What went wrong.
+        /// The error of the launch.
         source: KernelLaunchError,
     },
 }
 
-/// Why a launch failed.
+/// An error of one launch.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum KernelLaunchError {
-    /// The device has no such grid or block.
+    /// The geometry exceeds the device's limits.
     #[error("the device cannot run {problem}")]
     Geometry {
-        /// What was asked for, and what it can.
+        /// The value requested and the limit.
         problem: String,
     },
-    /// An argument is not what it should be, or could not be brought to the device.
+    /// An argument does not match, or could not be copied to the device.
     #[error("argument {position}: {problem}")]
     Argument {
         /// Its position, from 0.
         position: usize,
-        /// What is wrong with it.
+        /// The error of the argument.
         problem: ArgumentError,
     },
-    /// There are more or fewer arguments than the kernel takes.
-    #[error("the kernel takes {takes} arguments, and {given} were given")]
+    /// The number of arguments differs from the kernel's.
+    #[error("expected {takes} arguments, got {given}")]
     ArgumentCount {
-        /// How many it takes.
+        /// The number that the kernel takes.
         takes: usize,
-        /// How many there were.
+        /// The number that the caller passed.
         given: usize,
     },
     /// The kernel returned an error.
@@ -80,18 +80,18 @@ pub enum KernelLaunchError {
     /// The kernel panicked.
     #[error("the kernel panicked: {text}")]
     Panicked {
-        /// What it said.
+        /// The panic message.
         text: String,
     },
-    /// The device refused.
+    /// The backend reported an error.
     #[error(transparent)]
     Backend(#[from] BackendError),
 }
 
-/// Names, for a sentence.
+/// Formats names for an error text.
 fn listed(names: &[Arc<str>]) -> String {
     if names.is_empty() {
-        return String::from("none at all");
+        return String::from("(none)");
     }
     let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
     names.join(", ")

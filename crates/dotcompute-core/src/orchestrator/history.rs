@@ -1,4 +1,4 @@
-//! What was launched.
+//! The history of launches.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,27 +6,27 @@ use std::time::{Duration, SystemTime};
 
 use super::Geometry;
 
-/// One launch.
+/// A record of one launch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Launch {
-    /// Its number among all launches of its orchestrator, from 0.
+    /// Sequence number among all launches of the orchestrator, from 0.
     pub number: u64,
     /// The kernel.
     pub kernel: Arc<str>,
-    /// How many threads.
+    /// The launch geometry.
     pub geometry: Geometry,
-    /// When it began.
+    /// Time at which the launch began.
     pub at: SystemTime,
-    /// How long it took to bring the buffers up to date on the device.
+    /// Time spent bringing the buffers up to date on the device.
     pub prepare_time: Duration,
-    /// Bytes that were copied for that.
+    /// Bytes copied to the device meanwhile.
     pub copied_bytes: u64,
-    /// How long the kernel ran, measured where it ran. Zero if it did not.
+    /// Run time of the kernel, measured on the device. Zero if it did not run.
     pub kernel_time: Duration,
-    /// How long all of it took.
+    /// Time of the whole launch.
     pub total: Duration,
-    /// What went wrong, if something did.
+    /// The error, if the launch failed.
     pub error: Option<String>,
 }
 
@@ -47,27 +47,27 @@ impl Launch {
     }
 }
 
-/// The last launches.
+/// The most recent launches, at most `capacity` of them.
 #[derive(Debug)]
 pub(super) struct History {
     launches: VecDeque<Launch>,
-    most: usize,
+    capacity: usize,
     next: u64,
 }
 
 impl History {
-    pub(super) fn new(most: usize) -> Self {
-        Self { launches: VecDeque::new(), most, next: 0 }
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { launches: VecDeque::new(), capacity, next: 0 }
     }
 
-    /// Numbers a launch and remembers it.
+    /// Sets the launch's sequence number and records it.
     pub(super) fn add(&mut self, launch: &mut Launch) {
         launch.number = self.next;
         self.next += 1;
-        if self.most == 0 {
+        if self.capacity == 0 {
             return;
         }
-        if self.launches.len() == self.most {
+        if self.launches.len() == self.capacity {
             self.launches.pop_front();
         }
         self.launches.push_back(launch.clone());

@@ -1,8 +1,8 @@
-//! One-shot kernels: compiled, kept by name, launched on buffers, and timed.
+//! One-shot kernels: compiled, registered by name, launched on buffers, and timed.
 //!
-//! A one-shot kernel runs once for each launch and is gone: for the work beside ring kernels, such as preparing what they stream
-//! over. On `cpu` it is a Rust closure over the device's halves of buffers, called once for a launch; on `cuda` it is CUDA C++ text,
-//! run by a grid of threads. All else is the same: names, buffers, timing, history, errors.
+//! A one-shot kernel runs once per launch and ends. It is for work beside ring kernels, such as preparing the data that they stream over.
+//! On `cpu` it is a Rust closure over the device copies of buffers, called once per launch. On `cuda` it is CUDA C++ source, run by a
+//! grid of threads. Names, buffers, timing, history and errors are the same on both.
 //!
 //! ```
 //! use dotcompute_core::memory::{CpuMemory, UnifiedBuffer};
@@ -31,79 +31,31 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::accelerator::Properties;
-
 mod argument;
-mod cpu;
+mod cpu_launcher;
 mod error;
-mod geometry;
 mod history;
+mod launch_geometry;
+mod launcher;
 
 pub use argument::{Argument, ArgumentError, Arguments, BoundArgument, BoundBuffer, BoundValue, Element};
-pub use cpu::{CpuKernel, CpuLauncher};
+pub use cpu_launcher::{CpuKernel, CpuLauncher};
 pub use error::{KernelLaunchError, OrchestratorError};
-pub use geometry::Geometry;
 use history::History;
 pub use history::Launch;
+pub use launch_geometry::Geometry;
+pub use launcher::{Launcher, Origin};
 
-/// Where a kernel came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Origin {
-    /// It was there under its name already.
-    Registered,
-    /// It had been compiled by an earlier process, and was kept on disk.
-    DiskCache,
-    /// It was compiled.
-    Compiled,
-}
-
-/// What compiling came to.
+/// Result of compiling a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compilation {
     /// Where the kernel came from.
     pub origin: Origin,
-    /// How long it took to have it.
+    /// Duration of the call.
     pub elapsed: Duration,
 }
 
-/// What an orchestrator needs of a device. It makes kernels and runs them; names, arguments, timing and history are not its concern.
-pub trait Launcher: Send + Sync {
-    /// What a kernel is made of.
-    type Source;
-    /// A kernel that can be launched.
-    type Kernel: Send + Sync;
-
-    /// The device.
-    fn properties(&self) -> &Properties;
-
-    /// Makes a kernel, which errors call `name`.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with it.
-    fn compile(
-        &self,
-        name: &str,
-        source: &Self::Source,
-    ) -> Result<(Self::Kernel, Origin), Box<dyn std::error::Error + Send + Sync>>;
-
-    /// Whether it is just this that the kernel was made of.
-    fn is_built_from(&self, kernel: &Self::Kernel, source: &Self::Source) -> bool;
-
-    /// Runs the kernel, and returns when it has run and how long it took. The buffers are of this device, and up to date there.
-    ///
-    /// # Errors
-    ///
-    /// [`KernelLaunchError`].
-    fn launch(
-        &self,
-        kernel: &Self::Kernel,
-        geometry: Geometry,
-        arguments: Vec<BoundArgument<'_>>,
-    ) -> Result<Duration, KernelLaunchError>;
-}
-
-/// Compiles, keeps and runs one-shot kernels on one device. Any number of threads may use it.
+/// Compiles, registers and runs one-shot kernels on one device. Any number of threads may share it.
 pub struct Orchestrator<L: Launcher> {
     launcher: L,
     kernels: Mutex<BTreeMap<Arc<str>, Arc<L::Kernel>>>,
@@ -111,7 +63,7 @@ pub struct Orchestrator<L: Launcher> {
 }
 
 impl Orchestrator<CpuLauncher> {
-    /// One for the `cpu` device.
+    /// Creates an orchestrator for the `cpu` device.
     #[must_use]
     pub fn cpu() -> Self {
         Self::new(CpuLauncher::new())
@@ -123,48 +75,48 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<L: Launcher> Orchestrator<L> {
-    /// How many launches are remembered, unless [`with_history`](Self::with_history) says otherwise.
+    /// Number of launches in the history, unless [`with_history`](Self::with_history) sets another.
     pub const DEFAULT_HISTORY: usize = 256;
 
-    /// One for the device of `launcher`.
+    /// Creates an orchestrator for the device of `launcher`.
     pub fn new(launcher: L) -> Self {
         Self::with_history(launcher, Self::DEFAULT_HISTORY)
     }
 
-    /// As [`new`](Self::new), remembering so many launches; with 0, none.
+    /// As [`new`](Self::new), with a history of the last `launches` launches; 0 turns it off.
     pub fn with_history(launcher: L, launches: usize) -> Self {
         Self { launcher, kernels: Mutex::default(), history: Mutex::new(History::new(launches)) }
     }
 
-    /// What it launches with.
+    /// Returns the launcher.
     pub fn launcher(&self) -> &L {
         &self.launcher
     }
 
-    /// Makes a kernel and keeps it under `name`. If there is one of that name made of the same source, nothing is done.
+    /// Compiles a kernel and registers it under `name`. Does nothing if a kernel with the same source has that name.
     ///
     /// # Errors
     ///
-    /// [`OrchestratorError::Compile`]; [`OrchestratorError::NameTaken`] if the name is that of a kernel made of something else.
+    /// [`OrchestratorError::Compile`]; [`OrchestratorError::NameTaken`] if a kernel with another source has that name.
     pub fn compile(&self, name: &str, source: L::Source) -> Result<Compilation, OrchestratorError> {
-        let begun = Instant::now();
-        let kept = |elapsed| Compilation { origin: Origin::Registered, elapsed };
-        if self.is_kept(&lock(&self.kernels), name, &source)? {
-            return Ok(kept(begun.elapsed()));
+        let start = Instant::now();
+        let registered = |elapsed| Compilation { origin: Origin::Registered, elapsed };
+        if self.is_registered(&lock(&self.kernels), name, &source)? {
+            return Ok(registered(start.elapsed()));
         }
-        let made = self.launcher.compile(name, &source);
+        let compiled = self.launcher.compile(name, &source);
         let (kernel, origin) =
-            made.map_err(|source| OrchestratorError::Compile { kernel: name.into(), source })?;
+            compiled.map_err(|source| OrchestratorError::Compile { kernel: name.into(), source })?;
         let mut kernels = lock(&self.kernels);
-        // Somebody else may have been faster.
-        if self.is_kept(&kernels, name, &source)? {
-            return Ok(kept(begun.elapsed()));
+        // Another thread may have registered the name meanwhile.
+        if self.is_registered(&kernels, name, &source)? {
+            return Ok(registered(start.elapsed()));
         }
         kernels.insert(name.into(), Arc::new(kernel));
-        Ok(Compilation { origin, elapsed: begun.elapsed() })
+        Ok(Compilation { origin, elapsed: start.elapsed() })
     }
 
-    fn is_kept(
+    fn is_registered(
         &self,
         kernels: &BTreeMap<Arc<str>, Arc<L::Kernel>>,
         name: &str,
@@ -177,25 +129,25 @@ impl<L: Launcher> Orchestrator<L> {
         }
     }
 
-    /// Forgets a kernel, so that its name is free. Launches that are running end as they would have. False if there is none.
+    /// Removes a kernel, which frees its name; returns whether there was one. Launches in progress are unaffected.
     pub fn forget(&self, name: &str) -> bool {
         lock(&self.kernels).remove(name).is_some()
     }
 
-    /// The names of the kernels, in order.
+    /// Returns the names of the kernels, sorted.
     #[must_use]
     pub fn kernels(&self) -> Vec<Arc<str>> {
         lock(&self.kernels).keys().cloned().collect()
     }
 
-    /// Runs a kernel once, and returns when it has run.
+    /// Runs a kernel once, and returns when it has ended.
     ///
-    /// Buffers are brought up to date on the device before. Those given with [`Argument::write`] count as newer there from then on,
-    /// whatever becomes of the launch.
+    /// Buffers are brought up to date on the device first. Buffers passed with [`Argument::write`] are dirty on the device afterwards, even
+    /// if the launch fails.
     ///
     /// # Errors
     ///
-    /// [`OrchestratorError`]. Except where there is no such kernel, the launch is in the history with the error's text.
+    /// [`OrchestratorError`]. The history records the failed launch with the error's text, unless the kernel is unknown.
     pub fn launch<'a>(
         &self,
         name: &str,
@@ -206,10 +158,10 @@ impl<L: Launcher> Orchestrator<L> {
             lock(&self.kernels).get_key_value(name).map(|(name, kernel)| (name.clone(), kernel.clone()));
         let (name, kernel) = found
             .ok_or_else(|| OrchestratorError::UnknownKernel { kernel: name.into(), known: self.kernels() })?;
-        let (at, begun) = (SystemTime::now(), Instant::now());
+        let (at, start) = (SystemTime::now(), Instant::now());
         let mut launch = Launch::new(Arc::clone(&name), geometry, at);
         let outcome = self.run(&name, &kernel, arguments, &mut launch);
-        launch.total = begun.elapsed();
+        launch.total = start.elapsed();
         launch.error = outcome.as_ref().err().map(ToString::to_string);
         lock(&self.history).add(&mut launch);
         outcome.map(|()| launch)
@@ -228,31 +180,31 @@ impl<L: Launcher> Orchestrator<L> {
             .geometry
             .check(properties)
             .map_err(|problem| failed(KernelLaunchError::Geometry { problem }))?;
-        let begun = Instant::now();
+        let start = Instant::now();
         let mut bound = Vec::new();
         for (position, argument) in arguments.into_iter().enumerate() {
             let argument = argument.bind(properties.device, &mut launch.copied_bytes);
             bound
                 .push(argument.map_err(|problem| failed(KernelLaunchError::Argument { position, problem }))?);
         }
-        launch.prepare_time = begun.elapsed();
+        launch.prepare_time = start.elapsed();
         launch.kernel_time = self.launcher.launch(kernel, launch.geometry, bound).map_err(failed)?;
         Ok(())
     }
 
-    /// The launches that are remembered, oldest first.
+    /// Returns the recorded launches, oldest first.
     #[must_use]
     pub fn history(&self) -> Vec<Launch> {
         lock(&self.history).launches().cloned().collect()
     }
 
-    /// Those of one kernel.
+    /// Returns the recorded launches of one kernel, oldest first.
     #[must_use]
     pub fn history_of(&self, kernel: &str) -> Vec<Launch> {
         lock(&self.history).launches().filter(|launch| &*launch.kernel == kernel).cloned().collect()
     }
 
-    /// Forgets them. Their numbers go on.
+    /// Clears the history. Sequence numbers continue.
     pub fn clear_history(&self) {
         lock(&self.history).clear();
     }

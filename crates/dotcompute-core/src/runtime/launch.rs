@@ -1,26 +1,30 @@
-//! Launching: taking the name, the rings, and the place to run.
+//! Launching: registers the name, creates mailbox and output ring, and places the driver.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use dotcompute_ring::fence::Fence;
 use dotcompute_ring::mailbox;
 
 use super::Runtime;
-use crate::attendant::{self, Attendant};
 use crate::backend::device_port::DevicePort;
 use crate::backend::{Backend, BackendError, BackendKind, LaunchPlan, Program, Residency, Resident};
+use crate::cell::any_kernel::AnyKernel;
+use crate::cell::kernel_cell::{KernelCell, Unregister};
+use crate::cell::typed_cell::{NewTypedCell, TypedCell};
 use crate::device::DeviceKernel;
-use crate::driver::HandlerDriver;
+use crate::device::device_proxy::{self, DeviceProxy};
+use crate::envelope::Received;
 use crate::error::{HandlerResult, LaunchError, panic_text};
 use crate::handle::KernelHandle;
-use crate::intake::Intake;
 use crate::kernel::RingKernel;
+use crate::kernel::handler_driver::HandlerDriver;
+use crate::kernel::inbox::Inbox;
+use crate::kernel::loop_driver::{LoopDriver, LoopFactory};
+use crate::kernel::loops::LoopContext;
 use crate::lifecycle::State;
-use crate::loops::{LoopContext, LoopDriver, LoopFactory};
 use crate::message::Message;
 use crate::message::record::DeviceRecord;
 use crate::options::{Backpressure, KernelOptions, Placement};
-use crate::shared::{AnyKernel, Core, NewShared, Shared};
 
 impl Runtime {
     /// Launches a ring kernel with default options; see [`launch_with`](Self::launch_with).
@@ -40,13 +44,13 @@ impl Runtime {
         self.launch_with(name, KernelOptions::default(), factory)
     }
 
-    /// Launches a ring kernel in handler form: makes its state with `factory`, its rings and its thread or task. It handles nothing,
-    /// and nothing may be sent to it, until it is [activated](KernelHandle::activate). The factory is kept for restarts.
+    /// Launches a ring kernel in handler form: creates its state with `factory`, its rings, and its thread or task. It handles no messages
+    /// and accepts none until it is [activated](KernelHandle::activate). The factory is called again for restarts.
     ///
     /// # Errors
     ///
-    /// [`LaunchError`]: the name is empty or taken, a capacity is zero or too large, there is no thread or core for it, the factory
-    /// panicked, or the runtime is shut down. No resource is held then.
+    /// [`LaunchError`]: the name is empty or in use, a capacity is zero or too large, no thread or core is available, the factory panicked,
+    /// or the runtime is shut down. No resource is held then.
     pub fn launch_with<K, F>(
         &self,
         name: &str,
@@ -57,21 +61,21 @@ impl Runtime {
         K: RingKernel,
         F: Fn() -> K + Send + 'static,
     {
-        let (shared, receiver) = self.reserve::<K::Input, K::Output>(name, options)?;
-        let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(&factory));
-        let kernel = match made {
+        let (cell, receiver) = self.reserve::<K::Input, K::Output>(name, options)?;
+        let created = std::panic::catch_unwind(std::panic::AssertUnwindSafe(&factory));
+        let kernel = match created {
             Ok(kernel) => kernel,
             Err(panic) => {
-                shared.core.end(State::Terminated);
+                cell.untyped.end(State::Terminated);
                 return Err(LaunchError::FactoryPanicked { kernel: name.into(), text: panic_text(&*panic) });
             }
         };
-        let intake = Intake::new(Arc::clone(&shared), receiver);
-        self.make_resident(shared, Program::Host(Box::pin(HandlerDriver::new(intake, kernel, factory))), None)
+        let inbox = Inbox::new(Arc::clone(&cell), receiver);
+        self.launch_task(cell, Program::Host(Box::pin(HandlerDriver::new(inbox, kernel, factory))), None)
     }
 
-    /// Launches a ring kernel in loop form: an async function that receives and sends until it is told to stop. It is first called
-    /// at activation, and again by supervision after a panic or an error.
+    /// Launches a ring kernel in loop form: an async function that receives and sends until it is told to stop. The function is first
+    /// called at activation, and again by supervision after a panic or an error.
     ///
     /// ```
     /// # use dotcompute_core::options::KernelOptions;
@@ -107,7 +111,7 @@ impl Runtime {
         self.launch_boxed_loop(name, options, Box::new(move |ctx| Box::pin(body(ctx))))
     }
 
-    /// Launches a ring kernel in loop form on a thread of its own: a plain function that may block.
+    /// Launches a ring kernel in loop form on a dedicated thread: a plain function that may block.
     ///
     /// ```
     /// # use dotcompute_core::options::KernelOptions;
@@ -143,7 +147,7 @@ impl Runtime {
         if options.placement == Placement::Pool {
             return Err(LaunchError::Options {
                 kernel: name.into(),
-                problem: "a loop that blocks is placed on the shared pool, where it would keep a worker from all others",
+                problem: "a blocking loop is placed on the shared pool, where it would block a worker",
                 advice: "use `KernelOptions::dedicated` or `pinned`, or write it as an async loop",
             });
         }
@@ -164,17 +168,17 @@ impl Runtime {
         options: KernelOptions,
         factory: LoopFactory<I, O>,
     ) -> Result<KernelHandle<I, O>, LaunchError> {
-        let (shared, receiver) = self.reserve::<I, O>(name, options)?;
-        let intake = Intake::new(Arc::clone(&shared), receiver);
-        self.make_resident(shared, Program::Host(Box::pin(LoopDriver::new(intake, factory))), None)
+        let (cell, receiver) = self.reserve::<I, O>(name, options)?;
+        let inbox = Inbox::new(Arc::clone(&cell), receiver);
+        self.launch_task(cell, Program::Host(Box::pin(LoopDriver::new(inbox, factory))), None)
     }
 
-    /// Makes the rings and takes the name.
+    /// Creates the rings and registers the name.
     fn reserve<I: Message, O: Message>(
         &self,
         name: &str,
         options: KernelOptions,
-    ) -> Result<NewShared<I, O>, LaunchError> {
+    ) -> Result<NewTypedCell<I, O>, LaunchError> {
         if name.is_empty() {
             return Err(LaunchError::EmptyName);
         }
@@ -183,105 +187,107 @@ impl Runtime {
             Backpressure::DropOldest => mailbox::Overflow::DropOldest,
             _ => mailbox::Overflow::Reject,
         };
-        // A thread of its own sleeps rarely and is sent to often: its senders should not pay for a full fence. A task on the pool
-        // goes idle at every lull, and a barrier across all threads each time would cost more than the fences.
+        // A dedicated thread parks rarely and gets many messages, so its senders should not pay for a full fence. A task on the pool goes
+        // idle at every pause in the traffic, and a process-wide barrier each time would cost more than the senders' fences.
         let fence = match options.placement {
             Placement::Pool => Fence::Symmetric,
             Placement::Dedicated | Placement::Pinned(_) => Fence::Asymmetric,
         };
         let mailbox = mailbox::Options { capacity: options.capacity, overflow, fence };
-        mailbox::check_capacity::<crate::envelope::Received<O>>(options.output_capacity)
+        mailbox::check_capacity::<Received<O>>(options.output_capacity)
             .map_err(|source| LaunchError::Capacity { kernel: Arc::clone(&name), ring: "output", source })?;
-        let core = Core::new(
+        let untyped = KernelCell::new(
             Arc::clone(&name),
             (I::TYPE_NAME, O::TYPE_NAME),
             options,
             Arc::clone(&self.dead_letters),
-            Arc::downgrade(&self.registry),
+            Arc::downgrade(&self.registry) as Weak<dyn Unregister>,
         );
-        let (shared, receiver) = Shared::new(core, mailbox).map_err(|source| LaunchError::Capacity {
+        let (cell, receiver) = TypedCell::new(untyped, mailbox).map_err(|source| LaunchError::Capacity {
             kernel: name,
             ring: "input",
             source,
         })?;
-        self.registry.add(Arc::clone(&shared) as Arc<dyn AnyKernel>)?;
-        Ok((shared, receiver))
+        self.registry.add(Arc::clone(&cell) as Arc<dyn AnyKernel>)?;
+        Ok((cell, receiver))
     }
 
-    /// Launches a ring kernel on the runtime's device. It handles nothing until it is [activated](KernelHandle::activate); from then
-    /// on its handle cannot be told from that of a ring kernel on a thread.
+    /// Launches a ring kernel on the runtime's device. It handles no messages until it is [activated](KernelHandle::activate). Its handle
+    /// behaves like that of a ring kernel on the host.
     ///
-    /// `options` place the task that attends to it on the host: on the pool, or on a thread of its own.
+    /// `options` place its device proxy on the host: on the pool, or on a dedicated thread.
     ///
     /// # Errors
     ///
-    /// As for [`launch_with`](Self::launch_with), and [`BackendError`] if there is no device, if the handler does not compile, or if it does
-    /// not fit. No resource is held then.
+    /// As for [`launch_with`](Self::launch_with), and [`BackendError`] if there is no device, or the handler does not compile or does not
+    /// fit. No resource is held then.
     pub fn launch_on_device<I: DeviceRecord, O: DeviceRecord>(
         &self,
         name: &str,
         options: KernelOptions,
         kernel: DeviceKernel<I, O>,
     ) -> Result<KernelHandle<I, O>, LaunchError> {
-        let after_fault = attendant::after_fault(options.supervision);
-        let (shared, receiver) = self.reserve::<I, O>(name, options)?;
-        // Made now, so that giving up from here on ends the ring kernel.
-        let intake = Intake::new(Arc::clone(&shared), receiver);
+        let after_fault = device_proxy::after_fault(options.supervision);
+        let (cell, receiver) = self.reserve::<I, O>(name, options)?;
+        // Created first: dropping the inbox on an error ends the ring kernel.
+        let inbox = Inbox::new(Arc::clone(&cell), receiver);
         let program = Program::Device(Box::new(kernel.into_program(after_fault)));
         let device = self.device.as_ref().ok_or_else(no_device);
-        match device.and_then(|device| reside_on(&**device, &shared.core, program)) {
+        match device.and_then(|device| launch_on(&**device, &cell.untyped, program)) {
             Ok((device, port)) => {
-                shared.core.links.open(port.peer());
-                let task = Program::Host(Box::pin(Attendant::new(intake, port)));
-                self.make_resident(shared, task, Some(device))
+                cell.untyped.links.open(port.peer());
+                let task = Program::Host(Box::pin(DeviceProxy::new(inbox, port)));
+                self.launch_task(cell, task, Some(device))
             }
-            Err(source) => Err(self.not_resident(&shared.core, source)),
+            Err(source) => Err(self.launch_failed(&cell.untyped, source)),
         }
     }
 
-    fn make_resident<I: Message, O: Message>(
+    fn launch_task<I: Message, O: Message>(
         &self,
-        shared: Arc<Shared<I, O>>,
+        cell: Arc<TypedCell<I, O>>,
         program: Program,
         device: Option<Box<dyn Residency>>,
     ) -> Result<KernelHandle<I, O>, LaunchError> {
-        let core = &shared.core;
-        let plan = LaunchPlan { kernel: Arc::clone(&core.name), placement: core.options.placement, program };
+        let untyped = &cell.untyped;
+        let plan =
+            LaunchPlan { kernel: Arc::clone(&untyped.name), placement: untyped.options.placement, program };
         match self.cpu.launch(plan) {
             Ok(Resident { residency, .. }) => {
-                shared.set_residency(residency, device);
-                // Created until now; only a shutdown at this very moment could have changed it.
-                let _ = core.life.change(State::Launched, |state| state == State::Created);
-                Ok(KernelHandle::new(shared))
+                cell.set_residency(residency, device);
+                // The state is `Created`, unless the runtime is being shut down at this moment.
+                let _ = untyped.lifecycle.transition(State::Launched, |state| state == State::Created);
+                Ok(KernelHandle::new(cell))
             }
-            Err(source) => Err(self.not_resident(core, source)),
+            Err(source) => Err(self.launch_failed(untyped, source)),
         }
     }
 
-    fn not_resident(&self, core: &Core, source: BackendError) -> LaunchError {
-        core.end(State::Terminated);
-        LaunchError::Backend { kernel: Arc::clone(&core.name), source }
+    fn launch_failed(&self, untyped: &KernelCell, source: BackendError) -> LaunchError {
+        untyped.end(State::Terminated);
+        LaunchError::Backend { kernel: Arc::clone(&untyped.name), source }
     }
 }
 
 fn no_device() -> BackendError {
     BackendError::Unavailable {
         backend: BackendKind::Cuda,
-        missing: String::from("this runtime was made without a device"),
-        advice: String::from("give it one with `RuntimeOptions::device`"),
+        missing: String::from("this runtime was created without a device"),
+        advice: String::from("set one with `RuntimeOptions::device`"),
     }
 }
 
-/// The runtime's hold on a ring kernel on a device, and the way to it.
+/// Residency and port of a ring kernel on a device.
 type OnDevice = (Box<dyn Residency>, Box<dyn DevicePort>);
 
-/// Makes a program resident on a device.
-fn reside_on(device: &dyn Backend, core: &Core, program: Program) -> Result<OnDevice, BackendError> {
-    let plan = LaunchPlan { kernel: Arc::clone(&core.name), placement: core.options.placement, program };
+/// Launches a program on a device.
+fn launch_on(device: &dyn Backend, untyped: &KernelCell, program: Program) -> Result<OnDevice, BackendError> {
+    let plan =
+        LaunchPlan { kernel: Arc::clone(&untyped.name), placement: untyped.options.placement, program };
     let Resident { residency, port } = device.launch(plan)?;
     let port = port.ok_or_else(|| BackendError::Unsupported {
         backend: device.kind(),
-        problem: String::from("it gave no port for a device program: it is not a device's backend"),
+        problem: String::from("it returned no port for a device program: it is not the backend of a device"),
     })?;
     Ok((residency, port))
 }

@@ -1,13 +1,14 @@
-//! Which ring kernels a runtime has: by name, and in the order in which they feed each other.
+//! The ring kernels of a runtime: by name, and in topological order of their connections.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::cell::any_kernel::AnyKernel;
+use crate::cell::kernel_cell::{KernelCell, Unregister};
 use crate::error::LaunchError;
-use crate::shared::{AnyKernel, Core};
 
-/// The names in use.
+/// The ring kernels by name.
 #[derive(Default)]
 pub(crate) struct Registry {
     kernels: Mutex<HashMap<Arc<str>, Arc<dyn AnyKernel>>>,
@@ -19,30 +20,22 @@ impl Registry {
         self.kernels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the name, or says why not. A failed ring kernel's name may be taken over.
+    /// Registers a ring kernel, or returns why its name cannot be used. The name of a failed ring kernel may be reused.
     pub(super) fn add(&self, kernel: Arc<dyn AnyKernel>) -> Result<(), LaunchError> {
-        let name = Arc::clone(&kernel.core().name);
+        let name = Arc::clone(&kernel.cell().name);
         let mut kernels = self.lock();
-        // Looked at under the lock that `close` takes after setting it: what is added is also shut down.
+        // Checked under the lock that `close` takes after setting the flag: a ring kernel added here is also shut down.
         if self.closed.load(Ordering::Acquire) {
             return Err(LaunchError::RuntimeClosed { kernel: name });
         }
         if let Some(holder) = kernels.get(&name) {
-            let state = holder.core().life.get();
+            let state = holder.cell().lifecycle.get();
             if !state.has_ended() {
                 return Err(LaunchError::DuplicateName { kernel: name, state });
             }
         }
         kernels.insert(name, kernel);
         Ok(())
-    }
-
-    /// Frees the name of a ring kernel that has ended, unless another has taken it over.
-    pub(crate) fn forget(&self, core: &Core) {
-        let mut kernels = self.lock();
-        if kernels.get(&core.name).is_some_and(|holder| std::ptr::eq(holder.core(), core)) {
-            kernels.remove(&core.name);
-        }
     }
 
     pub(super) fn all(&self) -> Vec<Arc<dyn AnyKernel>> {
@@ -55,26 +48,36 @@ impl Registry {
     }
 }
 
-/// Sorts ring kernels so that each comes before those it feeds. Those in a circle come last, in any order.
-pub(super) fn in_order_of_flow(kernels: Vec<Arc<dyn AnyKernel>>) -> Vec<Arc<dyn AnyKernel>> {
-    let mut fed_by: HashMap<Arc<str>, usize> = HashMap::new();
-    let feeds: Vec<Vec<Arc<str>>> = kernels
+impl Unregister for Registry {
+    fn unregister(&self, cell: &KernelCell) {
+        let mut kernels = self.lock();
+        if kernels.get(&cell.name).is_some_and(|holder| std::ptr::eq(holder.cell(), cell)) {
+            kernels.remove(&cell.name);
+        }
+    }
+}
+
+/// Sorts ring kernels so that each precedes its downstream ring kernels. Those in a cycle come last, in any order.
+pub(super) fn topological_order(kernels: Vec<Arc<dyn AnyKernel>>) -> Vec<Arc<dyn AnyKernel>> {
+    let mut upstream_counts: HashMap<Arc<str>, usize> = HashMap::new();
+    let downstream: Vec<Vec<Arc<str>>> = kernels
         .iter()
-        .map(|kernel| kernel.core().feeds.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        .map(|kernel| kernel.cell().downstream.lock().unwrap_or_else(PoisonError::into_inner).clone())
         .collect();
-    for name in feeds.iter().flatten() {
-        *fed_by.entry(Arc::clone(name)).or_default() += 1;
+    for name in downstream.iter().flatten() {
+        *upstream_counts.entry(Arc::clone(name)).or_default() += 1;
     }
     let index_of: HashMap<Arc<str>, usize> =
-        kernels.iter().enumerate().map(|(index, kernel)| (Arc::clone(&kernel.core().name), index)).collect();
-    let is_fed = |fed_by: &HashMap<Arc<str>, usize>, index: usize| {
-        fed_by.get(&kernels[index].core().name).is_some_and(|&count| count > 0)
+        kernels.iter().enumerate().map(|(index, kernel)| (Arc::clone(&kernel.cell().name), index)).collect();
+    let has_upstream = |upstream_counts: &HashMap<Arc<str>, usize>, index: usize| {
+        upstream_counts.get(&kernels[index].cell().name).is_some_and(|&count| count > 0)
     };
-    let mut order: Vec<usize> = (0..kernels.len()).filter(|&index| !is_fed(&fed_by, index)).collect();
+    let mut order: Vec<usize> =
+        (0..kernels.len()).filter(|&index| !has_upstream(&upstream_counts, index)).collect();
     let mut next = 0;
     while next < order.len() {
-        for name in &feeds[order[next]] {
-            let Some(count) = fed_by.get_mut(name) else { continue };
+        for name in &downstream[order[next]] {
+            let Some(count) = upstream_counts.get_mut(name) else { continue };
             *count -= 1;
             if *count == 0 {
                 order.extend(index_of.get(name));
@@ -82,6 +85,7 @@ pub(super) fn in_order_of_flow(kernels: Vec<Arc<dyn AnyKernel>>) -> Vec<Arc<dyn 
         }
         next += 1;
     }
-    let circles: Vec<usize> = (0..kernels.len()).filter(|&index| is_fed(&fed_by, index)).collect();
-    order.into_iter().chain(circles).map(|index| Arc::clone(&kernels[index])).collect()
+    let cyclic: Vec<usize> =
+        (0..kernels.len()).filter(|&index| has_upstream(&upstream_counts, index)).collect();
+    order.into_iter().chain(cyclic).map(|index| Arc::clone(&kernels[index])).collect()
 }

@@ -1,4 +1,4 @@
-//! One file of the cache: how it is named, written and read.
+//! The file format of a cache entry.
 //!
 //! ```text
 //! byte 0   magic and version of this layout
@@ -12,31 +12,31 @@ use std::fmt::Write as _;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::compile::{Cubin, Input, Kernel, Toolchain};
+use crate::compile::{CompiledKernel, Cubin, Input, Toolchain};
 use crate::library::Identity;
 
 /// The first eight bytes: the name, and the version of this layout.
 const MAGIC: [u8; 8] = *b"DCCUBIN\x01";
 
-/// Where the parts begin.
+/// Offsets of the fields.
 const CHECKSUM: usize = 8;
 const KEY: usize = CHECKSUM + 32;
 const LENGTH: usize = KEY + 32;
 const LOG: usize = LENGTH + 8;
 
-/// What an entry is found by.
+/// The key of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key([u8; 32]);
 
 impl Key {
-    /// The key of what `toolchain` makes of `input`.
+    /// Returns the key of the output of `toolchain` for `input`.
     pub(super) fn of(toolchain: &Toolchain, input: &Input) -> Self {
         Self::of_parts(toolchain.compiler(), toolchain.linker().ok(), input)
     }
 
     fn of_parts(compiler: &Identity, linker: Option<&Identity>, input: &Input) -> Self {
         let mut hash = Sha256::new();
-        // The options that the toolchain adds by itself change with this crate's version only.
+        // The options that the toolchain adds change only with the version of this crate.
         hash.update(concat!("dotcompute-cuda ", env!("CARGO_PKG_VERSION"), "\0"));
         for library in [Some(compiler), linker] {
             let words = library.map_or([0; 3], |Identity { version, bytes, .. }| {
@@ -48,7 +48,7 @@ impl Key {
         Self(hash.finalize().into())
     }
 
-    /// The name of the entry's file.
+    /// Returns the file name of the entry.
     pub(super) fn file_name(&self) -> String {
         let mut name = String::with_capacity(2 * self.0.len() + ".kernel".len());
         for byte in self.0 {
@@ -59,8 +59,8 @@ impl Key {
     }
 }
 
-/// The bytes of an entry.
-pub(super) fn encode(key: &Key, kernel: &Kernel) -> Vec<u8> {
+/// Encodes an entry.
+pub(super) fn encode(key: &Key, kernel: &CompiledKernel) -> Vec<u8> {
     let mut bytes = Vec::from(MAGIC);
     bytes.resize(KEY, 0);
     bytes.extend_from_slice(&key.0);
@@ -72,25 +72,25 @@ pub(super) fn encode(key: &Key, kernel: &Kernel) -> Vec<u8> {
     bytes
 }
 
-/// The kernel of an entry, or why there is none to be had from it.
-pub(super) fn decode(key: &Key, bytes: &[u8]) -> Result<Kernel, &'static str> {
-    let (header, rest) = bytes.split_at_checked(LOG).ok_or("it is cut off")?;
+/// Decodes an entry. The error is the reason why the bytes are not a valid entry for `key`.
+pub(super) fn decode(key: &Key, bytes: &[u8]) -> Result<CompiledKernel, &'static str> {
+    let (header, rest) = bytes.split_at_checked(LOG).ok_or("it is truncated")?;
     if header[..CHECKSUM] != MAGIC {
-        return Err("it is no entry, or one of another version");
+        return Err("it is not an entry of this version");
     }
     if header[CHECKSUM..KEY] != Sha256::digest(&bytes[KEY..])[..] {
-        return Err("its checksum is wrong");
+        return Err("its checksum does not match");
     }
     if header[KEY..LENGTH] != key.0 {
-        return Err("it is the entry of something else");
+        return Err("it belongs to another key");
     }
-    // The checksum is right, so that the rest can only be wrong if a program like this one wrote it so.
+    // The checksum matches, so the rest is wrong only if a program wrote an invalid entry.
     let length = header[LENGTH..].iter().rev().fold(0_u64, |length, byte| length << 8 | u64::from(*byte));
     let split = usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length));
-    let (log, cubin) = split.ok_or("its log is longer than the entry")?;
-    let log = String::from_utf8(log.to_vec()).map_err(|_| "its log is no text")?;
-    let cubin = Cubin::new(cubin.to_vec()).ok_or("there is no cubin in it")?;
-    Ok(Kernel { cubin, log })
+    let (log, cubin) = split.ok_or("its log extends past the end")?;
+    let log = String::from_utf8(log.to_vec()).map_err(|_| "its log is not UTF-8")?;
+    let cubin = Cubin::new(cubin.to_vec()).ok_or("it does not contain a cubin")?;
+    Ok(CompiledKernel { cubin, log })
 }
 
 #[cfg(test)]
@@ -108,18 +108,21 @@ mod tests {
         Input::new("k", Architecture { major: 9, minor: 0 }).source(Source::new("k.cu", "text"))
     }
 
-    fn kernel() -> Kernel {
-        Kernel { cubin: Cubin::new(b"\x7fELF and so on".to_vec()).unwrap(), log: "a warning\n".into() }
+    fn kernel() -> CompiledKernel {
+        CompiledKernel {
+            cubin: Cubin::new(b"\x7fELF and so on".to_vec()).unwrap(),
+            log: "a warning\n".into(),
+        }
     }
 
     #[test]
-    fn an_entry_is_read_as_it_was_written() {
+    fn an_entry_round_trips() {
         let key = Key::of_parts(&identity(0, 1), None, &input());
         assert_eq!(decode(&key, &encode(&key, &kernel())).unwrap(), kernel());
     }
 
     #[test]
-    fn every_change_of_a_byte_and_every_cut_is_noticed() {
+    fn every_changed_byte_and_every_truncation_is_detected() {
         let key = Key::of_parts(&identity(0, 1), None, &input());
         let bytes = encode(&key, &kernel());
         for at in 0..bytes.len() {
@@ -129,7 +132,7 @@ mod tests {
             assert!(decode(&key, &changed).is_err(), "changed at {at}");
         }
         let longer = [&bytes[..], b"x"].concat();
-        assert_eq!(decode(&key, &longer).unwrap_err(), "its checksum is wrong");
+        assert_eq!(decode(&key, &longer).unwrap_err(), "its checksum does not match");
         assert!(decode(&key, &[]).is_err());
     }
 
@@ -144,16 +147,13 @@ mod tests {
             Key::of_parts(&identity(0, 1), Some(&identity(0, 1)), &input().option("-G")),
         ];
         assert!(others.iter().all(|other| *other != key));
-        // A file that was renamed to another's name is not taken for it.
-        assert_eq!(
-            decode(&others[0], &encode(&key, &kernel())).unwrap_err(),
-            "it is the entry of something else"
-        );
+        // An entry that was renamed to the file name of another key is not accepted.
+        assert_eq!(decode(&others[0], &encode(&key, &kernel())).unwrap_err(), "it belongs to another key");
         assert_ne!(others[0].file_name(), key.file_name());
     }
 
     #[test]
-    fn a_well_summed_entry_with_nonsense_in_it_is_refused() {
+    fn an_invalid_entry_with_a_matching_checksum_is_rejected() {
         let key = Key::of_parts(&identity(0, 1), None, &input());
         let summed = |change: fn(&mut Vec<u8>)| {
             let mut bytes = encode(&key, &kernel());
@@ -162,8 +162,8 @@ mod tests {
             bytes[CHECKSUM..KEY].copy_from_slice(&sum);
             decode(&key, &bytes).unwrap_err()
         };
-        assert_eq!(summed(|bytes| bytes[LENGTH..LOG].fill(0xff)), "its log is longer than the entry");
-        assert_eq!(summed(|bytes| bytes[LOG] = 0xff), "its log is no text");
-        assert_eq!(summed(|bytes| bytes[LENGTH] -= 1), "there is no cubin in it");
+        assert_eq!(summed(|bytes| bytes[LENGTH..LOG].fill(0xff)), "its log extends past the end");
+        assert_eq!(summed(|bytes| bytes[LOG] = 0xff), "its log is not UTF-8");
+        assert_eq!(summed(|bytes| bytes[LENGTH] -= 1), "it does not contain a cubin");
     }
 }

@@ -1,13 +1,13 @@
-//! Compiled kernels on disk, so that a program that starts again does not compile again.
+//! On-disk cache of compiled kernels, so that a restarted program does not compile again.
 //!
-//! An entry is found by a hash of everything that decides what comes out: names and texts of headers and sources, parts, options,
-//! architecture, and which compiler and linker there are. It is one file, written beside its place and then renamed, so that no
-//! other process ever sees half of it. It carries a checksum and is read with suspicion: an entry that is corrupt, cut off, of
-//! another version of this crate, or not what its name says, is compiled again and replaced.
+//! The key of an entry is a hash of everything that determines the output: names and texts of headers and sources, parts, options,
+//! architecture, and the identities of compiler and linker. An entry is one file, written to a temporary file and then renamed, so no
+//! process sees a partial entry. Each entry carries a checksum. An entry that is corrupt, truncated, of another version of this crate, or
+//! under another key is compiled again and replaced.
 //!
-//! The folder is `$DOTCOMPUTE_CACHE` if that is set, else `dotcompute` in the user's cache folder (`$XDG_CACHE_HOME` or `~/.cache`).
-//! Without such a folder, or if it cannot be written to, everything works and nothing is kept; the [`Outcome`] says why.
-//! Whoever may write to the folder decides what code runs on the device: it is to be the user's own.
+//! The folder is `$DOTCOMPUTE_CACHE` if that is set, else `dotcompute` in the user's cache folder (`$XDG_CACHE_HOME` or `~/.cache`). If
+//! there is no such folder, or it is not writable, kernels are compiled and not stored; [`CachedCompilation::store_error`] has the reason.
+//! Any process with write access to the folder can replace the code that runs on the device: only the user should have it.
 //!
 //! ```no_run
 //! use dotcompute_cuda::Architecture;
@@ -31,99 +31,102 @@ use std::fs;
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
+use dotcompute_core::environment;
 use etcetera::BaseStrategy as _;
 use tempfile::NamedTempFile;
 
-use crate::compile::{CompileError, Input, Kernel, Toolchain};
+use crate::compile::{CompileError, CompiledKernel, Input, Toolchain};
 use entry::Key;
 
-/// A folder of compiled kernels. Any number of threads and processes may use the same one.
+/// A folder of compiled kernels. Threads and processes may share it.
 #[derive(Clone, Debug, Default)]
 pub struct Cache {
     folder: Option<PathBuf>,
 }
 
-/// A kernel, and what the cache had to do with it.
+/// A compiled kernel, its origin, and the error of storing it if there was one.
 #[derive(Clone, Debug)]
-pub struct Outcome {
-    /// The kernel; it is the same wherever it came from.
-    pub kernel: Kernel,
-    /// Where it came from.
+pub struct CachedCompilation {
+    /// The kernel. It does not depend on `origin`.
+    pub kernel: CompiledKernel,
+    /// Where the kernel came from.
     pub origin: Origin,
-    /// Why it was not kept, if it should have been: what could not be done, and what the system says.
-    pub unsaved: Option<String>,
+    /// Why the kernel could not be stored: the operation and the error of the operating system.
+    pub store_error: Option<String>,
 }
 
-/// Where a kernel came from.
+/// The origin of a kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// It was in the cache.
+    /// A valid cache entry.
     Cache,
-    /// It was compiled: the cache had none.
+    /// The compiler: the cache had no entry.
     Compiler,
-    /// It was compiled: what the cache had could not be trusted or read.
+    /// The compiler: the cache entry was invalid or could not be read.
     Replaced {
-        /// Why not.
+        /// Why the entry was not used.
         problem: String,
     },
 }
 
 impl Cache {
-    /// The cache in `$DOTCOMPUTE_CACHE` or in the user's cache folder.
+    /// Opens the cache in `$DOTCOMPUTE_CACHE` or in the user's cache folder.
     pub fn from_environment() -> Self {
-        Self::from_variable(env::var_os("DOTCOMPUTE_CACHE"))
+        Self::from_variable(env::var_os(environment::CACHE))
     }
 
-    fn from_variable(named: Option<OsString>) -> Self {
-        let named = named.filter(|folder| !folder.is_empty()).map(PathBuf::from);
-        let users_own = || Some(etcetera::choose_base_strategy().ok()?.cache_dir().join("dotcompute"));
-        Self { folder: named.or_else(users_own) }
+    fn from_variable(from_env: Option<OsString>) -> Self {
+        let from_env = from_env.filter(|folder| !folder.is_empty()).map(PathBuf::from);
+        let user_cache = || Some(etcetera::choose_base_strategy().ok()?.cache_dir().join("dotcompute"));
+        Self { folder: from_env.or_else(user_cache) }
     }
 
-    /// The cache in `folder`, which is created when there is something to keep.
+    /// Opens the cache in `folder`. The folder is created when the first kernel is stored.
     pub fn at(folder: impl Into<PathBuf>) -> Self {
         Self { folder: Some(folder.into()) }
     }
 
-    /// No cache: everything is compiled, nothing is kept.
+    /// Creates a disabled cache: every kernel is compiled, none is stored.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// Where it is; none if there is none.
+    /// Returns the folder, or `None` if the cache is disabled.
     pub fn folder(&self) -> Option<&Path> {
         self.folder.as_deref()
     }
 
-    /// The kernel from the cache, or compiled and put into it.
+    /// Returns the kernel from the cache, or compiles and stores it.
     ///
     /// # Errors
     ///
-    /// [`CompileError`], from compiling. The cache itself never fails.
-    pub fn compile(&self, toolchain: &Toolchain, input: &Input) -> Result<Outcome, CompileError> {
+    /// [`CompileError`] of the compilation. Errors of the cache itself are reported in the result.
+    pub fn compile(&self, toolchain: &Toolchain, input: &Input) -> Result<CachedCompilation, CompileError> {
         let Some(folder) = &self.folder else {
             let kernel = toolchain.compile(input)?;
-            return Ok(Outcome { kernel, origin: Origin::Compiler, unsaved: None });
+            return Ok(CachedCompilation { kernel, origin: Origin::Compiler, store_error: None });
         };
         let key = Key::of(toolchain, input);
         let path = folder.join(key.file_name());
         let origin = match fs::read(&path) {
             Ok(bytes) => match entry::decode(&key, &bytes) {
-                Ok(kernel) => return Ok(Outcome { kernel, origin: Origin::Cache, unsaved: None }),
+                Ok(kernel) => {
+                    return Ok(CachedCompilation { kernel, origin: Origin::Cache, store_error: None });
+                }
                 Err(problem) => Origin::Replaced { problem: format!("{}: {problem}", path.display()) },
             },
             Err(error) if error.kind() == ErrorKind::NotFound => Origin::Compiler,
             Err(error) => Origin::Replaced { problem: format!("reading {}: {error}", path.display()) },
         };
         let kernel = toolchain.compile(input)?;
-        let saved = save(folder, &path, &entry::encode(&key, &kernel));
-        let unsaved = saved.err().map(|error| format!("writing {}: {error}", path.display()));
-        Ok(Outcome { kernel, origin, unsaved })
+        let stored = store(folder, &path, &entry::encode(&key, &kernel));
+        let store_error = stored.err().map(|error| format!("writing {}: {error}", path.display()));
+        Ok(CachedCompilation { kernel, origin, store_error })
     }
 }
 
-/// Writes a file that is there as a whole or not at all, even if the machine stops meanwhile: a checksum tells the rest.
-fn save(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Writes a file atomically. After a power failure the file may be incomplete; the checksum detects that.
+fn store(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let mut file = NamedTempFile::new_in(folder)?;
     file.write_all(bytes)?;
@@ -136,8 +139,8 @@ mod tests {
 
     #[test]
     fn the_variable_names_the_folder_and_an_empty_one_does_not() {
-        let named = Cache::from_variable(Some("/some/where".into()));
-        assert_eq!(named.folder(), Some(Path::new("/some/where")));
+        let from_env = Cache::from_variable(Some("/some/where".into()));
+        assert_eq!(from_env.folder(), Some(Path::new("/some/where")));
         let default = Cache::from_variable(None);
         assert_ne!(default.folder(), Some(Path::new("")));
         assert_eq!(default.folder(), Cache::from_variable(Some("".into())).folder());
@@ -146,12 +149,12 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_replaced_as_a_whole_and_nothing_else_is_left() {
+    fn a_file_is_replaced_atomically_and_no_temporary_file_remains() {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("made/on/demand");
         let path = folder.join("entry");
-        save(&folder, &path, b"one").unwrap();
-        save(&folder, &path, b"two").unwrap();
+        store(&folder, &path, b"one").unwrap();
+        store(&folder, &path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
     }

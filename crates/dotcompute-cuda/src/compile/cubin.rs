@@ -1,20 +1,21 @@
-//! What was compiled.
+//! The result of a compilation.
 
 use super::{Diagnostic, ResourceUsage, diagnostic, resource_usage};
 
-/// Machine code for one architecture: an ELF file of NVIDIA's.
+/// Machine code for one architecture, as an NVIDIA ELF file.
 ///
-/// Only the compiler and the cache make one, so it is whole: the driver, which is given its address and not its length, may read it.
+/// Only the compiler and the cache create values, so the bytes are complete. The driver relies on that: it gets the address without a
+/// length.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Cubin(Vec<u8>);
 
 impl Cubin {
-    /// Takes what a compiler made. None if it does not even begin like a cubin.
+    /// Wraps the output of a compiler. Returns `None` if the bytes do not begin with the ELF magic.
     pub(crate) fn new(bytes: Vec<u8>) -> Option<Self> {
         bytes.starts_with(b"\x7fELF").then_some(Self(bytes))
     }
 
-    /// Its bytes.
+    /// Returns the bytes of the ELF file.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -26,22 +27,22 @@ impl std::fmt::Debug for Cubin {
     }
 }
 
-/// A kernel as it was compiled, and what the compiler and the linker had to say.
+/// A compiled kernel with the logs of the compiler and the linker.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kernel {
+pub struct CompiledKernel {
     /// The machine code.
     pub cubin: Cubin,
-    /// Everything that NVRTC and nvJitLink said, one after the other.
+    /// The log of NVRTC, followed by the log of nvJitLink.
     pub log: String,
 }
 
-impl Kernel {
-    /// The warnings and remarks in the log.
+impl CompiledKernel {
+    /// Returns the warnings and remarks in the log.
     pub fn diagnostics(&self) -> Vec<Diagnostic> {
         diagnostic::parse(&self.log)
     }
 
-    /// What each function took of the device, as the assembler reported it.
+    /// Returns the registers, stack, spills and shared memory of each function, as reported by the assembler.
     pub fn resource_usage(&self) -> Vec<ResourceUsage> {
         resource_usage::parse(&self.log)
     }

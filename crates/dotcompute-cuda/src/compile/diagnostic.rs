@@ -1,15 +1,15 @@
-//! The compiler's messages, read from its log.
+//! Diagnostics of the compiler, the assembler and the linker, parsed from their logs.
 
 use std::fmt;
 
-/// How bad it is.
+/// The severity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
-    /// Something to know.
+    /// Information only.
     Remark,
-    /// Something that is probably not meant.
+    /// Probably a mistake.
     Warning,
-    /// Something that cannot be compiled.
+    /// The input cannot be compiled.
     Error,
 }
 
@@ -23,22 +23,22 @@ impl fmt::Display for Severity {
     }
 }
 
-/// One message of the compiler, the assembler or the linker.
+/// One diagnostic of the compiler, the assembler or the linker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
-    /// The file and the line in it, as the sources were named and numbered; none from the linker, which knows functions only.
-    pub place: Option<(String, u32)>,
-    /// What the compiler says.
+    /// The source location: file and line, as the sources were named and numbered. `None` for the linker, which reports functions only.
+    pub location: Option<(String, u32)>,
+    /// The text of the first line, without location and severity.
     pub message: String,
-    /// The lines after it: the text at fault, and how the compiler came there.
+    /// The lines that follow: the source text and the chain of instantiations or inclusions.
     pub details: String,
 }
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some((file, line)) = &self.place {
+        if let Some((file, line)) = &self.location {
             write!(f, "{file}:{line}: ")?;
         }
         write!(f, "{}: {}", self.severity, self.message)?;
@@ -49,8 +49,8 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// How messages begin, after their place if they have one.
-const MARKS: [(&str, Severity); 8] = [
+/// The prefixes that begin a diagnostic, after its location if it has one.
+const SEVERITY_PREFIXES: [(&str, Severity); 8] = [
     ("catastrophic error", Severity::Error),
     ("internal error", Severity::Error),
     ("error", Severity::Error),
@@ -61,17 +61,21 @@ const MARKS: [(&str, Severity); 8] = [
     ("ptxas warning", Severity::Warning),
 ];
 
-/// All messages in a log.
+/// Parses every diagnostic of a log.
 ///
-/// Three kinds of line begin one: `FILE(CACHE_LINE): error: ...` and `nvrtc: error: ...` of NVRTC, `ptxas fatal   : ...` and
-/// `ptxas ..., line N; error   : ...` of the assembler, and `ERROR NVJITLINK_...: ...` of nvJitLink.
-/// What follows a message of NVRTC up to an empty line belongs to it.
+/// These lines begin a diagnostic:
+///
+/// - `FILE(LINE): error: ...` and `nvrtc: error: ...` of NVRTC,
+/// - `ptxas fatal   : ...` and `ptxas ..., line N; error   : ...` of the assembler,
+/// - `ERROR NVJITLINK_...: ...` of nvJitLink.
+///
+/// The lines after a diagnostic of NVRTC, up to an empty line, are its details.
 pub(super) fn parse(log: &str) -> Vec<Diagnostic> {
     let mut found: Vec<Diagnostic> = Vec::new();
     let mut open = false;
     for line in log.lines() {
         if let Some(diagnostic) = first_line(line) {
-            open = diagnostic.place.is_some();
+            open = diagnostic.location.is_some();
             found.push(diagnostic);
         } else if line.trim().is_empty() {
             open = false;
@@ -87,45 +91,50 @@ pub(super) fn parse(log: &str) -> Vec<Diagnostic> {
 
 fn first_line(line: &str) -> Option<Diagnostic> {
     let bare = |severity, message: &str| {
-        Some(Diagnostic { severity, place: None, message: message.trim().to_owned(), details: String::new() })
+        Some(Diagnostic {
+            severity,
+            location: None,
+            message: message.trim().to_owned(),
+            details: String::new(),
+        })
     };
-    // The assembler's own place is in PTX that nobody has seen: it stays in the message.
+    // The assembler's location refers to generated PTX, which the user does not have: it stays in the message.
     if line.starts_with("ptxas ") && line.contains("; error ") {
         return bare(Severity::Error, line);
     }
     if let Some(message) = line.strip_prefix("ERROR ") {
         return bare(Severity::Error, message);
     }
-    if let Some((severity, message)) = marked(line.strip_prefix("nvrtc: ").unwrap_or(line)) {
+    if let Some((severity, message)) = split_severity(line.strip_prefix("nvrtc: ").unwrap_or(line)) {
         return bare(severity, message);
     }
-    // A file's name may have anything in it: the place ends where a mark begins.
+    // A file name may contain any character, so the location ends at `): ` followed by a known prefix.
     let mut from = 0;
     while let Some(at) = line[from..].find("): ").map(|at| from + at) {
         let (before, after) = (&line[..at], &line[at + "): ".len()..]);
-        let place = before.rsplit_once('(').and_then(|(file, number)| Some((file, number.parse().ok()?)));
-        if let (Some((file, number)), Some((severity, message))) = (place, marked(after)) {
-            let place = Some((file.to_owned(), number));
+        let location = before.rsplit_once('(').and_then(|(file, number)| Some((file, number.parse().ok()?)));
+        if let (Some((file, number)), Some((severity, message))) = (location, split_severity(after)) {
+            let location = Some((file.to_owned(), number));
             let message = message.trim().to_owned();
-            return Some(Diagnostic { severity, place, message, details: String::new() });
+            return Some(Diagnostic { severity, location, message, details: String::new() });
         }
         from = at + "): ".len();
     }
     None
 }
 
-/// The severity and the message of a line that begins with a mark; a number between it and the colon (`#177-D`) is passed over.
-fn marked(line: &str) -> Option<(Severity, &str)> {
+/// Splits a line that begins with a severity prefix into severity and message. Skips a diagnostic number before the colon (`#177-D`).
+fn split_severity(line: &str) -> Option<(Severity, &str)> {
     let (mark, message) = line.split_once(':')?;
     let mark = mark.split_once(" #").map_or(mark, |(mark, _)| mark).trim();
-    MARKS.iter().find(|(known, _)| *known == mark).map(|(_, severity)| (*severity, message))
+    SEVERITY_PREFIXES.iter().find(|(prefix, _)| *prefix == mark).map(|(_, severity)| (*severity, message))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What NVRTC 13.0 said, and nvJitLink 13.0, less a few lines.
+    /// Output of NVRTC 13.0 and nvJitLink 13.0, shortened.
     const LOG: &str = r#"user.cu(7): error: static assertion failed with "wrong size of T"
   template<class T> struct A { static_assert(sizeof(T)==8, "wrong size of T"); T v; };
                                ^
@@ -146,16 +155,16 @@ ERROR NVJITLINK_ERROR_PTX_COMPILE: JIT the PTX (ltoPtx)
 "#;
 
     #[test]
-    fn messages_are_told_from_the_rest() {
+    fn diagnostics_are_separated_from_other_lines() {
         let found = parse(LOG);
         let heads: Vec<_> =
-            found.iter().map(|one| (one.severity, one.place.clone(), one.message.as_str())).collect();
-        let place = |file: &str, line| Some((file.to_owned(), line));
+            found.iter().map(|one| (one.severity, one.location.clone(), one.message.as_str())).collect();
+        let location = |file: &str, line| Some((file.to_owned(), line));
         let expected = [
-            (Severity::Error, place("user.cu", 7), "static assertion failed with \"wrong size of T\""),
+            (Severity::Error, location("user.cu", 7), "static assertion failed with \"wrong size of T\""),
             (
                 Severity::Warning,
-                place("src/my (1): error.rs", 8),
+                location("src/my (1): error.rs", 8),
                 "variable \"a\" was declared but never referenced",
             ),
             (Severity::Error, None, "unrecognized option -nonsense found"),
@@ -174,13 +183,13 @@ ERROR NVJITLINK_ERROR_PTX_COMPILE: JIT the PTX (ltoPtx)
     }
 
     #[test]
-    fn an_empty_log_and_mere_information_have_no_messages() {
+    fn an_empty_log_and_information_lines_have_no_diagnostics() {
         assert_eq!(parse(""), []);
         assert_eq!(parse("ptxas info    : 4000 bytes gmem\n"), []);
     }
 
     #[test]
-    fn a_message_is_shown_as_editors_read_it() {
+    fn a_diagnostic_is_displayed_in_the_format_that_editors_parse() {
         let text = parse(LOG)[1].to_string();
         assert!(text.starts_with("src/my (1): error.rs:8: warning: variable"), "{text}");
     }

@@ -1,4 +1,4 @@
-//! Why something could not be compiled.
+//! Errors of the compilation.
 
 use std::fmt::Write as _;
 
@@ -10,12 +10,12 @@ use crate::library::{Identity, Unavailable};
 use crate::nvjitlink::NvJitLinkError;
 use crate::nvrtc::NvrtcError;
 
-/// The step that failed.
+/// The failed step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// Compiling the text.
+    /// NVRTC compiles the source text.
     Compiling,
-    /// Linking the parts.
+    /// nvJitLink links the parts.
     Linking,
 }
 
@@ -28,77 +28,77 @@ impl Stage {
     }
 }
 
-/// Why there is no linker.
+/// The reason why the toolchain has no linker.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NoLinker {
-    /// It is not on this machine, or not where it should be.
+    /// nvJitLink is not installed, or not at the configured location.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
-    /// It would refuse what the compiler makes.
+    /// nvJitLink is older than NVRTC and cannot read its LTO-IR.
     #[error(
-        "nvJitLink is {linker}, older than NVRTC, {compiler}, whose LTO-IR it cannot read; install `nvidia-nvjitlink` of the same version or newer"
+        "nvJitLink {linker} is older than NVRTC {compiler} and cannot read its LTO-IR; install `nvidia-nvjitlink` of the same version or newer"
     )]
     TooOld {
-        /// Which linker.
+        /// The linker that was found.
         linker: Identity,
-        /// Which compiler.
+        /// The compiler that was found.
         compiler: Identity,
     },
-    /// It was not to be used.
-    #[error("nvJitLink was left out on purpose")]
-    LeftOut,
+    /// The caller disabled it with [`Toolchain::without_linker`](super::Toolchain::without_linker).
+    #[error("nvJitLink is disabled by `Toolchain::without_linker`")]
+    Disabled,
 }
 
-/// Why a kernel was not compiled.
+/// The error of [`Toolchain::compile`](super::Toolchain::compile).
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CompileError {
-    /// What is to be compiled cannot be given to the compiler.
+    /// The input cannot be passed to the compiler.
     #[error("compiling kernel `{kernel}`: {problem}")]
     Unusable {
         /// The kernel.
         kernel: String,
-        /// What is wrong with it.
+        /// The problem with the input.
         problem: String,
     },
-    /// The text, an option or a part is wrong; the compiler or the linker says where.
+    /// The compiler or the linker rejected the text, an option or a part.
     #[error("{} kernel `{kernel}` for {architecture} failed:{}", .stage.verb(), listed(*.stage, .diagnostics, .log))]
     Rejected {
         /// The kernel.
         kernel: String,
-        /// What it was compiled for.
+        /// The target architecture.
         architecture: Architecture,
-        /// The step that failed.
+        /// The failed step.
         stage: Stage,
         /// The messages that are errors.
         diagnostics: Vec<Diagnostic>,
-        /// Everything that was said.
+        /// The complete log.
         log: String,
     },
-    /// There are parts from other front ends and nothing to link them with.
-    #[error("kernel `{kernel}` has parts in LTO-IR, and there is no linker for them: {reason}")]
+    /// The input has parts in LTO-IR, and the toolchain has no linker.
+    #[error("compiling kernel `{kernel}`: it has parts in LTO-IR, which need nvJitLink: {reason}")]
     NeedsLinker {
         /// The kernel.
         kernel: String,
-        /// Why there is none.
+        /// The reason why there is no linker.
         reason: NoLinker,
     },
-    /// NVRTC failed for another reason than the text.
+    /// NVRTC failed for a reason other than the input.
     #[error("compiling kernel `{kernel}`: {source}{}{log}", if .log.is_empty() { "" } else { "\n" })]
     Nvrtc {
         /// The kernel.
         kernel: String,
-        /// What it says.
+        /// The error of NVRTC.
         source: NvrtcError,
-        /// What its log says; may be empty.
+        /// The log of NVRTC; may be empty.
         log: String,
     },
-    /// What came out is no machine code.
-    #[error("compiling kernel `{kernel}`: {compiler} made something that is no cubin; reinstall it")]
+    /// The output of the compiler is not a cubin.
+    #[error("compiling kernel `{kernel}`: the output of {compiler} is not a cubin; reinstall it")]
     NoCubin {
         /// The kernel.
         kernel: String,
-        /// Who made it.
+        /// The program that produced the output.
         compiler: &'static str,
     },
 }
@@ -114,7 +114,7 @@ impl CompileError {
         Self::rejected(kernel, architecture, Stage::Linking, error.to_string())
     }
 
-    /// The messages that are errors, with the user's own files and lines; empty if it was not the text that is wrong.
+    /// Returns the errors, with the user's own files and lines. Empty if the input was not rejected.
     pub fn diagnostics(&self) -> &[Diagnostic] {
         match self {
             Self::Rejected { diagnostics, .. } => diagnostics,
@@ -122,7 +122,7 @@ impl CompileError {
         }
     }
 
-    /// Everything that compiler and linker said.
+    /// Returns the complete log of compiler and linker.
     pub fn log(&self) -> &str {
         match self {
             Self::Rejected { log, .. } | Self::Nvrtc { log, .. } => log,
@@ -131,7 +131,8 @@ impl CompileError {
     }
 }
 
-/// The messages; or the whole log where none could be told, and of the linker, whose log is short and of many forms.
+/// Formats the diagnostics. Returns the whole log if it has none that could be parsed, and for the linker, whose log is short and varies in
+/// form.
 fn listed(stage: Stage, diagnostics: &[Diagnostic], log: &str) -> String {
     if stage == Stage::Linking || diagnostics.is_empty() {
         return format!("\n{}", log.trim_end());

@@ -1,4 +1,4 @@
-//! What is to be compiled.
+//! The input of a compilation.
 
 use std::borrow::Cow;
 use std::ffi::CString;
@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use super::CompileError;
 use crate::Architecture;
 
-/// A named text. In errors its lines have this name and are numbered from [`Source::line`] on.
+/// A named source text. Diagnostics use this name and number its lines from [`Source::line`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     pub(super) name: Cow<'static, str>,
@@ -16,12 +16,12 @@ pub struct Source {
 }
 
 impl Source {
-    /// A text whose first line is line 1 of `name`: a file, or whatever the user will know it by.
+    /// Creates a source whose first line is line 1 of `name`. The name is a file, or another name that the user recognises.
     pub fn new(name: impl Into<Cow<'static, str>>, text: impl Into<Cow<'static, str>>) -> Self {
         Self { name: name.into(), text: text.into(), line: 1 }
     }
 
-    /// Says that the text begins on another line of the file that it is named after.
+    /// Sets the line of the named file at which the text begins.
     ///
     /// ```
     /// use dotcompute_cuda::compile::Source;
@@ -35,7 +35,7 @@ impl Source {
         self
     }
 
-    /// The text with a `#line` before it.
+    /// Appends the text to `text`, preceded by a `#line` directive.
     pub(crate) fn write(&self, text: &mut String) {
         let name = self.name.replace('\\', "\\\\").replace('"', "\\\"");
         // Writing to a `String` cannot fail.
@@ -47,7 +47,7 @@ impl Source {
     }
 }
 
-/// A part that another front end has compiled.
+/// A part in LTO-IR that another front end compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LtoIr {
     pub(super) name: Cow<'static, str>,
@@ -55,7 +55,7 @@ pub struct LtoIr {
 }
 
 impl LtoIr {
-    /// LTO-IR, for the architecture that is compiled for, called `name` in errors.
+    /// Wraps LTO-IR for the target architecture. Diagnostics call it `name`.
     pub fn new(name: impl Into<Cow<'static, str>>, bytes: Vec<u8>) -> Self {
         Self { name: name.into(), bytes }
     }
@@ -68,62 +68,62 @@ pub struct Input {
     pub(super) architecture: Architecture,
     pub(super) headers: Vec<Source>,
     pub(super) sources: Vec<Source>,
-    pub(super) parts: Vec<LtoIr>,
+    pub(super) lto_parts: Vec<LtoIr>,
     pub(super) options: Vec<String>,
 }
 
 impl Input {
-    /// Nothing yet, for a kernel that errors will call `name`.
+    /// Creates an empty input for a kernel that diagnostics call `name`.
     pub fn new(name: impl Into<String>, architecture: Architecture) -> Self {
         Self {
             name: name.into(),
             architecture,
             headers: Vec::new(),
             sources: Vec::new(),
-            parts: Vec::new(),
+            lto_parts: Vec::new(),
             options: Vec::new(),
         }
     }
 
-    /// Adds a text that is compiled where another one says `#include` and its name, and nowhere else.
+    /// Adds a header: text that is available to `#include` under its name and is not compiled otherwise.
     #[must_use]
     pub fn header(mut self, header: Source) -> Self {
         self.headers.push(header);
         self
     }
 
-    /// Adds a text. All of them are one translation unit, in this order.
+    /// Adds a source. All sources form one translation unit, in the order in which they were added.
     #[must_use]
     pub fn source(mut self, source: Source) -> Self {
         self.sources.push(source);
         self
     }
 
-    /// Adds what another front end has compiled. It takes nvJitLink to link it.
+    /// Adds a part that another front end compiled. Linking it requires nvJitLink.
     #[must_use]
-    pub fn part(mut self, part: LtoIr) -> Self {
-        self.parts.push(part);
+    pub fn lto_part(mut self, part: LtoIr) -> Self {
+        self.lto_parts.push(part);
         self
     }
 
-    /// Adds an option of NVRTC's, such as `-DCAPACITY=64` or `-diag-suppress=177`, after the framework's own.
+    /// Adds an NVRTC option, such as `-DCAPACITY=64` or `-diag-suppress=177`, after the options of this crate.
     #[must_use]
     pub fn option(mut self, option: impl Into<String>) -> Self {
         self.options.push(option.into());
         self
     }
 
-    /// What errors call it.
+    /// Returns the name that diagnostics use.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What it is compiled for.
+    /// Returns the target architecture.
     pub fn architecture(&self) -> Architecture {
         self.architecture
     }
 
-    /// Everything that decides what comes out, as bytes of which no two inputs have the same: each part after its length.
+    /// Feeds everything that determines the output to `feed`, each item after its length. Different inputs feed different bytes.
     pub(crate) fn fingerprint(&self, mut feed: impl FnMut(&[u8])) {
         let mut part = |bytes: &[u8]| {
             feed(&(bytes.len() as u64).to_le_bytes());
@@ -139,8 +139,8 @@ impl Input {
                 part(text.as_bytes());
             }
         }
-        part(&(self.parts.len() as u64).to_le_bytes());
-        for LtoIr { name, bytes } in &self.parts {
+        part(&(self.lto_parts.len() as u64).to_le_bytes());
+        for LtoIr { name, bytes } in &self.lto_parts {
             part(name.as_bytes());
             part(bytes);
         }
@@ -149,25 +149,26 @@ impl Input {
         }
     }
 
-    /// The translation unit.
+    /// Returns the translation unit.
     pub(super) fn text(&self) -> Result<CString, CompileError> {
         let mut text = String::new();
         for source in &self.sources {
             if source.name.contains(['\n', '\r']) {
-                return Err(
-                    self.unusable(format!("the name {:?} of a source has a line end in it", source.name))
-                );
+                return Err(self.unusable(format!(
+                    "the source name {:?} contains a line break; remove it",
+                    source.name
+                )));
             }
             source.write(&mut text);
         }
         self.c_string(text, "a source")
     }
 
-    /// The headers: names and texts.
+    /// Returns names and texts of the headers.
     pub(super) fn header_texts(&self) -> Result<Vec<(CString, CString)>, CompileError> {
         let header = |header: &Source| {
             let mut text = String::new();
-            // NVRTC numbers a header's lines itself, as long as they begin at 1.
+            // NVRTC numbers the lines of a header from 1 by itself.
             if header.line != 1 {
                 header.write(&mut text);
             } else {
@@ -178,11 +179,11 @@ impl Input {
         self.headers.iter().map(header).collect()
     }
 
-    /// A text for the compiler, which takes it up to the first NUL.
+    /// Converts a text for the compiler, which reads it up to the first NUL.
     pub(super) fn c_string(&self, text: impl Into<Vec<u8>>, what: &str) -> Result<CString, CompileError> {
         CString::new(text).map_err(|error| {
             let at = error.nul_position();
-            self.unusable(format!("{what} has a NUL character in it, at byte {at}; remove that"))
+            self.unusable(format!("{what} contains a NUL character at byte {at}; remove it"))
         })
     }
 
@@ -213,11 +214,11 @@ mod tests {
     }
 
     #[test]
-    fn what_the_compiler_would_cut_off_is_refused() {
+    fn text_that_the_compiler_would_truncate_is_rejected() {
         let error = input().source(Source::new("a.cu", "int x;\0int y;")).text().unwrap_err();
         assert!(error.to_string().contains("NUL character"), "{error}");
         let error = input().source(Source::new("a\n.cu", "")).text().unwrap_err();
-        assert!(error.to_string().contains("line end"), "{error}");
+        assert!(error.to_string().contains("line break"), "{error}");
         let error = input().header(Source::new("a\0.cuh", "")).header_texts().unwrap_err();
         assert!(error.to_string().contains("a header's name"), "{error}");
     }
@@ -233,7 +234,7 @@ mod tests {
             input().source(Source::new("ab", "")),
             input().source(Source::new("a", "b").line(2)),
             input().source(Source::new("a", "")).source(Source::new("b", "")),
-            input().part(LtoIr::new("a", vec![b'b'])),
+            input().lto_part(LtoIr::new("a", vec![b'b'])),
             input().option("ab"),
             input().option("a").option("b"),
         ];

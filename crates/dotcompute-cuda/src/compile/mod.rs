@@ -1,11 +1,11 @@
-//! From sources to a cubin, by one path for every front end.
+//! Compiles sources to a cubin, in the same way for every front end.
 //!
 //! 1. NVRTC compiles the text to LTO-IR (`-dlto -rdc=true`).
-//! 2. nvJitLink links it with whatever other front ends have made (LTO-IR too) to a cubin for one architecture (`-lto -O3`). What is
-//!    called across the parts is inlined.
+//! 2. nvJitLink links it with the LTO-IR of other front ends to a cubin for one architecture (`-lto -O3`). Calls across the parts are
+//!    inlined.
 //!
-//! Where nvJitLink is missing, or older than NVRTC (it refuses LTO-IR from a newer toolkit), NVRTC compiles the text to a cubin by
-//! itself. The result is as good, but there can be no parts from other front ends.
+//! If nvJitLink is missing or older than NVRTC, NVRTC compiles the text directly to a cubin: nvJitLink rejects LTO-IR from a newer toolkit.
+//! The result is as good, but parts from other front ends cannot be linked.
 //!
 //! ```no_run
 //! use dotcompute_cuda::Architecture;
@@ -24,9 +24,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Nothing is looked for on disk: the text may `#include` the headers that are given, and nothing else. (NVRTC has none built in.) Two
-//! things lead out of that, an option `-I` and an `#include` of an absolute path; the [cache](crate::cache) does not notice when such a
-//! file changes.
+//! The compiler reads no files: the text may `#include` only the headers in the [`Input`], and NVRTC has none built in. There are two
+//! exceptions: an option `-I` and an `#include` with an absolute path. The [cache](crate::cache) does not notice when such a file changes.
 
 mod cubin;
 mod diagnostic;
@@ -35,7 +34,7 @@ mod input;
 mod resource_usage;
 mod toolchain;
 
-pub use cubin::{Cubin, Kernel};
+pub use cubin::{CompiledKernel, Cubin};
 pub use diagnostic::{Diagnostic, Severity};
 pub use error::{CompileError, NoLinker, Stage};
 pub use input::{Input, LtoIr, Source};

@@ -1,6 +1,6 @@
-//! What a function takes of the device, read from what the assembler says under `-Xptxas=-v`.
+//! Resource usage of device functions, parsed from the assembler's output under `-Xptxas=-v`.
 
-/// What one function takes of the device.
+/// The resource usage of one function.
 ///
 /// ```text
 /// ptxas info    : Function properties for k
@@ -9,21 +9,21 @@
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResourceUsage {
-    /// The function.
+    /// The name of the function.
     pub function: String,
-    /// Registers for each thread; none for a function that kernels call, whose registers are theirs.
+    /// Registers per thread. `None` for a function that kernels call: it uses the registers of its caller.
     pub registers: Option<u32>,
-    /// Bytes of stack for each thread.
+    /// Bytes of stack per thread.
     pub stack: u32,
-    /// Bytes that each thread stores because registers did not suffice.
+    /// Bytes of register spills stored per thread.
     pub spill_stores: u32,
-    /// Bytes that each thread loads because registers did not suffice.
+    /// Bytes of register spills loaded per thread.
     pub spill_loads: u32,
-    /// Bytes of shared memory for each block, without what is asked for at launch.
+    /// Bytes of static shared memory per block. Dynamic shared memory is not included.
     pub shared: u32,
 }
 
-/// The figures of all functions in a log.
+/// Parses the resource usage of all functions in a log.
 pub(super) fn parse(log: &str) -> Vec<ResourceUsage> {
     let mut found: Vec<ResourceUsage> = Vec::new();
     for line in log.lines().filter(|line| line.starts_with("ptxas ")) {
@@ -44,7 +44,7 @@ pub(super) fn parse(log: &str) -> Vec<ResourceUsage> {
     found
 }
 
-/// The number that stands before `unit` in a line.
+/// Returns the number before `unit` in a line.
 fn number_before(line: &str, unit: &str) -> Option<u32> {
     let before = &line[..line.find(unit)?];
     before.rsplit(|c: char| !c.is_ascii_digit()).next()?.parse().ok()

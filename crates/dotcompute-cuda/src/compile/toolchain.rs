@@ -1,14 +1,14 @@
-//! The compiler and the linker together.
+//! The compiler together with the linker.
 
 use std::ffi::{CStr, CString};
 
-use super::{CompileError, Cubin, Input, Kernel, NoLinker, Stage};
+use super::{CompileError, CompiledKernel, Cubin, Input, NoLinker, Stage};
 use crate::Architecture;
 use crate::library::{Identity, Search, Unavailable};
 use crate::nvjitlink::NvJitLink;
 use crate::nvrtc::{Nvrtc, NvrtcError, Program};
 
-/// The compiler, and the linker where there is one that suits it.
+/// The compiler, and the linker if a compatible one is installed.
 #[derive(Clone, Debug)]
 pub struct Toolchain {
     nvrtc: Nvrtc,
@@ -16,55 +16,56 @@ pub struct Toolchain {
 }
 
 impl Toolchain {
-    /// Finds and loads both.
+    /// Finds and loads compiler and linker.
     ///
     /// # Errors
     ///
-    /// [`Unavailable`] when there is no compiler. That there is no linker is no error: see [`Toolchain::linker`].
+    /// [`Unavailable`] if there is no compiler. A missing linker is not an error: see [`Toolchain::linker`].
     pub fn load(search: &Search) -> Result<Self, Unavailable> {
         let nvrtc = Nvrtc::load(search)?;
         let linker = NvJitLink::load(search).map_err(NoLinker::Unavailable);
-        let linker = linker.and_then(|linker| suits(&nvrtc, linker));
+        let linker = linker.and_then(|linker| check_linker(&nvrtc, linker));
         Ok(Self { nvrtc, linker })
     }
 
-    /// The compiler alone, as on a machine without the linker.
+    /// Disables the linker, as on a machine without nvJitLink.
     #[must_use]
     pub fn without_linker(mut self) -> Self {
-        self.linker = Err(NoLinker::LeftOut);
+        self.linker = Err(NoLinker::Disabled);
         self
     }
 
-    /// Which compiler it is.
+    /// Returns the identity of the compiler.
     pub fn compiler(&self) -> &Identity {
         self.nvrtc.identity()
     }
 
-    /// Which linker it is.
+    /// Returns the identity of the linker.
     ///
     /// # Errors
     ///
-    /// Why there is none: [`NoLinker`].
+    /// [`NoLinker`]: the reason why there is none.
     pub fn linker(&self) -> Result<&Identity, &NoLinker> {
         self.linker.as_ref().map(NvJitLink::identity)
     }
 
-    /// Compiles and links.
+    /// Compiles and links `input`.
     ///
     /// # Errors
     ///
-    /// [`CompileError`]; [`CompileError::Rejected`] has what is wrong with the text, by file and line.
-    pub fn compile(&self, input: &Input) -> Result<Kernel, CompileError> {
+    /// [`CompileError`]. [`CompileError::Rejected`] has the diagnostics with file and line.
+    pub fn compile(&self, input: &Input) -> Result<CompiledKernel, CompileError> {
         match &self.linker {
             Ok(linker) => self.compile_and_link(linker, input),
-            Err(_) if input.parts.is_empty() => self.compile_whole(input),
+            Err(_) if input.lto_parts.is_empty() => self.compile_whole(input),
             Err(reason) => {
                 Err(CompileError::NeedsLinker { kernel: input.name.clone(), reason: reason.clone() })
             }
         }
     }
 
-    /// Compiles the text, without its parts, to PTX: for reading. Neither linked nor assembled, it is not what runs.
+    /// Compiles the text, without its LTO-IR parts, to PTX for inspection. The PTX is neither linked nor assembled, so it is not the code
+    /// that runs.
     ///
     /// # Errors
     ///
@@ -74,19 +75,19 @@ impl Toolchain {
         Ok(String::from_utf8_lossy(&ptx).into_owned())
     }
 
-    fn compile_and_link(&self, linker: &NvJitLink, input: &Input) -> Result<Kernel, CompileError> {
+    fn compile_and_link(&self, linker: &NvJitLink, input: &Input) -> Result<CompiledKernel, CompileError> {
         let (lto_ir, mut log) = self.run_nvrtc(input, Output::LtoIr)?;
         let architecture = input.architecture;
         let rejected = |error| CompileError::link(&input.name, architecture, &error);
         let name = input.c_string(&*input.name, "its name")?;
         let names: Result<Vec<CString>, _> =
-            input.parts.iter().map(|part| input.c_string(&*part.name, "the name of a part")).collect();
+            input.lto_parts.iter().map(|part| input.c_string(&*part.name, "the name of a part")).collect();
         let names = names?;
 
         let option = input.c_string(format!("-arch={architecture}"), "its architecture")?;
         let mut link = linker.link(&[&option, c"-lto", c"-O3", c"-Xptxas=-v"]).map_err(rejected)?;
         link.add_lto_ir(&lto_ir, &name).map_err(rejected)?;
-        for (part, name) in input.parts.iter().zip(&names) {
+        for (part, name) in input.lto_parts.iter().zip(&names) {
             link.add_lto_ir(&part.bytes, name).map_err(rejected)?;
         }
         let cubin = link.complete().map_err(rejected)?;
@@ -97,12 +98,12 @@ impl Toolchain {
         kernel(input, cubin, log, "nvJitLink")
     }
 
-    fn compile_whole(&self, input: &Input) -> Result<Kernel, CompileError> {
+    fn compile_whole(&self, input: &Input) -> Result<CompiledKernel, CompileError> {
         let (cubin, log) = self.run_nvrtc(input, Output::Cubin)?;
         kernel(input, cubin, log, "NVRTC")
     }
 
-    /// Compiles the text; gives what came out, and the log.
+    /// Runs NVRTC and returns its output and its log.
     fn run_nvrtc(&self, input: &Input, output: Output) -> Result<(Vec<u8>, String), CompileError> {
         let text = input.text()?;
         let name = input.c_string(&*input.name, "its name")?;
@@ -120,7 +121,7 @@ impl Toolchain {
         let outcome = program.compile(&options);
         let log = program.log().map_err(failed)?;
         match outcome {
-            Ok(()) => Ok((output.take(&program).map_err(failed)?, log)),
+            Ok(()) => Ok((output.read_output(&program).map_err(failed)?, log)),
             Err(error) if error.is_rejection() => {
                 Err(CompileError::rejected(&input.name, input.architecture, Stage::Compiling, log))
             }
@@ -129,15 +130,15 @@ impl Toolchain {
     }
 }
 
-/// The linker, if it can read what the compiler makes: it reads LTO-IR of its own version and older.
-fn suits(nvrtc: &Nvrtc, linker: NvJitLink) -> Result<NvJitLink, NoLinker> {
+/// Returns the linker if it can read the compiler's output: it reads LTO-IR of its own version and older.
+fn check_linker(nvrtc: &Nvrtc, linker: NvJitLink) -> Result<NvJitLink, NoLinker> {
     if linker.identity().version >= nvrtc.identity().version {
         return Ok(linker);
     }
     Err(NoLinker::TooOld { linker: linker.identity().clone(), compiler: nvrtc.identity().clone() })
 }
 
-/// What NVRTC compiles to.
+/// The output format of NVRTC.
 #[derive(Clone, Copy)]
 enum Output {
     LtoIr,
@@ -146,7 +147,7 @@ enum Output {
 }
 
 impl Output {
-    /// The options that lead to it.
+    /// Returns the options that select this format.
     fn options(self, architecture: Architecture) -> Vec<String> {
         let real = format!("-arch={architecture}");
         match self {
@@ -156,7 +157,7 @@ impl Output {
         }
     }
 
-    fn take(self, program: &Program<'_>) -> Result<Vec<u8>, NvrtcError> {
+    fn read_output(self, program: &Program<'_>) -> Result<Vec<u8>, NvrtcError> {
         match self {
             Self::LtoIr => program.lto_ir(),
             Self::Cubin => program.cubin(),
@@ -165,15 +166,15 @@ impl Output {
     }
 }
 
-/// NVRTC's options: the language, what it compiles to, and what the input asks for.
+/// Returns NVRTC's options: language, output format and those of the input.
 fn options(input: &Input, output: Output) -> Result<Vec<CString>, CompileError> {
     let mut options = output.options(input.architecture);
     options.insert(0, "-std=c++17".into());
     options.extend(input.options.iter().cloned());
-    // Else `#include "name"` takes a file of that name from the current folder: whatever lies there, unseen by the cache. But what is in
-    // folders that are asked for may include its neighbours, and this option would forbid it.
-    let asks_for_folders = |option: &String| option.starts_with("-I") || option.starts_with("--include-path");
-    if !input.options.iter().any(asks_for_folders) {
+    // Without this option, `#include "name"` also reads a file of that name from the current directory, which the cache does not see. It is
+    // left out with include directories: files there may include their neighbours, which the option forbids.
+    let is_include_dir = |option: &String| option.starts_with("-I") || option.starts_with("--include-path");
+    if !input.options.iter().any(is_include_dir) {
         options.push("-no-source-include".into());
     }
     options.into_iter().map(|option| input.c_string(option, "an option")).collect()
@@ -184,7 +185,7 @@ fn kernel(
     cubin: Vec<u8>,
     log: String,
     compiler: &'static str,
-) -> Result<Kernel, CompileError> {
+) -> Result<CompiledKernel, CompileError> {
     let no_cubin = || CompileError::NoCubin { kernel: input.name.clone(), compiler };
-    Ok(Kernel { cubin: Cubin::new(cubin).ok_or_else(no_cubin)?, log })
+    Ok(CompiledKernel { cubin: Cubin::new(cubin).ok_or_else(no_cubin)?, log })
 }

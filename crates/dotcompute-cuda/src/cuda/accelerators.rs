@@ -7,16 +7,16 @@ use dotcompute_core::accelerator::{Accelerator, Properties};
 use dotcompute_core::backend::{BackendError, BackendKind};
 use dotcompute_core::memory::{DeviceId, DeviceMemory};
 
-use super::buffers::CudaMemory;
-use super::ground::device_error;
+use super::error::device_error;
+use super::memory_pool::CudaMemory;
 use super::{live_context, unavailable};
 use crate::driver::{Device, Driver, DriverError};
 
-/// All GPUs that this process may use. None of them is opened for this.
+/// Lists all GPUs that are visible to this process, without opening any of them.
 ///
 /// # Errors
 ///
-/// [`DriverError::Unavailable`] without a driver or a device, or the driver's own word.
+/// [`DriverError::Unavailable`] without a driver or a device, or the error of the driver.
 ///
 /// ```
 /// match dotcompute_cuda::cuda::accelerators() {
@@ -33,23 +33,23 @@ pub fn accelerators() -> Result<Vec<Accelerator>, DriverError> {
     Ok(Driver::open()?.devices()?.into_iter().map(accelerator).collect())
 }
 
-/// Bytes of a GPU's memory: those that are free, and all. This opens the GPU; it does not wait for ring kernels on it.
+/// Returns the free and the total memory of a GPU in bytes. Opens the GPU, but does not wait for ring kernels on it.
 ///
 /// # Errors
 ///
-/// [`BackendError::Unavailable`] without a driver or such a device, or [`BackendError::Device`] with the driver's own word.
+/// [`BackendError::Unavailable`] without a driver or such a device, or [`BackendError::Device`] with the error of the driver.
 pub fn memory_info(index: u32) -> Result<(u64, u64), BackendError> {
     let driver = Driver::open().map_err(|error| unavailable(&error))?;
     let device = driver.device(index).map_err(|error| unavailable(&error))?;
     let context = live_context(&device).map_err(|error| unavailable(&error))?;
-    let doing = || DriverError::while_doing("asking how much memory is free");
-    let told =
+    let doing = || DriverError::while_doing("reading the amount of free memory");
+    let info =
         context.bind_to_thread().map_err(doing()).and_then(|()| result::mem_get_info().map_err(doing()));
-    let (free, total) = told.map_err(|error| device_error("asking how much memory is free", &error))?;
+    let (free, total) = info.map_err(|error| device_error("reading the amount of free memory", &error))?;
     Ok((free as u64, total as u64))
 }
 
-/// What the driver tells of a device.
+/// Converts the attributes of a device.
 pub(super) fn properties(device: &Device) -> Properties {
     Properties {
         device: DeviceId { backend: BackendKind::Cuda, index: device.index },

@@ -8,24 +8,29 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # What keeps a resident kernel from hanging the process
+//! # How a resident kernel does not hang the process
 //!
-//! - The device is steered by plain stores to page-locked host memory. No call to the driver is made for a message.
-//! - What needs the driver to wait for the device (loading code, taking and giving back memory) is done while no ring kernel is on
-//!   it: a launch has those that are there make way for a moment, at a message boundary.
-//! - All work is on streams of our own that wait for no other.
-//! - A ring kernel leaves by itself when idle, and comes back with the next message. A busy one leaves for a moment after every
-//!   [`max_residency`](CudaOptions::max_residency), so that whoever waits for the whole device gets his turn.
-//! - Hearts are watched, and the stream of each ring kernel is looked at: an error of the context fails all that is in it.
+//! - The host controls the device by plain stores to page-locked host memory. Messages need no driver call.
+//! - Driver calls that wait for the device (loading code, allocating and freeing memory) run while no ring kernel is resident: a launch
+//!   quiesces the resident ring kernels at their next message boundary.
+//! - All work goes to non-blocking streams that wait for no other stream.
+//! - An idle ring kernel leaves the device, and the next message relaunches it. A busy ring kernel leaves the device every
+//!   [`max_residency`](CudaOptions::max_residency) and is relaunched at once, so that driver calls that synchronize the whole device
+//!   complete.
+//! - The watchdog checks heartbeats and each ring kernel's stream; a context error fails every ring kernel in that context.
 
 mod accelerators;
-mod buffers;
-mod ground;
-mod memory;
-mod one_shot;
 #[doc(hidden)]
-pub mod plain;
-mod stage;
+pub mod baseline;
+mod deferred_free;
+mod device_allocation;
+mod error;
+mod function;
+mod memory_pool;
+mod one_shot;
+mod pinned_memory;
+mod process_device;
+mod resident_grid;
 mod stream;
 
 use std::sync::Arc;
@@ -35,43 +40,46 @@ use cudarc::driver::{CudaContext, result, sys};
 use dotcompute_core::backend::device_port::DeviceProgram;
 use dotcompute_core::backend::{Backend, BackendError, BackendKind, LaunchPlan, Program, Resident};
 
-use crate::account::Account;
 use crate::cache::Cache;
 use crate::compile::Toolchain;
 use crate::device_code::compile_input;
+use crate::device_port::Port;
 use crate::driver::{Device, Driver, DriverError, Module};
-use crate::exchange::{Exchange, Plan};
+use crate::host_device_channel::{ChannelLayout, HostDeviceChannel};
 use crate::library::Search;
-use crate::port::Port;
-use crate::tenant::{Stage, Stays, Tenant};
-use crate::watch::Watcher;
-use ground::{Ground, device_error};
-use memory::Pinned;
-use stage::{CudaResidency, CudaStage, Function, Ingredients, fits};
+use crate::occupancy::OccupancyBudget;
+use crate::resident_grid::{ResidencyLimits, ResidentGrid as _};
+use crate::resident_kernel::ResidentKernel;
+use crate::watchdog::Watchdog;
+use error::device_error;
+use function::{Function, required_multiprocessors};
+use pinned_memory::PinnedMemory;
+use process_device::ProcessDevice;
+use resident_grid::{CudaGrid, CudaResidency, GridParams};
 
 pub use accelerators::{accelerators, memory_info};
-pub use buffers::CudaMemory;
+pub use memory_pool::CudaMemory;
 pub use one_shot::{CudaKernel, CudaLauncher, LoadedKernel};
 
-/// How the CUDA backend is made, where the defaults do not suit.
+/// Options of the CUDA backend.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct CudaOptions {
-    /// The device's number in this process. Default 0.
+    /// The device's index in this process. Default 0.
     pub device: u32,
-    /// Multiprocessors that ring kernels may take. Default all; a block takes one.
+    /// Maximum number of multiprocessors that ring kernels occupy; a block occupies one. Default: all.
     pub multiprocessors: Option<u32>,
-    /// How long a heart may be silent before its ring kernel is lost. Default 10 seconds; a handler that works longer needs more.
+    /// A ring kernel without a heartbeat for this long is marked lost. A handler that runs longer needs a larger value. Default 10 s.
     pub heartbeat_timeout: Duration,
-    /// How long a ring kernel stays without a message before it leaves. Default 1 second; zero: it stays.
+    /// A ring kernel without a message for this long leaves the device. Zero: it stays. Default 1 s.
     pub idle_timeout: Duration,
-    /// How long a ring kernel stays at a stretch before it leaves for a moment, at a message boundary: a call of anybody's that waits for the
-    /// whole device waits at most so long, and then gets its turn. Default 2 seconds; zero: it stays, and such a call waits for
-    /// [`quiesced`](dotcompute_core::runtime::Runtime::quiesced) or for an idle time.
+    /// Longest uninterrupted residency. A ring kernel leaves the device after it, at a message boundary, and is relaunched at once. Any
+    /// call in the process that synchronizes the whole device waits at most about this long. Zero: it stays, and such a call waits for
+    /// [`quiesced`](dotcompute_core::runtime::Runtime::quiesced) or an idle time. Default 2 s.
     pub max_residency: Duration,
-    /// How long a launch waits for the ring kernels that are there to make way. Default 5 seconds.
+    /// Longest wait of a launch for the resident ring kernels to leave the device. Default 5 s.
     pub quiesce_timeout: Duration,
-    /// Where the compiler and the linker are looked for.
+    /// Where the compiler and the linker are searched.
     pub search: Search,
 }
 
@@ -89,17 +97,17 @@ impl Default for CudaOptions {
     }
 }
 
-/// A GPU.
+/// A backend for one GPU.
 pub struct CudaBackend {
     options: CudaOptions,
     device: Device,
     context: Arc<CudaContext>,
     toolchain: Toolchain,
     cache: Cache,
-    ground: Arc<Ground>,
-    /// Of what this backend may take of the device.
-    account: Arc<Account>,
-    watcher: Arc<Watcher>,
+    process_device: Arc<ProcessDevice>,
+    /// The multiprocessors that ring kernels of this backend may occupy.
+    occupancy: Arc<OccupancyBudget>,
+    watchdog: Arc<Watchdog>,
 }
 
 fn unavailable(error: &DriverError) -> BackendError {
@@ -122,20 +130,20 @@ fn toolchain(search: &Search) -> Result<Toolchain, BackendError> {
 }
 
 impl CudaBackend {
-    /// The first device, with default options.
+    /// Opens the first device, with default options.
     ///
     /// # Errors
     ///
-    /// [`BackendError::Unavailable`] without a driver, a device or a compiler; [`BackendError::Device`] with the driver's own word.
+    /// [`BackendError::Unavailable`] without a driver, a device or a compiler; [`BackendError::Device`] with the driver's error text.
     pub fn new() -> Result<Arc<Self>, BackendError> {
         Self::with_options(CudaOptions::default())
     }
 
-    /// A device with these options.
+    /// Opens the device that `options` names.
     ///
     /// # Errors
     ///
-    /// As for [`new`](Self::new), and if there is no device of that number.
+    /// As for [`new`](Self::new), and if there is no device of that index.
     pub fn with_options(options: CudaOptions) -> Result<Arc<Self>, BackendError> {
         let driver = Driver::open().map_err(|error| unavailable(&error))?;
         let device = driver.device(options.device).map_err(|error| unavailable(&error))?;
@@ -148,43 +156,44 @@ impl CudaBackend {
         }
         let toolchain = toolchain(&options.search)?;
         let context = live_context(&device).map_err(|error| unavailable(&error))?;
-        let watcher = Watcher::start("dc-cuda", options.heartbeat_timeout)
+        let watchdog = Watchdog::start("dc-cuda", options.heartbeat_timeout)
             .map_err(|source| BackendError::Thread { source })?;
         let multiprocessors = options.multiprocessors.unwrap_or(u32::MAX).min(device.multiprocessors);
         Ok(Arc::new(Self {
-            account: Account::new(multiprocessors),
-            ground: Ground::of(&device),
+            occupancy: OccupancyBudget::new(multiprocessors),
+            process_device: ProcessDevice::of(&device),
             options,
             device,
             context,
             toolchain,
             cache: Cache::from_environment(),
-            watcher,
+            watchdog,
         }))
     }
 
-    /// The device.
+    /// Returns the device.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
     fn make_resident(&self, kernel: &str, program: &DeviceProgram) -> Result<Resident, BackendError> {
-        crate::limits::check(program).map_err(|problem| device_error("checking the launch", &problem))?;
-        let plan = Plan::new(program.input.size, program.output.size, program.queue_capacity)
-            .map_err(|error| device_error("laying out its rings", &error))?;
+        crate::launch_checks::check(program)
+            .map_err(|problem| device_error("checking the launch", &problem))?;
+        let layout = ChannelLayout::new(program.input.size, program.output.size, program.queue_capacity)
+            .map_err(|error| device_error("creating its rings", &error))?;
         let input = compile_input(kernel, program, self.device.architecture).ok_or_else(|| {
             device_error(
                 "compiling its handler",
-                &"its code is of a kind that this version does not know; give CUDA C++",
+                &"this version does not support its kind of code; pass CUDA C++",
             )
         })?;
         let compiled = self.cache.compile(&self.toolchain, &input);
         let compiled = compiled.map_err(|error| device_error("compiling its handler", &error))?;
-        // Loading code and taking memory waits for the device.
-        self.ground.quiesced(self.options.quiesce_timeout, || {
+        // Loading code and allocating memory synchronize with the device.
+        self.process_device.quiesced(self.options.quiesce_timeout, || {
             let module = Module::load(&self.context, &compiled.kernel.cubin)
                 .map_err(|error| device_error("loading its code", &error))?;
-            self.start(kernel, program, plan, module)
+            self.start(kernel, program, layout, module)
         })?
     }
 
@@ -192,52 +201,54 @@ impl CudaBackend {
         &self,
         kernel: &str,
         program: &DeviceProgram,
-        plan: Plan,
+        layout: ChannelLayout,
         module: Module,
     ) -> Result<Resident, BackendError> {
         let function = Function::of(&module).map_err(|error| device_error("loading its code", &error))?;
-        let refused = |problem: &dyn std::fmt::Display| device_error("making room for it", problem);
-        let takes = fits(&self.device, function, program.shape).map_err(|problem| refused(&problem))?;
-        let take = |account: &Arc<Account>| account.take(takes).map_err(|full| refused(&full));
-        let shares = [take(&self.account)?, take(&self.ground.account)?];
-        let memory = Pinned::zeroed(&self.context, &self.ground.graveyard, plan.bytes());
-        let memory = memory.map_err(|error| refused(&error))?;
-        let exchange = Exchange::new(Arc::new(memory), plan).map_err(|error| refused(&error))?;
-        let ingredients = Ingredients {
+        let failed = |problem: &dyn std::fmt::Display| device_error("reserving resources for it", problem);
+        let required = required_multiprocessors(&self.device, function, program.shape)
+            .map_err(|problem| failed(&problem))?;
+        let reserve =
+            |budget: &Arc<OccupancyBudget>| budget.reserve(required).map_err(|error| failed(&error));
+        let reservations = [reserve(&self.occupancy)?, reserve(&self.process_device.occupancy)?];
+        let backing = PinnedMemory::zeroed(&self.context, &self.process_device.deferred_free, layout.bytes());
+        let backing = backing.map_err(|error| failed(&error))?;
+        let channel = HostDeviceChannel::new(Arc::new(backing), layout).map_err(|error| failed(&error))?;
+        let params = GridParams {
             context: Arc::clone(&self.context),
-            ground: Arc::clone(&self.ground),
+            process_device: Arc::clone(&self.process_device),
             module,
             function,
-            words: Arc::clone(&exchange.words),
-            patience: self.options.quiesce_timeout,
-            stays: Stays { idle: self.options.idle_timeout, longest: self.options.max_residency },
-            shares,
+            memory: Arc::clone(&channel.memory),
+            quiesce_timeout: self.options.quiesce_timeout,
+            limits: ResidencyLimits { idle: self.options.idle_timeout, max_stay: self.options.max_residency },
+            reservations,
         };
-        let stage = Arc::new(CudaStage::new(kernel, program, ingredients).map_err(|error| refused(&error))?);
-        stage.start()?;
-        let residency = CudaResidency(Arc::clone(&stage));
-        let tenant = Tenant::new(kernel, stage, Arc::clone(&exchange.words));
-        self.ground.tenants.add(&tenant);
-        let port = Port::new(exchange, tenant, program, Arc::clone(&self.watcher));
+        let grid = Arc::new(CudaGrid::new(kernel, program, params).map_err(|error| failed(&error))?);
+        grid.start()?;
+        let residency = CudaResidency(Arc::clone(&grid));
+        let kernel = ResidentKernel::new(kernel, grid, Arc::clone(&channel.memory));
+        self.process_device.kernels.add(&kernel);
+        let port = Port::new(channel, kernel, program, Arc::clone(&self.watchdog));
         Ok(Resident { residency: Box::new(residency), port: Some(Box::new(port)) })
     }
 }
 
-/// The primary context. One that was lost to an error before is made anew: nothing in it can be used any more, by anybody.
+/// Returns the primary context of the device. A context that was lost to an earlier error is reset: no code in the process can use it.
 fn live_context(device: &Device) -> Result<Arc<CudaContext>, DriverError> {
     let context = device.context()?;
-    let Err(error) = result::mem_get_info().map_err(DriverError::while_doing("looking at the context"))
-    else {
+    let Err(error) = result::mem_get_info().map_err(DriverError::while_doing("checking the context")) else {
         return Ok(context);
     };
     if !error.context_is_lost() {
         return Err(error);
     }
     drop(context);
-    let doing = || DriverError::while_doing("making a context anew after it was lost");
+    let doing = || DriverError::while_doing("resetting a lost context");
     let ordinal = i32::try_from(device.index).unwrap_or(i32::MAX);
     let raw = result::device::get(ordinal).map_err(doing())?;
-    // SAFETY: a device that the driver has given. What others of the process have in the context is lost already.
+    // SAFETY: the driver has returned this device handle. Everything in the context is lost already, also that of other users of the
+    // process, so the reset invalidates nothing that still works.
     unsafe { sys::cuDevicePrimaryCtxReset_v2(raw) }.result().map_err(doing())?;
     device.context()
 }
@@ -257,7 +268,7 @@ impl Backend for CudaBackend {
         }
     }
 
-    fn quiesced(&self, patience: Duration, act: &mut dyn FnMut()) -> Result<(), BackendError> {
-        self.ground.quiesced(patience, act)
+    fn quiesced(&self, timeout: Duration, act: &mut dyn FnMut()) -> Result<(), BackendError> {
+        self.process_device.quiesced(timeout, act)
     }
 }

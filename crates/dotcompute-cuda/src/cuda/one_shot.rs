@@ -1,4 +1,4 @@
-//! One-shot kernels on a GPU, beside the ring kernels that are resident there.
+//! One-shot kernels on a GPU, concurrent with resident ring kernels.
 
 use std::borrow::Cow;
 use std::ffi::c_void;
@@ -13,20 +13,20 @@ use dotcompute_core::orchestrator::{
 };
 
 use super::accelerators::properties;
-use super::ground::{Ground, device_error};
-use super::memory::Graveyard;
-use super::stage::{Code, Function};
+use super::deferred_free::DeferredFreeList;
+use super::error::device_error;
+use super::function::{Function, ModuleGuard};
+use super::process_device::ProcessDevice;
 use super::stream::Stream;
 use super::{CudaOptions, live_context, toolchain, unavailable};
 use crate::cache::{Cache, Origin as Cached};
 use crate::compile::{Input, Source, Toolchain};
-use crate::driver::{Device, Driver, DriverError, Module, OLDEST};
+use crate::driver::{Device, Driver, DriverError, MIN_DRIVER_VERSION, Module};
 
-/// Shared memory that a block may have without asking for more, in bytes: CUDA's programming guide, "shared memory" of the compute
-/// capabilities.
-const SHARED_UNASKED: u32 = 48 << 10;
+/// Shared memory per block that needs no opt-in, in bytes. Source: CUDA's programming guide, "shared memory" of the compute capabilities.
+const SHARED_WITHOUT_OPT_IN: u32 = 48 << 10;
 
-/// A one-shot kernel as text.
+/// The source of a one-shot kernel.
 ///
 /// ```
 /// use dotcompute_cuda::cuda::CudaKernel;
@@ -48,19 +48,20 @@ pub struct CudaKernel {
 }
 
 impl CudaKernel {
-    /// CUDA C++, which errors call `file`. The kernel is its function `kernel`, unless [`entry`](Self::entry) says otherwise.
+    /// Creates a kernel from CUDA C++, which diagnostics call `file`. The entry is the function `kernel`, unless [`entry`](Self::entry)
+    /// names another.
     pub fn cuda_cpp(file: impl Into<Cow<'static, str>>, text: impl Into<Cow<'static, str>>) -> Self {
         Self { file: file.into(), text: text.into(), entry: Cow::Borrowed("kernel"), line: 1 }
     }
 
-    /// Which of its `extern "C" __global__` functions it is.
+    /// Sets the `extern "C" __global__` function to launch.
     #[must_use]
     pub fn entry(mut self, entry: impl Into<Cow<'static, str>>) -> Self {
         self.entry = entry.into();
         self
     }
 
-    /// The line of the file on which the text begins, for compile errors.
+    /// Sets the line of the file at which the text begins, for diagnostics.
     #[must_use]
     pub fn line(mut self, line: u32) -> Self {
         self.line = line;
@@ -68,19 +69,19 @@ impl CudaKernel {
     }
 }
 
-/// A one-shot kernel on the device.
+/// A one-shot kernel that is loaded onto the device.
 pub struct LoadedKernel {
     source: CudaKernel,
     function: Function,
-    /// The sizes of its parameters, in bytes.
+    /// The sizes of the parameters in bytes.
     parameters: Vec<usize>,
-    _code: Code,
+    _module: ModuleGuard,
 }
 
-/// Compiles one-shot kernels and runs them on a GPU, each launch in a stream that waits for no other: ring kernels stay where they are. To
-/// load a kernel has them make way for a moment.
+/// Compiles one-shot kernels and runs them on a GPU. Each launch uses a stream that waits for no other, so ring kernels stay resident. They
+/// leave the device while a kernel is loaded.
 ///
-/// A kernel gets a pointer for each buffer and a value for each value, in their order.
+/// A kernel receives a pointer for each buffer and a value for each value argument, in order.
 ///
 /// ```no_run
 /// use dotcompute_core::memory::UnifiedBuffer;
@@ -100,16 +101,16 @@ pub struct CudaLauncher {
     device: Device,
     properties: Properties,
     context: Arc<CudaContext>,
-    ground: Arc<Ground>,
+    process_device: Arc<ProcessDevice>,
     toolchain: Toolchain,
     cache: Cache,
-    patience: Duration,
-    /// Those that no launch uses at this moment.
-    lanes: Mutex<Vec<Lane>>,
+    quiesce_timeout: Duration,
+    /// Streams that no launch uses at present.
+    idle_streams: Mutex<Vec<TimedStream>>,
 }
 
 impl CudaLauncher {
-    /// An orchestrator of the first device, with default options.
+    /// Creates an orchestrator for the first device, with default options.
     ///
     /// # Errors
     ///
@@ -118,11 +119,11 @@ impl CudaLauncher {
         Self::with_options(CudaOptions::default()).map(Orchestrator::new)
     }
 
-    /// One for the device of these options, of which it uses the compiler's place and the patience too.
+    /// Creates a launcher. Of the options it uses the device, the search for the compiler and the quiesce timeout.
     ///
     /// # Errors
     ///
-    /// [`BackendError::Unavailable`] without a driver, a device or a compiler; [`BackendError::Device`] with the driver's own word.
+    /// [`BackendError::Unavailable`] without a driver, a device or a compiler; [`BackendError::Device`] with the error of the driver.
     pub fn with_options(options: CudaOptions) -> Result<Self, BackendError> {
         let driver = Driver::open().map_err(|error| unavailable(&error))?;
         let device = driver.device(options.device).map_err(|error| unavailable(&error))?;
@@ -130,10 +131,10 @@ impl CudaLauncher {
             properties: properties(&device),
             toolchain: toolchain(&options.search)?,
             context: live_context(&device).map_err(|error| unavailable(&error))?,
-            ground: Ground::of(&device),
+            process_device: ProcessDevice::of(&device),
             cache: Cache::from_environment(),
-            patience: options.quiesce_timeout,
-            lanes: Mutex::default(),
+            quiesce_timeout: options.quiesce_timeout,
+            idle_streams: Mutex::default(),
             device,
         })
     }
@@ -149,26 +150,28 @@ impl CudaLauncher {
             Cached::Cache => Origin::DiskCache,
             _ => Origin::Compiled,
         };
-        let loaded = self.ground.quiesced(self.patience, || {
+        let loaded = self.process_device.quiesced(self.quiesce_timeout, || {
             let module = Module::load(&self.context, &compiled.kernel.cubin)?;
             let function = Function::named(&module, &source.entry)?;
             let parameters = function.parameters();
-            let code = Code::new(module, &self.ground.graveyard);
-            Ok(LoadedKernel { source: source.clone(), function, parameters, _code: code })
+            let code = ModuleGuard::new(module, &self.process_device.deferred_free);
+            Ok(LoadedKernel { source: source.clone(), function, parameters, _module: code })
         })?;
-        let doing = || format!("loading it (is `{}` an `extern \"C\" __global__` function?)", source.entry);
+        let doing =
+            || format!("loading it (`{}` must be an `extern \"C\" __global__` function)", source.entry);
         Ok((loaded.map_err(|error: DriverError| device_error(&doing(), &error))?, origin))
     }
 
-    /// A lane of this launch's own. It takes one that is idle, or has ring kernels make way and makes one.
-    fn lane(&self) -> Result<Lane, BackendError> {
-        let idle = self.lanes.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    /// Takes an idle stream, or creates one while ring kernels are off the device.
+    fn timed_stream(&self) -> Result<TimedStream, BackendError> {
+        let idle = self.idle_streams.lock().unwrap_or_else(PoisonError::into_inner).pop();
         if let Some(idle) = idle {
             return Ok(idle);
         }
-        let made =
-            self.ground.quiesced(self.patience, || Lane::new(&self.context, &self.ground.graveyard))?;
-        made.map_err(|error| device_error("making a stream for it", &error))
+        let created = self.process_device.quiesced(self.quiesce_timeout, || {
+            TimedStream::new(&self.context, &self.process_device.deferred_free)
+        })?;
+        created.map_err(|error| device_error("creating a stream for the launch", &error))
     }
 }
 
@@ -199,19 +202,19 @@ impl Launcher for CudaLauncher {
         arguments: Vec<BoundArgument<'_>>,
     ) -> Result<Duration, KernelLaunchError> {
         let mut values = check(&kernel.parameters, &arguments)?;
-        let lane = self.lane()?;
-        // SAFETY: `check` has found an argument of its size for each parameter. The buffers are of this device and borrowed by
-        // `arguments` until the kernel has run; what the kernel does with them is the user's to answer for.
-        let ran = unsafe { lane.run(kernel.function, geometry, &mut values) };
+        let timed_stream = self.timed_stream()?;
+        // SAFETY: `check` has verified one argument of the right size per parameter. The buffers belong to this device and are borrowed by
+        // `arguments` until the kernel has completed. The author of the kernel is responsible for its memory accesses.
+        let ran = unsafe { timed_stream.run(kernel.function, geometry, &mut values) };
         drop(arguments);
         if ran.is_ok() {
-            self.lanes.lock().unwrap_or_else(PoisonError::into_inner).push(lane);
+            self.idle_streams.lock().unwrap_or_else(PoisonError::into_inner).push(timed_stream);
         }
         ran.map_err(|error| KernelLaunchError::Backend(device_error("running it", &error)))
     }
 }
 
-/// The bytes of each argument, if the kernel takes such.
+/// Returns the bytes of each argument, if number and sizes match the parameters.
 fn check(parameters: &[usize], arguments: &[BoundArgument<'_>]) -> Result<Vec<Box<[u8]>>, KernelLaunchError> {
     if parameters.len() != arguments.len() {
         return Err(KernelLaunchError::ArgumentCount { takes: parameters.len(), given: arguments.len() });
@@ -231,25 +234,26 @@ fn check(parameters: &[usize], arguments: &[BoundArgument<'_>]) -> Result<Vec<Bo
     parameters.iter().zip(arguments).enumerate().map(bytes).collect()
 }
 
-/// A stream, and what it is timed with.
-struct Lane {
+/// A stream, and the events that time its launches.
+struct TimedStream {
     stream: Stream,
-    begun: Event,
-    ended: Event,
+    start: Event,
+    end: Event,
 }
 
-impl Lane {
-    /// The device is quiet.
-    fn new(context: &Arc<CudaContext>, graveyard: &Arc<Graveyard>) -> Result<Self, DriverError> {
-        let event = || Event::new(context, graveyard);
-        Ok(Self { stream: Stream::new(context, graveyard)?, begun: event()?, ended: event()? })
+impl TimedStream {
+    /// Creates the stream and its events. The caller has quiesced the device.
+    fn new(context: &Arc<CudaContext>, deferred_free: &Arc<DeferredFreeList>) -> Result<Self, DriverError> {
+        let event = || Event::new(context, deferred_free);
+        Ok(Self { stream: Stream::new(context, deferred_free)?, start: event()?, end: event()? })
     }
 
-    /// Runs a kernel and waits for it.
+    /// Runs a kernel, waits for it and returns its duration on the device.
     ///
     /// # Safety
     ///
-    /// The values are what the kernel takes, and what they point to is the kernel's until this returns.
+    /// `values` must match the parameters of the kernel. Memory that they point to must be valid, and not be accessed by others, until this
+    /// method returns.
     unsafe fn run(
         &self,
         function: Function,
@@ -257,19 +261,19 @@ impl Lane {
         values: &mut [Box<[u8]>],
     ) -> Result<Duration, DriverError> {
         let doing = || DriverError::while_doing(format!("launching {geometry:?}"));
-        self.begun.context.bind_to_thread().map_err(doing())?;
+        self.start.context.bind_to_thread().map_err(doing())?;
         let mut pointers: Vec<*mut c_void> =
             values.iter_mut().map(|value| value.as_mut_ptr().cast()).collect();
         let (stream, [gx, gy, gz], [bx, by, bz]) = (self.stream.handle(), geometry.grid, geometry.block);
-        if geometry.shared > SHARED_UNASKED {
+        if geometry.shared > SHARED_WITHOUT_OPT_IN {
             let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            // SAFETY: a function of a module that is loaded.
+            // SAFETY: the caller passes a function of a loaded module.
             unsafe { sys::cuFuncSetAttribute(function.0, attribute, geometry.shared.cast_signed()) }
                 .result()
                 .map_err(doing())?;
         }
-        self.begun.record(stream)?;
-        // SAFETY: as the caller promises; the driver copies the values before it returns.
+        self.start.record(stream)?;
+        // SAFETY: the caller guarantees that `values` match the parameters; the driver copies the values before it returns.
         unsafe {
             sys::cuLaunchKernel(
                 function.0,
@@ -287,24 +291,24 @@ impl Lane {
         }
         .result()
         .map_err(doing())?;
-        self.ended.record(stream)?;
-        // SAFETY: the stream is that of `self`; it waits for no other, so that this does not either.
+        self.end.record(stream)?;
+        // SAFETY: `self` owns the stream. The stream waits for no other stream, so a ring kernel does not block this call.
         unsafe { sys::cuStreamSynchronize(stream) }
             .result()
             .map_err(DriverError::while_doing("waiting for a one-shot kernel"))?;
-        self.begun.until(&self.ended)
+        self.start.elapsed_until(&self.end)
     }
 }
 
-/// `cuEventElapsedTime`, as every driver has had it. The binding knows only the one that came with CUDA 12.8, and
-/// [`OLDEST`](crate::driver::OLDEST) is older.
+/// The type of `cuEventElapsedTime` in every driver. The binding has only the variant of CUDA 12.8, which
+/// [`MIN_DRIVER_VERSION`](crate::driver::MIN_DRIVER_VERSION) predates.
 type ElapsedTime = unsafe extern "C" fn(*mut f32, sys::CUevent, sys::CUevent) -> sys::CUresult;
 
 fn elapsed_time() -> Result<ElapsedTime, DriverError> {
     let doing = || DriverError::while_doing("finding cuEventElapsedTime");
     let mut found = std::ptr::null_mut();
-    let version = (OLDEST.major * 1000 + OLDEST.minor * 10).cast_signed();
-    // SAFETY: the name ends with a NUL; `found` may be written to, and nothing else is asked for.
+    let version = (MIN_DRIVER_VERSION.major * 1000 + MIN_DRIVER_VERSION.minor * 10).cast_signed();
+    // SAFETY: the name is NUL-terminated and `found` is writable; the status pointer may be null.
     unsafe {
         let name = c"cuEventElapsedTime".as_ptr();
         sys::cuGetProcAddress_v2(name, &raw mut found, version, 0, std::ptr::null_mut())
@@ -314,43 +318,43 @@ fn elapsed_time() -> Result<ElapsedTime, DriverError> {
     if found.is_null() {
         return Err(doing()(cudarc::driver::DriverError(sys::CUresult::CUDA_ERROR_NOT_FOUND)));
     }
-    // SAFETY: the driver's function of this name, which has this type in all versions.
+    // SAFETY: the driver returned the function of this name, which has this type in every version.
     Ok(unsafe { std::mem::transmute::<*mut c_void, ElapsedTime>(found) })
 }
 
-/// A moment in a stream.
+/// A point in time in a stream.
 struct Event {
     handle: sys::CUevent,
     context: Arc<CudaContext>,
-    graveyard: Arc<Graveyard>,
+    deferred_free: Arc<DeferredFreeList>,
 }
 
-// SAFETY: an event is the context's, not a thread's, and the driver takes its own locks.
+// SAFETY: an event belongs to a context, not to a thread, and the driver locks internally.
 unsafe impl Send for Event {}
 
 impl Event {
-    fn new(context: &Arc<CudaContext>, graveyard: &Arc<Graveyard>) -> Result<Self, DriverError> {
-        let doing = || DriverError::while_doing("making an event");
+    fn new(context: &Arc<CudaContext>, deferred_free: &Arc<DeferredFreeList>) -> Result<Self, DriverError> {
+        let doing = || DriverError::while_doing("creating an event");
         context.bind_to_thread().map_err(doing())?;
         let mut handle = std::ptr::null_mut();
         let flags = sys::CUevent_flags::CU_EVENT_DEFAULT as u32;
-        // SAFETY: `handle` may be written to.
+        // SAFETY: `handle` is writable.
         unsafe { sys::cuEventCreate(&raw mut handle, flags) }.result().map_err(doing())?;
-        Ok(Self { handle, context: Arc::clone(context), graveyard: Arc::clone(graveyard) })
+        Ok(Self { handle, context: Arc::clone(context), deferred_free: Arc::clone(deferred_free) })
     }
 
     fn record(&self, stream: sys::CUstream) -> Result<(), DriverError> {
-        // SAFETY: both exist.
+        // SAFETY: event and stream are alive.
         unsafe { sys::cuEventRecord(self.handle, stream) }
             .result()
             .map_err(DriverError::while_doing("timing a one-shot kernel"))
     }
 
-    /// The time from this one, which has come, to a later one that has.
-    fn until(&self, later: &Self) -> Result<Duration, DriverError> {
+    /// Returns the time between this event and `later`. Both must have completed.
+    fn elapsed_until(&self, later: &Self) -> Result<Duration, DriverError> {
         let mut milliseconds = 0.0_f32;
         let elapsed = elapsed_time()?;
-        // SAFETY: both exist; `milliseconds` may be written to.
+        // SAFETY: both events are alive; `milliseconds` is writable.
         unsafe { elapsed(&raw mut milliseconds, self.handle, later.handle) }
             .result()
             .map_err(DriverError::while_doing("timing a one-shot kernel"))?;
@@ -360,8 +364,8 @@ impl Event {
 
 impl Drop for Event {
     fn drop(&mut self) {
-        self.graveyard.bury_handle(&self.context, self.handle, |handle| {
-            // SAFETY: made by `new` and destroyed once; its owner is gone.
+        self.deferred_free.defer_destroy(&self.context, self.handle, |handle| {
+            // SAFETY: the event was created by `new` and is destroyed only here.
             let _ = unsafe { sys::cuEventDestroy_v2(handle) };
         });
     }

@@ -13,107 +13,108 @@ use crate::Architecture;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Device {
-    /// Its number in this process, from 0.
+    /// Index of the device in this process, from 0.
     pub index: u32,
-    /// Its name, such as `NVIDIA H200`.
+    /// Name, such as `NVIDIA H200`.
     pub name: String,
-    /// What code it executes.
+    /// Architecture of the code that the device executes.
     pub architecture: Architecture,
-    /// Bytes of its memory.
+    /// Size of the device memory in bytes.
     pub memory: u64,
-    /// Where it is, as `domain:bus:device.function`, in lower case.
+    /// PCI address, as `domain:bus:device.function` in lower case.
     pub pci: String,
-    /// How many streaming multiprocessors it has.
+    /// Number of streaming multiprocessors.
     pub multiprocessors: u32,
-    /// How many threads a multiprocessor can hold.
+    /// Maximum number of resident threads per multiprocessor.
     pub threads_per_multiprocessor: u32,
-    /// How many blocks a multiprocessor can hold.
+    /// Maximum number of resident blocks per multiprocessor.
     pub blocks_per_multiprocessor: u32,
-    /// How many 32-bit registers a multiprocessor has.
+    /// Number of 32-bit registers per multiprocessor.
     pub registers_per_multiprocessor: u32,
-    /// Bytes of shared memory of a multiprocessor.
+    /// Shared memory per multiprocessor in bytes.
     pub shared_per_multiprocessor: u32,
-    /// Bytes of shared memory that one block can ask for.
+    /// Maximum shared memory per block in bytes, with opt-in.
     pub shared_per_block: u32,
-    /// How many threads of a block go in step.
+    /// Number of threads in a warp.
     pub warp: u32,
-    /// The most threads of a block.
+    /// Maximum number of threads per block.
     pub threads_per_block: u32,
-    /// The most threads of a block in each dimension.
+    /// Maximum block size in each dimension, in threads.
     pub block_dimensions: [u32; 3],
-    /// The most blocks of a grid in each dimension.
+    /// Maximum grid size in each dimension, in blocks.
     pub grid_dimensions: [u32; 3],
-    /// Whether it can read and write page-locked memory of the host: ring kernels need that.
+    /// Whether the device can access page-locked host memory. Ring kernels require that.
     pub maps_host_memory: bool,
-    /// Whether a grid can be launched that is sure to be resident as a whole.
+    /// Whether the device supports cooperative launch, which guarantees that the whole grid is resident.
     pub cooperative_launch: bool,
-    /// Whether it has memory pools, so that memory can be had without waiting for the device.
+    /// Whether the device supports memory pools, which allocate without waiting for the device.
     pub memory_pools: bool,
-    /// Whether its memory can be given to others as a dma-buf.
+    /// Whether device memory can be exported as a dma-buf.
     pub dma_buf: bool,
 }
 
 impl Device {
-    /// Reads what the driver tells of the device of this index, which exists.
+    /// Reads the attributes of the device with this index, which must exist.
     pub(super) fn read(index: u32) -> Result<Self, DriverError> {
-        let ask = Ask::of(index)?;
+        let reader = AttributeReader::of(index)?;
         let architecture = Architecture {
-            major: ask.number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
-            minor: ask.number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+            major: reader.number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            minor: reader.number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
         };
         Ok(Self {
             index,
-            name: result::device::get_name(ask.device).map_err(ask.failed("the name"))?,
+            name: result::device::get_name(reader.device).map_err(reader.failed("the name"))?,
             architecture,
-            memory: ask.memory()?,
-            pci: ask.pci()?,
-            multiprocessors: ask.number(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
-            threads_per_multiprocessor: ask
+            memory: reader.memory()?,
+            pci: reader.pci()?,
+            multiprocessors: reader.number(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+            threads_per_multiprocessor: reader
                 .number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR)?,
-            blocks_per_multiprocessor: ask
+            blocks_per_multiprocessor: reader
                 .number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_BLOCKS_PER_MULTIPROCESSOR)?,
-            registers_per_multiprocessor: ask
+            registers_per_multiprocessor: reader
                 .number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_MULTIPROCESSOR)?,
-            shared_per_multiprocessor: ask
+            shared_per_multiprocessor: reader
                 .number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR)?,
-            shared_per_block: ask.number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
-            warp: ask.number(Attribute::CU_DEVICE_ATTRIBUTE_WARP_SIZE)?,
-            threads_per_block: ask.number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK)?,
-            block_dimensions: ask.numbers([
+            shared_per_block: reader
+                .number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+            warp: reader.number(Attribute::CU_DEVICE_ATTRIBUTE_WARP_SIZE)?,
+            threads_per_block: reader.number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK)?,
+            block_dimensions: reader.numbers([
                 Attribute::CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X,
                 Attribute::CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Y,
                 Attribute::CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Z,
             ])?,
-            grid_dimensions: ask.numbers([
+            grid_dimensions: reader.numbers([
                 Attribute::CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_X,
                 Attribute::CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Y,
                 Attribute::CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Z,
             ])?,
-            maps_host_memory: ask.number(Attribute::CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY)? != 0,
-            cooperative_launch: ask.number(Attribute::CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH)? != 0,
-            memory_pools: ask.number(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED)? != 0,
-            dma_buf: ask.number(Attribute::CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED)? != 0,
+            maps_host_memory: reader.number(Attribute::CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY)? != 0,
+            cooperative_launch: reader.number(Attribute::CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH)? != 0,
+            memory_pools: reader.number(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED)? != 0,
+            dma_buf: reader.number(Attribute::CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED)? != 0,
         })
     }
 
-    /// The device's primary context, which all of the process share, made current for this thread.
+    /// Returns the device's primary context, which the process shares, and makes it current for this thread.
     ///
     /// # Errors
     ///
-    /// [`DriverError::Call`], for want of memory say.
+    /// [`DriverError::Call`], for example if there is not enough memory.
     pub fn context(&self) -> Result<Arc<CudaContext>, DriverError> {
-        let doing = format!("making a context on device {}, {}", self.index, self.name);
+        let doing = format!("creating a context on device {}, {}", self.index, self.name);
         CudaContext::new(self.index as usize).map_err(DriverError::while_doing(doing))
     }
 }
 
-/// The questions to one device.
-struct Ask {
+/// Reads the attributes of one device.
+struct AttributeReader {
     index: u32,
     device: sys::CUdevice,
 }
 
-impl Ask {
+impl AttributeReader {
     fn of(index: u32) -> Result<Self, DriverError> {
         let ordinal = c_int::try_from(index).unwrap_or(c_int::MAX);
         let device = result::device::get(ordinal)
@@ -126,7 +127,7 @@ impl Ask {
     }
 
     fn number(&self, attribute: Attribute) -> Result<u32, DriverError> {
-        // SAFETY: the device is one that the driver has given.
+        // SAFETY: `self.device` was returned by the driver in `of`.
         let value = unsafe { result::device::get_attribute(self.device, attribute) };
         let value = value.map_err(|error| self.failed(&format!("{attribute:?}"))(error))?;
         Ok(value.unsigned_abs())
@@ -138,16 +139,16 @@ impl Ask {
     }
 
     fn memory(&self) -> Result<u64, DriverError> {
-        // SAFETY: as above.
+        // SAFETY: `self.device` was returned by the driver in `of`.
         let bytes = unsafe { result::device::total_mem(self.device) };
         Ok(bytes.map_err(self.failed("the memory"))? as u64)
     }
 
     fn pci(&self) -> Result<String, DriverError> {
-        // `0000:00:00.0` and a NUL are 13; a domain may have eight digits.
+        // `0000:00:00.0` and a NUL are 13 bytes; a domain may have eight digits.
         let mut buffer = [0_u8; 32];
         let at: *mut c_char = buffer.as_mut_ptr().cast();
-        // SAFETY: as above; the driver writes no more than the 32 bytes that there are, the last of them a NUL.
+        // SAFETY: `self.device` was returned by the driver in `of`. The driver writes at most `buffer.len()` bytes, the last of them a NUL.
         let outcome = unsafe { sys::cuDeviceGetPCIBusId(at, buffer.len() as c_int, self.device) }.result();
         outcome.map_err(self.failed("the PCI address"))?;
         let text = CStr::from_bytes_until_nul(&buffer).map(CStr::to_string_lossy).unwrap_or_default();

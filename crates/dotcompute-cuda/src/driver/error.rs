@@ -1,4 +1,4 @@
-//! What can go wrong with the driver.
+//! Errors of the CUDA driver.
 
 use std::ffi::CStr;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::library::Version;
 
-/// What went wrong with the driver.
+/// An error of the CUDA driver.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum DriverError {
@@ -20,56 +20,56 @@ pub enum DriverError {
         /// What to install or set.
         advice: String,
     },
-    /// The driver lacks functions that are needed.
+    /// The driver is older than [`MIN_DRIVER_VERSION`](super::MIN_DRIVER_VERSION) and lacks functions that this crate needs.
     #[error(
-        "the CUDA driver is for CUDA {version}, and {oldest} is the oldest that can be used; install a newer driver"
+        "the CUDA driver is for CUDA {version}, and {minimum} is the oldest that can be used; install a newer driver"
     )]
     TooOld {
-        /// That of this machine.
+        /// The CUDA version of the installed driver.
         version: Version,
-        /// The oldest that would do.
-        oldest: Version,
+        /// The oldest supported version.
+        minimum: Version,
     },
     /// There is no device of this index.
     #[error(
         "there is no CUDA device {index}: this process sees {count}, numbered from 0 (CUDA_VISIBLE_DEVICES can hide some)"
     )]
     NoSuchDevice {
-        /// What was asked for.
+        /// The requested index.
         index: u32,
-        /// How many there are.
+        /// The number of devices.
         count: u32,
     },
-    /// There is no memory.
-    #[error("the CUDA driver, {doing}: it gave none; free some, or ask for less")]
+    /// An allocation failed.
+    #[error("the CUDA driver, {doing}: out of memory; free some, or allocate less")]
     OutOfMemory {
         /// What was being done.
         doing: String,
     },
-    /// Something took longer than it may.
-    #[error("the CUDA driver, {doing}: it was not done after {waited:?}; is the device hung?")]
+    /// An operation did not complete within its timeout.
+    #[error("the CUDA driver, {doing}: not complete after {waited:?}; check whether the device hangs")]
     TimedOut {
         /// What was being done.
         doing: String,
-        /// How long was waited.
+        /// The duration of the wait.
         waited: Duration,
     },
-    /// The driver refused a call.
+    /// A call to the driver failed.
     #[error("the CUDA driver, {doing}: {description} ({name}, code {code}){}", advice(*.code))]
     Call {
         /// What was being done.
         doing: String,
-        /// The driver's number for what went wrong.
+        /// The driver's error code.
         code: u32,
-        /// The driver's name for it.
+        /// The name of the code.
         name: String,
-        /// The driver's words for it.
+        /// The driver's description of the code.
         description: String,
     },
 }
 
 impl DriverError {
-    /// Whether the context is lost with everything in it: after such an error every call in it fails, until it is destroyed.
+    /// Returns whether the context is lost: every later call in it fails until it is destroyed.
     ///
     /// ```
     /// use dotcompute_cuda::driver::DriverError;
@@ -79,7 +79,7 @@ impl DriverError {
     /// assert!(error.context_is_lost());
     /// ```
     pub fn context_is_lost(&self) -> bool {
-        // Of the driver's list of results, those of which it says that the process or the context must be left behind.
+        // The results after which, by the driver's documentation, the context or the process must be discarded.
         matches!(self, Self::Call { code: 214 | 220 | 226 | 700 | 702 | 709 | 710 | 714..=719 | 721, .. })
     }
 
@@ -87,23 +87,23 @@ impl DriverError {
         Self::Unavailable { missing: missing.into(), advice: advice.into() }
     }
 
-    /// The error of initialising: some of them mean that there is nothing to be used.
+    /// Converts an error of `cuInit`. Some results mean that no driver or device is usable.
     pub(super) fn from_init(error: &cudarc::driver::DriverError) -> Self {
         let call = Self::call("initialising".into(), error);
         match error.0 {
             CUresult::CUDA_ERROR_NO_DEVICE => Self::unavailable(
                 "it finds no device that this process may use",
-                "look at `nvidia-smi` and CUDA_VISIBLE_DEVICES; in a container, start it with the GPU passed through",
+                "check `nvidia-smi` and CUDA_VISIBLE_DEVICES; in a container, start it with the GPU passed through",
             ),
             CUresult::CUDA_ERROR_STUB_LIBRARY => Self::unavailable(
-                "the libcuda.so that is found is a toolkit's stub, good for linking only",
-                "install NVIDIA's driver, and take the folder `stubs` out of LD_LIBRARY_PATH",
+                "the libcuda.so that was found is a toolkit's stub, which serves for linking only",
+                "install NVIDIA's driver, and remove the folder `stubs` from LD_LIBRARY_PATH",
             ),
             _ => call,
         }
     }
 
-    /// Makes an error of a call's result, with what was being done.
+    /// Returns a converter for the error of a driver call made while `doing`.
     pub(crate) fn while_doing(
         doing: impl Into<String>,
     ) -> impl FnOnce(cudarc::driver::DriverError) -> DriverError {
@@ -115,18 +115,18 @@ impl DriverError {
             text.map_or_else(|_| otherwise.to_owned(), |text| text.to_string_lossy().into_owned())
         };
         let name = text(error.error_name(), "an unknown error");
-        let description = text(error.error_string(), "it does not say why");
+        let description = text(error.error_string(), "no description");
         Self::Call { doing, code: error.0 as u32, name, description }
     }
 }
 
-/// What to do about an error of this number.
+/// Returns the advice for an error code.
 fn advice(code: u32) -> &'static str {
     match code {
-        2 => "; free device memory, or ask for less",
+        2 => "; free device memory, or allocate less",
         209 => "; compile it for this device's architecture",
-        46 => "; another process has the device for itself",
-        802 => "; the system is not ready: is the fabric manager running?",
+        46 => "; another process uses the device exclusively",
+        802 => "; the system is not ready: check whether the fabric manager runs",
         803 => "; the driver's library and its kernel module are of different versions: restart the machine",
         804 => "; this device does not support running a newer CUDA on an older driver: update the driver",
         _ => "",

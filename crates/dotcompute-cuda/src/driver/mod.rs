@@ -1,7 +1,7 @@
 //! The CUDA driver and its devices.
 //!
-//! The driver's library comes with the kernel module, not with a toolkit: it is there or it is not. It is opened when [`Driver::open`]
-//! is called, and what is wrong with it is a [`DriverError`]; a machine without it can do everything else.
+//! The driver's library is installed with the kernel module, not with a toolkit. [`Driver::open`] opens it and returns a [`DriverError`] if
+//! that fails. Everything that needs no GPU works without it.
 //!
 //! ```no_run
 //! use dotcompute_cuda::driver::Driver;
@@ -16,8 +16,8 @@
 
 mod device;
 mod error;
-mod loading;
 mod module;
+mod module_loading;
 
 use std::mem::MaybeUninit;
 
@@ -27,27 +27,27 @@ use crate::library::Version;
 
 pub use device::Device;
 pub use error::DriverError;
-pub use loading::{ModuleLoading, request_eager_loading};
 pub use module::Module;
+pub use module_loading::{ModuleLoading, request_eager_loading};
 
-/// The oldest driver that is used: that of CUDA 12.4, the first that loads single functions on demand (`cuFuncLoad`).
-pub const OLDEST: Version = Version { major: 12, minor: 4 };
+/// The oldest supported driver: that of CUDA 12.4, the first that can load single functions on demand (`cuFuncLoad`).
+pub const MIN_DRIVER_VERSION: Version = Version { major: 12, minor: 4 };
 
-/// The driver, initialised. Costs nothing to have; the driver stays initialised until the process ends.
+/// The initialised driver. The value holds no resources; the driver stays initialised until the process ends.
 #[derive(Clone, Debug)]
 pub struct Driver {
     version: Version,
 }
 
 impl Driver {
-    /// Opens the driver's library and initialises it, if nobody has. Asks for eager loading before: [`request_eager_loading`].
+    /// Opens the driver's library and initialises it if necessary. Requests eager loading first: [`request_eager_loading`].
     ///
     /// # Errors
     ///
-    /// [`DriverError::Unavailable`] where there is no driver or no device, [`DriverError::TooOld`], or the driver's own word.
+    /// [`DriverError::Unavailable`] without a driver or a device, [`DriverError::TooOld`], or the error of the driver.
     pub fn open() -> Result<Self, DriverError> {
-        // SAFETY: libraries of the driver's names are opened and closed; their initialisers expect nothing of the process. Without
-        // this, the first call to the driver would panic where there is none.
+        // SAFETY: opens and closes libraries by the driver's names. Their initialisers have no requirements on the process. Without this
+        // check, the first driver call would panic on a machine without a driver.
         if !unsafe { sys::is_culib_present() } {
             return Err(DriverError::unavailable(
                 "its library, libcuda.so.1, is not on this machine",
@@ -55,43 +55,43 @@ impl Driver {
             ));
         }
         let version = version()?;
-        if version < OLDEST {
-            return Err(DriverError::TooOld { version, oldest: OLDEST });
+        if version < MIN_DRIVER_VERSION {
+            return Err(DriverError::TooOld { version, minimum: MIN_DRIVER_VERSION });
         }
         request_eager_loading();
         result::init().map_err(|error| DriverError::from_init(&error))?;
         Ok(Self { version })
     }
 
-    /// The version of CUDA that the driver is for.
+    /// Returns the CUDA version that the driver supports.
     pub fn version(&self) -> Version {
         self.version
     }
 
-    /// When the driver loads the code of modules onto the device.
+    /// Returns when the driver loads the code of modules onto the device.
     ///
     /// # Errors
     ///
-    /// [`DriverError::Call`] when the driver does not tell.
+    /// [`DriverError::Call`] if the driver does not report it.
     pub fn module_loading(&self) -> Result<ModuleLoading, DriverError> {
-        ModuleLoading::ask()
+        ModuleLoading::query()
     }
 
-    /// How many devices there are.
+    /// Returns the number of devices.
     ///
     /// # Errors
     ///
-    /// [`DriverError::Call`] when the driver does not tell.
+    /// [`DriverError::Call`] if the driver does not report it.
     pub fn device_count(&self) -> Result<u32, DriverError> {
         let count = result::device::get_count().map_err(DriverError::while_doing("counting the devices"))?;
         Ok(count.unsigned_abs())
     }
 
-    /// The device of this index.
+    /// Returns the device with this index.
     ///
     /// # Errors
     ///
-    /// [`DriverError::NoSuchDevice`], or the driver's own word.
+    /// [`DriverError::NoSuchDevice`], or the error of the driver.
     pub fn device(&self, index: u32) -> Result<Device, DriverError> {
         let count = self.device_count()?;
         if index >= count {
@@ -100,23 +100,23 @@ impl Driver {
         Device::read(index)
     }
 
-    /// All devices.
+    /// Returns all devices.
     ///
     /// # Errors
     ///
-    /// [`DriverError::Call`], the driver's own word.
+    /// [`DriverError::Call`] if an attribute cannot be read.
     pub fn devices(&self) -> Result<Vec<Device>, DriverError> {
         (0..self.device_count()?).map(Device::read).collect()
     }
 }
 
-/// The version of the driver; it tells before it is initialised.
+/// Reads the driver's version, which is available before initialisation.
 fn version() -> Result<Version, DriverError> {
     let mut number = MaybeUninit::uninit();
-    // SAFETY: the library is there; `number` may be written to.
+    // SAFETY: `open` has checked that the library is present; `number` is writable.
     let outcome = unsafe { sys::cuDriverGetVersion(number.as_mut_ptr()) }.result();
-    outcome.map_err(DriverError::while_doing("asking for its version"))?;
-    // SAFETY: after a success it has been written.
+    outcome.map_err(DriverError::while_doing("reading its version"))?;
+    // SAFETY: the call succeeded, so `number` is initialised.
     let number = unsafe { number.assume_init() }.unsigned_abs();
     Ok(Version { major: number / 1000, minor: number % 1000 / 10 })
 }

@@ -1,8 +1,8 @@
-//! The emulated device: the device code of `device/*.cuh`, compiled by the host's C++ compiler and run by threads of this process,
-//! one for each thread of the GPU.
+//! The emulated device: the host's C++ compiler compiles the device code of `device/*.cuh`, and threads of this process run it, one per
+//! device thread.
 //!
-//! Everything but the driver is the same as on a GPU: the same loop, the same rings and words, the same Rust on the host's side.
-//! So ring kernels for devices are written, tested and debugged on a machine without one.
+//! Everything but the driver is the same as on a GPU: the resident loop, the rings, the shared words, and the host side in Rust. Ring
+//! kernels for devices can therefore be written, tested and debugged on a machine without a GPU.
 //!
 //! ```no_run
 //! use dotcompute_core::runtime::{Runtime, RuntimeOptions};
@@ -12,8 +12,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod compiler;
-mod machine;
+mod host_compiler;
+pub(crate) mod host_memory;
+mod resident_grid;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,27 +22,28 @@ use std::time::Duration;
 use dotcompute_core::backend::device_port::DeviceProgram;
 use dotcompute_core::backend::{Backend, BackendError, BackendKind, LaunchPlan, Program, Resident};
 
-use crate::account::Account;
-use crate::exchange::{Exchange, Plan};
-use crate::memory::HostMemory;
-use crate::port::Port;
-use crate::tenant::{Stage, Stays, Tenant, Tenants};
-use crate::watch::Watcher;
-use machine::{EmulatedResidency, Threads};
+use crate::device_port::Port;
+use crate::host_device_channel::{ChannelLayout, HostDeviceChannel};
+use crate::occupancy::OccupancyBudget;
+use crate::resident_grid::{ResidencyLimits, ResidentGrid as _};
+use crate::resident_kernel::{ResidentKernel, ResidentKernels};
+use crate::watchdog::Watchdog;
+use host_memory::HostMemory;
+use resident_grid::{EmulatedGrid, EmulatedResidency};
 
-pub use compiler::{CXXFLAGS_ENV_VAR, CompilerError, KEEP_DIR_ENV_VAR, find_compiler};
+pub use host_compiler::{CXXFLAGS_ENV_VAR, CompilerError, KEEP_DIR_ENV_VAR, find_compiler};
 
-/// How an emulated device is made, where the defaults do not suit.
+/// Options of an emulated device.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct EmulatedOptions {
-    /// Blocks that can be resident at once. Default 64; each of their threads is one of this process.
+    /// Maximum number of blocks that are resident at once. Each of their threads is a thread of this process. Default 64.
     pub blocks: u32,
-    /// How long a heart may be silent before its ring kernel is lost. Default 10 seconds; a handler that works longer needs more.
+    /// A ring kernel without a heartbeat for this long is marked lost. A handler that runs longer needs a larger value. Default 10 s.
     pub heartbeat_timeout: Duration,
-    /// How long a ring kernel stays without a message before it leaves. Default 100 milliseconds; zero: it stays.
+    /// A ring kernel without a message for this long leaves the device. Zero: it stays. Default 100 ms.
     pub idle_timeout: Duration,
-    /// How long a ring kernel stays at a stretch before it leaves for a moment. Default 2 seconds; zero: it stays.
+    /// Longest uninterrupted residency: a ring kernel leaves the device after it and is relaunched at once. Zero: it stays. Default 2 s.
     pub max_residency: Duration,
 }
 
@@ -56,63 +58,65 @@ impl Default for EmulatedOptions {
     }
 }
 
-/// A device made of threads.
+/// A backend whose device consists of threads of this process.
 pub struct EmulatedBackend {
     options: EmulatedOptions,
-    account: Arc<Account>,
-    watcher: Arc<Watcher>,
-    tenants: Arc<Tenants>,
+    occupancy: Arc<OccupancyBudget>,
+    watchdog: Arc<Watchdog>,
+    kernels: Arc<ResidentKernels>,
 }
 
 impl EmulatedBackend {
-    /// A device with default options.
+    /// Creates a device with default options.
     ///
     /// # Errors
     ///
-    /// [`BackendError::Thread`] if the thread that watches it cannot be started.
+    /// [`BackendError::Thread`] if the watchdog thread cannot be started.
     pub fn new() -> Result<Arc<Self>, BackendError> {
         Self::with_options(EmulatedOptions::default())
     }
 
-    /// A device with these options.
+    /// Creates a device with these options.
     ///
     /// # Errors
     ///
     /// As for [`new`](Self::new).
     pub fn with_options(options: EmulatedOptions) -> Result<Arc<Self>, BackendError> {
-        let watcher = Watcher::start("dc-emulated", options.heartbeat_timeout)
+        let watchdog = Watchdog::start("dc-emulated", options.heartbeat_timeout)
             .map_err(|source| BackendError::Thread { source })?;
         Ok(Arc::new(Self {
-            account: Account::new(options.blocks),
+            occupancy: OccupancyBudget::new(options.blocks),
             options,
-            watcher,
-            tenants: Arc::default(),
+            watchdog,
+            kernels: Arc::default(),
         }))
     }
 
     fn make_resident(&self, kernel: &str, program: &DeviceProgram) -> Result<Resident, BackendError> {
-        let refused = |doing: &str, problem: String| BackendError::Device {
+        let failed = |doing: &str, problem: String| BackendError::Device {
             backend: BackendKind::Emulated,
             doing: doing.to_owned(),
             problem,
         };
-        crate::limits::check(program).map_err(|problem| refused("checking the launch", problem))?;
-        let share = self.account.take(program.shape.blocks());
-        let share = share.map_err(|full| refused("making room for it", full.to_string()))?;
-        let plan = Plan::new(program.input.size, program.output.size, program.queue_capacity);
-        let plan = plan.map_err(|error| refused("laying out its rings", error.to_string()))?;
-        let code = compiler::compile(kernel, program)
-            .map_err(|error| refused("compiling its handler", error.to_string()))?;
-        let exchange = Exchange::new(Arc::new(HostMemory::zeroed(plan.bytes())), plan);
-        let exchange = exchange.map_err(|error| refused("laying out its rings", error.to_string()))?;
-        let stays = Stays { idle: self.options.idle_timeout, longest: self.options.max_residency };
-        let threads =
-            Threads::new(kernel, program, &exchange, code, stays, share, Arc::clone(&self.tenants))?;
-        threads.start()?;
-        let residency = EmulatedResidency(Arc::clone(&threads));
-        let tenant = Tenant::new(kernel, threads, Arc::clone(&exchange.words));
-        self.tenants.add(&tenant);
-        let port = Port::new(exchange, tenant, program, Arc::clone(&self.watcher));
+        crate::launch_checks::check(program).map_err(|problem| failed("checking the launch", problem))?;
+        let reservation = self.occupancy.reserve(program.shape.blocks());
+        let reservation =
+            reservation.map_err(|error| failed("reserving resources for it", error.to_string()))?;
+        let layout = ChannelLayout::new(program.input.size, program.output.size, program.queue_capacity);
+        let layout = layout.map_err(|error| failed("creating its rings", error.to_string()))?;
+        let compiled = host_compiler::compile(kernel, program)
+            .map_err(|error| failed("compiling its handler", error.to_string()))?;
+        let channel = HostDeviceChannel::new(Arc::new(HostMemory::zeroed(layout.bytes())), layout);
+        let channel = channel.map_err(|error| failed("creating its rings", error.to_string()))?;
+        let limits =
+            ResidencyLimits { idle: self.options.idle_timeout, max_stay: self.options.max_residency };
+        let kernels = Arc::clone(&self.kernels);
+        let grid = EmulatedGrid::new(kernel, program, &channel, compiled, limits, reservation, kernels)?;
+        grid.start()?;
+        let residency = EmulatedResidency(Arc::clone(&grid));
+        let kernel = ResidentKernel::new(kernel, grid, Arc::clone(&channel.memory));
+        self.kernels.add(&kernel);
+        let port = Port::new(channel, kernel, program, Arc::clone(&self.watchdog));
         Ok(Resident { residency: Box::new(residency), port: Some(Box::new(port)) })
     }
 }
@@ -132,9 +136,9 @@ impl Backend for EmulatedBackend {
         }
     }
 
-    fn quiesced(&self, patience: Duration, act: &mut dyn FnMut()) -> Result<(), BackendError> {
-        self.tenants
-            .make_way(patience, act)
-            .map_err(|kernels| BackendError::QuiesceTimeout { kernels, waited: patience })
+    fn quiesced(&self, timeout: Duration, act: &mut dyn FnMut()) -> Result<(), BackendError> {
+        self.kernels
+            .quiesce(timeout, act)
+            .map_err(|kernels| BackendError::QuiesceTimeout { kernels, waited: timeout })
     }
 }

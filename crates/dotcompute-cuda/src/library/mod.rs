@@ -1,16 +1,16 @@
-//! Finding and loading the libraries of NVIDIA's compiler.
+//! Locates and loads the libraries of NVIDIA's compiler.
 //!
-//! They are looked for in this order, and the first that works is taken:
+//! The search order is as follows; the first library that loads is used:
 //!
 //! 1. the file or folder that the program names: [`Search::at`];
 //! 2. the file or folder that `DOTCOMPUTE_NVRTC` or `DOTCOMPUTE_NVJITLINK` names;
-//! 3. `$CUDA_HOME/lib64`, then `$CUDA_PATH/lib64`, and `lib` beside either: a toolkit;
-//! 4. the folders of NVIDIA's wheels from PyPI, below the site-packages folders that the program names
-//!    ([`Search::site_packages`]) and below that of `$VIRTUAL_ENV`;
-//! 5. wherever the system's loader looks (`LD_LIBRARY_PATH`, `ld.so.conf`), by name.
+//! 3. a toolkit: `$CUDA_HOME/lib64` and `$CUDA_HOME/lib`, then the same below `$CUDA_PATH`;
+//! 4. NVIDIA's wheels from PyPI, below the site-packages folders that the program names ([`Search::site_packages`]) and below those of
+//!    `$VIRTUAL_ENV`;
+//! 5. the search path of the system's loader (`LD_LIBRARY_PATH`, `ld.so.conf`), by name.
 //!
-//! In each place, that of CUDA 13 is tried before that of CUDA 12. A place that is named (1 and 2) is the only place: a library that is
-//! missing there, or does not load, is an error and never silently replaced by another.
+//! At each location, the library of CUDA 13 is tried before that of CUDA 12. A named location (1 and 2) is exclusive: if the library is
+//! missing there or does not load, that is an error, and no other location is tried.
 //!
 //! ```no_run
 //! use dotcompute_cuda::library::Search;
@@ -29,6 +29,8 @@ use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 
+use dotcompute_core::environment;
+
 pub use search::Search;
 pub(crate) use search::load;
 pub(crate) use shared_object::{SharedObject, functions};
@@ -36,26 +38,26 @@ pub(crate) use shared_object::{SharedObject, functions};
 /// A library of NVIDIA's compiler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Component {
-    /// Compiles CUDA C++ text.
+    /// The runtime compiler for CUDA C++.
     Nvrtc,
-    /// Links what was compiled, and optimises across the parts.
+    /// The linker, which also optimises across the linked parts.
     NvJitLink,
 }
 
 impl Component {
-    /// The environment variable that names its file, or the folder that it is in.
+    /// Returns the environment variable that names the library's file or its folder.
     ///
     /// ```
     /// assert_eq!(dotcompute_cuda::library::Component::Nvrtc.variable(), "DOTCOMPUTE_NVRTC");
     /// ```
     pub const fn variable(self) -> &'static str {
         match self {
-            Self::Nvrtc => "DOTCOMPUTE_NVRTC",
-            Self::NvJitLink => "DOTCOMPUTE_NVJITLINK",
+            Self::Nvrtc => environment::NVRTC,
+            Self::NvJitLink => environment::NVJITLINK,
         }
     }
 
-    /// What its file may be called, the preferred name first.
+    /// Returns the accepted file names, the preferred one first.
     const fn file_names(self) -> [&'static str; 2] {
         match self {
             Self::Nvrtc => ["libnvrtc.so.13", "libnvrtc.so.12"],
@@ -63,7 +65,7 @@ impl Component {
         }
     }
 
-    /// The wheel of CUDA 13 that has it.
+    /// Returns the name of the CUDA 13 wheel that contains the library.
     const fn wheel(self) -> &'static str {
         match self {
             Self::Nvrtc => "nvidia-cuda-nvrtc",
@@ -81,7 +83,7 @@ impl fmt::Display for Component {
     }
 }
 
-/// The version of a library: what it says of itself.
+/// The version that a library reports.
 ///
 /// ```
 /// use dotcompute_cuda::library::Version;
@@ -103,22 +105,22 @@ impl fmt::Display for Version {
     }
 }
 
-/// Which library it is that was loaded.
+/// The identity of a loaded library.
 ///
-/// The libraries tell major and minor version, but not which build it is; so the size of the file stands beside it. What was compiled by
-/// another build is then not taken for this one's.
+/// The libraries report major and minor version, but not the build. The size of the file stands in for it, so that output of another build
+/// is not taken for the output of this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The version that it tells.
+    /// The reported version.
     pub version: Version,
-    /// Its file, where the system's loader knows it.
+    /// The path of its file, if the system's loader reports it.
     pub path: Option<PathBuf>,
-    /// Bytes of its file; 0 where the file is not known.
+    /// The size of its file in bytes; 0 if the path is not known.
     pub bytes: u64,
 }
 
 impl Identity {
-    /// That of an opened library, by the file that one of its functions came from.
+    /// Determines the identity of an opened library from the file that `function` was loaded from.
     pub(crate) fn of(version: Version, object: &SharedObject, function: &CStr) -> Self {
         let path = object.path(function);
         let bytes = path.as_ref().and_then(|path| fs::metadata(path).ok()).map_or(0, |file| file.len());
@@ -135,24 +137,24 @@ impl fmt::Display for Identity {
     }
 }
 
-/// A place where a library was looked for, and why it was not taken from there.
+/// A location that was searched without success.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SearchAttempt {
-    /// The file, folder or name.
-    pub place: PathBuf,
-    /// Why this place: a variable, a wheel, the system's loader.
-    pub because: String,
-    /// What was wrong with it.
+    /// The file, folder or library name.
+    pub location: PathBuf,
+    /// Why this location was searched: a variable, a wheel, the system's loader.
+    pub origin: String,
+    /// Why the library was not loaded from there.
     pub outcome: String,
 }
 
-/// A library that is not to be had on this machine: where was looked, and what to do.
+/// The error of loading a library: the locations that were searched, and what to install or set.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Unavailable {
-    /// Which.
+    /// The library.
     pub component: Component,
-    /// Where was looked, in that order.
-    pub looked: Vec<SearchAttempt>,
+    /// The locations, in search order.
+    pub attempts: Vec<SearchAttempt>,
     /// What to install or set.
     pub advice: String,
 }
@@ -160,11 +162,11 @@ pub struct Unavailable {
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} could not be loaded:", self.component)?;
-        for SearchAttempt { place, because, outcome } in &self.looked {
-            write!(f, "\n  {} ({because}): {outcome}", place.display())?;
+        for SearchAttempt { location, origin, outcome } in &self.attempts {
+            write!(f, "\n  {} ({origin}): {outcome}", location.display())?;
         }
-        if self.looked.is_empty() {
-            write!(f, "\n  there was no place to look in")?;
+        if self.attempts.is_empty() {
+            write!(f, "\n  there was no location to search")?;
         }
         write!(f, "\n{}", self.advice)
     }

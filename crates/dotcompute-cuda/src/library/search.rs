@@ -1,19 +1,22 @@
-//! Where libraries are looked for, and trying one place after another.
+//! The search for a library: its locations, and the attempts to load from them.
 
 use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use dotcompute_core::environment;
+
 use super::{Component, SearchAttempt, SharedObject, Unavailable};
 
-/// Folders below a site-packages folder in which NVIDIA's wheels keep libraries: CUDA 13 has one for all, CUDA 12 one each.
+/// Folders of NVIDIA's wheels below a site-packages folder. CUDA 13 uses one for all libraries, CUDA 12 one per library.
 const WHEEL_FOLDERS: [&str; 3] = ["nvidia/cu13/lib", "nvidia/cuda_nvrtc/lib", "nvidia/nvjitlink/lib"];
 
-/// How the files of NVRTC's builtins begin; a version follows. There is another kind, `libnvrtc-builtins.alt.so`, for `libnvrtc.alt.so`.
+/// Prefix of the file names of NVRTC's builtins; a version follows. `libnvrtc-builtins.alt.so` belongs to `libnvrtc.alt.so` and does not
+/// match.
 const BUILTINS_PREFIX: &str = "libnvrtc-builtins.so.";
 
-/// Where to look for libraries. The [module](super) says in which order.
+/// The locations to search for libraries. The [module](super) documents their order.
 ///
 /// ```
 /// use dotcompute_cuda::library::{Component, Search};
@@ -23,26 +26,26 @@ const BUILTINS_PREFIX: &str = "libnvrtc-builtins.so.";
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Search {
-    named: Vec<(Component, Place)>,
-    toolkits: Vec<Place>,
-    site_packages: Vec<Place>,
+    named: Vec<(Component, SearchLocation)>,
+    toolkits: Vec<SearchLocation>,
+    site_packages: Vec<SearchLocation>,
     system: bool,
 }
 
-/// A file or folder, and why it is looked at.
+/// A file or folder, and why it is searched.
 #[derive(Clone, Debug)]
-struct Place {
+struct SearchLocation {
     path: PathBuf,
-    because: String,
+    origin: String,
 }
 
 impl Search {
-    /// All places that the environment tells of, and those of the system's loader.
+    /// Creates a search of all locations that environment variables name, and of the system's loader path.
     pub fn from_environment() -> Self {
         Self::from_variables(|name| env::var_os(name))
     }
 
-    /// As [`Search::from_environment`], with the variables that `variable` has.
+    /// Like [`Search::from_environment`], but reads variables with `variable`.
     ///
     /// ```
     /// # use dotcompute_cuda::library::Search;
@@ -50,68 +53,70 @@ impl Search {
     /// # let _ = search;
     /// ```
     pub fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Self {
-        // A variable that is set to nothing is as good as one that is not set.
+        // An empty variable counts as unset.
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let mut search = Self { system: true, ..Self::default() };
         for component in [Component::Nvrtc, Component::NvJitLink] {
             let name = component.variable();
             if let Some(path) = variable(name) {
-                search.named.push((component, Place { path, because: format!("named by {name}") }));
+                search.named.push((component, SearchLocation { path, origin: format!("named by {name}") }));
             }
         }
-        for name in ["CUDA_HOME", "CUDA_PATH"] {
+        for name in [environment::CUDA_HOME, environment::CUDA_PATH] {
             for folder in ["lib64", "lib"] {
-                search.toolkits.extend(
-                    variable(name)
-                        .map(|root| Place { path: root.join(folder), because: format!("${name}/{folder}") }),
-                );
+                search.toolkits.extend(variable(name).map(|root| SearchLocation {
+                    path: root.join(folder),
+                    origin: format!("${name}/{folder}"),
+                }));
             }
         }
-        if let Some(root) = variable("VIRTUAL_ENV") {
-            let because = "a wheel in $VIRTUAL_ENV".to_owned();
+        if let Some(root) = variable(environment::VIRTUAL_ENV) {
+            let origin = "a wheel in $VIRTUAL_ENV".to_owned();
             search.site_packages.extend(
-                site_packages_of(&root).into_iter().map(|path| Place { path, because: because.clone() }),
+                site_packages_of(&root)
+                    .into_iter()
+                    .map(|path| SearchLocation { path, origin: origin.clone() }),
             );
         }
         search
     }
 
-    /// No place at all, not even those of the system's loader.
-    pub fn nowhere() -> Self {
+    /// Creates a search without any location, not even the path of the system's loader.
+    pub fn empty() -> Self {
         Self::default()
     }
 
-    /// Looks for `component` at this file, or in this folder, and nowhere else.
+    /// Searches for `component` at this file or in this folder only.
     #[must_use]
     pub fn at(mut self, component: Component, path: impl Into<PathBuf>) -> Self {
-        let place = Place { path: path.into(), because: "named by the program".into() };
-        self.named.insert(0, (component, place));
+        let location = SearchLocation { path: path.into(), origin: "named by the program".into() };
+        self.named.insert(0, (component, location));
         self
     }
 
-    /// Looks for NVIDIA's wheels below this site-packages folder too, before that of `$VIRTUAL_ENV`.
+    /// Adds a site-packages folder to search for NVIDIA's wheels, before those of `$VIRTUAL_ENV`.
     #[must_use]
     pub fn site_packages(mut self, folder: impl Into<PathBuf>) -> Self {
-        let place = Place { path: folder.into(), because: "a wheel, named by the program".into() };
-        self.site_packages.insert(0, place);
+        let location = SearchLocation { path: folder.into(), origin: "a wheel, named by the program".into() };
+        self.site_packages.insert(0, location);
         self
     }
 
-    /// The one place that is named for `component`, if one is.
-    fn named(&self, component: Component) -> Option<&Place> {
-        self.named.iter().find(|(of, _)| *of == component).map(|(_, place)| place)
+    /// Returns the exclusive location of `component`, if it has one.
+    fn named(&self, component: Component) -> Option<&SearchLocation> {
+        self.named.iter().find(|(of, _)| *of == component).map(|(_, location)| location)
     }
 
-    /// The folders to look in for what has no named place.
-    fn folders(&self) -> impl Iterator<Item = Place> {
-        let wheels = self.site_packages.iter().flat_map(|Place { path, because }| {
-            WHEEL_FOLDERS.map(|folder| Place { path: path.join(folder), because: because.clone() })
+    /// Returns the folders to search for libraries without an exclusive location.
+    fn folders(&self) -> impl Iterator<Item = SearchLocation> {
+        let wheels = self.site_packages.iter().flat_map(|SearchLocation { path, origin }| {
+            WHEEL_FOLDERS.map(|folder| SearchLocation { path: path.join(folder), origin: origin.clone() })
         });
         self.toolkits.iter().cloned().chain(wheels)
     }
 }
 
-/// The site-packages folders of a virtual environment; there is one for each version of Python that it was made for.
+/// Returns the site-packages folders of a virtual environment: one per Python version.
 fn site_packages_of(root: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(root.join("lib")) else { return Vec::new() };
     let is_python =
@@ -121,27 +126,27 @@ fn site_packages_of(root: &Path) -> Vec<PathBuf> {
     folders.iter().map(|folder| folder.join("site-packages")).collect()
 }
 
-/// Loads `component` from the first place where it is and `bind` accepts it.
+/// Loads `component` from the first location where it exists and `bind` accepts it.
 pub(crate) fn load<T>(
     component: Component,
     search: &Search,
     bind: impl Fn(SharedObject) -> Result<T, String>,
 ) -> Result<T, Unavailable> {
-    let mut attempt = Attempt { component, bind, looked: Vec::new() };
-    if let Some(place) = search.named(component) {
-        let found = if place.path.is_dir() { attempt.folder(place) } else { attempt.file(place) };
+    let mut loader = Loader { component, bind, attempts: Vec::new() };
+    if let Some(location) = search.named(component) {
+        let found = if location.path.is_dir() { loader.folder(location) } else { loader.file(location) };
         let advice =
-            format!("no other place was looked at, since this one is {}; correct that", place.because);
-        return found.ok_or(Unavailable { component, looked: attempt.looked, advice });
+            format!("no other location was searched, because this one is {}; correct it", location.origin);
+        return found.ok_or(Unavailable { component, attempts: loader.attempts, advice });
     }
-    for place in search.folders() {
-        if let Some(loaded) = attempt.folder(&place) {
+    for location in search.folders() {
+        if let Some(loaded) = loader.folder(&location) {
             return Ok(loaded);
         }
     }
     for name in component.file_names().into_iter().filter(|_| search.system) {
-        let place = Place { path: name.into(), because: "the system's loader".into() };
-        if let Some(loaded) = attempt.file(&place) {
+        let location = SearchLocation { path: name.into(), origin: "the system's loader".into() };
+        if let Some(loaded) = loader.file(&location) {
             return Ok(loaded);
         }
     }
@@ -151,48 +156,48 @@ pub(crate) fn load<T>(
         component.wheel(),
         component.variable()
     );
-    Err(Unavailable { component, looked: attempt.looked, advice })
+    Err(Unavailable { component, attempts: loader.attempts, advice })
 }
 
-/// The search for one library, and what has come of it so far.
-struct Attempt<B> {
+/// The search for one library, with the failed attempts so far.
+struct Loader<B> {
     component: Component,
     bind: B,
-    looked: Vec<SearchAttempt>,
+    attempts: Vec<SearchAttempt>,
 }
 
-impl<T, B: Fn(SharedObject) -> Result<T, String>> Attempt<B> {
-    fn folder(&mut self, place: &Place) -> Option<T> {
-        if !place.path.is_dir() {
-            self.note(place, "there is no such folder".into());
+impl<T, B: Fn(SharedObject) -> Result<T, String>> Loader<B> {
+    fn folder(&mut self, location: &SearchLocation) -> Option<T> {
+        if !location.path.is_dir() {
+            self.record_failure(location, "no such folder".into());
             return None;
         }
         let names = self.component.file_names();
         let mut files =
-            names.iter().map(|name| place.path.join(name)).filter(|path| path.is_file()).peekable();
+            names.iter().map(|name| location.path.join(name)).filter(|path| path.is_file()).peekable();
         if files.peek().is_none() {
-            self.note(place, format!("neither {} nor {} is in it", names[0], names[1]));
+            self.record_failure(location, format!("neither {} nor {} is in it", names[0], names[1]));
         }
-        files.find_map(|path| self.file(&Place { path, because: place.because.clone() }))
+        files.find_map(|path| self.file(&SearchLocation { path, origin: location.origin.clone() }))
     }
 
-    fn file(&mut self, place: &Place) -> Option<T> {
+    fn file(&mut self, location: &SearchLocation) -> Option<T> {
         if self.component == Component::Nvrtc {
-            self.preload_builtins(place);
+            self.preload_builtins(location);
         }
-        match SharedObject::open(&place.path).and_then(&self.bind) {
+        match SharedObject::open(&location.path).and_then(&self.bind) {
             Ok(loaded) => Some(loaded),
             Err(outcome) => {
-                self.note(place, outcome);
+                self.record_failure(location, outcome);
                 None
             }
         }
     }
 
-    /// Opens NVRTC's builtins where they lie beside it. It asks for them by name when it first compiles, and knows no place to look:
-    /// what is loaded already is what it then gets. By a bare name there is no beside: the loader finds both in the same way.
-    fn preload_builtins(&mut self, place: &Place) {
-        let Some(folder) = place.path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
+    /// Opens NVRTC's builtins from the folder of the library. NVRTC opens them by bare name at its first compilation, without a search
+    /// path; a library that is already loaded satisfies that. A bare name has no folder: the loader then finds both in the same way.
+    fn preload_builtins(&mut self, location: &SearchLocation) {
+        let Some(folder) = location.path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
             return;
         };
         let Ok(entries) = fs::read_dir(folder) else { return };
@@ -203,15 +208,15 @@ impl<T, B: Fn(SharedObject) -> Result<T, String>> Attempt<B> {
         files.sort();
         for path in files {
             if let Err(outcome) = SharedObject::open(&path) {
-                self.note(&Place { path, because: "NVRTC's builtins".into() }, outcome);
+                self.record_failure(&SearchLocation { path, origin: "NVRTC's builtins".into() }, outcome);
             }
         }
     }
 
-    fn note(&mut self, place: &Place, outcome: String) {
-        self.looked.push(SearchAttempt {
-            place: place.path.clone(),
-            because: place.because.clone(),
+    fn record_failure(&mut self, location: &SearchLocation, outcome: String) {
+        self.attempts.push(SearchAttempt {
+            location: location.path.clone(),
+            origin: location.origin.clone(),
             outcome,
         });
     }
@@ -221,17 +226,17 @@ impl<T, B: Fn(SharedObject) -> Result<T, String>> Attempt<B> {
 mod tests {
     use super::*;
 
-    /// Accepts whatever could be opened.
+    /// Accepts every library that could be opened.
     fn accept(object: SharedObject) -> Result<SharedObject, String> {
         Ok(object)
     }
 
-    fn places(error: &Unavailable) -> Vec<String> {
-        error.looked.iter().map(|looked| looked.place.display().to_string()).collect()
+    fn locations(error: &Unavailable) -> Vec<String> {
+        error.attempts.iter().map(|attempts| attempts.location.display().to_string()).collect()
     }
 
     #[test]
-    fn the_places_are_looked_at_in_the_documented_order() {
+    fn locations_are_searched_in_the_documented_order() {
         let venv = tempfile::tempdir().unwrap();
         fs::create_dir_all(venv.path().join("lib/python3.11/site-packages/nvidia/cu13/lib")).unwrap();
         let search = Search::from_variables(|name| match name {
@@ -258,12 +263,12 @@ mod tests {
             "libnvrtc.so.13",
             "libnvrtc.so.12",
         ];
-        assert_eq!(places(&error), expected);
-        assert_eq!(error.looked[7].outcome, "neither libnvrtc.so.13 nor libnvrtc.so.12 is in it");
+        assert_eq!(locations(&error), expected);
+        assert_eq!(error.attempts[7].outcome, "neither libnvrtc.so.13 nor libnvrtc.so.12 is in it");
     }
 
     #[test]
-    fn a_named_place_is_the_only_place() {
+    fn a_named_location_is_exclusive() {
         let variables = |name: &str| match name {
             "DOTCOMPUTE_NVRTC" => Some("/no/such/libnvrtc.so".into()),
             "CUDA_HOME" => Some("/no/home".into()),
@@ -271,34 +276,34 @@ mod tests {
         };
         let search = Search::from_variables(variables);
         let error = load(Component::Nvrtc, &search, accept).map(drop).unwrap_err();
-        assert_eq!(places(&error), ["/no/such/libnvrtc.so"]);
+        assert_eq!(locations(&error), ["/no/such/libnvrtc.so"]);
         assert!(error.advice.contains("named by DOTCOMPUTE_NVRTC"), "{error}");
 
-        // The other library has not been named, and the program's word goes before the environment's.
+        // The other library has no named location. A location that the program names takes precedence over the environment.
         let error = load(Component::NvJitLink, &search, |_| Err::<(), _>("unwanted".into())).unwrap_err();
-        assert_eq!(error.looked[0].because, "$CUDA_HOME/lib64");
+        assert_eq!(error.attempts[0].origin, "$CUDA_HOME/lib64");
         let error =
             load(Component::Nvrtc, &search.at(Component::Nvrtc, "/mine"), accept).map(drop).unwrap_err();
-        assert_eq!(places(&error), ["/mine"]);
+        assert_eq!(locations(&error), ["/mine"]);
     }
 
     #[test]
-    fn an_empty_variable_is_no_place() {
+    fn an_empty_variable_adds_no_location() {
         let search = Search::from_variables(|_| Some(OsString::new()));
         assert!(search.named.is_empty() && search.toolkits.is_empty() && search.site_packages.is_empty());
     }
 
     #[test]
-    fn what_is_not_a_library_is_passed_over_and_told() {
+    fn a_file_that_is_not_a_library_is_skipped_and_reported() {
         let folder = tempfile::tempdir().unwrap();
         let lib = folder.path().join("nvidia/cu13/lib");
         fs::create_dir_all(&lib).unwrap();
         fs::write(lib.join("libnvJitLink.so.13"), "not a library").unwrap();
-        let search = Search::nowhere().site_packages(folder.path());
+        let search = Search::empty().site_packages(folder.path());
         let error = load(Component::NvJitLink, &search, accept).map(drop).unwrap_err();
         let text = error.to_string();
         assert!(text.starts_with("nvJitLink could not be loaded:\n"), "{text}");
-        assert!(error.looked[0].place.ends_with("libnvJitLink.so.13"), "{text}");
+        assert!(error.attempts[0].location.ends_with("libnvJitLink.so.13"), "{text}");
         assert!(text.contains("pip install nvidia-nvjitlink==13.0.*"), "{text}");
         assert!(text.contains("DOTCOMPUTE_NVJITLINK"), "{text}");
     }

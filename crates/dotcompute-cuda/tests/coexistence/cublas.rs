@@ -1,4 +1,4 @@
-//! cuBLAS, where the machine has it: what most other code of a process comes down to.
+//! cuBLAS, if the machine has it: most numerical code ends up calling it.
 
 use std::env;
 use std::ffi::{c_int, c_void};
@@ -35,7 +35,7 @@ const SIDE: c_int = 128;
 pub struct Cublas(Library);
 
 impl Cublas {
-    /// From a toolkit, from the wheels that NVRTC came with, or as the loader finds it.
+    /// Loads it from a toolkit, from the wheels that contain NVRTC, or by the loader's search path.
     pub fn open() -> Option<Self> {
         let folder = |variable: &str, below: &str| Some(PathBuf::from(env::var_os(variable)?).join(below));
         let folders = [
@@ -46,17 +46,16 @@ impl Cublas {
         ];
         let names = ["libcublas.so.13", "libcublas.so.12"];
         let paths = folders.into_iter().flatten().flat_map(|folder| names.map(|name| folder.join(name)));
-        // SAFETY: NVIDIA's library expects nothing of the process that opens it.
+        // SAFETY: the initializers of NVIDIA's library have no preconditions.
         paths.into_iter().find_map(|path| unsafe { Library::new(path) }.ok()).map(Self)
     }
 
-    /// Multiplies two matrices on the device, with a handle of its own; gives the first status that is not 0. The stream is not waited
-    /// for.
+    /// Enqueues the product of two matrices on the device, with a handle of its own, and returns the first status that is not 0.
     pub fn multiply(&self, stream: CUstream, [a, b, c]: [u64; 3]) -> Result<(), c_int> {
         let checked = |status: c_int| if status == 0 { Ok(()) } else { Err(status) };
         let mut handle = std::ptr::null_mut();
         let (one, zero) = (1.0_f32, 0.0_f32);
-        // SAFETY: the functions have these types in every version; the addresses are of three matrices on the device.
+        // SAFETY: the functions have these types in every version. The addresses are those of three matrices on the device.
         unsafe {
             let create: Create = *self.0.get(b"cublasCreate_v2\0").map_err(|_| -1)?;
             let destroy: Destroy = *self.0.get(b"cublasDestroy_v2\0").map_err(|_| -1)?;

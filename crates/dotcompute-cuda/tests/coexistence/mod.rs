@@ -1,7 +1,7 @@
-//! Calls that other code of the process may make at any time, tried beside a ring kernel that never rests.
+//! Driver calls that other code of the process may make at any time, beside a ring kernel that is always busy.
 //!
-//! Each is made from a thread of its own and must return: at once, or when the ring kernel has left the device for a moment
-//! (`CudaOptions::max_residency`). How long each took is printed, as `call: milliseconds`.
+//! Each call is made from a thread of its own and must return: at once, or after the ring kernel has left the device
+//! (`CudaOptions::max_residency`). The duration of each is printed as `call: milliseconds`.
 
 mod cublas;
 
@@ -14,34 +14,34 @@ use cublas::Cublas;
 use cudarc::driver::sys::{self, CUresult};
 use cudarc::driver::{CudaContext, result};
 
-/// What the calls work on, made before the ring kernel is resident.
-pub struct Things {
+/// Operands of the calls, created before the ring kernel is resident.
+pub struct Resources {
     context: Arc<CudaContext>,
     device: u64,
     other: u64,
     pinned: usize,
     stream: usize,
-    /// Pages that a call may lock.
+    /// Pages for calls that page-lock memory.
     pages: usize,
-    /// A module that a call may load.
+    /// A module for calls that load one.
     cubin: Vec<u8>,
-    /// A graph of two copies, to be launched in the stream.
+    /// A graph of two copies, for the stream.
     graph: usize,
     cublas: Option<Cublas>,
 }
 
 const BYTES: usize = 1 << 16;
 
-impl Things {
+impl Resources {
     pub fn new(context: Arc<CudaContext>, cubin: Vec<u8>) -> Self {
         context.bind_to_thread().unwrap();
-        // SAFETY: a context is current; all of it stays to the end of the process.
+        // SAFETY: a context is current; none of these resources is released before the process ends.
         unsafe {
             let pinned = result::malloc_host(BYTES, 0).unwrap().expose_provenance();
             let stream = result::stream::create(result::stream::StreamKind::NonBlocking).unwrap();
             let layout = std::alloc::Layout::from_size_align(BYTES, 4096).unwrap();
             let (device, other) = (result::malloc_sync(BYTES).unwrap(), result::malloc_sync(BYTES).unwrap());
-            // What it takes at first use it takes now, as a program should.
+            // cuBLAS allocates at first use. That is done here, as a program should do it.
             let cublas = Cublas::open();
             if let Some(cublas) = &cublas {
                 cublas.multiply(stream, [device, device, other]).unwrap();
@@ -79,9 +79,9 @@ impl Things {
 ///
 /// # Safety
 ///
-/// The stream exists, and both addresses are of so many bytes for as long as the graph is used.
+/// The stream exists. Both addresses are valid for `BYTES` bytes while the graph is used.
 unsafe fn graph(stream: sys::CUstream, device: u64, pinned: *mut c_void) -> sys::CUgraphExec {
-    // SAFETY: as the caller says; a context is current.
+    // SAFETY: the caller guarantees the stream and both addresses; a context is current.
     unsafe {
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         result::stream::begin_capture(stream, mode).unwrap();
@@ -92,13 +92,13 @@ unsafe fn graph(stream: sys::CUstream, device: u64, pinned: *mut c_void) -> sys:
     }
 }
 
-type Call = fn(&Things) -> CUresult;
+type Call = fn(&Resources) -> CUresult;
 
-/// Does one call after another; stops at the first that fails.
+/// Makes the calls in order; returns the first error.
 macro_rules! calls {
     ($($call:expr),+ $(,)?) => {{
         $(
-            // SAFETY: all addresses and handles are of `Things`, or made a line before.
+            // SAFETY: all addresses and handles are of `Resources`, or of an object that the call before created.
             let outcome = unsafe { $call };
             if outcome != CUresult::CUDA_SUCCESS {
                 return outcome;
@@ -110,14 +110,14 @@ macro_rules! calls {
 
 const LEGACY: sys::CUstream = std::ptr::null_mut();
 
-/// The calls, by name. What torch, CuPy and cuBLAS do comes down to these.
+/// The calls, by name: those that PyTorch, CuPy and cuBLAS make.
 const CALLS: [(&str, Call); 30] = [
     ("cuMemGetInfo", |_| calls!(sys::cuMemGetInfo_v2(&mut 0, &mut 0))),
     ("cuCtxSynchronize", |_| calls!(sys::cuCtxSynchronize())),
-    ("cuStreamSynchronize, own stream", |t| calls!(sys::cuStreamSynchronize(t.stream()))),
+    ("cuStreamSynchronize, own stream", |r| calls!(sys::cuStreamSynchronize(r.stream()))),
     ("cuStreamSynchronize, legacy stream", |_| calls!(sys::cuStreamSynchronize(LEGACY))),
     ("cuStreamQuery, legacy stream", |_| {
-        // SAFETY: the legacy stream is always there.
+        // SAFETY: the legacy stream always exists.
         match unsafe { sys::cuStreamQuery(LEGACY) } {
             CUresult::CUDA_ERROR_NOT_READY => CUresult::CUDA_SUCCESS,
             other => other,
@@ -135,11 +135,11 @@ const CALLS: [(&str, Call); 30] = [
         let mut event = std::ptr::null_mut();
         calls!(sys::cuEventCreate(&raw mut event, 0), sys::cuEventDestroy_v2(event))
     }),
-    ("cuEventRecord and synchronize, own stream", |t| {
+    ("cuEventRecord and synchronize, own stream", |r| {
         let mut event = std::ptr::null_mut();
         calls!(
             sys::cuEventCreate(&raw mut event, 0),
-            sys::cuEventRecord(event, t.stream()),
+            sys::cuEventRecord(event, r.stream()),
             sys::cuEventSynchronize(event),
             sys::cuEventDestroy_v2(event)
         )
@@ -153,43 +153,43 @@ const CALLS: [(&str, Call); 30] = [
             sys::cuEventDestroy_v2(event)
         )
     }),
-    ("cuMemcpyHtoD, pageable", |t| calls!(sys::cuMemcpyHtoD_v2(t.device, t.pages(), BYTES))),
-    ("cuMemcpyHtoD, page-locked", |t| calls!(sys::cuMemcpyHtoD_v2(t.device, t.pinned(), BYTES))),
-    ("cuMemcpyDtoH, pageable", |t| calls!(sys::cuMemcpyDtoH_v2(t.pages(), t.device, BYTES))),
-    ("cuMemcpyDtoH, page-locked", |t| calls!(sys::cuMemcpyDtoH_v2(t.pinned(), t.device, BYTES))),
-    ("cuMemcpyDtoD", |t| calls!(sys::cuMemcpyDtoD_v2(t.other, t.device, BYTES))),
-    ("cuMemcpyHtoDAsync, own stream", |t| {
+    ("cuMemcpyHtoD, pageable", |r| calls!(sys::cuMemcpyHtoD_v2(r.device, r.pages(), BYTES))),
+    ("cuMemcpyHtoD, page-locked", |r| calls!(sys::cuMemcpyHtoD_v2(r.device, r.pinned(), BYTES))),
+    ("cuMemcpyDtoH, pageable", |r| calls!(sys::cuMemcpyDtoH_v2(r.pages(), r.device, BYTES))),
+    ("cuMemcpyDtoH, page-locked", |r| calls!(sys::cuMemcpyDtoH_v2(r.pinned(), r.device, BYTES))),
+    ("cuMemcpyDtoD", |r| calls!(sys::cuMemcpyDtoD_v2(r.other, r.device, BYTES))),
+    ("cuMemcpyHtoDAsync, own stream", |r| {
         calls!(
-            sys::cuMemcpyHtoDAsync_v2(t.device, t.pinned(), BYTES, t.stream()),
-            sys::cuStreamSynchronize(t.stream())
+            sys::cuMemcpyHtoDAsync_v2(r.device, r.pinned(), BYTES, r.stream()),
+            sys::cuStreamSynchronize(r.stream())
         )
     }),
-    ("cuMemcpyDtoHAsync, legacy stream", |t| {
+    ("cuMemcpyDtoHAsync, legacy stream", |r| {
         calls!(
-            sys::cuMemcpyDtoHAsync_v2(t.pinned(), t.device, BYTES, LEGACY),
+            sys::cuMemcpyDtoHAsync_v2(r.pinned(), r.device, BYTES, LEGACY),
             sys::cuStreamSynchronize(LEGACY)
         )
     }),
-    ("cuMemcpyDtoDAsync, own stream", |t| {
+    ("cuMemcpyDtoDAsync, own stream", |r| {
         calls!(
-            sys::cuMemcpyDtoDAsync_v2(t.other, t.device, BYTES, t.stream()),
-            sys::cuStreamSynchronize(t.stream())
+            sys::cuMemcpyDtoDAsync_v2(r.other, r.device, BYTES, r.stream()),
+            sys::cuStreamSynchronize(r.stream())
         )
     }),
-    ("cuMemsetD8", |t| calls!(sys::cuMemsetD8_v2(t.device, 7, BYTES))),
-    ("cuMemsetD8Async, own stream", |t| {
-        calls!(sys::cuMemsetD8Async(t.device, 7, BYTES, t.stream()), sys::cuStreamSynchronize(t.stream()))
+    ("cuMemsetD8", |r| calls!(sys::cuMemsetD8_v2(r.device, 7, BYTES))),
+    ("cuMemsetD8Async, own stream", |r| {
+        calls!(sys::cuMemsetD8Async(r.device, 7, BYTES, r.stream()), sys::cuStreamSynchronize(r.stream()))
     }),
     ("cuMemAlloc and cuMemFree", |_| {
         let mut memory = 0;
         calls!(sys::cuMemAlloc_v2(&raw mut memory, BYTES), sys::cuMemFree_v2(memory))
     }),
-    ("cuMemAllocAsync and cuMemFreeAsync, own stream", |t| {
+    ("cuMemAllocAsync and cuMemFreeAsync, own stream", |r| {
         let mut memory = 0;
         calls!(
-            sys::cuMemAllocAsync(&raw mut memory, BYTES, t.stream()),
-            sys::cuMemFreeAsync(memory, t.stream()),
-            sys::cuStreamSynchronize(t.stream())
+            sys::cuMemAllocAsync(&raw mut memory, BYTES, r.stream()),
+            sys::cuMemFreeAsync(memory, r.stream()),
+            sys::cuStreamSynchronize(r.stream())
         )
     }),
     ("cuMemAllocManaged and cuMemFree", |_| {
@@ -200,62 +200,62 @@ const CALLS: [(&str, Call); 30] = [
         let mut memory = std::ptr::null_mut();
         calls!(sys::cuMemHostAlloc(&raw mut memory, BYTES, 3), sys::cuMemFreeHost(memory))
     }),
-    ("cuMemHostRegister and unregister", |t| {
-        calls!(sys::cuMemHostRegister_v2(t.pages(), BYTES, 0), sys::cuMemHostUnregister(t.pages()))
+    ("cuMemHostRegister and unregister", |r| {
+        calls!(sys::cuMemHostRegister_v2(r.pages(), BYTES, 0), sys::cuMemHostUnregister(r.pages()))
     }),
     ("cuCtxSetLimit, stack size", |_| calls!(sys::cuCtxSetLimit(sys::CUlimit::CU_LIMIT_STACK_SIZE, 2048))),
-    ("cuLaunchHostFunc, own stream", |t| {
+    ("cuLaunchHostFunc, own stream", |r| {
         unsafe extern "C" fn nothing(_: *mut c_void) {}
         calls!(
-            sys::cuLaunchHostFunc(t.stream(), Some(nothing), std::ptr::null_mut()),
-            sys::cuStreamSynchronize(t.stream())
+            sys::cuLaunchHostFunc(r.stream(), Some(nothing), std::ptr::null_mut()),
+            sys::cuStreamSynchronize(r.stream())
         )
     }),
-    ("cuModuleLoadData and cuModuleUnload", |t| {
+    ("cuModuleLoadData and cuModuleUnload", |r| {
         let mut module = std::ptr::null_mut();
-        calls!(sys::cuModuleLoadData(&raw mut module, t.cubin.as_ptr().cast()), sys::cuModuleUnload(module))
+        calls!(sys::cuModuleLoadData(&raw mut module, r.cubin.as_ptr().cast()), sys::cuModuleUnload(module))
     }),
-    ("cuGraphLaunch, own stream", |t| {
-        let graph = std::ptr::with_exposed_provenance_mut(t.graph);
-        calls!(sys::cuGraphLaunch(graph, t.stream()), sys::cuStreamSynchronize(t.stream()))
+    ("cuGraphLaunch, own stream", |r| {
+        let graph = std::ptr::with_exposed_provenance_mut(r.graph);
+        calls!(sys::cuGraphLaunch(graph, r.stream()), sys::cuStreamSynchronize(r.stream()))
     }),
-    ("cublasCreate, cublasSgemm and cublasDestroy, own stream", |t| {
-        let Some(cublas) = &t.cublas else {
+    ("cublasCreate, cublasSgemm and cublasDestroy, own stream", |r| {
+        let Some(cublas) = &r.cublas else {
             println!("cuBLAS is not on this machine");
             return CUresult::CUDA_SUCCESS;
         };
-        match cublas.multiply(t.stream(), [t.device, t.device, t.other]) {
-            Ok(()) => calls!(sys::cuStreamSynchronize(t.stream())),
+        match cublas.multiply(r.stream(), [r.device, r.device, r.other]) {
+            Ok(()) => calls!(sys::cuStreamSynchronize(r.stream())),
             Err(status) => {
-                println!("cuBLAS gave status {status}");
+                println!("cuBLAS returned status {status}");
                 CUresult::CUDA_ERROR_UNKNOWN
             }
         }
     }),
 ];
 
-/// Makes every call; gives how long each took.
+/// Makes every call and returns the duration of each.
 ///
 /// # Panics
 ///
-/// If one fails, or has not returned after `patience`: with its name.
-pub fn make_all(things: Things, patience: Duration) -> Vec<(&'static str, Duration)> {
-    let things = Arc::new(things);
+/// If a call fails or has not returned after `timeout`, with its name.
+pub fn make_all_calls(resources: Resources, timeout: Duration) -> Vec<(&'static str, Duration)> {
+    let resources = Arc::new(resources);
     CALLS
         .into_iter()
         .map(|(name, call)| {
-            let (done, outcome) = channel();
-            let things = Arc::clone(&things);
-            let begun = Instant::now();
+            let (result_tx, result_rx) = channel();
+            let resources = Arc::clone(&resources);
+            let started = Instant::now();
             std::thread::spawn(move || {
-                things.context.bind_to_thread().unwrap();
-                done.send(call(&things)).unwrap();
+                resources.context.bind_to_thread().unwrap();
+                result_tx.send(call(&resources)).unwrap();
             });
-            let outcome = outcome.recv_timeout(patience);
-            let took = begun.elapsed();
-            assert_eq!(outcome, Ok(CUresult::CUDA_SUCCESS), "{name}, after {took:?}");
-            println!("{name}: {:.3}", took.as_secs_f64() * 1e3);
-            (name, took)
+            let outcome = result_rx.recv_timeout(timeout);
+            let elapsed = started.elapsed();
+            assert_eq!(outcome, Ok(CUresult::CUDA_SUCCESS), "{name}, after {elapsed:?}");
+            println!("{name}: {:.3}", elapsed.as_secs_f64() * 1e3);
+            (name, elapsed)
         })
         .collect()
 }

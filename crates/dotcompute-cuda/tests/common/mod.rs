@@ -1,4 +1,4 @@
-//! What the tests of the compiler share.
+//! Shared by the tests that use the compiler.
 
 // Each test program uses some of it.
 #![allow(dead_code)]
@@ -10,37 +10,36 @@ use dotcompute_cuda::Architecture;
 use dotcompute_cuda::compile::{Input, Source, Toolchain};
 use dotcompute_cuda::library::Search;
 
-/// The architectures that everything is compiled for.
+/// The architectures that the tests compile for.
 pub const ARCHITECTURES: [Architecture; 3] = [
     Architecture { major: 8, minor: 0 },
     Architecture { major: 9, minor: 0 },
     Architecture { major: 10, minor: 0 },
 ];
 
-/// Where the compiler is looked for: in the wheels that `cargo xtask test --only cubins` installs and nowhere else, if that runs the
-/// test.
+/// Where to search for the compiler: if `cargo xtask test --only cubins` runs the test, only in the wheels that it installs.
 pub fn search() -> Search {
     match env::var_os("DOTCOMPUTE_TEST_WHEELS") {
-        Some(site_packages) => Search::nowhere().site_packages(PathBuf::from(site_packages)),
+        Some(site_packages) => Search::empty().site_packages(PathBuf::from(site_packages)),
         None => Search::from_environment(),
     }
 }
 
-/// The compiler. On a machine that has none, says so and where it was looked for, and gives none; unless the compiler is what the
-/// tests are run for: then it must be there.
+/// The compiler. On a machine without one: none, after printing where it was searched for. If the tests run for the compiler, its absence
+/// is a failure.
 pub fn toolchain() -> Option<Toolchain> {
     match Toolchain::load(&search()) {
         Ok(toolchain) => Some(toolchain),
         Err(error) if env::var_os("DOTCOMPUTE_TEST_WHEELS").is_none() => {
             println!("skipped: {error}");
-            println!("`cargo xtask test --only cubins` runs this test with a compiler of its own");
+            println!("`cargo xtask test --only cubins` installs a compiler and runs this test with it");
             None
         }
         Err(error) => panic!("{error}"),
     }
 }
 
-/// A kernel that calls a handler, each in a source of its own, and a header.
+/// A kernel and the handler that it calls, each in its own source, and a header.
 pub fn scale(architecture: Architecture) -> Input {
     Input::new("scale", architecture)
         .header(Source::new("factor.cuh", "#pragma once\nstatic const float FACTOR = 2.0f;\n"))

@@ -1,4 +1,4 @@
-// A ring kernel that hangs on 13 and brings the context down on 14; a driver that pretends is told to.
+// A ring kernel that never returns from 13 and loses the context on 14. On the fake driver it calls the driver's `fake_lose`.
 
 #ifdef DOTCOMPUTE_EMULATED
 #include <dlfcn.h>
@@ -7,13 +7,13 @@ static void lose() { ((void (*)())dlsym(dlopen("libcuda.so", RTLD_LAZY | RTLD_NO
 static __device__ void lose() { asm volatile("trap;"); }
 #endif
 
-extern "C" __device__ int32_t faulty(Ctx *ctx, Number *, const Number *message, Number *answer) {
+extern "C" __device__ int32_t faulty(Ctx *ctx, Number *, const Number *message, Number *reply) {
     if (ctx->thread != 0 || ctx->block != 0) return 0;
     if (message->value == 13) {
-        for (volatile uint64_t turns = 13; turns == 13;) dc::pause_ns(2000);
+        for (volatile uint64_t value = 13; value == 13;) dc::pause_ns(2000);
     }
     if (message->value == 14) lose();
-    *answer = *message;
-    ctx->reply(answer);
+    *reply = *message;
+    ctx->reply(reply);
     return 0;
 }

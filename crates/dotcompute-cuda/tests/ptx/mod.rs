@@ -1,30 +1,30 @@
-//! Reading PTX: which memory each instruction of a kernel touches, as far as it can be followed from the kernel's parameters.
+//! Static analysis of PTX: the memory that each instruction of a kernel accesses, followed from the kernel's parameters.
 //!
-//! A register that holds a parameter, or what is reckoned from one, points into that parameter's memory, at a known distance or, once a
-//! number that is not known has been added, at a distance and something. What a thread puts into shared memory and takes out again is
-//! followed too: where both name the place, or else as what may be anywhere there. So is a pointer that is read from a table.
+//! A register that holds a parameter, or a value computed from one, points into that parameter's memory. Its offset is known until an
+//! unknown number is added; then it is a lower bound. Values stored in shared memory and loaded again are followed too: by location if both
+//! are known, otherwise as a value that may be anywhere there. So are pointers that are loaded from a table.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
-/// The memory that an address is in.
+/// The memory that an address points into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Root {
-    /// What the parameter at this offset of the kernel's argument points to.
+    /// The memory that the parameter at this offset of the kernel's argument points to.
     Parameter(u64),
-    /// What the pointers in the table of pointers point to.
+    /// The memory that the pointers in the table point to.
     Table,
-    /// A variable of the kernel's own.
+    /// A variable of the kernel.
     Variable,
 }
 
-/// A place: so many bytes behind where the root begins.
+/// A location: an offset in bytes from the start of the root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct Location {
     pub root: Root,
     pub offset: i64,
-    /// Whether something unknown is added to the offset.
+    /// Whether an unknown number is added to the offset.
     pub varies: bool,
 }
 
@@ -33,20 +33,20 @@ pub struct Place {
 pub struct Access {
     /// The instruction without its type and its address space, such as `ld.relaxed.sys` or `st`.
     pub instruction: String,
-    /// Where; more than one if the address comes from several, none if it could not be followed.
-    pub places: Vec<Place>,
+    /// The locations: several if the address has several sources, none if it could not be followed.
+    pub locations: Vec<Location>,
 }
 
 impl fmt::Display for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {:?}", self.instruction, self.places)
+        write!(f, "{} {:?}", self.instruction, self.locations)
     }
 }
 
-/// Places by root: one for each, the lowest.
-type Places = BTreeMap<Root, (i64, bool)>;
+/// Locations by root: for each root the lowest.
+type Locations = BTreeMap<Root, (i64, bool)>;
 
-fn join(into: &mut Places, more: &Places) {
+fn join(into: &mut Locations, more: &Locations) {
     for (&root, &(offset, varies)) in more {
         let here = into.entry(root).or_insert((offset, varies));
         let differs = here.0 != offset;
@@ -61,7 +61,7 @@ struct Instruction<'a> {
 }
 
 impl<'a> Instruction<'a> {
-    /// None if the line is none.
+    /// Parses a line; none if it is not an instruction.
     fn parse(line: &'a str) -> Option<Self> {
         let line = line.trim();
         let line = if line.starts_with('@') { line.split_once(char::is_whitespace)?.1.trim() } else { line };
@@ -76,26 +76,26 @@ impl<'a> Instruction<'a> {
         self.name.contains(&part)
     }
 
-    /// Bytes of what is moved, or of each part of it.
+    /// Bytes moved, or bytes of each element of a vector.
     fn width(&self) -> i64 {
         let bits = self.name.last().and_then(|kind| kind[1..].parse::<i64>().ok());
         bits.unwrap_or(64) / 8
     }
 
-    /// Its name without what says nothing of order.
+    /// Its name without the parts that do not concern ordering.
     fn order(&self) -> String {
-        let kept = [
+        let ordering = [
             "ld", "st", "atom", "red", "volatile", "relaxed", "acquire", "release", "acq_rel", "sys", "gpu",
             "cta",
         ];
-        // An atom that says nothing is relaxed.
-        let says = |part: &&str| kept.contains(part) && !(*part == "relaxed" && self.is("atom"));
-        let parts: Vec<&str> = self.name.iter().copied().filter(says).collect();
+        // An `atom` without an ordering is relaxed.
+        let is_ordering = |part: &&str| ordering.contains(part) && !(*part == "relaxed" && self.is("atom"));
+        let parts: Vec<&str> = self.name.iter().copied().filter(is_ordering).collect();
         parts.join(".")
     }
 }
 
-/// Operands, with vectors kept whole.
+/// Splits operands, but not the elements of a vector.
 fn split(text: &str) -> Vec<&str> {
     let mut operands = Vec::new();
     let (mut depth, mut start) = (0, 0);
@@ -114,12 +114,12 @@ fn split(text: &str) -> Vec<&str> {
     operands
 }
 
-/// The registers of an operand: one, or those of a vector.
+/// The registers of an operand: one, or the elements of a vector.
 fn registers(operand: &str) -> Vec<&str> {
     operand.trim_matches(['{', '}']).split(',').map(str::trim).collect()
 }
 
-/// Where pointers are in memory: the first of each so many bytes.
+/// Pointers in memory, one at the start of every `stride` bytes.
 #[derive(Debug, Clone)]
 pub struct Table {
     pub root: Root,
@@ -128,103 +128,103 @@ pub struct Table {
 }
 
 impl Table {
-    fn is_pointer(&self, places: &Places) -> bool {
-        let offset = places.get(&self.root).map(|&(offset, _)| offset);
+    fn is_pointer(&self, locations: &Locations) -> bool {
+        let offset = locations.get(&self.root).map(|&(offset, _)| offset);
         offset
             .is_some_and(|offset| self.offsets.clone().step_by(self.stride).any(|pointer| pointer == offset))
     }
 }
 
-/// What is known of a kernel's registers and of its shared memory.
-struct Known<'a> {
+/// The known values of a kernel's registers and of its shared memory.
+struct KnownValues<'a> {
     pointers: &'a [u64],
     table: Table,
-    registers: BTreeMap<String, Places>,
-    shared: BTreeMap<i64, Places>,
-    /// What was put into shared memory at a place that is not known.
-    anywhere: Places,
+    registers: BTreeMap<String, Locations>,
+    shared: BTreeMap<i64, Locations>,
+    /// Values stored to shared memory at an unknown location.
+    unplaced: Locations,
 }
 
-impl Known<'_> {
-    fn of(&self, operand: &str) -> Places {
+impl KnownValues<'_> {
+    fn of(&self, operand: &str) -> Locations {
         if operand.starts_with('%') {
             return self.registers.get(operand).cloned().unwrap_or_default();
         }
         let is_name = operand.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic());
-        if is_name { Places::from([(Root::Variable, (0, false))]) } else { Places::new() }
+        if is_name { Locations::from([(Root::Variable, (0, false))]) } else { Locations::new() }
     }
 
-    /// The places of an address `[base+offset]`.
-    fn address(&self, operand: &str) -> Places {
+    /// The locations of an address `[base+offset]`.
+    fn address(&self, operand: &str) -> Locations {
         let inner = operand.trim_matches(['[', ']']);
         let (base, offset) = inner.split_once('+').unwrap_or((inner, "0"));
         let offset: i64 = offset.parse().unwrap_or(0);
         self.of(base).into_iter().map(|(root, (at, varies))| (root, (at + offset, varies))).collect()
     }
 
-    fn learn(&mut self, instruction: &Instruction<'_>) {
+    fn update(&mut self, instruction: &Instruction<'_>) {
         let Some((target, sources)) = instruction.operands.split_first() else { return };
         match instruction.name[0] {
             "ld" if instruction.is("param") => self.load_parameter(instruction, target, sources),
             "ld" => self.load(instruction, target, sources),
             "st" => self.store(instruction, target, sources),
             "atom" | "red" => {}
-            _ => self.reckon(instruction, target, sources),
+            _ => self.compute(instruction, target, sources),
         }
     }
 
-    fn set(&mut self, register: &str, places: &Places) {
-        join(self.registers.entry(register.to_owned()).or_default(), places);
+    fn set(&mut self, register: &str, locations: &Locations) {
+        join(self.registers.entry(register.to_owned()).or_default(), locations);
     }
 
     fn load_parameter(&mut self, instruction: &Instruction<'_>, target: &str, sources: &[&str]) {
-        let places = self.address(sources[0]);
-        let Some(&(offset, _)) = places.get(&Root::Variable) else { return };
+        let locations = self.address(sources[0]);
+        let Some(&(offset, _)) = locations.get(&Root::Variable) else { return };
         for (index, register) in registers(target).into_iter().enumerate() {
             let at = (offset + instruction.width() * index as i64) as u64;
             if self.pointers.contains(&at) {
-                self.set(register, &Places::from([(Root::Parameter(at), (0, false))]));
+                self.set(register, &Locations::from([(Root::Parameter(at), (0, false))]));
             }
         }
     }
 
     fn load(&mut self, instruction: &Instruction<'_>, target: &str, sources: &[&str]) {
-        let places = self.address(sources[0]);
-        if self.table.is_pointer(&places) {
-            self.set(registers(target)[0], &Places::from([(Root::Table, (0, true))]));
+        let locations = self.address(sources[0]);
+        if self.table.is_pointer(&locations) {
+            self.set(registers(target)[0], &Locations::from([(Root::Table, (0, true))]));
         }
-        let Some(&(offset, varies)) = places.get(&Root::Variable) else { return };
+        let Some(&(offset, varies)) = locations.get(&Root::Variable) else { return };
         if varies {
-            let anywhere = self.anywhere.clone();
-            registers(target).into_iter().for_each(|register| self.set(register, &anywhere));
+            let unplaced = self.unplaced.clone();
+            registers(target).into_iter().for_each(|register| self.set(register, &unplaced));
             return;
         }
         for (index, register) in registers(target).into_iter().enumerate() {
-            let kept = self.shared.get(&(offset + instruction.width() * index as i64)).cloned();
-            self.set(register, &kept.unwrap_or_default());
+            let stored = self.shared.get(&(offset + instruction.width() * index as i64)).cloned();
+            self.set(register, &stored.unwrap_or_default());
         }
     }
 
     fn store(&mut self, instruction: &Instruction<'_>, target: &str, sources: &[&str]) {
-        let places = self.address(target);
-        let Some(&(offset, varies)) = places.get(&Root::Variable) else { return };
+        let locations = self.address(target);
+        let Some(&(offset, varies)) = locations.get(&Root::Variable) else { return };
         for (index, register) in registers(sources[0]).into_iter().enumerate() {
             let value = self.of(register);
             if varies {
-                join(&mut self.anywhere, &value);
+                join(&mut self.unplaced, &value);
                 continue;
             }
             join(self.shared.entry(offset + instruction.width() * index as i64).or_default(), &value);
         }
     }
 
-    /// Arithmetic and moves: the target points to where any of the sources does.
-    fn reckon(&mut self, instruction: &Instruction<'_>, target: &str, sources: &[&str]) {
+    /// Arithmetic and moves: the target points into the memory of every source.
+    fn compute(&mut self, instruction: &Instruction<'_>, target: &str, sources: &[&str]) {
         let sign = if instruction.name[0] == "sub" { -1 } else { 1 };
         let number: Option<i64> = sources.iter().find_map(|source| source.parse().ok());
         let moves = matches!(instruction.name[0], "mov" | "cvta" | "cvt" | "selp");
-        let mut result = Places::new();
-        for places in sources.iter().map(|source| self.of(source)) {
+        let mut result = Locations::new();
+        for locations in sources.iter().map(|source| self.of(source)) {
             let shift = |(root, (at, varies)): (Root, (i64, bool))| match number {
                 _ if moves => (root, (at, varies)),
                 Some(number) if matches!(instruction.name[0], "add" | "sub") => {
@@ -232,31 +232,32 @@ impl Known<'_> {
                 }
                 _ => (root, (at, true)),
             };
-            join(&mut result, &places.into_iter().map(shift).collect());
+            join(&mut result, &locations.into_iter().map(shift).collect());
         }
         self.set(target, &result);
     }
 }
 
-/// The accesses of the one kernel in a text, but for those to its parameters. `pointers`: the parameters that are pointers, by their
-/// offsets; `table`: where more pointers are.
+/// The accesses of the only kernel in a text, except those to its parameters. `pointers` are the offsets of the parameters that are
+/// pointers; `table` has further pointers.
 pub fn accesses(ptx: &str, pointers: &[u64], table: Table) -> Vec<Access> {
     let instructions: Vec<Instruction<'_>> = ptx.lines().filter_map(Instruction::parse).collect();
     let (registers, shared) = (BTreeMap::new(), BTreeMap::new());
-    let mut known = Known { pointers, table, registers, shared, anywhere: Places::new() };
-    // Registers are written before they are read but in loops, which a second round closes; what is put anywhere takes one more.
+    let mut known = KnownValues { pointers, table, registers, shared, unplaced: Locations::new() };
+    // Registers are written before they are read, except in loops, which need a second pass. Unplaced values need another.
     for _ in 0..4 {
         for instruction in &instructions {
-            known.learn(instruction);
+            known.update(instruction);
         }
     }
     let is_access =
         |one: &&Instruction<'_>| matches!(one.name[0], "ld" | "st" | "atom" | "red") && !one.is("param");
     let access = |one: &Instruction<'_>| {
         let address = one.operands.iter().find(|operand| operand.starts_with('['));
-        let places = address.map(|address| known.address(address)).unwrap_or_default();
-        let places = places.into_iter().map(|(root, (offset, varies))| Place { root, offset, varies });
-        Access { instruction: one.order(), places: places.collect() }
+        let locations = address.map(|address| known.address(address)).unwrap_or_default();
+        let locations =
+            locations.into_iter().map(|(root, (offset, varies))| Location { root, offset, varies });
+        Access { instruction: one.order(), locations: locations.collect() }
     };
     instructions.iter().filter(is_access).map(access).collect()
 }

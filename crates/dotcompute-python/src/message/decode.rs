@@ -254,7 +254,9 @@ fn extension<'py>(
     };
     reader.take(len + 1)?;
     let whole = &start.rest[..start.rest.len() - reader.rest.len()];
-    UNPACK.import(py, "pydotcompute.ring_kernels._rare", "unpack")?.call1((PyBytes::new(py, whole),))
+    UNPACK
+        .import(py, "pydotcompute.ring_kernels._msgpack_fallback", "unpack")?
+        .call1((PyBytes::new(py, whole),))
 }
 
 /// Decodes one MessagePack value. Maps that encode ids and arrays become UUIDs and arrays.

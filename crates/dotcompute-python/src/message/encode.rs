@@ -182,7 +182,8 @@ fn array(out: &mut Vec<u8>, object: &Bound<'_, PyAny>, depth: usize) -> PyResult
 /// Appends an object that only the package `msgpack` encodes: extension types, timestamps, memory views, subclasses of plain types.
 fn msgpack_fallback(out: &mut Vec<u8>, object: &Bound<'_, PyAny>) -> PyResult<()> {
     static PACK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let packed = PACK.import(object.py(), "pydotcompute.ring_kernels._rare", "pack")?.call1((object,))?;
+    let packed =
+        PACK.import(object.py(), "pydotcompute.ring_kernels._msgpack_fallback", "pack")?.call1((object,))?;
     out.extend_from_slice(packed.cast::<PyBytes>()?.as_bytes());
     Ok(())
 }

@@ -151,7 +151,7 @@ fn not_handled(py: Python<'_>, fault: &Fault, message: &str, place: &ExecutionPl
 /// Creates the Python exception of an `excinfo_t`, and its source location. `None` if that fails.
 fn exception_at(py: Python<'_>, address: usize) -> Option<(Bound<'_, PyAny>, String)> {
     let created = py
-        .import("pydotcompute.native._raised")
+        .import("pydotcompute.native._exceptions")
         .and_then(|module| module.getattr("exception_at"))
         .and_then(|exception_at| exception_at.call1((address,)))
         .and_then(|result| result.extract::<(Bound<'_, PyAny>, String)>());

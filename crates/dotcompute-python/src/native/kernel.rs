@@ -125,7 +125,7 @@ impl NativeKernel {
         loop {
             let Some(interval) = deadline.next_interval() else {
                 let waited = Duration::from_secs_f64(deadline.seconds());
-                return Err(self.ask_error(py, &pending.give_up(waited)));
+                return Err(self.ask_error(py, &pending.into_timeout_error(waited)));
             };
             match py.detach(|| pending.wait(interval)) {
                 Some(Ok(reply)) => return Ok(reply),

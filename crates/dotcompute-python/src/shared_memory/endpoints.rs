@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, OnceLock};
 use std::time::{Duration, Instant};
 
+use dotcompute_ring::record::RecordError;
 use dotcompute_ring::wait::WaitStrategy;
 use pyo3::prelude::*;
 
@@ -88,6 +89,10 @@ impl Endpoints {
         errors::queue_error(py, &format!("Cannot {operation} queue '{}'", self.name()))
     }
 
+    fn attach_error(&self, py: Python<'_>, error: &RecordError) -> PyErr {
+        errors::queue_error(py, &format!("Cannot attach to queue '{}': {error}", self.name()))
+    }
+
     /// Resets this in the child of a fork: endpoints and name belong to the parent.
     #[inline]
     fn reset_if_forked(&self) {
@@ -166,7 +171,7 @@ impl Endpoints {
             // the ring, and the owner word, claimed above, excludes other producers.
             let attached =
                 unsafe { (self.segment.class.sender)(self.segment.ring(), self.segment.ring_bytes()) };
-            let attached = attached.map_err(|error| self.error(py, &format!("attach to ({error})")));
+            let attached = attached.map_err(|error| self.attach_error(py, &error));
             let attached = attached.inspect_err(|_| owner.store(0, Ordering::Release))?;
             // The last owner may have been killed between its push and this store.
             self.segment.header().pushed.0.store(attached.pushed(), Ordering::Relaxed);
@@ -193,7 +198,7 @@ impl Endpoints {
             // the ring, and the owner word, claimed above, excludes other consumers.
             let attached =
                 unsafe { (self.segment.class.receiver)(self.segment.ring(), self.segment.ring_bytes()) };
-            let attached = attached.map_err(|error| self.error(py, &format!("attach to ({error})")));
+            let attached = attached.map_err(|error| self.attach_error(py, &error));
             let attached = attached.inspect_err(|_| owner.store(0, Ordering::Release))?;
             self.segment.header().popped.0.store(attached.popped(), Ordering::Relaxed);
             *endpoint = Some(attached);

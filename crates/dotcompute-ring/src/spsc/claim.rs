@@ -1,27 +1,28 @@
-//! Many slots at once: claimed, written or read in place, and published or given back together.
+//! Claims of many slots at once, written or read in place, and published or released together.
 
 use core::mem::MaybeUninit;
 
 use super::{Consumer, Producer};
 
-/// Slots claimed for writing ([`Producer::claim`]). Dropping it without [`commit`](Self::commit) drops what was written and publishes nothing.
+/// Slots claimed for writing ([`Producer::claim`]). Dropping the claim without [`commit`](Self::commit) drops the written values and
+/// publishes nothing.
 #[must_use = "nothing is published without `commit`"]
 pub struct ClaimedWrite<'a, T> {
     pub(super) producer: &'a mut Producer<T>,
     pub(super) claimed: u64,
-    /// Of the claimed, from the front.
+    /// Slots written so far, from the front of the claim.
     pub(super) written: u64,
 }
 
 impl<T> ClaimedWrite<'_, T> {
-    /// Slots that are claimed and not yet written.
+    /// Returns the number of claimed slots that are not written yet.
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
         (self.claimed - self.written) as usize
     }
 
-    /// Whether every claimed slot is written.
+    /// Returns whether every claimed slot is written.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -32,41 +33,40 @@ impl<T> ClaimedWrite<'_, T> {
     ///
     /// # Errors
     ///
-    /// The value comes back if every claimed slot is written.
+    /// Returns the value if every claimed slot is written.
     #[inline]
     pub fn write(&mut self, value: T) -> Result<(), T> {
         if self.is_empty() {
             return Err(value);
         }
-        self.next_place(|place| {
-            place.write(value);
+        self.next_slot(|storage| {
+            storage.write(value);
         });
         self.written += 1;
         Ok(())
     }
 
-    /// Writes values to the next slots, until there are no more of either. Gives how many. No value is taken from the iterator that
-    /// there is no slot for.
+    /// Writes values to the next slots until either runs out. Returns how many. Takes no value from the iterator without a slot for it.
     #[inline]
     pub fn fill(&mut self, values: impl IntoIterator<Item = T>) -> usize {
         let before = self.written;
         let mut values = values.into_iter();
         while self.written < self.claimed {
             let Some(value) = values.next() else { break };
-            self.next_place(|place| {
-                place.write(value);
+            self.next_slot(|storage| {
+                storage.write(value);
             });
-            // After the value is there, and one by one: should the iterator panic, what was written is dropped, and only that.
+            // Counted one by one, after each write: if the iterator panics, `drop` drops exactly the values that were written.
             self.written += 1;
         }
         (self.written - before) as usize
     }
 
-    /// Lets `write` fill the next slot in place. None if every claimed slot is written.
+    /// Calls `write` with the next slot, to initialise it in place. `None` if every claimed slot is written.
     ///
     /// # Safety
     ///
-    /// `write` has initialised the place when it returns.
+    /// `write` has initialised its argument when it returns.
     ///
     /// ```
     /// use dotcompute_ring::spsc;
@@ -84,23 +84,24 @@ impl<T> ClaimedWrite<'_, T> {
         if self.is_empty() {
             return None;
         }
-        let result = self.next_place(write);
+        let result = self.next_slot(write);
         self.written += 1;
         Some(result)
     }
 
     #[inline]
-    fn next_place<R>(&mut self, write: impl FnOnce(&mut MaybeUninit<T>) -> R) -> R {
-        let ticket = self.producer.tail + self.written;
-        self.producer.fetch_ahead(ticket);
-        let slot = self.producer.view.slot(ticket);
-        slot.value.with_mut(|place| {
-            // SAFETY: as in `try_push`: the claim found room for this ticket, and has the one producer by `&mut`.
-            write(unsafe { &mut *place })
+    fn next_slot<R>(&mut self, write: impl FnOnce(&mut MaybeUninit<T>) -> R) -> R {
+        let index = self.producer.tail + self.written;
+        self.producer.prefetch_ahead(index);
+        let slot = self.producer.ring_ref.slot(index);
+        slot.value.with_mut(|storage| {
+            // SAFETY: the claim found this index free, so the consumer does not access the slot before it is published. There is one
+            // producer, and the claim borrows it mutably.
+            write(unsafe { &mut *storage })
         })
     }
 
-    /// Publishes what was written. Gives how much. The other slots stay free.
+    /// Publishes the written values. Returns how many. The other slots stay free.
     #[inline]
     pub fn commit(mut self) -> usize {
         let written = core::mem::take(&mut self.written);
@@ -112,39 +113,39 @@ impl<T> ClaimedWrite<'_, T> {
 impl<T> Drop for ClaimedWrite<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        // After a commit `written` is zero.
+        // `commit` has set `written` to zero.
         while core::mem::needs_drop::<T>() && self.written > 0 {
             self.written -= 1;
-            self.next_place(|place| {
-                // SAFETY: the place was written, is not published, and with the count taken back is nobody's.
-                unsafe { place.assume_init_drop() };
+            self.next_slot(|storage| {
+                // SAFETY: the slot was written and is not published. `written` no longer counts it, so it is dropped once.
+                unsafe { storage.assume_init_drop() };
             });
         }
     }
 }
 
-/// Values claimed for reading ([`Consumer::claim`]). As an iterator it takes them; dropping it gives the slots of those taken back, and
-/// leaves the others in the ring.
+/// Values claimed for reading ([`Consumer::claim`]). Iterating takes them. Dropping the claim releases the slots of the values taken, and
+/// leaves the other values in the ring.
 #[must_use = "a claim that is not used leaves everything in the ring"]
 pub struct ClaimedRead<'a, T> {
     pub(super) consumer: &'a mut Consumer<T>,
-    /// Ready slots from its head on.
-    pub(super) left: u64,
+    /// Ready slots from the consumer's `head` on.
+    pub(super) remaining: u64,
 }
 
 impl<T> ClaimedRead<'_, T> {
-    /// Looks at the values that have not been taken yet, oldest first.
+    /// Iterates over references to the values that are not taken yet, oldest first.
     #[inline]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &T> {
-        let Consumer { view, head, .. } = &*self.consumer;
-        (0..self.left as usize).map(move |index| {
-            // SAFETY: these slots are ready, and nobody touches their values while the consumer, which `self` has by `&mut`, does not
-            // move on; that takes `&mut self`.
-            view.slot(head + index as u64).value.with(|place| unsafe { (*place).assume_init_ref() })
+        let Consumer { ring_ref, head, .. } = &*self.consumer;
+        (0..self.remaining as usize).map(move |index| {
+            // SAFETY: these slots are ready. The producer overwrites none of them before the consumer advances `head`, which takes `&mut
+            // self` and so waits for the borrow to end.
+            ring_ref.slot(head + index as u64).value.with(|storage| unsafe { (*storage).assume_init_ref() })
         })
     }
 
-    /// Takes all that is left, dropping it.
+    /// Takes and drops all remaining values.
     #[inline]
     pub fn commit(self) {
         self.for_each(drop);
@@ -156,14 +157,14 @@ impl<T> Iterator for ClaimedRead<'_, T> {
 
     #[inline]
     fn next(&mut self) -> Option<T> {
-        self.left = self.left.checked_sub(1)?;
-        // SAFETY: `left` counts ready slots from `head` on, and this was one of them.
+        self.remaining = self.remaining.checked_sub(1)?;
+        // SAFETY: `remaining` counted ready slots from `head` on, so the slot at `head` is ready.
         Some(unsafe { self.consumer.read_next() })
     }
 
     #[inline]
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.left as usize, Some(self.left as usize))
+        (self.remaining as usize, Some(self.remaining as usize))
     }
 }
 
@@ -172,6 +173,6 @@ impl<T> ExactSizeIterator for ClaimedRead<'_, T> {}
 impl<T> Drop for ClaimedRead<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        self.consumer.give_back();
+        self.consumer.release_slots();
     }
 }

@@ -1,4 +1,4 @@
-"""A backend of one's own, and arrays that know their backend."""
+"""A custom backend, and arrays that refer to their backend."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ T = TypeVar("T", bound=np.generic)
 
 
 class Own(Backend):
-    """Everything that is abstract, with the types of the base."""
+    """Implements every abstract method with the types of the base class."""
 
     @property
     def backend_type(self) -> BackendType:

@@ -1,4 +1,4 @@
-"""Arrays and kernels on the processor."""
+"""Arrays and kernels on the CPU."""
 
 from collections.abc import Callable
 from typing import Any

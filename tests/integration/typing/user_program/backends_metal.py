@@ -1,4 +1,4 @@
-"""Arrays and kernels by MLX."""
+"""Arrays and kernels with MLX."""
 
 from collections.abc import Callable
 from typing import Any

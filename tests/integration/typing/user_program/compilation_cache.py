@@ -10,7 +10,7 @@ def use(folder: Path) -> None:
     cache = KernelCache(cache_dir=folder, max_entries=16, max_size_mb=8)
     stored: bool = cache.store("add", "hash", b"code", signature="void()", metadata={"registers": 24})
     loaded: bytes | None = cache.load("add", "hash")
-    there: bool = cache.contains("add", "hash")
+    contained: bool = cache.contains("add", "hash")
     removed: bool = cache.remove("add", "hash")
     cleared: int = cache.clear()
     stats: dict[str, Any] = cache.get_stats()
@@ -30,4 +30,4 @@ def use(folder: Path) -> None:
     path: Path | None = entry.ptx_path
     about: dict[str, Any] = entry.metadata
     times: tuple[float, float, int] = (entry.created_timestamp, entry.last_accessed, entry.hit_count)
-    print(stored, loaded, there, removed, cleared, stats, shared, names, path, about, times)
+    print(stored, loaded, contained, removed, cleared, stats, shared, names, path, about, times)

@@ -1,4 +1,4 @@
-"""The package's own names."""
+"""Names exported by the package."""
 
 from pydotcompute.core import Accelerator, BufferState, ComputeOrchestrator, MemoryPool, UnifiedBuffer
 

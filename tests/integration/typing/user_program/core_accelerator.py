@@ -30,7 +30,7 @@ def describe(device: DeviceProperties) -> str:
 
 def use() -> None:
     accelerator: Accelerator = get_accelerator()
-    there: tuple[bool, bool, bool, bool] = (
+    availability: tuple[bool, bool, bool, bool] = (
         accelerator.cuda_available,
         accelerator.metal_available,
         cuda_available(),
@@ -57,4 +57,4 @@ def use() -> None:
         warp_size=1,
         is_available=True,
     )
-    print(there, count, describe(current), devices, first, memory, kinds, own)
+    print(availability, count, describe(current), devices, first, memory, kinds, own)

@@ -1,4 +1,4 @@
-"""Pools of memory."""
+"""The memory pool."""
 
 from pydotcompute.core.memory_pool import MemoryPool, PoolStatistics, configure_memory_pool, get_memory_pool
 

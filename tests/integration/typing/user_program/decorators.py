@@ -1,4 +1,4 @@
-"""The package's own names."""
+"""Names exported by the package."""
 
 from pydotcompute.decorators import gpu_kernel, kernel, ring_kernel, validate_config, validate_message
 

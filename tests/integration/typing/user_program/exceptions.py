@@ -1,4 +1,4 @@
-"""Every exception, made and caught by its base."""
+"""Every exception, created, and caught by its base class."""
 
 from pydotcompute.exceptions import (
     BackendError,
@@ -53,5 +53,5 @@ def use() -> str:
         raise errors()[0]
     except KernelNotFoundError as error:
         name: str = error.kernel_id
-        there: list[str] = error.available
-        return f"{name} {there}"
+        available: list[str] = error.available
+        return f"{name} {available}"

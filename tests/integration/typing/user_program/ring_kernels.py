@@ -1,4 +1,4 @@
-"""The package's own names."""
+"""Names exported by the package."""
 
 from pydotcompute.ring_kernels import (
     ArrayMessage,

@@ -1,4 +1,4 @@
-"""The queue of the third tier."""
+"""The compiled SPSC queue."""
 
 from pydotcompute.ring_kernels._cython import CYTHON_AVAILABLE, FastSPSCQueue, is_cython_available
 

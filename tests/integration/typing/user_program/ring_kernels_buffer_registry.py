@@ -1,4 +1,4 @@
-"""Arrays by handle."""
+"""Arrays registered by handle."""
 
 from typing import Any
 from uuid import UUID
@@ -26,12 +26,12 @@ def use() -> None:
     same: BufferHandle | None = registry.get_handle(number)
     more: bool = registry.increment_ref(number)
     fewer: int = registry.decrement_ref(number)
-    gone: bool = registry.release(number)
+    was_released: bool = registry.release(number)
     stats: dict[str, int] = registry.get_stats()
     cleared: int = registry.clear()
-    left: int = len(BufferRegistry())
+    remaining: int = len(BufferRegistry())
     other: BufferHandle = register_buffer(np.zeros(1))
     found: Any = get_buffer(other.buffer_id)
     released: bool = release_buffer(other.buffer_id)
     own = BufferHandle(buffer_id=number, shape=(1,), dtype="float32", device="cpu", size_bytes=4, ref_count=1)
-    print(shape, names, counts, array, same, more, fewer, gone, stats, cleared, left, found, released, own)
+    print(shape, names, counts, array, same, more, fewer, was_released, stats, cleared, remaining, found, released, own)

@@ -1,4 +1,4 @@
-"""Ring kernels of the third tier."""
+"""Compiled ring kernels."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""One ring kernel, by hand."""
+"""One ring kernel without a runtime."""
 
 from dataclasses import dataclass
 

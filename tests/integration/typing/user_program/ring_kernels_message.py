@@ -23,8 +23,8 @@ def use() -> None:
     priority: int = reading.priority
     data: bytes = reading.serialize()
     again: Reading = Reading.deserialize(data)
-    answer: RingKernelMessage = reading.with_correlation(uuid4())
+    correlated: RingKernelMessage = reading.with_correlation(uuid4())
     reply: Reading = reading.reply(celsius=21.0)
     found: type[RingKernelMessage] | None = get_message_type("Reading")
-    whichever: RingKernelMessage = deserialize_message(data)
-    print(ids, priority, again, answer, reply, found, whichever, Note)
+    any_message: RingKernelMessage = deserialize_message(data)
+    print(ids, priority, again, correlated, reply, found, any_message, Note)

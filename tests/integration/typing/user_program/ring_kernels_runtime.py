@@ -31,7 +31,7 @@ async def use() -> None:
         await runtime.activate("echo")
         await runtime.send("echo", Reading(celsius=1.0), timeout=1.0)
         reading: Reading = await runtime.receive("echo", timeout=1.0)
-        answer: Reading = await runtime.send_and_receive("echo", reading, timeout=1.0)
+        reply: Reading = await runtime.send_and_receive("echo", reading, timeout=1.0)
         await runtime.deactivate("echo")
         await runtime.reactivate("echo")
         names: list[str] = runtime.kernel_ids
@@ -46,4 +46,4 @@ async def use() -> None:
     by_hand = RingKernelRuntime()
     await by_hand.start()
     await by_hand.shutdown(timeout=10.0)
-    print(registered, active, kernel, answer, names, state, telemetry, all_of_it, summary, loop, inner)
+    print(registered, active, kernel, reply, names, state, telemetry, all_of_it, summary, loop, inner)

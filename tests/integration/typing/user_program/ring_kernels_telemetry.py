@@ -1,4 +1,4 @@
-"""What is counted."""
+"""Telemetry."""
 
 from pydotcompute.ring_kernels.telemetry import GPUInfo, GPUMonitor, RingKernelTelemetry, TelemetryCollector
 
@@ -59,7 +59,7 @@ def describe(info: GPUInfo) -> str:
 
 def watch() -> None:
     monitor = GPUMonitor()
-    there: bool = monitor.is_available
+    available: bool = monitor.is_available
     count: int = monitor.device_count
     first: GPUInfo = monitor.get_gpu_info(device_index=0)
     gpus: list[GPUInfo] = monitor.get_all_gpu_info()
@@ -79,4 +79,4 @@ def watch() -> None:
         power_usage=60.0,
         power_limit=700.0,
     )
-    print(there, count, describe(first), gpus, busy, memory, own)
+    print(available, count, describe(first), gpus, busy, memory, own)

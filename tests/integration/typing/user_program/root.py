@@ -1,4 +1,4 @@
-"""What the package itself offers."""
+"""Names exported by the package itself."""
 
 from dataclasses import dataclass
 
@@ -25,26 +25,26 @@ classes: list[type] = [Accelerator, BufferState, ComputeOrchestrator, MemoryPool
 
 @message
 @dataclass
-class Question(RingKernelMessage):
+class Request(RingKernelMessage):
     value: float = 0.0
 
 
 @message
 @dataclass
-class Answer(RingKernelMessage):
+class Reply(RingKernelMessage):
     value: float = 0.0
 
 
-@ring_kernel(kernel_id="double", input_type=Question, output_type=Answer)
-async def double(ctx: KernelContext[Question, Answer]) -> None:
+@ring_kernel(kernel_id="double", input_type=Request, output_type=Reply)
+async def double(ctx: KernelContext[Request, Reply]) -> None:
     while not ctx.should_terminate:
-        question: Question = await ctx.receive()
-        await ctx.send(Answer(value=2 * question.value, correlation_id=question.message_id))
+        request: Request = await ctx.receive()
+        await ctx.send(Reply(value=2 * request.value, correlation_id=request.message_id))
 
 
 async def use() -> float:
     async with RingKernelRuntime() as runtime:
         await runtime.launch("double")
         await runtime.activate("double")
-        answer: Answer = await runtime.send_and_receive("double", Question(value=21.0), timeout=1.0)
-        return answer.value
+        reply: Reply = await runtime.send_and_receive("double", Request(value=21.0), timeout=1.0)
+        return reply.value

@@ -1,0 +1,112 @@
+//! Measures many idle kernels: the memory of each, and the time of one message to each.
+//!
+//! Each sample is taken in a new child process, because a process rarely returns memory to the system.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::error::BenchError;
+
+/// Mailbox capacity of each idle kernel, where it is configurable.
+pub const CAPACITY: usize = 8;
+
+/// The cost of the idle kernels: resident bytes per kernel, and milliseconds for one message to each.
+pub struct IdleKernelCost {
+    pub bytes: f64,
+    pub milliseconds: f64,
+}
+
+/// Counts the kernels that have started and the messages that have been handled.
+#[derive(Clone, Default)]
+pub struct Counters {
+    started: Arc<AtomicU64>,
+    handled: Arc<AtomicU64>,
+}
+
+impl Counters {
+    pub fn start(&self) {
+        self.started.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn handle(&self) {
+        self.handled.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Measures one set of kernels: `build` creates every kernel, `tell_each` sends one message to each.
+///
+/// # Errors
+///
+/// Returns the error of either function, or [`BenchError::WrongCount`] if a kernel did not start or did not handle its message.
+pub fn measure<C>(
+    subject: &'static str,
+    kernels: u64,
+    counters: &Counters,
+    build: impl FnOnce() -> Result<C, BenchError>,
+    tell_each: impl FnOnce(&C) -> Result<(), BenchError>,
+) -> Result<IdleKernelCost, BenchError> {
+    let before = resident_bytes()?;
+    let handles = build()?;
+    wait_for_count(subject, "kernels started", &counters.started, kernels)?;
+    let bytes = resident_bytes()?.saturating_sub(before) as f64 / kernels as f64;
+    let started = Instant::now();
+    tell_each(&handles)?;
+    wait_for_count(subject, "messages handled", &counters.handled, kernels)?;
+    Ok(IdleKernelCost { bytes, milliseconds: started.elapsed().as_secs_f64() * 1e3 })
+}
+
+/// Waits until `counter` is `expected`. It sleeps between polls, because both cores belong to the workers.
+fn wait_for_count(
+    subject: &'static str,
+    what: &'static str,
+    counter: &AtomicU64,
+    expected: u64,
+) -> Result<(), BenchError> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let found = counter.load(Ordering::Relaxed);
+        if found == expected {
+            return Ok(());
+        }
+        if found > expected || Instant::now() > deadline {
+            return Err(BenchError::WrongCount { subject, what, expected, found });
+        }
+        thread::sleep(Duration::from_micros(100));
+    }
+}
+
+/// Returns the resident memory of this process in bytes.
+fn resident_bytes() -> Result<u64, BenchError> {
+    let reading = |source| BenchError::Io { doing: "reading /proc/self/status", source };
+    let status = fs::read_to_string("/proc/self/status").map_err(reading)?;
+    resident_in(&status).ok_or(BenchError::Memory("/proc/self/status has no VmRSS in kB"))
+}
+
+fn resident_in(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resident_memory_is_read_from_the_status() {
+        assert_eq!(resident_in("VmPeak:\t 9 kB\nVmRSS:\t    1234 kB\nThreads:\t1\n"), Some(1234 * 1024));
+        assert_eq!(resident_in("VmPeak:\t 9 kB\n"), None);
+    }
+
+    #[test]
+    fn an_extra_message_is_detected() {
+        let counter = AtomicU64::new(3);
+        assert!(matches!(
+            wait_for_count("test", "messages", &counter, 2),
+            Err(BenchError::WrongCount { .. })
+        ));
+    }
+}

@@ -1,0 +1,89 @@
+//! Kinds of backend, and the errors of backends.
+
+use std::fmt;
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// The kinds of backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BackendKind {
+    /// Threads of this process.
+    Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
+    /// GPU code that runs on threads of this process.
+    Emulated,
+}
+
+impl fmt::Display for BackendKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+            Self::Emulated => "emulated",
+        })
+    }
+}
+
+/// Why a backend could not do what was requested.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BackendError {
+    /// The backend does not work on this machine.
+    #[error("the {backend} backend is not available: {missing}; {advice}")]
+    Unavailable {
+        /// Which backend.
+        backend: BackendKind,
+        /// The library, driver or device that is missing.
+        missing: String,
+        /// What to install or set.
+        advice: String,
+    },
+    /// A thread could not be started.
+    #[error("starting a thread for it failed: {source}; raise the limit on threads, or place it on the pool")]
+    Thread {
+        /// The error of the operating system.
+        source: std::io::Error,
+    },
+    /// The requested core does not exist, or this process may not use it.
+    #[error(
+        "core {requested} is not available: this process may run on {usable} cores, numbered from 0; choose one of those"
+    )]
+    NoSuchCore {
+        /// The requested number.
+        requested: usize,
+        /// How many cores the process may use.
+        usable: usize,
+    },
+    /// The backend does not support this plan.
+    #[error("the {backend} backend cannot run it: {problem}")]
+    Unsupported {
+        /// Which backend.
+        backend: BackendKind,
+        /// Why not.
+        problem: String,
+    },
+    /// Ring kernels did not leave the device in time.
+    #[error(
+        "quiescing the device: {} did not reach a message boundary within {waited:?}; wait longer, or abort them",
+        .kernels.join(", ")
+    )]
+    QuiesceTimeout {
+        /// Their names.
+        kernels: Vec<String>,
+        /// The time waited.
+        waited: Duration,
+    },
+    /// The device reported an error.
+    #[error("the {backend} backend, while {doing}: {problem}")]
+    Device {
+        /// Which backend.
+        backend: BackendKind,
+        /// What was being done.
+        doing: String,
+        /// What went wrong, and what would work.
+        problem: String,
+    },
+}

@@ -1,0 +1,185 @@
+//! State of one ring kernel that does not depend on its message types.
+
+use std::any::Any;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context as TaskContext, Poll};
+
+use dotcompute_ring::notifier::Notifier;
+use dotcompute_ring::reply::ReplySender;
+
+use super::link_accounting::LinkAccounting;
+use super::state_requests::StateRequestQueue;
+use crate::dead_letter::DeadLetters;
+use crate::envelope::{Envelope, ReplyResult};
+use crate::error::LifecycleError;
+use crate::fault::{Fault, Reason};
+use crate::lifecycle::{Command, State, StateCell};
+use crate::message::{Message, MessageHeader};
+use crate::options::KernelOptions;
+use crate::telemetry::{Counters, Latencies};
+
+/// A registry of ring kernels by name; implemented by the runtime.
+pub(crate) trait Unregister: Send + Sync {
+    /// Frees the name of a ring kernel that has ended, unless another ring kernel uses the name by now.
+    fn unregister(&self, cell: &KernelCell);
+}
+
+/// The part of a ring kernel that does not depend on its message types. Handles, driver and runtime share it.
+pub(crate) struct KernelCell {
+    pub(crate) name: Arc<str>,
+    pub(crate) input_type: &'static str,
+    pub(crate) output_type: &'static str,
+    pub(crate) options: KernelOptions,
+    pub(crate) lifecycle: StateCell,
+    /// Wakes the driver when it waits for something other than a message.
+    pub(crate) control: Notifier,
+    pub(crate) counters: Counters,
+    pub(crate) latencies: Latencies,
+    pub(crate) dead_letters: Arc<DeadLetters>,
+    /// Checkpoint and restore requests for a ring kernel on a device.
+    pub(crate) state_requests: StateRequestQueue,
+    /// Counts of messages that a ring kernel on a device sends and receives without the host.
+    pub(crate) links: LinkAccounting,
+    /// Names of the ring kernels that this one is connected to.
+    pub(crate) downstream: Mutex<Vec<Arc<str>>>,
+    /// Whether `activate` has succeeded once.
+    pub(super) activated: AtomicBool,
+    /// Held while a lifecycle call reads the state and issues the matching command.
+    lifecycle_lock: Mutex<()>,
+    registry: Weak<dyn Unregister>,
+}
+
+impl KernelCell {
+    pub(crate) fn new(
+        name: Arc<str>,
+        types: (&'static str, &'static str),
+        options: KernelOptions,
+        dead_letters: Arc<DeadLetters>,
+        registry: Weak<dyn Unregister>,
+    ) -> Self {
+        let (input_type, output_type) = types;
+        Self {
+            name,
+            input_type,
+            output_type,
+            lifecycle: StateCell::new(),
+            control: Notifier::new(dotcompute_ring::fence::Fence::Symmetric),
+            counters: Counters::default(),
+            latencies: Latencies::of(&options),
+            options,
+            dead_letters,
+            state_requests: StateRequestQueue::default(),
+            links: LinkAccounting::default(),
+            downstream: Mutex::new(Vec::new()),
+            activated: AtomicBool::new(false),
+            lifecycle_lock: Mutex::new(()),
+            registry,
+        }
+    }
+
+    pub(super) fn lifecycle_lock(&self) -> MutexGuard<'_, ()> {
+        self.lifecycle_lock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enters `Deactivated` on behalf of the driver, which has reached its pause. Does nothing if another command was issued meanwhile.
+    #[cold]
+    pub(crate) fn confirm_paused(&self) {
+        if self.lifecycle.get() != State::Active {
+            return;
+        }
+        // SYNC POINT: pause-confirmation (driver). Lifecycle calls hold this lock while they change command and state, so a pause that was
+        // revoked is not confirmed. Pairs with `AnyKernel::request_pause` and `AnyKernel::reactivate`.
+        let _guard = self.lifecycle_lock();
+        if self.lifecycle.command() == Command::Pause {
+            let _ = self.lifecycle.transition(State::Deactivated, |state| state == State::Active);
+        }
+    }
+
+    pub(crate) fn was_activated(&self) -> bool {
+        // Acquire: pairs with the release store in `AnyKernel::activate`.
+        self.activated.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn fault(&self, reason: Reason, cause: String) -> Fault {
+        Fault { kernel: Arc::clone(&self.name), message_type: self.input_type, reason, cause }
+    }
+
+    /// Turns an accepted message that will never be handled into a dead letter, and completes its request with the fault.
+    ///
+    /// Counts before it completes the request: a caller that has the error also finds it in the stats.
+    pub(crate) fn dead_letter<O>(
+        &self,
+        header: MessageHeader,
+        reply: Option<ReplySender<ReplyResult<O>>>,
+        message: Option<Box<dyn Any + Send>>,
+        reason: Reason,
+        cause: String,
+    ) {
+        let fault = self.fault(reason, cause);
+        self.counters.count_dead_letter(reason);
+        self.dead_letters.add(fault.clone(), header, message);
+        if let Some(reply) = reply {
+            // An error means that the caller no longer waits; its own call has already returned an error.
+            let _ = reply.send(Err(Box::new(fault)));
+        }
+    }
+
+    /// Turns an accepted message that is still in its envelope into a dead letter.
+    pub(crate) fn dead_letter_envelope<I: Message, O>(
+        &self,
+        envelope: Envelope<I, O>,
+        reason: Reason,
+        cause: &str,
+    ) {
+        let message: Box<dyn Any + Send> = Box::new(envelope.message);
+        self.dead_letter(envelope.header, envelope.reply, Some(message), reason, cause.to_owned());
+    }
+
+    /// Turns an output that no destination accepts into a dead letter.
+    pub(crate) fn dead_letter_output<O: Send + 'static>(
+        &self,
+        header: MessageHeader,
+        output: O,
+        cause: String,
+    ) {
+        let fault = Fault { message_type: self.output_type, ..self.fault(Reason::Undelivered, cause) };
+        self.counters.count_dead_letter(Reason::Undelivered);
+        self.dead_letters.add(fault, header, Some(Box::new(output)));
+    }
+
+    /// Ready once this command is issued. Until then, the task is woken when any command is issued.
+    pub(crate) fn poll_command_is(&self, command: Command, cx: &mut TaskContext<'_>) -> Poll<()> {
+        // SYNC POINT: command (waiter). Registers, then rechecks. Pairs with `TypedCell::command`, which stores the command, then notifies.
+        loop {
+            let registered = self.control.register(cx.waker());
+            if self.lifecycle.command() == command {
+                return Poll::Ready(());
+            }
+            if registered {
+                return Poll::Pending;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Enters an ended state. A terminated ring kernel leaves the registry; a failed one stays there for inspection.
+    pub(crate) fn end(&self, to: State) {
+        let _guard = self.lifecycle_lock();
+        if self.lifecycle.transition(to, |state| !state.has_ended()).is_ok()
+            && to == State::Terminated
+            && let Some(registry) = self.registry.upgrade()
+        {
+            registry.unregister(self);
+        }
+    }
+
+    pub(super) fn wrong_state(
+        &self,
+        state: State,
+        call: &'static str,
+        advice: &'static str,
+    ) -> LifecycleError {
+        LifecycleError::WrongState { kernel: Arc::clone(&self.name), state, call, advice }
+    }
+}

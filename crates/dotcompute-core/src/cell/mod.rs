@@ -1,0 +1,10 @@
+//! Cell.
+
+pub(crate) mod any_kernel;
+pub(crate) mod connections;
+pub(crate) mod kernel_cell;
+mod lifecycle_calls;
+pub(crate) mod link_accounting;
+pub(crate) mod output_ring;
+pub(crate) mod state_requests;
+pub(crate) mod typed_cell;

@@ -1,0 +1,176 @@
+//! Every environment variable that this workspace and its Python package read or set, in one table.
+//!
+//! `docs/environment.md` is generated from [`VARIABLES`]. A test fails if the page is stale, or if a source reads or sets a variable that
+//! has no row here.
+
+use std::fmt::Write as _;
+
+/// Selects the device of a runtime.
+pub const DEVICE: &str = "DOTCOMPUTE_DEVICE";
+/// Names the folder of the kernel caches.
+pub const CACHE: &str = "DOTCOMPUTE_CACHE";
+/// The user's cache folder, by the XDG base directory specification.
+pub const XDG_CACHE_HOME: &str = "XDG_CACHE_HOME";
+/// Names the NVRTC library.
+pub const NVRTC: &str = "DOTCOMPUTE_NVRTC";
+/// Names the nvJitLink library.
+pub const NVJITLINK: &str = "DOTCOMPUTE_NVJITLINK";
+/// Names a CUDA toolkit.
+pub const CUDA_HOME: &str = "CUDA_HOME";
+/// Names a CUDA toolkit; searched after [`CUDA_HOME`].
+pub const CUDA_PATH: &str = "CUDA_PATH";
+/// The active Python virtual environment.
+pub const VIRTUAL_ENV: &str = "VIRTUAL_ENV";
+/// Selects when the CUDA driver loads the code of modules.
+pub const CUDA_MODULE_LOADING: &str = "CUDA_MODULE_LOADING";
+/// Names the C++ compiler of the emulated device.
+pub const CXX: &str = "CXX";
+/// Additional flags for the compiler of the emulated device.
+pub const EMULATED_CXXFLAGS: &str = "DOTCOMPUTE_EMULATED_CXXFLAGS";
+/// Keeps the output of the compiler of the emulated device.
+pub const EMULATED_KEEP: &str = "DOTCOMPUTE_EMULATED_KEEP";
+/// Disables uvloop.
+pub const NO_UVLOOP: &str = "PYDOTCOMPUTE_NO_UVLOOP";
+/// Names NVIDIA's wheels for the compiler tests.
+pub const TEST_WHEELS: &str = "DOTCOMPUTE_TEST_WHEELS";
+
+/// One environment variable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EnvironmentVariable {
+    /// The name.
+    pub name: &'static str,
+    /// The values that have an effect, as Markdown.
+    pub values: &'static str,
+    /// The behaviour without the variable, as Markdown.
+    pub default: &'static str,
+    /// The effect of the variable, as Markdown.
+    pub effect: &'static str,
+    /// The crates or packages that read or set the variable.
+    pub read_by: &'static str,
+}
+
+/// All variables, in the order of the documentation.
+pub const VARIABLES: &[EnvironmentVariable] = &[
+    EnvironmentVariable {
+        name: DEVICE,
+        values: "`cuda`, `emulated` or `cpu`",
+        default: "the first usable GPU, else no device; `dotcompute-bench gpu` uses `cuda`",
+        effect: "Selects the device of a runtime. Any other value is an error.",
+        read_by: "dotcompute-cuda, dotcompute-bench",
+    },
+    EnvironmentVariable {
+        name: CACHE,
+        values: "a folder",
+        default: "`dotcompute` in the user's cache folder",
+        effect: "The folder of compiled kernels. The Python package uses its subfolder `python`. An empty value counts as unset.",
+        read_by: "dotcompute-cuda, pydotcompute",
+    },
+    EnvironmentVariable {
+        name: XDG_CACHE_HOME,
+        values: "an absolute folder",
+        default: "`~/.cache`",
+        effect: "The user's cache folder, which applies if `DOTCOMPUTE_CACHE` is not set.",
+        read_by: "dotcompute-cuda, pydotcompute",
+    },
+    EnvironmentVariable {
+        name: NVRTC,
+        values: "a file or a folder",
+        default: "toolkits, wheels, then the system's loader",
+        effect: "The only location that is searched for NVRTC. An empty value counts as unset.",
+        read_by: "dotcompute-cuda",
+    },
+    EnvironmentVariable {
+        name: NVJITLINK,
+        values: "a file or a folder",
+        default: "toolkits, wheels, then the system's loader",
+        effect: "The only location that is searched for nvJitLink. An empty value counts as unset.",
+        read_by: "dotcompute-cuda",
+    },
+    EnvironmentVariable {
+        name: CUDA_HOME,
+        values: "a folder",
+        default: "`CUDA_PATH`",
+        effect: "A CUDA toolkit: NVRTC and nvJitLink are searched in its `lib64` and `lib`.",
+        read_by: "dotcompute-cuda",
+    },
+    EnvironmentVariable {
+        name: CUDA_PATH,
+        values: "a folder",
+        default: "no toolkit",
+        effect: "Like `CUDA_HOME`, and searched after it.",
+        read_by: "dotcompute-cuda",
+    },
+    EnvironmentVariable {
+        name: VIRTUAL_ENV,
+        values: "a folder",
+        default: "only the site-packages folders that the program names",
+        effect: "A Python virtual environment: NVRTC and nvJitLink are searched in NVIDIA's wheels of its site-packages folders.",
+        read_by: "dotcompute-cuda",
+    },
+    EnvironmentVariable {
+        name: CUDA_MODULE_LOADING,
+        values: "`EAGER` or `LAZY`",
+        default: "set to `EAGER` before the driver is initialised, in Rust only while the process has one thread",
+        effect: "The CUDA driver loads the code of modules at once, or at the first launch of a function. A lazy load waits for the whole \
+                 device, so it does not return while a ring kernel is resident. A value that is already set is kept.",
+        read_by: "dotcompute-cuda, pydotcompute, the CUDA driver",
+    },
+    EnvironmentVariable {
+        name: CXX,
+        values: "a command",
+        default: "the first of `c++`, `g++` and `clang++` that runs",
+        effect: "The C++ compiler of the emulated device.",
+        read_by: "dotcompute-cuda",
+    },
+    EnvironmentVariable {
+        name: EMULATED_CXXFLAGS,
+        values: "flags, separated by spaces",
+        default: "no additional flags",
+        effect: "Additional flags for the compiler of the emulated device, such as `-fsanitize=thread`.",
+        read_by: "dotcompute-cuda",
+    },
+    EnvironmentVariable {
+        name: EMULATED_KEEP,
+        values: "an existing folder",
+        default: "the output is removed once it is loaded",
+        effect: "Keeps the source and the library of each emulated kernel in this folder, for debuggers and sanitizers.",
+        read_by: "dotcompute-cuda",
+    },
+    EnvironmentVariable {
+        name: NO_UVLOOP,
+        values: "any text that is not empty, such as `1`",
+        default: "uvloop is installed on import if it is available",
+        effect: "Keeps asyncio's own event loop.",
+        read_by: "pydotcompute",
+    },
+    EnvironmentVariable {
+        name: TEST_WHEELS,
+        values: "a site-packages folder",
+        default: "the tests use a compiler that the other variables locate, or skip",
+        effect: "The folder with NVIDIA's wheels for the compiler tests, which then fail instead of being skipped. \
+                 `cargo xtask test` sets it.",
+        read_by: "tests of dotcompute-cuda, dotcompute-cli and dotcompute-bench",
+    },
+];
+
+/// Renders [`VARIABLES`] as a Markdown page.
+///
+/// ```
+/// let page = dotcompute_core::environment::markdown();
+/// assert!(page.starts_with("# Environment variables\n") && page.contains("`DOTCOMPUTE_DEVICE`"));
+/// ```
+pub fn markdown() -> String {
+    let mut page = String::from(
+        "# Environment variables\n\n\
+         <!-- Generated from crates/dotcompute-core/src/environment.rs by `UPDATE=1 cargo test -p dotcompute-core --test environment`. -->\n\n\
+         DotCompute reads these variables. No other variable changes its behaviour, except those of the libraries that it loads.\n\n\
+         | Variable | Values | Default | Effect | Read by |\n\
+         | --- | --- | --- | --- | --- |\n",
+    );
+    for EnvironmentVariable { name, values, default, effect, read_by } in VARIABLES {
+        // Writing to a `String` cannot fail.
+        let _ = writeln!(page, "| `{name}` | {values} | {default} | {effect} | {read_by} |");
+    }
+    page
+}

@@ -1,0 +1,42 @@
+//! The ways in which waiting for a reply ends, and the checks that tell them apart.
+
+use std::task::{Context, Poll};
+
+use dotcompute_ring::reply::ReplySlot;
+
+use crate::envelope::ReplyResult;
+use crate::lifecycle::{State, StateWaiter};
+
+/// Result of waiting for a reply.
+pub(super) enum AskOutcome<O> {
+    Reply(ReplyResult<O>),
+    NoReply,
+    Ended(State),
+    TimedOut,
+}
+
+/// Ready with the reply, or with the ended state of the ring kernel.
+pub(super) fn poll_reply<O>(
+    slot: &mut ReplySlot<ReplyResult<O>>,
+    waiter: &mut StateWaiter<'_>,
+    cx: &mut Context<'_>,
+) -> Poll<AskOutcome<O>> {
+    if let Poll::Ready(reply) = slot.poll_take(cx) {
+        return Poll::Ready(reply.map_or(AskOutcome::NoReply, AskOutcome::Reply));
+    }
+    match waiter.poll(cx, State::has_ended) {
+        Poll::Ready(state) => Poll::Ready(final_check(slot, state)),
+        Poll::Pending => Poll::Pending,
+    }
+}
+
+/// Takes the reply of a ring kernel that has ended, or reports the end.
+///
+/// A ring kernel replies to or dead-letters every request before it enters an ended state. A reply still missing here is held by a
+/// `ReplyTo` (`take_reply`) or by a handler that does not return.
+pub(super) fn final_check<O>(slot: &mut ReplySlot<ReplyResult<O>>, state: State) -> AskOutcome<O> {
+    match slot.try_take() {
+        Some(reply) => reply.map_or(AskOutcome::NoReply, AskOutcome::Reply),
+        None => AskOutcome::Ended(state),
+    }
+}

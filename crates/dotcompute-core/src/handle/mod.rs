@@ -1,0 +1,187 @@
+//! The caller's side of a ring kernel: `tell`, `ask`, `receive`, `connect` and the lifecycle calls.
+//!
+//! A call has up to four forms. The plain form waits as the ring kernel's [`Backpressure`](crate::options::Backpressure) says, `try_…`
+//! never waits, `…_timeout` waits at most the given time, and `…_async` returns a future that runs on any executor. Dropping such a future
+//! cancels the call.
+
+use std::sync::Arc;
+
+use dotcompute_ring::mailbox::Sender;
+use dotcompute_ring::wait::WaitStrategy;
+
+use crate::backend::shared_task::SharedTask;
+use crate::cell::any_kernel::AnyKernel;
+use crate::cell::typed_cell::TypedCell;
+use crate::envelope::Envelope;
+pub use crate::envelope::Received;
+use crate::lifecycle::State;
+use crate::message::{Message, Priority};
+use crate::telemetry::{KernelStats, Sampler};
+use spare_slot::SpareSlot;
+
+mod ask;
+mod ask_outcome;
+mod checkpoint;
+mod connect;
+mod lifecycle;
+mod pending_ask;
+mod receive;
+mod send;
+mod spare_slot;
+mod tell;
+mod timeout;
+mod wait_limit;
+
+pub use pending_ask::PendingAsk;
+
+/// The address of a ring kernel: typed, cheap to clone, usable from any thread and any executor.
+///
+/// A handle does not keep its ring kernel alive. Calls on a ring kernel that has ended return an error that says so.
+///
+/// ```
+/// use dotcompute_core::error::HandlerResult;
+/// use dotcompute_core::kernel::{Context, RingKernel};
+/// use dotcompute_core::runtime::Runtime;
+///
+/// struct Double;
+/// impl RingKernel for Double {
+///     type Input = u64;
+///     type Output = u64;
+///     fn handle(&mut self, message: u64, ctx: &mut Context<u64>) -> HandlerResult {
+///         ctx.reply(message * 2);
+///         Ok(())
+///     }
+/// }
+///
+/// let runtime = Runtime::new()?;
+/// let double = runtime.launch("double", || Double)?;
+/// double.activate()?;
+/// assert_eq!(double.ask(21)?, 42);
+/// // The reply to a `tell` goes to the output ring.
+/// double.tell(4)?;
+/// assert_eq!(double.receive()?, 8);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct KernelHandle<I, O> {
+    cell: Arc<TypedCell<I, O>>,
+    /// The producing end of the mailbox for this handle, with its own cached `head`.
+    input: Sender<Envelope<I, O>>,
+    priority: Priority,
+    wait: WaitStrategy,
+    sampler: Sampler,
+    /// Caches a reply slot for the next ask, so that `ask` does not allocate.
+    spare: SpareSlot<O>,
+    /// The task that asks through this handle may poll on the calling thread. `None` if they may not.
+    shared_task: Option<Arc<SharedTask>>,
+    /// Whether that task is a device proxy: it runs no user code, and a waiting caller polls it until the reply arrives.
+    polls_device: bool,
+}
+
+impl<I, O> Clone for KernelHandle<I, O> {
+    fn clone(&self) -> Self {
+        Self {
+            cell: Arc::clone(&self.cell),
+            input: self.input.clone(),
+            priority: self.priority,
+            wait: self.wait,
+            sampler: self.sampler.clone(),
+            spare: SpareSlot::empty(),
+            shared_task: self.shared_task.clone(),
+            polls_device: self.polls_device,
+        }
+    }
+}
+
+impl<I, O> std::fmt::Debug for KernelHandle<I, O> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let cell = &self.cell.untyped;
+        f.debug_struct("KernelHandle")
+            .field("kernel", &cell.name)
+            .field("state", &cell.lifecycle.get())
+            .field("input", &cell.input_type)
+            .field("output", &cell.output_type)
+            .finish_non_exhaustive()
+    }
+}
+
+const _: () = {
+    const fn is_send_and_sync<T: Send + Sync>() {}
+    // Handles move between threads and executors even if their message types are not `Sync`.
+    is_send_and_sync::<KernelHandle<std::cell::Cell<u8>, std::cell::Cell<u8>>>();
+};
+
+impl<I: Message, O: Message> KernelHandle<I, O> {
+    pub(crate) fn new(cell: Arc<TypedCell<I, O>>) -> Self {
+        let input = cell.input.clone();
+        let wait = cell.untyped.options.wait;
+        let sampler = Sampler::new(cell.untyped.options.telemetry);
+        let polls_device = cell.is_on_device();
+        let shared_task = if polls_device { cell.shared_task() } else { None };
+        let spare = SpareSlot::empty();
+        Self { cell, input, priority: Priority::default(), wait, sampler, spare, shared_task, polls_device }
+    }
+
+    /// Returns the name of the ring kernel.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.cell.untyped.name
+    }
+
+    /// Returns the state of the ring kernel.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.cell.untyped.lifecycle.get()
+    }
+
+    /// Returns the counters and latencies of the ring kernel. Reading them does not stop it.
+    #[must_use]
+    pub fn stats(&self) -> KernelStats {
+        self.cell.stats()
+    }
+
+    /// Returns a handle to the same ring kernel whose messages have this priority.
+    #[must_use]
+    pub fn with_priority(&self, priority: impl Into<Priority>) -> Self {
+        Self { priority: priority.into(), ..self.clone() }
+    }
+
+    /// Returns a handle to the same ring kernel that waits for replies, outputs and free slots with this strategy.
+    #[must_use]
+    pub fn with_wait(&self, wait: WaitStrategy) -> Self {
+        Self { wait, ..self.clone() }
+    }
+
+    /// Returns a handle whose [`ask`](Self::ask) and [`ask_async`](Self::ask_async) run the handler on the calling thread if the ring
+    /// kernel is idle. Such an ask wakes no other thread and moves no cache line to another core.
+    ///
+    /// Only the thread differs. Messages are still handled one at a time and in order, a panic or an error still ends at the message
+    /// boundary, and the accounting is the same. If the ring kernel is busy or has a dedicated thread, the ask is an ordinary one.
+    ///
+    /// This is not the default, because the caller runs the handler itself: [`abort`](Self::abort) cannot release a caller whose handler
+    /// does not return. An ask with a timeout never runs a handler inline, since it could not leave the handler in time.
+    ///
+    /// ```
+    /// # use dotcompute_core::error::HandlerResult;
+    /// # use dotcompute_core::kernel::{Context, RingKernel};
+    /// # use dotcompute_core::runtime::Runtime;
+    /// # struct Double;
+    /// # impl RingKernel for Double {
+    /// #     type Input = u64;
+    /// #     type Output = u64;
+    /// #     fn handle(&mut self, message: u64, ctx: &mut Context<u64>) -> HandlerResult {
+    /// #         ctx.reply(message * 2);
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// let runtime = Runtime::new()?;
+    /// let double = runtime.launch("double", || Double)?;
+    /// double.activate()?;
+    /// let double = double.with_inline_asks();
+    /// assert_eq!(double.ask(21)?, 42);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn with_inline_asks(&self) -> Self {
+        Self { shared_task: self.cell.shared_task(), ..self.clone() }
+    }
+}

@@ -1,0 +1,183 @@
+//! Posts a message to the mailbox, waiting for a free slot as the wait limit allows.
+
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use dotcompute_ring::PushError;
+use dotcompute_ring::mailbox::Band;
+use dotcompute_ring::wait::spin_then_park;
+use dotcompute_ring::wait_list::WaitToken;
+
+use super::KernelHandle;
+use super::timeout::with_timeout;
+use super::wait_limit::WaitLimit;
+use crate::cell::typed_cell::PostError;
+use crate::envelope::Envelope;
+use crate::error::Refusal;
+use crate::lifecycle::State;
+use crate::message::Message;
+
+/// `Ok`, or the reason with the envelope, which the caller keeps.
+pub(super) type SendResult<I, O> = Result<(), (Refusal, Envelope<I, O>)>;
+
+impl<I: Message, O: Message> KernelHandle<I, O> {
+    #[inline]
+    pub(super) fn send(&self, envelope: Envelope<I, O>, wait_limit: WaitLimit) -> SendResult<I, O> {
+        if !self.cell.untyped.lifecycle.get().accepts_messages() {
+            return Err((self.ended_or_not_activated(), envelope));
+        }
+        match self.cell.post(&self.input, envelope) {
+            Ok(()) => Ok(()),
+            Err(PostError::Closed(envelope)) => Err((self.ended_or_not_activated(), envelope)),
+            Err(PostError::Full(envelope)) => self.send_into_full(envelope, wait_limit),
+        }
+    }
+
+    /// Posts the envelope and polls the ring kernel on the calling thread, if this handle may and the ring kernel is idle. Otherwise
+    /// returns the envelope, to be sent as usual.
+    #[inline]
+    pub(super) fn send_inline(&self, envelope: Envelope<I, O>) -> Result<(), Envelope<I, O>> {
+        let Some(shared_task) = &self.shared_task else { return Err(envelope) };
+        let Some(guard) = shared_task.try_acquire() else { return Err(envelope) };
+        if !self.cell.untyped.lifecycle.get().accepts_messages() {
+            return Err(envelope);
+        }
+        let band = Band::of(envelope.header.priority.get());
+        // No wake-up: this thread holds the task and polls it next.
+        self.input.try_push_without_wake(band, envelope).map_err(PushError::into_inner)?;
+        guard.run();
+        Ok(())
+    }
+
+    #[cold]
+    fn send_into_full(&self, envelope: Envelope<I, O>, wait_limit: WaitLimit) -> SendResult<I, O> {
+        let timeout = match wait_limit {
+            WaitLimit::NoWait => {
+                self.cell.untyped.counters.rejected.increment();
+                return Err((Refusal::Full { capacity: self.input.capacity() }, envelope));
+            }
+            WaitLimit::Timeout(time) => Some(time),
+            WaitLimit::Unlimited => None,
+        };
+        let deadline = timeout.map(|time| Instant::now() + time);
+        let mut pending = PendingSend::new(self, envelope);
+        let poll_send = |cx: Option<&mut Context<'_>>| pending.poll_send(cx);
+        match spin_then_park(self.wait, deadline, poll_send) {
+            Some(outcome) => outcome,
+            None => pending.into_timeout(timeout.unwrap_or_default()),
+        }
+    }
+
+    pub(super) async fn send_async(
+        &self,
+        envelope: Envelope<I, O>,
+        wait_limit: WaitLimit,
+    ) -> SendResult<I, O> {
+        let timeout = match wait_limit {
+            WaitLimit::NoWait => return self.send(envelope, wait_limit),
+            WaitLimit::Timeout(time) => Some(time),
+            WaitLimit::Unlimited => None,
+        };
+        if !self.state().accepts_messages() {
+            return Err((self.ended_or_not_activated(), envelope));
+        }
+        let mut pending = PendingSend::new(self, envelope);
+        let outcome = with_timeout(timeout, std::future::poll_fn(|cx| pending.poll(cx))).await;
+        match outcome {
+            Some(outcome) => outcome,
+            None => pending.into_timeout(timeout.unwrap_or_default()),
+        }
+    }
+
+    /// Returns why a ring kernel that does not accept messages does not.
+    #[cold]
+    pub(super) fn ended_or_not_activated(&self) -> Refusal {
+        match self.state() {
+            state @ (State::Created | State::Launched) => Refusal::NotActivated { state },
+            // The mailbox is closed shortly before the state changes.
+            State::Active | State::Deactivated => Refusal::Ended { state: State::Terminating },
+            state => Refusal::Ended { state },
+        }
+    }
+}
+
+/// A spinning sender reads the ring only on every 16th poll: each read takes the cache line with the ring kernel's `head` away from the
+/// consumer's core.
+const POLLS_PER_RING_CHECK: u32 = 16;
+/// A spinning sender attempts to send on every 1024th poll even if the band is not half free: the ring kernel may have parked or paused.
+const POLLS_PER_SEND_ATTEMPT: u32 = 1024;
+
+/// An envelope that waits for a free slot. Dropping it leaves the mailbox's wait list.
+struct PendingSend<'a, I: Message, O: Message> {
+    handle: &'a KernelHandle<I, O>,
+    envelope: Option<Envelope<I, O>>,
+    token: WaitToken,
+    polls: u32,
+}
+
+impl<'a, I: Message, O: Message> PendingSend<'a, I, O> {
+    fn new(handle: &'a KernelHandle<I, O>, envelope: Envelope<I, O>) -> Self {
+        Self { handle, envelope: Some(envelope), token: WaitToken::default(), polls: 0 }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<SendResult<I, O>> {
+        self.poll_send(Some(cx))
+    }
+
+    /// Attempts to send. With a context, registers the task's waker if the band is full.
+    ///
+    /// Without a context, this is one poll of a spinning sender, which sends once the band is half free. Taking each slot as it becomes
+    /// free would bounce the slot's cache lines between producer and consumer for every message.
+    fn poll_send(&mut self, mut cx: Option<&mut Context<'_>>) -> Poll<SendResult<I, O>> {
+        let handle = self.handle;
+        if cx.is_none() {
+            self.polls = self.polls.wrapping_add(1);
+            let checks_ring = self.polls.is_multiple_of(POLLS_PER_RING_CHECK);
+            let attempts_send =
+                self.polls.is_multiple_of(POLLS_PER_SEND_ATTEMPT) || (checks_ring && self.is_half_free());
+            if !attempts_send {
+                return Poll::Pending;
+            }
+        }
+        while let Some(envelope) = self.envelope.take() {
+            let band = Band::of(envelope.header.priority.get());
+            match handle.cell.post(&handle.input, envelope) {
+                Ok(()) => return Poll::Ready(Ok(())),
+                Err(PostError::Closed(envelope)) => {
+                    return Poll::Ready(Err((handle.ended_or_not_activated(), envelope)));
+                }
+                Err(PostError::Full(envelope)) => {
+                    self.envelope = Some(envelope);
+                    let Some(cx) = cx.as_deref_mut() else { return Poll::Pending };
+                    // SYNC POINT: mailbox-half-free (sender). `poll_ready` registers in the wait list, then rechecks the band. Pairs with
+                    // `Inbox`: a pop that leaves the band half free, or `wake_senders`, wakes the wait list.
+                    if handle.input.poll_ready(band, &mut self.token, cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+        unreachable!("a `PendingSend` is not polled again after it is ready")
+    }
+
+    fn is_half_free(&self) -> bool {
+        let band = self.envelope.as_ref().map(|envelope| Band::of(envelope.header.priority.get()));
+        band.is_none_or(|band| self.handle.input.is_half_free(band))
+    }
+
+    fn into_timeout(mut self, waited: Duration) -> SendResult<I, O> {
+        match self.envelope.take() {
+            Some(envelope) => {
+                self.handle.cell.untyped.counters.rejected.increment();
+                Err((Refusal::TimedOut { capacity: self.handle.input.capacity(), waited }, envelope))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl<I: Message, O: Message> Drop for PendingSend<'_, I, O> {
+    fn drop(&mut self) {
+        self.handle.input.cancel_wait(&mut self.token);
+    }
+}

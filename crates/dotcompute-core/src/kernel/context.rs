@@ -1,0 +1,136 @@
+//! What a handler is passed: header, reply, send.
+
+use std::sync::Arc;
+
+use dotcompute_ring::reply::ReplySender;
+
+use crate::cell::kernel_cell::KernelCell;
+use crate::envelope::ReplyResult;
+use crate::lifecycle::Command;
+use crate::message::{Message, MessageHeader};
+use crate::output::router::OutputRouter;
+
+/// The current message, without its body.
+pub(crate) struct Current<O> {
+    pub(crate) header: MessageHeader,
+    pub(crate) reply: Option<ReplySender<ReplyResult<O>>>,
+}
+
+/// Passed to a handler with each message: reads the header, replies and sends.
+pub struct Context<O> {
+    pub(crate) cell: Arc<KernelCell>,
+    pub(crate) current: Option<Current<O>>,
+    pub(crate) router: OutputRouter<O>,
+}
+
+impl<O: Message> Context<O> {
+    pub(crate) fn new(cell: Arc<KernelCell>, router: OutputRouter<O>) -> Self {
+        Self { cell, current: None, router }
+    }
+
+    /// Returns the name of this ring kernel.
+    #[must_use]
+    pub fn kernel(&self) -> &str {
+        &self.cell.name
+    }
+
+    /// Returns the header of the current message. `None` in the `on_…` hooks.
+    #[must_use]
+    pub fn header(&self) -> Option<&MessageHeader> {
+        self.current.as_ref().map(|current| &current.header)
+    }
+
+    /// Whether a caller waits for a reply to the current message.
+    #[must_use]
+    pub fn wants_reply(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| current.reply.is_some())
+    }
+
+    /// Replies to the current message. If it was sent with `tell`, or already has its reply, the output is sent as by [`send`](Self::send).
+    ///
+    /// The reply is visible to the caller when this returns. The handler may continue.
+    #[inline]
+    pub fn reply(&mut self, output: O) {
+        match self.current.as_mut().and_then(|current| current.reply.take()) {
+            Some(reply_sender) => {
+                // Count first: a caller that has the reply also finds it in the stats.
+                self.cell.counters.replied.increment_single_writer();
+                // An error means that the caller no longer waits; its own call has already returned an error.
+                let _ = reply_sender.send(Ok(output));
+            }
+            None => self.send(output),
+        }
+    }
+
+    /// Takes the reply handle of the current message, to reply later or from another thread. `None` if the message was sent with `tell`
+    /// or already has its reply.
+    ///
+    /// The message counts as handled when the handler returns.
+    ///
+    /// ```
+    /// # use dotcompute_core::error::HandlerResult;
+    /// # use dotcompute_core::kernel::{Context, RingKernel, ReplyTo};
+    /// /// Replies to each request when the next one arrives.
+    /// #[derive(Default)]
+    /// struct OneBehind(Option<(u32, ReplyTo<u32>)>);
+    ///
+    /// impl RingKernel for OneBehind {
+    ///     type Input = u32;
+    ///     type Output = u32;
+    ///     fn handle(&mut self, message: u32, ctx: &mut Context<u32>) -> HandlerResult {
+    ///         let next = ctx.take_reply().map(|reply_to| (message, reply_to));
+    ///         if let Some((request, reply_to)) = std::mem::replace(&mut self.0, next) {
+    ///             reply_to.send(request * 2);
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    pub fn take_reply(&mut self) -> Option<ReplyTo<O>> {
+        let reply_sender = self.current.as_mut()?.reply.take()?;
+        self.cell.counters.replied.increment_single_writer();
+        Some(ReplyTo(reply_sender))
+    }
+
+    /// Sends an output: to every connected ring kernel, or to the output ring that `receive` reads.
+    ///
+    /// Never waits. An output without a free slot is queued, and this ring kernel takes its next message after the queue is empty. An
+    /// output ring that is never read therefore blocks its ring kernel in time, and then the senders of that ring kernel.
+    ///
+    /// The output has a new id, and the priority of the current message. Its `correlation_id` is the id of the current message.
+    #[inline]
+    pub fn send(&mut self, output: O) {
+        let header = self.output_header();
+        self.router.send(&self.cell, header, output);
+    }
+
+    /// Like [`send`](Self::send), for an output that the links in the bit mask `linked` have delivered.
+    pub(crate) fn send_except_linked(&mut self, output: O, linked: u8) {
+        let header = self.output_header();
+        self.router.send_except_linked(&self.cell, header, output, linked);
+    }
+
+    #[inline]
+    fn output_header(&self) -> MessageHeader {
+        match &self.current {
+            Some(current) => MessageHeader::new().reply_to(&current.header),
+            None => MessageHeader::new(),
+        }
+    }
+
+    /// Whether the ring kernel was told to terminate or abort. A long-running handler may return early then.
+    #[must_use]
+    pub fn should_terminate(&self) -> bool {
+        matches!(self.cell.lifecycle.command(), Command::Drain | Command::Abort)
+    }
+}
+
+/// The right and duty to reply to one request. Dropping it without a reply completes the request with an error.
+pub struct ReplyTo<O>(ReplySender<ReplyResult<O>>);
+
+impl<O: Message> ReplyTo<O> {
+    /// Sends the reply. Returns `false` if the caller no longer waits; the reply is then dropped.
+    pub fn send(self, output: O) -> bool {
+        self.0.send(Ok(output)).is_ok()
+    }
+}

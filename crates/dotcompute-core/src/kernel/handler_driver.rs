@@ -1,0 +1,170 @@
+//! Driver of a ring kernel in handler form.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Instant;
+
+use futures_timer::Delay;
+
+use super::context::Context;
+use super::inbox::{Inbox, InboxEvent};
+use super::poll_step::{POLL_BUDGET, PollStep};
+use super::ring_kernel::RingKernel;
+use crate::error::{HandlerResult, error_text, panic_text};
+use crate::fault::Reason;
+use crate::lifecycle::State;
+use crate::supervision::{Decision, Supervisor};
+
+/// The future of one ring kernel in handler form.
+pub(crate) struct HandlerDriver<K: RingKernel, F> {
+    inbox: Inbox<K::Input, K::Output>,
+    factory: F,
+    /// `None` between a fault and the restart.
+    kernel: Option<K>,
+    supervisor: Supervisor,
+    backoff: Option<Delay>,
+}
+
+// Nothing in a driver is pinned: the state is used by reference only and never polled.
+impl<K: RingKernel, F> Unpin for HandlerDriver<K, F> {}
+
+impl<K, F> HandlerDriver<K, F>
+where
+    K: RingKernel,
+    F: Fn() -> K + Send + 'static,
+{
+    pub(crate) fn new(inbox: Inbox<K::Input, K::Output>, kernel: K, factory: F) -> Self {
+        let supervisor = Supervisor::new(inbox.cell.untyped.options.supervision);
+        Self { inbox, factory, kernel: Some(kernel), supervisor, backoff: None }
+    }
+
+    #[inline]
+    fn step(&mut self, cx: &mut TaskContext<'_>) -> PollStep {
+        if self.kernel.is_none() {
+            return self.poll_restart(cx);
+        }
+        match self.inbox.poll_next(self.inbox.wait, cx) {
+            Poll::Ready(InboxEvent::Message(message)) => {
+                self.call_user_code(|kernel, ctx| kernel.handle(message, ctx))
+            }
+            Poll::Ready(InboxEvent::Activated) => self.call_user_code(K::on_activate),
+            Poll::Ready(InboxEvent::Deactivated) => self.call_user_code(K::on_deactivate),
+            Poll::Ready(InboxEvent::Drained) => self.terminate(),
+            Poll::Ready(InboxEvent::Aborted) => self.end(State::Terminated, Reason::Aborted, ""),
+            Poll::Pending => PollStep::Pending,
+        }
+    }
+
+    /// Calls user code at a message boundary. A panic or an error in it goes to supervision.
+    #[inline]
+    fn call_user_code(
+        &mut self,
+        call: impl FnOnce(&mut K, &mut Context<K::Output>) -> HandlerResult,
+    ) -> PollStep {
+        let Some(kernel) = self.kernel.as_mut() else { return PollStep::Continue };
+        let ctx = &mut self.inbox.ctx;
+        // Unwind safe: after a panic the state is dropped, unless the user has chosen `Resume` for it.
+        match catch_unwind(AssertUnwindSafe(|| call(kernel, ctx))) {
+            Ok(Ok(())) => {
+                self.inbox.complete_current();
+                PollStep::Continue
+            }
+            Ok(Err(error)) => self.fault(Reason::HandlerErrored, &error_text(&error)),
+            Err(panic) => self.fault(Reason::HandlerPanicked, &panic_text(&*panic)),
+        }
+    }
+
+    #[cold]
+    fn fault(&mut self, reason: Reason, cause: &str) -> PollStep {
+        self.inbox.fail_current(reason, cause);
+        match self.supervisor.on_fault(Instant::now()) {
+            Decision::Resume => PollStep::Continue,
+            Decision::Fail => self.end(State::Failed, Reason::KernelFailed, cause),
+            Decision::RestartAfter(pause) => {
+                self.inbox.cell.untyped.counters.restarts.increment_single_writer();
+                self.drop_state();
+                self.backoff = (!pause.is_zero()).then(|| Delay::new(pause));
+                PollStep::Continue
+            }
+        }
+    }
+
+    /// Rebuilds the state once the backoff has passed. An abort ends the backoff early.
+    #[cold]
+    fn poll_restart(&mut self, cx: &mut TaskContext<'_>) -> PollStep {
+        if self.inbox.is_aborted() {
+            return self.end(State::Terminated, Reason::Aborted, "");
+        }
+        if let Some(backoff) = &mut self.backoff {
+            if Pin::new(backoff).poll(cx).is_pending() {
+                return if self.inbox.poll_abort(cx).is_pending() {
+                    PollStep::Pending
+                } else {
+                    PollStep::Continue
+                };
+            }
+            self.backoff = None;
+        }
+        match catch_unwind(AssertUnwindSafe(&self.factory)) {
+            Ok(kernel) => {
+                self.kernel = Some(kernel);
+                if self.inbox.is_activated() {
+                    self.call_user_code(K::on_activate)
+                } else {
+                    PollStep::Continue
+                }
+            }
+            Err(panic) => self.fault(Reason::HandlerPanicked, &panic_text(&*panic)),
+        }
+    }
+
+    fn terminate(&mut self) -> PollStep {
+        if !self.inbox.claim_terminate_hook() {
+            return self.end(State::Terminated, Reason::Aborted, "");
+        }
+        let Some(kernel) = self.kernel.as_mut() else { return PollStep::Continue };
+        let ctx = &mut self.inbox.ctx;
+        match catch_unwind(AssertUnwindSafe(|| kernel.on_terminate(ctx))) {
+            // The outputs of the hook are still delivered: the inbox reports `Drained` again after that.
+            Ok(Ok(())) => PollStep::Continue,
+            Ok(Err(error)) => self.end(State::Failed, Reason::KernelFailed, &error_text(&error)),
+            Err(panic) => self.end(State::Failed, Reason::KernelFailed, &panic_text(&*panic)),
+        }
+    }
+
+    fn end(&mut self, to: State, reason: Reason, cause: &str) -> PollStep {
+        // Drop the state first: a caller that sees the ended state may rely on the resources being free.
+        self.drop_state();
+        self.inbox.end(to, reason, cause);
+        PollStep::Done
+    }
+
+    /// Drops the state. A panic in its `drop` must not end the worker.
+    fn drop_state(&mut self) {
+        let kernel = self.kernel.take();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(kernel)));
+    }
+}
+
+impl<K, F> Future for HandlerDriver<K, F>
+where
+    K: RingKernel,
+    F: Fn() -> K + Send + 'static,
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let driver = self.get_mut();
+        for _ in 0..POLL_BUDGET {
+            match driver.step(cx) {
+                PollStep::Continue => {}
+                PollStep::Pending => return Poll::Pending,
+                PollStep::Done => return Poll::Ready(()),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}

@@ -1,0 +1,174 @@
+//! Driver of a ring kernel in loop form.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context as TaskContext, Poll};
+use std::time::{Duration, Instant};
+
+use dotcompute_ring::wait::WaitStrategy;
+use futures_timer::Delay;
+
+use super::inbox::Inbox;
+use super::loops::{InboxSlot, LoopContext};
+use crate::cell::kernel_cell::KernelCell;
+use crate::error::{HandlerResult, error_text, panic_text};
+use crate::fault::Reason;
+use crate::lifecycle::{Command, State};
+use crate::message::Message;
+use crate::supervision::{Decision, Supervisor};
+
+/// How one run of a loop ended.
+type RunOutcome = Result<(), (Reason, String)>;
+
+/// The future of a loop, or the reason why it could not be created.
+type Started = Result<LoopFuture, (Reason, String)>;
+
+type LoopFuture = Pin<Box<dyn Future<Output = HandlerResult> + Send>>;
+
+/// Creates the future of one run of a loop.
+pub(crate) type LoopFactory<I, O> = Box<dyn Fn(LoopContext<I, O>) -> LoopFuture + Send>;
+
+/// The future of one ring kernel in loop form.
+pub(crate) struct LoopDriver<I: Message, O: Message> {
+    factory: LoopFactory<I, O>,
+    inbox_slot: InboxSlot<I, O>,
+    running: Option<LoopFuture>,
+    backoff: Option<Delay>,
+    supervisor: Supervisor,
+    wait: WaitStrategy,
+    /// Set before the first run.
+    cell: Option<Arc<KernelCell>>,
+}
+
+impl<I: Message, O: Message> LoopDriver<I, O> {
+    pub(crate) fn new(inbox: Inbox<I, O>, factory: LoopFactory<I, O>) -> Self {
+        let options = &inbox.cell.untyped.options;
+        let supervisor = Supervisor::new(options.supervision);
+        let wait = options.wait;
+        Self {
+            factory,
+            inbox_slot: Arc::new(Mutex::new(Some(inbox))),
+            running: None,
+            backoff: None,
+            supervisor,
+            wait,
+            cell: None,
+        }
+    }
+
+    fn take_inbox(&self) -> Option<Inbox<I, O>> {
+        self.inbox_slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn put_inbox(&self, inbox: Inbox<I, O>) {
+        *self.inbox_slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(inbox);
+    }
+
+    /// Before the first run and between runs: waits for activation and for the end of a backoff.
+    fn poll_start(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<Started>> {
+        let Some(mut inbox) = self.take_inbox() else { return Poll::Ready(None) };
+        if inbox.is_aborted() || inbox.terminates_unactivated() {
+            inbox.end(State::Terminated, Reason::Aborted, "");
+            return Poll::Ready(None);
+        }
+        let waiting = match &mut self.backoff {
+            Some(backoff) => Pin::new(backoff).poll(cx).is_pending() && inbox.poll_abort(cx).is_pending(),
+            None => inbox.poll_activation(cx).is_pending(),
+        };
+        if waiting {
+            self.put_inbox(inbox);
+            return Poll::Pending;
+        }
+        self.backoff = None;
+        self.cell = Some(Arc::clone(&inbox.cell.untyped));
+        let ctx = LoopContext::new(inbox, Arc::clone(&self.inbox_slot), self.wait);
+        let started = catch_unwind(AssertUnwindSafe(|| (self.factory)(ctx)));
+        Poll::Ready(Some(started.map_err(|panic| (Reason::HandlerPanicked, panic_text(&*panic)))))
+    }
+
+    /// Polls the loop. Ready with its result.
+    fn poll_loop(&mut self, running: &mut LoopFuture, cx: &mut TaskContext<'_>) -> Poll<RunOutcome> {
+        Poll::Ready(match catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(cx))) {
+            // The loop may wait for something that never happens, so an abort does not wait for the loop.
+            Ok(Poll::Pending) if self.poll_abort(cx).is_ready() => Ok(()),
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(Ok(()))) => Ok(()),
+            Ok(Poll::Ready(Err(error))) => Err((Reason::HandlerErrored, error_text(&error))),
+            Err(panic) => Err((Reason::HandlerPanicked, panic_text(&*panic))),
+        })
+    }
+
+    fn poll_abort(&self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        match &self.cell {
+            Some(cell) if cell.poll_command_is(Command::Abort, cx).is_ready() => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Cleans up after a run. Returns whether there is to be another.
+    fn finish_run(&mut self, outcome: RunOutcome) -> bool {
+        // A loop that leaked its context leaked its messages too; its callers see the end of the ring kernel.
+        let Some(mut inbox) = self.take_inbox() else { return false };
+        match outcome {
+            Ok(()) => {
+                inbox.complete_current();
+                let reason = if inbox.is_aborted() { Reason::Aborted } else { Reason::LoopEnded };
+                inbox.end(State::Terminated, reason, "");
+                false
+            }
+            Err((reason, cause)) => {
+                inbox.fail_current(reason, &cause);
+                let pause = match self.supervisor.on_fault(Instant::now()) {
+                    Decision::Fail => {
+                        inbox.end(State::Failed, Reason::KernelFailed, &cause);
+                        return false;
+                    }
+                    // A loop's state is lost with its stack frame: to resume is to restart.
+                    Decision::Resume => Duration::ZERO,
+                    Decision::RestartAfter(pause) => pause,
+                };
+                inbox.cell.untyped.counters.restarts.increment_single_writer();
+                self.backoff = (!pause.is_zero()).then(|| Delay::new(pause));
+                self.put_inbox(inbox);
+                true
+            }
+        }
+    }
+}
+
+impl<I: Message, O: Message> Future for LoopDriver<I, O> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let driver = self.get_mut();
+        loop {
+            let outcome = match driver.running.take() {
+                None => match driver.poll_start(cx) {
+                    Poll::Ready(Some(Ok(future))) => {
+                        driver.running = Some(future);
+                        continue;
+                    }
+                    Poll::Ready(Some(Err(fault))) => Err(fault),
+                    Poll::Ready(None) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                },
+                Some(mut running) => match driver.poll_loop(&mut running, cx) {
+                    Poll::Pending => {
+                        driver.running = Some(running);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(outcome) => {
+                        // Its context is dropped with it and returns the inbox.
+                        let _ = catch_unwind(AssertUnwindSafe(|| drop(running)));
+                        outcome
+                    }
+                },
+            };
+            if !driver.finish_run(outcome) {
+                return Poll::Ready(());
+            }
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! The runtime: launches ring kernels, finds them by name, and ends them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::backend::cpu::CpuBackend;
+use crate::backend::{Backend, BackendError};
+use crate::cell::any_kernel::AnyKernel;
+use crate::cell::typed_cell::TypedCell;
+use crate::dead_letter::{DeadLetter, DeadLetterInfo, DeadLetters};
+use crate::error::{LaunchError, LifecycleError, ShutdownError};
+use crate::handle::KernelHandle;
+use crate::lifecycle::{Command, State};
+use crate::message::Message;
+use crate::telemetry::KernelStats;
+
+mod launch;
+mod registry;
+
+use registry::{Registry, topological_order};
+
+/// Number of known names that an "unknown ring kernel" error lists.
+const NAMES_IN_ERRORS: usize = 8;
+
+/// Options of a runtime.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct RuntimeOptions {
+    /// Threads of the shared pool, which starts with the first ring kernel placed on it. Default: one per available core.
+    pub workers: usize,
+    /// Number of dead letters stored for inspection. The oldest are dropped first; all are counted. Default 1024.
+    pub dead_letter_capacity: usize,
+    /// Backend for ring kernels on a device. Default: none.
+    pub device: Option<Arc<dyn Backend>>,
+}
+
+impl fmt::Debug for RuntimeOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { workers, dead_letter_capacity, device } = self;
+        f.debug_struct("RuntimeOptions")
+            .field("workers", workers)
+            .field("dead_letter_capacity", dead_letter_capacity)
+            .field("device", &device.as_ref().map(|device| device.kind()))
+            .finish()
+    }
+}
+
+impl Default for RuntimeOptions {
+    fn default() -> Self {
+        let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self { workers, dead_letter_capacity: 1024, device: None }
+    }
+}
+
+impl RuntimeOptions {
+    /// Returns the default options.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the number of pool threads (at least one).
+    #[must_use]
+    pub fn workers(mut self, threads: usize) -> Self {
+        self.workers = threads;
+        self
+    }
+
+    /// Sets how many dead letters are stored.
+    #[must_use]
+    pub fn dead_letter_capacity(mut self, letters: usize) -> Self {
+        self.dead_letter_capacity = letters;
+        self
+    }
+
+    /// Sets the backend for ring kernels on a device.
+    #[must_use]
+    pub fn device(mut self, backend: Arc<dyn Backend>) -> Self {
+        self.device = Some(backend);
+        self
+    }
+}
+
+/// Owns ring kernels: launches them, finds them by name, and ends them.
+///
+/// ```
+/// use std::time::Duration;
+/// use dotcompute_core::error::HandlerResult;
+/// use dotcompute_core::kernel::{Context, RingKernel};
+/// use dotcompute_core::options::KernelOptions;
+/// use dotcompute_core::runtime::Runtime;
+///
+/// #[derive(Default)]
+/// struct Counter(u64);
+///
+/// impl RingKernel for Counter {
+///     type Input = u64;
+///     type Output = u64;
+///     fn handle(&mut self, message: u64, ctx: &mut Context<u64>) -> HandlerResult {
+///         self.0 += message;
+///         ctx.reply(self.0);
+///         Ok(())
+///     }
+/// }
+///
+/// let runtime = Runtime::new()?;
+/// let counter = runtime.launch_with("counter", KernelOptions::new().dedicated(), Counter::default)?;
+/// counter.activate()?;
+/// counter.tell(40)?;
+/// assert_eq!(counter.ask(2)?, 42);
+///
+/// // Elsewhere, by name:
+/// let same = runtime.handle::<u64, u64>("counter")?;
+/// assert_eq!(same.ask(0)?, 42);
+///
+/// runtime.shutdown(Duration::from_secs(5))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Runtime {
+    registry: Arc<Registry>,
+    dead_letters: Arc<DeadLetters>,
+    cpu: CpuBackend,
+    device: Option<Arc<dyn Backend>>,
+}
+
+impl Runtime {
+    /// Creates a runtime with default options. Starts no thread yet.
+    ///
+    /// # Errors
+    ///
+    /// None at present; a backend that can fail to open would report here.
+    pub fn new() -> Result<Self, LaunchError> {
+        Self::with_options(RuntimeOptions::default())
+    }
+
+    /// Creates a runtime with these options.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new).
+    pub fn with_options(options: RuntimeOptions) -> Result<Self, LaunchError> {
+        Ok(Self {
+            registry: Arc::default(),
+            dead_letters: DeadLetters::new(options.dead_letter_capacity),
+            cpu: CpuBackend::new(options.workers),
+            device: options.device,
+        })
+    }
+
+    // ---- finding ----
+
+    /// Returns a handle to the ring kernel of this name, if its message types match.
+    ///
+    /// # Errors
+    ///
+    /// [`LifecycleError::UnknownKernel`] or [`LifecycleError::WrongType`].
+    pub fn handle<I: Message, O: Message>(&self, name: &str) -> Result<KernelHandle<I, O>, LifecycleError> {
+        let kernel = self.find(name)?;
+        let (actual_in, actual_out) = (kernel.cell().input_type, kernel.cell().output_type);
+        match kernel.into_any().downcast::<TypedCell<I, O>>() {
+            Ok(cell) => Ok(KernelHandle::new(cell)),
+            Err(_) => Err(LifecycleError::WrongType {
+                kernel: name.into(),
+                requested: format!("{} -> {}", I::TYPE_NAME, O::TYPE_NAME),
+                actual: format!("{actual_in} -> {actual_out}"),
+            }),
+        }
+    }
+
+    fn find(&self, name: &str) -> Result<Arc<dyn AnyKernel>, LifecycleError> {
+        let kernels = self.registry.lock();
+        if let Some(kernel) = kernels.get(name) {
+            return Ok(Arc::clone(kernel));
+        }
+        let mut known: Vec<Arc<str>> = kernels.keys().cloned().collect();
+        known.sort();
+        known.truncate(NAMES_IN_ERRORS);
+        Err(LifecycleError::UnknownKernel { kernel: name.to_owned(), known })
+    }
+
+    /// Returns the counters and latencies of the ring kernel of this name.
+    ///
+    /// # Errors
+    ///
+    /// [`LifecycleError::UnknownKernel`].
+    pub fn stats(&self, name: &str) -> Result<KernelStats, LifecycleError> {
+        self.find(name).map(|kernel| kernel.stats())
+    }
+
+    /// Returns the counters and latencies of every ring kernel that has not terminated, sorted by name.
+    #[must_use]
+    pub fn all_stats(&self) -> Vec<KernelStats> {
+        let mut all: Vec<KernelStats> = self.registry.all().iter().map(|kernel| kernel.stats()).collect();
+        all.sort_by(|a, b| a.kernel.cmp(&b.kernel));
+        all
+    }
+
+    // ---- dead letters ----
+
+    /// Returns how many messages have become dead letters in this runtime, undelivered outputs included.
+    #[must_use]
+    pub fn dead_letter_count(&self) -> u64 {
+        self.dead_letters.total()
+    }
+
+    /// Lists the stored dead letters, oldest first, without taking them.
+    #[must_use]
+    pub fn dead_letters(&self) -> Vec<DeadLetterInfo> {
+        self.dead_letters.list()
+    }
+
+    /// Takes the stored dead letters, oldest first, with their messages.
+    #[must_use]
+    pub fn take_dead_letters(&self) -> Vec<DeadLetter> {
+        self.dead_letters.take()
+    }
+
+    // ---- the device ----
+
+    /// Runs `act` while no ring kernel of this runtime is on its device, so that `act` may make any driver call. A call that waits for the
+    /// whole device, or frees memory, would otherwise wait for ring kernels that do not end.
+    ///
+    /// Each ring kernel leaves at its next message boundary, preserves its state, and is relaunched afterwards. Messages sent meanwhile are
+    /// queued. Ring kernels on the host are not affected.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::QuiesceTimeout`] if some did not reach a message boundary within `timeout`; `act` was not run then.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use dotcompute_core::runtime::Runtime;
+    /// let runtime = Runtime::new()?;
+    /// let freed = runtime.quiesced(Duration::from_secs(5), || "free device memory here")?;
+    /// # let _ = freed;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn quiesced<T>(&self, timeout: Duration, act: impl FnOnce() -> T) -> Result<T, BackendError> {
+        let Some(device) = &self.device else { return Ok(act()) };
+        let (mut act, mut result) = (Some(act), None);
+        device.quiesced(timeout, &mut || result = act.take().map(|act| act()))?;
+        result.ok_or_else(|| BackendError::Unsupported {
+            backend: device.kind(),
+            problem: String::from(
+                "`quiesced` returned `Ok` without running the closure; this is a bug in the backend",
+            ),
+        })
+    }
+
+    // ---- ending ----
+
+    /// Ends every ring kernel like [`KernelHandle::terminate`], and then the runtime. Upstream ring kernels end first, so that messages
+    /// between ring kernels are handled. Waits at most `timeout` in total.
+    ///
+    /// # Errors
+    ///
+    /// [`ShutdownError`] names the ring kernels that did not end. Their messages became dead letters if they could still be aborted.
+    pub fn shutdown(self, timeout: Duration) -> Result<(), ShutdownError> {
+        let deadline = Instant::now() + timeout;
+        let kernels = topological_order(self.registry.close());
+        let mut stuck = Vec::new();
+        for kernel in &kernels {
+            let remaining = deadline.saturating_duration_since(Instant::now());
+            if kernel.terminate(remaining).is_err() {
+                stuck.push(kernel.cell().name.to_string());
+            }
+        }
+        for kernel in &kernels {
+            let ended = kernel.cell().lifecycle.get() == State::Terminated;
+            if ended && !kernel.join(deadline.max(Instant::now() + JOIN_TIMEOUT)) {
+                stuck.push(kernel.cell().name.to_string());
+            }
+        }
+        if stuck.is_empty() { Ok(()) } else { Err(ShutdownError { stuck, waited: timeout }) }
+    }
+}
+
+/// Time for a thread to exit after its ring kernel has ended.
+const JOIN_TIMEOUT: Duration = Duration::from_millis(200);
+
+impl Drop for Runtime {
+    /// Aborts the remaining ring kernels without waiting. To have their messages handled, call [`Runtime::shutdown`].
+    fn drop(&mut self) {
+        for kernel in self.registry.close() {
+            kernel.request_end(Command::Abort);
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The state that this process keeps per device, shared by all of its runtimes.
+//!
+//! Two runtimes on one device share its context: a device-wide synchronization of one waits for the ring kernels of the other.
+//! Ring kernels, deferred releases and the occupancy budget are therefore kept per device and not per backend.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use dotcompute_core::backend::BackendError;
+
+use super::deferred_free::DeferredFreeList;
+use crate::driver::{Device, DriverError};
+use crate::occupancy::OccupancyBudget;
+use crate::resident_kernel::ResidentKernels;
+
+/// Resources of a ring kernel that stay allocated until its grid has exited.
+pub(super) trait ExitWaiter: Send + Sync {
+    /// Returns the ring kernel's name.
+    fn name(&self) -> &str;
+
+    /// Waits until the grid has exited, at most until `deadline`. Returns false on timeout.
+    fn wait_exited(&self, deadline: Instant) -> Result<bool, DriverError>;
+}
+
+/// A device, as this process uses it.
+pub(super) struct ProcessDevice {
+    pub(super) occupancy: Arc<OccupancyBudget>,
+    pub(super) kernels: ResidentKernels,
+    pub(super) deferred_free: Arc<DeferredFreeList>,
+    /// Resources of ring kernels whose grid may still run, or that have another owner.
+    in_use: Mutex<Vec<Arc<dyn ExitWaiter>>>,
+}
+
+impl ProcessDevice {
+    /// Returns the entry of `device`, which it creates on first use.
+    pub(super) fn of(device: &Device) -> Arc<Self> {
+        static PROCESS_DEVICES: OnceLock<Mutex<HashMap<u32, Arc<ProcessDevice>>>> = OnceLock::new();
+        let mut devices =
+            PROCESS_DEVICES.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+        let process_device = devices.entry(device.index).or_insert_with(|| {
+            Arc::new(Self {
+                occupancy: OccupancyBudget::new(device.multiprocessors),
+                kernels: ResidentKernels::default(),
+                deferred_free: Arc::default(),
+                in_use: Mutex::default(),
+            })
+        });
+        Arc::clone(process_device)
+    }
+
+    /// Keeps `resources` until their grid has exited, even if every other owner drops them: the grid may still write there.
+    pub(super) fn keep_until_exit(&self, resources: Arc<dyn ExitWaiter>) {
+        self.in_use.lock().unwrap_or_else(PoisonError::into_inner).push(resources);
+    }
+
+    /// Runs `act` while no ring kernel of this process is resident on the device.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::QuiesceTimeout`] if a ring kernel is still resident after `timeout`; `act` is not run then.
+    pub(super) fn quiesced<T>(&self, timeout: Duration, act: impl FnOnce() -> T) -> Result<T, BackendError> {
+        let deadline = Instant::now() + timeout;
+        let not_quiet = |kernels| BackendError::QuiesceTimeout { kernels, waited: timeout };
+        let acted = self.kernels.quiesce(timeout, || {
+            self.wait_for_exits(deadline)?;
+            self.deferred_free.drain();
+            Ok(act())
+        });
+        acted.map_err(not_quiet)?.map_err(not_quiet)
+    }
+
+    /// Waits also for terminated ring kernels whose grid has not exited yet, and drops resources that have no other owner.
+    fn wait_for_exits(&self, deadline: Instant) -> Result<(), Vec<String>> {
+        let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stuck = Vec::new();
+        in_use.retain(|resources| match resources.wait_exited(deadline) {
+            Ok(false) => {
+                stuck.push(format!("{} (abandoned earlier)", resources.name()));
+                true
+            }
+            // An error means that the context is lost, and the grid with it.
+            Ok(true) | Err(_) => Arc::strong_count(resources) > 1,
+        });
+        if stuck.is_empty() { Ok(()) } else { Err(stuck) }
+    }
+}

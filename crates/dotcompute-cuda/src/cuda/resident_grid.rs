@@ -1,0 +1,343 @@
+//! A ring kernel on a GPU: its module, its memory, its streams, and the launch of its grid.
+
+use std::ffi::c_void;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use cudarc::driver::{CudaContext, result};
+use dotcompute_core::backend::device_port::{DeviceProgram, Shape};
+use dotcompute_core::backend::{BackendError, Residency};
+
+use super::device_allocation::DeviceAllocation;
+use super::error::device_error;
+use super::function::{Function, ModuleGuard};
+use super::pinned_memory::PinnedMemory;
+use super::process_device::{ExitWaiter, ProcessDevice};
+use super::stream::Stream;
+use crate::driver::{DriverError, Module};
+use crate::host_device_channel::ChannelMemory;
+use crate::occupancy::Reservation;
+use crate::protocol::{GridLine, Launch};
+use crate::resident_grid::{DeviceAddresses, LinkMemory, ResidencyLimits, ResidentGrid, launch};
+
+/// Longest pause between two polls of an idle ring kernel.
+const MAX_POLL_PAUSE: Duration = Duration::from_micros(4);
+/// Bytes of one copy of a state. Larger states are copied in several chunks.
+const STATE_CHUNK_BYTES: usize = 16 << 20;
+/// Longest time that one copy may take.
+const COPY_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// The grid of a ring kernel on a GPU.
+pub(super) struct CudaGrid {
+    resources: Arc<GridResources>,
+}
+
+/// What the grid uses on the device. [`ProcessDevice`] keeps it until the grid has exited.
+struct GridResources {
+    name: String,
+    launch: Launch,
+    shape: Shape,
+    function: Function,
+    context: Arc<CudaContext>,
+    /// The stream of the grid's launches.
+    launch_stream: Stream,
+    /// The stream of copies to and from the state, which run while the grid is resident.
+    copy_stream: Stream,
+    /// The first bytes of the initial state.
+    image: Vec<u8>,
+    /// Bytes of the state. Those after the image start as zeros.
+    size: usize,
+    /// Staging memory for copies of the state, one chunk at a time.
+    staging: Mutex<PinnedMemory>,
+    state: DeviceAllocation,
+    grid: DeviceAllocation,
+    _grid_message: DeviceAllocation,
+    _memory: Arc<ChannelMemory>,
+    _module: ModuleGuard,
+    _reservations: [Reservation; 2],
+    process_device: Arc<ProcessDevice>,
+    quiesce_timeout: Duration,
+    links: Mutex<Vec<Arc<dyn LinkMemory>>>,
+}
+
+/// The parameters of a grid.
+pub(super) struct GridParams {
+    pub(super) context: Arc<CudaContext>,
+    pub(super) process_device: Arc<ProcessDevice>,
+    pub(super) module: Module,
+    pub(super) function: Function,
+    pub(super) memory: Arc<ChannelMemory>,
+    pub(super) limits: ResidencyLimits,
+    /// Longest wait for ring kernels to leave the device.
+    pub(super) quiesce_timeout: Duration,
+    pub(super) reservations: [Reservation; 2],
+}
+
+impl CudaGrid {
+    /// Allocates everything that the ring kernel needs. The caller has quiesced the device.
+    pub(super) fn new(name: &str, program: &DeviceProgram, params: GridParams) -> Result<Self, DriverError> {
+        let GridParams {
+            context,
+            process_device,
+            module,
+            function,
+            memory,
+            limits,
+            quiesce_timeout,
+            reservations,
+        } = params;
+        let deferred_free = Arc::clone(&process_device.deferred_free);
+        let module = ModuleGuard::new(module, &deferred_free);
+        let launch_stream = Stream::new(&context, &deferred_free)?;
+        let copy_stream = Stream::new(&context, &deferred_free)?;
+        let (image, size) = (program.state.bytes.clone(), program.state.size);
+        let staging = PinnedMemory::zeroed(&context, &deferred_free, size.min(STATE_CHUNK_BYTES))?;
+        let state = DeviceAllocation::new(&context, &deferred_free, size)?;
+        let grid = DeviceAllocation::new(&context, &deferred_free, size_of::<GridLine>())?;
+        let grid_message = DeviceAllocation::new(&context, &deferred_free, program.input.size)?;
+        let addresses = DeviceAddresses {
+            grid: grid.address(),
+            grid_message: grid_message.address(),
+            state: state.address(),
+        };
+        let launch = launch(&memory, addresses, program, limits, MAX_POLL_PAUSE);
+        let resources = GridResources {
+            name: name.to_owned(),
+            launch,
+            shape: program.shape,
+            function,
+            context,
+            launch_stream,
+            copy_stream,
+            image,
+            size,
+            staging: Mutex::new(staging),
+            state,
+            grid,
+            _grid_message: grid_message,
+            _memory: memory,
+            _module: module,
+            _reservations: reservations,
+            process_device: Arc::clone(&process_device),
+            quiesce_timeout,
+            links: Mutex::default(),
+        };
+        resources.initialize_state()?;
+        let resources = Arc::new(resources);
+        process_device.keep_until_exit(Arc::clone(&resources) as Arc<dyn ExitWaiter>);
+        Ok(Self { resources })
+    }
+}
+
+impl ExitWaiter for GridResources {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn wait_exited(&self, deadline: Instant) -> Result<bool, DriverError> {
+        self.launch_stream.wait(deadline)
+    }
+}
+
+impl GridResources {
+    /// Writes the initial state: the image, then zeros.
+    fn initialize_state(&self) -> Result<(), DriverError> {
+        self.write_state(&self.image)?;
+        let (at, rest) = (self.image.len(), self.size - self.image.len());
+        if rest == 0 {
+            return Ok(());
+        }
+        let doing = || format!("clearing a state of {} bytes", self.size);
+        // SAFETY: `rest` bytes from offset `at` are within the state, which `self` keeps allocated until the copy stream is drained.
+        unsafe {
+            result::memset_d8_async(self.state.address() + at as u64, 0, rest, self.copy_stream.handle())
+        }
+        .map_err(DriverError::while_doing(doing()))?;
+        self.wait_for_copy(doing)
+    }
+
+    /// Copies bytes to the state. The copy engine works beside the resident grid.
+    fn write_state(&self, bytes: &[u8]) -> Result<(), DriverError> {
+        let doing = || format!("writing a state of {} bytes", bytes.len());
+        self.context.bind_to_thread().map_err(DriverError::while_doing(doing()))?;
+        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        for (index, chunk) in bytes.chunks(STATE_CHUNK_BYTES).enumerate() {
+            staging.bytes_mut()[..chunk.len()].copy_from_slice(chunk);
+            let to = self.state.address() + (index * STATE_CHUNK_BYTES) as u64;
+            let from = &staging.bytes()[..chunk.len()];
+            // SAFETY: callers pass at most as many bytes as the state has. `self` keeps both sides allocated. The staging memory is
+            // page-locked, and the lock is held until the copy is complete, so it is not written meanwhile.
+            unsafe { result::memcpy_htod_async(to, from, self.copy_stream.handle()) }
+                .map_err(DriverError::while_doing(doing()))?;
+            self.wait_for_copy(doing)?;
+        }
+        Ok(())
+    }
+
+    /// Copies the state to the host, in the same way.
+    fn read_state(&self) -> Result<Vec<u8>, DriverError> {
+        let doing = || format!("reading a state of {} bytes", self.size);
+        self.context.bind_to_thread().map_err(DriverError::while_doing(doing()))?;
+        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = Vec::new();
+        state.try_reserve_exact(self.size).map_err(|_| DriverError::OutOfMemory { doing: doing() })?;
+        while state.len() < self.size {
+            let length = (self.size - state.len()).min(STATE_CHUNK_BYTES);
+            let (to, from) = (&mut staging.bytes_mut()[..length], self.state.address() + state.len() as u64);
+            // SAFETY: as for `write_state`. The chunk is within the state, and the staging memory is read only after the copy.
+            unsafe { result::memcpy_dtoh_async(to, from, self.copy_stream.handle()) }
+                .map_err(DriverError::while_doing(doing()))?;
+            self.wait_for_copy(doing)?;
+            state.extend_from_slice(&staging.bytes()[..length]);
+        }
+        Ok(state)
+    }
+
+    /// Allocates the memory of a link, and the staging memory and stream to read it. The caller has quiesced the device.
+    fn link_memory(&self, bytes: usize) -> Result<CudaLink, DriverError> {
+        let deferred_free = &self.process_device.deferred_free;
+        let memory = DeviceAllocation::new(&self.context, deferred_free, bytes)?;
+        let staging = Mutex::new(PinnedMemory::zeroed(&self.context, deferred_free, bytes)?);
+        let stream = Stream::new(&self.context, deferred_free)?;
+        let link = CudaLink { context: Arc::clone(&self.context), memory, bytes, staging, stream };
+        // SAFETY: the allocation has `bytes` bytes, and no other code has its address yet.
+        unsafe { result::memset_d8_async(link.memory.address(), 0, bytes, link.stream.handle()) }
+            .map_err(DriverError::while_doing(format!("clearing {bytes} bytes for a link")))?;
+        link.wait()?;
+        Ok(link)
+    }
+
+    fn wait_for_copy(&self, doing: impl Fn() -> String) -> Result<(), DriverError> {
+        if self.copy_stream.wait(Instant::now() + COPY_TIMEOUT)? {
+            Ok(())
+        } else {
+            Err(DriverError::TimedOut { doing: doing(), waited: COPY_TIMEOUT })
+        }
+    }
+
+    fn launch(&self) -> Result<(), DriverError> {
+        let doing = || DriverError::while_doing("launching a ring kernel");
+        self.context.bind_to_thread().map_err(doing())?;
+        let (grid, stream) = (self.grid.address(), self.launch_stream.handle());
+        // SAFETY: the allocation has the size of a `GridLine`, and the stream orders this write before the launch.
+        unsafe { result::memset_d8_async(grid, 0, size_of::<GridLine>(), stream) }.map_err(doing())?;
+        let mut argument = self.launch;
+        let mut arguments: [*mut c_void; 1] = [(&raw mut argument).cast()];
+        let blocks = (self.shape.blocks(), 1, 1);
+        let threads = (self.shape.threads(), 1, 1);
+        // SYNC POINT: grid launch
+        // The launch orders earlier writes of this thread before every read of the grid (`Leader::start`, `find_links`).
+        // SAFETY: the function takes one `Launch`, which the driver copies before it returns. All addresses in it point to memory that
+        // `self` keeps allocated, and `ProcessDevice` keeps `self` until the launch stream is complete.
+        let launched = unsafe {
+            if matches!(self.shape, Shape::Grid { .. }) {
+                result::launch_cooperative_kernel(self.function.0, blocks, threads, 0, stream, &mut arguments)
+            } else {
+                result::launch_kernel(self.function.0, blocks, threads, 0, stream, &mut arguments)
+            }
+        };
+        launched.map_err(doing())
+    }
+}
+
+impl ResidentGrid for CudaGrid {
+    fn start(&self) -> Result<(), BackendError> {
+        self.resources.launch().map_err(|error| device_error("launching it", &error))
+    }
+
+    fn wait_exited(&self, deadline: Instant) -> bool {
+        // SYNC POINT: grid exit
+        // The driver reports the stream complete only after the grid's last access to memory (`Leader::leave`, leader.cuh).
+        // An error counts as an exit: waiting longer does not help, and the watchdog reports it.
+        self.resources.launch_stream.wait(deadline).unwrap_or(true)
+    }
+
+    fn reset_state(&self) -> Result<(), BackendError> {
+        self.resources.initialize_state().map_err(|error| device_error("resetting its state", &error))
+    }
+
+    fn read_state(&self) -> Result<Vec<u8>, BackendError> {
+        self.resources.read_state().map_err(|error| device_error("reading its state", &error))
+    }
+
+    fn write_state(&self, bytes: &[u8]) -> Result<(), BackendError> {
+        let doing = "writing its state";
+        let checked = crate::launch_checks::same_size(self.resources.size, bytes.len());
+        checked.map_err(|problem| device_error(doing, &problem))?;
+        self.resources.write_state(bytes).map_err(|error| device_error(doing, &error))
+    }
+
+    fn quiesced(&self, act: &mut dyn FnMut()) -> Result<(), BackendError> {
+        self.resources.process_device.quiesced(self.resources.quiesce_timeout, act)
+    }
+
+    fn link_memory(&self, bytes: usize) -> Result<Arc<dyn LinkMemory>, BackendError> {
+        let memory = self.resources.link_memory(bytes);
+        Ok(Arc::new(memory.map_err(|error| device_error("allocating memory for a link", &error))?))
+    }
+
+    fn keep_alive(&self, memory: Arc<dyn LinkMemory>) {
+        self.resources.links.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
+    }
+
+    fn device_key(&self) -> usize {
+        Arc::as_ptr(&self.resources.process_device).addr()
+    }
+
+    fn device_error(&self) -> Option<String> {
+        self.resources.launch_stream.is_done().err().map(|error| error.to_string())
+    }
+}
+
+/// The memory of a link on a GPU.
+struct CudaLink {
+    context: Arc<CudaContext>,
+    memory: DeviceAllocation,
+    bytes: usize,
+    staging: Mutex<PinnedMemory>,
+    stream: Stream,
+}
+
+impl CudaLink {
+    fn wait(&self) -> Result<(), DriverError> {
+        if self.stream.wait(Instant::now() + COPY_TIMEOUT)? {
+            return Ok(());
+        }
+        Err(DriverError::TimedOut {
+            doing: format!("copying {} bytes of a link", self.bytes),
+            waited: COPY_TIMEOUT,
+        })
+    }
+
+    fn copy(&self) -> Result<Vec<u8>, DriverError> {
+        let doing = || DriverError::while_doing(format!("reading {} bytes of a link", self.bytes));
+        self.context.bind_to_thread().map_err(doing())?;
+        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        let to = &mut staging.bytes_mut()[..self.bytes];
+        // SAFETY: both sides have `bytes` bytes and live as long as `self`. The lock is held until the copy is complete, and the staging
+        // memory is read only after that.
+        unsafe { result::memcpy_dtoh_async(to, self.memory.address(), self.stream.handle()) }
+            .map_err(doing())?;
+        self.wait()?;
+        Ok(staging.bytes()[..self.bytes].to_vec())
+    }
+}
+
+impl LinkMemory for CudaLink {
+    fn address(&self) -> u64 {
+        self.memory.address()
+    }
+
+    fn read(&self) -> Result<Vec<u8>, BackendError> {
+        self.copy().map_err(|error| device_error("reading the messages of a link", &error))
+    }
+}
+
+/// The runtime's handle to the residency of a ring kernel on a GPU.
+pub(super) struct CudaResidency(pub(super) Arc<CudaGrid>);
+
+impl Residency for CudaResidency {
+    fn join(&self, deadline: Instant) -> bool {
+        self.0.wait_exited(deadline)
+    }
+}
