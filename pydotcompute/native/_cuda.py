@@ -208,11 +208,11 @@ def device_source(declared: HandlerDeclaration) -> str:
     """Returns the CUDA C++ of a ring kernel that the compiled handler is linked to."""
     state = _state_type(declared)
     return f"""{_state_struct(declared)}
-extern "C" __device__ int32_t {_SYMBOL}(Ctx *, {state} *, const Question *, Answer *);
-extern "C" __device__ int32_t handle(Ctx *ctx, {state} *state, const Question *message, Answer *answer) {{
-    int32_t code = {_SYMBOL}(ctx, state, message, answer);
+extern "C" __device__ int32_t {_SYMBOL}(Ctx *, {state} *, const Request *, Reply *);
+extern "C" __device__ int32_t handle(Ctx *ctx, {state} *state, const Request *message, Reply *reply) {{
+    int32_t code = {_SYMBOL}(ctx, state, message, reply);
     if (code != 1) return code;
-    ctx->reply(answer);
+    ctx->reply(reply);
     return 0;
 }}
 """
@@ -222,13 +222,13 @@ def emulated_device_source(declared: HandlerDeclaration, code: HostCode) -> str:
     """Returns the source of a ring kernel for the emulated device. It calls a handler compiled for the host by its address."""
     state = _state_type(declared)
     return f"""{_state_struct(declared)}
-extern "C" __device__ int32_t handle(Ctx *ctx, {state} *state, const Question *message, Answer *answer) {{
-    using Entry = int32_t (*)(int32_t *, const void **, const Ctx *, {state} *, const Question *, Answer *);
+extern "C" __device__ int32_t handle(Ctx *ctx, {state} *state, const Request *message, Reply *reply) {{
+    using Entry = int32_t (*)(int32_t *, const void **, const Ctx *, {state} *, const Request *, Reply *);
     int32_t result = 0;
     const void *raised = nullptr;
-    int32_t status = reinterpret_cast<Entry>({code.entry}ull)(&result, &raised, ctx, state, message, answer);
+    int32_t status = reinterpret_cast<Entry>({code.entry}ull)(&result, &raised, ctx, state, message, reply);
     if (status != 0) return {_FIRST_EXCEPTION};
-    if (result == 1) ctx->reply(answer);
+    if (result == 1) ctx->reply(reply);
     return 0;
 }}
 """

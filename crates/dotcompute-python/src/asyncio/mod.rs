@@ -29,11 +29,11 @@
 //! # One state machine in several files
 //!
 //! A mailbox, its waiters, its timer and the resuming of tasks are one state machine: a put may deliver to a waiter, which resumes a task,
-//! whose step takes the next message of another mailbox. The data of the machine is in [`mailbox`] and [`waiter`]. The other files add
-//! transitions as inherent methods, which call one another across files. Imports go from transitions to data only.
+//! whose step takes the next message of another mailbox. The data of the machine is in [`mailbox`] and [`waiter`], which import no
+//! transition. The other files add transitions as inherent methods. These methods call one another across files, without imports.
 
 // No class has the flag `dict`. Subclasses in Python have a dictionary anyway. With the flag, CPython 3.11 creates the dictionary during
-// allocation, which may start a garbage collection that visits the object while its fields are all zero.
+// allocation. That may start a garbage collection, which would visit the object while its fields are all zero.
 
 mod counters;
 mod effects;

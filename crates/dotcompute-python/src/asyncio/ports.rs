@@ -429,8 +429,8 @@ impl RuntimePort {
     fn find_kernel<'py>(&self, kernel_id: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
         let py = kernel_id.py();
         let kernels = self.kernels.bind(py);
-        // SAFETY: both objects are live. The result is a reference borrowed from the dictionary and owned before any Python code runs, or
-        // null without such a key or with an error set.
+        // SAFETY: both objects are live. The result is null (without such a key, or with an error set) or a reference borrowed from the
+        // dictionary. It becomes owned here, before any Python code runs.
         let found = unsafe {
             let found = ffi::PyDict_GetItemWithError(kernels.as_ptr(), kernel_id.as_ptr());
             Bound::from_borrowed_ptr_or_opt(py, found)

@@ -48,8 +48,7 @@ pub(super) fn resume<'py>(waiter: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'
 
 /// Ends a wait without taking the outcome.
 ///
-/// Called when the task was cancelled, when an exception was thrown into the coroutine, when the coroutine was closed, and when the event
-/// loop is closed. A message that was delivered and not taken returns to the mailbox.
+/// Called when the coroutine is closed, when an exception is thrown into it (also by cancellation), and when the event loop is closed. A message that was delivered and not taken returns to the mailbox.
 pub(super) fn abandon(waiter: &Bound<'_, PyAny>) -> PyResult<()> {
     match mailbox(waiter) {
         Some(mailbox) => mailbox.get().abandon(waiter),

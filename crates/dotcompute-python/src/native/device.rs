@@ -103,9 +103,9 @@ pub(super) fn kernel(
     output: Option<(usize, usize)>,
     state: Vec<u8>,
 ) -> Option<DeviceKernel<RecordBytes, RecordBytes>> {
-    let input = layout("Question", input)?;
+    let input = layout("Request", input)?;
     // A handler that never replies still gets memory for a reply, since its signature has the parameter.
-    let output = layout("Answer", output.unwrap_or((8, 8)))?;
+    let output = layout("Reply", output.unwrap_or((8, 8)))?;
     let (file, text) = (FILE.into(), text.into());
     let code = if lto_ir.is_empty() {
         DeviceCode::CudaCpp { file, text }

@@ -78,7 +78,7 @@ impl RaisedExceptions {
     fn free_info(&self, address: usize) {
         let info = std::ptr::with_exposed_provenance_mut::<ExcInfo>(address);
         // SAFETY: callers pass addresses removed from `dynamic`. `add` inserted each of them once, for an `excinfo_t` on the heap that this
-        // table owns, and `free` is the deallocator of the runtime that allocated it.
+        // table owns. `free` is the deallocator of the runtime that allocated it.
         unsafe {
             (self.free)((*info).arguments);
             (self.free)(info.cast());

@@ -246,6 +246,8 @@ impl ObjectRing {
         let mut consumer = self.consumer.lock("consumer")?;
         consumer.pop_batch(&mut items, self.capacity);
         self.consumer.count(items.len() as u64);
+        // SYNC POINT: spsc freed
+        // Pop, then notify: pairs with register, then poll in `put`.
         self.freed.notify();
         Ok(items)
     }
