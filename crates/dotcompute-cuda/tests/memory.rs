@@ -162,7 +162,7 @@ fn a_kernel_that_does_not_compile_or_launch_is_an_error() {
     let error = orchestrator.compile("broken", broken).unwrap_err().to_string();
     assert!(error.starts_with("compiling `broken`") && error.contains("broken.cu:41"), "{error}");
     let error = orchestrator.compile("missing", axpy().entry("axpi")).unwrap_err().to_string();
-    assert!(error.contains("is `axpi` an `extern \"C\" __global__` function?"), "{error}");
+    assert!(error.contains("`axpi` must be an `extern \"C\" __global__` function"), "{error}");
 
     orchestrator.compile("axpy", axpy()).unwrap();
     let mut x = UnifiedBuffer::from_slice(memory.clone(), &[1.0_f32]).unwrap();
