@@ -44,7 +44,7 @@ struct Cli {
 enum Task {
     /// Run everything that must pass: lints, tests, models, examples, documentation, smoke runs
     Test {
-        /// Run only the checks for use before each commit; two minutes once everything is built
+        /// Run only the checks for use before each commit
         #[arg(long, conflicts_with_all = ["skip", "only"])]
         quick: bool,
         #[command(flatten)]
