@@ -461,7 +461,8 @@ fn a_kernel_that_does_not_quiesce_in_time_is_named_and_continues() {
     "#;
     let runtime = runtime_with(|_| {});
     let slow = launch(&runtime, "slow", DeviceKernel::<Number, Number>::cuda_cpp("slow.cu", SLOW));
-    slow.tell(number(400_000_000)).unwrap();
+    // The handler runs far longer than `quiesced` waits, also if this thread is preempted in between.
+    slow.tell(number(5_000_000_000)).unwrap();
     slow.receive_timeout(TIMEOUT).unwrap();
     let error = runtime.quiesced(Duration::from_millis(20), || unreachable!()).unwrap_err().to_string();
     assert!(error.contains("slow did not reach a message boundary"), "{error}");
