@@ -120,7 +120,7 @@ fn main() -> ExitCode {
 
 /// Builds, then starts the program directly, so that no cargo process runs during the measurement.
 fn bench(workspace: &Workspace, place: &str, arguments: &[String]) -> Result<(), Failure> {
-    let build = Invocation::cargo(["build", "--release", "--package", "dotcompute-bench"]);
+    let build = Invocation::cargo(["build", "--profile", "dist", "--package", "dotcompute-bench"]);
     let program = workspace.build_executable(&build, "dotcompute-bench")?;
     Invocation::new(program).arg(place).args(arguments).run(workspace)
 }

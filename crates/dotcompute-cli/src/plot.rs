@@ -1,5 +1,7 @@
 //! Draws series into PNG files.
 
+use std::fs::File;
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -16,6 +18,7 @@ mod axis;
 const FONT: &[u8] = include_bytes!("../assets/DejaVuSans-subset.ttf");
 
 const WIDTH: u32 = 1400;
+const BYTES_PER_PIXEL: usize = 3;
 const HEADING_HEIGHT: u32 = 66;
 /// Height of the strip of scores, including the time labels below it.
 const SCORE_STRIP_HEIGHT: i32 = 64;
@@ -104,8 +107,9 @@ pub fn draw(
     }
     let each = if panels.len() > 4 { 160 } else { 280 };
     let height = HEADING_HEIGHT + each * panels.len().max(1) as u32;
-    let root = BitMapBackend::new(path, (WIDTH, height)).into_drawing_area();
-    let drawn = (|| -> Result<(), Box<dyn std::error::Error + '_>> {
+    let mut pixels = vec![0; (WIDTH * height) as usize * BYTES_PER_PIXEL];
+    let draw_pixels = |pixels: &mut [u8]| -> Result<(), Box<dyn std::error::Error + '_>> {
+        let root = BitMapBackend::with_buffer(pixels, (WIDTH, height)).into_drawing_area();
         root.fill(&WHITE)?;
         let (heading, body) = root.split_vertically(HEADING_HEIGHT);
         draw_heading(&heading, title, panels)?;
@@ -114,8 +118,18 @@ pub fn draw(
         }
         root.present()?;
         Ok(())
-    })();
-    drawn.map_err(|problem| error(problem.to_string()))
+    };
+    draw_pixels(&mut pixels).map_err(|problem| error(problem.to_string()))?;
+    write_png(path, height, &pixels).map_err(|problem| error(problem.to_string()))
+}
+
+/// Writes rows of RGB pixels, top to bottom.
+fn write_png(path: &Path, height: u32, pixels: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
+    let mut encoder = png::Encoder::new(BufWriter::new(File::create(path)?), WIDTH, height);
+    encoder.set_color(png::ColorType::Rgb);
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(pixels)?;
+    Ok(writer.finish()?)
 }
 
 fn register_font() -> Result<(), String> {

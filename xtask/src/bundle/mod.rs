@@ -24,7 +24,7 @@ const WITHOUT_A_GPU: [&str; 2] = ["driver", "emulated"];
 /// Size limit of the bundle.
 const MAX_BYTES: u64 = 60 << 20;
 
-/// Builds the programs in release mode, strips them, and puts them into `target/gpu-bundle`, with the script. Returns that folder.
+/// Builds the programs with the profile `dist`, strips them, and puts them into `target/gpu-bundle`, with the script. Returns that folder.
 ///
 /// # Errors
 ///
@@ -72,20 +72,22 @@ fn bytes_in(folder: &Path) -> Result<u64, Failure> {
 
 /// The builds, and the folder for each.
 fn builds(workspace: &Workspace) -> Result<Vec<(&'static str, Invocation)>, Failure> {
-    let mut tests = Invocation::cargo(["test", "--release", "--no-run", "--package", "dotcompute-cuda"]);
+    let mut tests =
+        Invocation::cargo(["test", "--profile", "dist", "--no-run", "--package", "dotcompute-cuda"]);
     for name in workspace.targets("dotcompute-cuda", "test")? {
         if !WITHOUT_A_GPU.contains(&name.as_str()) {
             tests = tests.arg("--test").arg(name);
         }
     }
-    let programs = Invocation::cargo(["build", "--release", "--bins"]).args([
+    let programs = Invocation::cargo(["build", "--profile", "dist", "--bins"]).args([
         "--package",
         "dotcompute-bench",
         "--package",
         "dotcompute-cli",
     ]);
     let examples = ["--example", "device", "--example", "memory"];
-    let examples = Invocation::cargo(["build", "--release", "--package", "dotcompute"]).args(examples);
+    let examples =
+        Invocation::cargo(["build", "--profile", "dist", "--package", "dotcompute"]).args(examples);
     Ok(vec![("tests", tests), ("bin", programs), ("examples", examples)])
 }
 
