@@ -18,6 +18,7 @@ mod features;
 mod gpu_compile;
 mod modules;
 mod python;
+mod rust_lints;
 mod smoke;
 mod step;
 mod tsan;

@@ -4,10 +4,12 @@
 //! `pip install -e ".[dev,docs]"`. The extension is built once, in release mode; the wheel reuses that build.
 
 use std::fs;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::command::{Failure, Invocation};
+use crate::rust_lints::lint_rust;
 use crate::workspace::Workspace;
 
 /// Size limit of the wheel.
@@ -58,16 +60,22 @@ const SMOKE: &str = "tests/integration/wheel_smoke.py";
 /// When the package cannot be installed, or one of the commands fails.
 pub fn check(workspace: &Workspace) -> Result<(), Failure> {
     let environment = Environment::developers(workspace)?;
+    // Many tests wait for processes and threads: one more than the cores run at a time.
+    let processes = format!("--numprocesses={}", cores() + 1);
     let checks: [(&str, &[&str]); 4] = [
         ("ruff", &["format", "--check"]),
         ("ruff", &["check"]),
         ("mypy", &[]),
-        ("pytest", &["--quiet", "-rfEs"]),
+        ("pytest", &["--quiet", "-rfEs", "--durations=5", "--dist=worksteal", &processes]),
     ];
     for (program, arguments) in checks {
         environment.program(program).args(arguments).run(workspace)?;
     }
     Ok(())
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 /// Formatting and lints of the Python package, if the development environment exists; prints how to create it otherwise.
@@ -133,22 +141,17 @@ pub fn cubins(workspace: &Workspace) -> Result<(), Failure> {
     environment.program("pytest").args(["--quiet", "-rs", "-m", "not cuda", GPU_HANDLERS]).run(workspace)
 }
 
-/// Compiles the extension for free-threaded CPython. The interpreter need not be installed: PyO3 reads a description of it.
+/// Checks and lints the extension for free-threaded CPython. The interpreter need not be installed: PyO3 reads a description of it.
 ///
 /// # Errors
 ///
 /// When it does not compile, or the description cannot be written.
 pub fn free_threaded(workspace: &Workspace) -> Result<(), Failure> {
-    let folder = workspace.target_dir().join("free-threaded");
-    let description = folder.join("interpreter.txt");
-    fs::create_dir_all(&folder).map_err(Failure::io(format!("making {}", folder.display())))?;
+    let description = workspace.target_dir().join("free-threaded.txt");
     fs::write(&description, FREE_THREADED)
         .map_err(Failure::io(format!("writing {}", description.display())))?;
-    Invocation::cargo(["clippy", "--package", "dotcompute-python", "--quiet"])
-        .args(["--", "-D", "warnings"])
-        .env("PYO3_CONFIG_FILE", &description)
-        .env("CARGO_TARGET_DIR", &folder)
-        .run(workspace)
+    // With the arguments of the step `clippy`, whose dependencies it reuses: only what depends on the interpreter is checked again.
+    lint_rust().env("PYO3_CONFIG_FILE", &description).run(workspace)
 }
 
 /// Builds the wheel into `target/wheel` and returns its path.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 
 use crate::command::{Failure, Invocation};
+use crate::rust_lints::lint_rust;
 use crate::workspace::Workspace;
 use crate::{examples, features, gpu_compile, modules, python, smoke, tsan, vocabulary};
 
@@ -51,7 +52,7 @@ pub enum Step {
     Wheel,
     /// Python handlers compiled for GPUs and linked, with the compilers from PyPI
     PythonCubins,
-    /// The extension, compiled for free-threaded Python
+    /// The extension, checked for free-threaded Python
     FreeThreaded,
 }
 
@@ -97,9 +98,7 @@ impl Step {
     fn run(self, workspace: &Workspace) -> Result<(), Failure> {
         match self {
             Step::Fmt => Invocation::cargo(["fmt", "--all", "--check"]).run(workspace),
-            Step::Clippy => Invocation::cargo(["clippy", "--workspace", "--all-targets", "--all-features"])
-                .args(["--", "-D", "warnings"])
-                .run(workspace),
+            Step::Clippy => lint_rust().run(workspace),
             Step::Deny => deny(workspace),
             Step::Modules => modules::check(workspace),
             Step::Vocabulary => vocabulary::check(workspace),

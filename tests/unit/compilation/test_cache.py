@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -198,7 +199,8 @@ def test_a_read_only_folder_can_be_read(tmp_path_factory: pytest.TempPathFactory
     cache.store("damaged", "h", b"code")
     files_of(folder)[0].write_bytes(b"PDCKERN1 nonsense")
     cache.store("add", "h", b"code")
-    parents = [folder, folder.parent, folder.parent.parent]
+    root = Path(tempfile.gettempdir())
+    parents = [folder, *(parent for parent in folder.parents if parent != root and parent.is_relative_to(root))]
     modes = [parent.stat().st_mode for parent in parents]
     try:
         for parent in parents:

@@ -23,6 +23,7 @@ from pydotcompute.exceptions import (
     QueueTimeoutError,
 )
 from pydotcompute.native import HandlerContext, NativeKernel, NativeRuntime
+from pydotcompute.native.handler import declare
 from pydotcompute.ring_kernels.message import message
 
 pytest.importorskip("numba")
@@ -341,8 +342,10 @@ def test_launches_and_runtime_queries_on_many_threads_do_not_deadlock() -> None:
         counts: list[int] = []
 
         def launch(first: int) -> None:
+            # Each thread compiles once.
+            declared = declare(handlers.in_sequence, state=Sequence)
             for number in range(first, first + 50):
-                kernel = NativeKernel(handlers.in_sequence, f"sequence-{number}", state=Sequence, runtime=runtime, dedicated=True)
+                kernel = NativeKernel(declared, f"sequence-{number}", runtime=runtime, dedicated=True)
                 counts.append(runtime.dead_letter_count)
                 kernel.activate()
                 kernel.terminate()
