@@ -212,7 +212,8 @@ extern "C" __device__ int32_t {_SYMBOL}(Ctx *, {state} *, const Request *, Reply
 extern "C" __device__ int32_t handle(Ctx *ctx, {state} *state, const Request *message, Reply *reply) {{
     int32_t code = {_SYMBOL}(ctx, state, message, reply);
     if (code != 1) return code;
-    ctx->reply(reply);
+    if (ctx->wants_reply) ctx->reply(reply);
+    else ctx->send(reply);
     return 0;
 }}
 """
@@ -228,7 +229,8 @@ extern "C" __device__ int32_t handle(Ctx *ctx, {state} *state, const Request *me
     const void *raised = nullptr;
     int32_t status = reinterpret_cast<Entry>({code.entry}ull)(&result, &raised, ctx, state, message, reply);
     if (status != 0) return {_FIRST_EXCEPTION};
-    if (result == 1) ctx->reply(reply);
+    if (result == 1 && ctx->wants_reply) ctx->reply(reply);
+    else if (result == 1) ctx->send(reply);
     return 0;
 }}
 """

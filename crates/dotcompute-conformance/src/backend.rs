@@ -13,14 +13,14 @@ use dotcompute_ring::wait::WaitStrategy;
 #[doc(hidden)]
 pub use crate::fixture::run;
 use crate::fixture::{Fixture, TIMEOUT, TestBackend};
-use crate::kernels::TestKernel::{Count, Sum};
+use crate::kernels::TestKernel::{Count, Echo, Sum};
 use crate::kernels::{FAILING, Number, Odd, number};
 use crate::watchdog::step;
 
 /// Defines a `#[test]` for each property of a [`TestBackend`], in the current module.
 ///
 /// ```
-/// use dotcompute_conformance::{Count, Number, Sum, TestBackend, TestKernel};
+/// use dotcompute_conformance::{Count, Echo, Number, Sum, TestBackend, TestKernel};
 /// use dotcompute_core::handle::KernelHandle;
 /// use dotcompute_core::options::KernelOptions;
 /// use dotcompute_core::runtime::{Runtime, RuntimeOptions};
@@ -47,6 +47,7 @@ use crate::watchdog::step;
 ///         match kernel {
 ///             TestKernel::Sum => runtime.launch_with(name, options.dedicated(), Sum::default),
 ///             TestKernel::Count => runtime.launch_with(name, options.dedicated(), || Count),
+///             TestKernel::Echo => runtime.launch_with(name, options.dedicated(), || Echo),
 ///         }
 ///         .unwrap()
 ///     }
@@ -64,6 +65,7 @@ macro_rules! backend_tests {
         $crate::__tests! { backend, $backend:
             ask_tell_and_receive_work_with_every_wait_strategy
             a_request_without_a_reply_is_an_error
+            replies_to_told_messages_are_dropped_and_counted
             deactivation_keeps_state_and_messages_and_urgent_ones_come_first
             supervision_decides_what_follows_an_error
             an_abort_returns_unhandled_messages_as_dead_letters
@@ -108,6 +110,22 @@ pub fn a_request_without_a_reply_is_an_error<B: TestBackend>() {
     let kernel = fixture.launch(Sum, "sum", KernelOptions::new());
     assert!(matches!(kernel.ask(number(1000)), Err(AskError::NoReply { .. })));
     assert_eq!(kernel.ask(number(1)).unwrap(), number(1001));
+}
+
+/// A reply answers a caller that asked. To a told message it is dropped and counted, whatever their number, and fills no ring.
+pub fn replies_to_told_messages_are_dropped_and_counted<B: TestBackend>() {
+    const TOLD: u64 = 3_000;
+    let fixture = Fixture::<B>::new();
+    let kernel = fixture.launch(Echo, "echo", KernelOptions::new().output_capacity(4));
+    for value in 0..TOLD {
+        kernel.tell_timeout(number(value), TIMEOUT).unwrap();
+    }
+    assert_eq!(kernel.ask_timeout(number(7), TIMEOUT).unwrap(), number(7));
+    kernel.terminate(TIMEOUT).unwrap();
+    let stats = kernel.stats();
+    assert_eq!((stats.handled, stats.replied, stats.unasked_replies), (TOLD + 1, 1, TOLD));
+    assert_eq!((stats.emitted, stats.undelivered), (0, 0));
+    assert!(kernel.try_receive().is_err(), "nothing was sent");
 }
 
 /// While deactivated, messages queue up by priority and the state stays; a terminate handles what is queued first.
@@ -227,8 +245,16 @@ pub fn it_works_at_either_end_of_a_pipeline_and_full_outputs_block_it<B: TestBac
     while source.stats().emitted < 4 {
         std::thread::yield_now();
     }
+    while source.status().blocked.is_none() {
+        std::thread::yield_now();
+    }
+    let status = source.status().to_string();
+    assert_eq!(status, "Active, waiting for room in its output ring: 4 outputs unread");
+    let error = source.ask_timeout(number(1), Duration::from_millis(10)).unwrap_err().to_string();
+    assert!(error.contains("waiting for room in its output ring"), "{error}");
     assert_eq!(source.try_receive().unwrap(), number(0));
     source.abort().unwrap();
+    assert_eq!(source.status().to_string(), "Terminated");
     let stats = source.stats();
     assert!(stats.is_conserved(), "{stats:?}");
     assert_eq!(stats.emitted + stats.undelivered, 100, "every output is accounted for: {stats:?}");

@@ -5,7 +5,7 @@ use dotcompute_core::options::KernelOptions;
 use dotcompute_core::runtime::{Runtime, RuntimeOptions};
 
 use crate::fixture::TestBackend;
-use crate::kernels::{Count, Number, Sum, TestKernel};
+use crate::kernels::{Count, Echo, Number, Sum, TestKernel};
 
 /// The CPU backend, with the test kernels as Rust. They run on the pool, or on threads of their own, as each test's options say.
 #[derive(Debug)]
@@ -30,6 +30,7 @@ impl TestBackend for Cpu {
         let launched = match kernel {
             TestKernel::Sum => runtime.launch_with(name, options, Sum::default),
             TestKernel::Count => runtime.launch_with(name, options, || Count),
+            TestKernel::Echo => runtime.launch_with(name, options, || Echo),
         };
         launched.expect("launching a test kernel")
     }

@@ -9,8 +9,17 @@ extern "C" __device__ int32_t sum(Ctx *ctx, Number *state, const Number *message
     state->value += message->value;
     if (message->value < 1000) {
         *reply = *state;
-        ctx->reply(reply);
+        if (ctx->wants_reply) {
+            ctx->reply(reply);
+        } else {
+            ctx->send(reply);
+        }
     }
+    return 0;
+}
+
+extern "C" __device__ int32_t echo(Ctx *ctx, Number *, const Number *message, Number *) {
+    if (ctx->thread == 0 && ctx->block == 0) ctx->reply(message);
     return 0;
 }
 

@@ -31,13 +31,15 @@ pub const FIRST_WITHOUT_REPLY: u64 = 1000;
 pub enum TestKernel {
     /// Adds up the numbers that it receives.
     ///
-    /// - Below 1000: replies with the total.
+    /// - Below 1000: replies to a request with the total, and for a message that was told sends the total.
     /// - 1000 and more: adds without a reply.
     /// - 666: fails, on the host with an error and on a device with the return code 7, and leaves the total as it was.
     /// - 0: takes 20 milliseconds.
     Sum,
     /// Sends the numbers below the one that it receives, in order and without a reply.
     Count,
+    /// Replies with the number that it receives, to a request as to a message that was told, which has no caller that waits.
+    Echo,
 }
 
 impl TestKernel {
@@ -46,6 +48,7 @@ impl TestKernel {
         match self {
             Self::Sum => "sum",
             Self::Count => "count",
+            Self::Echo => "echo",
         }
     }
 }
@@ -69,7 +72,11 @@ impl RingKernel for Sum {
         }
         self.0 += message.value;
         if message.value < FIRST_WITHOUT_REPLY {
-            ctx.reply(number(self.0));
+            if ctx.wants_reply() {
+                ctx.reply(number(self.0));
+            } else {
+                ctx.send(number(self.0));
+            }
         }
         Ok(())
     }
@@ -89,6 +96,20 @@ impl RingKernel for Count {
     }
 }
 
+/// [`TestKernel::Echo`] for the host.
+#[derive(Debug)]
+pub struct Echo;
+
+impl RingKernel for Echo {
+    type Input = Number;
+    type Output = Number;
+
+    fn handle(&mut self, message: Number, ctx: &mut Context<Number>) -> HandlerResult {
+        ctx.reply(message);
+        Ok(())
+    }
+}
+
 /// Ring kernel of the host that sends `2 * value + 1`.
 pub(crate) struct Odd;
 
@@ -97,7 +118,7 @@ impl RingKernel for Odd {
     type Output = Number;
 
     fn handle(&mut self, message: Number, ctx: &mut Context<Number>) -> HandlerResult {
-        ctx.reply(number(message.value * 2 + 1));
+        ctx.send(number(message.value * 2 + 1));
         Ok(())
     }
 }

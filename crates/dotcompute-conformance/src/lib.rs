@@ -3,7 +3,7 @@
 //! # Contract
 //!
 //! The traits' own documentation states the contract. These tests check it through the public API, with a runtime on top, as users see
-//! it. They use two small ring kernels, [`TestKernel::Sum`] and [`TestKernel::Count`], and assert nothing about timing.
+//! it. They use the small ring kernels of [`TestKernel`], and assert nothing about timing.
 //!
 //! | macro | implements | checks |
 //! | --- | --- | --- |
@@ -18,7 +18,7 @@
 //! integration test. Each case becomes a `#[test]` with its own fixture:
 //!
 //! ```
-//! use dotcompute_conformance::{Count, Number, Sum, TestBackend, TestKernel};
+//! use dotcompute_conformance::{Count, Echo, Number, Sum, TestBackend, TestKernel};
 //! use dotcompute_core::handle::KernelHandle;
 //! use dotcompute_core::options::KernelOptions;
 //! use dotcompute_core::runtime::Runtime;
@@ -45,6 +45,7 @@
 //!         match kernel {
 //!             TestKernel::Sum => runtime.launch_with(name, options, Sum::default).unwrap(),
 //!             TestKernel::Count => runtime.launch_with(name, options, || Count).unwrap(),
+//!             TestKernel::Echo => runtime.launch_with(name, options, || Echo).unwrap(),
 //!         }
 //!     }
 //! }
@@ -84,4 +85,6 @@ mod kernels;
 mod thread_dump;
 
 pub use fixture::{Fixture, TIMEOUT, TestBackend, TestDevice, TestMemory};
-pub use kernels::{Count, DEVICE_HANDLERS, FAILING, FIRST_WITHOUT_REPLY, Number, Sum, TestKernel, number};
+pub use kernels::{
+    Count, DEVICE_HANDLERS, Echo, FAILING, FIRST_WITHOUT_REPLY, Number, Sum, TestKernel, number,
+};

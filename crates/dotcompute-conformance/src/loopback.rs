@@ -33,10 +33,13 @@ pub enum HandlerOutput {
     Sent(Vec<u8>),
     /// The reply to the request.
     Replied(Vec<u8>),
+    /// A reply to a message that no caller asked with.
+    UnaskedReply,
 }
 
-/// Handles a message: takes the state's bytes, the message's bytes and the outputs so far, and returns 0 or an error code.
-pub type Handler = fn(&mut [u8], &[u8], &mut Vec<HandlerOutput>) -> i32;
+/// Handles a message: takes the state's bytes, the message's bytes, whether a caller waits for a reply, and the outputs so far, and returns
+/// 0 or an error code.
+pub type Handler = fn(&mut [u8], &[u8], bool, &mut Vec<HandlerOutput>) -> i32;
 
 /// The device: a table of handlers, and the ring kernels launched so far.
 pub struct Loopback {
@@ -87,7 +90,7 @@ enum Event {
 }
 
 struct Inner {
-    inbox: VecDeque<(u64, Vec<u8>)>,
+    inbox: VecDeque<(u64, bool, Vec<u8>)>,
     /// Messages posted: the next sequence number.
     posted: u64,
     events: VecDeque<Event>,
@@ -150,7 +153,7 @@ impl Kernel {
     fn run(&self, handler: Handler) {
         loop {
             let mut inner = self.lock();
-            let (sequence, message) = loop {
+            let (sequence, wants_reply, message) = loop {
                 let next = match inner.command {
                     _ if Self::is_lost(&inner) => Some(inner.state.clone()),
                     Some(DeviceCommand::Stop) => Some(DeviceState::Stopped),
@@ -182,7 +185,7 @@ impl Kernel {
             let mut state_bytes = std::mem::take(&mut inner.state_bytes);
             drop(inner);
             let mut outputs = Vec::new();
-            let code = handler(&mut state_bytes, &message, &mut outputs);
+            let code = handler(&mut state_bytes, &message, wants_reply, &mut outputs);
             for output in outputs {
                 self.publish(Event::Output(sequence, output));
             }
@@ -236,7 +239,7 @@ impl DevicePort for LoopbackPort {
             assert_eq!(message.sequence, inner.posted, "sequence numbers in order");
             assert_ne!(inner.command, Some(DeviceCommand::Stop), "posted after a stop");
             inner.posted += 1;
-            inner.inbox.push_back((message.sequence, message.payload.to_vec()));
+            inner.inbox.push_back((message.sequence, message.wants_reply, message.payload.to_vec()));
         });
     }
 
@@ -250,6 +253,7 @@ impl DevicePort for LoopbackPort {
                 Event::Output(sequence, HandlerOutput::Sent(output)) => {
                     DeviceEvent::Sent { sequence: *sequence, output, linked: 0 }
                 }
+                Event::Output(_, HandlerOutput::UnaskedReply) => DeviceEvent::UnaskedReply,
                 Event::Output(sequence, HandlerOutput::Replied(output)) => {
                     DeviceEvent::Replied { sequence: *sequence, output }
                 }
@@ -345,7 +349,7 @@ pub struct LoopbackDevice(Arc<Loopback>);
 
 impl TestBackend for LoopbackDevice {
     fn open() -> Self {
-        Self(Loopback::new(&[("sum", sum), ("count", count)]))
+        Self(Loopback::new(&[("sum", sum), ("count", count), ("echo", echo)]))
     }
 
     fn runtime(&self) -> Runtime {
@@ -376,7 +380,7 @@ impl TestDevice for LoopbackDevice {
 }
 
 /// [`TestKernel::Sum`] as a handler of this device.
-pub fn sum(state: &mut [u8], message: &[u8], outputs: &mut Vec<HandlerOutput>) -> i32 {
+pub fn sum(state: &mut [u8], message: &[u8], wants_reply: bool, outputs: &mut Vec<HandlerOutput>) -> i32 {
     let value = value_of(message);
     if value == FAILING {
         return 7;
@@ -387,15 +391,26 @@ pub fn sum(state: &mut [u8], message: &[u8], outputs: &mut Vec<HandlerOutput>) -
     let total = number(value_of(state) + value);
     state.copy_from_slice(bytes_of(&total));
     if value < FIRST_WITHOUT_REPLY {
-        outputs.push(HandlerOutput::Replied(bytes_of(&total).to_vec()));
+        let total = bytes_of(&total).to_vec();
+        outputs.push(if wants_reply { HandlerOutput::Replied(total) } else { HandlerOutput::Sent(total) });
     }
     0
 }
 
 /// [`TestKernel::Count`] as a handler of this device.
-pub fn count(_: &mut [u8], message: &[u8], outputs: &mut Vec<HandlerOutput>) -> i32 {
+pub fn count(_: &mut [u8], message: &[u8], _: bool, outputs: &mut Vec<HandlerOutput>) -> i32 {
     outputs
         .extend((0..value_of(message)).map(|value| HandlerOutput::Sent(bytes_of(&number(value)).to_vec())));
+    0
+}
+
+/// [`TestKernel::Echo`] as a handler of this device.
+pub fn echo(_: &mut [u8], message: &[u8], wants_reply: bool, outputs: &mut Vec<HandlerOutput>) -> i32 {
+    outputs.push(if wants_reply {
+        HandlerOutput::Replied(message.to_vec())
+    } else {
+        HandlerOutput::UnaskedReply
+    });
     0
 }
 

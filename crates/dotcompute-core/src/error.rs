@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::backend::error::BackendError;
 pub use crate::fault::Fault;
 use crate::lifecycle::State;
+use crate::status::{Status, WaitCycle};
 
 /// Any error of a handler; `?` converts to it.
 pub type HandlerError = Box<dyn std::error::Error + Send + Sync>;
@@ -203,7 +204,7 @@ impl<M> fmt::Debug for TellError<M> {
 }
 
 /// Why a ring kernel did not accept a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Refusal {
     /// The priority band is full, and the sender does not wait.
@@ -216,13 +217,33 @@ pub enum Refusal {
     },
     /// No slot became free in time.
     #[error(
-        "its mailbox stayed full ({capacity} messages in this priority band) for {waited:?}; slow down or raise its capacity"
+        "its mailbox stayed full ({capacity} messages in this priority band) for {waited:?} (it is {status}); slow down or raise its capacity"
     )]
     TimedOut {
         /// Capacity of the band, in messages.
         capacity: usize,
         /// The time waited.
         waited: Duration,
+        /// The ring kernel's state, and why it takes no message.
+        status: Status,
+    },
+    /// The call would wait for ever: the ring kernels on the way wait for each other.
+    #[error(
+        "it would wait for ever in a cycle of ring kernels, {cycle}, of which each waits for the next; use `tell`, reply later with \
+         `take_reply`, or ask from an async loop that receives at the same time"
+    )]
+    Cycle {
+        /// The ring kernels.
+        cycle: WaitCycle,
+    },
+    /// As many handlers on the shared pool block at present as its options allow.
+    #[error(
+        "its caller is a handler on the shared pool, where {limit} handlers block already; place ring kernels that ask others on \
+         dedicated threads, or raise `RuntimeOptions::max_blocked_handlers`"
+    )]
+    PoolExhausted {
+        /// The limit, in handlers.
+        limit: usize,
     },
     /// It was never activated.
     #[error("it is {state} and was never activated; call `activate` first")]
@@ -260,7 +281,7 @@ pub enum AskError<M> {
     },
     /// No reply arrived in time. The message may still be handled; a later reply is dropped.
     #[error(
-        "asking ring kernel `{kernel}`: no reply to a `{message_type}` after {waited:?} (it is {state}, {queued} messages queued)"
+        "asking ring kernel `{kernel}`: no reply to a `{message_type}` after {waited:?} (it is {status}; {queued} messages queued)"
     )]
     TimedOut {
         /// The ring kernel's name.
@@ -269,10 +290,23 @@ pub enum AskError<M> {
         message_type: &'static str,
         /// The time waited.
         waited: Duration,
-        /// The ring kernel's state.
-        state: State,
+        /// The ring kernel's state, and why it takes no message.
+        status: Status,
         /// Messages queued in its mailbox.
         queued: u64,
+    },
+    /// The message was accepted, and then the ring kernels came to wait for each other: no reply can arrive.
+    #[error(
+        "asking ring kernel `{kernel}`: no reply to a `{message_type}` can arrive, since ring kernels wait for each other in a cycle, \
+         {cycle}; use `tell`, reply later with `take_reply`, or ask from an async loop that receives at the same time"
+    )]
+    Cycle {
+        /// The ring kernel's name.
+        kernel: Arc<str>,
+        /// The type name of the message.
+        message_type: &'static str,
+        /// The ring kernels.
+        cycle: WaitCycle,
     },
     /// The ring kernel ended before it replied.
     #[error("asking ring kernel `{kernel}`: it is {state} and will not reply to a `{message_type}`")]
@@ -309,15 +343,37 @@ pub enum ReceiveError {
     },
     /// The output ring stayed empty.
     #[error(
-        "receiving from ring kernel `{kernel}`: its output ring stayed empty for {waited:?} (it is {state})"
+        "receiving from ring kernel `{kernel}`: its output ring stayed empty for {waited:?} (it is {status})"
     )]
     TimedOut {
         /// The ring kernel's name.
         kernel: Arc<str>,
         /// The time waited.
         waited: Duration,
-        /// The ring kernel's state.
-        state: State,
+        /// The ring kernel's state, and why it takes no message.
+        status: Status,
+    },
+    /// The caller is a handler on the shared pool, where as many handlers block at present as its options allow.
+    #[error(
+        "receiving from ring kernel `{kernel}`: its output ring is empty, and the caller is a handler on the shared pool, where {limit} \
+         handlers block already; connect the ring kernels, or raise `RuntimeOptions::max_blocked_handlers`"
+    )]
+    PoolExhausted {
+        /// The ring kernel's name.
+        kernel: Arc<str>,
+        /// The limit, in handlers.
+        limit: usize,
+    },
+    /// The caller is a handler, and the ring kernels on the way wait for each other.
+    #[error(
+        "receiving from ring kernel `{kernel}`: no output can arrive, since ring kernels wait for each other in a cycle, {cycle}; connect \
+         the ring kernels instead of receiving in a handler"
+    )]
+    Cycle {
+        /// The ring kernel's name.
+        kernel: Arc<str>,
+        /// The ring kernels.
+        cycle: WaitCycle,
     },
     /// It has ended and its output ring is empty, so no output can arrive.
     #[error("receiving from ring kernel `{kernel}`: it is {state} and its output ring is empty")]
@@ -337,6 +393,19 @@ pub enum ReceiveError {
         /// The ring kernel's state.
         state: State,
     },
+}
+
+/// A handler sent more outputs than may wait for free slots.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "sending outputs: {dropped} more than the {limit} that may wait for free slots were dropped; send fewer per message, have them received \
+     or connected, or raise `KernelOptions::queued_output_limit`"
+)]
+pub struct TooManyOutputs {
+    /// Outputs dropped.
+    pub dropped: u64,
+    /// The limit, in outputs.
+    pub limit: usize,
 }
 
 /// Some ring kernels did not end in time when the runtime was shut down.

@@ -13,6 +13,7 @@
 //! | [`backend`] | where ring kernels run |
 //! | [`options`] | capacities, backpressure, placement, waiting |
 //! | [`lifecycle`] | states and commands |
+//! | [`status`] | what a ring kernel does at present, and why it takes no message |
 //! | [`supervision`] | what happens after a panic or an error |
 //! | [`dead_letter`] | messages that will never be handled, with the reason |
 //! | [`telemetry`] | counters and latency histograms |
@@ -44,6 +45,7 @@ pub mod options;
 pub mod orchestrator;
 mod output;
 pub mod runtime;
+pub mod status;
 pub mod supervision;
 pub mod telemetry;
 

@@ -76,6 +76,9 @@ pub struct KernelOptions {
     pub capacity: usize,
     /// Capacity of the output ring, in messages; rounded up to a power of two. Default 1024.
     pub output_capacity: usize,
+    /// Limit of the outputs that wait for free slots in their destinations, in messages. A handler that sends more fails its message.
+    /// Default 65,536.
+    pub queued_output_limit: usize,
     /// What happens to senders when the mailbox is full.
     pub backpressure: Backpressure,
     /// Where it runs.
@@ -95,6 +98,7 @@ impl Default for KernelOptions {
         Self {
             capacity: 1024,
             output_capacity: 1024,
+            queued_output_limit: 65_536,
             backpressure: Backpressure::default(),
             placement: Placement::default(),
             wait: WaitStrategy::default(),
@@ -122,6 +126,16 @@ impl KernelOptions {
     #[must_use]
     pub fn output_capacity(mut self, messages: usize) -> Self {
         self.output_capacity = messages;
+        self
+    }
+
+    /// Sets how many outputs may wait for free slots in their destinations, in messages.
+    ///
+    /// A handler never waits for a free slot: what does not fit is queued, and the next message is handled once the queue is empty. One
+    /// message can thus queue many outputs. Beyond this limit its outputs are dropped and counted as undelivered, and the message fails.
+    #[must_use]
+    pub fn queued_output_limit(mut self, outputs: usize) -> Self {
+        self.queued_output_limit = outputs;
         self
     }
 

@@ -15,6 +15,7 @@ use hdrhistogram::Histogram;
 use crate::fault::Reason;
 use crate::lifecycle::State;
 use crate::options::{KernelOptions, Placement, Telemetry};
+use crate::status::{Blocked, Status};
 
 /// Counters and latencies of a ring kernel.
 ///
@@ -27,6 +28,8 @@ pub struct KernelStats {
     pub kernel: String,
     /// Its state.
     pub state: State,
+    /// Why it takes no message at present although it is running. `None` if nothing prevents it.
+    pub blocked: Option<Blocked>,
     /// Messages accepted by its mailbox, or received over links.
     pub sent: u64,
     /// Messages among them that arrived over a link from another ring kernel on the same device, without the host.
@@ -47,6 +50,8 @@ pub struct KernelStats {
     pub undelivered: u64,
     /// Replies sent to callers.
     pub replied: u64,
+    /// Replies that were dropped: the message was sent with `tell`, or already had its reply.
+    pub unasked_replies: u64,
     /// Restarts after a fault.
     pub restarts: u64,
     /// Time from sending to the start of handling.
@@ -60,6 +65,13 @@ impl KernelStats {
     #[must_use]
     pub fn is_conserved(&self) -> bool {
         self.sent == self.handled + self.dead_letters + self.queued
+    }
+
+    /// Returns the state together with what the ring kernel waits for, to be displayed: `Active`, or `Active, waiting for room in its
+    /// output ring: 1,024 outputs unread`.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        Status { state: self.state, blocked: self.blocked.clone() }
     }
 }
 
@@ -130,6 +142,7 @@ pub(crate) struct Counters {
     pub(crate) handled: Counter,
     pub(crate) emitted: Counter,
     pub(crate) replied: Counter,
+    pub(crate) unasked_replies: Counter,
     pub(crate) restarts: Counter,
     pub(crate) rejected: Counter,
     dead_letters: [Counter; Reason::ALL.len()],

@@ -20,7 +20,7 @@ fn runtime() -> Runtime {
 }
 
 /// Handler that breaks the contract: its reply has fewer bytes than the record.
-fn truncated(_: &mut [u8], _: &[u8], outputs: &mut Vec<HandlerOutput>) -> i32 {
+fn truncated(_: &mut [u8], _: &[u8], _: bool, outputs: &mut Vec<HandlerOutput>) -> i32 {
     outputs.push(HandlerOutput::Replied(vec![1, 2, 3]));
     0
 }

@@ -30,7 +30,11 @@ impl RingKernel for Recorder {
     fn handle(&mut self, message: u64, ctx: &mut Context<u64>) -> HandlerResult {
         self.sum += message;
         self.record(format!("handle {message}"));
-        ctx.reply(self.sum);
+        if ctx.wants_reply() {
+            ctx.reply(self.sum);
+        } else {
+            ctx.send(self.sum);
+        }
         Ok(())
     }
     fn on_activate(&mut self, _: &mut Context<u64>) -> HandlerResult {
@@ -91,7 +95,7 @@ fn states_and_hooks_follow_the_lifecycle() {
                 "terminate"
             ]
         );
-        // Replies to `tell` and the output of `on_terminate` can still be received after the end.
+        // Outputs of told messages and the output of `on_terminate` can still be received after the end.
         let outputs: Vec<u64> = std::iter::from_fn(|| kernel.try_receive().ok()).collect();
         assert_eq!(outputs, [3, 6, 10]);
         assert!(matches!(kernel.receive(), Err(ReceiveError::Ended { state: State::Terminated, .. })));

@@ -256,7 +256,7 @@ fn a_loop_that_returns_early_leaves_dead_letters_not_hangs() {
     let kernel = runtime
         .launch_loop("once", KernelOptions::new(), |mut ctx: LoopContext<u64, u64>| async move {
             if let Some(message) = ctx.receive_async().await {
-                ctx.reply(message);
+                ctx.send_async(message).await;
             }
             Ok(())
         })

@@ -55,13 +55,12 @@ template <class Output> struct Context {
     }
     __device__ void send(const Output &output) { send(&output); }
 
-    // Replies to the message; without a waiting caller, sends the reply as an output. The first reply is the reply, later ones are
-    // outputs.
+    // Replies to the caller that asked. Without a waiting caller, and after the first reply, the reply is dropped and counted.
     __device__ void reply(const Output *output) {
         if (wants_reply) {
             events->send(tag, EVENT_REPLIED, 0, output);
         } else {
-            send(output);
+            events->send(tag, EVENT_UNASKED_REPLY, 0, static_cast<const Output *>(nullptr));
         }
     }
     __device__ void reply(const Output &output) { reply(&output); }

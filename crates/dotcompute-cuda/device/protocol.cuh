@@ -79,6 +79,8 @@ enum EventKind : u32 {
     EVENT_LINKED_SENT = 4,
     // As EVENT_FAILED, for a message that came over a link: the message follows in place of an output. Bits 8 to 15 as above.
     EVENT_LINKED_FAILED = 5,
+    // The handler replied to a message without a caller that waits. The event has no output.
+    EVENT_UNASKED_REPLY = 6,
     // Mask of the kind in the word.
     EVENT_KIND_MASK = 255
 };

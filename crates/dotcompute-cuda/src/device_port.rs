@@ -14,8 +14,9 @@ use crate::device_peer::Peer;
 use crate::host_device_channel::HostDeviceChannel;
 use crate::protocol::{
     COMMAND_KILL, COMMAND_PAUSE, COMMAND_RUN, COMMAND_STOP, EVENT_FAILED, EVENT_KIND_MASK,
-    EVENT_LINKED_FAILED, EVENT_LINKED_SENT, EVENT_REPLIED, EVENT_SENT, EventHeader, InputHeader, LINKED_FLAG,
-    STATE_FAULTED, STATE_LAUNCHED, STATE_OFF_DEVICE, STATE_PAUSED, STATE_RUNNING, STATE_STOPPED,
+    EVENT_LINKED_FAILED, EVENT_LINKED_SENT, EVENT_REPLIED, EVENT_SENT, EVENT_UNASKED_REPLY, EventHeader,
+    InputHeader, LINKED_FLAG, STATE_FAULTED, STATE_LAUNCHED, STATE_OFF_DEVICE, STATE_PAUSED, STATE_RUNNING,
+    STATE_STOPPED,
 };
 use crate::resident_kernel::ResidentKernel;
 use crate::watchdog::{Progress, Relaunch as _, Watchdog};
@@ -146,6 +147,7 @@ impl DevicePort for Port {
         Some(match kind & EVENT_KIND_MASK {
             EVENT_SENT => DeviceEvent::Sent { sequence, output, linked },
             EVENT_REPLIED => DeviceEvent::Replied { sequence, output },
+            EVENT_UNASKED_REPLY => DeviceEvent::UnaskedReply,
             EVENT_FAILED => DeviceEvent::Failed { sequence, code },
             EVENT_LINKED_SENT => DeviceEvent::LinkedSent { priority, output, linked },
             EVENT_LINKED_FAILED => DeviceEvent::LinkedFailed { priority, code, message },

@@ -75,6 +75,8 @@ pub(crate) const EVENT_FAILED: u32 = 3;
 pub(crate) const EVENT_LINKED_SENT: u32 = 4;
 /// As [`EVENT_FAILED`], for a message that came over a link: the message follows in place of an output. Bits 8 to 15 as above.
 pub(crate) const EVENT_LINKED_FAILED: u32 = 5;
+/// The handler replied to a message without a caller that waits. The event has no output.
+pub(crate) const EVENT_UNASKED_REPLY: u32 = 6;
 /// Mask of the kind in the word.
 pub(crate) const EVENT_KIND_MASK: u32 = 255;
 
@@ -333,7 +335,7 @@ mod tests {
             COMMAND_RUN COMMAND_PAUSE COMMAND_STOP COMMAND_KILL COMMAND_MASK COMMAND_LEAVE COMMAND_COPY_TO_HOST
             COMMAND_CLOSED_SHIFT
             STATE_LAUNCHED STATE_RUNNING STATE_PAUSED STATE_FAULTED STATE_STOPPED STATE_OFF_DEVICE
-            EVENT_SENT EVENT_REPLIED EVENT_FAILED EVENT_LINKED_SENT EVENT_LINKED_FAILED EVENT_KIND_MASK
+            EVENT_SENT EVENT_REPLIED EVENT_FAILED EVENT_LINKED_SENT EVENT_LINKED_FAILED EVENT_UNASKED_REPLY EVENT_KIND_MASK
             LINKED_FLAG MAX_LINKS
         }
         ring(&mut all);

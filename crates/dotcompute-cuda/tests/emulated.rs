@@ -133,7 +133,7 @@ fn threads_take_a_message_each() {
             dc::fetch_add_relaxed(reinterpret_cast<dc::u64 *>(&state->value));
             if (message->value % 10 == 3) return static_cast<int32_t>(message->value);
             reply->value = message->value * message->value;
-            ctx->reply(reply);
+            ctx->send(reply);
             return 0;
         }
     "#;

@@ -1,15 +1,10 @@
 //! The CPU backend: runs drivers on a pool of workers or on dedicated threads.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
-use std::task::{Context, Poll};
-use std::thread::JoinHandle;
+use std::task::Context;
 use std::time::Instant;
 
-use async_executor::Executor;
-use dotcompute_ring::fence::Fence;
 use dotcompute_ring::wait::{park, thread_waker};
-use dotcompute_ring::wait_list::{WaitList, WaitToken};
 
 use super::Backend;
 use super::error::{BackendError, BackendKind};
@@ -18,25 +13,27 @@ use super::launch_plan::{HostTask, LaunchPlan, Program};
 use super::no_affinity as core_affinity;
 use super::residency::{Residency, Resident};
 use super::shared_task::SharedTask;
+use super::worker_pool::WorkerPool;
 use crate::options::Placement;
 
 /// Runs ring kernels on threads of this process.
 pub(crate) struct CpuBackend {
     workers: usize,
+    max_blocked: usize,
     /// Started by the first ring kernel placed on it.
-    pool: OnceLock<Pool>,
+    pool: OnceLock<WorkerPool>,
 }
 
 impl CpuBackend {
-    pub(crate) fn new(workers: usize) -> Self {
-        Self { workers: workers.max(1), pool: OnceLock::new() }
+    pub(crate) fn new(workers: usize, max_blocked: usize) -> Self {
+        Self { workers: workers.max(1), max_blocked, pool: OnceLock::new() }
     }
 
-    fn pool(&self) -> Result<&Pool, BackendError> {
+    fn pool(&self) -> Result<&WorkerPool, BackendError> {
         if let Some(pool) = self.pool.get() {
             return Ok(pool);
         }
-        let pool = Pool::start(self.workers)?;
+        let pool = WorkerPool::start(self.workers, self.max_blocked)?;
         // Another launch may have started a pool meanwhile; this pool then stops its workers when dropped.
         Ok(self.pool.get_or_init(|| pool))
     }
@@ -62,8 +59,7 @@ impl Backend for CpuBackend {
         }
         let residency: Box<dyn Residency> = match plan.placement {
             Placement::Pool => {
-                let (shared_task, pool_task) = SharedTask::new(task);
-                self.pool()?.executor.spawn(pool_task).detach();
+                let shared_task = self.pool()?.spawn(task);
                 Box::new(PoolResidency(shared_task))
             }
             Placement::Dedicated => Box::new(ThreadResidency::start(&plan.kernel, task, None)?),
@@ -76,71 +72,6 @@ impl Backend for CpuBackend {
             }
         };
         Ok(Resident { residency, port: None })
-    }
-}
-
-/// A shared pool of worker threads.
-///
-/// Scheduling is left to `async-executor`, the small executor of smol: a task costs its own memory and about a hundred bytes, and no CPU
-/// time while idle.
-struct Pool {
-    executor: Arc<Executor<'static>>,
-    stop: Arc<StopSignal>,
-    workers: Vec<JoinHandle<()>>,
-}
-
-impl Pool {
-    fn start(workers: usize) -> Result<Self, BackendError> {
-        let mut pool =
-            Self { executor: Arc::new(Executor::new()), stop: Arc::default(), workers: Vec::new() };
-        for index in 0..workers {
-            let executor = Arc::clone(&pool.executor);
-            let stop = Arc::clone(&pool.stop);
-            let run = move || futures_lite::future::block_on(executor.run(stop.wait()));
-            let thread = std::thread::Builder::new().name(format!("dotcompute-{index}"));
-            let worker = thread.spawn(run).map_err(|source| BackendError::Thread { source })?;
-            pool.workers.push(worker);
-        }
-        Ok(pool)
-    }
-}
-
-impl Drop for Pool {
-    fn drop(&mut self) {
-        self.stop.trigger();
-        // Workers are not joined: one may be in a handler that never returns. The remaining tasks are dropped with the last reference
-        // to the executor, and their ring kernels become `Terminated`.
-    }
-}
-
-/// Stops the workers.
-struct StopSignal {
-    triggered: AtomicBool,
-    workers: WaitList,
-}
-
-impl Default for StopSignal {
-    fn default() -> Self {
-        Self { triggered: AtomicBool::new(false), workers: WaitList::new(Fence::Symmetric) }
-    }
-}
-
-impl StopSignal {
-    fn trigger(&self) {
-        // SYNC POINT: pool-stop (runtime). Stores, then wakes. Release: pairs with the acquire load in `wait`.
-        self.triggered.store(true, Ordering::Release);
-        self.workers.notify_all();
-    }
-
-    async fn wait(&self) {
-        let mut token = WaitToken::default();
-        std::future::poll_fn(|cx| {
-            // SYNC POINT: pool-stop (worker). Registers, then rechecks. Pairs with `trigger`.
-            self.workers.register(&mut token, cx.waker());
-            if self.triggered.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
-        self.workers.cancel(&mut token);
     }
 }
 

@@ -193,6 +193,8 @@ pub enum DeviceEvent<'a> {
         /// The reply's bytes.
         output: &'a [u8],
     },
+    /// The handler replied to a message without a caller that waits, or over a link. The reply was dropped.
+    UnaskedReply,
     /// The handler reported an error for the message with this sequence number.
     Failed {
         /// Sequence number of the message.

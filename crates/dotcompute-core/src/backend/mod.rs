@@ -14,6 +14,7 @@ pub(crate) mod launch_plan;
 mod no_affinity;
 pub(crate) mod residency;
 pub(crate) mod shared_task;
+pub(crate) mod worker_pool;
 
 pub use error::{BackendError, BackendKind};
 pub use launch_plan::{HostTask, LaunchPlan, Program};

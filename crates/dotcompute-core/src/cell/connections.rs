@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 
+use super::wait_graph::OutputEdge;
 use crate::message::MessageHeader;
 
 /// Result of an attempt to send an output.
@@ -20,6 +21,8 @@ pub(crate) trait OutputSink<O>: Send {
     fn try_send(&mut self, header: MessageHeader, output: O) -> SendOutcome<O>;
     /// Ready once another attempt may succeed; otherwise registers the task's waker.
     fn poll_ready(&mut self, priority: u8, cx: &mut Context<'_>) -> Poll<()>;
+    /// Returns what the outputs wait for while there is no free slot.
+    fn destination(&self) -> OutputEdge;
 }
 
 /// A destination, and the number of the device link that also leads to it, if there is one.

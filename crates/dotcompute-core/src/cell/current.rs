@@ -25,7 +25,6 @@ impl CurrentKernel {
     }
 
     /// Returns the innermost ring kernel that runs on this thread. `None` outside handlers and loops.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the wait-for graph of asks is its first caller"))]
     pub(crate) fn innermost() -> Option<Arc<KernelCell>> {
         RUNNING.try_with(|running| running.borrow().last().cloned()).ok().flatten()
     }

@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context as TaskContext, Poll};
 
-use dotcompute_ring::notifier::Notifier;
+use dotcompute_ring::fence::Fence;
 use dotcompute_ring::reply::ReplySender;
+use dotcompute_ring::wait_list::{WaitList, WaitToken};
 
 use super::link_accounting::LinkAccounting;
 use super::state_requests::StateRequestQueue;
+use super::wait_graph::WaitNode;
 use crate::dead_letter::DeadLetters;
 use crate::envelope::{Envelope, ReplyResult};
 use crate::error::LifecycleError;
@@ -32,8 +34,8 @@ pub(crate) struct KernelCell {
     pub(crate) output_type: &'static str,
     pub(crate) options: KernelOptions,
     pub(crate) lifecycle: StateCell,
-    /// Wakes the driver when it waits for something other than a message.
-    pub(crate) control: Notifier,
+    /// Wakes those who wait for a command: the driver, and the future of a loop that receives, which may have a waker of its own.
+    pub(crate) control: WaitList,
     pub(crate) counters: Counters,
     pub(crate) latencies: Latencies,
     pub(crate) dead_letters: Arc<DeadLetters>,
@@ -41,6 +43,8 @@ pub(crate) struct KernelCell {
     pub(crate) state_requests: StateRequestQueue,
     /// Counts of messages that a ring kernel on a device sends and receives without the host.
     pub(crate) links: LinkAccounting,
+    /// What this ring kernel waits for.
+    pub(crate) waits: WaitNode,
     /// Names of the ring kernels that this one is connected to.
     pub(crate) downstream: Mutex<Vec<Arc<str>>>,
     /// Whether `activate` has succeeded once.
@@ -64,13 +68,14 @@ impl KernelCell {
             input_type,
             output_type,
             lifecycle: StateCell::new(),
-            control: Notifier::new(dotcompute_ring::fence::Fence::Symmetric),
+            control: WaitList::new(Fence::Symmetric),
             counters: Counters::default(),
             latencies: Latencies::of(&options),
             options,
             dead_letters,
             state_requests: StateRequestQueue::default(),
             links: LinkAccounting::default(),
+            waits: WaitNode::default(),
             downstream: Mutex::new(Vec::new()),
             activated: AtomicBool::new(false),
             lifecycle_lock: Mutex::new(()),
@@ -149,18 +154,15 @@ impl KernelCell {
     }
 
     /// Ready once this command is issued. Until then, the task is woken when any command is issued.
-    pub(crate) fn poll_command_is(&self, command: Command, cx: &mut TaskContext<'_>) -> Poll<()> {
+    pub(crate) fn poll_command_is(
+        &self,
+        command: Command,
+        token: &mut WaitToken,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<()> {
         // SYNC POINT: command (waiter). Registers, then rechecks. Pairs with `TypedCell::command`, which stores the command, then notifies.
-        loop {
-            let registered = self.control.register(cx.waker());
-            if self.lifecycle.command() == command {
-                return Poll::Ready(());
-            }
-            if registered {
-                return Poll::Pending;
-            }
-            std::hint::spin_loop();
-        }
+        self.control.register(token, cx.waker());
+        if self.lifecycle.command() == command { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Enters an ended state. A terminated ring kernel leaves the registry; a failed one stays there for inspection.

@@ -9,3 +9,4 @@ pub(crate) mod link_accounting;
 pub(crate) mod output_ring;
 pub(crate) mod state_requests;
 pub(crate) mod typed_cell;
+pub(crate) mod wait_graph;

@@ -65,6 +65,11 @@ impl<O: Message> OutputRing<O> {
         self.ends().sender.poll_ready(Band::of(priority), token, cx)
     }
 
+    /// Returns the number of outputs that were not received.
+    pub(crate) fn len(&self) -> usize {
+        self.ring.get().map_or(0, |ends| ends.sender.len())
+    }
+
     pub(crate) fn try_receive(&self) -> Option<Received<O>> {
         // A ring that was never allocated has never held an output.
         let ends = self.ring.get()?;

@@ -17,6 +17,7 @@ use crate::envelope::Envelope;
 use crate::fault::Reason;
 use crate::lifecycle::Command;
 use crate::message::Message;
+use crate::status::Blocked;
 use crate::telemetry::KernelStats;
 
 /// What handles, driver and runtime share of one ring kernel, with its message types.
@@ -52,6 +53,14 @@ impl<I: Message, O: Message> TypedCell<I, O> {
             device_residency: OnceLock::new(),
         };
         Ok((Arc::new(typed), receiver))
+    }
+
+    /// Returns why the ring kernel takes no message at present, if it is running.
+    pub(crate) fn blocked(&self) -> Option<Blocked> {
+        if self.untyped.lifecycle.get().has_ended() {
+            return None;
+        }
+        self.untyped.waits.blocked(|| self.output.len() as u64)
     }
 
     /// Called once, by `launch`, before any handle exists.
@@ -124,6 +133,7 @@ impl<I: Message, O: Message> AnyKernel for TypedCell<I, O> {
         KernelStats {
             kernel: cell.name.to_string(),
             state: cell.lifecycle.get(),
+            blocked: self.blocked(),
             sent: self.input.pushed() + linked.received,
             linked: linked.received,
             handled: counters.handled.get() + linked.handled,
@@ -134,6 +144,7 @@ impl<I: Message, O: Message> AnyKernel for TypedCell<I, O> {
             emitted: counters.emitted.get() + linked.sent,
             undelivered: counters.undelivered(),
             replied: counters.replied.get(),
+            unasked_replies: counters.unasked_replies.get(),
             restarts: counters.restarts.get(),
             queue_time,
             handle_time,
@@ -148,7 +159,7 @@ impl<I: Message, O: Message> AnyKernel for TypedCell<I, O> {
         // SYNC POINT: command (issuer). Stores the command, then notifies both places in which a driver waits. Pairs with
         // `Inbox::poll_new_command`, `Inbox::wait_for_message` and `KernelCell::poll_command_is`, which register, then recheck.
         self.untyped.lifecycle.set_command(command);
-        self.untyped.control.notify_with_full_fence();
+        self.untyped.control.notify_all();
         self.input.wake_receiver();
     }
 

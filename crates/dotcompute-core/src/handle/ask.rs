@@ -1,16 +1,19 @@
 //! `ask`: sends a request and waits for its reply.
 
 use std::sync::Arc;
+use std::task::Context;
 use std::time::{Duration, Instant};
 
 use dotcompute_ring::reply::ReplySlot;
-use dotcompute_ring::wait::{Backoff, Step, block_on_poll};
+use dotcompute_ring::wait::{Backoff, Step};
 
 use super::KernelHandle;
 use super::ask_outcome::{AskOutcome, final_check, poll_reply};
 use super::timeout::with_timeout;
 use super::wait_limit::WaitLimit;
+use crate::backend::worker_pool::{block_parked, check_may_block, spin_strategy};
 use crate::cell::any_kernel::AnyKernel;
+use crate::cell::wait_graph::{CallWait, WaitFor};
 use crate::envelope::ReplyResult;
 use crate::error::{AskError, Refusal, TellError};
 use crate::lifecycle::StateWaiter;
@@ -57,6 +60,10 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     ///
     /// As for `ask`.
     pub async fn ask_async(&self, message: I) -> Result<O, AskError<I>> {
+        let wait = match self.begin_wait_for_reply() {
+            Ok(wait) => wait,
+            Err(reason) => return Err(self.not_sent_error(reason, message)),
+        };
         let mut slot = self.spare.take();
         let envelope = self.envelope(message, Some(slot.arm()));
         match self.send_inline(envelope) {
@@ -75,7 +82,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
                 }
             }
         }
-        self.await_reply(slot, None).await
+        self.await_reply(slot, wait, None).await
     }
 
     /// Like [`ask_timeout`](Self::ask_timeout), for async code.
@@ -85,12 +92,37 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     /// As for `ask_timeout`.
     pub async fn ask_timeout_async(&self, message: I, timeout: Duration) -> Result<O, AskError<I>> {
         let start = Instant::now();
+        let wait = match self.begin_wait_for_reply() {
+            Ok(wait) => wait,
+            Err(reason) => return Err(self.not_sent_error(reason, message)),
+        };
         let mut slot = self.spare.take();
         let envelope = self.envelope(message, Some(slot.arm()));
         if let Err((reason, unsent)) = self.send_async(envelope, self.wait_limit_within(timeout)).await {
             return Err(self.not_sent_error(reason, unsent.message));
         }
-        self.await_reply(slot, Some(timeout.saturating_sub(start.elapsed()))).await
+        self.await_reply(slot, wait, Some(timeout.saturating_sub(start.elapsed()))).await
+    }
+
+    /// Adds an edge to the wait-for graph if the caller is user code of a ring kernel.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Cycle`] if that would close a cycle.
+    #[inline]
+    pub(super) fn begin_wait_for_reply(&self) -> Result<CallWait, Refusal> {
+        CallWait::begin(WaitFor::Reply, &self.cell.untyped, false).map_err(|cycle| Refusal::Cycle { cycle })
+    }
+
+    /// Like [`begin_wait_for_reply`](Self::begin_wait_for_reply), for a call that blocks its thread.
+    ///
+    /// # Errors
+    ///
+    /// Also [`Refusal::PoolExhausted`].
+    #[inline]
+    pub(super) fn begin_blocking_wait_for_reply(&self) -> Result<CallWait, Refusal> {
+        check_may_block().map_err(|exhausted| Refusal::PoolExhausted { limit: exhausted.max_blocked })?;
+        CallWait::begin(WaitFor::Reply, &self.cell.untyped, true).map_err(|cycle| Refusal::Cycle { cycle })
     }
 
     /// Returns the wait limit of the ring kernel's backpressure, but at most `timeout`.
@@ -105,11 +137,13 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     async fn await_reply(
         &self,
         mut slot: ReplySlot<ReplyResult<O>>,
+        wait: CallWait,
         timeout: Option<Duration>,
     ) -> Result<O, AskError<I>> {
         let outcome = {
             let mut waiter = StateWaiter::new(&self.cell.untyped.lifecycle);
-            with_timeout(timeout, std::future::poll_fn(|cx| poll_reply(&mut slot, &mut waiter, cx))).await
+            let poll = |cx: &mut Context<'_>| poll_reply(&mut slot, &mut waiter, &wait, cx);
+            with_timeout(timeout, std::future::poll_fn(poll)).await
         };
         self.finish_ask(slot, outcome.unwrap_or(AskOutcome::TimedOut), timeout.unwrap_or_default())
     }
@@ -122,6 +156,10 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         wait_limit: WaitLimit,
     ) -> Result<O, AskError<I>> {
         let deadline = timeout.map(|time| Instant::now() + time);
+        let wait = match self.begin_blocking_wait_for_reply() {
+            Ok(wait) => wait,
+            Err(reason) => return Err(self.not_sent_error(reason, message)),
+        };
         let mut slot = self.spare.take();
         let mut unsent = Err(self.envelope(message, Some(slot.arm())));
         if timeout.is_none() || self.polls_device {
@@ -132,7 +170,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         {
             return Err(self.not_sent_error(reason, unsent.message));
         }
-        let outcome = self.wait_for_reply(&mut slot, deadline);
+        let outcome = self.wait_for_reply(&mut slot, &wait, deadline);
         self.finish_ask(slot, outcome, timeout.unwrap_or_default())
     }
 
@@ -141,9 +179,10 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     pub(super) fn wait_for_reply(
         &self,
         slot: &mut ReplySlot<ReplyResult<O>>,
+        wait: &CallWait,
         deadline: Option<Instant>,
     ) -> AskOutcome<O> {
-        let mut backoff = Backoff::new(self.wait);
+        let mut backoff = Backoff::new(spin_strategy(self.wait));
         let mut polls = 0u32;
         loop {
             if let Some(reply) = slot.try_take() {
@@ -161,6 +200,9 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
                 if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                     return AskOutcome::TimedOut;
                 }
+                if let Some(cycle) = wait.cycle() {
+                    return AskOutcome::Cycle(cycle);
+                }
                 let state = self.state();
                 if state.has_ended() {
                     return final_check(slot, state);
@@ -168,7 +210,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
             }
         }
         let mut waiter = StateWaiter::new(&self.cell.untyped.lifecycle);
-        block_on_poll(self.wait, deadline, |cx| poll_reply(slot, &mut waiter, cx))
+        block_parked(self.wait, deadline, |cx| poll_reply(slot, &mut waiter, wait, cx))
             .unwrap_or(AskOutcome::TimedOut)
     }
 
@@ -205,8 +247,15 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
             AskOutcome::Ended(state) => AskError::Ended { kernel, message_type, state },
             AskOutcome::TimedOut => {
                 let stats = self.cell.stats();
-                AskError::TimedOut { kernel, message_type, waited, state: stats.state, queued: stats.queued }
+                AskError::TimedOut {
+                    kernel,
+                    message_type,
+                    waited,
+                    status: stats.status(),
+                    queued: stats.queued,
+                }
             }
+            AskOutcome::Cycle(cycle) => AskError::Cycle { kernel, message_type, cycle },
         }
     }
 

@@ -4,8 +4,10 @@ use std::task::{Context, Poll};
 
 use dotcompute_ring::reply::ReplySlot;
 
+use crate::cell::wait_graph::CallWait;
 use crate::envelope::ReplyResult;
 use crate::lifecycle::{State, StateWaiter};
+use crate::status::WaitCycle;
 
 /// Result of waiting for a reply.
 pub(super) enum AskOutcome<O> {
@@ -13,16 +15,21 @@ pub(super) enum AskOutcome<O> {
     NoReply,
     Ended(State),
     TimedOut,
+    Cycle(WaitCycle),
 }
 
-/// Ready with the reply, or with the ended state of the ring kernel.
+/// Ready with the reply, with the ended state of the ring kernel, or with the cycle that the call is part of.
 pub(super) fn poll_reply<O>(
     slot: &mut ReplySlot<ReplyResult<O>>,
     waiter: &mut StateWaiter<'_>,
+    wait: &CallWait,
     cx: &mut Context<'_>,
 ) -> Poll<AskOutcome<O>> {
     if let Poll::Ready(reply) = slot.poll_take(cx) {
         return Poll::Ready(reply.map_or(AskOutcome::NoReply, AskOutcome::Reply));
+    }
+    if let Poll::Ready(cycle) = wait.poll_cycle(cx) {
+        return Poll::Ready(AskOutcome::Cycle(cycle));
     }
     match waiter.poll(cx, State::has_ended) {
         Poll::Ready(state) => Poll::Ready(final_check(slot, state)),

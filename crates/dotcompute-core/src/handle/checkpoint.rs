@@ -66,7 +66,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         // SYNC POINT: state-request (caller). Enqueues, then notifies. Pairs with `DeviceProxy::register_and_recheck`, which registers,
         // then rechecks the queue.
         let mut slot = self.cell.untyped.state_requests.enqueue(write);
-        self.cell.untyped.control.notify_with_full_fence();
+        self.cell.untyped.control.notify_all();
         self.cell.input.wake_receiver();
         match slot.wait(self.wait, Some(Instant::now() + timeout)) {
             Some(Ok(Ok(bytes))) => Ok(bytes),

@@ -16,6 +16,7 @@ use crate::envelope::Envelope;
 pub use crate::envelope::Received;
 use crate::lifecycle::State;
 use crate::message::{Message, Priority};
+use crate::status::Status;
 use crate::telemetry::{KernelStats, Sampler};
 use spare_slot::SpareSlot;
 
@@ -48,7 +49,11 @@ pub use pending_ask::PendingAsk;
 ///     type Input = u64;
 ///     type Output = u64;
 ///     fn handle(&mut self, message: u64, ctx: &mut Context<u64>) -> HandlerResult {
-///         ctx.reply(message * 2);
+///         if ctx.wants_reply() {
+///             ctx.reply(message * 2);
+///         } else {
+///             ctx.send(message * 2);
+///         }
 ///         Ok(())
 ///     }
 /// }
@@ -57,7 +62,7 @@ pub use pending_ask::PendingAsk;
 /// let double = runtime.launch("double", || Double)?;
 /// double.activate()?;
 /// assert_eq!(double.ask(21)?, 42);
-/// // The reply to a `tell` goes to the output ring.
+/// // What a handler sends goes to the output ring.
 /// double.tell(4)?;
 /// assert_eq!(double.receive()?, 8);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -131,6 +136,12 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     #[must_use]
     pub fn state(&self) -> State {
         self.cell.untyped.lifecycle.get()
+    }
+
+    /// Returns the state of the ring kernel, and what keeps it from taking its next message, to be displayed.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        Status { state: self.state(), blocked: self.cell.blocked() }
     }
 
     /// Returns the counters and latencies of the ring kernel. Reading them does not stop it.

@@ -10,7 +10,7 @@ use dotcompute_ring::reply::ReplySlot;
 use super::KernelHandle;
 use super::ask_outcome::{AskOutcome, final_check};
 use crate::envelope::ReplyResult;
-use crate::error::AskError;
+use crate::error::{AskError, Refusal};
 use crate::message::Message;
 
 impl<I: Message, O: Message> KernelHandle<I, O> {
@@ -106,7 +106,14 @@ impl<I: Message, O: Message, H: Deref<Target = KernelHandle<I, O>>> PendingAsk<I
 
     /// Waits for the reply, at most `timeout`. Returns `None` after a timeout; the caller may wait again.
     pub fn wait(&mut self, timeout: Duration) -> Option<Result<O, AskError<I>>> {
-        let outcome = self.handle.wait_for_reply(self.slot.as_mut()?, Some(Instant::now() + timeout));
+        let handle = &*self.handle;
+        let slot = self.slot.as_mut()?;
+        let outcome = match handle.begin_blocking_wait_for_reply() {
+            Ok(wait) => handle.wait_for_reply(slot, &wait, Some(Instant::now() + timeout)),
+            Err(Refusal::Cycle { cycle }) => AskOutcome::Cycle(cycle),
+            // Too many handlers block: the caller polls instead.
+            Err(_) => return self.try_take(),
+        };
         self.finish_ask(outcome)
     }
 

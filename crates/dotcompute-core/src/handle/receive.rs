@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use dotcompute_ring::wait::spin_then_park;
 use dotcompute_ring::wait_list::WaitToken;
 
 use super::KernelHandle;
+use crate::backend::worker_pool::{block, check_may_block};
 use crate::cell::typed_cell::TypedCell;
+use crate::cell::wait_graph::{CallWait, WaitFor};
 use crate::envelope::Received;
 use crate::error::ReceiveError;
 use crate::lifecycle::{State, StateWaiter};
 use crate::message::Message;
+use crate::status::WaitCycle;
 
 impl<I: Message, O: Message> KernelHandle<I, O> {
     /// Waits for the next output of the ring kernel.
@@ -60,8 +62,11 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     ///
     /// As for those.
     pub fn receive_envelope(&self, timeout: Option<Duration>) -> Result<Received<O>, ReceiveError> {
-        let mut waiter = OutputWaiter::new(&self.cell);
+        let mut waiter = OutputWaiter::new(&self.cell, true);
         let deadline = timeout.map(|time| Instant::now() + time);
+        if let Err(exhausted) = check_may_block() {
+            return self.try_receive_envelope(exhausted.max_blocked);
+        }
         let poll_once = |cx: Option<&mut Context<'_>>| {
             let spins = cx.is_none();
             match waiter.poll_once(cx) {
@@ -73,9 +78,9 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
                 polled => polled,
             }
         };
-        match spin_then_park(self.wait, deadline, poll_once) {
+        match block(self.wait, deadline, poll_once) {
             Some(Ok(received)) => Ok(received),
-            Some(Err(state)) => Err(self.ended_error(state)),
+            Some(Err(none)) => Err(self.no_output_error(none)),
             None => Err(self.timeout_error(timeout.unwrap_or_default())),
         }
     }
@@ -86,10 +91,26 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     ///
     /// As for `receive`.
     pub async fn receive_async(&self) -> Result<O, ReceiveError> {
-        let mut waiter = OutputWaiter::new(&self.cell);
+        let mut waiter = OutputWaiter::new(&self.cell, false);
         match std::future::poll_fn(|cx| waiter.poll(cx)).await {
             Ok(received) => Ok(received.message),
-            Err(state) => Err(self.ended_error(state)),
+            Err(none) => Err(self.no_output_error(none)),
+        }
+    }
+
+    /// Takes an output for a caller that must not block: as many handlers of its pool as allowed block already.
+    #[cold]
+    fn try_receive_envelope(&self, limit: usize) -> Result<Received<O>, ReceiveError> {
+        let kernel = Arc::clone(&self.cell.untyped.name);
+        self.cell.output.try_receive().ok_or(ReceiveError::PoolExhausted { kernel, limit })
+    }
+
+    fn no_output_error(&self, none: NoOutput) -> ReceiveError {
+        match none {
+            NoOutput::Ended(state) => self.ended_error(state),
+            NoOutput::Cycle(cycle) => {
+                ReceiveError::Cycle { kernel: Arc::clone(&self.cell.untyped.name), cycle }
+            }
         }
     }
 
@@ -103,8 +124,14 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     }
 
     fn timeout_error(&self, waited: Duration) -> ReceiveError {
-        ReceiveError::TimedOut { kernel: Arc::clone(&self.cell.untyped.name), waited, state: self.state() }
+        ReceiveError::TimedOut { kernel: Arc::clone(&self.cell.untyped.name), waited, status: self.status() }
     }
+}
+
+/// Why no output can arrive.
+enum NoOutput {
+    Ended(State),
+    Cycle(WaitCycle),
 }
 
 /// Whether a ring kernel in this state sends no outputs: it has ended, or was not activated.
@@ -117,28 +144,33 @@ struct OutputWaiter<'a, I, O> {
     cell: &'a TypedCell<I, O>,
     token: WaitToken,
     state_waiter: StateWaiter<'a>,
+    /// Set once there was no output.
+    wait: Option<CallWait>,
+    /// Whether the wait blocks its thread.
+    blocks: bool,
 }
 
 impl<'a, I: Message, O: Message> OutputWaiter<'a, I, O> {
-    fn new(cell: &'a TypedCell<I, O>) -> Self {
-        Self { cell, token: WaitToken::default(), state_waiter: StateWaiter::new(&cell.untyped.lifecycle) }
+    fn new(cell: &'a TypedCell<I, O>, blocks: bool) -> Self {
+        let state_waiter = StateWaiter::new(&cell.untyped.lifecycle);
+        Self { cell, token: WaitToken::default(), state_waiter, wait: None, blocks }
     }
 
     /// Polls once; with a context, registers the task's waker if there is no output.
-    fn poll_once(&mut self, cx: Option<&mut Context<'_>>) -> Poll<Result<Received<O>, State>> {
+    fn poll_once(&mut self, cx: Option<&mut Context<'_>>) -> Poll<Result<Received<O>, NoOutput>> {
         if let Some(cx) = cx {
             return self.poll(cx);
         }
         let state = self.cell.untyped.lifecycle.get();
         match self.cell.output.try_receive() {
             Some(received) => Poll::Ready(Ok(received)),
-            None if produces_no_output(state) => Poll::Ready(Err(state)),
+            None if produces_no_output(state) => Poll::Ready(Err(NoOutput::Ended(state))),
             None => Poll::Pending,
         }
     }
 
     /// Ready with an output, or with the state once no further output is possible.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received<O>, State>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received<O>, NoOutput>> {
         let output = &self.cell.output;
         if let Some(received) = output.try_receive() {
             return Poll::Ready(Ok(received));
@@ -149,9 +181,21 @@ impl<'a, I: Message, O: Message> OutputWaiter<'a, I, O> {
         let ended = self.state_waiter.poll(cx, produces_no_output);
         match (output.try_receive(), ended) {
             (Some(received), _) => Poll::Ready(Ok(received)),
-            (None, Poll::Ready(state)) => Poll::Ready(Err(state)),
-            (None, Poll::Pending) => Poll::Pending,
+            (None, Poll::Ready(state)) => Poll::Ready(Err(NoOutput::Ended(state))),
+            (None, Poll::Pending) => self.poll_cycle(cx).map(|cycle| Err(NoOutput::Cycle(cycle))),
         }
+    }
+
+    /// Ready with the cycle that this wait is part of.
+    fn poll_cycle(&mut self, cx: &mut Context<'_>) -> Poll<WaitCycle> {
+        let wait = match &self.wait {
+            Some(wait) => wait,
+            None => match CallWait::begin(WaitFor::Output, &self.cell.untyped, self.blocks) {
+                Ok(wait) => self.wait.insert(wait),
+                Err(cycle) => return Poll::Ready(cycle),
+            },
+        };
+        wait.poll_cycle(cx)
     }
 }
 

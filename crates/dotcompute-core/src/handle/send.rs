@@ -5,17 +5,19 @@ use std::time::{Duration, Instant};
 
 use dotcompute_ring::PushError;
 use dotcompute_ring::mailbox::Band;
-use dotcompute_ring::wait::spin_then_park;
 use dotcompute_ring::wait_list::WaitToken;
 
 use super::KernelHandle;
 use super::timeout::with_timeout;
 use super::wait_limit::WaitLimit;
+use crate::backend::worker_pool::{block, check_may_block};
 use crate::cell::typed_cell::PostError;
+use crate::cell::wait_graph::{CallWait, WaitFor};
 use crate::envelope::Envelope;
 use crate::error::Refusal;
 use crate::lifecycle::State;
 use crate::message::Message;
+use crate::status::WaitCycle;
 
 /// `Ok`, or the reason with the envelope, which the caller keeps.
 pub(super) type SendResult<I, O> = Result<(), (Refusal, Envelope<I, O>)>;
@@ -60,9 +62,12 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
             WaitLimit::Unlimited => None,
         };
         let deadline = timeout.map(|time| Instant::now() + time);
-        let mut pending = PendingSend::new(self, envelope);
+        if let Err(exhausted) = check_may_block() {
+            return Err((Refusal::PoolExhausted { limit: exhausted.max_blocked }, envelope));
+        }
+        let mut pending = PendingSend::new(self, envelope, true);
         let poll_send = |cx: Option<&mut Context<'_>>| pending.poll_send(cx);
-        match spin_then_park(self.wait, deadline, poll_send) {
+        match block(self.wait, deadline, poll_send) {
             Some(outcome) => outcome,
             None => pending.into_timeout(timeout.unwrap_or_default()),
         }
@@ -81,7 +86,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         if !self.state().accepts_messages() {
             return Err((self.ended_or_not_activated(), envelope));
         }
-        let mut pending = PendingSend::new(self, envelope);
+        let mut pending = PendingSend::new(self, envelope, false);
         let outcome = with_timeout(timeout, std::future::poll_fn(|cx| pending.poll(cx))).await;
         match outcome {
             Some(outcome) => outcome,
@@ -113,11 +118,15 @@ struct PendingSend<'a, I: Message, O: Message> {
     envelope: Option<Envelope<I, O>>,
     token: WaitToken,
     polls: u32,
+    /// Set once the band was found full.
+    wait: Option<CallWait>,
+    /// Whether the wait blocks its thread.
+    blocks: bool,
 }
 
 impl<'a, I: Message, O: Message> PendingSend<'a, I, O> {
-    fn new(handle: &'a KernelHandle<I, O>, envelope: Envelope<I, O>) -> Self {
-        Self { handle, envelope: Some(envelope), token: WaitToken::default(), polls: 0 }
+    fn new(handle: &'a KernelHandle<I, O>, envelope: Envelope<I, O>, blocks: bool) -> Self {
+        Self { handle, envelope: Some(envelope), token: WaitToken::default(), polls: 0, wait: None, blocks }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<SendResult<I, O>> {
@@ -147,6 +156,9 @@ impl<'a, I: Message, O: Message> PendingSend<'a, I, O> {
                     return Poll::Ready(Err((handle.ended_or_not_activated(), envelope)));
                 }
                 Err(PostError::Full(envelope)) => {
+                    if let Some(cycle) = self.poll_cycle(cx.as_deref_mut()) {
+                        return Poll::Ready(Err((Refusal::Cycle { cycle }, envelope)));
+                    }
                     self.envelope = Some(envelope);
                     let Some(cx) = cx.as_deref_mut() else { return Poll::Pending };
                     // SYNC POINT: mailbox-half-free (sender). `poll_ready` registers in the wait list, then rechecks the band. Pairs with
@@ -160,6 +172,22 @@ impl<'a, I: Message, O: Message> PendingSend<'a, I, O> {
         unreachable!("a `PendingSend` is not polled again after it is ready")
     }
 
+    /// Returns the cycle that this wait is part of, if there is one.
+    fn poll_cycle(&mut self, cx: Option<&mut Context<'_>>) -> Option<WaitCycle> {
+        let wait = match &self.wait {
+            Some(wait) => wait,
+            None => match CallWait::begin(WaitFor::Slot, &self.handle.cell.untyped, self.blocks) {
+                Ok(wait) => self.wait.insert(wait),
+                Err(cycle) => return Some(cycle),
+            },
+        };
+        match cx.map(|cx| wait.poll_cycle(cx)) {
+            Some(Poll::Ready(cycle)) => Some(cycle),
+            Some(Poll::Pending) => None,
+            None => wait.cycle(),
+        }
+    }
+
     fn is_half_free(&self) -> bool {
         let band = self.envelope.as_ref().map(|envelope| Band::of(envelope.header.priority.get()));
         band.is_none_or(|band| self.handle.input.is_half_free(band))
@@ -169,7 +197,8 @@ impl<'a, I: Message, O: Message> PendingSend<'a, I, O> {
         match self.envelope.take() {
             Some(envelope) => {
                 self.handle.cell.untyped.counters.rejected.increment();
-                Err((Refusal::TimedOut { capacity: self.handle.input.capacity(), waited }, envelope))
+                let status = self.handle.status();
+                Err((Refusal::TimedOut { capacity: self.handle.input.capacity(), waited, status }, envelope))
             }
             None => Ok(()),
         }

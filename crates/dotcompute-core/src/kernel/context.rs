@@ -6,6 +6,7 @@ use dotcompute_ring::reply::ReplySender;
 
 use crate::cell::kernel_cell::KernelCell;
 use crate::envelope::ReplyResult;
+use crate::error::{HandlerResult, TooManyOutputs};
 use crate::lifecycle::Command;
 use crate::message::{Message, MessageHeader};
 use crate::output::router::OutputRouter;
@@ -21,11 +22,13 @@ pub struct Context<O> {
     pub(crate) cell: Arc<KernelCell>,
     pub(crate) current: Option<Current<O>>,
     pub(crate) router: OutputRouter<O>,
+    /// Outputs that user code sent beyond the limit of queued outputs since the last message boundary. They were dropped.
+    beyond_limit: u64,
 }
 
 impl<O: Message> Context<O> {
     pub(crate) fn new(cell: Arc<KernelCell>, router: OutputRouter<O>) -> Self {
-        Self { cell, current: None, router }
+        Self { cell, current: None, router, beyond_limit: 0 }
     }
 
     /// Returns the name of this ring kernel.
@@ -46,9 +49,10 @@ impl<O: Message> Context<O> {
         self.current.as_ref().is_some_and(|current| current.reply.is_some())
     }
 
-    /// Replies to the current message. If it was sent with `tell`, or already has its reply, the output is sent as by [`send`](Self::send).
+    /// Replies to the caller that asked. The reply is visible to the caller when this returns, and the handler may continue.
     ///
-    /// The reply is visible to the caller when this returns. The handler may continue.
+    /// A message that was sent with `tell`, or already has its reply, has no caller that waits: the reply is dropped and counted
+    /// ([`KernelStats::unasked_replies`](crate::telemetry::KernelStats::unasked_replies)). Use [`send`](Self::send) for outputs.
     #[inline]
     pub fn reply(&mut self, output: O) {
         match self.current.as_mut().and_then(|current| current.reply.take()) {
@@ -58,8 +62,14 @@ impl<O: Message> Context<O> {
                 // An error means that the caller no longer waits; its own call has already returned an error.
                 let _ = reply_sender.send(Ok(output));
             }
-            None => self.send(output),
+            None => self.drop_unasked(output),
         }
+    }
+
+    #[cold]
+    fn drop_unasked(&mut self, output: O) {
+        self.cell.counters.unasked_replies.increment_single_writer();
+        drop(output);
     }
 
     /// Takes the reply handle of the current message, to reply later or from another thread. `None` if the message was sent with `tell`
@@ -95,13 +105,42 @@ impl<O: Message> Context<O> {
     /// Sends an output: to every connected ring kernel, or to the output ring that `receive` reads.
     ///
     /// Never waits. An output without a free slot is queued, and this ring kernel takes its next message after the queue is empty. An
-    /// output ring that is never read therefore blocks its ring kernel in time, and then the senders of that ring kernel.
+    /// output ring that is never read therefore blocks its ring kernel in time, and then the senders of that ring kernel:
+    /// [`KernelStats::status`](crate::telemetry::KernelStats::status) says so.
+    ///
+    /// The queue is bounded by
+    /// [`KernelOptions::queued_output_limit`](crate::options::KernelOptions::queued_output_limit). An output beyond it is dropped and
+    /// counted as undelivered, and the current message fails with an error that says why.
     ///
     /// The output has a new id, and the priority of the current message. Its `correlation_id` is the id of the current message.
     #[inline]
     pub fn send(&mut self, output: O) {
         let header = self.output_header();
+        if self.router.has_backlog() && self.router.queued() >= self.cell.options.queued_output_limit {
+            return self.drop_beyond_limit(header, output);
+        }
         self.router.send(&self.cell, header, output);
+    }
+
+    #[cold]
+    fn drop_beyond_limit(&mut self, header: MessageHeader, output: O) {
+        self.beyond_limit += 1;
+        self.cell.dead_letter_output(
+            header,
+            output,
+            String::from("its ring kernel sent more outputs than may be queued"),
+        );
+    }
+
+    /// Returns an error if user code sent more outputs than may be queued since the last call.
+    #[inline]
+    pub(crate) fn check_output_limit(&mut self) -> HandlerResult {
+        match std::mem::take(&mut self.beyond_limit) {
+            0 => Ok(()),
+            dropped => {
+                Err(Box::new(TooManyOutputs { dropped, limit: self.cell.options.queued_output_limit }))
+            }
+        }
     }
 
     /// Like [`send`](Self::send), for an output that the links in the bit mask `linked` have delivered.

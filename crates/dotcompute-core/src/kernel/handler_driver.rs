@@ -67,7 +67,9 @@ where
         let Some(kernel) = self.kernel.as_mut() else { return PollStep::Continue };
         let ctx = &mut self.inbox.ctx;
         // Unwind safe: after a panic the state is dropped, unless the user has chosen `Resume` for it.
-        match catch_unwind(AssertUnwindSafe(|| call(kernel, ctx))) {
+        let result = catch_unwind(AssertUnwindSafe(|| call(kernel, ctx)));
+        let within_limit = ctx.check_output_limit();
+        match result.map(|result| result.and(within_limit)) {
             Ok(Ok(())) => {
                 self.inbox.complete_current();
                 PollStep::Continue
@@ -127,7 +129,9 @@ where
         }
         let Some(kernel) = self.kernel.as_mut() else { return PollStep::Continue };
         let ctx = &mut self.inbox.ctx;
-        match catch_unwind(AssertUnwindSafe(|| kernel.on_terminate(ctx))) {
+        let result = catch_unwind(AssertUnwindSafe(|| kernel.on_terminate(ctx)));
+        let within_limit = ctx.check_output_limit();
+        match result.map(|result| result.and(within_limit)) {
             // The outputs of the hook are still delivered: the inbox reports `Drained` again after that.
             Ok(Ok(())) => PollStep::Continue,
             Ok(Err(error)) => self.end(State::Failed, Reason::KernelFailed, &error_text(&error)),

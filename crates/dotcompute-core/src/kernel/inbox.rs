@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use dotcompute_ring::mailbox::Receiver;
 use dotcompute_ring::wait::{Backoff, Step, WaitStrategy};
+use dotcompute_ring::wait_list::WaitToken;
 
 use super::context::{Context, Current};
 use crate::cell::any_kernel::AnyKernel;
@@ -56,6 +57,8 @@ pub(crate) struct Inbox<I: Message, O: Message> {
     last_command: Command,
     /// How a driver waits inside one poll, before it returns `Pending`.
     pub(crate) wait: WaitStrategy,
+    /// Waits for commands.
+    control_token: WaitToken,
     /// Timing of the current message, if it is timed.
     timing: Timing,
     /// Whether the ring kernel was ever active: only then does it have an `on_terminate` to call.
@@ -78,6 +81,7 @@ impl<I: Message, O: Message> Inbox<I, O> {
             receiver,
             last_command: Command::Hold,
             wait,
+            control_token: WaitToken::default(),
             timing: None,
             activated: false,
             terminate_hook_ran: false,
@@ -177,12 +181,8 @@ impl<I: Message, O: Message> Inbox<I, O> {
     pub(crate) fn poll_new_command(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
         let untyped = &self.cell.untyped;
         // SYNC POINT: command (driver). Registers, then rechecks. Pairs with `TypedCell::command`, which stores, then notifies.
-        let registered = untyped.control.register(cx.waker());
-        if !registered || untyped.lifecycle.command() != self.last_command {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
+        untyped.control.register(&mut self.control_token, cx.waker());
+        if untyped.lifecycle.command() != self.last_command { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Whether the ring kernel is to handle its accepted messages and end.
@@ -197,7 +197,7 @@ impl<I: Message, O: Message> Inbox<I, O> {
 
     /// Ready once the ring kernel is to end at once.
     pub(crate) fn poll_abort(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
-        self.cell.untyped.poll_command_is(Command::Abort, cx)
+        self.cell.untyped.poll_command_is(Command::Abort, &mut self.control_token, cx)
     }
 
     /// Ready once a loop may start, or no longer needs to.
@@ -345,6 +345,7 @@ impl<I: Message, O: Message> Inbox<I, O> {
 
 impl<I: Message, O: Message> Drop for Inbox<I, O> {
     fn drop(&mut self) {
+        self.cell.untyped.control.cancel(&mut self.control_token);
         // No `end` before this only if the runtime is dropped while the ring kernel is alive.
         self.fail_current(Reason::Aborted, "the runtime was dropped");
         self.end(State::Terminated, Reason::Aborted, "the runtime was dropped");

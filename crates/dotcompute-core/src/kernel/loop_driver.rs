@@ -8,6 +8,7 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
 
 use dotcompute_ring::wait::WaitStrategy;
+use dotcompute_ring::wait_list::WaitToken;
 use futures_timer::Delay;
 
 use super::inbox::Inbox;
@@ -40,11 +41,14 @@ pub(crate) struct LoopDriver<I: Message, O: Message> {
     supervisor: Supervisor,
     wait: WaitStrategy,
     cell: Arc<KernelCell>,
+    /// Waits for an abort. The loop waits for commands on its own, with wakers that may differ from the driver's.
+    abort_token: WaitToken,
 }
 
 impl<I: Message, O: Message> LoopDriver<I, O> {
     pub(crate) fn new(inbox: Inbox<I, O>, factory: LoopFactory<I, O>) -> Self {
         let cell = Arc::clone(&inbox.cell.untyped);
+        cell.waits.set_loop();
         let supervisor = Supervisor::new(cell.options.supervision);
         let wait = cell.options.wait;
         Self {
@@ -55,6 +59,7 @@ impl<I: Message, O: Message> LoopDriver<I, O> {
             supervisor,
             wait,
             cell,
+            abort_token: WaitToken::default(),
         }
     }
 
@@ -89,7 +94,12 @@ impl<I: Message, O: Message> LoopDriver<I, O> {
 
     /// Polls the loop. Ready with its result.
     fn poll_loop(&mut self, running: &mut LoopFuture, cx: &mut TaskContext<'_>) -> Poll<RunOutcome> {
-        Poll::Ready(match catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(cx))) {
+        self.cell.waits.unpark();
+        let polled = catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(cx)));
+        if let Ok(Poll::Pending) = polled {
+            self.cell.park_loop();
+        }
+        Poll::Ready(match polled {
             // The loop may wait for something that never happens, so an abort does not wait for the loop.
             Ok(Poll::Pending) if self.poll_abort(cx).is_ready() => Ok(()),
             Ok(Poll::Pending) => return Poll::Pending,
@@ -99,8 +109,8 @@ impl<I: Message, O: Message> LoopDriver<I, O> {
         })
     }
 
-    fn poll_abort(&self, cx: &mut TaskContext<'_>) -> Poll<()> {
-        self.cell.poll_command_is(Command::Abort, cx)
+    fn poll_abort(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        self.cell.poll_command_is(Command::Abort, &mut self.abort_token, cx)
     }
 
     /// Cleans up after a run. Returns whether there is to be another.
@@ -131,6 +141,12 @@ impl<I: Message, O: Message> LoopDriver<I, O> {
                 true
             }
         }
+    }
+}
+
+impl<I: Message, O: Message> Drop for LoopDriver<I, O> {
+    fn drop(&mut self) {
+        self.cell.control.cancel(&mut self.abort_token);
     }
 }
 

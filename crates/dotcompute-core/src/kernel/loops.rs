@@ -12,6 +12,7 @@ use dotcompute_ring::wait::{WaitStrategy, block_on_poll, spin_then_park, thread_
 use super::context::ReplyTo;
 use super::inbox::{Inbox, InboxEvent, NeedsFullPoll};
 use super::poll_step::POLL_BUDGET;
+use crate::cell::kernel_cell::KernelCell;
 use crate::message::{Message, MessageHeader};
 
 /// Where a context returns its inbox when it is dropped, also during a panic.
@@ -111,6 +112,7 @@ impl<I: Message, O: Message> LoopContext<I, O> {
 
     /// Like [`receive`](Self::receive), for async code.
     pub async fn receive_async(&mut self) -> Option<I> {
+        let _receiving = Receiving::begin(&self.inbox().cell.untyped);
         if self.messages_since_yield >= POLL_BUDGET {
             self.messages_since_yield = 0;
             futures_lite::future::yield_now().await;
@@ -136,7 +138,8 @@ impl<I: Message, O: Message> LoopContext<I, O> {
         std::future::poll_fn(|cx| self.poll_flush(cx)).await;
     }
 
-    /// Replies to the last message received, like [`Context::reply`](crate::kernel::Context::reply). Never waits.
+    /// Replies to the last message received, like [`Context::reply`](crate::kernel::Context::reply). Never waits. Without a caller that
+    /// waits, the reply is dropped and counted.
     pub fn reply(&mut self, output: O) {
         self.inbox().ctx.reply(output);
     }
@@ -175,6 +178,22 @@ impl<I: Message, O: Message> Drop for LoopContext<I, O> {
     fn drop(&mut self) {
         let inbox = self.inbox.take();
         *self.inbox_slot.lock().unwrap_or_else(PoisonError::into_inner) = inbox;
+    }
+}
+
+/// Marks the loop as receiving until it is dropped, also together with the future.
+struct Receiving(Arc<KernelCell>);
+
+impl Receiving {
+    fn begin(cell: &Arc<KernelCell>) -> Self {
+        cell.waits.set_receiving(true);
+        Self(Arc::clone(cell))
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        self.0.waits.set_receiving(false);
     }
 }
 

@@ -8,6 +8,7 @@ use dotcompute_ring::wait_list::WaitToken;
 
 use crate::cell::connections::{OutputSink, SendOutcome};
 use crate::cell::typed_cell::{PostError, TypedCell};
+use crate::cell::wait_graph::OutputEdge;
 use crate::envelope::Envelope;
 use crate::lifecycle::State;
 use crate::message::{Message, MessageHeader};
@@ -72,6 +73,10 @@ impl<O: Message, P: Message> OutputSink<O> for KernelSink<O, P> {
             }
         }
         self.input.poll_ready(Band::of(priority), &mut self.token, cx)
+    }
+
+    fn destination(&self) -> OutputEdge {
+        OutputEdge::Mailbox(Arc::clone(&self.to.untyped))
     }
 }
 

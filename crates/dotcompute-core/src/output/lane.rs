@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 
 use crate::cell::connections::{Connection, OutputSink, SendOutcome};
 use crate::cell::kernel_cell::KernelCell;
+use crate::cell::wait_graph::OutputEdge;
 use crate::message::{Message, MessageHeader};
 
 /// A sink with the outputs that wait for a free slot in it.
@@ -31,6 +32,11 @@ impl<O: Message> OutputLane<O> {
             SendOutcome::Full(output) => self.queued.push_back((header, output)),
             SendOutcome::Rejected(output, cause) => cell.dead_letter_output(header, output, cause),
         }
+    }
+
+    /// Returns what the queued outputs wait for. `None` if none are queued.
+    pub(super) fn waits_for(&self) -> Option<OutputEdge> {
+        (!self.queued.is_empty()).then(|| self.sink.destination())
     }
 
     pub(super) fn poll_flush(&mut self, cell: &KernelCell, cx: &mut Context<'_>) -> Poll<()> {

@@ -8,6 +8,7 @@ use dotcompute_ring::wait_list::WaitToken;
 
 use crate::cell::connections::{OutputSink, SendOutcome};
 use crate::cell::typed_cell::TypedCell;
+use crate::cell::wait_graph::OutputEdge;
 use crate::envelope::Received;
 use crate::message::{Message, MessageHeader};
 
@@ -36,5 +37,9 @@ impl<I: Message, O: Message> OutputSink<O> for RingSink<I, O> {
 
     fn poll_ready(&mut self, priority: u8, cx: &mut Context<'_>) -> Poll<()> {
         self.cell.output.poll_ready(priority, &mut self.token, cx)
+    }
+
+    fn destination(&self) -> OutputEdge {
+        OutputEdge::Ring
     }
 }

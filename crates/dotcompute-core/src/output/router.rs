@@ -14,11 +14,24 @@ pub(crate) struct OutputRouter<O> {
     ring: OutputLane<O>,
     connected: Vec<OutputLane<O>>,
     backlog: bool,
+    /// Whether the wait-for graph says that this ring kernel is blocked on output.
+    reported: bool,
 }
 
 impl<O: Message> OutputRouter<O> {
     pub(crate) fn new(connections: Arc<Connections<O>>, ring: Box<dyn OutputSink<O>>) -> Self {
-        Self { connections, ring: OutputLane::new((ring, None)), connected: Vec::new(), backlog: false }
+        Self {
+            connections,
+            ring: OutputLane::new((ring, None)),
+            connected: Vec::new(),
+            backlog: false,
+            reported: false,
+        }
+    }
+
+    /// Returns how many outputs wait for free slots, over all destinations.
+    pub(crate) fn queued(&self) -> usize {
+        self.ring.queued.len() + self.connected.iter().map(|lane| lane.queued.len()).sum::<usize>()
     }
 
     /// Whether outputs wait for free slots.
@@ -78,14 +91,25 @@ impl<O: Message> OutputRouter<O> {
         self.connected.extend(self.connections.take_new().into_iter().map(OutputLane::new));
     }
 
-    /// Sends queued outputs. Ready when all lanes are empty.
-    pub(crate) fn poll_flush(&mut self, cell: &KernelCell, cx: &mut Context<'_>) -> Poll<()> {
+    /// Sends queued outputs. Ready when all lanes are empty. While pending, the stats say what the ring kernel waits for.
+    pub(crate) fn poll_flush(&mut self, cell: &Arc<KernelCell>, cx: &mut Context<'_>) -> Poll<()> {
         let mut all_sent = true;
         for lane in std::iter::once(&mut self.ring).chain(&mut self.connected) {
             all_sent &= lane.poll_flush(cell, cx).is_ready();
         }
         self.backlog = !all_sent;
+        self.report(cell);
         if all_sent { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn report(&mut self, cell: &Arc<KernelCell>) {
+        if self.backlog {
+            let lanes = std::iter::once(&self.ring).chain(&self.connected);
+            cell.begin_output_wait(lanes.filter_map(OutputLane::waits_for).collect());
+        } else if self.reported {
+            cell.end_output_wait();
+        }
+        self.reported = self.backlog;
     }
 
     /// Turns queued outputs into dead letters, at the end of the ring kernel.
@@ -100,5 +124,6 @@ impl<O: Message> OutputRouter<O> {
             }
         }
         self.backlog = false;
+        cell.end_output_wait();
     }
 }

@@ -29,6 +29,8 @@ const NAMES_IN_ERRORS: usize = 8;
 pub struct RuntimeOptions {
     /// Threads of the shared pool, which starts with the first ring kernel placed on it. Default: one per available core.
     pub workers: usize,
+    /// Handlers on the shared pool that may block at a time, each of which occupies a thread of its own meanwhile. Default 256.
+    pub max_blocked_handlers: usize,
     /// Number of dead letters stored for inspection. The oldest are dropped first; all are counted. Default 1024.
     pub dead_letter_capacity: usize,
     /// Backend for ring kernels on a device. Default: none.
@@ -37,9 +39,10 @@ pub struct RuntimeOptions {
 
 impl fmt::Debug for RuntimeOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { workers, dead_letter_capacity, device } = self;
+        let Self { workers, max_blocked_handlers, dead_letter_capacity, device } = self;
         f.debug_struct("RuntimeOptions")
             .field("workers", workers)
+            .field("max_blocked_handlers", max_blocked_handlers)
             .field("dead_letter_capacity", dead_letter_capacity)
             .field("device", &device.as_ref().map(|device| device.kind()))
             .finish()
@@ -49,7 +52,7 @@ impl fmt::Debug for RuntimeOptions {
 impl Default for RuntimeOptions {
     fn default() -> Self {
         let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { workers, dead_letter_capacity: 1024, device: None }
+        Self { workers, max_blocked_handlers: 256, dead_letter_capacity: 1024, device: None }
     }
 }
 
@@ -64,6 +67,16 @@ impl RuntimeOptions {
     #[must_use]
     pub fn workers(mut self, threads: usize) -> Self {
         self.workers = threads;
+        self
+    }
+
+    /// Sets how many handlers on the shared pool may block at a time.
+    ///
+    /// A handler that asks, tells into a full mailbox or receives blocks its worker, and another thread takes over the worker's duty. A
+    /// call beyond this limit returns an error instead. Ring kernels that block often belong on a dedicated thread.
+    #[must_use]
+    pub fn max_blocked_handlers(mut self, handlers: usize) -> Self {
+        self.max_blocked_handlers = handlers;
         self
     }
 
@@ -143,7 +156,7 @@ impl Runtime {
         Ok(Self {
             registry: Arc::default(),
             dead_letters: DeadLetters::new(options.dead_letter_capacity),
-            cpu: CpuBackend::new(options.workers),
+            cpu: CpuBackend::new(options.workers, options.max_blocked_handlers),
             device: options.device,
         })
     }

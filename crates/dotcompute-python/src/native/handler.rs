@@ -152,8 +152,13 @@ impl RingKernel for Handler {
         if status != 0 {
             return Err(self.error(status, raised));
         }
+        // The returned value answers a request; for a message that was told it is an output.
         if result == 1 {
-            ctx.reply(reply);
+            if ctx.wants_reply() {
+                ctx.reply(reply);
+            } else {
+                ctx.send(reply);
+            }
         }
         Ok(())
     }

@@ -42,6 +42,9 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
                 let (output, posted) = find(&mut self.posted, self.first_sequence, sequence, output)?;
                 with_in_flight(&mut self.inbox, posted, |inbox| inbox.ctx.reply(output));
             }
+            DeviceEvent::UnaskedReply => {
+                self.inbox.cell.untyped.counters.unasked_replies.increment_single_writer();
+            }
             DeviceEvent::Failed { sequence, code } => {
                 let posted = posted_index(&self.posted, self.first_sequence, sequence)?;
                 if let Some(in_flight) = self.posted[posted].in_flight.take() {
