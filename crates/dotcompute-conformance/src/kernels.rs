@@ -72,7 +72,7 @@ impl RingKernel for Sum {
         }
         self.0 += message.value;
         if message.value < FIRST_WITHOUT_REPLY {
-            if ctx.wants_reply() {
+            if ctx.was_asked() {
                 ctx.reply(number(self.0));
             } else {
                 ctx.send(number(self.0));

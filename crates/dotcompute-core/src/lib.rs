@@ -48,6 +48,7 @@ pub mod runtime;
 pub mod status;
 pub mod supervision;
 pub mod telemetry;
+mod user_code;
 
 #[cfg(not(feature = "histograms"))]
 mod no_histogram;

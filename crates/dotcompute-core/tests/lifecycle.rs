@@ -30,7 +30,7 @@ impl RingKernel for Recorder {
     fn handle(&mut self, message: u64, ctx: &mut Context<u64>) -> HandlerResult {
         self.sum += message;
         self.record(format!("handle {message}"));
-        if ctx.wants_reply() {
+        if ctx.was_asked() {
             ctx.reply(self.sum);
         } else {
             ctx.send(self.sum);

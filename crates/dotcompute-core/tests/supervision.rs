@@ -12,7 +12,7 @@ use dotcompute_core::kernel::{Context, RingKernel};
 use dotcompute_core::lifecycle::State;
 use dotcompute_core::loops::{LoopContext, ReceiveTimeout};
 use dotcompute_core::options::KernelOptions;
-use dotcompute_core::runtime::Runtime;
+use dotcompute_core::runtime::{Runtime, RuntimeOptions};
 use dotcompute_core::supervision::Supervision;
 use dotcompute_ring::wait::WaitStrategy;
 
@@ -344,5 +344,197 @@ fn receive_timeout_of_a_thread_loop_returns_after_its_timeout() {
         );
         assert_eq!(kernel.ask_timeout(7, TIMEOUT).unwrap(), 7);
         kernel.terminate(TIMEOUT).unwrap();
+    }
+}
+
+/// Launches a ring kernel that fails at `PANIC` and `ERROR`; asks it so; it must be `Failed` when the error is there.
+fn assert_failed_with_the_error(runtime: &Runtime, options: KernelOptions, message: u64, runs_inline: bool) {
+    let kernel = launched(runtime, options);
+    let error = if runs_inline { kernel.ask(message) } else { kernel.ask_timeout(message, TIMEOUT) };
+    // No wait between the error and these checks.
+    let state = kernel.state();
+    let told = kernel.tell(1);
+    failed(error.unwrap_err());
+    assert_eq!(state, State::Failed);
+    assert!(told.is_err(), "a tell after the error was accepted");
+    let stats = kernel.stats();
+    assert_eq!((stats.sent, stats.dead_letters, stats.queued), (1, 1, 0));
+}
+
+#[test]
+fn a_caller_that_has_the_error_finds_the_ring_kernel_failed() {
+    watchdog!();
+    for options in placements() {
+        for round in 0..1000 {
+            // A failed ring kernel keeps its name, so each has a runtime of its own.
+            let runtime = Runtime::with_options(RuntimeOptions::new().workers(1)).unwrap();
+            let message = if round % 2 == 0 { PANIC } else { ERROR };
+            assert_failed_with_the_error(&runtime, options.clone(), message, round % 4 < 2);
+        }
+    }
+}
+
+#[test]
+fn callers_of_queued_requests_find_the_ring_kernel_failed_too() {
+    watchdog!();
+    for options in placements() {
+        let runtime = Runtime::new().unwrap();
+        let kernel = launched(&runtime, options);
+        kernel.deactivate(TIMEOUT).unwrap();
+        std::thread::scope(|scope| {
+            for message in [PANIC, 1, 2, 3] {
+                let kernel = &kernel;
+                scope.spawn(move || {
+                    let error = kernel.ask_timeout(message, TIMEOUT).unwrap_err();
+                    assert_eq!(kernel.state(), State::Failed);
+                    failed(error);
+                });
+                // The faulty request comes first.
+                while kernel.stats().queued == 0 {
+                    std::thread::yield_now();
+                }
+            }
+            while kernel.stats().queued < 4 {
+                std::thread::yield_now();
+            }
+            kernel.reactivate().unwrap();
+        });
+        assert!(kernel.stats().is_conserved());
+    }
+}
+
+#[test]
+fn a_loop_that_leaks_its_context_fails_and_releases_its_callers() {
+    watchdog!();
+    for options in placements() {
+        let runtime = Runtime::new().unwrap();
+        // The first message is received and in flight, the others are queued.
+        let body = |mut ctx: LoopContext<u64, u64>| async move {
+            let received = ctx.receive_async().await;
+            std::mem::forget(ctx);
+            if received == Some(ERROR) { Err("leaked".into()) } else { Ok(()) }
+        };
+        for first in [1, ERROR] {
+            let name = format!("leaks {first}");
+            let options = options.clone().supervision(Supervision::Resume);
+            let kernel = runtime.launch_loop(&name, options, body).unwrap();
+            kernel.activate().unwrap();
+            kernel.deactivate(TIMEOUT).unwrap();
+            std::thread::scope(|scope| {
+                for message in [first, 2, 3] {
+                    let kernel = &kernel;
+                    scope.spawn(move || {
+                        let error = kernel.ask_timeout(message, TIMEOUT).unwrap_err();
+                        assert!(matches!(error, AskError::Ended { state: State::Failed, .. }), "{error}");
+                    });
+                    while kernel.stats().queued == 0 {
+                        std::thread::yield_now();
+                    }
+                }
+                while kernel.stats().queued < 3 {
+                    std::thread::yield_now();
+                }
+                kernel.reactivate().unwrap();
+            });
+            assert_eq!(kernel.state(), State::Failed);
+            assert!(kernel.tell(1).is_err());
+            // What the leaked context holds counts as queued: no consumer can take it any more.
+            let stats = kernel.stats();
+            assert_eq!((stats.sent, stats.queued), (3, 3));
+            assert!(stats.is_conserved());
+            kernel.terminate(TIMEOUT).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_context_that_outlives_its_loop_receives_nothing_more() {
+    watchdog!();
+    let runtime = Runtime::new().unwrap();
+    let (sender, contexts) = std::sync::mpsc::channel();
+    let body = move |ctx: LoopContext<u64, u64>| {
+        let sender = sender.clone();
+        async move { sender.send(ctx).map_err(|_| "the test has ended".into()) }
+    };
+    let kernel = runtime.launch_loop("moved", KernelOptions::new(), body).unwrap();
+    kernel.activate().unwrap();
+    let mut ctx = contexts.recv().unwrap();
+    assert_eq!(kernel.wait_ended(TIMEOUT), State::Failed);
+    assert!(kernel.tell(1).is_err());
+    assert_eq!(futures_lite::future::block_on(ctx.receive_async()), None);
+    drop(ctx);
+    assert!(kernel.stats().is_conserved());
+}
+
+#[test]
+fn a_loop_that_ends_before_its_backlog_says_so() {
+    watchdog!();
+    for options in placements() {
+        let runtime = Runtime::new().unwrap();
+        // Takes the first message only, although `terminate` hands over all.
+        let body = |mut ctx: LoopContext<u64, u64>| async move {
+            while !ctx.should_terminate() {
+                if ctx.receive_async().await.is_none() {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        let kernel = runtime.launch_loop("hasty", options, body).unwrap();
+        kernel.activate().unwrap();
+        kernel.deactivate(TIMEOUT).unwrap();
+        for message in 0..5 {
+            kernel.tell(message).unwrap();
+        }
+        kernel.terminate(TIMEOUT).unwrap();
+        let stats = kernel.stats();
+        assert_eq!((stats.handled, stats.dead_letters), (1, 4));
+        assert_eq!(stats.dead_letters_by_reason, [(Reason::LoopEnded, 4)]);
+        let letters = runtime.dead_letters();
+        assert_eq!(letters.len(), 4);
+        assert!(letters[0].holds_message);
+        let text = letters[0].fault.to_string();
+        assert!(text.ends_with("it returned before `receive` had returned `None`"), "{text}");
+    }
+}
+
+/// Records for each message whether a reply was wanted; the first one waits.
+struct Wanted(Arc<AtomicU32>, Arc<AtomicU32>);
+
+impl RingKernel for Wanted {
+    type Input = u64;
+    type Output = u64;
+    fn handle(&mut self, message: u64, ctx: &mut Context<u64>) -> HandlerResult {
+        while message == 0 && self.0.load(Ordering::Acquire) == 0 {
+            std::thread::yield_now();
+        }
+        if ctx.wants_reply() {
+            self.1.fetch_add(1 << message, Ordering::Relaxed);
+        }
+        ctx.reply(message);
+        Ok(())
+    }
+}
+
+#[test]
+fn no_reply_is_wanted_once_the_caller_has_given_up() {
+    watchdog!();
+    for options in placements() {
+        let runtime = Runtime::new().unwrap();
+        let (gate, wanted) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        let (its_gate, its_wanted) = (Arc::clone(&gate), Arc::clone(&wanted));
+        let factory = move || Wanted(Arc::clone(&its_gate), Arc::clone(&its_wanted));
+        let kernel = runtime.launch_with("wanted", options, factory).unwrap();
+        kernel.activate().unwrap();
+        kernel.tell(0).unwrap();
+        let gave_up = kernel.ask_timeout(1, Duration::from_millis(5));
+        assert!(matches!(gave_up, Err(AskError::TimedOut { .. })));
+        gate.store(1, Ordering::Release);
+        assert_eq!(kernel.ask_timeout(2, TIMEOUT).unwrap(), 2);
+        // The told message, and the one whose caller gave up, want no reply.
+        assert_eq!(wanted.load(Ordering::Relaxed), 1 << 2);
+        // A late reply is not an output.
+        assert_eq!(kernel.receive().unwrap(), 0);
+        assert!(kernel.try_receive().is_err());
     }
 }

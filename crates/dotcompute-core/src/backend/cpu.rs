@@ -15,6 +15,7 @@ use super::residency::{Residency, Resident};
 use super::shared_task::SharedTask;
 use super::worker_pool::WorkerPool;
 use crate::options::Placement;
+use crate::user_code::drop_contained;
 
 /// Runs ring kernels on threads of this process.
 pub(crate) struct CpuBackend {
@@ -147,4 +148,5 @@ fn run_to_end(mut task: HostTask) {
     while task.as_mut().poll(&mut cx).is_pending() {
         park(None);
     }
+    drop_contained(task);
 }

@@ -203,8 +203,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
                 if let Some(cycle) = wait.cycle() {
                     return AskOutcome::Cycle(cycle);
                 }
-                let state = self.state();
-                if state.has_ended() {
+                if let Some(state) = self.cell.untyped.lifecycle.ended() {
                     return final_check(slot, state);
                 }
             }

@@ -49,7 +49,7 @@ pub use pending_ask::PendingAsk;
 ///     type Input = u64;
 ///     type Output = u64;
 ///     fn handle(&mut self, message: u64, ctx: &mut Context<u64>) -> HandlerResult {
-///         if ctx.wants_reply() {
+///         if ctx.was_asked() {
 ///             ctx.reply(message * 2);
 ///         } else {
 ///             ctx.send(message * 2);

@@ -14,6 +14,8 @@ use crate::output::router::OutputRouter;
 /// The current message, without its body.
 pub(crate) struct Current<O> {
     pub(crate) header: MessageHeader,
+    /// Whether the message is a request. `reply` may be taken already.
+    pub(crate) asked: bool,
     pub(crate) reply: Option<ReplySender<ReplyResult<O>>>,
 }
 
@@ -43,10 +45,21 @@ impl<O: Message> Context<O> {
         self.current.as_ref().map(|current| &current.header)
     }
 
-    /// Whether a caller waits for a reply to the current message.
+    /// Whether a caller waits for a reply to the current message: `false` if it was sent with `tell`, has its reply, or its caller has given
+    /// up (timed out, or dropped the future). Lets a handler skip work without a waiting caller. The caller may give up right after this call.
     #[must_use]
     pub fn wants_reply(&self) -> bool {
-        self.current.as_ref().is_some_and(|current| current.reply.is_some())
+        self.current
+            .as_ref()
+            .and_then(|current| current.reply.as_ref())
+            .is_some_and(ReplySender::caller_is_waiting)
+    }
+
+    /// Whether the current message was sent with `ask`. Unlike [`wants_reply`](Self::wants_reply), it does not change while the message is
+    /// handled: a handler that replies to requests and sends outputs for other messages decides by it.
+    #[must_use]
+    pub fn was_asked(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| current.asked)
     }
 
     /// Replies to the caller that asked. The reply is visible to the caller when this returns, and the handler may continue.

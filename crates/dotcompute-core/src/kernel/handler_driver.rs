@@ -1,7 +1,6 @@
 //! Driver of a ring kernel in handler form.
 
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Instant;
@@ -13,10 +12,11 @@ use super::inbox::{Inbox, InboxEvent};
 use super::poll_step::{POLL_BUDGET, PollStep};
 use super::ring_kernel::RingKernel;
 use crate::cell::current::CurrentKernel;
-use crate::error::{HandlerResult, error_text, panic_text};
+use crate::error::HandlerResult;
 use crate::fault::Reason;
 use crate::lifecycle::State;
 use crate::supervision::{Decision, Supervisor};
+use crate::user_code::{catch_panic, drop_contained, error_text};
 
 /// The future of one ring kernel in handler form.
 pub(crate) struct HandlerDriver<K: RingKernel, F> {
@@ -66,16 +66,15 @@ where
     ) -> PollStep {
         let Some(kernel) = self.kernel.as_mut() else { return PollStep::Continue };
         let ctx = &mut self.inbox.ctx;
-        // Unwind safe: after a panic the state is dropped, unless the user has chosen `Resume` for it.
-        let result = catch_unwind(AssertUnwindSafe(|| call(kernel, ctx)));
+        let result = catch_panic(|| call(kernel, ctx));
         let within_limit = ctx.check_output_limit();
         match result.map(|result| result.and(within_limit)) {
             Ok(Ok(())) => {
                 self.inbox.complete_current();
                 PollStep::Continue
             }
-            Ok(Err(error)) => self.fault(Reason::HandlerErrored, &error_text(&error)),
-            Err(panic) => self.fault(Reason::HandlerPanicked, &panic_text(&*panic)),
+            Ok(Err(error)) => self.fault(Reason::HandlerErrored, &error_text(error)),
+            Err(panic) => self.fault(Reason::HandlerPanicked, &panic),
         }
     }
 
@@ -83,10 +82,14 @@ where
     fn fault(&mut self, reason: Reason, cause: &str) -> PollStep {
         self.inbox.fail_current(reason, cause);
         match self.supervisor.on_fault(Instant::now()) {
-            Decision::Resume => PollStep::Continue,
+            Decision::Resume => {
+                self.inbox.complete_failed();
+                PollStep::Continue
+            }
             Decision::Fail => self.end(State::Failed, Reason::KernelFailed, cause),
             Decision::RestartAfter(pause) => {
                 self.inbox.cell.untyped.counters.restarts.increment_single_writer();
+                self.inbox.complete_failed();
                 self.drop_state();
                 self.backoff = (!pause.is_zero()).then(|| Delay::new(pause));
                 PollStep::Continue
@@ -110,7 +113,7 @@ where
             }
             self.backoff = None;
         }
-        match catch_unwind(AssertUnwindSafe(&self.factory)) {
+        match catch_panic(&self.factory) {
             Ok(kernel) => {
                 self.kernel = Some(kernel);
                 if self.inbox.is_activated() {
@@ -119,7 +122,7 @@ where
                     PollStep::Continue
                 }
             }
-            Err(panic) => self.fault(Reason::HandlerPanicked, &panic_text(&*panic)),
+            Err(panic) => self.fault(Reason::HandlerPanicked, &panic),
         }
     }
 
@@ -129,13 +132,13 @@ where
         }
         let Some(kernel) = self.kernel.as_mut() else { return PollStep::Continue };
         let ctx = &mut self.inbox.ctx;
-        let result = catch_unwind(AssertUnwindSafe(|| kernel.on_terminate(ctx)));
+        let result = catch_panic(|| kernel.on_terminate(ctx));
         let within_limit = ctx.check_output_limit();
         match result.map(|result| result.and(within_limit)) {
             // The outputs of the hook are still delivered: the inbox reports `Drained` again after that.
             Ok(Ok(())) => PollStep::Continue,
-            Ok(Err(error)) => self.end(State::Failed, Reason::KernelFailed, &error_text(&error)),
-            Err(panic) => self.end(State::Failed, Reason::KernelFailed, &panic_text(&*panic)),
+            Ok(Err(error)) => self.end(State::Failed, Reason::KernelFailed, &error_text(error)),
+            Err(panic) => self.end(State::Failed, Reason::KernelFailed, &panic),
         }
     }
 
@@ -148,8 +151,14 @@ where
 
     /// Drops the state. A panic in its `drop` must not end the worker.
     fn drop_state(&mut self) {
-        let kernel = self.kernel.take();
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(kernel)));
+        drop_contained(self.kernel.take());
+    }
+}
+
+impl<K: RingKernel, F> Drop for HandlerDriver<K, F> {
+    /// Has a state to drop only if the runtime is dropped while the ring kernel is alive.
+    fn drop(&mut self) {
+        drop_contained(self.kernel.take());
     }
 }
 

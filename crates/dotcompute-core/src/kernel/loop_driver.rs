@@ -1,7 +1,6 @@
 //! Driver of a ring kernel in loop form.
 
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context as TaskContext, Poll};
@@ -13,13 +12,15 @@ use futures_timer::Delay;
 
 use super::inbox::Inbox;
 use super::loops::{InboxSlot, LoopContext};
+use crate::cell::any_kernel::AnyKernel;
 use crate::cell::current::CurrentKernel;
-use crate::cell::kernel_cell::KernelCell;
-use crate::error::{HandlerResult, error_text, panic_text};
+use crate::cell::typed_cell::TypedCell;
+use crate::error::HandlerResult;
 use crate::fault::Reason;
 use crate::lifecycle::{Command, State};
 use crate::message::Message;
 use crate::supervision::{Decision, Supervisor};
+use crate::user_code::{catch_panic, drop_contained, error_text};
 
 /// How one run of a loop ended.
 type RunOutcome = Result<(), (Reason, String)>;
@@ -40,17 +41,18 @@ pub(crate) struct LoopDriver<I: Message, O: Message> {
     backoff: Option<Delay>,
     supervisor: Supervisor,
     wait: WaitStrategy,
-    cell: Arc<KernelCell>,
+    cell: Arc<TypedCell<I, O>>,
     /// Waits for an abort. The loop waits for commands on its own, with wakers that may differ from the driver's.
     abort_token: WaitToken,
 }
 
 impl<I: Message, O: Message> LoopDriver<I, O> {
     pub(crate) fn new(inbox: Inbox<I, O>, factory: LoopFactory<I, O>) -> Self {
-        let cell = Arc::clone(&inbox.cell.untyped);
-        cell.waits.set_loop();
-        let supervisor = Supervisor::new(cell.options.supervision);
-        let wait = cell.options.wait;
+        let cell = Arc::clone(&inbox.cell);
+        cell.untyped.waits.set_loop();
+        let options = &cell.untyped.options;
+        let supervisor = Supervisor::new(options.supervision);
+        let wait = options.wait;
         Self {
             factory,
             inbox_slot: Arc::new(Mutex::new(Some(inbox))),
@@ -88,40 +90,58 @@ impl<I: Message, O: Message> LoopDriver<I, O> {
         }
         self.backoff = None;
         let ctx = LoopContext::new(inbox, Arc::clone(&self.inbox_slot), self.wait);
-        let started = catch_unwind(AssertUnwindSafe(|| (self.factory)(ctx)));
-        Poll::Ready(Some(started.map_err(|panic| (Reason::HandlerPanicked, panic_text(&*panic)))))
+        let started = catch_panic(|| (self.factory)(ctx));
+        Poll::Ready(Some(started.map_err(|panic| (Reason::HandlerPanicked, panic))))
     }
 
     /// Polls the loop. Ready with its result.
     fn poll_loop(&mut self, running: &mut LoopFuture, cx: &mut TaskContext<'_>) -> Poll<RunOutcome> {
-        self.cell.waits.unpark();
-        let polled = catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(cx)));
+        self.cell.untyped.waits.unpark();
+        let polled = catch_panic(|| running.as_mut().poll(cx));
         if let Ok(Poll::Pending) = polled {
-            self.cell.park_loop();
+            self.cell.untyped.park_loop();
         }
         Poll::Ready(match polled {
             // The loop may wait for something that never happens, so an abort does not wait for the loop.
             Ok(Poll::Pending) if self.poll_abort(cx).is_ready() => Ok(()),
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(Ok(()))) => Ok(()),
-            Ok(Poll::Ready(Err(error))) => Err((Reason::HandlerErrored, error_text(&error))),
-            Err(panic) => Err((Reason::HandlerPanicked, panic_text(&*panic))),
+            Ok(Poll::Ready(Err(error))) => Err((Reason::HandlerErrored, error_text(error))),
+            Err(panic) => Err((Reason::HandlerPanicked, panic)),
         })
     }
 
     fn poll_abort(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
-        self.cell.poll_command_is(Command::Abort, &mut self.abort_token, cx)
+        self.cell.untyped.poll_command_is(Command::Abort, &mut self.abort_token, cx)
+    }
+
+    /// The loop has ended without its context: leaked it, or moved it elsewhere. The messages cannot be taken back from there, but no more
+    /// are accepted, and the callers of those see the end in the state. A context that still exists receives nothing more; if it is
+    /// dropped, it turns its messages into dead letters.
+    #[cold]
+    fn end_without_context(&self) {
+        let untyped = &self.cell.untyped;
+        let to =
+            if untyped.lifecycle.command() == Command::Abort { State::Terminated } else { State::Failed };
+        untyped.leaked_context();
+        (&*self.cell as &dyn AnyKernel).request_end(Command::Abort);
+        untyped.end(to);
     }
 
     /// Cleans up after a run. Returns whether there is to be another.
     fn finish_run(&mut self, outcome: RunOutcome) -> bool {
-        // A loop that leaked its context leaked its messages too; its callers see the end of the ring kernel.
-        let Some(mut inbox) = self.take_inbox() else { return false };
+        let Some(mut inbox) = self.take_inbox() else {
+            self.end_without_context();
+            return false;
+        };
         match outcome {
             Ok(()) => {
                 inbox.complete_current();
-                let reason = if inbox.is_aborted() { Reason::Aborted } else { Reason::LoopEnded };
-                inbox.end(State::Terminated, reason, "");
+                let (reason, cause) = match inbox.is_aborted() {
+                    true => (Reason::Aborted, ""),
+                    false => (Reason::LoopEnded, "it returned before `receive` had returned `None`"),
+                };
+                inbox.end(State::Terminated, reason, cause);
                 false
             }
             Err((reason, cause)) => {
@@ -136,6 +156,7 @@ impl<I: Message, O: Message> LoopDriver<I, O> {
                     Decision::RestartAfter(pause) => pause,
                 };
                 inbox.cell.untyped.counters.restarts.increment_single_writer();
+                inbox.complete_failed();
                 self.backoff = (!pause.is_zero()).then(|| Delay::new(pause));
                 self.put_inbox(inbox);
                 true
@@ -144,18 +165,12 @@ impl<I: Message, O: Message> LoopDriver<I, O> {
     }
 }
 
-impl<I: Message, O: Message> Drop for LoopDriver<I, O> {
-    fn drop(&mut self) {
-        self.cell.control.cancel(&mut self.abort_token);
-    }
-}
-
 impl<I: Message, O: Message> Future for LoopDriver<I, O> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let driver = self.get_mut();
-        let _current = CurrentKernel::enter(&driver.cell);
+        let _current = CurrentKernel::enter(&driver.cell.untyped);
         loop {
             let outcome = match driver.running.take() {
                 None => match driver.poll_start(cx) {
@@ -173,8 +188,8 @@ impl<I: Message, O: Message> Future for LoopDriver<I, O> {
                         return Poll::Pending;
                     }
                     Poll::Ready(outcome) => {
-                        // Its context is dropped with it and returns the inbox.
-                        let _ = catch_unwind(AssertUnwindSafe(|| drop(running)));
+                        // Its context is dropped with it and returns the inbox. The outcome stands, even if a `drop` panics.
+                        drop_contained(running);
                         outcome
                     }
                 },
@@ -183,5 +198,13 @@ impl<I: Message, O: Message> Future for LoopDriver<I, O> {
                 return Poll::Ready(());
             }
         }
+    }
+}
+
+impl<I: Message, O: Message> Drop for LoopDriver<I, O> {
+    /// Has a loop to drop only if the runtime is dropped while the ring kernel is alive.
+    fn drop(&mut self) {
+        self.cell.untyped.control.cancel(&mut self.abort_token);
+        drop_contained(self.running.take());
     }
 }

@@ -154,7 +154,7 @@ impl RingKernel for Handler {
         }
         // The returned value answers a request; for a message that was told it is an output.
         if result == 1 {
-            if ctx.wants_reply() {
+            if ctx.was_asked() {
                 ctx.reply(reply);
             } else {
                 ctx.send(reply);
