@@ -2,6 +2,7 @@
 
 pub(crate) mod any_kernel;
 pub(crate) mod connections;
+pub(crate) mod current;
 pub(crate) mod kernel_cell;
 mod lifecycle_calls;
 pub(crate) mod link_accounting;

@@ -12,6 +12,7 @@ use super::context::Context;
 use super::inbox::{Inbox, InboxEvent};
 use super::poll_step::{POLL_BUDGET, PollStep};
 use super::ring_kernel::RingKernel;
+use crate::cell::current::CurrentKernel;
 use crate::error::{HandlerResult, error_text, panic_text};
 use crate::fault::Reason;
 use crate::lifecycle::State;
@@ -157,6 +158,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let driver = self.get_mut();
+        let _current = CurrentKernel::enter(&driver.inbox.cell.untyped);
         for _ in 0..POLL_BUDGET {
             match driver.step(cx) {
                 PollStep::Continue => {}

@@ -12,6 +12,7 @@ use futures_timer::Delay;
 
 use super::inbox::Inbox;
 use super::loops::{InboxSlot, LoopContext};
+use crate::cell::current::CurrentKernel;
 use crate::cell::kernel_cell::KernelCell;
 use crate::error::{HandlerResult, error_text, panic_text};
 use crate::fault::Reason;
@@ -38,15 +39,14 @@ pub(crate) struct LoopDriver<I: Message, O: Message> {
     backoff: Option<Delay>,
     supervisor: Supervisor,
     wait: WaitStrategy,
-    /// Set before the first run.
-    cell: Option<Arc<KernelCell>>,
+    cell: Arc<KernelCell>,
 }
 
 impl<I: Message, O: Message> LoopDriver<I, O> {
     pub(crate) fn new(inbox: Inbox<I, O>, factory: LoopFactory<I, O>) -> Self {
-        let options = &inbox.cell.untyped.options;
-        let supervisor = Supervisor::new(options.supervision);
-        let wait = options.wait;
+        let cell = Arc::clone(&inbox.cell.untyped);
+        let supervisor = Supervisor::new(cell.options.supervision);
+        let wait = cell.options.wait;
         Self {
             factory,
             inbox_slot: Arc::new(Mutex::new(Some(inbox))),
@@ -54,7 +54,7 @@ impl<I: Message, O: Message> LoopDriver<I, O> {
             backoff: None,
             supervisor,
             wait,
-            cell: None,
+            cell,
         }
     }
 
@@ -82,7 +82,6 @@ impl<I: Message, O: Message> LoopDriver<I, O> {
             return Poll::Pending;
         }
         self.backoff = None;
-        self.cell = Some(Arc::clone(&inbox.cell.untyped));
         let ctx = LoopContext::new(inbox, Arc::clone(&self.inbox_slot), self.wait);
         let started = catch_unwind(AssertUnwindSafe(|| (self.factory)(ctx)));
         Poll::Ready(Some(started.map_err(|panic| (Reason::HandlerPanicked, panic_text(&*panic)))))
@@ -101,10 +100,7 @@ impl<I: Message, O: Message> LoopDriver<I, O> {
     }
 
     fn poll_abort(&self, cx: &mut TaskContext<'_>) -> Poll<()> {
-        match &self.cell {
-            Some(cell) if cell.poll_command_is(Command::Abort, cx).is_ready() => Poll::Ready(()),
-            _ => Poll::Pending,
-        }
+        self.cell.poll_command_is(Command::Abort, cx)
     }
 
     /// Cleans up after a run. Returns whether there is to be another.
@@ -143,6 +139,7 @@ impl<I: Message, O: Message> Future for LoopDriver<I, O> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let driver = self.get_mut();
+        let _current = CurrentKernel::enter(&driver.cell);
         loop {
             let outcome = match driver.running.take() {
                 None => match driver.poll_start(cx) {
