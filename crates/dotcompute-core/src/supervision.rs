@@ -64,7 +64,7 @@ impl Supervisor {
                 }
                 let doublings = self.recent_faults.len().min(5) as u32;
                 self.recent_faults.push_back(now);
-                Decision::RestartAfter(backoff * (1 << doublings))
+                Decision::RestartAfter(backoff.saturating_mul(1 << doublings))
             }
         }
     }
@@ -97,6 +97,15 @@ mod tests {
         for _ in 0..10 {
             assert_eq!(never.on_fault(Instant::now()), Decision::Fail);
             assert_eq!(resume.on_fault(Instant::now()), Decision::Resume);
+        }
+    }
+
+    #[test]
+    fn a_backoff_without_a_limit_does_not_overflow() {
+        let policy = Supervision::Restart { max: 9, within: Duration::MAX, backoff: Duration::MAX };
+        let mut supervisor = Supervisor::new(policy);
+        for _ in 0..9 {
+            assert_eq!(supervisor.on_fault(Instant::now()), Decision::RestartAfter(Duration::MAX));
         }
     }
 

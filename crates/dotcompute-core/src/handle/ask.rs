@@ -11,6 +11,7 @@ use super::ask_outcome::{AskOutcome, final_check, poll_reply};
 use super::timeout::with_timeout;
 use super::wait_limit::WaitLimit;
 use crate::cell::any_kernel::AnyKernel;
+use crate::deadline;
 use crate::envelope::ReplyResult;
 use crate::error::{AskError, Refusal, TellError};
 use crate::lifecycle::StateWaiter;
@@ -121,7 +122,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         timeout: Option<Duration>,
         wait_limit: WaitLimit,
     ) -> Result<O, AskError<I>> {
-        let deadline = timeout.map(|time| Instant::now() + time);
+        let deadline = timeout.map(deadline::after);
         let mut slot = self.spare.take();
         let mut unsent = Err(self.envelope(message, Some(slot.arm())));
         if timeout.is_none() || self.polls_device {

@@ -3,12 +3,13 @@
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dotcompute_ring::reply::ReplySlot;
 
 use super::KernelHandle;
 use super::ask_outcome::{AskOutcome, final_check};
+use crate::deadline;
 use crate::envelope::ReplyResult;
 use crate::error::AskError;
 use crate::message::Message;
@@ -106,7 +107,7 @@ impl<I: Message, O: Message, H: Deref<Target = KernelHandle<I, O>>> PendingAsk<I
 
     /// Waits for the reply, at most `timeout`. Returns `None` after a timeout; the caller may wait again.
     pub fn wait(&mut self, timeout: Duration) -> Option<Result<O, AskError<I>>> {
-        let outcome = self.handle.wait_for_reply(self.slot.as_mut()?, Some(Instant::now() + timeout));
+        let outcome = self.handle.wait_for_reply(self.slot.as_mut()?, Some(deadline::after(timeout)));
         self.finish_ask(outcome)
     }
 

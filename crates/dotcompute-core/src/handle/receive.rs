@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dotcompute_ring::wait::spin_then_park;
 use dotcompute_ring::wait_list::WaitToken;
 
 use super::KernelHandle;
 use crate::cell::typed_cell::TypedCell;
+use crate::deadline;
 use crate::envelope::Received;
 use crate::error::ReceiveError;
 use crate::lifecycle::{State, StateWaiter};
@@ -61,7 +62,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     /// As for those.
     pub fn receive_envelope(&self, timeout: Option<Duration>) -> Result<Received<O>, ReceiveError> {
         let mut waiter = OutputWaiter::new(&self.cell);
-        let deadline = timeout.map(|time| Instant::now() + time);
+        let deadline = timeout.map(deadline::after);
         let poll_once = |cx: Option<&mut Context<'_>>| {
             let spins = cx.is_none();
             match waiter.poll_once(cx) {

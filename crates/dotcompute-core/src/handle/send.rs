@@ -1,7 +1,7 @@
 //! Posts a message to the mailbox, waiting for a free slot as the wait limit allows.
 
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dotcompute_ring::PushError;
 use dotcompute_ring::mailbox::Band;
@@ -12,6 +12,7 @@ use super::KernelHandle;
 use super::timeout::with_timeout;
 use super::wait_limit::WaitLimit;
 use crate::cell::typed_cell::PostError;
+use crate::deadline;
 use crate::envelope::Envelope;
 use crate::error::Refusal;
 use crate::lifecycle::State;
@@ -59,7 +60,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
             WaitLimit::Timeout(time) => Some(time),
             WaitLimit::Unlimited => None,
         };
-        let deadline = timeout.map(|time| Instant::now() + time);
+        let deadline = timeout.map(deadline::after);
         let mut pending = PendingSend::new(self, envelope);
         let poll_send = |cx: Option<&mut Context<'_>>| pending.poll_send(cx);
         match spin_then_park(self.wait, deadline, poll_send) {
