@@ -16,6 +16,7 @@
 //! | [`status`] | what a ring kernel does at present, and why it takes no message |
 //! | [`supervision`] | what happens after a panic or an error |
 //! | [`dead_letter`] | messages that will never be handled, with the reason |
+//! | [`deadline`] | deadlines from timeouts, `Duration::MAX` included |
 //! | [`telemetry`] | counters and latency histograms |
 //! | [`environment`] | the environment variables that are read |
 //! | [`error`] | the errors of the runtime |
@@ -31,6 +32,7 @@ pub mod accelerator;
 pub mod backend;
 mod cell;
 pub mod dead_letter;
+pub mod deadline;
 pub mod device;
 mod envelope;
 pub mod environment;

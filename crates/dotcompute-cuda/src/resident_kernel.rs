@@ -8,6 +8,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use dotcompute_core::deadline;
+
 use crate::host_device_channel::ChannelMemory;
 use crate::links::{LinkSource, Links};
 use crate::protocol::{
@@ -152,7 +154,7 @@ impl ResidentKernels {
             // The device proxy drains the event ring now, so that a full ring does not delay the exit.
             kernel.watched.wake();
         }
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline::after(timeout);
         let is_resident = |kernel: &&Arc<ResidentKernel>| !wait_off_device(kernel, deadline);
         let stuck: Vec<String> =
             kernels.iter().filter(is_resident).map(|kernel| kernel.name.clone()).collect();

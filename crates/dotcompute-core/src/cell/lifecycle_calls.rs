@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::any_kernel::AnyKernel;
+use crate::deadline;
 use crate::error::LifecycleError;
 use crate::lifecycle::{Command, State};
 
@@ -73,7 +74,7 @@ impl dyn AnyKernel + '_ {
     pub(crate) fn deactivate(&self, timeout: Duration) -> Result<(), LifecycleError> {
         self.request_pause()?;
         let state =
-            self.cell().lifecycle.wait(Some(Instant::now() + timeout), |state| state != State::Active);
+            self.cell().lifecycle.wait(Some(deadline::after(timeout)), |state| state != State::Active);
         self.deactivate_result(state, timeout)
     }
 
@@ -109,13 +110,13 @@ impl dyn AnyKernel + '_ {
 
     pub(crate) fn terminate(&self, timeout: Duration) -> Result<(), LifecycleError> {
         self.request_end(Command::Drain);
-        let ended = self.cell().lifecycle.wait(Some(Instant::now() + timeout), State::has_ended);
+        let ended = self.cell().lifecycle.wait(Some(deadline::after(timeout)), State::has_ended);
         if ended.is_some() { Ok(()) } else { self.abort_after_timeout("terminate", timeout) }
     }
 
     pub(crate) fn abort(&self) -> Result<(), LifecycleError> {
         self.request_end(Command::Abort);
-        let ended = self.cell().lifecycle.wait(Some(Instant::now() + ABORT_TIMEOUT), State::has_ended);
+        let ended = self.cell().lifecycle.wait(Some(deadline::after(ABORT_TIMEOUT)), State::has_ended);
         if ended.is_some() { Ok(()) } else { self.fail_stuck("abort", ABORT_TIMEOUT) }
     }
 
@@ -126,7 +127,7 @@ impl dyn AnyKernel + '_ {
         waited: Duration,
     ) -> Result<(), LifecycleError> {
         self.request_end(Command::Abort);
-        let ended = self.cell().lifecycle.wait(Some(Instant::now() + ABORT_TIMEOUT), State::has_ended);
+        let ended = self.cell().lifecycle.wait(Some(deadline::after(ABORT_TIMEOUT)), State::has_ended);
         if ended.is_none() {
             return self.fail_stuck(call, waited + ABORT_TIMEOUT);
         }

@@ -14,6 +14,7 @@ use super::wait_limit::WaitLimit;
 use crate::backend::worker_pool::{block_parked, check_may_block, spin_strategy};
 use crate::cell::any_kernel::AnyKernel;
 use crate::cell::wait_graph::{CallWait, WaitFor};
+use crate::deadline;
 use crate::envelope::ReplyResult;
 use crate::error::{AskError, Refusal, TellError};
 use crate::lifecycle::StateWaiter;
@@ -155,7 +156,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         timeout: Option<Duration>,
         wait_limit: WaitLimit,
     ) -> Result<O, AskError<I>> {
-        let deadline = timeout.map(|time| Instant::now() + time);
+        let deadline = timeout.map(deadline::after);
         let wait = match self.begin_blocking_wait_for_reply() {
             Ok(wait) => wait,
             Err(reason) => return Err(self.not_sent_error(reason, message)),

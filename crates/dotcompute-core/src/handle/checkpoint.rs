@@ -1,9 +1,10 @@
 //! `checkpoint` and `restore`: read and write the state of a ring kernel on a device.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::KernelHandle;
+use crate::deadline;
 use crate::error::LifecycleError;
 use crate::message::Message;
 use crate::message::record::{RecordMessage, bytes_of, from_bytes};
@@ -68,7 +69,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         let mut slot = self.cell.untyped.state_requests.enqueue(write);
         self.cell.untyped.control.notify_all();
         self.cell.input.wake_receiver();
-        match slot.wait(self.wait, Some(Instant::now() + timeout)) {
+        match slot.wait(self.wait, Some(deadline::after(timeout))) {
             Some(Ok(Ok(bytes))) => Ok(bytes),
             Some(Ok(Err(problem))) => Err(self.state_error(call, problem)),
             Some(Err(_ended)) => Err(LifecycleError::WrongState {

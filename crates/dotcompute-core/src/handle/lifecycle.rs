@@ -1,10 +1,11 @@
 //! The public lifecycle calls. `cell/lifecycle_calls.rs` implements them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::KernelHandle;
 use super::timeout::with_timeout;
 use crate::cell::any_kernel::AnyKernel;
+use crate::deadline;
 use crate::error::LifecycleError;
 use crate::lifecycle::{Command, State, StateWaiter};
 use crate::message::Message;
@@ -92,7 +93,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     /// Waits until the ring kernel has ended, for any reason, at most `timeout`. Returns its state then.
     #[must_use]
     pub fn wait_ended(&self, timeout: Duration) -> State {
-        let ended = self.cell.untyped.lifecycle.wait(Some(Instant::now() + timeout), State::has_ended);
+        let ended = self.cell.untyped.lifecycle.wait(Some(deadline::after(timeout)), State::has_ended);
         ended.unwrap_or_else(|| self.state())
     }
 

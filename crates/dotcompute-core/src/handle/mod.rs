@@ -2,7 +2,7 @@
 //!
 //! A call has up to four forms. The plain form waits as the ring kernel's [`Backpressure`](crate::options::Backpressure) says, `try_…`
 //! never waits, `…_timeout` waits at most the given time, and `…_async` returns a future that runs on any executor. Dropping such a future
-//! cancels the call.
+//! cancels the call. A timeout of [`Duration::MAX`](std::time::Duration::MAX) is without a limit.
 
 use std::sync::Arc;
 

@@ -3,12 +3,13 @@
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dotcompute_ring::reply::ReplySlot;
 
 use super::KernelHandle;
 use super::ask_outcome::{AskOutcome, final_check};
+use crate::deadline;
 use crate::envelope::ReplyResult;
 use crate::error::{AskError, Refusal};
 use crate::message::Message;
@@ -103,7 +104,7 @@ impl<I: Message, O: Message, H: Deref<Target = KernelHandle<I, O>>> PendingAsk<I
         let handle = &*self.handle;
         let slot = self.slot.as_mut()?;
         let outcome = match handle.begin_blocking_wait_for_reply() {
-            Ok(wait) => handle.wait_for_reply(slot, &wait, Some(Instant::now() + timeout)),
+            Ok(wait) => handle.wait_for_reply(slot, &wait, Some(deadline::after(timeout))),
             Err(Refusal::Cycle { cycle }) => AskOutcome::Cycle(cycle),
             // Too many handlers block: the caller polls instead.
             Err(_) => return self.try_take(),

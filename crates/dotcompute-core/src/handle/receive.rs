@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dotcompute_ring::wait_list::WaitToken;
 
@@ -10,6 +10,7 @@ use super::KernelHandle;
 use crate::backend::worker_pool::{block, check_may_block};
 use crate::cell::typed_cell::TypedCell;
 use crate::cell::wait_graph::{CallWait, WaitFor};
+use crate::deadline;
 use crate::envelope::Received;
 use crate::error::ReceiveError;
 use crate::lifecycle::{State, StateWaiter};
@@ -63,7 +64,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     /// As for those.
     pub fn receive_envelope(&self, timeout: Option<Duration>) -> Result<Received<O>, ReceiveError> {
         let mut waiter = OutputWaiter::new(&self.cell, true);
-        let deadline = timeout.map(|time| Instant::now() + time);
+        let deadline = timeout.map(deadline::after);
         if let Err(exhausted) = check_may_block() {
             return self.try_receive_envelope(exhausted.max_blocked);
         }

@@ -1,7 +1,7 @@
 //! Posts a message to the mailbox, waiting for a free slot as the wait limit allows.
 
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dotcompute_ring::PushError;
 use dotcompute_ring::mailbox::Band;
@@ -13,6 +13,7 @@ use super::wait_limit::WaitLimit;
 use crate::backend::worker_pool::{block, check_may_block};
 use crate::cell::typed_cell::PostError;
 use crate::cell::wait_graph::{CallWait, WaitFor};
+use crate::deadline;
 use crate::envelope::Envelope;
 use crate::error::Refusal;
 use crate::lifecycle::State;
@@ -61,7 +62,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
             WaitLimit::Timeout(time) => Some(time),
             WaitLimit::Unlimited => None,
         };
-        let deadline = timeout.map(|time| Instant::now() + time);
+        let deadline = timeout.map(deadline::after);
         if let Err(exhausted) = check_may_block() {
             return Err((Refusal::PoolExhausted { limit: exhausted.max_blocked }, envelope));
         }

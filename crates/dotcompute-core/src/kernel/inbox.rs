@@ -363,7 +363,12 @@ impl<I: Message, O: Message> Inbox<I, O> {
         loop {
             match self.receiver.try_pop() {
                 Some(Envelope { header, reply, message, .. }) => {
-                    self.fail(Current { header, asked: reply.is_some(), reply }, Some(Box::new(message)), reason, cause);
+                    self.fail(
+                        Current { header, asked: reply.is_some(), reply },
+                        Some(Box::new(message)),
+                        reason,
+                        cause,
+                    );
                 }
                 None if self.receiver.is_drained() => break,
                 // A sender has claimed a slot and is about to fill it.

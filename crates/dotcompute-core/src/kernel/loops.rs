@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context as TaskContext, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dotcompute_ring::wait::{WaitStrategy, block_on_poll, spin_then_park, thread_waker};
 
@@ -13,6 +13,7 @@ use super::context::ReplyTo;
 use super::inbox::{Inbox, InboxEvent, NeedsFullPoll};
 use super::poll_step::POLL_BUDGET;
 use crate::cell::kernel_cell::KernelCell;
+use crate::deadline;
 use crate::message::{Message, MessageHeader};
 
 /// Where a context returns its inbox when it is dropped, also during a panic.
@@ -103,14 +104,14 @@ impl<I: Message, O: Message> LoopContext<I, O> {
         spin_then_park(self.wait, None, |cx| self.poll_once(cx)).flatten()
     }
 
-    /// Like [`receive`](Self::receive), but waits at most `timeout`.
+    /// Like [`receive`](Self::receive), but waits at most `timeout`; [`Duration::MAX`] is without a limit.
     ///
     /// # Errors
     ///
     /// [`ReceiveTimeout`] if no message arrived in time.
     pub fn receive_timeout(&mut self, timeout: Duration) -> Result<Option<I>, ReceiveTimeout> {
         self.inbox().complete_current();
-        spin_then_park(self.wait, Some(Instant::now() + timeout), |cx| self.poll_once(cx))
+        spin_then_park(self.wait, Some(deadline::after(timeout)), |cx| self.poll_once(cx))
             .ok_or(ReceiveTimeout)
     }
 

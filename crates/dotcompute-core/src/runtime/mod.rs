@@ -9,6 +9,7 @@ use crate::backend::{Backend, BackendError};
 use crate::cell::any_kernel::AnyKernel;
 use crate::cell::typed_cell::TypedCell;
 use crate::dead_letter::{DeadLetter, DeadLetterInfo, DeadLetters};
+use crate::deadline;
 use crate::error::{LaunchError, LifecycleError, ShutdownError};
 use crate::handle::KernelHandle;
 use crate::lifecycle::{Command, State};
@@ -270,7 +271,7 @@ impl Runtime {
     ///
     /// [`ShutdownError`] names the ring kernels that did not end. Their messages became dead letters if they could still be aborted.
     pub fn shutdown(self, timeout: Duration) -> Result<(), ShutdownError> {
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline::after(timeout);
         let kernels = topological_order(self.registry.close());
         let mut stuck = Vec::new();
         for kernel in &kernels {

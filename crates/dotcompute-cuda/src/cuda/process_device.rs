@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use dotcompute_core::backend::BackendError;
+use dotcompute_core::deadline;
 
 use super::deferred_free::DeferredFreeList;
 use crate::driver::{Device, DriverError};
@@ -60,7 +61,7 @@ impl ProcessDevice {
     ///
     /// [`BackendError::QuiesceTimeout`] if a ring kernel is still resident after `timeout`; `act` is not run then.
     pub(super) fn quiesced<T>(&self, timeout: Duration, act: impl FnOnce() -> T) -> Result<T, BackendError> {
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline::after(timeout);
         let not_quiet = |kernels| BackendError::QuiesceTimeout { kernels, waited: timeout };
         let acted = self.kernels.quiesce(timeout, || {
             self.wait_for_exits(deadline)?;

@@ -52,6 +52,18 @@ impl Deadline {
     }
 }
 
+/// Converts a time in seconds. Infinity, like every time beyond the range of `Duration`, is `Duration::MAX`: without a limit.
+///
+/// # Errors
+///
+/// `InvalidConfigurationError` for a time that is negative or NaN; `parameter` names it.
+pub(super) fn seconds(py: Python<'_>, parameter: &str, seconds: f64) -> PyResult<Duration> {
+    if seconds >= 0.0 {
+        return Ok(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
+    }
+    Err(super::error::invalid_configuration(py, parameter, seconds, "a time is 0 or more seconds"))
+}
+
 /// Polls a future on this thread, detached from the interpreter. Returns `None` if the deadline passes first.
 ///
 /// # Errors

@@ -15,7 +15,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
-use super::blocking::{Deadline, SIGNAL_CHECK_INTERVAL, block_on};
+use super::blocking::{self, Deadline, SIGNAL_CHECK_INTERVAL, block_on};
 use super::error;
 use super::execution_place::ExecutionPlace;
 use super::record_codec::{RecordCodec, bytes_of};
@@ -329,7 +329,7 @@ impl NativeKernel {
         let bytes = match &self.place {
             ExecutionPlace::Host(program) => py.detach(|| program.snapshot()),
             ExecutionPlace::Device { .. } => {
-                let timeout = Duration::from_secs_f64(timeout);
+                let timeout = blocking::seconds(py, "timeout", timeout)?;
                 py.detach(|| self.handle.checkpoint_bytes(timeout))
                     .map_err(|error| error::lifecycle_error(py, &error))?
             }
@@ -355,7 +355,7 @@ impl NativeKernel {
                 )),
             },
             ExecutionPlace::Device { .. } => {
-                let timeout = Duration::from_secs_f64(timeout);
+                let timeout = blocking::seconds(py, "timeout", timeout)?;
                 py.detach(|| self.handle.restore_bytes(bytes, timeout))
                     .map_err(|error| error::lifecycle_error(py, &error))
             }
@@ -372,7 +372,7 @@ impl NativeKernel {
     /// Args:
     ///     timeout: Maximum wait, in seconds.
     fn deactivate(&self, py: Python<'_>, timeout: f64) -> PyResult<()> {
-        let deactivate = self.handle.deactivate_async(Duration::from_secs_f64(timeout));
+        let deactivate = self.handle.deactivate_async(blocking::seconds(py, "timeout", timeout)?);
         self.wait_for_transition(py, deactivate)
     }
 
@@ -386,7 +386,7 @@ impl NativeKernel {
     /// Args:
     ///     timeout: Maximum wait, in seconds.
     fn terminate(&self, py: Python<'_>, timeout: f64) -> PyResult<()> {
-        let terminate = self.handle.terminate_async(Duration::from_secs_f64(timeout));
+        let terminate = self.handle.terminate_async(blocking::seconds(py, "timeout", timeout)?);
         self.wait_for_transition(py, terminate)
     }
 

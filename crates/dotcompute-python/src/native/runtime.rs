@@ -15,6 +15,7 @@ use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::types::PyDict;
 
+use super::blocking;
 use super::device::{self, DeviceRuntime};
 use super::error;
 use super::execution_place::ExecutionPlace;
@@ -200,10 +201,10 @@ impl NativeRuntime {
     /// Raises:
     ///     KernelError: A ring kernel did not terminate in time.
     fn shutdown(&self, py: Python<'_>, timeout: f64) -> PyResult<()> {
+        let timeout = blocking::seconds(py, "timeout", timeout)?;
         let runtime = self.runtime.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner).take();
         let Some(runtime) = runtime else { return Ok(()) };
         let devices = std::mem::take(&mut *self.devices(py));
-        let timeout = Duration::from_secs_f64(timeout);
         py.detach(|| {
             let on_devices: Vec<_> =
                 devices.into_values().map(|device| device.runtime.shutdown(timeout)).collect();
@@ -255,8 +256,8 @@ fn kernel_options(options: &Bound<'_, PyDict>) -> PyResult<KernelOptions> {
 /// Reads the supervision: a name, or restarts as `(maximum or None, window in seconds, backoff in seconds)`.
 fn supervision(on_error: &Bound<'_, PyAny>) -> PyResult<Supervision> {
     if let Ok((max, within, backoff)) = on_error.extract::<(Option<u32>, f64, f64)>() {
-        let within = Duration::from_secs_f64(within);
-        let backoff = Duration::from_secs_f64(backoff);
+        let within = blocking::seconds(on_error.py(), "window", within)?;
+        let backoff = blocking::seconds(on_error.py(), "backoff", backoff)?;
         return Ok(match max {
             Some(0) => Supervision::Never,
             max => Supervision::Restart { max: max.unwrap_or(u32::MAX), within, backoff },
