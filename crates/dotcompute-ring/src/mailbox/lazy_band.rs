@@ -1,6 +1,7 @@
 //! One priority band of a mailbox, whose ring is created at its first use.
 
 use alloc::boxed::Box;
+use core::marker::PhantomData;
 use core::ptr::NonNull;
 
 use crate::mpsc::Ring;
@@ -19,6 +20,8 @@ pub(super) struct LazyBand<T> {
     /// Lock held during one pop, in drop-oldest mailboxes only: there, senders that find the band full also pop. A lock-free pop by several
     /// consumers would need a second writer to the sequence tags of every ring.
     pop_lock: AtomicU32,
+    /// The band owns the ring: `AtomicPtr` alone would make it `Send` and `Sync` for every `T`.
+    owned: PhantomData<Ring<T>>,
 }
 
 /// An address that no ring has: marks a band that was closed before its first use.
@@ -28,7 +31,7 @@ fn closed_sentinel<T>() -> *mut Ring<T> {
 
 impl<T> LazyBand<T> {
     pub(super) fn new() -> Self {
-        Self { ring: AtomicPtr::new(core::ptr::null_mut()), pop_lock: AtomicU32::new(0) }
+        Self { ring: AtomicPtr::new(core::ptr::null_mut()), pop_lock: AtomicU32::new(0), owned: PhantomData }
     }
 
     /// Returns the ring, if it is initialised.
