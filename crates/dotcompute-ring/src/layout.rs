@@ -57,12 +57,13 @@
 //! waiting are not part of this layout and exist within one process only: see [`notifier`](crate::notifier),
 //! [`wait_list`](crate::wait_list), [`reply`](crate::reply) and [`mailbox`](crate::mailbox).
 
-use alloc::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use alloc::alloc::{Layout, handle_alloc_error};
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
 use crate::error::CapacityError;
 use crate::sync::{AtomicU64, Ordering, UnsafeCell};
+use crate::zeroed::ZeroedMemory;
 
 /// Distance in bytes between words that different threads write. It is two 64-byte lines, because CPUs prefetch lines in pairs, and one
 /// line of CPUs with 128-byte lines.
@@ -243,11 +244,15 @@ impl<T> RingRef<T> {
     }
 }
 
-/// The memory of a ring. Owned memory is one zeroed allocation of a control block and slots. Pages that no message has touched cost nothing
-/// if the allocator gets zeroed pages from the operating system. Borrowed memory belongs to the caller.
+/// A ring of more bytes that cannot be allocated is an error of the caller, not a reason to abort.
+const FALLIBLE_BYTES: usize = 1 << 24;
+
+/// The memory of a ring. Owned memory is one zeroed block of a control block and slots, whose pages cost nothing before a message touches
+/// them. Borrowed memory belongs to the caller.
 pub(crate) struct RingMemory<T> {
     ring_ref: RingRef<T>,
-    owned: bool,
+    /// `None` if the memory is borrowed.
+    owned: Option<ZeroedMemory>,
 }
 
 impl<T> RingMemory<T> {
@@ -255,14 +260,12 @@ impl<T> RingMemory<T> {
     pub(crate) fn new(slots: usize) -> Result<Self, CapacityError> {
         let too_large = CapacityError::TooLarge { messages: slots, slot_bytes: size_of::<Slot<T>>() };
         let (layout, offset) = layout_of::<T>(slots).ok_or(too_large)?;
-        // SAFETY: the layout contains a control block, so its size is not zero.
-        let Some(base) = NonNull::new(unsafe { alloc_zeroed(layout) }) else {
-            if layout.size() > 1 << 24 {
-                // A large request that cannot be allocated is an error of the caller, not a reason to abort.
-                return Err(too_large);
-            }
-            handle_alloc_error(layout)
+        let memory = match ZeroedMemory::new(layout) {
+            Some(memory) => memory,
+            None if layout.size() > FALLIBLE_BYTES => return Err(too_large),
+            None => handle_alloc_error(layout),
         };
+        let base = memory.as_ptr();
         let control = base.cast::<Control>();
         // SAFETY: the allocation is large enough and aligned for a `Control`, and no other thread has its address yet.
         unsafe { control.write(Control::new(Header::of::<T>(slots))) };
@@ -275,7 +278,19 @@ impl<T> RingMemory<T> {
             // SAFETY: `index` is below the number of slots of the layout, and no other thread has the address yet.
             unsafe { first.add(index).write(slot) };
         }
-        Ok(Self { ring_ref: RingRef { control, slots: first, mask: slots as u64 - 1 }, owned: true })
+        Ok(Self { ring_ref: RingRef { control, slots: first, mask: slots as u64 - 1 }, owned: Some(memory) })
+    }
+
+    /// Checks that memory for `slots` slots (from [`slots_for`]) is available, by allocating it if that may fail. No page is touched.
+    #[cfg(feature = "std")]
+    pub(crate) fn check_available(slots: usize) -> Result<(), CapacityError> {
+        let too_large = CapacityError::TooLarge { messages: slots, slot_bytes: size_of::<Slot<T>>() };
+        let (layout, _) = layout_of::<T>(slots).ok_or(too_large)?;
+        if layout.size() > FALLIBLE_BYTES {
+            ZeroedMemory::new(layout).map(drop).ok_or(too_large)
+        } else {
+            Ok(())
+        }
     }
 
     /// Uses memory that the caller owns and that contains a ring of `slots` slots.
@@ -290,10 +305,7 @@ impl<T> RingMemory<T> {
         debug_assert!(slots.is_power_of_two());
         // SAFETY: by the contract of this function the slots begin where the control block ends, within the memory.
         let first = unsafe { base.add(size_of::<Control>()) }.cast::<Slot<T>>();
-        Self {
-            ring_ref: RingRef { control: base.cast(), slots: first, mask: slots as u64 - 1 },
-            owned: false,
-        }
+        Self { ring_ref: RingRef { control: base.cast(), slots: first, mask: slots as u64 - 1 }, owned: None }
     }
 
     #[inline(always)]
@@ -320,20 +332,17 @@ impl<T> RingMemory<T> {
 
 impl<T> Drop for RingMemory<T> {
     fn drop(&mut self) {
-        if !self.owned {
+        if self.owned.is_none() {
             return;
         }
         let RingRef { control, slots: _slots, .. } = self.ring_ref;
-        let (layout, _) =
-            layout_of::<T>(self.capacity() as usize).expect("`new` has computed this layout before");
         #[cfg(loom)]
         for index in 0..self.capacity() {
             // SAFETY: `new` wrote the slot, and `&mut self` is the last access to the ring. Loom checks its atomics on drop.
             unsafe { _slots.add(index as usize).drop_in_place() };
         }
-        // SAFETY: `new` wrote the control block, and it is dropped once. The ring has already dropped the values left in slots.
+        // SAFETY: `new` wrote the control block, and it is dropped once, before `owned` frees the memory. The ring has already dropped the
+        // values left in slots.
         unsafe { control.drop_in_place() };
-        // SAFETY: `new` allocated this block with the same layout.
-        unsafe { dealloc(control.as_ptr().cast(), layout) };
     }
 }

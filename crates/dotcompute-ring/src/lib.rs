@@ -2,7 +2,8 @@
 //!
 //! # The contract
 //!
-//! - **Bounded.** The capacity is a power of two, fixed at creation; a ring allocates nothing later. A push into a full ring is rejected
+//! - **Bounded.** The capacity is a power of two, fixed at creation; a ring allocates nothing later (a [`mailbox`] allocates a band at its
+//!   first push), and the pages of its memory are committed when a message first touches them. A push into a full ring is rejected
 //!   and returns the value ([`PushError::Full`]). The caller decides whether to wait, drop the value, or fail.
 //! - **Non-blocking.** [`spsc`] is wait-free. [`mpsc`] producers are lock-free: a claim is retried only after another producer's claim
 //!   succeeded. A producer preempted between claim and publish delays only the values behind it.
@@ -19,7 +20,7 @@
 //! | [`record`] | 1 | 1 | provided by the caller | other processes and devices; plain data |
 //!
 //! Around them: [`wait`] (wait strategies), [`notifier`] and [`wait_list`] (waking one waiter or many), [`fence`] (the cost of waking),
-//! [`reply`] (one-shot replies).
+//! [`reply`] (one-shot replies), [`zeroed`] (memory that is committed when touched).
 //!
 //! ```
 //! use dotcompute_ring::{PushError, spsc};
@@ -95,5 +96,6 @@ mod sync;
 pub mod wait;
 #[cfg(feature = "std")]
 pub mod wait_list;
+pub mod zeroed;
 
 pub use error::{CapacityError, PushError};

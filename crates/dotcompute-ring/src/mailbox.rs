@@ -1,8 +1,7 @@
 //! A ring kernel's mailbox: four priority bands, each an [`mpsc`](crate::mpsc) ring, with waiting on both sides.
 //!
-//! The receiver polls the bands from the highest to the lowest: popping is O(1), and first in first out within a band. Only the normal band
-//! is allocated at creation. The other bands are allocated at their first use, so that a hundred thousand idle mailboxes cost little
-//! memory.
+//! The receiver polls the bands from the highest to the lowest: popping is O(1), and first in first out within a band. A band is allocated
+//! by the first push into it, so that a hundred thousand idle mailboxes cost little memory.
 //!
 //! ```
 //! use dotcompute_ring::mailbox::{self, Band, Options};
@@ -17,13 +16,12 @@
 
 mod lazy_band;
 
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::task::{Context, Poll};
 
 use crate::error::{CapacityError, PushError};
 use crate::fence::Fence;
-use crate::layout::slots_for;
+use crate::layout::{RingMemory, slots_for};
 use crate::mpsc::Ring;
 use crate::notifier::Notifier;
 use crate::prefetch::ReadPrefetcher;
@@ -89,32 +87,30 @@ impl Default for Options {
     }
 }
 
-/// Checks whether a mailbox of `T` with this capacity can be created, without allocating it.
+/// Checks whether a mailbox of `T` with this capacity can be created, and its bands be allocated.
 ///
 /// # Errors
 ///
-/// [`CapacityError`] if the capacity is zero or too large.
+/// [`CapacityError`] if the capacity is zero or the memory is not available.
 pub fn check_capacity<T>(capacity: usize) -> Result<(), CapacityError> {
-    slots_for::<T>(capacity).map(drop)
+    RingMemory::<T>::check_available(slots_for::<T>(capacity)?)
 }
 
-/// Creates a mailbox.
+/// Creates a mailbox. It allocates no band yet, but checks that memory for one is available.
 ///
 /// # Errors
 ///
 /// [`CapacityError`] if the capacity is zero or the memory is not available.
 pub fn channel<T: Send>(options: Options) -> Result<(Sender<T>, Receiver<T>), CapacityError> {
     let slots = slots_for::<T>(options.capacity)?;
-    let mailbox = Mailbox {
+    RingMemory::<T>::check_available(slots)?;
+    let mailbox = Arc::new(Mailbox {
         slots,
         drop_oldest: options.overflow == Overflow::DropOldest,
         bands: core::array::from_fn(|_| LazyBand::new()),
         receiver: Notifier::new(options.fence),
         senders: WaitList::new(options.fence),
-    };
-    let normal = Box::into_raw(Box::new(Ring::new(slots)?));
-    mailbox.bands[Band::Normal as usize].ring.store(normal, Ordering::Release);
-    let mailbox = Arc::new(mailbox);
+    });
     Ok((
         Sender::new(Arc::clone(&mailbox)),
         Receiver { mailbox, prefetcher: [ReadPrefetcher::default(); BANDS] },
@@ -153,7 +149,7 @@ impl<T> Mailbox<T> {
     fn is_drained(&self) -> bool {
         self.bands.iter().all(|band| match band.get() {
             Some(ring) => ring.is_drained(),
-            None => !band.ring.load(Ordering::Acquire).is_null(),
+            None => band.is_closed(),
         })
     }
 
@@ -218,10 +214,8 @@ impl<T> Sender<T> {
     #[inline]
     pub fn try_push_without_wake(&self, band: Band, value: T) -> Result<(), PushError<T>> {
         let band = band as usize;
-        let ring = match self.mailbox.bands[band].get_or_init(self.mailbox.slots) {
-            Ok(Some(ring)) => ring,
-            Ok(None) => return Err(PushError::Full(value)),
-            Err(()) => return Err(PushError::Closed(value)),
+        let Some(ring) = self.mailbox.bands[band].get_or_init(self.mailbox.slots) else {
+            return Err(PushError::Closed(value));
         };
         ring.try_push(&self.cached_heads[band], value)
     }
@@ -282,7 +276,7 @@ impl<T> Sender<T> {
     /// Returns whether the mailbox is closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.mailbox.bands[Band::Normal as usize].get().is_none_or(Ring::is_closed)
+        self.mailbox.bands[Band::Normal as usize].is_closed()
     }
 
     /// Returns the number of values in the mailbox.

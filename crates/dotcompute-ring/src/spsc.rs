@@ -36,7 +36,7 @@ use crate::layout::{CLOSED_BIT, RingMemory, RingRef, slots_for};
 use crate::prefetch::{self, ReadPrefetcher};
 use crate::sync::Ordering;
 
-pub use claim::{ClaimedRead, ClaimedWrite};
+pub use claim::{ClaimedRead, ClaimedWrite, Iter};
 
 /// Creates a ring with at least `capacity` slots, rounded up to a power of two.
 ///

@@ -5,6 +5,7 @@
 //! cancels the call. A timeout of [`Duration::MAX`](std::time::Duration::MAX) is without a limit.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dotcompute_ring::mailbox::Sender;
 use dotcompute_ring::wait::WaitStrategy;
@@ -109,10 +110,25 @@ impl<I, O> std::fmt::Debug for KernelHandle<I, O> {
     }
 }
 
+// For every message type, also those that are not `Sync`: handles move between threads and executors, and futures between workers.
 const _: () = {
+    const fn is_send<T: Send>(_: &T) {}
     const fn is_send_and_sync<T: Send + Sync>() {}
-    // Handles move between threads and executors even if their message types are not `Sync`.
-    is_send_and_sync::<KernelHandle<std::cell::Cell<u8>, std::cell::Cell<u8>>>();
+    const fn handles<I: Message, O: Message>() {
+        is_send_and_sync::<KernelHandle<I, O>>();
+        is_send_and_sync::<PendingAsk<I, O, Arc<KernelHandle<I, O>>>>();
+    }
+    fn futures<I: Message, O: Message>(handle: &KernelHandle<I, O>, [first, second, third, fourth]: [I; 4]) {
+        is_send(&handle.tell_async(first));
+        is_send(&handle.ask_async(second));
+        is_send(&handle.ask_timeout_async(third, Duration::ZERO));
+        is_send(&KernelHandle::begin_ask(handle, fourth));
+        is_send(&handle.receive_async());
+        is_send(&handle.deactivate_async(Duration::ZERO));
+        is_send(&handle.terminate_async(Duration::ZERO));
+    }
+    handles::<u8, u8>();
+    let _ = futures::<u8, u8>;
 };
 
 impl<I: Message, O: Message> KernelHandle<I, O> {

@@ -1,9 +1,10 @@
 //! The memory of the `cpu` device: separate allocations on the host.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::alloc::Layout;
 use std::fmt;
-use std::ptr::NonNull;
 use std::sync::Arc;
+
+use dotcompute_ring::zeroed::ZeroedMemory;
 
 use super::error::range_of;
 use super::{ALIGN, DeviceBlock, DeviceId, DeviceMemory, HostBlock, MemoryError};
@@ -48,56 +49,40 @@ impl DeviceMemory for CpuMemory {
     }
 }
 
-/// Bytes on the heap, aligned to [`ALIGN`].
+/// Bytes on the host, aligned to [`ALIGN`]. A page uses no memory until it is touched.
 pub(super) struct AlignedBytes {
-    base: NonNull<u8>,
+    memory: ZeroedMemory,
     len: usize,
-    layout: Layout,
 }
 
-// SAFETY: this value owns the bytes at `base`, so another thread may access and free them.
-unsafe impl Send for AlignedBytes {}
-// SAFETY: a shared borrow only reads the bytes; writes need a mutable borrow.
-unsafe impl Sync for AlignedBytes {}
-
 impl AlignedBytes {
-    /// Allocates `len` zeroed bytes; `None` if the host has not enough memory. Where the operating system provides zeroed pages, a page
-    /// uses no memory until it is touched.
+    /// Allocates `len` zeroed bytes; `None` if the host has not enough memory.
     pub(super) fn zeroed(len: usize) -> Option<Self> {
-        let layout = Layout::from_size_align(len.max(1), ALIGN).ok()?;
-        // SAFETY: the layout's size is at least 1.
-        let base = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-        Some(Self { base, len, layout })
+        let layout = Layout::from_size_align(len, ALIGN).ok()?;
+        Some(Self { memory: ZeroedMemory::new(layout)?, len })
     }
 
     pub(super) fn as_slice(&self) -> &[u8] {
-        // SAFETY: `base` points to `len` bytes that `zeroed` allocated and initialized. They are freed only when `self` is dropped.
-        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.len) }
+        // SAFETY: `memory` is a block of `len` initialized bytes that lives as long as `self`. Only a mutable borrow of `self` writes it.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().as_ptr(), self.len) }
     }
 
     pub(super) fn as_mut_slice(&mut self) -> &mut [u8] {
-        // SAFETY: `base` points to `len` initialized bytes that live as long as `self`; the mutable borrow of `self` makes this access
-        // exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.len) }
-    }
-}
-
-impl Drop for AlignedBytes {
-    fn drop(&mut self) {
-        // SAFETY: `zeroed` allocated `base` with this layout, and `drop` runs once.
-        unsafe { dealloc(self.base.as_ptr(), self.layout) };
+        // SAFETY: `memory` is a block of `len` initialized bytes that lives as long as `self`; the mutable borrow of `self` makes this
+        // access exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr().as_ptr(), self.len) }
     }
 }
 
 impl fmt::Debug for AlignedBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes at {:p}", self.len, self.base)
+        write!(f, "{} bytes at {:p}", self.len, self.memory.as_ptr())
     }
 }
 
 impl DeviceBlock for AlignedBytes {
     fn address(&self) -> u64 {
-        self.base.expose_provenance().get() as u64
+        self.memory.as_ptr().expose_provenance().get() as u64
     }
 
     fn len(&self) -> usize {

@@ -1,6 +1,8 @@
 //! One priority band of a mailbox, whose ring is created at its first use.
 
+use alloc::alloc::{Layout, handle_alloc_error};
 use alloc::boxed::Box;
+use core::marker::PhantomData;
 use core::ptr::NonNull;
 
 use crate::mpsc::Ring;
@@ -15,10 +17,12 @@ use crate::sync::{AtomicPtr, AtomicU32, Ordering, spin_loop};
 /// `pop_lock`: bit 0 is set while a pop is in progress; bits 1-31 are zero. Taken by an acquire compare-exchange to 1, and released by a
 /// release store of 0. `SYNC POINT: pop lock`.
 pub(super) struct LazyBand<T> {
-    pub(super) ring: AtomicPtr<Ring<T>>,
+    ring: AtomicPtr<Ring<T>>,
     /// Lock held during one pop, in drop-oldest mailboxes only: there, senders that find the band full also pop. A lock-free pop by several
     /// consumers would need a second writer to the sequence tags of every ring.
     pop_lock: AtomicU32,
+    /// The band owns the ring: `AtomicPtr` alone would make it `Send` and `Sync` for every `T`.
+    owned: PhantomData<Ring<T>>,
 }
 
 /// An address that no ring has: marks a band that was closed before its first use.
@@ -28,7 +32,7 @@ fn closed_sentinel<T>() -> *mut Ring<T> {
 
 impl<T> LazyBand<T> {
     pub(super) fn new() -> Self {
-        Self { ring: AtomicPtr::new(core::ptr::null_mut()), pop_lock: AtomicU32::new(0) }
+        Self { ring: AtomicPtr::new(core::ptr::null_mut()), pop_lock: AtomicU32::new(0), owned: PhantomData }
     }
 
     /// Returns the ring, if it is initialised.
@@ -45,33 +49,40 @@ impl<T> LazyBand<T> {
         Some(unsafe { &*ring })
     }
 
-    /// Returns the ring, and initialises it if necessary. `Err` if the band is closed, `Ok(None)` if the memory is not available.
+    /// Returns the ring, and initialises it if necessary. `None` if the band was closed before its first use.
     #[inline]
-    pub(super) fn get_or_init(&self, slots: usize) -> Result<Option<&Ring<T>>, ()> {
-        match self.get() {
-            Some(ring) => Ok(Some(ring)),
-            None => self.init(slots),
-        }
+    pub(super) fn get_or_init(&self, slots: usize) -> Option<&Ring<T>> {
+        self.get().or_else(|| self.init(slots))
     }
 
     #[cold]
-    fn init(&self, slots: usize) -> Result<Option<&Ring<T>>, ()> {
+    fn init(&self, slots: usize) -> Option<&Ring<T>> {
         if self.ring.load(Ordering::Relaxed) == closed_sentinel() {
-            return Err(());
+            return None;
         }
-        let Ok(ring) = Ring::new(slots) else { return Ok(None) };
+        // The mailbox checked at its creation that this much memory is available. If it is not any more, the process is out of memory, as
+        // for any other allocation.
+        let ring = Ring::new(slots).unwrap_or_else(|_| handle_alloc_error(Layout::new::<T>()));
         let ring = Box::into_raw(Box::new(ring));
         // SYNC POINT: band publish
         // Release: pairs with the acquire load in `get`; publishes the ring. Acquire: if another thread was first, its ring is initialised
         // here too.
         match self.ring.compare_exchange(core::ptr::null_mut(), ring, Ordering::AcqRel, Ordering::Acquire) {
             // SAFETY: the pointer was just created by `Box::into_raw`, and the mailbox owns it from now on.
-            Ok(_) => Ok(Some(unsafe { &*ring })),
-            Err(current) => {
+            Ok(_) => Some(unsafe { &*ring }),
+            Err(_) => {
                 // SAFETY: the pointer was just created by `Box::into_raw`, and the failed compare-exchange did not publish it.
                 drop(unsafe { Box::from_raw(ring) });
-                if current == closed_sentinel() { Err(()) } else { Ok(self.get()) }
+                self.get()
             }
+        }
+    }
+
+    /// Returns whether the band is closed.
+    pub(super) fn is_closed(&self) -> bool {
+        match self.get() {
+            Some(ring) => ring.is_closed(),
+            None => self.ring.load(Ordering::Acquire) == closed_sentinel(),
         }
     }
 

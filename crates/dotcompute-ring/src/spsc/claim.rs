@@ -1,8 +1,12 @@
 //! Claims of many slots at once, written or read in place, and published or released together.
 
+use core::fmt;
+use core::iter::FusedIterator;
+use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 
 use super::{Consumer, Producer};
+use crate::layout::RingRef;
 
 /// Slots claimed for writing ([`Producer::claim`]). Dropping the claim without [`commit`](Self::commit) drops the written values and
 /// publishes nothing.
@@ -136,13 +140,10 @@ pub struct ClaimedRead<'a, T> {
 impl<T> ClaimedRead<'_, T> {
     /// Iterates over references to the values that are not taken yet, oldest first.
     #[inline]
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &T> {
+    #[must_use]
+    pub fn iter(&self) -> Iter<'_, T> {
         let Consumer { ring_ref, head, .. } = &*self.consumer;
-        (0..self.remaining as usize).map(move |index| {
-            // SAFETY: these slots are ready. The producer overwrites none of them before the consumer advances `head`, which takes `&mut
-            // self` and so waits for the borrow to end.
-            ring_ref.slot(head + index as u64).value.with(|storage| unsafe { (*storage).assume_init_ref() })
-        })
+        Iter { ring_ref: *ring_ref, next: *head, end: head + self.remaining, values: PhantomData }
     }
 
     /// Takes and drops all remaining values.
@@ -170,9 +171,84 @@ impl<T> Iterator for ClaimedRead<'_, T> {
 
 impl<T> ExactSizeIterator for ClaimedRead<'_, T> {}
 
+impl<'a, T> IntoIterator for &'a ClaimedRead<'_, T> {
+    type Item = &'a T;
+    type IntoIter = Iter<'a, T>;
+
+    #[inline]
+    fn into_iter(self) -> Iter<'a, T> {
+        self.iter()
+    }
+}
+
 impl<T> Drop for ClaimedRead<'_, T> {
     #[inline]
     fn drop(&mut self) {
         self.consumer.release_slots();
+    }
+}
+
+/// References to the values of a claim, oldest first ([`ClaimedRead::iter`]).
+///
+/// Another thread may have it if the values may be read by two threads at once, because the claim can be iterated again:
+///
+/// ```compile_fail,E0277
+/// use std::cell::Cell;
+/// use dotcompute_ring::spsc;
+///
+/// let (mut producer, mut consumer) = spsc::channel(1).unwrap();
+/// producer.try_push(Cell::new(0)).unwrap();
+/// let claim = consumer.claim(1).unwrap();
+/// let there = claim.iter();
+/// std::thread::scope(|scope| {
+///     scope.spawn(|| there.for_each(|value| value.set(1))); // `Cell<i32>` cannot be shared between threads safely
+///     claim.iter().for_each(|value| value.set(2));
+/// });
+/// ```
+pub struct Iter<'a, T> {
+    ring_ref: RingRef<T>,
+    next: u64,
+    end: u64,
+    /// Gives the iterator the auto traits of its items. Those of `RingRef` ask only for `T: Send`.
+    values: PhantomData<&'a T>,
+}
+
+impl<T> Clone for Iter<'_, T> {
+    fn clone(&self) -> Self {
+        Self { ..*self }
+    }
+}
+
+impl<'a, T> Iterator for Iter<'a, T> {
+    type Item = &'a T;
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a T> {
+        if self.next == self.end {
+            return None;
+        }
+        let index = self.next;
+        self.next += 1;
+        self.ring_ref.slot(index).value.with(|storage| {
+            // SAFETY: the claim found the slots before `end` ready. The producer overwrites none of them before the consumer advances
+            // `head`, which needs the claim mutably and so waits for the end of `'a`. The consumer keeps the memory alive until then.
+            Some(unsafe { (*storage).assume_init_ref() })
+        })
+    }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let remaining = (self.end - self.next) as usize;
+        (remaining, Some(remaining))
+    }
+}
+
+impl<T> ExactSizeIterator for Iter<'_, T> {}
+
+impl<T> FusedIterator for Iter<'_, T> {}
+
+impl<T> fmt::Debug for Iter<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Iter").field("len", &self.len()).finish_non_exhaustive()
     }
 }

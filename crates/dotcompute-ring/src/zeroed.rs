@@ -1,0 +1,168 @@
+//! Zeroed memory that the operating system provides by the page, when a page is first touched.
+//!
+//! `alloc_zeroed` does not: above an alignment of 16 bytes Rust's default allocator writes every byte itself, and glibc writes every byte of
+//! a block that was used before. Here small blocks come from `alloc_zeroed` with a small alignment and are aligned by hand, and large ones
+//! from `mmap`.
+
+use alloc::alloc::{Layout, alloc_zeroed, dealloc};
+use core::ptr::NonNull;
+
+/// The alignment up to which allocators call `calloc`.
+const SMALL_ALIGN: usize = 16;
+
+/// Blocks from this size on are mapped: 64 pages. For smaller blocks a mapping each could exceed the number that a process may have
+/// (65,530 on Linux).
+#[cfg(all(feature = "std", unix, not(loom)))]
+const MAPPED_BYTES: usize = 1 << 18;
+
+/// A block of zeroed memory, freed on drop. A page that nothing has touched occupies no memory, if the block is large or was not in use
+/// before.
+///
+/// ```
+/// use std::alloc::Layout;
+/// use dotcompute_ring::zeroed::ZeroedMemory;
+///
+/// let layout = Layout::from_size_align(1 << 30, 128)?;
+/// let memory = ZeroedMemory::new(layout).expect("1 GiB of addresses, and no page of memory yet");
+/// assert!(memory.as_ptr().as_ptr().addr().is_multiple_of(128));
+/// // SAFETY: the byte is within the block, and zeroed.
+/// assert_eq!(unsafe { *memory.as_ptr().as_ptr() }, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct ZeroedMemory {
+    /// The first byte of the requested layout.
+    first: NonNull<u8>,
+    /// What the allocator returned, at or before `first`.
+    base: NonNull<u8>,
+    /// Size of the block at `base`.
+    bytes: usize,
+    /// Whether the block was mapped, not allocated.
+    mapped: bool,
+}
+
+// SAFETY: the value owns the block, which is tied to no thread. It gives access by address only; who dereferences it synchronizes.
+unsafe impl Send for ZeroedMemory {}
+// SAFETY: as for `Send`; shared access returns the address.
+unsafe impl Sync for ZeroedMemory {}
+
+impl ZeroedMemory {
+    /// Returns zeroed memory of this layout. `None` if the memory is not available.
+    #[must_use]
+    pub fn new(layout: Layout) -> Option<Self> {
+        let padding = layout.align().saturating_sub(SMALL_ALIGN);
+        let bytes = layout.size().checked_add(padding)?.max(1);
+        let (base, mapped) = match map(bytes) {
+            Some(base) => (base, true),
+            None => {
+                let block = Layout::from_size_align(bytes, SMALL_ALIGN).ok()?;
+                // SAFETY: the size is at least 1.
+                (NonNull::new(unsafe { alloc_zeroed(block) })?, false)
+            }
+        };
+        let offset = base.as_ptr().align_offset(layout.align());
+        // Owned from here on, so that the block is freed on an early return.
+        let mut memory = Self { first: base, base, bytes, mapped };
+        if offset > padding {
+            return None;
+        }
+        // SAFETY: `offset` is at most the padding, so `layout.size()` bytes follow within the block.
+        memory.first = unsafe { base.add(offset) };
+        Some(memory)
+    }
+
+    /// Returns the address of the first byte, aligned as requested.
+    #[inline]
+    #[must_use]
+    pub fn as_ptr(&self) -> NonNull<u8> {
+        self.first
+    }
+}
+
+impl Drop for ZeroedMemory {
+    fn drop(&mut self) {
+        if self.mapped {
+            unmap(self.base, self.bytes);
+            return;
+        }
+        let block = Layout::from_size_align(self.bytes, SMALL_ALIGN).expect("`new` has computed this layout");
+        // SAFETY: `new` allocated the block with this layout, and it is freed once.
+        unsafe { dealloc(self.base.as_ptr(), block) };
+    }
+}
+
+/// Maps `bytes` bytes, if there are enough to map. `None` also if the system refuses, for example because of the number of mappings.
+#[cfg(all(feature = "std", unix, not(loom)))]
+fn map(bytes: usize) -> Option<NonNull<u8>> {
+    if bytes < MAPPED_BYTES {
+        return None;
+    }
+    let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a private anonymous mapping at an address that the system chooses; it replaces no other mapping.
+    let base = unsafe { libc::mmap(core::ptr::null_mut(), bytes, access, flags, -1, 0) };
+    if base == libc::MAP_FAILED { None } else { NonNull::new(base.cast()) }
+}
+
+#[cfg(all(feature = "std", unix, not(loom)))]
+fn unmap(base: NonNull<u8>, bytes: usize) {
+    // SAFETY: `map` returned this block, whose owner is being dropped. An error would leave it mapped; there is none for a whole mapping.
+    unsafe { libc::munmap(base.as_ptr().cast(), bytes) };
+}
+
+#[cfg(not(all(feature = "std", unix, not(loom))))]
+fn map(_bytes: usize) -> Option<NonNull<u8>> {
+    None
+}
+
+#[cfg(not(all(feature = "std", unix, not(loom))))]
+fn unmap(_base: NonNull<u8>, _bytes: usize) {
+    unreachable!("nothing was mapped")
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_size_and_alignment_is_zeroed_aligned_and_writable() {
+        for align in [1, 8, 16, 128, 4096, 1 << 16] {
+            for size in [1, 100, 4096, (1 << 18) - 1, 1 << 18, 1 << 20] {
+                let memory = ZeroedMemory::new(Layout::from_size_align(size, align).unwrap()).unwrap();
+                let first = memory.as_ptr().as_ptr();
+                assert!(first.addr().is_multiple_of(align), "size {size}, alignment {align}");
+                // SAFETY: the block has `size` bytes, initialised to zero, and nothing else accesses it.
+                let bytes = unsafe { core::slice::from_raw_parts_mut(first, size) };
+                assert!(bytes.iter().all(|byte| *byte == 0), "size {size}, alignment {align}");
+                // The next block may reuse this one.
+                bytes.fill(0xff);
+            }
+        }
+    }
+
+    #[test]
+    fn memory_that_cannot_exist_is_refused() {
+        assert!(
+            ZeroedMemory::new(Layout::from_size_align(isize::MAX as usize - 4096, 128).unwrap()).is_none()
+        );
+    }
+
+    /// Reads the resident memory of this process, in bytes.
+    #[cfg(all(target_os = "linux", not(miri)))]
+    fn resident_bytes() -> usize {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        statm.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    }
+
+    #[test]
+    #[cfg(all(feature = "std", target_os = "linux", not(miri)))]
+    fn a_page_that_is_not_touched_occupies_no_memory() {
+        let before = resident_bytes();
+        // Reused, because a block that was in use before must not be written either.
+        for _ in 0..3 {
+            let memory = ZeroedMemory::new(Layout::from_size_align(1 << 28, 128).unwrap()).unwrap();
+            // SAFETY: the byte is within the block.
+            unsafe { memory.as_ptr().write(1) };
+            let grown = resident_bytes().saturating_sub(before);
+            assert!(grown < 1 << 26, "{grown} of {} bytes are resident", 1 << 28);
+        }
+    }
+}
