@@ -66,7 +66,7 @@ use accelerator::Accelerator;
 
 pub use dotcompute_core::{
     accelerator, backend, dead_letter, device, error, handle, kernel, lifecycle, loops, memory, options,
-    orchestrator, ring, runtime, supervision, telemetry,
+    orchestrator, ring, runtime, status, supervision, telemetry,
 };
 #[cfg(feature = "cuda")]
 pub use dotcompute_cuda as cuda;
