@@ -1,7 +1,8 @@
-//! Options of a ring kernel: capacities, backpressure, placement, waiting, supervision, telemetry.
+//! Options of a ring kernel: capacities, order of priorities, backpressure, placement, waiting, supervision, telemetry.
 
 use std::time::Duration;
 
+pub use dotcompute_ring::mailbox::BandOrder;
 use dotcompute_ring::wait::WaitStrategy;
 
 use crate::supervision::Supervision;
@@ -79,6 +80,9 @@ pub struct KernelOptions {
     /// Limit of the outputs that wait for free slots in their destinations, in messages. A handler that sends more fails its message.
     /// Default 65,536.
     pub queued_output_limit: usize,
+    /// In which order the priority bands are served. By default lower bands age: one that waits gets its turn after 32 messages of higher
+    /// bands. The system band (priorities from 224 on) is not delayed by that.
+    pub band_order: BandOrder,
     /// What happens to senders when the mailbox is full.
     pub backpressure: Backpressure,
     /// Where it runs.
@@ -99,6 +103,7 @@ impl Default for KernelOptions {
             capacity: 1024,
             output_capacity: 1024,
             queued_output_limit: 65_536,
+            band_order: BandOrder::default(),
             backpressure: Backpressure::default(),
             placement: Placement::default(),
             wait: WaitStrategy::default(),
@@ -109,7 +114,7 @@ impl Default for KernelOptions {
 }
 
 impl KernelOptions {
-    /// Returns the defaults: 1024 messages per band, `Block`, on the pool, `Adaptive`, `Never` restarted, one message in 128 timed.
+    /// Returns the defaults: 1024 messages per band, aged bands, `Block`, on the pool, `Adaptive`, `Never` restarted, one message in 128 timed.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -136,6 +141,22 @@ impl KernelOptions {
     #[must_use]
     pub fn queued_output_limit(mut self, outputs: usize) -> Self {
         self.queued_output_limit = outputs;
+        self
+    }
+
+    /// Sets in which order the priority bands are served.
+    ///
+    /// ```
+    /// use dotcompute_core::options::{BandOrder, KernelOptions};
+    ///
+    /// // A `High` message never waits for a `Normal` one that is not being handled yet, at the price that `Normal` may starve.
+    /// let options = KernelOptions::new().band_order(BandOrder::Strict);
+    /// assert_eq!(KernelOptions::new().band_order, BandOrder::Aged { after: 32 });
+    /// # let _ = options;
+    /// ```
+    #[must_use]
+    pub fn band_order(mut self, order: BandOrder) -> Self {
+        self.band_order = order;
         self
     }
 

@@ -1,5 +1,6 @@
 //! Connected ring kernels, outputs, backpressure along a pipeline, and async calls.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dotcompute_conformance::watchdog;
@@ -7,7 +8,7 @@ use dotcompute_core::dead_letter::Reason;
 use dotcompute_core::error::{AskError, HandlerResult, LifecycleError, ReceiveError, Refusal};
 use dotcompute_core::handle::KernelHandle;
 use dotcompute_core::kernel::{Context, RingKernel};
-use dotcompute_core::options::{Backpressure, KernelOptions, Placement, Telemetry};
+use dotcompute_core::options::{Backpressure, BandOrder, KernelOptions, Placement, Telemetry};
 use dotcompute_core::runtime::{Runtime, RuntimeOptions};
 use futures_lite::future::block_on;
 
@@ -300,4 +301,42 @@ fn a_reply_can_be_sent_later_and_from_another_thread() {
     let kernel = runtime.launch("kernel", || Elsewhere).unwrap();
     kernel.activate().unwrap();
     assert_eq!(kernel.ask(21).unwrap(), 42);
+}
+
+/// Logs the messages that it handles.
+struct Log(Arc<Mutex<Vec<u64>>>);
+
+impl RingKernel for Log {
+    type Input = u64;
+    type Output = u64;
+
+    fn handle(&mut self, message: u64, _: &mut Context<u64>) -> HandlerResult {
+        self.0.lock().unwrap().push(message);
+        Ok(())
+    }
+}
+
+/// Returns the place at which a normal message is handled that arrives before 100 messages of the high band.
+fn place_of_a_normal_message(options: KernelOptions) -> usize {
+    let runtime = Runtime::new().unwrap();
+    let log = Arc::default();
+    let logged = Arc::clone(&log);
+    let kernel = runtime.launch_with("kernel", options, move || Log(Arc::clone(&logged))).unwrap();
+    kernel.activate().unwrap();
+    kernel.deactivate(TIMEOUT).unwrap();
+    kernel.tell(0).unwrap();
+    (1..=100).for_each(|message| kernel.with_priority(200).tell(message).unwrap());
+    kernel.terminate(TIMEOUT).unwrap();
+    let log = log.lock().unwrap();
+    assert!(log.iter().filter(|&&message| message > 0).is_sorted(), "first in, first out in the high band");
+    log.iter().position(|&message| message == 0).unwrap()
+}
+
+#[test]
+fn a_normal_message_gets_its_turn_after_some_of_the_high_band() {
+    watchdog!();
+    assert_eq!(place_of_a_normal_message(KernelOptions::new()), 32);
+    let order = BandOrder::Aged { after: 5 };
+    assert_eq!(place_of_a_normal_message(KernelOptions::new().band_order(order)), 5);
+    assert_eq!(place_of_a_normal_message(KernelOptions::new().band_order(BandOrder::Strict)), 100);
 }

@@ -1,7 +1,8 @@
 //! A ring kernel's mailbox: four priority bands, each an [`mpsc`](crate::mpsc) ring, with waiting on both sides.
 //!
-//! The receiver polls the bands from the highest to the lowest: popping is O(1), and first in first out within a band. A band is allocated
-//! by the first push into it, so that a hundred thousand idle mailboxes cost little memory.
+//! The receiver polls the bands from the highest to the lowest: popping is O(1), and first in first out within a band. Lower bands age, so
+//! that higher ones do not starve them ([`BandOrder`]). A band is allocated by the first push into it, so that a hundred thousand idle
+//! mailboxes cost little memory.
 //!
 //! ```
 //! use dotcompute_ring::mailbox::{self, Band, Options};
@@ -14,6 +15,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod band_order;
 mod lazy_band;
 
 use alloc::sync::Arc;
@@ -28,6 +30,8 @@ use crate::prefetch::ReadPrefetcher;
 use crate::sync::{AtomicU64, Ordering};
 use crate::wait_list::{WaitList, WaitToken};
 
+use band_order::BandClock;
+pub use band_order::BandOrder;
 use lazy_band::{LazyBand, spin_or_yield};
 
 const BANDS: usize = 4;
@@ -79,11 +83,18 @@ pub struct Options {
     pub overflow: Overflow,
     /// Which side pays for waking.
     pub fence: Fence,
+    /// In which order the bands are popped.
+    pub order: BandOrder,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { capacity: 1024, overflow: Overflow::Reject, fence: Fence::Symmetric }
+        Self {
+            capacity: 1024,
+            overflow: Overflow::Reject,
+            fence: Fence::Symmetric,
+            order: BandOrder::default(),
+        }
     }
 }
 
@@ -113,7 +124,11 @@ pub fn channel<T: Send>(options: Options) -> Result<(Sender<T>, Receiver<T>), Ca
     });
     Ok((
         Sender::new(Arc::clone(&mailbox)),
-        Receiver { mailbox, prefetcher: [ReadPrefetcher::default(); BANDS] },
+        Receiver {
+            mailbox,
+            prefetcher: [ReadPrefetcher::default(); BANDS],
+            clock: BandClock::new(options.order),
+        },
     ))
 }
 
@@ -326,19 +341,49 @@ impl<T> Sender<T> {
 pub struct Receiver<T> {
     mailbox: Arc<Mailbox<T>>,
     prefetcher: [ReadPrefetcher; BANDS],
+    /// `None` if the order is strict.
+    clock: Option<BandClock>,
 }
 
 impl<T: Send> Receiver<T> {
-    /// Pops the oldest value of the highest band that has one.
+    /// Pops the oldest value of the band that is next in the mailbox's [`BandOrder`]: as a rule the highest that has one.
     #[inline]
     pub fn try_pop(&mut self) -> Option<T> {
+        if self.clock.as_ref().is_some_and(BandClock::is_any_due)
+            && let Some(value) = self.pop_due()
+        {
+            return Some(value);
+        }
+        (0..BANDS).find_map(|band| self.pop_from(band))
+    }
+
+    #[inline]
+    fn pop_from(&mut self, band: usize) -> Option<T> {
         let mailbox = &*self.mailbox;
-        for (index, (band, prefetcher)) in mailbox.bands.iter().zip(&mut self.prefetcher).enumerate() {
-            // SAFETY: there is one receiver, which cannot be cloned, and `&mut self` excludes concurrent pops by it. With `drop_oldest`,
-            // where senders also pop, the pop lock serializes all pops.
-            if let Some(value) = unsafe { band.try_pop(mailbox.drop_oldest, prefetcher) } {
-                mailbox.wake_senders_if_half_free(index);
+        // SAFETY: there is one receiver, which cannot be cloned, and `&mut self` excludes concurrent pops by it. With `drop_oldest`, where
+        // senders also pop, the pop lock serializes all pops.
+        let value = unsafe { mailbox.bands[band].try_pop(mailbox.drop_oldest, &mut self.prefetcher[band]) }?;
+        if let Some(clock) = &mut self.clock {
+            clock.popped(band);
+        }
+        mailbox.wake_senders_if_half_free(band);
+        Some(value)
+    }
+
+    /// Pops from the band that is due for longest. `None` if no band that is due has a value. The system band comes first, unless the last
+    /// value was from it.
+    #[cold]
+    fn pop_due(&mut self) -> Option<T> {
+        let last_was_system = self.clock.as_ref().is_some_and(BandClock::last_was_system);
+        if !last_was_system && let Some(value) = self.pop_from(Band::System as usize) {
+            return Some(value);
+        }
+        while let Some(band) = self.clock.as_ref().and_then(BandClock::longest_due) {
+            if let Some(value) = self.pop_from(band) {
                 return Some(value);
+            }
+            if let Some(clock) = &mut self.clock {
+                clock.restart(band);
             }
         }
         None

@@ -213,7 +213,7 @@ fn mpsc_drains_exactly_what_was_accepted_before_it_closed() {
 }
 
 fn mailbox(capacity: usize, overflow: Overflow) -> (Sender<Value>, Receiver<Value>) {
-    mailbox::channel(Options { capacity, overflow, fence: Fence::Symmetric }).unwrap()
+    mailbox::channel(Options { capacity, overflow, fence: Fence::Symmetric, ..Options::default() }).unwrap()
 }
 
 #[test]

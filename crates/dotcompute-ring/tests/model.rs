@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicIsize, Ordering};
 
 use dotcompute_ring::fence::Fence;
-use dotcompute_ring::mailbox::{self, Band, Options, Overflow};
+use dotcompute_ring::mailbox::{self, Band, BandOrder, Options, Overflow};
 use dotcompute_ring::{PushError, mpsc, spsc};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -230,7 +230,8 @@ proptest! {
     ) {
         let live = LiveCount::default();
         let overflow = if drop_oldest { Overflow::DropOldest } else { Overflow::Reject };
-        let options = Options { capacity: requested, overflow, fence: Fence::Symmetric };
+        let options =
+            Options { capacity: requested, overflow, fence: Fence::Symmetric, order: BandOrder::Strict };
         let (sender, mut receiver) = mailbox::channel(options).unwrap();
         let capacity = requested.next_power_of_two();
         let (mut queues, mut closed) = (<[VecDeque<u32>; 4]>::default(), false);

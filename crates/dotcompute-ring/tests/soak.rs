@@ -163,7 +163,7 @@ const BANDS: [Band; PRODUCERS as usize] = [Band::System, Band::High, Band::Norma
 fn mailbox_parked_on_both_sides() {
     for (fence, count) in [(Fence::Symmetric, MESSAGES / 4), (Fence::Asymmetric, MESSAGES / 4)] {
         let (sender, mut receiver) =
-            mailbox::channel(Options { capacity: 16, overflow: Overflow::Reject, fence }).unwrap();
+            mailbox::channel(Options { capacity: 16, fence, ..Options::default() }).unwrap();
         thread::scope(|scope| {
             for (from, band) in (0..).zip(BANDS) {
                 let sender = sender.clone();
@@ -197,7 +197,7 @@ fn mailbox_parked_on_both_sides() {
 #[test]
 fn mailbox_drop_oldest() {
     let (sender, mut receiver) =
-        mailbox::channel(Options { capacity: 16, overflow: Overflow::DropOldest, fence: Fence::Symmetric })
+        mailbox::channel(Options { capacity: 16, overflow: Overflow::DropOldest, ..Options::default() })
             .unwrap();
     thread::scope(|scope| {
         let senders: Vec<_> = (0..2)

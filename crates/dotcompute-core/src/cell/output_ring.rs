@@ -42,8 +42,8 @@ impl<O: Message> OutputRing<O> {
         self.ring.get_or_init(|| {
             let options = mailbox::Options {
                 capacity: self.capacity,
-                overflow: mailbox::Overflow::Reject,
                 fence: Fence::Asymmetric,
+                ..mailbox::Options::default()
             };
             let (sender, receiver) = mailbox::channel(options).expect("the capacity was checked at launch");
             Ends { sender, receiver: Mutex::new(receiver) }

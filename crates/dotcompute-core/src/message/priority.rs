@@ -7,6 +7,9 @@ use std::fmt;
 /// A mailbox has four bands and pops from the highest band that is not empty. Within a band the order is first in, first out. The exact
 /// number is part of the header, but only its band affects the order.
 ///
+/// A band that waits gets its turn after 32 messages of higher bands, so that steady traffic does not starve the bands below. A system
+/// message still comes before every turn. [`KernelOptions::band_order`](crate::options::KernelOptions::band_order) changes that.
+///
 /// | band | priorities | constant |
 /// | --- | --- | --- |
 /// | system | 224-255 | [`Priority::SYSTEM`] (240) |

@@ -193,7 +193,8 @@ impl Runtime {
             Placement::Pool => Fence::Symmetric,
             Placement::Dedicated | Placement::Pinned(_) => Fence::Asymmetric,
         };
-        let mailbox = mailbox::Options { capacity: options.capacity, overflow, fence };
+        let mailbox =
+            mailbox::Options { capacity: options.capacity, overflow, fence, order: options.band_order };
         mailbox::check_capacity::<Received<O>>(options.output_capacity)
             .map_err(|source| LaunchError::Capacity { kernel: Arc::clone(&name), ring: "output", source })?;
         let untyped = KernelCell::new(
