@@ -130,3 +130,34 @@ fn docs(workspace: &Workspace) -> Result<(), Failure> {
     println!("{}", workspace.target_dir().join("doc/dotcompute/index.html").display());
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    /// The gpu-bundle task exists on Unix only.
+    #[cfg(unix)]
+    #[test]
+    fn every_documented_task_exists() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut checked = 0;
+        for page in
+            ["README.md", "CONTRIBUTING.md", "docs/residency.md", "docs/measurements/2026-11-24-host.md"]
+        {
+            let text = fs::read_to_string(root.join(page)).unwrap();
+            for rest in text.split("cargo xtask ").skip(1) {
+                let command = rest.split(['`', '\n', ';', '#', ')']).next().unwrap_or_default();
+                if let Err(error) =
+                    Cli::try_parse_from(["cargo xtask"].into_iter().chain(command.split_whitespace()))
+                {
+                    panic!("{page}: `cargo xtask {command}`: {error}");
+                }
+                checked += 1;
+            }
+        }
+        assert!(checked >= 15, "the scan found only {checked} tasks: adapt it to the pages");
+    }
+}

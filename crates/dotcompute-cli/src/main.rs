@@ -10,7 +10,7 @@ use dotcompute_cli::watch::{self, WatchArgs};
 
 /// Ring kernels at work: actors that stay resident on a GPU or a CPU thread.
 #[derive(Debug, Parser)]
-#[command(name = "dotcompute", version, about)]
+#[command(name = "dotcompute", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -123,6 +123,25 @@ fn every_variable_that_python_reads_or_sets_has_a_row() {
 }
 
 #[test]
+fn every_variable_that_a_page_names_has_a_row() {
+    let names = names();
+    let mut pages = texts(&root().join("docs"), "md");
+    for page in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
+        pages.push((page.into(), fs::read_to_string(root().join(page)).unwrap()));
+    }
+    let mut found = 0;
+    for (path, text) in &pages {
+        for word in text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
+            if word.starts_with("DOTCOMPUTE_") || word.starts_with("PYDOTCOMPUTE_") {
+                assert!(names.contains(word), "{} names {word}, which nothing reads", path.display());
+                found += 1;
+            }
+        }
+    }
+    assert!(found >= 10, "the scan found only {found} variables: adapt it to the pages");
+}
+
+#[test]
 fn each_variable_has_one_row() {
     assert_eq!(names().len(), VARIABLES.len());
 }
