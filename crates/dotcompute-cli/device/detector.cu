@@ -6,6 +6,7 @@
 
 #define STATISTICS 4
 #define SPREAD 3
+#define ROUNDING 1.7763568394002505e-15
 
 #ifdef DOTCOMPUTE_EMULATED
 DC_DEVICE double product(double a, double b) { return a * b; }
@@ -23,15 +24,18 @@ DC_DEVICE double weight(double settled, uint64_t seen) {
 
 // Updates the means; computes the four statistics in the units of the series.
 DC_DEVICE void update_means(DetectorState &one, double value, double *deviations) {
-    if (one.seen == 1) one.fast_mean = one.recent_mean = one.long_run_mean = value;
+    if (one.seen == 1) one.last = value;
+    double step = value - one.last;
+    one.last = value;
     double recent = weight(one.recent, one.seen);
-    double level = value - one.long_run_mean;
-    double error = value - one.fast_mean;
-    one.fast_mean += product(weight(one.fast, one.seen), error);
-    one.recent_mean += product(recent, value - one.recent_mean);
-    one.recent_spread += product(recent, magnitude(value - one.recent_mean) - one.recent_spread);
-    double shift = one.recent_mean - one.long_run_mean;
-    one.long_run_mean += product(weight(one.long_run, one.seen), level);
+    double level = step + one.long_run_lag;
+    double error = step + one.fast_lag;
+    double near = step + one.recent_lag;
+    one.fast_lag = error - product(weight(one.fast, one.seen), error);
+    one.recent_lag = near - product(recent, near);
+    one.recent_spread += product(recent, magnitude(one.recent_lag) - one.recent_spread);
+    double shift = level - one.recent_lag;
+    one.long_run_lag = level - product(weight(one.long_run, one.seen), level);
     deviations[0] = magnitude(level);
     deviations[1] = magnitude(error);
     deviations[2] = magnitude(shift);
@@ -40,7 +44,8 @@ DC_DEVICE void update_means(DetectorState &one, double value, double *deviations
 
 // Compares the statistics with their records; returns the greatest ratio.
 DC_DEVICE double against_records(DetectorState &one, const double *deviations) {
-    double rounding = product(1e-9, 1.0 + magnitude(one.long_run_mean));
+    double long_run_mean = one.last - one.long_run_lag;
+    double rounding = product(ROUNDING, magnitude(long_run_mean)) + 2.2250738585072014e-308;
     double step = weight(one.long_run, one.seen - one.settling);
     double decay = 1.0 - one.forgetting;
     double statistics[STATISTICS];

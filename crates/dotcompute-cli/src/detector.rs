@@ -22,6 +22,11 @@
 //! broken record. After an alert the detector is quiet for some values, so that one incident is reported once; its records
 //! keep growing.
 //!
+//! Scores depend neither on the unit nor on the zero point of a series. The means are not stored: what is stored is how far the
+//! last value is from each of them, and only the step from the last value to the new one enters. A rounding error is therefore
+//! relative to the deviations, not to the values, and it fades at the rate at which the mean forgets. Adding a constant `c`
+//! changes the scores as much as the rounding of the values to multiples of `c` / 2⁵³ does.
+//!
 //! It never looks ahead and never allocates: a [`Detector`] is a plain struct of about 200 bytes.
 //!
 //! [ewma]: https://doi.org/10.1080/00401706.1959.10489860
@@ -95,8 +100,8 @@ pub const LIVE: Settings = Settings {
 const MAX_STATISTIC: f64 = 50.0;
 /// Lower bound of a record: a statistic at or below its usual value is never an anomaly.
 const MIN_RECORD: f64 = 1.0;
-/// Relative difference up to which values differ only by rounding.
-const ROUNDING: f64 = 1e-9;
+/// Relative difference up to which values differ only by rounding: a few units in the last place.
+const ROUNDING: f64 = 8.0 * f64::EPSILON;
 /// Values are clamped to this magnitude, so that their differences stay finite.
 const MAX_MAGNITUDE: f64 = 1e300;
 
@@ -121,10 +126,15 @@ pub struct Detector {
     seen: u64,
     quiet_for: u64,
     left_in_block: u64,
-    fast_mean: f64,
-    recent_mean: f64,
+    /// The last value.
+    last: f64,
+    /// How far the last value is from the mean of the last few.
+    fast_lag: f64,
+    /// How far it is from the recent mean.
+    recent_lag: f64,
     recent_spread: f64,
-    long_run_mean: f64,
+    /// How far it is from the long-run mean.
+    long_run_lag: f64,
     /// The long-run mean of each statistic.
     usual: [f64; STATISTICS],
     records: [f64; STATISTICS],
@@ -150,10 +160,11 @@ pub struct DetectorState {
     seen: u64,
     quiet_for: u64,
     left_in_block: u64,
-    fast_mean: f64,
-    recent_mean: f64,
+    last: f64,
+    fast_lag: f64,
+    recent_lag: f64,
     recent_spread: f64,
-    long_run_mean: f64,
+    long_run_lag: f64,
     usual: [f64; STATISTICS],
     records: [f64; STATISTICS],
     block_records: [f64; STATISTICS],
@@ -179,10 +190,11 @@ impl Detector {
             seen: self.seen,
             quiet_for: self.quiet_for,
             left_in_block: self.left_in_block,
-            fast_mean: self.fast_mean,
-            recent_mean: self.recent_mean,
+            last: self.last,
+            fast_lag: self.fast_lag,
+            recent_lag: self.recent_lag,
             recent_spread: self.recent_spread,
-            long_run_mean: self.long_run_mean,
+            long_run_lag: self.long_run_lag,
             usual: self.usual,
             records: self.records,
             block_records: self.block_records,
@@ -210,10 +222,11 @@ impl Detector {
             seen: 0,
             quiet_for: 0,
             left_in_block: settings.block,
-            fast_mean: 0.0,
-            recent_mean: 0.0,
+            last: 0.0,
+            fast_lag: 0.0,
+            recent_lag: 0.0,
             recent_spread: 0.0,
-            long_run_mean: 0.0,
+            long_run_lag: 0.0,
             usual: [0.0; STATISTICS],
             records: [0.0; STATISTICS],
             block_records: [0.0; STATISTICS],
@@ -254,21 +267,24 @@ impl Detector {
     }
 
     /// Updates the means; returns the four statistics in the units of the series.
+    ///
+    /// A mean that moves by the share `w` of a deviation leaves the deviation less that share as the new value's lag.
     #[inline]
     fn update_means(&mut self, value: f64) -> [f64; STATISTICS] {
         if self.seen == 1 {
-            self.fast_mean = value;
-            self.recent_mean = value;
-            self.long_run_mean = value;
+            self.last = value;
         }
+        let step = value - self.last;
+        self.last = value;
         let recent = weight(self.settings.recent, self.seen);
-        let level = value - self.long_run_mean;
-        let error = value - self.fast_mean;
-        self.fast_mean += weight(self.settings.fast, self.seen) * error;
-        self.recent_mean += recent * (value - self.recent_mean);
-        self.recent_spread += recent * ((value - self.recent_mean).abs() - self.recent_spread);
-        let shift = self.recent_mean - self.long_run_mean;
-        self.long_run_mean += weight(self.settings.long_run, self.seen) * level;
+        let level = step + self.long_run_lag;
+        let error = step + self.fast_lag;
+        let near = step + self.recent_lag;
+        self.fast_lag = error - weight(self.settings.fast, self.seen) * error;
+        self.recent_lag = near - recent * near;
+        self.recent_spread += recent * (self.recent_lag.abs() - self.recent_spread);
+        let shift = level - self.recent_lag;
+        self.long_run_lag = level - weight(self.settings.long_run, self.seen) * level;
         [level.abs(), error.abs(), shift.abs(), self.recent_spread]
     }
 
@@ -277,7 +293,8 @@ impl Detector {
     /// Each loop applies the same operation to all statistics, so that the compiler can vectorize it.
     #[inline]
     fn against_records(&mut self, deviations: [f64; STATISTICS]) -> f64 {
-        let rounding = ROUNDING * (1.0 + self.long_run_mean.abs());
+        let long_run_mean = self.last - self.long_run_lag;
+        let rounding = ROUNDING * long_run_mean.abs() + f64::MIN_POSITIVE;
         let weight = weight(self.settings.long_run, self.seen - self.settings.settling);
         let decay = 1.0 - self.settings.forgetting;
         let mut statistics = [0.0; STATISTICS];
@@ -396,10 +413,78 @@ mod tests {
         assert_eq!(found.iter().filter(|&&index| index >= 3000).count(), 1, "{found:?}");
     }
 
+    /// Noise with a spike, a shift and a flat stretch, in multiples of 1 / 1024 from -12 to 12.
+    fn eventful(seed: u64) -> Vec<f64> {
+        let quiet = noise(seed).take(2500).chain([11.0]).chain(noise(seed + 100).take(700));
+        let shifted = noise(seed + 200).take(700).map(|value| value + 4.0);
+        let flat = std::iter::repeat_n(0.5, 60);
+        let series = quiet.chain(shifted).chain(flat).chain(noise(seed + 300).take(1000));
+        series.map(|value| (value * 1024.0).round() / 1024.0).collect()
+    }
+
+    /// Scores of a detector that is never quiet: an alert that just breaks a threshold would halve the scores after it.
+    fn scores(settings: Settings, values: impl IntoIterator<Item = f64>) -> Vec<f64> {
+        let mut detector = Detector::with(settings, f64::INFINITY);
+        values.into_iter().map(|value| detector.update(value)).collect()
+    }
+
+    fn greatest_difference(left: &[f64], right: &[f64]) -> f64 {
+        assert_eq!(left.len(), right.len());
+        left.iter().zip(right).map(|(left, right)| (left - right).abs()).fold(0.0, f64::max)
+    }
+
     #[test]
     fn scores_do_not_depend_on_units() {
-        let series = || noise(3).take(4000).chain([7.0]);
-        assert_eq!(alerts(series()), alerts(series().map(|value| value * 1024.0)));
+        for (seed, settings) in (0..10).flat_map(|seed| [(seed, RECORDED), (seed, LIVE)]) {
+            let expected = scores(settings, eventful(seed));
+            let scaled =
+                |factor: f64| scores(settings, eventful(seed).into_iter().map(|value| value * factor));
+            // A power of two changes exponents only.
+            for power in [-900, -40, 10, 900] {
+                assert_eq!(scaled(2_f64.powi(power)), expected, "times 2^{power}");
+            }
+            for factor in [-1e-12, 1e-3, 1e9, 1e100] {
+                let difference = greatest_difference(&scaled(factor), &expected);
+                assert!(difference < 1e-10, "times {factor}: the scores differ by {difference}");
+            }
+        }
+    }
+
+    #[test]
+    fn scores_do_not_depend_on_the_zero_point() {
+        for (seed, settings) in (0..10).flat_map(|seed| [(seed, RECORDED), (seed, LIVE)]) {
+            let expected = scores(settings, eventful(seed));
+            for constant in [-1e11, -1e9, 1.0, 1e6, 1e9, 1e11] {
+                let shifted = scores(settings, eventful(seed).into_iter().map(|value| value + constant));
+                // A deviation is off by a few roundings of the constant, and so is the rounding that both sides of each ratio
+                // get. Ratios are at most 50, and the least usual deviation of this series is about 1 / 4.
+                let tolerance = 50.0 * 4.0 * ROUNDING * (constant.abs() + 12.0);
+                let difference = greatest_difference(&shifted, &expected);
+                assert!(difference <= tolerance, "{constant} more: the scores differ by {difference}");
+            }
+        }
+    }
+
+    #[test]
+    fn alerts_do_not_depend_on_the_zero_point() {
+        for seed in 0..10 {
+            let expected = alerts(eventful(seed));
+            assert!(expected.contains(&2500), "{expected:?}");
+            let shifted = |constant| alerts(eventful(seed).into_iter().map(|value| value + constant));
+            assert_eq!(shifted(1e9), expected);
+            assert_eq!(shifted(-1e9), expected);
+            // The last digits of the values are lost here, which moves scores that are close to the threshold.
+            assert!(shifted(1e11).contains(&2500));
+        }
+    }
+
+    #[test]
+    fn jitter_in_the_last_place_is_never_unusual() {
+        for start in [1.0, -0.1, 1e300] {
+            let flat = (0..5000_u64).map(|index| f64::from_bits(f64::to_bits(start) + index * index % 3 % 2));
+            let jump = std::iter::repeat_n(f64::from_bits(f64::to_bits(start) + 2), 100);
+            assert_eq!(alerts(flat.chain(jump)), [0; 0], "{start}");
+        }
     }
 
     #[test]
