@@ -59,6 +59,7 @@ pub fn run(args: &DoctorArgs) -> Result<(), CliError> {
 pub fn run_checks() -> Vec<Check> {
     let mut checks = cpu();
     checks.extend(memory());
+    checks.push(panics());
     #[cfg(target_os = "linux")]
     checks.extend(linux::checks());
     checks.extend(cuda());
@@ -103,7 +104,24 @@ fn memory() -> Vec<Check> {
         || String::from("unknown"),
         |(total, available)| format!("{}, {} available", size(total), size(available)),
     );
-    vec![Check::new("memory", total.is_some(), found, "an idle ring kernel uses a few kilobytes")]
+    vec![Check::new(
+        "memory",
+        total.is_some(),
+        found,
+        "mailboxes and output rings use it; capacity and message size decide how much",
+    )]
+}
+
+/// How this program was built. A program that uses the crate has a profile of its own.
+fn panics() -> Check {
+    let unwinds = cfg!(panic = "unwind");
+    Check::new(
+        "panics",
+        unwinds,
+        if unwinds { "unwind in this program" } else { "abort this program" },
+        "a panic that unwinds is supervised; with `panic = \"abort\"` it ends the process, and only errors are supervised",
+    )
+    .with_advice("remove `panic = \"abort\"` from the profile in Cargo.toml")
 }
 
 fn cuda() -> Vec<Check> {

@@ -102,7 +102,8 @@ impl StateCell {
         Self {
             state: AtomicU8::new(State::Created as u8),
             command: AtomicU8::new(Command::Hold as u8),
-            // State changes are rare, so the notifying side executes the full fence.
+            // Waiters may come and go often, and state changes are rare: a full fence on both sides costs less than a `membarrier` call
+            // for each waiter that parks.
             waiters: WaitList::new(Fence::Symmetric),
         }
     }

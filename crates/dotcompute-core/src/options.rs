@@ -35,7 +35,7 @@ pub enum Placement {
 /// Which messages have their latencies measured.
 ///
 /// Counters are always exact. Reading the clock three times costs more than moving a small message. By default, one message in 128 is
-/// timed, counted per handle.
+/// timed. Each handle and each connection counts its own messages; a clone of a handle starts at zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Telemetry {
     /// Count only.

@@ -39,15 +39,15 @@ pub struct KernelStats {
     pub dead_letters: u64,
     /// Dead letters by reason, without reasons that did not occur.
     pub dead_letters_by_reason: Vec<(Reason, u64)>,
-    /// Messages returned to their senders because the mailbox was full.
+    /// Messages returned to their senders because the mailbox was full, and outputs of connected ring kernels that it rejected.
     pub rejected: u64,
     /// Outputs accepted by the output ring or by connected ring kernels.
     pub emitted: u64,
     /// Outputs that no destination accepted. Not among `dead_letters`, since no mailbox had accepted them.
     pub undelivered: u64,
-    /// Replies sent to callers.
+    /// Requests replied to, or whose reply handle was taken with `take_reply`. Also counts replies whose caller no longer waited.
     pub replied: u64,
-    /// Restarts after a fault.
+    /// Restarts decided after a fault. The state is rebuilt after the backoff.
     pub restarts: u64,
     /// Time from sending to the start of handling.
     pub queue_time: LatencySummary,

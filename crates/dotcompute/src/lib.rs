@@ -8,7 +8,8 @@
 //!   system call except to wake a parked thread, and on a GPU no kernel launch.
 //! - **Exact accounting.** `sent = handled + dead letters + queued`, after every fault and every way to end.
 //! - **Failures reach the caller.** If a handler panics or returns an error, `ask` returns an error with the kernel's name, the message
-//!   type and the cause. The message becomes a dead letter.
+//!   type and the cause. The message becomes a dead letter. With `panic = "abort"` in its profile a program loses one half of this: a
+//!   panic ends the process, while errors are handled as ever ([`supervision`]).
 //! - **Order.** Four priority bands, first in, first out within a band. [`Backpressure`](options::Backpressure) selects what a
 //!   full mailbox does: it blocks the sender, rejects the message, or drops the oldest one.
 //! - **One behaviour on every device.** The same messages, calls and errors apply on the CPU, on the emulated device and on a GPU.
