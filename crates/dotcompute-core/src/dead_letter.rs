@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use crate::fault::Fault;
 pub use crate::fault::Reason;
 use crate::message::MessageHeader;
+use crate::user_code::drop_contained;
 
 /// A message that will never be handled.
 pub struct DeadLetter {
@@ -20,7 +21,7 @@ pub struct DeadLetter {
     pub header: MessageHeader,
     /// When it became a dead letter.
     pub when: SystemTime,
-    /// The message itself, if it still exists: a handler that panicked or failed has consumed its message.
+    /// The message itself, if it still exists: a handler on the host that panicked or failed has consumed its message.
     pub message: Option<Box<dyn Any + Send>>,
 }
 
@@ -83,11 +84,14 @@ impl DeadLetters {
             let oldest = if full { letters.pop_front() } else { None };
             if self.capacity > 0 {
                 letters.push_back(letter);
+                oldest
+            } else {
+                Some(letter)
             }
-            oldest
         };
-        // Dropped after the lock is released: the message's own `drop` may be slow.
-        drop(dropped);
+        // Dropped after the lock is released: the message's own `drop` may be slow. It may also panic, on the thread of a ring kernel that
+        // has nothing to do with this message.
+        drop_contained(dropped);
     }
 
     pub(crate) fn total(&self) -> u64 {
@@ -111,6 +115,14 @@ impl DeadLetters {
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<DeadLetter>> {
         // A poisoned queue is still consistent: no invariant spans its elements.
         self.letters.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Drop for DeadLetters {
+    fn drop(&mut self) {
+        for letter in self.take() {
+            drop_contained(letter);
+        }
     }
 }
 

@@ -348,26 +348,3 @@ pub struct ShutdownError {
     /// The time waited.
     pub waited: Duration,
 }
-
-/// Returns the text of a panic payload.
-pub(crate) fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
-    if let Some(text) = payload.downcast_ref::<&'static str>() {
-        (*text).to_owned()
-    } else if let Some(text) = payload.downcast_ref::<String>() {
-        text.clone()
-    } else {
-        String::from("a panic whose payload is not text")
-    }
-}
-
-/// Returns the text of an error and of its sources.
-pub(crate) fn error_text(error: &HandlerError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}

@@ -46,6 +46,7 @@ mod output;
 pub mod runtime;
 pub mod supervision;
 pub mod telemetry;
+mod user_code;
 
 #[cfg(not(feature = "histograms"))]
 mod no_histogram;

@@ -1,4 +1,21 @@
 //! Supervision: what happens to a ring kernel after a panic or an error in its handler.
+//!
+//! # What counts as a fault
+//!
+//! A panic or an error of the handler, of a loop, of a hook other than `on_terminate`, or of the factory at a restart. A panic while the
+//! handler drops its message or a rejected reply, or while an output is cloned for several connections, is a panic of the handler.
+//!
+//! User code also runs where no message is at stake: `Display` and `source` of a returned error, and `drop` of that error, of a state, of a
+//! loop's future, of a dead letter. A panic there is caught, reported by the panic hook, and has no other effect; in the text of an error
+//! the panic's text takes the place of what could not be formatted.
+//!
+//! # What supervision cannot catch
+//!
+//! - With `panic = "abort"` in the profile of the program, a panic ends the process: its callers get no error, and no policy applies. Errors
+//!   that a handler *returns* are supervised as ever. `dotcompute doctor` reports how the program `dotcompute` itself was built.
+//! - A panic while another one unwinds aborts the process, by Rust's rules: for example a panic in the `drop` of a local variable of a
+//!   handler that is panicking.
+//! - A panic hook that panics, a stack overflow, and running out of memory abort the process too.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -30,6 +47,9 @@ impl Supervision {
         Self::Restart { max, within, backoff: Duration::ZERO }
     }
 }
+
+/// Longer backoffs are this long: timers add them to the present time, which must not overflow.
+const MAX_BACKOFF: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// What to do after one fault.
 #[derive(Debug, PartialEq, Eq)]
@@ -64,7 +84,7 @@ impl Supervisor {
                 }
                 let doublings = self.recent_faults.len().min(5) as u32;
                 self.recent_faults.push_back(now);
-                Decision::RestartAfter(backoff * (1 << doublings))
+                Decision::RestartAfter(backoff.saturating_mul(1 << doublings).min(MAX_BACKOFF))
             }
         }
     }
@@ -97,6 +117,15 @@ mod tests {
         for _ in 0..10 {
             assert_eq!(never.on_fault(Instant::now()), Decision::Fail);
             assert_eq!(resume.on_fault(Instant::now()), Decision::Resume);
+        }
+    }
+
+    #[test]
+    fn the_longest_backoff_does_not_overflow() {
+        let within = Duration::from_secs(60);
+        let mut supervisor = Supervisor::new(Supervision::Restart { max: 9, within, backoff: Duration::MAX });
+        for _ in 0..9 {
+            assert_eq!(supervisor.on_fault(Instant::now()), Decision::RestartAfter(MAX_BACKOFF));
         }
     }
 

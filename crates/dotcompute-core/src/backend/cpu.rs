@@ -19,6 +19,7 @@ use super::no_affinity as core_affinity;
 use super::residency::{Residency, Resident};
 use super::shared_task::SharedTask;
 use crate::options::Placement;
+use crate::user_code::drop_contained;
 
 /// Runs ring kernels on threads of this process.
 pub(crate) struct CpuBackend {
@@ -216,4 +217,5 @@ fn run_to_end(mut task: HostTask) {
     while task.as_mut().poll(&mut cx).is_pending() {
         park(None);
     }
+    drop_contained(task);
 }

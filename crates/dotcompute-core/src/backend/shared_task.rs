@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
 use std::task::{Context, Poll, Waker};
 
 use super::launch_plan::HostTask;
+use crate::user_code::{catch_panic, drop_contained};
 
 /// The task of one ring kernel on the pool. One thread at a time polls it.
 ///
@@ -59,9 +60,12 @@ impl SharedTask {
 
 /// Polls the task if it has not ended, and drops it when it is ready.
 fn poll(task: &mut Option<HostTask>, cx: &mut Context<'_>) -> Poll<()> {
-    let polled = task.as_mut().map_or(Poll::Ready(()), |task| task.as_mut().poll(cx));
+    let polled = task.as_mut().map_or(Poll::Ready(()), |task| {
+        // Drivers catch panics of user code. A waker of another executor may panic too: the ring kernel then ends, not the worker.
+        catch_panic(|| task.as_mut().poll(cx)).unwrap_or(Poll::Ready(()))
+    });
     if polled.is_ready() {
-        *task = None;
+        drop_contained(task.take());
     }
     polled
 }
@@ -100,7 +104,7 @@ impl Drop for RunGuard<'_> {
         if self.shared_task.pool_dropped.load(Ordering::Relaxed)
             && let Some(mut task) = self.shared_task.try_lock()
         {
-            *task = None;
+            drop_contained(task.take());
         }
     }
 }
@@ -131,7 +135,7 @@ impl Drop for PoolTask {
         self.0.pool_dropped.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         if let Some(mut task) = self.0.try_lock() {
-            *task = None;
+            drop_contained(task.take());
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Driver of a ring kernel in handler form.
 
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Instant;
@@ -12,10 +11,11 @@ use super::context::Context;
 use super::inbox::{Inbox, InboxEvent};
 use super::poll_step::{POLL_BUDGET, PollStep};
 use super::ring_kernel::RingKernel;
-use crate::error::{HandlerResult, error_text, panic_text};
+use crate::error::HandlerResult;
 use crate::fault::Reason;
 use crate::lifecycle::State;
 use crate::supervision::{Decision, Supervisor};
+use crate::user_code::{catch_panic, drop_contained, error_text};
 
 /// The future of one ring kernel in handler form.
 pub(crate) struct HandlerDriver<K: RingKernel, F> {
@@ -65,14 +65,13 @@ where
     ) -> PollStep {
         let Some(kernel) = self.kernel.as_mut() else { return PollStep::Continue };
         let ctx = &mut self.inbox.ctx;
-        // Unwind safe: after a panic the state is dropped, unless the user has chosen `Resume` for it.
-        match catch_unwind(AssertUnwindSafe(|| call(kernel, ctx))) {
+        match catch_panic(|| call(kernel, ctx)) {
             Ok(Ok(())) => {
                 self.inbox.complete_current();
                 PollStep::Continue
             }
-            Ok(Err(error)) => self.fault(Reason::HandlerErrored, &error_text(&error)),
-            Err(panic) => self.fault(Reason::HandlerPanicked, &panic_text(&*panic)),
+            Ok(Err(error)) => self.fault(Reason::HandlerErrored, &error_text(error)),
+            Err(panic) => self.fault(Reason::HandlerPanicked, &panic),
         }
     }
 
@@ -107,7 +106,7 @@ where
             }
             self.backoff = None;
         }
-        match catch_unwind(AssertUnwindSafe(&self.factory)) {
+        match catch_panic(&self.factory) {
             Ok(kernel) => {
                 self.kernel = Some(kernel);
                 if self.inbox.is_activated() {
@@ -116,7 +115,7 @@ where
                     PollStep::Continue
                 }
             }
-            Err(panic) => self.fault(Reason::HandlerPanicked, &panic_text(&*panic)),
+            Err(panic) => self.fault(Reason::HandlerPanicked, &panic),
         }
     }
 
@@ -126,11 +125,11 @@ where
         }
         let Some(kernel) = self.kernel.as_mut() else { return PollStep::Continue };
         let ctx = &mut self.inbox.ctx;
-        match catch_unwind(AssertUnwindSafe(|| kernel.on_terminate(ctx))) {
+        match catch_panic(|| kernel.on_terminate(ctx)) {
             // The outputs of the hook are still delivered: the inbox reports `Drained` again after that.
             Ok(Ok(())) => PollStep::Continue,
-            Ok(Err(error)) => self.end(State::Failed, Reason::KernelFailed, &error_text(&error)),
-            Err(panic) => self.end(State::Failed, Reason::KernelFailed, &panic_text(&*panic)),
+            Ok(Err(error)) => self.end(State::Failed, Reason::KernelFailed, &error_text(error)),
+            Err(panic) => self.end(State::Failed, Reason::KernelFailed, &panic),
         }
     }
 
@@ -143,8 +142,14 @@ where
 
     /// Drops the state. A panic in its `drop` must not end the worker.
     fn drop_state(&mut self) {
-        let kernel = self.kernel.take();
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(kernel)));
+        drop_contained(self.kernel.take());
+    }
+}
+
+impl<K: RingKernel, F> Drop for HandlerDriver<K, F> {
+    /// Has a state to drop only if the runtime is dropped while the ring kernel is alive.
+    fn drop(&mut self) {
+        drop_contained(self.kernel.take());
     }
 }
 

@@ -1,7 +1,6 @@
 //! Driver of a ring kernel in loop form.
 
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context as TaskContext, Poll};
@@ -13,11 +12,12 @@ use futures_timer::Delay;
 use super::inbox::Inbox;
 use super::loops::{InboxSlot, LoopContext};
 use crate::cell::kernel_cell::KernelCell;
-use crate::error::{HandlerResult, error_text, panic_text};
+use crate::error::HandlerResult;
 use crate::fault::Reason;
 use crate::lifecycle::{Command, State};
 use crate::message::Message;
 use crate::supervision::{Decision, Supervisor};
+use crate::user_code::{catch_panic, drop_contained, error_text};
 
 /// How one run of a loop ended.
 type RunOutcome = Result<(), (Reason, String)>;
@@ -84,19 +84,19 @@ impl<I: Message, O: Message> LoopDriver<I, O> {
         self.backoff = None;
         self.cell = Some(Arc::clone(&inbox.cell.untyped));
         let ctx = LoopContext::new(inbox, Arc::clone(&self.inbox_slot), self.wait);
-        let started = catch_unwind(AssertUnwindSafe(|| (self.factory)(ctx)));
-        Poll::Ready(Some(started.map_err(|panic| (Reason::HandlerPanicked, panic_text(&*panic)))))
+        let started = catch_panic(|| (self.factory)(ctx));
+        Poll::Ready(Some(started.map_err(|panic| (Reason::HandlerPanicked, panic))))
     }
 
     /// Polls the loop. Ready with its result.
     fn poll_loop(&mut self, running: &mut LoopFuture, cx: &mut TaskContext<'_>) -> Poll<RunOutcome> {
-        Poll::Ready(match catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(cx))) {
+        Poll::Ready(match catch_panic(|| running.as_mut().poll(cx)) {
             // The loop may wait for something that never happens, so an abort does not wait for the loop.
             Ok(Poll::Pending) if self.poll_abort(cx).is_ready() => Ok(()),
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(Ok(()))) => Ok(()),
-            Ok(Poll::Ready(Err(error))) => Err((Reason::HandlerErrored, error_text(&error))),
-            Err(panic) => Err((Reason::HandlerPanicked, panic_text(&*panic))),
+            Ok(Poll::Ready(Err(error))) => Err((Reason::HandlerErrored, error_text(error))),
+            Err(panic) => Err((Reason::HandlerPanicked, panic)),
         })
     }
 
@@ -160,8 +160,8 @@ impl<I: Message, O: Message> Future for LoopDriver<I, O> {
                         return Poll::Pending;
                     }
                     Poll::Ready(outcome) => {
-                        // Its context is dropped with it and returns the inbox.
-                        let _ = catch_unwind(AssertUnwindSafe(|| drop(running)));
+                        // Its context is dropped with it and returns the inbox. The outcome stands, even if a `drop` panics.
+                        drop_contained(running);
                         outcome
                     }
                 },
@@ -170,5 +170,12 @@ impl<I: Message, O: Message> Future for LoopDriver<I, O> {
                 return Poll::Ready(());
             }
         }
+    }
+}
+
+impl<I: Message, O: Message> Drop for LoopDriver<I, O> {
+    /// Has a loop to drop only if the runtime is dropped while the ring kernel is alive.
+    fn drop(&mut self) {
+        drop_contained(self.running.take());
     }
 }

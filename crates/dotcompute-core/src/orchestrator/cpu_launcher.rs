@@ -1,13 +1,13 @@
 //! One-shot kernels on the `cpu` device: closures.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Arguments, BoundArgument, Geometry, KernelLaunchError, Launcher, Origin};
 use crate::accelerator::{Properties, cpu_properties};
-use crate::error::{HandlerResult, error_text, panic_text};
+use crate::error::HandlerResult;
+use crate::user_code::{catch_panic, error_text};
 
 type Closure = dyn for<'a> Fn(&mut Arguments<'a>) -> HandlerResult + Send + Sync;
 
@@ -80,15 +80,15 @@ impl Launcher for CpuLauncher {
         let given = arguments.len();
         let mut arguments = Arguments::new(arguments, geometry);
         let start = Instant::now();
-        let outcome = catch_unwind(AssertUnwindSafe(|| (kernel.0)(&mut arguments)));
+        let outcome = catch_panic(|| (kernel.0)(&mut arguments));
         let elapsed = start.elapsed();
         match outcome {
             Ok(Ok(())) if arguments.remaining() > 0 => {
                 Err(KernelLaunchError::ArgumentCount { takes: given - arguments.remaining(), given })
             }
             Ok(Ok(())) => Ok(elapsed),
-            Ok(Err(error)) => Err(KernelLaunchError::Failed { cause: error_text(&error) }),
-            Err(payload) => Err(KernelLaunchError::Panicked { text: panic_text(&*payload) }),
+            Ok(Err(error)) => Err(KernelLaunchError::Failed { cause: error_text(error) }),
+            Err(text) => Err(KernelLaunchError::Panicked { text }),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::cell::typed_cell::{NewTypedCell, TypedCell};
 use crate::device::DeviceKernel;
 use crate::device::device_proxy::{self, DeviceProxy};
 use crate::envelope::Received;
-use crate::error::{HandlerResult, LaunchError, panic_text};
+use crate::error::{HandlerResult, LaunchError};
 use crate::handle::KernelHandle;
 use crate::kernel::RingKernel;
 use crate::kernel::handler_driver::HandlerDriver;
@@ -25,6 +25,7 @@ use crate::lifecycle::State;
 use crate::message::Message;
 use crate::message::record::DeviceRecord;
 use crate::options::{Backpressure, KernelOptions, Placement};
+use crate::user_code::catch_panic;
 
 impl Runtime {
     /// Launches a ring kernel with default options; see [`launch_with`](Self::launch_with).
@@ -62,12 +63,11 @@ impl Runtime {
         F: Fn() -> K + Send + 'static,
     {
         let (cell, receiver) = self.reserve::<K::Input, K::Output>(name, options)?;
-        let created = std::panic::catch_unwind(std::panic::AssertUnwindSafe(&factory));
-        let kernel = match created {
+        let kernel = match catch_panic(&factory) {
             Ok(kernel) => kernel,
-            Err(panic) => {
+            Err(text) => {
                 cell.untyped.end(State::Terminated);
-                return Err(LaunchError::FactoryPanicked { kernel: name.into(), text: panic_text(&*panic) });
+                return Err(LaunchError::FactoryPanicked { kernel: name.into(), text });
             }
         };
         let inbox = Inbox::new(Arc::clone(&cell), receiver);
