@@ -90,6 +90,12 @@ pub enum Command {
     Abort = 4,
 }
 
+/// Bit of the state word of a ring kernel that has entered an ended state, until every request that it accepted is completed.
+///
+/// The state comes first: a caller that gets the error of its request finds the ring kernel ended. A waiter for the end waits until
+/// the bit is cleared: it finds every request completed, and no request whose error is on its way is reported as lost.
+const UNSETTLED: u8 = 0x80;
+
 /// The state and command words, and the wait list of tasks that wait for a state change.
 pub(crate) struct StateCell {
     state: AtomicU8,
@@ -110,8 +116,32 @@ impl StateCell {
 
     #[inline]
     pub(crate) fn get(&self) -> State {
-        // Acquire: pairs with the release in `transition`; a caller that sees `Terminated` also sees the final counters and dead letters.
-        State::from_u8(self.state.load(Ordering::Acquire))
+        // Acquire: pairs with the release in `change`; a caller that sees `Terminated` also sees the final counters and dead letters.
+        State::from_u8(self.state.load(Ordering::Acquire) & !UNSETTLED)
+    }
+
+    /// Returns the state, or `None` between the entry into an ended state and `settle`.
+    fn settled(&self) -> Option<State> {
+        // Acquire: as in `get`; pairs also with the release in `settle`, so that completed requests are visible.
+        let word = self.state.load(Ordering::Acquire);
+        (word & UNSETTLED == 0).then(|| State::from_u8(word))
+    }
+
+    /// Returns the state if the ring kernel has ended and all its requests are completed.
+    pub(crate) fn ended(&self) -> Option<State> {
+        self.settled().filter(|state| state.has_ended())
+    }
+
+    /// Enters an ended state. The caller must complete all requests, then call [`settle`](Self::settle). Fails if it has ended already.
+    pub(crate) fn enter_ended(&self, to: State) -> Result<State, State> {
+        self.change(to as u8 | UNSETTLED, |state| !state.has_ended())
+    }
+
+    /// Every request is completed: wakes the waiters for the end.
+    pub(crate) fn settle(&self) {
+        // SYNC POINT: state-change (driver). Release: pairs with the acquire load in `settled`.
+        self.state.fetch_and(!UNSETTLED, Ordering::Release);
+        self.waiters.notify_all();
     }
 
     #[inline]
@@ -133,14 +163,18 @@ impl StateCell {
 
     /// Changes the state to `to` if `allowed` holds for the present state. Otherwise returns the present state as an error.
     pub(crate) fn transition(&self, to: State, allowed: impl Fn(State) -> bool) -> Result<State, State> {
+        self.change(to as u8, allowed)
+    }
+
+    fn change(&self, to: u8, allowed: impl Fn(State) -> bool) -> Result<State, State> {
         let mut current = self.state.load(Ordering::Acquire);
         loop {
-            let from = State::from_u8(current);
+            let from = State::from_u8(current & !UNSETTLED);
             if !allowed(from) {
                 return Err(from);
             }
             // SYNC POINT: state-change (driver or lifecycle call). Changes the state, then wakes. Pairs with `StateWaiter::poll`.
-            match self.state.compare_exchange_weak(current, to as u8, Ordering::AcqRel, Ordering::Acquire) {
+            match self.state.compare_exchange_weak(current, to, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => {
                     self.waiters.notify_all();
                     return Ok(from);
@@ -172,21 +206,43 @@ impl<'a> StateWaiter<'a> {
         Self { cell, token: WaitToken::default() }
     }
 
-    /// Ready with the state once `done` holds for it.
+    /// Ready with the state once `done` holds for it. An ended state counts once it is settled.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, done: impl Fn(State) -> bool) -> Poll<State> {
-        let state = self.cell.get();
-        if done(state) {
+        let check = || self.cell.settled().filter(|&state| done(state));
+        if let Some(state) = check() {
             return Poll::Ready(state);
         }
-        // SYNC POINT: state-change (waiter). Registers, then rechecks. Pairs with `StateCell::transition`.
+        // SYNC POINT: state-change (waiter). Registers, then rechecks. Pairs with `StateCell::change` and `StateCell::settle`.
         self.cell.waiters.register(&mut self.token, cx.waker());
-        let state = self.cell.get();
-        if done(state) { Poll::Ready(state) } else { Poll::Pending }
+        check().map_or(Poll::Pending, Poll::Ready)
     }
 }
 
 impl Drop for StateWaiter<'_> {
     fn drop(&mut self) {
         self.cell.waiters.cancel(&mut self.token);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    #[test]
+    fn an_end_is_visible_at_once_and_waited_for_until_it_is_settled() {
+        let cell = StateCell::new();
+        let mut waiter = StateWaiter::new(&cell);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert_eq!(cell.transition(State::Active, |_| true), Ok(State::Created));
+        assert_eq!(cell.enter_ended(State::Failed), Ok(State::Active));
+        assert_eq!((cell.get(), cell.ended()), (State::Failed, None));
+        assert!(waiter.poll(&mut cx, State::has_ended).is_pending());
+        assert_eq!(cell.enter_ended(State::Terminated), Err(State::Failed));
+        assert_eq!(cell.transition(State::Terminating, |state| !state.has_ended()), Err(State::Failed));
+        cell.settle();
+        assert_eq!((cell.get(), cell.ended()), (State::Failed, Some(State::Failed)));
+        assert_eq!(waiter.poll(&mut cx, State::has_ended), Poll::Ready(State::Failed));
     }
 }

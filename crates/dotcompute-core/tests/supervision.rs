@@ -12,7 +12,7 @@ use dotcompute_core::kernel::{Context, RingKernel};
 use dotcompute_core::lifecycle::State;
 use dotcompute_core::loops::{LoopContext, ReceiveTimeout};
 use dotcompute_core::options::KernelOptions;
-use dotcompute_core::runtime::Runtime;
+use dotcompute_core::runtime::{Runtime, RuntimeOptions};
 use dotcompute_core::supervision::Supervision;
 use dotcompute_ring::wait::WaitStrategy;
 
@@ -344,5 +344,61 @@ fn receive_timeout_of_a_thread_loop_returns_after_its_timeout() {
         );
         assert_eq!(kernel.ask_timeout(7, TIMEOUT).unwrap(), 7);
         kernel.terminate(TIMEOUT).unwrap();
+    }
+}
+
+/// Launches a ring kernel that fails at `PANIC` and `ERROR`; asks it so; it must be `Failed` when the error is there.
+fn assert_failed_with_the_error(runtime: &Runtime, options: KernelOptions, message: u64, runs_inline: bool) {
+    let kernel = launched(runtime, options);
+    let error = if runs_inline { kernel.ask(message) } else { kernel.ask_timeout(message, TIMEOUT) };
+    // No wait between the error and these checks.
+    let state = kernel.state();
+    let told = kernel.tell(1);
+    failed(error.unwrap_err());
+    assert_eq!(state, State::Failed);
+    assert!(told.is_err(), "a tell after the error was accepted");
+    let stats = kernel.stats();
+    assert_eq!((stats.sent, stats.dead_letters, stats.queued), (1, 1, 0));
+}
+
+#[test]
+fn a_caller_that_has_the_error_finds_the_ring_kernel_failed() {
+    watchdog!();
+    for options in placements() {
+        for round in 0..1000 {
+            // A failed ring kernel keeps its name, so each has a runtime of its own.
+            let runtime = Runtime::with_options(RuntimeOptions::new().workers(1)).unwrap();
+            let message = if round % 2 == 0 { PANIC } else { ERROR };
+            assert_failed_with_the_error(&runtime, options.clone(), message, round % 4 < 2);
+        }
+    }
+}
+
+#[test]
+fn callers_of_queued_requests_find_the_ring_kernel_failed_too() {
+    watchdog!();
+    for options in placements() {
+        let runtime = Runtime::new().unwrap();
+        let kernel = launched(&runtime, options);
+        kernel.deactivate(TIMEOUT).unwrap();
+        std::thread::scope(|scope| {
+            for message in [PANIC, 1, 2, 3] {
+                let kernel = &kernel;
+                scope.spawn(move || {
+                    let error = kernel.ask_timeout(message, TIMEOUT).unwrap_err();
+                    assert_eq!(kernel.state(), State::Failed);
+                    failed(error);
+                });
+                // The faulty request comes first.
+                while kernel.stats().queued == 0 {
+                    std::thread::yield_now();
+                }
+            }
+            while kernel.stats().queued < 4 {
+                std::thread::yield_now();
+            }
+            kernel.reactivate().unwrap();
+        });
+        assert!(kernel.stats().is_conserved());
     }
 }

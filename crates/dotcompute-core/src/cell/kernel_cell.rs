@@ -116,13 +116,25 @@ impl KernelCell {
         reason: Reason,
         cause: String,
     ) {
-        let fault = self.fault(reason, cause);
-        self.counters.count_dead_letter(reason);
-        self.dead_letters.add(fault.clone(), header, message);
+        let fault = self.count_dead_letter(header, message, reason, cause);
         if let Some(reply) = reply {
             // An error means that the caller no longer waits; its own call has already returned an error.
             let _ = reply.send(Err(Box::new(fault)));
         }
+    }
+
+    /// Like [`dead_letter`](Self::dead_letter), but leaves it to the caller to complete the request with the returned fault.
+    pub(crate) fn count_dead_letter(
+        &self,
+        header: MessageHeader,
+        message: Option<Box<dyn Any + Send>>,
+        reason: Reason,
+        cause: String,
+    ) -> Fault {
+        let fault = self.fault(reason, cause);
+        self.counters.count_dead_letter(reason);
+        self.dead_letters.add(fault.clone(), header, message);
+        fault
     }
 
     /// Turns an accepted message that is still in its envelope into a dead letter.
@@ -165,12 +177,25 @@ impl KernelCell {
 
     /// Enters an ended state. A terminated ring kernel leaves the registry; a failed one stays there for inspection.
     pub(crate) fn end(&self, to: State) {
-        let _guard = self.lifecycle_lock();
-        if self.lifecycle.transition(to, |state| !state.has_ended()).is_ok()
-            && to == State::Terminated
-            && let Some(registry) = self.registry.upgrade()
-        {
-            registry.unregister(self);
+        self.end_then(to, || ());
+    }
+
+    /// Like [`end`](Self::end), and calls `complete_requests` when the state is visible, before the waiters for the end are woken.
+    pub(crate) fn end_then(&self, to: State, complete_requests: impl FnOnce()) {
+        let entered = {
+            let _guard = self.lifecycle_lock();
+            let entered = self.lifecycle.enter_ended(to).is_ok();
+            if entered
+                && to == State::Terminated
+                && let Some(registry) = self.registry.upgrade()
+            {
+                registry.unregister(self);
+            }
+            entered
+        };
+        complete_requests();
+        if entered {
+            self.lifecycle.settle();
         }
     }
 

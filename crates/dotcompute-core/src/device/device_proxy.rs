@@ -258,12 +258,14 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
             return;
         }
         match self.supervisor.on_fault(Instant::now()) {
-            Decision::Resume => {}
+            Decision::Resume => self.inbox.complete_failed(),
+            // Completed once the device has stopped: a caller that has the error then also finds the ended state.
             Decision::Fail => {
                 self.stop(State::Failed, Reason::KernelFailed, cause);
             }
             Decision::RestartAfter(pause) => {
                 self.inbox.cell.untyped.counters.restarts.increment_single_writer();
+                self.inbox.complete_failed();
                 self.phase = Phase::BackingOff((!pause.is_zero()).then(|| Delay::new(pause)));
             }
         }
@@ -341,14 +343,7 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
     fn dead_letter_posted(&mut self, reason: Reason, cause: &str) {
         for Posted { in_flight, message } in self.posted.drain(..) {
             if let Some(InFlight { current, .. }) = in_flight {
-                let cell = &self.inbox.cell.untyped;
-                cell.dead_letter(
-                    current.header,
-                    current.reply,
-                    Some(Box::new(message)),
-                    reason,
-                    cause.to_owned(),
-                );
+                self.inbox.fail(current, Some(Box::new(message)), reason, cause);
             }
         }
     }

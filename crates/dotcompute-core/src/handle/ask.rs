@@ -161,8 +161,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
                 if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                     return AskOutcome::TimedOut;
                 }
-                let state = self.state();
-                if state.has_ended() {
+                if let Some(state) = self.cell.untyped.lifecycle.ended() {
                     return final_check(slot, state);
                 }
             }

@@ -32,7 +32,7 @@ pub(super) fn poll_reply<O>(
 
 /// Takes the reply of a ring kernel that has ended, or reports the end.
 ///
-/// A ring kernel replies to or dead-letters every request before it enters an ended state. A reply still missing here is held by a
+/// A ring kernel replies to or dead-letters every request before the end is settled. A reply still missing here is held by a
 /// `ReplyTo` (`take_reply`) or by a handler that does not return.
 pub(super) fn final_check<O>(slot: &mut ReplySlot<ReplyResult<O>>, state: State) -> AskOutcome<O> {
     match slot.try_take() {

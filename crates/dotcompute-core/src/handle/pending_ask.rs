@@ -93,13 +93,7 @@ impl<I: Message, O: Message, H: Deref<Target = KernelHandle<I, O>>> PendingAsk<I
         let slot = self.slot.as_mut()?;
         let outcome = match slot.try_take() {
             Some(reply) => reply.map_or(AskOutcome::NoReply, AskOutcome::Reply),
-            None => {
-                let state = self.handle.state();
-                if !state.has_ended() {
-                    return None;
-                }
-                final_check(slot, state)
-            }
+            None => final_check(slot, self.handle.cell.untyped.lifecycle.ended()?),
         };
         self.finish_ask(outcome)
     }

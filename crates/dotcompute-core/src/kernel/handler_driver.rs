@@ -79,10 +79,14 @@ where
     fn fault(&mut self, reason: Reason, cause: &str) -> PollStep {
         self.inbox.fail_current(reason, cause);
         match self.supervisor.on_fault(Instant::now()) {
-            Decision::Resume => PollStep::Continue,
+            Decision::Resume => {
+                self.inbox.complete_failed();
+                PollStep::Continue
+            }
             Decision::Fail => self.end(State::Failed, Reason::KernelFailed, cause),
             Decision::RestartAfter(pause) => {
                 self.inbox.cell.untyped.counters.restarts.increment_single_writer();
+                self.inbox.complete_failed();
                 self.drop_state();
                 self.backoff = (!pause.is_zero()).then(|| Delay::new(pause));
                 PollStep::Continue

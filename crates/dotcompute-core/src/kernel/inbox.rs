@@ -2,24 +2,27 @@
 //!
 //! It obeys commands, waits until queued outputs are sent, takes the next message, and does the accounting at every message boundary.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use dotcompute_ring::mailbox::Receiver;
+use dotcompute_ring::reply::ReplySender;
 use dotcompute_ring::wait::{Backoff, Step, WaitStrategy};
 
 use super::context::{Context, Current};
 use crate::cell::any_kernel::AnyKernel;
 use crate::cell::typed_cell::TypedCell;
-use crate::envelope::Envelope;
-use crate::fault::Reason;
+use crate::envelope::{Envelope, ReplyResult};
+use crate::fault::{Fault, Reason};
 use crate::lifecycle::{Command, State};
 use crate::message::Message;
 use crate::options::Placement;
 use crate::output::ring_sink::RingSink;
 use crate::output::router::OutputRouter;
 use crate::telemetry::Stamp;
+use crate::user_code::catch_panic;
 
 /// What happens next at a message boundary.
 pub(crate) enum InboxEvent<I> {
@@ -62,7 +65,12 @@ pub(crate) struct Inbox<I: Message, O: Message> {
     activated: bool,
     terminate_hook_ran: bool,
     ended: bool,
+    /// Requests that are counted as dead letters and not completed yet.
+    failed: Vec<FailedRequest<O>>,
 }
+
+/// The reply sender of a request, and the fault that it is to be completed with.
+type FailedRequest<O> = (ReplySender<ReplyResult<O>>, Box<Fault>);
 
 impl<I: Message, O: Message> Inbox<I, O> {
     pub(crate) fn new(cell: Arc<TypedCell<I, O>>, receiver: Receiver<Envelope<I, O>>) -> Self {
@@ -82,6 +90,7 @@ impl<I: Message, O: Message> Inbox<I, O> {
             activated: false,
             terminate_hook_ran: false,
             ended: false,
+            failed: Vec::new(),
         }
     }
 
@@ -307,11 +316,33 @@ impl<I: Message, O: Message> Inbox<I, O> {
     }
 
     /// Turns the current message, if any, into a dead letter: its handler failed.
+    ///
+    /// Its caller gets the fault from [`complete_failed`](Self::complete_failed), or from [`end`](Self::end) if the fault ends the ring
+    /// kernel: a caller that has the error then also finds the ended state.
     pub(crate) fn fail_current(&mut self, reason: Reason, cause: &str) {
-        if let Some(Current { header, reply }) = self.ctx.current.take() {
+        if let Some(current) = self.ctx.current.take() {
             self.record_times(None);
-            self.cell.untyped.dead_letter(header, reply, None, reason, cause.to_owned());
+            self.fail(current, None, reason, cause);
         }
+    }
+
+    /// Turns a message that will never be handled into a dead letter. Its request is completed as after `fail_current`.
+    pub(crate) fn fail(
+        &mut self,
+        Current { header, reply }: Current<O>,
+        message: Option<Box<dyn Any + Send>>,
+        reason: Reason,
+        cause: &str,
+    ) {
+        let fault = self.cell.untyped.count_dead_letter(header, message, reason, cause.to_owned());
+        if let Some(reply) = reply {
+            self.failed.push((reply, Box::new(fault)));
+        }
+    }
+
+    /// Completes failed requests.
+    pub(crate) fn complete_failed(&mut self) {
+        complete(&mut self.failed);
     }
 
     fn record_times(&mut self, handler_time: Option<Duration>) {
@@ -331,15 +362,27 @@ impl<I: Message, O: Message> Inbox<I, O> {
         self.cell.close_input();
         loop {
             match self.receiver.try_pop() {
-                Some(envelope) => self.cell.untyped.dead_letter_envelope(envelope, reason, cause),
+                Some(Envelope { header, reply, message, .. }) => {
+                    self.fail(Current { header, reply }, Some(Box::new(message)), reason, cause);
+                }
                 None if self.receiver.is_drained() => break,
                 // A sender has claimed a slot and is about to fill it.
                 None => std::thread::yield_now(),
             }
         }
         self.ctx.router.dead_letter_backlog(&self.cell.untyped);
-        self.cell.untyped.end(to);
-        // Callers in `receive` see the end in the state; `KernelCell::end` has woken them.
+        let failed = &mut self.failed;
+        self.cell.untyped.end_then(to, || complete(failed));
+        // Callers in `receive` see the end in the state; they have been woken.
+    }
+}
+
+/// Completes each request with its fault.
+fn complete<O>(failed: &mut Vec<FailedRequest<O>>) {
+    for (reply, fault) in failed.drain(..) {
+        // A waker that panics must not keep the other callers waiting. An error means that the caller no longer waits; its own call has
+        // already returned an error.
+        let _ = catch_panic(|| reply.send(Err(fault)).is_ok());
     }
 }
 

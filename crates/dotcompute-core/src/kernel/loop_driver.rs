@@ -130,6 +130,7 @@ impl<I: Message, O: Message> LoopDriver<I, O> {
                     Decision::RestartAfter(pause) => pause,
                 };
                 inbox.cell.untyped.counters.restarts.increment_single_writer();
+                inbox.complete_failed();
                 self.backoff = (!pause.is_zero()).then(|| Delay::new(pause));
                 self.put_inbox(inbox);
                 true
