@@ -33,7 +33,7 @@ pub struct KernelStats {
     pub linked: u64,
     /// Messages whose handler succeeded.
     pub handled: u64,
-    /// Messages in its mailbox, or in links to it.
+    /// Messages in its mailbox, or in links to it. After a loop has leaked its context: all messages that the context holds.
     pub queued: u64,
     /// Accepted messages that will never be handled.
     pub dead_letters: u64,

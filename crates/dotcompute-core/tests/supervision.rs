@@ -402,3 +402,107 @@ fn callers_of_queued_requests_find_the_ring_kernel_failed_too() {
         assert!(kernel.stats().is_conserved());
     }
 }
+
+#[test]
+fn a_loop_that_leaks_its_context_fails_and_releases_its_callers() {
+    watchdog!();
+    for options in placements() {
+        let runtime = Runtime::new().unwrap();
+        // The first message is received and in flight, the others are queued.
+        let body = |mut ctx: LoopContext<u64, u64>| async move {
+            let received = ctx.receive_async().await;
+            std::mem::forget(ctx);
+            if received == Some(ERROR) { Err("leaked".into()) } else { Ok(()) }
+        };
+        for first in [1, ERROR] {
+            let name = format!("leaks {first}");
+            let options = options.clone().supervision(Supervision::Resume);
+            let kernel = runtime.launch_loop(&name, options, body).unwrap();
+            kernel.activate().unwrap();
+            kernel.deactivate(TIMEOUT).unwrap();
+            std::thread::scope(|scope| {
+                for message in [first, 2, 3] {
+                    let kernel = &kernel;
+                    scope.spawn(move || {
+                        let error = kernel.ask_timeout(message, TIMEOUT).unwrap_err();
+                        assert!(matches!(error, AskError::Ended { state: State::Failed, .. }), "{error}");
+                    });
+                    while kernel.stats().queued == 0 {
+                        std::thread::yield_now();
+                    }
+                }
+                while kernel.stats().queued < 3 {
+                    std::thread::yield_now();
+                }
+                kernel.reactivate().unwrap();
+            });
+            assert_eq!(kernel.state(), State::Failed);
+            assert!(kernel.tell(1).is_err());
+            // What the leaked context holds counts as queued: no consumer can take it any more.
+            let stats = kernel.stats();
+            assert_eq!((stats.sent, stats.queued), (3, 3));
+            assert!(stats.is_conserved());
+            kernel.terminate(TIMEOUT).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_context_that_outlives_its_loop_receives_nothing_more() {
+    watchdog!();
+    let runtime = Runtime::new().unwrap();
+    let (sender, contexts) = std::sync::mpsc::channel();
+    let body = move |ctx: LoopContext<u64, u64>| {
+        let sender = sender.clone();
+        async move { sender.send(ctx).map_err(|_| "the test has ended".into()) }
+    };
+    let kernel = runtime.launch_loop("moved", KernelOptions::new(), body).unwrap();
+    kernel.activate().unwrap();
+    let mut ctx = contexts.recv().unwrap();
+    assert_eq!(kernel.wait_ended(TIMEOUT), State::Failed);
+    assert!(kernel.tell(1).is_err());
+    assert_eq!(futures_lite::future::block_on(ctx.receive_async()), None);
+    drop(ctx);
+    assert!(kernel.stats().is_conserved());
+}
+
+/// Records for each message whether a reply was wanted; the first one waits.
+struct Wanted(Arc<AtomicU32>, Arc<AtomicU32>);
+
+impl RingKernel for Wanted {
+    type Input = u64;
+    type Output = u64;
+    fn handle(&mut self, message: u64, ctx: &mut Context<u64>) -> HandlerResult {
+        while message == 0 && self.0.load(Ordering::Acquire) == 0 {
+            std::thread::yield_now();
+        }
+        if ctx.wants_reply() {
+            self.1.fetch_add(1 << message, Ordering::Relaxed);
+        }
+        ctx.reply(message);
+        Ok(())
+    }
+}
+
+#[test]
+fn no_reply_is_wanted_once_the_caller_has_given_up() {
+    watchdog!();
+    for options in placements() {
+        let runtime = Runtime::new().unwrap();
+        let (gate, wanted) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        let (its_gate, its_wanted) = (Arc::clone(&gate), Arc::clone(&wanted));
+        let factory = move || Wanted(Arc::clone(&its_gate), Arc::clone(&its_wanted));
+        let kernel = runtime.launch_with("wanted", options, factory).unwrap();
+        kernel.activate().unwrap();
+        kernel.tell(0).unwrap();
+        let gave_up = kernel.ask_timeout(1, Duration::from_millis(5));
+        assert!(matches!(gave_up, Err(AskError::TimedOut { .. })));
+        gate.store(1, Ordering::Release);
+        assert_eq!(kernel.ask_timeout(2, TIMEOUT).unwrap(), 2);
+        // The told message, and the one whose caller gave up, want no reply.
+        assert_eq!(wanted.load(Ordering::Relaxed), 1 << 2);
+        // A late reply is not an output.
+        assert_eq!(kernel.receive().unwrap(), 0);
+        assert!(kernel.try_receive().is_err());
+    }
+}

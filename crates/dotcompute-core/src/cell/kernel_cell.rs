@@ -43,6 +43,8 @@ pub(crate) struct KernelCell {
     pub(crate) links: LinkAccounting,
     /// Names of the ring kernels that this one is connected to.
     pub(crate) downstream: Mutex<Vec<Arc<str>>>,
+    /// Whether a loop has ended without its context, which then still holds its messages.
+    context_is_leaked: AtomicBool,
     /// Whether `activate` has succeeded once.
     pub(super) activated: AtomicBool,
     /// Held while a lifecycle call reads the state and issues the matching command.
@@ -72,6 +74,7 @@ impl KernelCell {
             state_requests: StateRequestQueue::default(),
             links: LinkAccounting::default(),
             downstream: Mutex::new(Vec::new()),
+            context_is_leaked: AtomicBool::new(false),
             activated: AtomicBool::new(false),
             lifecycle_lock: Mutex::new(()),
             registry,
@@ -99,6 +102,17 @@ impl KernelCell {
     pub(crate) fn was_activated(&self) -> bool {
         // Acquire: pairs with the release store in `AnyKernel::activate`.
         self.activated.load(Ordering::Acquire)
+    }
+
+    /// Notes that a loop has ended without its context.
+    pub(crate) fn leaked_context(&self) {
+        // Release: pairs with the acquire load in `context_is_leaked`; the counters of the loop are visible.
+        self.context_is_leaked.store(true, Ordering::Release);
+    }
+
+    /// Whether all messages that are neither handled nor dead letters are held by a leaked context.
+    pub(super) fn context_is_leaked(&self) -> bool {
+        self.context_is_leaked.load(Ordering::Acquire)
     }
 
     pub(crate) fn fault(&self, reason: Reason, cause: String) -> Fault {

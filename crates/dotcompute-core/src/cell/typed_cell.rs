@@ -121,14 +121,22 @@ impl<I: Message, O: Message> AnyKernel for TypedCell<I, O> {
         let linked = cell.links.counts();
         let linked_done = linked.handled + cell.links.failed.get() + cell.links.unhandled.get();
         let dead_letters_by_reason = counters.dead_letters_by_reason();
+        let dead_letters = dead_letters_by_reason.iter().map(|&(_, count)| count).sum();
+        let (sent, handled) =
+            (self.input.pushed() + linked.received, counters.handled.get() + linked.handled);
+        let queued = if cell.context_is_leaked() {
+            sent.saturating_sub(handled + dead_letters)
+        } else {
+            self.input.len() as u64 + linked.received.saturating_sub(linked_done)
+        };
         KernelStats {
             kernel: cell.name.to_string(),
             state: cell.lifecycle.get(),
-            sent: self.input.pushed() + linked.received,
+            sent,
             linked: linked.received,
-            handled: counters.handled.get() + linked.handled,
-            queued: self.input.len() as u64 + linked.received.saturating_sub(linked_done),
-            dead_letters: dead_letters_by_reason.iter().map(|&(_, count)| count).sum(),
+            handled,
+            queued,
+            dead_letters,
             dead_letters_by_reason,
             rejected: counters.rejected.get(),
             emitted: counters.emitted.get() + linked.sent,

@@ -40,10 +40,14 @@ impl<O: Message> Context<O> {
         self.current.as_ref().map(|current| &current.header)
     }
 
-    /// Whether a caller waits for a reply to the current message.
+    /// Whether a caller waits for a reply to the current message: `false` if it was sent with `tell`, has its reply, or its caller has given
+    /// up (timed out, or dropped the future). Lets a handler skip work without a waiting caller. The caller may give up right after this call.
     #[must_use]
     pub fn wants_reply(&self) -> bool {
-        self.current.as_ref().is_some_and(|current| current.reply.is_some())
+        self.current
+            .as_ref()
+            .and_then(|current| current.reply.as_ref())
+            .is_some_and(ReplySender::caller_is_waiting)
     }
 
     /// Replies to the current message. If it was sent with `tell`, or already has its reply, the output is sent as by [`send`](Self::send).

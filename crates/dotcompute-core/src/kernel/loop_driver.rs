@@ -11,7 +11,8 @@ use futures_timer::Delay;
 
 use super::inbox::Inbox;
 use super::loops::{InboxSlot, LoopContext};
-use crate::cell::kernel_cell::KernelCell;
+use crate::cell::any_kernel::AnyKernel;
+use crate::cell::typed_cell::TypedCell;
 use crate::error::HandlerResult;
 use crate::fault::Reason;
 use crate::lifecycle::{Command, State};
@@ -38,13 +39,13 @@ pub(crate) struct LoopDriver<I: Message, O: Message> {
     backoff: Option<Delay>,
     supervisor: Supervisor,
     wait: WaitStrategy,
-    /// Set before the first run.
-    cell: Option<Arc<KernelCell>>,
+    cell: Arc<TypedCell<I, O>>,
 }
 
 impl<I: Message, O: Message> LoopDriver<I, O> {
     pub(crate) fn new(inbox: Inbox<I, O>, factory: LoopFactory<I, O>) -> Self {
-        let options = &inbox.cell.untyped.options;
+        let cell = Arc::clone(&inbox.cell);
+        let options = &cell.untyped.options;
         let supervisor = Supervisor::new(options.supervision);
         let wait = options.wait;
         Self {
@@ -54,7 +55,7 @@ impl<I: Message, O: Message> LoopDriver<I, O> {
             backoff: None,
             supervisor,
             wait,
-            cell: None,
+            cell,
         }
     }
 
@@ -82,7 +83,6 @@ impl<I: Message, O: Message> LoopDriver<I, O> {
             return Poll::Pending;
         }
         self.backoff = None;
-        self.cell = Some(Arc::clone(&inbox.cell.untyped));
         let ctx = LoopContext::new(inbox, Arc::clone(&self.inbox_slot), self.wait);
         let started = catch_panic(|| (self.factory)(ctx));
         Poll::Ready(Some(started.map_err(|panic| (Reason::HandlerPanicked, panic))))
@@ -101,16 +101,28 @@ impl<I: Message, O: Message> LoopDriver<I, O> {
     }
 
     fn poll_abort(&self, cx: &mut TaskContext<'_>) -> Poll<()> {
-        match &self.cell {
-            Some(cell) if cell.poll_command_is(Command::Abort, cx).is_ready() => Poll::Ready(()),
-            _ => Poll::Pending,
-        }
+        self.cell.untyped.poll_command_is(Command::Abort, cx)
+    }
+
+    /// The loop has ended without its context: leaked it, or moved it elsewhere. The messages cannot be taken back from there, but no more
+    /// are accepted, and the callers of those see the end in the state. A context that still exists receives nothing more; if it is
+    /// dropped, it turns its messages into dead letters.
+    #[cold]
+    fn end_without_context(&self) {
+        let untyped = &self.cell.untyped;
+        let to =
+            if untyped.lifecycle.command() == Command::Abort { State::Terminated } else { State::Failed };
+        untyped.leaked_context();
+        (&*self.cell as &dyn AnyKernel).request_end(Command::Abort);
+        untyped.end(to);
     }
 
     /// Cleans up after a run. Returns whether there is to be another.
     fn finish_run(&mut self, outcome: RunOutcome) -> bool {
-        // A loop that leaked its context leaked its messages too; its callers see the end of the ring kernel.
-        let Some(mut inbox) = self.take_inbox() else { return false };
+        let Some(mut inbox) = self.take_inbox() else {
+            self.end_without_context();
+            return false;
+        };
         match outcome {
             Ok(()) => {
                 inbox.complete_current();

@@ -19,6 +19,9 @@ pub(super) type InboxSlot<I, O> = Arc<Mutex<Option<Inbox<I, O>>>>;
 
 /// Passed to a loop: receives, replies and sends.
 ///
+/// The loop must keep it. A loop that returns without its context, because it has leaked the
+/// context or moved it elsewhere, becomes `Failed`; its callers get an error, and the context receives nothing more.
+///
 /// The plain calls block and need a dedicated thread
 /// ([`Runtime::launch_thread_loop`](crate::runtime::Runtime::launch_thread_loop)). Calls that end in `_async` run anywhere.
 ///
@@ -158,7 +161,8 @@ impl<I: Message, O: Message> LoopContext<I, O> {
         self.inbox_ref().ctx.kernel()
     }
 
-    /// Whether a caller waits for a reply to the last message received.
+    /// Whether a caller waits for a reply to the last message received, like
+    /// [`Context::wants_reply`](crate::kernel::Context::wants_reply).
     #[must_use]
     pub fn wants_reply(&self) -> bool {
         self.inbox_ref().ctx.wants_reply()
