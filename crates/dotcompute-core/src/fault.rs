@@ -17,7 +17,7 @@ pub enum Reason {
     KernelFailed,
     /// It was queued when its ring kernel was aborted.
     Aborted,
-    /// It was queued when the loop of its ring kernel returned without being told to.
+    /// It was queued when the loop of its ring kernel returned: without being told to, or before it had received all messages.
     LoopEnded,
     /// It was dropped as the oldest message of a full mailbox (`Backpressure::DropOldest`).
     Evicted,

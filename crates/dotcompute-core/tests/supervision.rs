@@ -466,6 +466,38 @@ fn a_context_that_outlives_its_loop_receives_nothing_more() {
     assert!(kernel.stats().is_conserved());
 }
 
+#[test]
+fn a_loop_that_ends_before_its_backlog_says_so() {
+    watchdog!();
+    for options in placements() {
+        let runtime = Runtime::new().unwrap();
+        // Takes the first message only, although `terminate` hands over all.
+        let body = |mut ctx: LoopContext<u64, u64>| async move {
+            while !ctx.should_terminate() {
+                if ctx.receive_async().await.is_none() {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        let kernel = runtime.launch_loop("hasty", options, body).unwrap();
+        kernel.activate().unwrap();
+        kernel.deactivate(TIMEOUT).unwrap();
+        for message in 0..5 {
+            kernel.tell(message).unwrap();
+        }
+        kernel.terminate(TIMEOUT).unwrap();
+        let stats = kernel.stats();
+        assert_eq!((stats.handled, stats.dead_letters), (1, 4));
+        assert_eq!(stats.dead_letters_by_reason, [(Reason::LoopEnded, 4)]);
+        let letters = runtime.dead_letters();
+        assert_eq!(letters.len(), 4);
+        assert!(letters[0].holds_message);
+        let text = letters[0].fault.to_string();
+        assert!(text.ends_with("it returned before `receive` had returned `None`"), "{text}");
+    }
+}
+
 /// Records for each message whether a reply was wanted; the first one waits.
 struct Wanted(Arc<AtomicU32>, Arc<AtomicU32>);
 

@@ -60,6 +60,9 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     /// # Errors
     ///
     /// [`LifecycleError::Timeout`] if it did not end in time: it is then aborted, and its unhandled messages become dead letters.
+    ///
+    /// Success does not mean that every message was handled: a loop that returns early leaves the rest as dead letters
+    /// ([`KernelStats::dead_letters`](crate::telemetry::KernelStats::dead_letters)).
     pub fn terminate(&self, timeout: Duration) -> Result<(), LifecycleError> {
         self.any_kernel().terminate(timeout)
     }

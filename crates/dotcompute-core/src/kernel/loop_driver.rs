@@ -126,8 +126,11 @@ impl<I: Message, O: Message> LoopDriver<I, O> {
         match outcome {
             Ok(()) => {
                 inbox.complete_current();
-                let reason = if inbox.is_aborted() { Reason::Aborted } else { Reason::LoopEnded };
-                inbox.end(State::Terminated, reason, "");
+                let (reason, cause) = match inbox.is_aborted() {
+                    true => (Reason::Aborted, ""),
+                    false => (Reason::LoopEnded, "it returned before `receive` had returned `None`"),
+                };
+                inbox.end(State::Terminated, reason, cause);
                 false
             }
             Err((reason, cause)) => {

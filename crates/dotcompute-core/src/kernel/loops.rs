@@ -19,7 +19,8 @@ pub(super) type InboxSlot<I, O> = Arc<Mutex<Option<Inbox<I, O>>>>;
 
 /// Passed to a loop: receives, replies and sends.
 ///
-/// The loop must keep it. A loop that returns without its context, because it has leaked the
+/// The loop must keep it, and must receive until `None`: messages that are queued when the loop returns become dead letters
+/// ([`Reason::LoopEnded`](crate::dead_letter::Reason::LoopEnded)). A loop that returns without its context, because it has leaked the
 /// context or moved it elsewhere, becomes `Failed`; its callers get an error, and the context receives nothing more.
 ///
 /// The plain calls block and need a dedicated thread
