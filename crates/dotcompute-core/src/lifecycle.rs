@@ -138,7 +138,7 @@ impl StateCell {
             if !allowed(from) {
                 return Err(from);
             }
-            // SYNC POINT: state-change (driver or lifecycle call). Changes the state, then wakes. Pairs with `StateWaiter::poll`.
+            // SYNC POINT: state-change (driver or lifecycle call). Changes the state, then wakes. Pairs with `StateCell::poll_until`.
             match self.state.compare_exchange_weak(current, to as u8, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => {
                     self.waiters.notify_all();
@@ -151,6 +151,24 @@ impl StateCell {
 
     pub(crate) fn waiters(&self) -> &WaitList {
         &self.waiters
+    }
+
+    /// Ready with the state once `done` holds for it; otherwise registers the task's waker. The caller cancels `token` when it stops
+    /// waiting.
+    pub(crate) fn poll_until(
+        &self,
+        token: &mut WaitToken,
+        cx: &mut Context<'_>,
+        done: impl Fn(State) -> bool,
+    ) -> Poll<State> {
+        let state = self.get();
+        if done(state) {
+            return Poll::Ready(state);
+        }
+        // SYNC POINT: state-change (waiter). Registers, then rechecks. Pairs with `StateCell::transition`.
+        self.waiters.register(token, cx.waker());
+        let state = self.get();
+        if done(state) { Poll::Ready(state) } else { Poll::Pending }
     }
 
     /// Waits until `done` holds for the state. Returns `None` if the deadline passes first.
@@ -173,14 +191,7 @@ impl<'a> StateWaiter<'a> {
 
     /// Ready with the state once `done` holds for it.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, done: impl Fn(State) -> bool) -> Poll<State> {
-        let state = self.cell.get();
-        if done(state) {
-            return Poll::Ready(state);
-        }
-        // SYNC POINT: state-change (waiter). Registers, then rechecks. Pairs with `StateCell::transition`.
-        self.cell.waiters.register(&mut self.token, cx.waker());
-        let state = self.cell.get();
-        if done(state) { Poll::Ready(state) } else { Poll::Pending }
+        self.cell.poll_until(&mut self.token, cx, done)
     }
 }
 

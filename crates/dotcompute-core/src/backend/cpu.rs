@@ -108,8 +108,8 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.stop.trigger();
-        // Workers are not joined: one may be in a handler that never returns. The remaining tasks are dropped with the last reference
-        // to the executor, and their ring kernels become `Terminated`.
+        // Workers are not joined: one may be in a handler that never returns, and it keeps the executor alive. The runtime therefore drops
+        // the tasks itself (`SharedTask::close`).
     }
 }
 

@@ -1,6 +1,7 @@
 //! `ask`: sends a request and waits for its reply.
 
 use std::sync::Arc;
+use std::task::Context;
 use std::time::{Duration, Instant};
 
 use dotcompute_ring::reply::ReplySlot;
@@ -14,7 +15,7 @@ use crate::cell::any_kernel::AnyKernel;
 use crate::deadline;
 use crate::envelope::ReplyResult;
 use crate::error::{AskError, Refusal, TellError};
-use crate::lifecycle::StateWaiter;
+use crate::lifecycle::{State, StateWaiter};
 use crate::message::Message;
 
 /// Number of polls of a spinning caller between two checks of the deadline and of the ring kernel's state.
@@ -110,7 +111,9 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     ) -> Result<O, AskError<I>> {
         let outcome = {
             let mut waiter = StateWaiter::new(&self.cell.untyped.lifecycle);
-            with_timeout(timeout, std::future::poll_fn(|cx| poll_reply(&mut slot, &mut waiter, cx))).await
+            let poll =
+                |cx: &mut Context<'_>| poll_reply(&mut slot, cx, |cx| waiter.poll(cx, State::has_ended));
+            with_timeout(timeout, std::future::poll_fn(poll)).await
         };
         self.finish_ask(slot, outcome.unwrap_or(AskOutcome::TimedOut), timeout.unwrap_or_default())
     }
@@ -169,8 +172,8 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
             }
         }
         let mut waiter = StateWaiter::new(&self.cell.untyped.lifecycle);
-        block_on_poll(self.wait, deadline, |cx| poll_reply(slot, &mut waiter, cx))
-            .unwrap_or(AskOutcome::TimedOut)
+        let poll = |cx: &mut Context<'_>| poll_reply(slot, cx, |cx| waiter.poll(cx, State::has_ended));
+        block_on_poll(self.wait, deadline, poll).unwrap_or(AskOutcome::TimedOut)
     }
 
     /// Polls the device proxy once on the calling thread, unless another thread is polling it.

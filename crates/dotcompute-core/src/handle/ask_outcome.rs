@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use dotcompute_ring::reply::ReplySlot;
 
 use crate::envelope::ReplyResult;
-use crate::lifecycle::{State, StateWaiter};
+use crate::lifecycle::State;
 
 /// Result of waiting for a reply.
 pub(super) enum AskOutcome<O> {
@@ -15,16 +15,16 @@ pub(super) enum AskOutcome<O> {
     TimedOut,
 }
 
-/// Ready with the reply, or with the ended state of the ring kernel.
+/// Ready with the reply, or with the ended state of the ring kernel, for which `poll_ended` waits.
 pub(super) fn poll_reply<O>(
     slot: &mut ReplySlot<ReplyResult<O>>,
-    waiter: &mut StateWaiter<'_>,
     cx: &mut Context<'_>,
+    poll_ended: impl FnOnce(&mut Context<'_>) -> Poll<State>,
 ) -> Poll<AskOutcome<O>> {
     if let Poll::Ready(reply) = slot.poll_take(cx) {
         return Poll::Ready(reply.map_or(AskOutcome::NoReply, AskOutcome::Reply));
     }
-    match waiter.poll(cx, State::has_ended) {
+    match poll_ended(cx) {
         Poll::Ready(state) => Poll::Ready(final_check(slot, state)),
         Poll::Pending => Poll::Pending,
     }

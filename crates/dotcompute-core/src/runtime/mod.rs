@@ -12,10 +12,11 @@ use crate::dead_letter::{DeadLetter, DeadLetterInfo, DeadLetters};
 use crate::deadline;
 use crate::error::{LaunchError, LifecycleError, ShutdownError};
 use crate::handle::KernelHandle;
-use crate::lifecycle::{Command, State};
+use crate::lifecycle::State;
 use crate::message::Message;
 use crate::telemetry::KernelStats;
 
+mod ending;
 mod launch;
 mod registry;
 
@@ -282,9 +283,10 @@ const JOIN_TIMEOUT: Duration = Duration::from_millis(200);
 
 impl Drop for Runtime {
     /// Aborts the remaining ring kernels without waiting. To have their messages handled, call [`Runtime::shutdown`].
+    ///
+    /// Idle ring kernels have ended when this returns, also if every worker is in a handler that does not return. A ring kernel whose
+    /// handler is running ends when the handler returns; after one second it is `Failed`, and its callers are released.
     fn drop(&mut self) {
-        for kernel in self.registry.close() {
-            kernel.request_end(Command::Abort);
-        }
+        ending::abort_all(self.registry.close());
     }
 }
