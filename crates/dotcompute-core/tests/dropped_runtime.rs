@@ -62,12 +62,15 @@ fn launch_stuck(
     kernel
 }
 
+/// A way to wait for a reply.
+type Ask = fn(&KernelHandle<u64, u64>) -> Result<u64, AskError<u64>>;
+
 /// Asks on a thread of its own, in each of the ways that wait; the errors arrive in the receiver.
 fn asks(kernel: &KernelHandle<u64, u64>) -> Receiver<AskError<u64>> {
     let (sender, receiver) = channel();
-    let ask: fn(&KernelHandle<u64, u64>) -> Result<u64, AskError<u64>> = |kernel| kernel.ask(2);
-    let ask_async: fn(&KernelHandle<u64, u64>) -> _ = |kernel| block_on(kernel.ask_async(2));
-    let poll_pending: fn(&KernelHandle<u64, u64>) -> _ = |kernel| {
+    let ask: Ask = |kernel| kernel.ask(2);
+    let ask_async: Ask = |kernel| block_on(kernel.ask_async(2));
+    let poll_pending: Ask = |kernel| {
         let mut pending = block_on(KernelHandle::begin_ask(kernel, 2))?;
         block_on(poll_fn(|cx| pending.poll(cx)))
     };
