@@ -173,7 +173,7 @@ impl StateCell {
             if !allowed(from) {
                 return Err(from);
             }
-            // SYNC POINT: state-change (driver or lifecycle call). Changes the state, then wakes. Pairs with `StateWaiter::poll`.
+            // SYNC POINT: state-change (driver or lifecycle call). Changes the state, then wakes. Pairs with `StateCell::poll_until`.
             match self.state.compare_exchange_weak(current, to, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => {
                     self.waiters.notify_all();
@@ -186,6 +186,23 @@ impl StateCell {
 
     pub(crate) fn waiters(&self) -> &WaitList {
         &self.waiters
+    }
+
+    /// Ready with the state once `done` holds for it; otherwise registers the task's waker. An ended state counts once it is settled. The
+    /// caller cancels `token` when it stops waiting.
+    pub(crate) fn poll_until(
+        &self,
+        token: &mut WaitToken,
+        cx: &mut Context<'_>,
+        done: impl Fn(State) -> bool,
+    ) -> Poll<State> {
+        let check = || self.settled().filter(|&state| done(state));
+        if let Some(state) = check() {
+            return Poll::Ready(state);
+        }
+        // SYNC POINT: state-change (waiter). Registers, then rechecks. Pairs with `StateCell::change` and `StateCell::settle`.
+        self.waiters.register(token, cx.waker());
+        check().map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Waits until `done` holds for the state. Returns `None` if the deadline passes first.
@@ -208,13 +225,7 @@ impl<'a> StateWaiter<'a> {
 
     /// Ready with the state once `done` holds for it. An ended state counts once it is settled.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, done: impl Fn(State) -> bool) -> Poll<State> {
-        let check = || self.cell.settled().filter(|&state| done(state));
-        if let Some(state) = check() {
-            return Poll::Ready(state);
-        }
-        // SYNC POINT: state-change (waiter). Registers, then rechecks. Pairs with `StateCell::change` and `StateCell::settle`.
-        self.cell.waiters.register(&mut self.token, cx.waker());
-        check().map_or(Poll::Pending, Poll::Ready)
+        self.cell.poll_until(&mut self.token, cx, done)
     }
 }
 

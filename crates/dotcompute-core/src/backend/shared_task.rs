@@ -23,8 +23,8 @@ pub struct SharedTask {
     /// `None` once the ring kernel has ended.
     task: Mutex<Option<HostTask>>,
     wake_pending: AtomicBool,
-    /// The pool has dropped its part: no worker will poll the task again.
-    pool_dropped: AtomicBool,
+    /// The task is to be dropped: its runtime or its pool is gone.
+    closed: AtomicBool,
     /// Wakes a worker. Set by the first poll on the pool.
     pool_waker: OnceLock<Waker>,
 }
@@ -35,7 +35,7 @@ impl SharedTask {
         let shared_task = Arc::new(Self {
             task: Mutex::new(Some(task)),
             wake_pending: AtomicBool::new(false),
-            pool_dropped: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             pool_waker: OnceLock::new(),
         });
         (Arc::clone(&shared_task), PoolTask(shared_task))
@@ -45,6 +45,30 @@ impl SharedTask {
     pub(crate) fn try_acquire(&self) -> Option<RunGuard<'_>> {
         let pool_waker = self.pool_waker.get()?;
         Some(RunGuard { task: Some(self.try_lock()?), shared_task: self, pool_waker })
+    }
+
+    /// Drops the task, which ends its ring kernel, unless a thread is polling it. That thread drops it afterwards. Needs no worker.
+    pub(crate) fn close(&self) {
+        // SYNC POINT: task-closed (closer). Stores, fences, then tries the lock. Pairs with `drop_if_closed`.
+        self.closed.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        self.drop_task();
+    }
+
+    /// Called by a thread that has polled the task and released the lock.
+    fn drop_if_closed(&self) {
+        // SYNC POINT: task-closed (poller). Releases the lock, fences, then reads. Pairs with `close`.
+        fence(Ordering::SeqCst);
+        if self.closed.load(Ordering::Relaxed) {
+            self.drop_task();
+        }
+    }
+
+    #[cold]
+    fn drop_task(&self) {
+        // The lock is released before the task is dropped: user code in the `drop` of a state may call this ring kernel.
+        // A panic in the `drop` of one state must not keep the other ring kernels from ending.
+        drop_contained(self.try_lock().and_then(|mut task| task.take()));
     }
 
     /// `None` if another thread holds the lock. Poisoning is ignored: drivers catch panics of user code, and a panic in a driver leaves
@@ -93,18 +117,12 @@ impl RunGuard<'_> {
 
 impl Drop for RunGuard<'_> {
     fn drop(&mut self) {
-        // SYNC POINT: wake-pending (caller). Releases the lock, fences, then reads. Pairs with `PoolTask::poll`. The lock's own release
-        // and acquire order the task; the fence orders the release before the load.
+        // SYNC POINT: wake-pending (caller). Releases the lock, fences in `drop_if_closed`, then reads. Pairs with `PoolTask::poll`. The
+        // lock's own release and acquire order the task; the fence orders the release before the load.
         self.task = None;
-        fence(Ordering::SeqCst);
+        self.shared_task.drop_if_closed();
         if self.shared_task.wake_pending.load(Ordering::Relaxed) {
             self.pool_waker.wake_by_ref();
-        }
-        // SYNC POINT: pool-dropped (caller). Pairs with `PoolTask::drop`.
-        if self.shared_task.pool_dropped.load(Ordering::Relaxed)
-            && let Some(mut task) = self.shared_task.try_lock()
-        {
-            drop_contained(task.take());
         }
     }
 }
@@ -124,19 +142,17 @@ impl Future for PoolTask {
         fence(Ordering::SeqCst);
         let Some(mut task) = shared_task.try_lock() else { return Poll::Pending };
         shared_task.wake_pending.store(false, Ordering::Relaxed);
-        poll(&mut task, cx)
+        let polled = poll(&mut task, cx);
+        drop(task);
+        shared_task.drop_if_closed();
+        polled
     }
 }
 
 impl Drop for PoolTask {
-    /// Ends the ring kernel with the pool. If a caller is polling it, that caller drops the task when it releases it.
+    /// Ends the ring kernel with the pool.
     fn drop(&mut self) {
-        // SYNC POINT: pool-dropped (pool). Stores, fences, then tries the lock. Pairs with `RunGuard::drop`.
-        self.0.pool_dropped.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        if let Some(mut task) = self.0.try_lock() {
-            drop_contained(task.take());
-        }
+        self.0.close();
     }
 }
 
@@ -227,6 +243,46 @@ mod tests {
         drop(pool_task);
         assert_eq!(Arc::strong_count(&polls), 1, "dropped");
         drop(shared_task);
+    }
+
+    #[test]
+    fn closing_drops_the_task_without_a_worker() {
+        let (shared_task, mut pool_task, polls, wakes) = counting(9);
+        assert!(poll_pool_task(&mut pool_task, &wakes).is_pending());
+        shared_task.close();
+        assert_eq!(Arc::strong_count(&polls), 1, "dropped, although the pool still has its part");
+        assert!(poll_pool_task(&mut pool_task, &wakes).is_ready(), "it leaves the pool");
+    }
+
+    #[test]
+    fn a_task_that_is_closed_while_it_is_polled_is_dropped_afterwards() {
+        let to_close: Arc<OnceLock<Arc<SharedTask>>> = Arc::default();
+        let closed_in_poll = Arc::clone(&to_close);
+        let (shared_task, mut pool_task) = SharedTask::new(Box::pin(std::future::poll_fn(move |_| {
+            // As when a handler drops its runtime.
+            closed_in_poll.get().unwrap().close();
+            Poll::Pending
+        })));
+        let _ = to_close.set(shared_task);
+        assert!(poll_pool_task(&mut pool_task, &Arc::default()).is_pending());
+        assert!(poll_pool_task(&mut pool_task, &Arc::default()).is_ready(), "dropped");
+    }
+
+    #[test]
+    fn a_task_whose_drop_panics_is_dropped_nevertheless() {
+        struct PanicsInDrop;
+        impl Drop for PanicsInDrop {
+            fn drop(&mut self) {
+                std::panic::resume_unwind(Box::new(()));
+            }
+        }
+        let state = PanicsInDrop;
+        let (shared_task, mut pool_task) = SharedTask::new(Box::pin(std::future::poll_fn(move |_| {
+            let _ = &state;
+            Poll::Pending
+        })));
+        shared_task.close();
+        assert!(poll_pool_task(&mut pool_task, &Arc::default()).is_ready());
     }
 
     /// One worker and several callers poll one task. Every sent message is seen, although each of them is turned away at times.

@@ -15,6 +15,8 @@ pub(crate) trait AnyKernel: Send + Sync {
     fn close_input(&self);
     /// Issues a command to the driver on the host, also for a ring kernel on a device.
     fn command(&self, command: Command);
+    /// Ends the ring kernel by dropping its driver, unless it has a dedicated thread. A thread that polls the driver drops it afterwards.
+    fn close_task(&self);
     /// Waits until the backend has released its resources, at most until `deadline`. Returns `false` on timeout.
     fn join(&self, deadline: Instant) -> bool;
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;

@@ -53,14 +53,15 @@ mod tests {
     use std::sync::Weak;
 
     use super::*;
-    use crate::cell::kernel_cell::Unregister;
+    use crate::cell::kernel_cell::EndObserver;
     use crate::dead_letter::DeadLetters;
+    use crate::lifecycle::State;
     use crate::options::KernelOptions;
 
     struct NoRegistry;
 
-    impl Unregister for NoRegistry {
-        fn unregister(&self, _cell: &KernelCell) {}
+    impl EndObserver for NoRegistry {
+        fn ended(&self, _cell: &KernelCell, _state: State) {}
     }
 
     fn cell(name: &str) -> Arc<KernelCell> {

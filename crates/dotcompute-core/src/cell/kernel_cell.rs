@@ -21,10 +21,10 @@ use crate::message::{Message, MessageHeader};
 use crate::options::KernelOptions;
 use crate::telemetry::{Counters, Latencies};
 
-/// A registry of ring kernels by name; implemented by the runtime.
-pub(crate) trait Unregister: Send + Sync {
-    /// Frees the name of a ring kernel that has ended, unless another ring kernel uses the name by now.
-    fn unregister(&self, cell: &KernelCell);
+/// Is told of the end of every ring kernel; implemented by the runtime's registry.
+pub(crate) trait EndObserver: Send + Sync {
+    /// The ring kernel has entered this ended state.
+    fn ended(&self, cell: &KernelCell, state: State);
 }
 
 /// The part of a ring kernel that does not depend on its message types. Handles, driver and runtime share it.
@@ -53,7 +53,7 @@ pub(crate) struct KernelCell {
     pub(super) activated: AtomicBool,
     /// Held while a lifecycle call reads the state and issues the matching command.
     lifecycle_lock: Mutex<()>,
-    registry: Weak<dyn Unregister>,
+    registry: Weak<dyn EndObserver>,
 }
 
 impl KernelCell {
@@ -62,7 +62,7 @@ impl KernelCell {
         types: (&'static str, &'static str),
         options: KernelOptions,
         dead_letters: Arc<DeadLetters>,
-        registry: Weak<dyn Unregister>,
+        registry: Weak<dyn EndObserver>,
     ) -> Self {
         let (input_type, output_type) = types;
         Self {
@@ -201,11 +201,8 @@ impl KernelCell {
         let entered = {
             let _guard = self.lifecycle_lock();
             let entered = self.lifecycle.enter_ended(to).is_ok();
-            if entered
-                && to == State::Terminated
-                && let Some(registry) = self.registry.upgrade()
-            {
-                registry.unregister(self);
+            if entered && let Some(registry) = self.registry.upgrade() {
+                registry.ended(self, to);
             }
             entered
         };

@@ -12,6 +12,9 @@ use crate::lifecycle::{Command, State};
 /// Time that an aborted ring kernel has to reach a message boundary before it is declared failed.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The same, for ring kernels that had the time of a `terminate` or a shutdown before.
+pub(crate) const ABORT_GRACE: Duration = Duration::from_millis(200);
+
 /// Each call reads the state and issues its command under `lifecycle_lock`, so that two calls cannot undo each other.
 impl dyn AnyKernel + '_ {
     pub(crate) fn activate(&self) -> Result<(), LifecycleError> {
@@ -127,9 +130,19 @@ impl dyn AnyKernel + '_ {
         waited: Duration,
     ) -> Result<(), LifecycleError> {
         self.request_end(Command::Abort);
-        let ended = self.cell().lifecycle.wait(Some(deadline::after(ABORT_TIMEOUT)), State::has_ended);
-        if ended.is_none() {
-            return self.fail_stuck(call, waited + ABORT_TIMEOUT);
+        let ended = self.cell().lifecycle.wait(Some(deadline::after(ABORT_GRACE)), State::has_ended);
+        self.abort_result(ended.is_some(), call, waited)
+    }
+
+    /// Result of the abort after a timeout: `ended` says whether it ended within [`ABORT_GRACE`].
+    pub(crate) fn abort_result(
+        &self,
+        ended: bool,
+        call: &'static str,
+        waited: Duration,
+    ) -> Result<(), LifecycleError> {
+        if !ended {
+            return self.fail_stuck(call, waited);
         }
         Err(LifecycleError::Timeout {
             kernel: Arc::clone(&self.cell().name),

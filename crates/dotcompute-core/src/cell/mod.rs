@@ -4,7 +4,7 @@ pub(crate) mod any_kernel;
 pub(crate) mod connections;
 pub(crate) mod current;
 pub(crate) mod kernel_cell;
-mod lifecycle_calls;
+pub(crate) mod lifecycle_calls;
 pub(crate) mod link_accounting;
 pub(crate) mod output_ring;
 pub(crate) mod state_requests;

@@ -171,6 +171,12 @@ impl<I: Message, O: Message> AnyKernel for TypedCell<I, O> {
         self.input.wake_receiver();
     }
 
+    fn close_task(&self) {
+        if let Some(task) = self.shared_task() {
+            task.close();
+        }
+    }
+
     fn join(&self, deadline: Instant) -> bool {
         let parts = [self.residency.get(), self.device_residency.get()];
         parts.into_iter().flatten().all(|part| part.join(deadline))

@@ -17,7 +17,7 @@ use crate::cell::wait_graph::{CallWait, WaitFor};
 use crate::deadline;
 use crate::envelope::ReplyResult;
 use crate::error::{AskError, Refusal, TellError};
-use crate::lifecycle::StateWaiter;
+use crate::lifecycle::{State, StateWaiter};
 use crate::message::Message;
 
 /// Number of polls of a spinning caller between two checks of the deadline and of the ring kernel's state.
@@ -143,7 +143,9 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     ) -> Result<O, AskError<I>> {
         let outcome = {
             let mut waiter = StateWaiter::new(&self.cell.untyped.lifecycle);
-            let poll = |cx: &mut Context<'_>| poll_reply(&mut slot, &mut waiter, &wait, cx);
+            let poll = |cx: &mut Context<'_>| {
+                poll_reply(&mut slot, Some(&wait), cx, |cx| waiter.poll(cx, State::has_ended))
+            };
             with_timeout(timeout, std::future::poll_fn(poll)).await
         };
         self.finish_ask(slot, outcome.unwrap_or(AskOutcome::TimedOut), timeout.unwrap_or_default())
@@ -210,8 +212,9 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
             }
         }
         let mut waiter = StateWaiter::new(&self.cell.untyped.lifecycle);
-        block_parked(self.wait, deadline, |cx| poll_reply(slot, &mut waiter, wait, cx))
-            .unwrap_or(AskOutcome::TimedOut)
+        let poll =
+            |cx: &mut Context<'_>| poll_reply(slot, Some(wait), cx, |cx| waiter.poll(cx, State::has_ended));
+        block_parked(self.wait, deadline, poll).unwrap_or(AskOutcome::TimedOut)
     }
 
     /// Polls the device proxy once on the calling thread, unless another thread is polling it.

@@ -6,7 +6,7 @@ use dotcompute_ring::reply::ReplySlot;
 
 use crate::cell::wait_graph::CallWait;
 use crate::envelope::ReplyResult;
-use crate::lifecycle::{State, StateWaiter};
+use crate::lifecycle::State;
 use crate::status::WaitCycle;
 
 /// Result of waiting for a reply.
@@ -18,20 +18,20 @@ pub(super) enum AskOutcome<O> {
     Cycle(WaitCycle),
 }
 
-/// Ready with the reply, with the ended state of the ring kernel, or with the cycle that the call is part of.
+/// Ready with the reply, with the ended state of the ring kernel, for which `poll_ended` waits, or with the cycle that the call is part of.
 pub(super) fn poll_reply<O>(
     slot: &mut ReplySlot<ReplyResult<O>>,
-    waiter: &mut StateWaiter<'_>,
-    wait: &CallWait,
+    wait: Option<&CallWait>,
     cx: &mut Context<'_>,
+    poll_ended: impl FnOnce(&mut Context<'_>) -> Poll<State>,
 ) -> Poll<AskOutcome<O>> {
     if let Poll::Ready(reply) = slot.poll_take(cx) {
         return Poll::Ready(reply.map_or(AskOutcome::NoReply, AskOutcome::Reply));
     }
-    if let Poll::Ready(cycle) = wait.poll_cycle(cx) {
+    if let Some(Poll::Ready(cycle)) = wait.map(|wait| wait.poll_cycle(cx)) {
         return Poll::Ready(AskOutcome::Cycle(cycle));
     }
-    match waiter.poll(cx, State::has_ended) {
+    match poll_ended(cx) {
         Poll::Ready(state) => Poll::Ready(final_check(slot, state)),
         Poll::Pending => Poll::Pending,
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::KernelHandle;
 use super::timeout::with_timeout;
 use crate::cell::any_kernel::AnyKernel;
+use crate::cell::lifecycle_calls::ABORT_GRACE;
 use crate::deadline;
 use crate::error::LifecycleError;
 use crate::lifecycle::{Command, State, StateWaiter};
@@ -60,7 +61,8 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     ///
     /// # Errors
     ///
-    /// [`LifecycleError::Timeout`] if it did not end in time: it is then aborted, and its unhandled messages become dead letters.
+    /// [`LifecycleError::Timeout`] if it did not end in time: it is then aborted, and its unhandled messages become dead letters. If its
+    /// handler does not return within a further 0.2 s, the ring kernel is `Failed`, and waiting callers are released.
     ///
     /// Success does not mean that every message was handled: a loop that returns early leaves the rest as dead letters
     /// ([`KernelStats::dead_letters`](crate::telemetry::KernelStats::dead_letters)).
@@ -77,7 +79,11 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         self.any_kernel().request_end(Command::Drain);
         match self.wait_state_async(Some(timeout), State::has_ended).await {
             Some(_) => Ok(()),
-            None => self.any_kernel().abort_after_timeout("terminate", timeout),
+            None => {
+                self.any_kernel().request_end(Command::Abort);
+                let ended = self.wait_state_async(Some(ABORT_GRACE), State::has_ended).await;
+                self.any_kernel().abort_result(ended.is_some(), "terminate", timeout)
+            }
         }
     }
 

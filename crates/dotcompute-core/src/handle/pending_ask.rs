@@ -6,12 +6,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use dotcompute_ring::reply::ReplySlot;
+use dotcompute_ring::wait_list::WaitToken;
 
 use super::KernelHandle;
-use super::ask_outcome::{AskOutcome, final_check};
+use super::ask_outcome::{AskOutcome, final_check, poll_reply};
 use crate::deadline;
 use crate::envelope::ReplyResult;
 use crate::error::{AskError, Refusal};
+use crate::lifecycle::State;
 use crate::message::Message;
 
 impl<I: Message, O: Message> KernelHandle<I, O> {
@@ -65,7 +67,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         {
             return Err(handle.not_sent_error(reason, unsent.message));
         }
-        Ok(PendingAsk { slot: Some(slot), handle, messages: PhantomData })
+        Ok(PendingAsk { slot: Some(slot), end_token: WaitToken::default(), handle, messages: PhantomData })
     }
 }
 
@@ -75,6 +77,8 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
 pub struct PendingAsk<I: Message, O: Message, H: Deref<Target = KernelHandle<I, O>>> {
     /// `None` once the reply was taken.
     slot: Option<ReplySlot<ReplyResult<O>>>,
+    /// Registered by `poll`, for the end of the ring kernel.
+    end_token: WaitToken,
     handle: H,
     messages: PhantomData<fn(I) -> O>,
 }
@@ -116,11 +120,11 @@ impl<I: Message, O: Message, H: Deref<Target = KernelHandle<I, O>>> PendingAsk<I
     /// spurious.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<O, AskError<I>>> {
         let Some(slot) = self.slot.as_mut() else { return Poll::Pending };
-        if let Poll::Ready(reply) = slot.poll_take(cx) {
-            let outcome = reply.map_or(AskOutcome::NoReply, AskOutcome::Reply);
-            return self.finish_ask(outcome).map_or(Poll::Pending, Poll::Ready);
+        let (lifecycle, token) = (&self.handle.cell.untyped.lifecycle, &mut self.end_token);
+        match poll_reply(slot, None, cx, |cx| lifecycle.poll_until(token, cx, State::has_ended)) {
+            Poll::Ready(outcome) => self.finish_ask(outcome).map_or(Poll::Pending, Poll::Ready),
+            Poll::Pending => Poll::Pending,
         }
-        Poll::Pending
     }
 
     /// Abandons the reply and returns the error of an ask that has timed out after `waited`.
@@ -136,5 +140,11 @@ impl<I: Message, O: Message, H: Deref<Target = KernelHandle<I, O>>> PendingAsk<I
         }
         let slot = self.slot.take()?;
         Some(self.handle.finish_ask(slot, outcome, Duration::ZERO))
+    }
+}
+
+impl<I: Message, O: Message, H: Deref<Target = KernelHandle<I, O>>> Drop for PendingAsk<I, O, H> {
+    fn drop(&mut self) {
+        self.handle.cell.untyped.lifecycle.waiters().cancel(&mut self.end_token);
     }
 }

@@ -20,10 +20,11 @@ use crate::user_code::{catch_panic, drop_contained, error_text};
 
 /// The future of one ring kernel in handler form.
 pub(crate) struct HandlerDriver<K: RingKernel, F> {
+    /// `None` between a fault and the restart. Before `inbox`, which ends the ring kernel when the driver is dropped: the resources of the
+    /// state are free by then.
+    kernel: Option<K>,
     inbox: Inbox<K::Input, K::Output>,
     factory: F,
-    /// `None` between a fault and the restart.
-    kernel: Option<K>,
     supervisor: Supervisor,
     backoff: Option<Delay>,
 }

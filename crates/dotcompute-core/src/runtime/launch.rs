@@ -9,7 +9,7 @@ use super::Runtime;
 use crate::backend::device_port::DevicePort;
 use crate::backend::{Backend, BackendError, BackendKind, LaunchPlan, Program, Residency, Resident};
 use crate::cell::any_kernel::AnyKernel;
-use crate::cell::kernel_cell::{KernelCell, Unregister};
+use crate::cell::kernel_cell::{EndObserver, KernelCell};
 use crate::cell::typed_cell::{NewTypedCell, TypedCell};
 use crate::device::DeviceKernel;
 use crate::device::device_proxy::{self, DeviceProxy};
@@ -202,7 +202,7 @@ impl Runtime {
             (I::TYPE_NAME, O::TYPE_NAME),
             options,
             Arc::clone(&self.dead_letters),
-            Arc::downgrade(&self.registry) as Weak<dyn Unregister>,
+            Arc::downgrade(&self.registry) as Weak<dyn EndObserver>,
         );
         let (cell, receiver) = TypedCell::new(untyped, mailbox).map_err(|source| LaunchError::Capacity {
             kernel: name,

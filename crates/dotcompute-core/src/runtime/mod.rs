@@ -2,27 +2,22 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::backend::cpu::CpuBackend;
 use crate::backend::{Backend, BackendError};
-use crate::cell::any_kernel::AnyKernel;
 use crate::cell::typed_cell::TypedCell;
 use crate::dead_letter::{DeadLetter, DeadLetterInfo, DeadLetters};
-use crate::deadline;
 use crate::error::{LaunchError, LifecycleError, ShutdownError};
 use crate::handle::KernelHandle;
-use crate::lifecycle::{Command, State};
 use crate::message::Message;
 use crate::telemetry::KernelStats;
 
+mod ending;
 mod launch;
 mod registry;
 
-use registry::{Registry, topological_order};
-
-/// Number of known names that an "unknown ring kernel" error lists.
-const NAMES_IN_ERRORS: usize = 8;
+use registry::Registry;
 
 /// Options of a runtime.
 #[derive(Clone)]
@@ -170,7 +165,7 @@ impl Runtime {
     ///
     /// [`LifecycleError::UnknownKernel`] or [`LifecycleError::WrongType`].
     pub fn handle<I: Message, O: Message>(&self, name: &str) -> Result<KernelHandle<I, O>, LifecycleError> {
-        let kernel = self.find(name)?;
+        let kernel = self.registry.find(name)?;
         let (actual_in, actual_out) = (kernel.cell().input_type, kernel.cell().output_type);
         match kernel.into_any().downcast::<TypedCell<I, O>>() {
             Ok(cell) => Ok(KernelHandle::new(cell)),
@@ -182,24 +177,13 @@ impl Runtime {
         }
     }
 
-    fn find(&self, name: &str) -> Result<Arc<dyn AnyKernel>, LifecycleError> {
-        let kernels = self.registry.lock();
-        if let Some(kernel) = kernels.get(name) {
-            return Ok(Arc::clone(kernel));
-        }
-        let mut known: Vec<Arc<str>> = kernels.keys().cloned().collect();
-        known.sort();
-        known.truncate(NAMES_IN_ERRORS);
-        Err(LifecycleError::UnknownKernel { kernel: name.to_owned(), known })
-    }
-
     /// Returns the counters and latencies of the ring kernel of this name.
     ///
     /// # Errors
     ///
     /// [`LifecycleError::UnknownKernel`].
     pub fn stats(&self, name: &str) -> Result<KernelStats, LifecycleError> {
-        self.find(name).map(|kernel| kernel.stats())
+        self.registry.find(name).map(|kernel| kernel.stats())
     }
 
     /// Returns the counters and latencies of every ring kernel that has not terminated, sorted by name.
@@ -264,40 +248,25 @@ impl Runtime {
 
     // ---- ending ----
 
-    /// Ends every ring kernel like [`KernelHandle::terminate`], and then the runtime. Upstream ring kernels end first, so that messages
-    /// between ring kernels are handled. Waits at most `timeout` in total.
+    /// Ends every ring kernel like [`KernelHandle::terminate`], and then the runtime. Each is told to end once the ring kernels that are
+    /// connected to it have ended, so that messages between ring kernels are handled; those connected in a cycle follow together. After
+    /// `timeout`, the remaining ones are aborted together. Those whose handlers do not return within a further 0.2 s are then `Failed`, and
+    /// their callers are released.
     ///
     /// # Errors
     ///
-    /// [`ShutdownError`] names the ring kernels that did not end. Their messages became dead letters if they could still be aborted.
+    /// [`ShutdownError`] names the ring kernels that did not end within `timeout`. Their unhandled messages are dead letters.
     pub fn shutdown(self, timeout: Duration) -> Result<(), ShutdownError> {
-        let deadline = deadline::after(timeout);
-        let kernels = topological_order(self.registry.close());
-        let mut stuck = Vec::new();
-        for kernel in &kernels {
-            let remaining = deadline.saturating_duration_since(Instant::now());
-            if kernel.terminate(remaining).is_err() {
-                stuck.push(kernel.cell().name.to_string());
-            }
-        }
-        for kernel in &kernels {
-            let ended = kernel.cell().lifecycle.get() == State::Terminated;
-            if ended && !kernel.join(deadline.max(Instant::now() + JOIN_TIMEOUT)) {
-                stuck.push(kernel.cell().name.to_string());
-            }
-        }
-        if stuck.is_empty() { Ok(()) } else { Err(ShutdownError { stuck, waited: timeout }) }
+        ending::shut_down(&self.registry, timeout)
     }
 }
 
-/// Time for a thread to exit after its ring kernel has ended.
-const JOIN_TIMEOUT: Duration = Duration::from_millis(200);
-
 impl Drop for Runtime {
     /// Aborts the remaining ring kernels without waiting. To have their messages handled, call [`Runtime::shutdown`].
+    ///
+    /// Idle ring kernels have ended when this returns, also if every worker is in a handler that does not return. A ring kernel whose
+    /// handler is running ends when the handler returns; after one second it is `Failed`, and its callers are released.
     fn drop(&mut self) {
-        for kernel in self.registry.close() {
-            kernel.request_end(Command::Abort);
-        }
+        ending::abort_all(self.registry.close());
     }
 }

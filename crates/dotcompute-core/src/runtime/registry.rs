@@ -1,91 +1,141 @@
-//! The ring kernels of a runtime: by name, and in topological order of their connections.
+//! The ring kernels of a runtime by name.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
 
 use crate::cell::any_kernel::AnyKernel;
-use crate::cell::kernel_cell::{KernelCell, Unregister};
-use crate::error::LaunchError;
+use crate::cell::kernel_cell::{EndObserver, KernelCell};
+use crate::error::{LaunchError, LifecycleError};
+use crate::lifecycle::State;
+
+/// Number of known names that an "unknown ring kernel" error lists.
+const NAMES_IN_ERRORS: usize = 8;
+
+/// A map with a smaller share of entries than one in this number gives memory back.
+const MIN_OCCUPANCY: usize = 16;
+
+#[derive(Default)]
+struct Kernels {
+    by_name: HashMap<Arc<str>, Arc<dyn AnyKernel>>,
+    /// Launches are rejected, and ends are reported.
+    closed: bool,
+}
 
 /// The ring kernels by name.
 #[derive(Default)]
 pub(crate) struct Registry {
-    kernels: Mutex<HashMap<Arc<str>, Arc<dyn AnyKernel>>>,
-    closed: AtomicBool,
+    kernels: RwLock<Kernels>,
+    ends: Ends,
+}
+
+/// Addresses of the ring kernels that have ended since the registry was closed.
+#[derive(Default)]
+struct Ends {
+    addresses: Mutex<Vec<usize>>,
+    added: Condvar,
+}
+
+/// Identifies a ring kernel while it exists.
+pub(super) fn address(cell: &KernelCell) -> usize {
+    std::ptr::from_ref(cell).addr()
 }
 
 impl Registry {
-    pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<dyn AnyKernel>>> {
-        self.kernels.lock().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, Kernels> {
+        self.kernels.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Kernels> {
+        self.kernels.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Registers a ring kernel, or returns why its name cannot be used. The name of a failed ring kernel may be reused.
     pub(super) fn add(&self, kernel: Arc<dyn AnyKernel>) -> Result<(), LaunchError> {
         let name = Arc::clone(&kernel.cell().name);
-        let mut kernels = self.lock();
-        // Checked under the lock that `close` takes after setting the flag: a ring kernel added here is also shut down.
-        if self.closed.load(Ordering::Acquire) {
+        let mut kernels = self.write();
+        if kernels.closed {
             return Err(LaunchError::RuntimeClosed { kernel: name });
         }
-        if let Some(holder) = kernels.get(&name) {
+        if let Some(holder) = kernels.by_name.get(&name) {
             let state = holder.cell().lifecycle.get();
             if !state.has_ended() {
                 return Err(LaunchError::DuplicateName { kernel: name, state });
             }
         }
-        kernels.insert(name, kernel);
+        let replaced = kernels.by_name.insert(name, kernel);
+        drop(kernels);
+        // Dropped after the lock is released: the last reference frees its rings.
+        drop(replaced);
         Ok(())
     }
 
-    pub(super) fn all(&self) -> Vec<Arc<dyn AnyKernel>> {
-        self.lock().values().cloned().collect()
-    }
-
-    pub(super) fn close(&self) -> Vec<Arc<dyn AnyKernel>> {
-        self.closed.store(true, Ordering::Release);
-        self.all()
-    }
-}
-
-impl Unregister for Registry {
-    fn unregister(&self, cell: &KernelCell) {
-        let mut kernels = self.lock();
-        if kernels.get(&cell.name).is_some_and(|holder| std::ptr::eq(holder.cell(), cell)) {
-            kernels.remove(&cell.name);
+    /// Returns the ring kernel of this name.
+    pub(super) fn find(&self, name: &str) -> Result<Arc<dyn AnyKernel>, LifecycleError> {
+        let kernels = self.read();
+        if let Some(kernel) = kernels.by_name.get(name) {
+            return Ok(Arc::clone(kernel));
         }
+        // Any few names: sorting all of them would stop every other caller for milliseconds.
+        let mut known: Vec<Arc<str>> = kernels.by_name.keys().take(NAMES_IN_ERRORS).cloned().collect();
+        drop(kernels);
+        known.sort();
+        Err(LifecycleError::UnknownKernel { kernel: name.to_owned(), known })
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<dyn AnyKernel>> {
+        self.read().by_name.values().cloned().collect()
+    }
+
+    /// Rejects launches from now on and returns the ring kernels. Their ends are reported to [`wait_for_ends`](Self::wait_for_ends).
+    pub(super) fn close(&self) -> Vec<Arc<dyn AnyKernel>> {
+        let mut kernels = self.write();
+        kernels.closed = true;
+        kernels.by_name.values().cloned().collect()
+    }
+
+    /// Waits until ring kernels have ended since the last call, and returns their addresses. `None` if the deadline passes first.
+    pub(super) fn wait_for_ends(&self, deadline: Instant) -> Option<Vec<usize>> {
+        let mut addresses = self.ends.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        while addresses.is_empty() {
+            let remaining = deadline.checked_duration_since(Instant::now())?;
+            addresses =
+                self.ends.added.wait_timeout(addresses, remaining).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Some(std::mem::take(&mut *addresses))
     }
 }
 
-/// Sorts ring kernels so that each precedes its downstream ring kernels. Those in a cycle come last, in any order.
-pub(super) fn topological_order(kernels: Vec<Arc<dyn AnyKernel>>) -> Vec<Arc<dyn AnyKernel>> {
-    let mut upstream_counts: HashMap<Arc<str>, usize> = HashMap::new();
-    let downstream: Vec<Vec<Arc<str>>> = kernels
-        .iter()
-        .map(|kernel| kernel.cell().downstream.lock().unwrap_or_else(PoisonError::into_inner).clone())
-        .collect();
-    for name in downstream.iter().flatten() {
-        *upstream_counts.entry(Arc::clone(name)).or_default() += 1;
+impl Kernels {
+    /// Frees the name of a ring kernel, unless another one uses it by now.
+    fn remove(&mut self, cell: &KernelCell) -> Option<Arc<dyn AnyKernel>> {
+        let kernels = &mut self.by_name;
+        if !kernels.get(&cell.name).is_some_and(|holder| std::ptr::eq(holder.cell(), cell)) {
+            return None;
+        }
+        let removed = kernels.remove(&cell.name);
+        if kernels.len() < kernels.capacity() / MIN_OCCUPANCY {
+            kernels.shrink_to(2 * kernels.len());
+        }
+        removed
     }
-    let index_of: HashMap<Arc<str>, usize> =
-        kernels.iter().enumerate().map(|(index, kernel)| (Arc::clone(&kernel.cell().name), index)).collect();
-    let has_upstream = |upstream_counts: &HashMap<Arc<str>, usize>, index: usize| {
-        upstream_counts.get(&kernels[index].cell().name).is_some_and(|&count| count > 0)
-    };
-    let mut order: Vec<usize> =
-        (0..kernels.len()).filter(|&index| !has_upstream(&upstream_counts, index)).collect();
-    let mut next = 0;
-    while next < order.len() {
-        for name in &downstream[order[next]] {
-            let Some(count) = upstream_counts.get_mut(name) else { continue };
-            *count -= 1;
-            if *count == 0 {
-                order.extend(index_of.get(name));
+}
+
+impl EndObserver for Registry {
+    fn ended(&self, cell: &KernelCell, state: State) {
+        // A ring kernel that ends before the registry is closed is not among those that `close` returns, or is seen there as ended.
+        let mut kernels = self.write();
+        let removed = if state == State::Terminated { kernels.remove(cell) } else { None };
+        let closed = kernels.closed;
+        drop(kernels);
+        // Dropped after the lock is released: the last reference frees its rings.
+        drop(removed);
+        if closed {
+            let mut addresses = self.ends.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+            addresses.push(address(cell));
+            if addresses.len() == 1 {
+                self.ends.added.notify_one();
             }
         }
-        next += 1;
     }
-    let cyclic: Vec<usize> =
-        (0..kernels.len()).filter(|&index| has_upstream(&upstream_counts, index)).collect();
-    order.into_iter().chain(cyclic).map(|index| Arc::clone(&kernels[index])).collect()
 }
