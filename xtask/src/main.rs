@@ -5,6 +5,7 @@
 //! | `test` | everything that must pass before a change lands; `--quick` before each commit |
 //! | `lint` | formatting, import circles, vocabulary, clippy, dependencies |
 //! | `bench` | measures DotCompute beside its peers on this machine |
+//! | `soak` | random churn of ring kernels: nothing may hang, leak or be lost |
 //! | `gpu-bundle` | puts the GPU tests and benchmarks into a folder, for a machine without Rust |
 //! | `docs` | builds the documentation and prints its path |
 //!
@@ -58,6 +59,12 @@ enum Task {
         #[command(subcommand)]
         place: BenchPlace,
     },
+    /// Launch, connect, ask, cancel, fault and end ring kernels at random, and check that nothing hangs, leaks or is lost
+    Soak {
+        /// Arguments of `dotcompute-soak`, for example --seconds 60 or --seed 7
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+        arguments: Vec<String>,
+    },
     /// Build the tests and benchmarks that need a GPU, and put them into a folder with a script that runs them
     #[cfg(unix)]
     GpuBundle,
@@ -105,6 +112,7 @@ fn main() -> ExitCode {
         Task::Bench { place: BenchPlace::Gpu { arguments } } => {
             bench(&workspace, "gpu", &arguments).map(|()| true)
         }
+        Task::Soak { arguments } => smoke::soak(&workspace, &arguments).map(|()| true),
         #[cfg(unix)]
         Task::GpuBundle => bundle::make(&workspace).map(|_| true),
         Task::Docs => docs(&workspace).map(|()| true),

@@ -1,4 +1,4 @@
-//! Short runs of the two programs. Their output is parsed as another program would parse it.
+//! Short runs of the programs. Their output is parsed as another program would parse it.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -98,6 +98,16 @@ fn check_line(line: &Value) -> Result<String, String> {
         return Err("percentiles out of order".into());
     }
     Ok(bench)
+}
+
+/// Runs the soak, built with the test profile: debug assertions and overflow checks are on.
+///
+/// # Errors
+///
+/// When it does not build, or finds something wrong.
+pub fn soak(workspace: &Workspace, arguments: &[String]) -> Result<(), Failure> {
+    let program = workspace.build_executable(&build("dotcompute-soak"), "dotcompute-soak")?;
+    Invocation::new(program).args(arguments).run(workspace)
 }
 
 /// Runs `watch` for two seconds and `detect` on a generated series with one spike, both with `--json`.

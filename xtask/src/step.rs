@@ -44,6 +44,8 @@ pub enum Step {
     Bench,
     /// A short run of each command of the command line program
     Cli,
+    /// Ten seconds of random churn of ring kernels
+    Soak,
     /// pydotcompute in a virtual environment: ruff, mypy, pytest
     Python,
     /// The documentation of pydotcompute, warnings denied
@@ -68,7 +70,7 @@ impl Step {
     /// Steps of `cargo xtask test --quick`, for use before each commit.
     pub const QUICK: [Step; 5] = [Step::Fmt, Step::Modules, Step::Vocabulary, Step::Clippy, Step::QuickTests];
     /// Steps of `cargo xtask test`: those that share builds first, those that download or need a build of their own last.
-    pub const TEST: [Step; 20] = [
+    pub const TEST: [Step; 21] = [
         Step::Fmt,
         Step::Modules,
         Step::Vocabulary,
@@ -78,6 +80,7 @@ impl Step {
         Step::Examples,
         Step::Bench,
         Step::Cli,
+        Step::Soak,
         Step::NoStd,
         Step::Features,
         Step::Loom,
@@ -115,6 +118,7 @@ impl Step {
             Step::Docs => build_docs(workspace),
             Step::Bench => smoke::bench(workspace),
             Step::Cli => smoke::cli(workspace),
+            Step::Soak => smoke::soak(workspace, &["--seconds", "10"].map(String::from)),
             Step::Python => python::check(workspace),
             Step::Site => python::site(workspace),
             Step::Wheel => python::wheel(workspace),
