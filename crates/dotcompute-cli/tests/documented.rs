@@ -30,15 +30,17 @@ fn pages() -> Vec<(PathBuf, String)> {
     paths.into_iter().map(read).collect()
 }
 
-/// The code spans of a page, and the lines of its code blocks without their comments.
+/// The code spans of a page, and the lines of its code blocks without their comments. Blocks of `text` are drawings.
 fn code(page: &str) -> Vec<&str> {
     let mut code = Vec::new();
-    let mut in_block = false;
+    let mut block = None;
     for line in page.lines() {
-        if line.trim_start().starts_with("```") {
-            in_block = !in_block;
-        } else if in_block {
-            code.push(line.split(" # ").next().unwrap_or(line).trim());
+        if let Some(language) = line.trim_start().strip_prefix("```") {
+            block = if block.is_some() { None } else { Some(language) };
+        } else if let Some(language) = block {
+            if language != "text" {
+                code.push(line.split(" # ").next().unwrap_or(line).trim());
+            }
         } else {
             code.extend(line.split('`').skip(1).step_by(2));
         }
@@ -80,7 +82,10 @@ fn every_command_and_option_exists() {
     let mut checked = 0;
     for (path, text) in pages() {
         for command in code(&text) {
-            let Some(arguments) = arguments(command) else { continue };
+            // The program's name alone is not a command.
+            let Some(arguments) = arguments(command).filter(|arguments| !arguments.is_empty()) else {
+                continue;
+            };
             let help = help(&arguments[..1]);
             for option in arguments.iter().filter(|argument| argument.starts_with("--")) {
                 assert!(help.contains(option), "{}: `{command}` has no {option}", path.display());
