@@ -85,8 +85,10 @@ fn failed<M>(result: Result<u64, AskError<M>>) -> Fault {
     }
 }
 
+type Ask = fn(&KernelHandle<u64, u64>, u64) -> Result<u64, AskError<u64>>;
+
 /// Whether asks are handled by the worker or, where possible, on the caller's thread.
-fn asks() -> [fn(&KernelHandle<u64, u64>, u64) -> Result<u64, AskError<u64>>; 2] {
+fn asks() -> [Ask; 2] {
     [|kernel, message| kernel.ask(message), |kernel, message| kernel.ask_timeout(message, TIMEOUT)]
 }
 
