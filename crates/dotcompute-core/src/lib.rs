@@ -49,6 +49,8 @@ pub mod runtime;
 pub mod supervision;
 pub mod telemetry;
 
+#[cfg(feature = "histograms")]
+mod histogram;
 #[cfg(not(feature = "histograms"))]
 mod no_histogram;
 

@@ -21,7 +21,7 @@ use crate::telemetry::{Counters, Latencies};
 
 /// Is told of the end of every ring kernel; implemented by the runtime's registry.
 pub(crate) trait EndObserver: Send + Sync {
-    /// The ring kernel has entered this ended state.
+    /// The ring kernel is in this ended state. Called again when the handler of a failed one returns later.
     fn ended(&self, cell: &KernelCell, state: State);
 }
 
@@ -163,13 +163,13 @@ impl KernelCell {
         }
     }
 
-    /// Enters an ended state. A terminated ring kernel leaves the registry; a failed one stays there for inspection.
+    /// Enters an ended state, unless it has ended. The ring kernel leaves the registry, which keeps the counters of a failed one.
     pub(crate) fn end(&self, to: State) {
         let _guard = self.lifecycle_lock();
-        if self.lifecycle.transition(to, |state| !state.has_ended()).is_ok()
-            && let Some(registry) = self.registry.upgrade()
-        {
-            registry.ended(self, to);
+        let transitioned = self.lifecycle.transition(to, |state| !state.has_ended());
+        if let Some(registry) = self.registry.upgrade() {
+            // Also the second time: the handler of a ring kernel that was declared failed has returned, and its counters are final.
+            registry.ended(self, transitioned.map_or_else(|state| state, |_| to));
         }
     }
 
