@@ -131,6 +131,17 @@ pub enum LifecycleError {
         /// What is the case now.
         consequence: &'static str,
     },
+    /// A call that waits for a ring kernel was made in a handler or loop of that ring kernel. It has taken effect as a request, without
+    /// waiting.
+    #[error(
+        "calling `{call}` on ring kernel `{kernel}` inside its own handler: it was requested, and takes effect when the handler returns; the call did not wait for that. `stop` of the context ends a ring kernel from inside"
+    )]
+    OwnHandler {
+        /// The name.
+        kernel: Arc<str>,
+        /// The call.
+        call: &'static str,
+    },
     /// The state of a ring kernel on a device could not be read or written.
     #[error("calling `{call}` on ring kernel `{kernel}`: {problem}")]
     DeviceState {

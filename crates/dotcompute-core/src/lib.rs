@@ -52,6 +52,8 @@ pub mod supervision;
 pub mod telemetry;
 mod user_code;
 
+#[cfg(feature = "histograms")]
+mod histogram;
 #[cfg(not(feature = "histograms"))]
 mod no_histogram;
 

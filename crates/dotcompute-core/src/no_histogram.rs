@@ -1,20 +1,15 @@
-//! Stands in for the crate `hdrhistogram` where the feature `histograms` is off: it takes no memory, and counts no samples.
-
-use std::convert::Infallible;
-use std::marker::PhantomData;
+//! Stands in for `histogram.rs` where the feature `histograms` is off: it takes no memory, and counts no values.
 
 /// A histogram that is always empty.
-#[derive(Clone, Debug)]
-pub(crate) struct Histogram<T>(PhantomData<T>);
+#[derive(Debug, Default)]
+pub(crate) struct Histogram;
 
-impl Histogram<u64> {
-    pub(crate) fn new_with_bounds(_low: u64, _high: u64, _digits: u8) -> Result<Self, Infallible> {
-        Ok(Self(PhantomData))
-    }
+impl Histogram {
+    pub(crate) fn allocate(&mut self) {}
 
-    pub(crate) fn saturating_record(&mut self, _value: u64) {}
+    pub(crate) fn record(&mut self, _value: u64) {}
 
-    pub(crate) fn len(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         0
     }
 
@@ -22,7 +17,7 @@ impl Histogram<u64> {
         0
     }
 
-    pub(crate) fn value_at_quantile(&self, _quantile: f64) -> u64 {
+    pub(crate) fn per_mille(&self, _per_mille: u64) -> u64 {
         0
     }
 }

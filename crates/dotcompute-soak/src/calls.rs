@@ -22,7 +22,9 @@ pub fn call_once(round: &Round, thread: usize, rng: &mut Rng) {
         6 | 7 => ("try_tell", |_, handle, rng| drop(handle.try_tell(Word::random(rng, 3)))),
         8 => ("tell_timeout", |_, handle, rng| drop(handle.tell_timeout(Word::random(rng, 3), briefly(rng)))),
         9..=14 => ("ask", |_, handle, rng| drop(handle.ask(Word::random(rng, 3)))),
-        15 | 16 => ("ask_timeout", |_, handle, rng| drop(handle.ask_timeout(Word::random(rng, 3), briefly(rng)))),
+        15 | 16 => {
+            ("ask_timeout", |_, handle, rng| drop(handle.ask_timeout(Word::random(rng, 3), briefly(rng))))
+        }
         17 | 18 => ("ask_async", |_, handle, rng| drop(block_on(handle.ask_async(Word::random(rng, 3))))),
         19 | 20 => ("cancelled calls", cancelled_calls),
         21 | 22 => ("many asks", many_asks),
@@ -69,9 +71,8 @@ fn cancelled_calls(_: &Round, handle: &Handle, rng: &mut Rng) {
 
 /// Asks at the same time, in a combinator that has wakers of its own.
 fn many_asks(_: &Round, handle: &Handle, rng: &mut Rng) {
-    let asks: FuturesUnordered<_> = (0..8)
-        .map(|_| handle.ask_timeout_async(Word::random(rng, 3), Duration::from_millis(2)))
-        .collect();
+    let asks: FuturesUnordered<_> =
+        (0..8).map(|_| handle.ask_timeout_async(Word::random(rng, 3), Duration::from_millis(2))).collect();
     drop(block_on(asks.collect::<Vec<_>>()));
 }
 

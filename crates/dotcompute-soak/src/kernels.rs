@@ -68,7 +68,9 @@ impl RingKernel for Actor {
                 let reply = other()?.ask_timeout(message.next(), BRIEFLY);
                 ctx.reply(reply.unwrap_or(message));
             }
-            Act::Tell => (0..=message.small()).try_for_each(|_| other()?.tell(message.next()).map_err(to_error))?,
+            Act::Tell => {
+                (0..=message.small()).try_for_each(|_| other()?.tell(message.next()).map_err(to_error))?
+            }
             Act::Send => (0..message.small()).for_each(|_| ctx.send(message.next())),
             Act::Sleep => std::thread::sleep(Duration::from_micros(300 * message.small())),
             Act::HoldReply => {
@@ -184,7 +186,13 @@ fn options(rng: &mut Rng) -> KernelOptions {
 }
 
 /// Launches a random ring kernel. `None` if the name is in use or the runtime is being shut down.
-pub fn launch(runtime: &Runtime, name: &str, rng: &mut Rng, directory: &Arc<Directory>, device: bool) -> Option<Handle> {
+pub fn launch(
+    runtime: &Runtime,
+    name: &str,
+    rng: &mut Rng,
+    directory: &Arc<Directory>,
+    device: bool,
+) -> Option<Handle> {
     let (options, directory) = (options(rng), Arc::clone(directory));
     if device {
         let kernel = DeviceKernel::<Word, Word>::cuda_cpp("soak.cu", DEVICE_HANDLER).state(Word { value: 0 });
@@ -193,7 +201,9 @@ pub fn launch(runtime: &Runtime, name: &str, rng: &mut Rng, directory: &Arc<Dire
     }
     match rng.u8(..8) {
         0 => runtime.launch_loop(name, options, move |ctx| async_loop(ctx, Arc::clone(&directory))),
-        1 => runtime.launch_loop(name, options.dedicated(), move |ctx| async_loop(ctx, Arc::clone(&directory))),
+        1 => {
+            runtime.launch_loop(name, options.dedicated(), move |ctx| async_loop(ctx, Arc::clone(&directory)))
+        }
         2 => runtime.launch_thread_loop(name, options.dedicated(), move |ctx| thread_loop(ctx, &directory)),
         3 => runtime.launch_with(name, options.dedicated(), move || Actor::new(Arc::clone(&directory))),
         _ => runtime.launch_with(name, options, move || Actor::new(Arc::clone(&directory))),

@@ -135,7 +135,8 @@ impl Round {
         }
         if self.number.is_multiple_of(DEVICE_EVERY) {
             let handle = launch(&runtime, "device", rng, &self.directory, true);
-            let handle = handle.ok_or_else(|| SoakError::Setup(String::from("the device launches nothing")))?;
+            let handle =
+                handle.ok_or_else(|| SoakError::Setup(String::from("the device launches nothing")))?;
             self.activate(handle);
         }
         *self.runtime.write().unwrap_or_else(PoisonError::into_inner) = Some(runtime);

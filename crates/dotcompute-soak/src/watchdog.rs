@@ -16,8 +16,10 @@ pub struct Watchdog {
 impl Watchdog {
     /// Starts the thread that watches `threads` calling threads, and the main thread as the last one.
     pub fn start(seed: u64, threads: usize) -> Arc<Self> {
-        let watchdog =
-            Arc::new(Self { round: AtomicU64::new(0), threads: (0..=threads).map(|_| Mutex::default()).collect() });
+        let watchdog = Arc::new(Self {
+            round: AtomicU64::new(0),
+            threads: (0..=threads).map(|_| Mutex::default()).collect(),
+        });
         let watched = Arc::clone(&watchdog);
         std::thread::spawn(move || {
             loop {
@@ -47,19 +49,30 @@ impl Watchdog {
     }
 
     fn check(&self, seed: u64) {
-        let doing: Vec<_> =
-            self.threads.iter().map(|thread| thread.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect();
+        let doing: Vec<_> = self
+            .threads
+            .iter()
+            .map(|thread| thread.lock().unwrap_or_else(PoisonError::into_inner).clone())
+            .collect();
         if !doing.iter().flatten().any(|(_, _, since)| since.elapsed() > LIMIT) {
             return;
         }
-        eprintln!("error: round {} of seed {seed}: a call did not end within {LIMIT:?}", self.round.load(Ordering::Relaxed));
+        eprintln!(
+            "error: round {} of seed {seed}: a call did not end within {LIMIT:?}",
+            self.round.load(Ordering::Relaxed)
+        );
         for (thread, doing) in doing.iter().enumerate() {
             match doing {
-                Some((call, on, since)) => eprintln!("  thread {thread}: `{call}` on {on} for {:?}", since.elapsed()),
+                Some((call, on, since)) => {
+                    eprintln!("  thread {thread}: `{call}` on {on} for {:?}", since.elapsed())
+                }
                 None => eprintln!("  thread {thread}: nothing"),
             }
         }
-        eprintln!("hint: `gdb -p {}` shows every thread; the process waits a minute for it", std::process::id());
+        eprintln!(
+            "hint: `gdb -p {}` shows every thread; the process waits a minute for it",
+            std::process::id()
+        );
         std::thread::sleep(Duration::from_secs(60));
         std::process::exit(1);
     }

@@ -30,7 +30,6 @@ impl CurrentKernel {
     }
 
     /// Whether the caller runs inside a handler or a loop of this ring kernel, directly or within inline asks.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the lifecycle calls are its first callers"))]
     pub(crate) fn is(cell: &KernelCell) -> bool {
         let is_running = |running: &RefCell<Vec<Arc<KernelCell>>>| {
             running.borrow().iter().any(|other| std::ptr::eq(&**other, cell))

@@ -23,7 +23,7 @@ use crate::telemetry::{Counters, Latencies};
 
 /// Is told of the end of every ring kernel; implemented by the runtime's registry.
 pub(crate) trait EndObserver: Send + Sync {
-    /// The ring kernel has entered this ended state.
+    /// The ring kernel is in this ended state. Called again when the handler of a failed one returns later.
     fn ended(&self, cell: &KernelCell, state: State);
 }
 
@@ -191,7 +191,7 @@ impl KernelCell {
         if self.lifecycle.command() == command { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Enters an ended state. A terminated ring kernel leaves the registry; a failed one stays there for inspection.
+    /// Enters an ended state, unless it has ended. The ring kernel leaves the registry, which keeps the counters of a failed one.
     pub(crate) fn end(&self, to: State) {
         self.end_then(to, || ());
     }
@@ -200,11 +200,12 @@ impl KernelCell {
     pub(crate) fn end_then(&self, to: State, complete_requests: impl FnOnce()) {
         let entered = {
             let _guard = self.lifecycle_lock();
-            let entered = self.lifecycle.enter_ended(to).is_ok();
-            if entered && let Some(registry) = self.registry.upgrade() {
-                registry.ended(self, to);
+            let entered = self.lifecycle.enter_ended(to);
+            if let Some(registry) = self.registry.upgrade() {
+                // Also the second time: the handler of a ring kernel that was declared failed has returned, and its counters are final.
+                registry.ended(self, entered.map_or_else(|state| state, |_| to));
             }
-            entered
+            entered.is_ok()
         };
         complete_requests();
         if entered {

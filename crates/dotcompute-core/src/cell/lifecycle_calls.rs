@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::any_kernel::AnyKernel;
+use super::current::CurrentKernel;
 use crate::deadline;
 use crate::error::LifecycleError;
 use crate::lifecycle::{Command, State};
@@ -74,8 +75,19 @@ impl dyn AnyKernel + '_ {
         }
     }
 
+    /// Fails if the caller runs in a handler or loop of this ring kernel: what was requested takes effect when that returns, so waiting for
+    /// it would never end.
+    pub(crate) fn check_may_wait(&self, call: &'static str) -> Result<(), LifecycleError> {
+        let cell = self.cell();
+        if CurrentKernel::is(cell) {
+            return Err(LifecycleError::OwnHandler { kernel: Arc::clone(&cell.name), call });
+        }
+        Ok(())
+    }
+
     pub(crate) fn deactivate(&self, timeout: Duration) -> Result<(), LifecycleError> {
         self.request_pause()?;
+        self.check_may_wait("deactivate")?;
         let state =
             self.cell().lifecycle.wait(Some(deadline::after(timeout)), |state| state != State::Active);
         self.deactivate_result(state, timeout)
@@ -113,12 +125,14 @@ impl dyn AnyKernel + '_ {
 
     pub(crate) fn terminate(&self, timeout: Duration) -> Result<(), LifecycleError> {
         self.request_end(Command::Drain);
+        self.check_may_wait("terminate")?;
         let ended = self.cell().lifecycle.wait(Some(deadline::after(timeout)), State::has_ended);
         if ended.is_some() { Ok(()) } else { self.abort_after_timeout("terminate", timeout) }
     }
 
     pub(crate) fn abort(&self) -> Result<(), LifecycleError> {
         self.request_end(Command::Abort);
+        self.check_may_wait("abort")?;
         let ended = self.cell().lifecycle.wait(Some(deadline::after(ABORT_TIMEOUT)), State::has_ended);
         if ended.is_some() { Ok(()) } else { self.fail_stuck("abort", ABORT_TIMEOUT) }
     }

@@ -31,7 +31,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     /// # Errors
     ///
     /// [`LifecycleError`]: the ring kernel is not `Active`, or did not reach a message boundary in time. It then pauses when it reaches
-    /// one.
+    /// one. [`LifecycleError::OwnHandler`] inside a handler of the ring kernel itself, likewise.
     pub fn deactivate(&self, timeout: Duration) -> Result<(), LifecycleError> {
         self.any_kernel().deactivate(timeout)
     }
@@ -43,6 +43,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     /// As for `deactivate`.
     pub async fn deactivate_async(&self, timeout: Duration) -> Result<(), LifecycleError> {
         self.any_kernel().request_pause()?;
+        self.any_kernel().check_may_wait("deactivate")?;
         let state = self.wait_state_async(Some(timeout), |state| state != State::Active).await;
         self.any_kernel().deactivate_result(state, timeout)
     }
@@ -63,6 +64,8 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     ///
     /// [`LifecycleError::Timeout`] if it did not end in time: it is then aborted, and its unhandled messages become dead letters. If its
     /// handler does not return within a further 0.2 s, the ring kernel is `Failed`, and waiting callers are released.
+    /// [`LifecycleError::OwnHandler`] inside a handler of the ring kernel itself: it then ends without the call waiting for it, as after
+    /// [`Context::stop`](crate::kernel::Context::stop).
     ///
     /// Success does not mean that every message was handled: a loop that returns early leaves the rest as dead letters
     /// ([`KernelStats::dead_letters`](crate::telemetry::KernelStats::dead_letters)).
@@ -77,6 +80,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     /// As for `terminate`.
     pub async fn terminate_async(&self, timeout: Duration) -> Result<(), LifecycleError> {
         self.any_kernel().request_end(Command::Drain);
+        self.any_kernel().check_may_wait("terminate")?;
         match self.wait_state_async(Some(timeout), State::has_ended).await {
             Some(_) => Ok(()),
             None => {
@@ -92,13 +96,18 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     /// # Errors
     ///
     /// [`LifecycleError::Timeout`] if a handler does not return: the ring kernel is then `Failed`, and waiting callers are released.
+    /// [`LifecycleError::OwnHandler`] inside a handler of the ring kernel itself: it then ends when that handler returns.
     pub fn abort(&self) -> Result<(), LifecycleError> {
         self.any_kernel().abort()
     }
 
-    /// Waits until the ring kernel has ended, for any reason, at most `timeout`. Returns its state then.
+    /// Waits until the ring kernel has ended, for any reason, at most `timeout`. Returns its state then. Does not wait inside a handler of
+    /// the ring kernel itself.
     #[must_use]
     pub fn wait_ended(&self, timeout: Duration) -> State {
+        if self.any_kernel().check_may_wait("wait_ended").is_err() {
+            return self.state();
+        }
         let ended = self.cell.untyped.lifecycle.wait(Some(deadline::after(timeout)), State::has_ended);
         ended.unwrap_or_else(|| self.state())
     }

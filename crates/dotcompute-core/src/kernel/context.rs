@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use dotcompute_ring::reply::ReplySender;
 
+use crate::cell::any_kernel::AnyKernel;
 use crate::cell::kernel_cell::KernelCell;
 use crate::envelope::ReplyResult;
 use crate::error::{HandlerResult, TooManyOutputs};
@@ -22,6 +23,7 @@ pub(crate) struct Current<O> {
 /// Passed to a handler with each message: reads the header, replies and sends.
 pub struct Context<O> {
     pub(crate) cell: Arc<KernelCell>,
+    kernel: Arc<dyn AnyKernel>,
     pub(crate) current: Option<Current<O>>,
     pub(crate) router: OutputRouter<O>,
     /// Outputs that user code sent beyond the limit of queued outputs since the last message boundary. They were dropped.
@@ -29,8 +31,8 @@ pub struct Context<O> {
 }
 
 impl<O: Message> Context<O> {
-    pub(crate) fn new(cell: Arc<KernelCell>, router: OutputRouter<O>) -> Self {
-        Self { cell, current: None, router, beyond_limit: 0 }
+    pub(crate) fn new(cell: Arc<KernelCell>, kernel: Arc<dyn AnyKernel>, router: OutputRouter<O>) -> Self {
+        Self { cell, kernel, current: None, router, beyond_limit: 0 }
     }
 
     /// Returns the name of this ring kernel.
@@ -167,6 +169,35 @@ impl<O: Message> Context<O> {
         match &self.current {
             Some(current) => MessageHeader::new().reply_to(&current.header),
             None => MessageHeader::new(),
+        }
+    }
+
+    /// Ends this ring kernel from inside, like [`terminate`](crate::handle::KernelHandle::terminate), without waiting. It accepts no more
+    /// messages. Those accepted before are still handled, after the current one; then follow `on_terminate` and the end.
+    ///
+    /// ```
+    /// # use dotcompute_core::error::HandlerResult;
+    /// # use dotcompute_core::kernel::{Context, RingKernel};
+    /// /// Counts down, and ends at zero.
+    /// struct Countdown(u32);
+    ///
+    /// impl RingKernel for Countdown {
+    ///     type Input = ();
+    ///     type Output = u32;
+    ///     fn handle(&mut self, _: (), ctx: &mut Context<u32>) -> HandlerResult {
+    ///         self.0 = self.0.saturating_sub(1);
+    ///         ctx.reply(self.0);
+    ///         if self.0 == 0 {
+    ///             ctx.stop();
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    pub fn stop(&mut self) {
+        // An abort that was requested before stays.
+        if !self.should_terminate() {
+            self.kernel.request_end(Command::Drain);
         }
     }
 

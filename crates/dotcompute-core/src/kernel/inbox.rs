@@ -82,7 +82,8 @@ impl<I: Message, O: Message> Inbox<I, O> {
         let options = &cell.untyped.options;
         // A pool worker has other ring kernels to run, so it never waits inside one.
         let wait = if options.placement == Placement::Pool { WaitStrategy::Park } else { options.wait };
-        let ctx = Context::new(Arc::clone(&cell.untyped), router);
+        let kernel = Arc::clone(&cell) as Arc<dyn AnyKernel>;
+        let ctx = Context::new(Arc::clone(&cell.untyped), kernel, router);
         Self {
             cell,
             ctx,

@@ -173,6 +173,12 @@ impl<I: Message, O: Message> LoopContext<I, O> {
         self.inbox_ref().ctx.wants_reply()
     }
 
+    /// Ends this ring kernel from inside, like [`Context::stop`](crate::kernel::Context::stop): it accepts no more messages, and `receive`
+    /// returns those accepted before, then `None`.
+    pub fn stop(&mut self) {
+        self.inbox().ctx.stop();
+    }
+
     /// Whether the ring kernel is to end. `receive` still returns the messages accepted before, then `None`.
     #[must_use]
     pub fn should_terminate(&self) -> bool {

@@ -14,6 +14,7 @@ use crate::message::Message;
 use crate::telemetry::KernelStats;
 
 mod ending;
+mod failed;
 mod launch;
 mod registry;
 
@@ -29,17 +30,22 @@ pub struct RuntimeOptions {
     pub max_blocked_handlers: usize,
     /// Number of dead letters stored for inspection. The oldest are dropped first; all are counted. Default 1024.
     pub dead_letter_capacity: usize,
+    /// Number of failed ring kernels whose counters stay available in [`Runtime::stats`] and [`Runtime::all_stats`]. The oldest are dropped
+    /// first. Their rings and states are freed when their last handles are dropped. Default 256.
+    pub failed_kernel_capacity: usize,
     /// Backend for ring kernels on a device. Default: none.
     pub device: Option<Arc<dyn Backend>>,
 }
 
 impl fmt::Debug for RuntimeOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { workers, max_blocked_handlers, dead_letter_capacity, device } = self;
+        let Self { workers, max_blocked_handlers, dead_letter_capacity, failed_kernel_capacity, device } =
+            self;
         f.debug_struct("RuntimeOptions")
             .field("workers", workers)
             .field("max_blocked_handlers", max_blocked_handlers)
             .field("dead_letter_capacity", dead_letter_capacity)
+            .field("failed_kernel_capacity", failed_kernel_capacity)
             .field("device", &device.as_ref().map(|device| device.kind()))
             .finish()
     }
@@ -48,7 +54,13 @@ impl fmt::Debug for RuntimeOptions {
 impl Default for RuntimeOptions {
     fn default() -> Self {
         let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { workers, max_blocked_handlers: 256, dead_letter_capacity: 1024, device: None }
+        Self {
+            workers,
+            max_blocked_handlers: 256,
+            dead_letter_capacity: 1024,
+            failed_kernel_capacity: 256,
+            device: None,
+        }
     }
 }
 
@@ -80,6 +92,13 @@ impl RuntimeOptions {
     #[must_use]
     pub fn dead_letter_capacity(mut self, letters: usize) -> Self {
         self.dead_letter_capacity = letters;
+        self
+    }
+
+    /// Sets how many failed ring kernels keep their counters.
+    #[must_use]
+    pub fn failed_kernel_capacity(mut self, kernels: usize) -> Self {
+        self.failed_kernel_capacity = kernels;
         self
     }
 
@@ -150,7 +169,7 @@ impl Runtime {
     /// As for [`new`](Self::new).
     pub fn with_options(options: RuntimeOptions) -> Result<Self, LaunchError> {
         Ok(Self {
-            registry: Arc::default(),
+            registry: Arc::new(Registry::new(options.failed_kernel_capacity)),
             dead_letters: DeadLetters::new(options.dead_letter_capacity),
             cpu: CpuBackend::new(options.workers, options.max_blocked_handlers),
             device: options.device,
@@ -163,7 +182,8 @@ impl Runtime {
     ///
     /// # Errors
     ///
-    /// [`LifecycleError::UnknownKernel`] or [`LifecycleError::WrongType`].
+    /// [`LifecycleError::UnknownKernel`] or [`LifecycleError::WrongType`]; [`LifecycleError::WrongState`] if the ring kernel has failed and no
+    /// handle to it is left.
     pub fn handle<I: Message, O: Message>(&self, name: &str) -> Result<KernelHandle<I, O>, LifecycleError> {
         let kernel = self.registry.find(name)?;
         let (actual_in, actual_out) = (kernel.cell().input_type, kernel.cell().output_type);
@@ -183,14 +203,15 @@ impl Runtime {
     ///
     /// [`LifecycleError::UnknownKernel`].
     pub fn stats(&self, name: &str) -> Result<KernelStats, LifecycleError> {
-        self.registry.find(name).map(|kernel| kernel.stats())
+        self.registry.stats(name)
     }
 
-    /// Returns the counters and latencies of every ring kernel that has not terminated, sorted by name.
+    /// Returns the counters and latencies of every ring kernel that has not terminated, sorted by name. Of the failed
+    /// ones, the latest [`failed_kernel_capacity`](RuntimeOptions::failed_kernel_capacity).
     #[must_use]
     pub fn all_stats(&self) -> Vec<KernelStats> {
-        let mut all: Vec<KernelStats> = self.registry.all().iter().map(|kernel| kernel.stats()).collect();
-        all.sort_by(|a, b| a.kernel.cmp(&b.kernel));
+        let mut all = self.registry.all_stats();
+        all.sort_unstable_by(|a, b| a.kernel.cmp(&b.kernel));
         all
     }
 
