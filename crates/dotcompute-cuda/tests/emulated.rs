@@ -133,7 +133,8 @@ fn threads_take_a_message_each() {
             dc::fetch_add_relaxed(reinterpret_cast<dc::u64 *>(&state->value));
             if (message->value % 10 == 3) return static_cast<int32_t>(message->value);
             reply->value = message->value * message->value;
-            ctx->send(reply);
+            if (ctx->wants_reply) ctx->reply(reply);
+            else ctx->send(reply);
             return 0;
         }
     "#;

@@ -267,6 +267,18 @@ impl<T> Sender<T> {
         self.mailbox.bands[band as usize].get().is_none_or(|ring| ring.is_half_free() || ring.is_closed())
     }
 
+    /// Returns whether a push into a band can succeed now, or the mailbox is closed.
+    #[must_use]
+    pub fn has_free_slot(&self, band: Band) -> bool {
+        let is_full = |ring: &Ring<T>| ring.len() >= ring.capacity() && !ring.is_closed();
+        !self.mailbox.bands[band as usize].get().is_some_and(is_full)
+    }
+
+    /// Wakes senders that wait for free slots, even if less than half of the band is free. For when the receiver will not pop for a while.
+    pub fn wake_senders(&self) {
+        self.mailbox.senders.notify_all();
+    }
+
     /// Returns `Ready` if a band has a free slot or the mailbox is closed; the next push shows which. Otherwise registers the task, which
     /// is woken when that may have changed. Release the token with [`cancel_wait`](Self::cancel_wait).
     pub fn poll_ready(&self, band: Band, token: &mut WaitToken, cx: &mut Context<'_>) -> Poll<()> {

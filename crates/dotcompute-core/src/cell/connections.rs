@@ -21,8 +21,8 @@ pub(crate) trait OutputSink<O>: Send {
     fn try_send(&mut self, header: MessageHeader, output: O) -> SendOutcome<O>;
     /// Ready once another attempt may succeed; otherwise registers the task's waker.
     fn poll_ready(&mut self, priority: u8, cx: &mut Context<'_>) -> Poll<()>;
-    /// Returns what the outputs wait for while there is no free slot.
-    fn destination(&self) -> OutputEdge;
+    /// Returns what an output of this priority waits for while there is no free slot.
+    fn destination(&self, priority: u8) -> OutputEdge;
 }
 
 /// A destination, and the number of the device link that also leads to it, if there is one.

@@ -7,6 +7,8 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::kernel_cell::KernelCell;
+use super::wait_graph::{CallWait, Node, WaitFor};
+use crate::status::WaitCycle;
 
 thread_local! {
     /// The innermost is the last. There are several while an inline ask of a handler polls another ring kernel on this thread.
@@ -25,8 +27,25 @@ impl CurrentKernel {
     }
 
     /// Returns the innermost ring kernel that runs on this thread. `None` outside handlers and loops.
-    pub(crate) fn innermost() -> Option<Arc<KernelCell>> {
+    fn innermost() -> Option<Arc<KernelCell>> {
         RUNNING.try_with(|running| running.borrow().last().cloned()).ok().flatten()
+    }
+
+    /// Adds an edge to the wait-for graph, from the innermost ring kernel that runs on this thread, if there is one, to `on`.
+    ///
+    /// # Errors
+    ///
+    /// The cycle that the edge would close.
+    #[inline]
+    pub(crate) fn begin_wait(
+        what: WaitFor,
+        on: &Arc<KernelCell>,
+        blocks: bool,
+    ) -> Result<CallWait, WaitCycle> {
+        match Self::innermost() {
+            None => Ok(CallWait::outside()),
+            Some(from) => CallWait::add(from, what, Arc::clone(on) as Node, blocks),
+        }
     }
 
     /// Whether the caller runs inside a handler or a loop of this ring kernel, directly or within inline asks.

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context as TaskContext, Poll};
 
 use dotcompute_ring::fence::Fence;
@@ -11,7 +11,7 @@ use dotcompute_ring::wait_list::{WaitList, WaitToken};
 
 use super::link_accounting::LinkAccounting;
 use super::state_requests::StateRequestQueue;
-use super::wait_graph::WaitNode;
+use super::wait_graph::{MailboxRoom, WaitNode, WaitingKernel};
 use crate::dead_letter::DeadLetters;
 use crate::envelope::{Envelope, ReplyResult};
 use crate::error::LifecycleError;
@@ -54,6 +54,26 @@ pub(crate) struct KernelCell {
     /// Held while a lifecycle call reads the state and issues the matching command.
     lifecycle_lock: Mutex<()>,
     registry: Weak<dyn EndObserver>,
+    /// The mailbox of this ring kernel. Set at once after the creation.
+    mailbox: OnceLock<Weak<dyn MailboxRoom>>,
+}
+
+impl WaitingKernel for KernelCell {
+    fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    fn waits(&self) -> &WaitNode {
+        &self.waits
+    }
+
+    fn has_ended(&self) -> bool {
+        self.lifecycle.get().has_ended()
+    }
+
+    fn mailbox(&self) -> Option<Arc<dyn MailboxRoom>> {
+        self.mailbox.get()?.upgrade()
+    }
 }
 
 impl KernelCell {
@@ -83,7 +103,13 @@ impl KernelCell {
             activated: AtomicBool::new(false),
             lifecycle_lock: Mutex::new(()),
             registry,
+            mailbox: OnceLock::new(),
         }
+    }
+
+    pub(super) fn set_mailbox(&self, mailbox: Weak<dyn MailboxRoom>) {
+        // An error means that it is set already.
+        let _ = self.mailbox.set(mailbox);
     }
 
     pub(super) fn lifecycle_lock(&self) -> MutexGuard<'_, ()> {

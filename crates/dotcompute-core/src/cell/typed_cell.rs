@@ -1,7 +1,7 @@
 //! State of one ring kernel that depends on its message types: mailbox, output ring, connections.
 
 use std::any::Any;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use dotcompute_ring::PushError;
@@ -11,6 +11,7 @@ use super::any_kernel::AnyKernel;
 use super::connections::Connections;
 use super::kernel_cell::KernelCell;
 use super::output_ring::OutputRing;
+use super::wait_graph::MailboxRoom;
 use crate::backend::residency::Residency;
 use crate::backend::shared_task::SharedTask;
 use crate::envelope::Envelope;
@@ -52,7 +53,10 @@ impl<I: Message, O: Message> TypedCell<I, O> {
             residency: OnceLock::new(),
             device_residency: OnceLock::new(),
         };
-        Ok((Arc::new(typed), receiver))
+        let typed = Arc::new(typed);
+        let mailbox: Weak<dyn MailboxRoom> = Arc::downgrade(&typed) as Weak<dyn MailboxRoom>;
+        typed.untyped.set_mailbox(mailbox);
+        Ok((typed, receiver))
     }
 
     /// Returns why the ring kernel takes no message at present, if it is running.
@@ -117,6 +121,16 @@ impl<E> From<PushError<E>> for PostError<E> {
 }
 
 pub(crate) type NewTypedCell<I, O> = (Arc<TypedCell<I, O>>, Receiver<Envelope<I, O>>);
+
+impl<I: Message, O: Message> MailboxRoom for TypedCell<I, O> {
+    fn has_room(&self, priority: u8) -> bool {
+        self.input.has_free_slot(mailbox::Band::of(priority))
+    }
+
+    fn wake_senders(&self) {
+        self.input.wake_senders();
+    }
+}
 
 impl<I: Message, O: Message> AnyKernel for TypedCell<I, O> {
     fn cell(&self) -> &KernelCell {

@@ -16,15 +16,38 @@ use std::task::{Context, Poll};
 use dotcompute_ring::fence::Fence;
 use dotcompute_ring::notifier::Notifier;
 
-use super::current::CurrentKernel;
-use super::kernel_cell::KernelCell;
 use crate::status::{Blocked, WaitCycle};
+
+/// A ring kernel as a node of the graph.
+pub(crate) trait WaitingKernel: Send + Sync {
+    fn name(&self) -> &Arc<str>;
+    fn waits(&self) -> &WaitNode;
+    fn has_ended(&self) -> bool;
+    /// Returns the mailbox. `None` if it is gone.
+    fn mailbox(&self) -> Option<Arc<dyn MailboxRoom>>;
+}
+
+/// The senders' side of a mailbox.
+pub(crate) trait MailboxRoom: Send + Sync {
+    /// Whether the mailbox accepts a message of this priority now, or is closed.
+    fn has_room(&self, priority: u8) -> bool;
+    /// Wakes senders that wait for free slots, also if few are free.
+    fn wake_senders(&self);
+}
+
+/// A node of the graph.
+pub(crate) type Node = Arc<dyn WaitingKernel>;
+
+fn is_same(a: &Node, b: &Node) -> bool {
+    std::ptr::addr_eq(Arc::as_ptr(a), Arc::as_ptr(b))
+}
 
 /// What a call of user code waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WaitFor {
     Reply,
-    Slot,
+    /// A free slot in the mailbox, for a message of this priority.
+    Slot(u8),
     Output,
 }
 
@@ -56,12 +79,13 @@ struct Edges {
 pub(crate) enum OutputEdge {
     /// The output ring of the ring kernel itself.
     Ring,
-    Mailbox(Arc<KernelCell>),
+    /// The mailbox of a ring kernel, and the priority of the output.
+    Mailbox(Node, u8),
 }
 
 struct CallEdge {
     what: WaitFor,
-    on: Arc<KernelCell>,
+    on: Node,
     /// Whether the call blocks its thread.
     blocks: bool,
     /// Set once the edge was found to be part of a cycle: the call then returns an error.
@@ -105,17 +129,36 @@ impl WaitNode {
         !self.is_loop.load(Ordering::Relaxed) || self.parked.load(Ordering::Relaxed)
     }
 
-    /// Returns the ring kernels that this one waits for, with the edges.
-    fn successors(&self) -> Vec<(Step, Arc<KernelCell>)> {
-        let edges = self.lock();
-        let waits_for_calls = self.waits_for_calls();
-        let calls = edges.calls.iter().filter(|call| call.blocks || waits_for_calls);
-        let calls = calls.map(|call| (Step::Call(Arc::clone(call)), Arc::clone(&call.on)));
-        let outputs = edges.outputs.iter().filter_map(|output| match output {
-            OutputEdge::Mailbox(cell) => Some((Step::Output, Arc::clone(cell))),
-            OutputEdge::Ring => None,
+    /// Returns the ring kernels that this one waits for, with the edges. An edge to a mailbox counts only while the mailbox is full: after
+    /// that, its owner is about to be woken.
+    fn successors(&self) -> Vec<(Step, Node)> {
+        let mut successors: Vec<_> = {
+            let edges = self.lock();
+            let waits_for_calls = self.waits_for_calls();
+            let calls = edges.calls.iter().filter(|call| call.blocks || waits_for_calls);
+            let calls = calls.map(|call| {
+                let full = if let WaitFor::Slot(priority) = call.what { Some(priority) } else { None };
+                (Step::Call(Arc::clone(call)), Arc::clone(&call.on), full)
+            });
+            let outputs = edges.outputs.iter().filter_map(|output| match output {
+                OutputEdge::Mailbox(node, priority) => {
+                    Some((Step::Output, Arc::clone(node), Some(*priority)))
+                }
+                OutputEdge::Ring => None,
+            });
+            calls.chain(outputs).collect()
+        };
+        successors.retain(|(_, node, full)| {
+            full.is_none_or(|priority| node.mailbox().is_some_and(|mailbox| !mailbox.has_room(priority)))
         });
-        calls.chain(outputs).collect()
+        successors.into_iter().map(|(step, node, _)| (step, node)).collect()
+    }
+
+    /// The driver is no longer blocked on output.
+    pub(crate) fn end_output_wait(&self) {
+        let mut edges = self.lock();
+        edges.outputs.clear();
+        edges.jam = None;
     }
 
     /// Returns why the ring kernel takes no message, for its stats. `unread` is the number of outputs in its output ring.
@@ -125,91 +168,78 @@ impl WaitNode {
             return Some(Blocked::Jam { cycle: cycle.clone() });
         }
         if let Some(call) = edges.calls.iter().find(|call| call.blocks || self.waits_for_calls()) {
-            let of = Arc::clone(&call.on.name);
+            let of = Arc::clone(call.on.name());
             return Some(match call.what {
                 WaitFor::Reply => Blocked::Reply { of },
-                WaitFor::Slot => Blocked::Mailbox { of },
+                WaitFor::Slot(_) => Blocked::Mailbox { of },
                 WaitFor::Output => Blocked::Output { of },
             });
         }
         match edges.outputs.first()? {
             OutputEdge::Ring => Some(Blocked::OutputRing { unread: unread() }),
-            OutputEdge::Mailbox(cell) => Some(Blocked::Mailbox { of: Arc::clone(&cell.name) }),
+            OutputEdge::Mailbox(node, _) => Some(Blocked::Mailbox { of: Arc::clone(node.name()) }),
         }
     }
 }
 
-impl KernelCell {
-    /// The driver is blocked on these outputs. Breaks a call that waits in a cycle with them, or reports the cycle if it has no call.
-    pub(crate) fn begin_output_wait(self: &Arc<Self>, outputs: Vec<OutputEdge>) {
-        self.waits.lock().outputs = outputs;
-        match find_cycle(self) {
-            Some((path, cycle)) if !break_call(&path, &cycle) => report_jam(path),
-            _ => self.waits.lock().jam = None,
-        }
+/// The driver of `node` is blocked on these outputs. Breaks a call that waits in a cycle with them, or reports the cycle if it has no call.
+pub(crate) fn begin_output_wait(node: &Node, outputs: Vec<OutputEdge>) {
+    node.waits().lock().outputs = outputs;
+    match find_cycle(node) {
+        Some((path, cycle)) if !break_call(&path, &cycle) => report_jam(path),
+        _ => node.waits().lock().jam = None,
     }
+}
 
-    /// The driver is no longer blocked on output.
-    pub(crate) fn end_output_wait(&self) {
-        let mut edges = self.waits.lock();
-        edges.outputs.clear();
-        edges.jam = None;
+/// The poll of an async loop was pending. If it waits for calls alone, they may close a cycle: breaks one of them then.
+#[inline]
+pub(crate) fn park_loop<K: WaitingKernel + 'static>(kernel: &Arc<K>) {
+    let waits = kernel.waits();
+    if waits.calls.load(Ordering::Relaxed) > 0 && !waits.receiving.load(Ordering::Relaxed) {
+        break_cycle_of_calls(&(Arc::clone(kernel) as Node));
     }
+}
 
-    /// The poll of an async loop was pending. If it waits for calls alone, they may close a cycle: breaks one of them then.
-    #[inline]
-    pub(crate) fn park_loop(self: &Arc<Self>) {
-        if self.waits.calls.load(Ordering::Relaxed) > 0 && !self.waits.receiving.load(Ordering::Relaxed) {
-            self.break_cycle_of_calls();
-        }
-    }
-
-    #[cold]
-    fn break_cycle_of_calls(self: &Arc<Self>) {
-        self.waits.parked.store(true, Ordering::Relaxed);
-        if let Some((path, cycle)) = find_cycle(self) {
-            break_call(&path, &cycle);
-        }
+#[cold]
+fn break_cycle_of_calls(node: &Node) {
+    node.waits().parked.store(true, Ordering::Relaxed);
+    if let Some((path, cycle)) = find_cycle(node) {
+        break_call(&path, &cycle);
     }
 }
 
 /// A call of user code that waits for a ring kernel. Dropping it removes the edge. Does nothing outside user code of a ring kernel.
-pub(crate) struct CallWait(Option<(Arc<KernelCell>, Arc<CallEdge>)>);
+pub(crate) struct CallWait(Option<(Node, Arc<CallEdge>)>);
 
 impl CallWait {
-    /// Adds an edge from the ring kernel whose user code runs on this thread, if there is one. `blocks`: whether the call blocks the
-    /// thread.
+    /// A call outside user code of a ring kernel: no edge.
+    pub(crate) const fn outside() -> Self {
+        Self(None)
+    }
+
+    /// Adds an edge from the ring kernel `from`, whose user code runs on this thread. `blocks`: whether the call blocks the thread.
     ///
     /// # Errors
     ///
     /// The cycle that the edge would close. There is no edge then.
-    #[inline]
-    pub(crate) fn begin(what: WaitFor, on: &Arc<KernelCell>, blocks: bool) -> Result<Self, WaitCycle> {
-        match CurrentKernel::innermost() {
-            None => Ok(Self(None)),
-            Some(from) => Self::add(from, what, on, blocks),
-        }
-    }
-
     #[cold]
-    fn add(
-        from: Arc<KernelCell>,
-        what: WaitFor,
-        on: &Arc<KernelCell>,
-        blocks: bool,
-    ) -> Result<Self, WaitCycle> {
-        let edge = Arc::new(CallEdge {
-            what,
-            on: Arc::clone(on),
-            blocks,
-            cycle: OnceLock::new(),
-            caller: Notifier::new(Fence::Symmetric),
-        });
-        from.waits.lock().calls.push(Arc::clone(&edge));
-        from.waits.calls.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn add(from: Node, what: WaitFor, on: Node, blocks: bool) -> Result<Self, WaitCycle> {
+        let caller = Notifier::new(Fence::Symmetric);
+        let edge = Arc::new(CallEdge { what, on, blocks, cycle: OnceLock::new(), caller });
+        from.waits().lock().calls.push(Arc::clone(&edge));
+        from.waits().calls.fetch_add(1, Ordering::Relaxed);
+        // SYNC POINT: mailbox-half-free (caller). The ring kernel takes no messages while its handler waits: wake senders that would wait
+        // for more free slots. Each tries again, and is an edge of the graph again if there is none.
+        if let Some(mailbox) = from.mailbox() {
+            mailbox.wake_senders();
+        }
+        let found = find_cycle(&from);
         let wait = Self(Some((from, edge)));
-        match wait.0.as_ref().and_then(|(from, _)| find_cycle(from)) {
-            Some((_, cycle)) => Err(cycle),
+        match found {
+            Some((_, cycle)) => {
+                drop(wait);
+                Err(cycle)
+            }
             None => Ok(wait),
         }
     }
@@ -238,56 +268,60 @@ impl CallWait {
 impl Drop for CallWait {
     fn drop(&mut self) {
         if let Some((from, edge)) = self.0.take() {
-            let mut edges = from.waits.lock();
+            let mut edges = from.waits().lock();
             if let Some(position) = edges.calls.iter().position(|other| Arc::ptr_eq(other, &edge)) {
                 edges.calls.swap_remove(position);
-                from.waits.calls.fetch_sub(1, Ordering::Relaxed);
+                from.waits().calls.fetch_sub(1, Ordering::Relaxed);
             }
         }
     }
 }
 
 /// A path from one ring kernel back to itself: each edge with the ring kernel that it leaves.
-type Path = Vec<(Step, Arc<KernelCell>)>;
+type Path = Vec<(Step, Node)>;
 
 /// Searches for a path from `start` back to `start`, depth first.
-fn find_cycle(start: &Arc<KernelCell>) -> Option<(Path, WaitCycle)> {
-    let mut visited: Vec<*const KernelCell> = Vec::new();
+fn find_cycle(start: &Node) -> Option<(Path, WaitCycle)> {
+    let mut visited: Vec<Node> = Vec::new();
     let mut path: Path = Vec::new();
     // For each ring kernel on the path, its edges that are still to be followed.
-    let mut pending = vec![(Arc::clone(start), start.waits.successors())];
-    while let Some((cell, edges)) = pending.last_mut() {
+    let mut pending = vec![(Arc::clone(start), start.waits().successors())];
+    while let Some((node, edges)) = pending.last_mut() {
         let Some((step, next)) = edges.pop() else {
             pending.pop();
             path.pop();
             continue;
         };
-        path.push((step, Arc::clone(cell)));
-        if Arc::ptr_eq(&next, start) {
-            let names = path.iter().map(|(_, cell)| Arc::clone(&cell.name));
-            let cycle = WaitCycle::new(names.chain([Arc::clone(&start.name)]).collect());
+        path.push((step, Arc::clone(node)));
+        if is_same(&next, start) {
+            let cycle = cycle_of(&path);
             return Some((path, cycle));
         }
-        if visited.contains(&Arc::as_ptr(&next)) || next.lifecycle.get().has_ended() {
+        if next.has_ended() || visited.iter().any(|other| is_same(other, &next)) {
             path.pop();
             continue;
         }
-        visited.push(Arc::as_ptr(&next));
-        let edges = next.waits.successors();
+        visited.push(Arc::clone(&next));
+        let edges = next.waits().successors();
         pending.push((next, edges));
     }
     None
 }
 
+fn cycle_of(path: &Path) -> WaitCycle {
+    let names = path.iter().map(|(_, node)| Arc::clone(node.name()));
+    let first = path.first().map(|(_, node)| Arc::clone(node.name()));
+    WaitCycle::new(names.chain(first).collect())
+}
+
 /// Marks the ring kernels of a cycle of outputs as jammed, and logs the cycle once.
 fn report_jam(mut path: Path) {
     // Every ring kernel of the cycle may find it at the same time: all of them begin with the same one, and whoever marks it logs.
-    let first = (0..path.len()).min_by(|&a, &b| path[a].1.name.cmp(&path[b].1.name)).unwrap_or(0);
+    let first = (0..path.len()).min_by(|&a, &b| path[a].1.name().cmp(path[b].1.name())).unwrap_or(0);
     path.rotate_left(first);
-    let names: Vec<_> = path.iter().map(|(_, cell)| Arc::clone(&cell.name)).collect();
-    let cycle = WaitCycle::new(names.iter().chain(names.first()).cloned().collect());
-    for (position, (_, cell)) in path.iter().enumerate() {
-        let marked = cell.waits.lock().jam.replace(cycle.clone()).is_none();
+    let cycle = cycle_of(&path);
+    for (position, (_, node)) in path.iter().enumerate() {
+        let marked = node.waits().lock().jam.replace(cycle.clone()).is_none();
         if marked && position == 0 {
             log::warn!(
                 "ring kernels wait for room in each other's mailboxes and cannot go on: {cycle}; abort one of them, raise the capacity of a \

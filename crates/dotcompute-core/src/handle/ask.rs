@@ -13,6 +13,7 @@ use super::timeout::with_timeout;
 use super::wait_limit::WaitLimit;
 use crate::backend::worker_pool::{block_parked, check_may_block, spin_strategy};
 use crate::cell::any_kernel::AnyKernel;
+use crate::cell::current::CurrentKernel;
 use crate::cell::wait_graph::{CallWait, WaitFor};
 use crate::deadline;
 use crate::envelope::ReplyResult;
@@ -112,7 +113,8 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     /// [`Refusal::Cycle`] if that would close a cycle.
     #[inline]
     pub(super) fn begin_wait_for_reply(&self) -> Result<CallWait, Refusal> {
-        CallWait::begin(WaitFor::Reply, &self.cell.untyped, false).map_err(|cycle| Refusal::Cycle { cycle })
+        CurrentKernel::begin_wait(WaitFor::Reply, &self.cell.untyped, false)
+            .map_err(|cycle| Refusal::Cycle { cycle })
     }
 
     /// Like [`begin_wait_for_reply`](Self::begin_wait_for_reply), for a call that blocks its thread.
@@ -123,7 +125,8 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     #[inline]
     pub(super) fn begin_blocking_wait_for_reply(&self) -> Result<CallWait, Refusal> {
         check_may_block().map_err(|exhausted| Refusal::PoolExhausted { limit: exhausted.max_blocked })?;
-        CallWait::begin(WaitFor::Reply, &self.cell.untyped, true).map_err(|cycle| Refusal::Cycle { cycle })
+        CurrentKernel::begin_wait(WaitFor::Reply, &self.cell.untyped, true)
+            .map_err(|cycle| Refusal::Cycle { cycle })
     }
 
     /// Returns the wait limit of the ring kernel's backpressure, but at most `timeout`.

@@ -8,6 +8,7 @@ use dotcompute_ring::wait_list::WaitToken;
 
 use super::KernelHandle;
 use crate::backend::worker_pool::{block, check_may_block};
+use crate::cell::current::CurrentKernel;
 use crate::cell::typed_cell::TypedCell;
 use crate::cell::wait_graph::{CallWait, WaitFor};
 use crate::deadline;
@@ -191,7 +192,7 @@ impl<'a, I: Message, O: Message> OutputWaiter<'a, I, O> {
     fn poll_cycle(&mut self, cx: &mut Context<'_>) -> Poll<WaitCycle> {
         let wait = match &self.wait {
             Some(wait) => wait,
-            None => match CallWait::begin(WaitFor::Output, &self.cell.untyped, self.blocks) {
+            None => match CurrentKernel::begin_wait(WaitFor::Output, &self.cell.untyped, self.blocks) {
                 Ok(wait) => self.wait.insert(wait),
                 Err(cycle) => return Poll::Ready(cycle),
             },

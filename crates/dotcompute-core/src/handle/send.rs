@@ -11,6 +11,7 @@ use super::KernelHandle;
 use super::timeout::with_timeout;
 use super::wait_limit::WaitLimit;
 use crate::backend::worker_pool::{block, check_may_block};
+use crate::cell::current::CurrentKernel;
 use crate::cell::typed_cell::PostError;
 use crate::cell::wait_graph::{CallWait, WaitFor};
 use crate::deadline;
@@ -157,7 +158,7 @@ impl<'a, I: Message, O: Message> PendingSend<'a, I, O> {
                     return Poll::Ready(Err((handle.ended_or_not_activated(), envelope)));
                 }
                 Err(PostError::Full(envelope)) => {
-                    if let Some(cycle) = self.poll_cycle(cx.as_deref_mut()) {
+                    if let Some(cycle) = self.poll_cycle(envelope.header.priority.get(), cx.as_deref_mut()) {
                         return Poll::Ready(Err((Refusal::Cycle { cycle }, envelope)));
                     }
                     self.envelope = Some(envelope);
@@ -174,10 +175,14 @@ impl<'a, I: Message, O: Message> PendingSend<'a, I, O> {
     }
 
     /// Returns the cycle that this wait is part of, if there is one.
-    fn poll_cycle(&mut self, cx: Option<&mut Context<'_>>) -> Option<WaitCycle> {
+    fn poll_cycle(&mut self, priority: u8, cx: Option<&mut Context<'_>>) -> Option<WaitCycle> {
         let wait = match &self.wait {
             Some(wait) => wait,
-            None => match CallWait::begin(WaitFor::Slot, &self.handle.cell.untyped, self.blocks) {
+            None => match CurrentKernel::begin_wait(
+                WaitFor::Slot(priority),
+                &self.handle.cell.untyped,
+                self.blocks,
+            ) {
                 Ok(wait) => self.wait.insert(wait),
                 Err(cycle) => return Some(cycle),
             },

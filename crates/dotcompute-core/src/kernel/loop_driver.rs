@@ -15,6 +15,7 @@ use super::loops::{InboxSlot, LoopContext};
 use crate::cell::any_kernel::AnyKernel;
 use crate::cell::current::CurrentKernel;
 use crate::cell::typed_cell::TypedCell;
+use crate::cell::wait_graph::park_loop;
 use crate::error::HandlerResult;
 use crate::fault::Reason;
 use crate::lifecycle::{Command, State};
@@ -99,7 +100,7 @@ impl<I: Message, O: Message> LoopDriver<I, O> {
         self.cell.untyped.waits.unpark();
         let polled = catch_panic(|| running.as_mut().poll(cx));
         if let Ok(Poll::Pending) = polled {
-            self.cell.untyped.park_loop();
+            park_loop(&self.cell.untyped);
         }
         Poll::Ready(match polled {
             // The loop may wait for something that never happens, so an abort does not wait for the loop.

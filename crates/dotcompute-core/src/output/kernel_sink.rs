@@ -8,7 +8,7 @@ use dotcompute_ring::wait_list::WaitToken;
 
 use crate::cell::connections::{OutputSink, SendOutcome};
 use crate::cell::typed_cell::{PostError, TypedCell};
-use crate::cell::wait_graph::OutputEdge;
+use crate::cell::wait_graph::{Node, OutputEdge};
 use crate::envelope::Envelope;
 use crate::lifecycle::State;
 use crate::message::{Message, MessageHeader};
@@ -75,8 +75,8 @@ impl<O: Message, P: Message> OutputSink<O> for KernelSink<O, P> {
         self.input.poll_ready(Band::of(priority), &mut self.token, cx)
     }
 
-    fn destination(&self) -> OutputEdge {
-        OutputEdge::Mailbox(Arc::clone(&self.to.untyped))
+    fn destination(&self, priority: u8) -> OutputEdge {
+        OutputEdge::Mailbox(Arc::clone(&self.to.untyped) as Node, priority)
     }
 }
 

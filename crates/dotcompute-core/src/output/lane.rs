@@ -36,7 +36,7 @@ impl<O: Message> OutputLane<O> {
 
     /// Returns what the queued outputs wait for. `None` if none are queued.
     pub(super) fn waits_for(&self) -> Option<OutputEdge> {
-        (!self.queued.is_empty()).then(|| self.sink.destination())
+        self.queued.front().map(|(header, _)| self.sink.destination(header.priority.get()))
     }
 
     pub(super) fn poll_flush(&mut self, cell: &KernelCell, cx: &mut Context<'_>) -> Poll<()> {

@@ -39,7 +39,7 @@ impl<I: Message, O: Message> OutputSink<O> for RingSink<I, O> {
         self.cell.output.poll_ready(priority, &mut self.token, cx)
     }
 
-    fn destination(&self) -> OutputEdge {
+    fn destination(&self, _priority: u8) -> OutputEdge {
         OutputEdge::Ring
     }
 }

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use super::lane::OutputLane;
 use crate::cell::connections::{Connections, OutputSink};
 use crate::cell::kernel_cell::KernelCell;
+use crate::cell::wait_graph::{Node, begin_output_wait};
 use crate::message::{Message, MessageHeader};
 
 /// All output lanes of one ring kernel. Owned by its driver.
@@ -105,9 +106,10 @@ impl<O: Message> OutputRouter<O> {
     fn report(&mut self, cell: &Arc<KernelCell>) {
         if self.backlog {
             let lanes = std::iter::once(&self.ring).chain(&self.connected);
-            cell.begin_output_wait(lanes.filter_map(OutputLane::waits_for).collect());
+            let node: Node = Arc::clone(cell) as Node;
+            begin_output_wait(&node, lanes.filter_map(OutputLane::waits_for).collect());
         } else if self.reported {
-            cell.end_output_wait();
+            cell.waits.end_output_wait();
         }
         self.reported = self.backlog;
     }
@@ -124,6 +126,6 @@ impl<O: Message> OutputRouter<O> {
             }
         }
         self.backlog = false;
-        cell.end_output_wait();
+        cell.waits.end_output_wait();
     }
 }
