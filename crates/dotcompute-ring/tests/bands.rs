@@ -9,7 +9,10 @@ use proptest::prelude::*;
 
 const BANDS: [Band; 4] = [Band::System, Band::High, Band::Normal, Band::Low];
 
-fn mailbox(capacity: usize, order: BandOrder) -> (Sender<(Band, u64)>, Receiver<(Band, u64)>) {
+/// A message: the band that it was sent to, and a number.
+type Sent = (Band, u64);
+
+fn mailbox(capacity: usize, order: BandOrder) -> (Sender<Sent>, Receiver<Sent>) {
     mailbox::channel(Options { capacity, order, ..Options::default() }).unwrap()
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
-use super::failed::FailedKernels;
+use super::failed::{FailedKernel, FailedKernels};
 use crate::cell::any_kernel::AnyKernel;
 use crate::cell::kernel_cell::{EndObserver, KernelCell};
 use crate::error::{LaunchError, LifecycleError};
@@ -104,7 +104,7 @@ impl Registry {
             drop(kernels);
             return Ok(kernel.stats());
         }
-        kernels.failed.get(name).map(|failed| failed.stats()).ok_or_else(|| kernels.unknown(name))
+        kernels.failed.get(name).map(FailedKernel::stats).ok_or_else(|| kernels.unknown(name))
     }
 
     /// Returns the counters of all ring kernels, and of the latest failed ones.
@@ -113,7 +113,7 @@ impl Registry {
             let kernels = self.read();
             (
                 kernels.by_name.values().cloned().collect(),
-                kernels.failed.iter().map(|failed| failed.stats()).collect(),
+                kernels.failed.iter().map(FailedKernel::stats).collect(),
             )
         };
         stats.extend(kernels.iter().map(|kernel| kernel.stats()));
@@ -131,7 +131,7 @@ impl Registry {
     fn holder(&self, cell: &KernelCell) -> Option<Arc<dyn AnyKernel>> {
         let kernels = self.read();
         let holder = kernels.by_name.get(&cell.name).cloned();
-        let failed = || kernels.failed.get(&cell.name).and_then(|failed| failed.kernel());
+        let failed = || kernels.failed.get(&cell.name).and_then(FailedKernel::kernel);
         holder.or_else(failed).filter(|kernel| std::ptr::eq(kernel.cell(), cell))
     }
 
