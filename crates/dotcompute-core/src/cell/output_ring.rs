@@ -65,6 +65,13 @@ impl<O: Message> OutputRing<O> {
         self.ends().sender.poll_ready(Band::of(priority), token, cx)
     }
 
+    /// Stops waiting for a free slot.
+    pub(crate) fn cancel_wait(&self, token: &mut WaitToken) {
+        if let Some(ends) = self.ring.get() {
+            ends.sender.cancel_wait(token);
+        }
+    }
+
     pub(crate) fn try_receive(&self) -> Option<Received<O>> {
         // A ring that was never allocated has never held an output.
         let ends = self.ring.get()?;

@@ -112,12 +112,14 @@ struct PendingSend<'a, I: Message, O: Message> {
     handle: &'a KernelHandle<I, O>,
     envelope: Option<Envelope<I, O>>,
     token: WaitToken,
+    /// Whether it waits in the mailbox's wait list, or is about to.
+    is_in_line: bool,
     polls: u32,
 }
 
 impl<'a, I: Message, O: Message> PendingSend<'a, I, O> {
     fn new(handle: &'a KernelHandle<I, O>, envelope: Envelope<I, O>) -> Self {
-        Self { handle, envelope: Some(envelope), token: WaitToken::default(), polls: 0 }
+        Self { handle, envelope: Some(envelope), token: WaitToken::default(), is_in_line: false, polls: 0 }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<SendResult<I, O>> {
@@ -139,8 +141,19 @@ impl<'a, I: Message, O: Message> PendingSend<'a, I, O> {
                 return Poll::Pending;
             }
         }
-        while let Some(envelope) = self.envelope.take() {
-            let band = Band::of(envelope.header.priority.get());
+        while let Some(band) = self.band() {
+            // A task waits behind those that wait already: they are woken one for each free slot, and it would take the slot of one.
+            if let Some(cx) = cx.as_deref_mut()
+                && (self.is_in_line || handle.input.has_waiting_senders(band))
+            {
+                self.is_in_line = true;
+                // SYNC POINT: mailbox-half-free (sender). `poll_ready` registers in the wait list, then rechecks the band. Pairs with
+                // `Inbox`: a pop that leaves the band half free, or `wake_senders`, wakes as many as there are free slots.
+                if handle.input.poll_ready(band, &mut self.token, cx).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+            let Some(envelope) = self.envelope.take() else { break };
             match handle.cell.post(&handle.input, envelope) {
                 Ok(()) => return Poll::Ready(Ok(())),
                 Err(PostError::Closed(envelope)) => {
@@ -148,21 +161,22 @@ impl<'a, I: Message, O: Message> PendingSend<'a, I, O> {
                 }
                 Err(PostError::Full(envelope)) => {
                     self.envelope = Some(envelope);
-                    let Some(cx) = cx.as_deref_mut() else { return Poll::Pending };
-                    // SYNC POINT: mailbox-half-free (sender). `poll_ready` registers in the wait list, then rechecks the band. Pairs with
-                    // `Inbox`: a pop that leaves the band half free, or `wake_senders`, wakes the wait list.
-                    if handle.input.poll_ready(band, &mut self.token, cx).is_pending() {
+                    if cx.is_none() {
                         return Poll::Pending;
                     }
+                    self.is_in_line = true;
                 }
             }
         }
         unreachable!("a `PendingSend` is not polled again after it is ready")
     }
 
+    fn band(&self) -> Option<Band> {
+        self.envelope.as_ref().map(|envelope| Band::of(envelope.header.priority.get()))
+    }
+
     fn is_half_free(&self) -> bool {
-        let band = self.envelope.as_ref().map(|envelope| Band::of(envelope.header.priority.get()));
-        band.is_none_or(|band| self.handle.input.is_half_free(band))
+        self.band().is_none_or(|band| self.handle.input.is_half_free(band))
     }
 
     fn into_timeout(mut self, waited: Duration) -> SendResult<I, O> {
