@@ -28,11 +28,11 @@ use crate::mpsc::Ring;
 use crate::notifier::Notifier;
 use crate::prefetch::ReadPrefetcher;
 use crate::sync::{AtomicU64, Ordering};
-use crate::wait_list::{WaitList, WaitToken};
+use crate::wait_list::WaitToken;
 
 use band_order::BandClock;
 pub use band_order::BandOrder;
-use lazy_band::{LazyBand, spin_or_yield};
+use lazy_band::{BandRing, LazyBand, spin_or_yield};
 
 const BANDS: usize = 4;
 
@@ -119,8 +119,8 @@ pub fn channel<T: Send>(options: Options) -> Result<(Sender<T>, Receiver<T>), Ca
         slots,
         drop_oldest: options.overflow == Overflow::DropOldest,
         bands: core::array::from_fn(|_| LazyBand::new()),
+        fence: options.fence,
         receiver: Notifier::new(options.fence),
-        senders: WaitList::new(options.fence),
     });
     Ok((
         Sender::new(Arc::clone(&mailbox)),
@@ -138,21 +138,18 @@ struct Mailbox<T> {
     bands: [LazyBand<T>; BANDS],
     /// The receiver waits here for values.
     receiver: Notifier,
-    /// Senders wait here for free slots.
-    senders: WaitList,
+    fence: Fence,
 }
 
 impl<T> Mailbox<T> {
     fn rings(&self) -> impl Iterator<Item = &Ring<T>> {
-        self.bands.iter().filter_map(LazyBand::get)
+        self.bands.iter().filter_map(LazyBand::get).map(|band| &**band)
     }
 
     fn close(&self) {
         for band in &self.bands {
             band.close();
         }
-        // SYNC POINT: half-free wake-up (notifier): the bands are closed; every sender is woken.
-        self.senders.notify_all();
         // SYNC POINT: receiver park (notifier): the bands are closed.
         self.receiver.notify_with_full_fence();
     }
@@ -168,25 +165,43 @@ impl<T> Mailbox<T> {
         })
     }
 
-    /// Wakes waiting senders after a pop, once the band is half free.
+    /// Wakes waiting senders after a pop, once the band is half free: the longest waiting ones, one for each free slot.
     ///
-    /// Waking senders at the first free slot would cost one wake-up per message on a full ring. No waiter is missed: a sender parks only if
-    /// the band was still full after it registered. By the fence, every later pop sees that registration, and the pop that makes the band
-    /// half free wakes the sender. A receiver that stops earlier calls [`Receiver::wake_senders`].
+    /// Waking a sender at the first free slot would cost one wake-up per message on a full ring. No waiter is missed. The first in line
+    /// parks only if the band was still full after it registered. By the fence, every later pop sees that registration, and the pop that
+    /// makes the band half free wakes it. The others park behind it; whoever leaves the line, with a slot or without, looks again. A
+    /// receiver that stops earlier calls [`Receiver::wake_senders`].
     #[inline]
     fn wake_senders_if_half_free(&self, band: usize) {
         // SYNC POINT: half-free wake-up (notifier): the pop has published `head`; fences, then checks for registered senders.
-        if self.senders.has_waiters() {
-            self.wake_senders(band);
+        if let Some(ring) = self.bands[band].get()
+            && ring.senders().has_waiters()
+        {
+            wake_senders(ring);
         }
     }
 
-    #[cold]
-    fn wake_senders(&self, band: usize) {
-        if self.bands[band].get().is_some_and(Ring::is_half_free) {
-            self.senders.notify_all();
+    /// Wakes as many waiting senders of each band as it has free slots.
+    fn wake_senders(&self) {
+        for ring in self.bands.iter().filter_map(LazyBand::get) {
+            ring.senders().notify_many(ring.free_slots());
         }
     }
+
+    /// Wakes one more waiting sender of each band, at least, before the receiver parks: those woken so far have not sent anything, and
+    /// may never do so, such as a future that is kept and not polled.
+    fn wake_senders_before_parking(&self) {
+        for ring in self.bands.iter().filter_map(LazyBand::get) {
+            if ring.senders().has_waiters() {
+                ring.senders().notify_one_more(ring.slots_to_fill());
+            }
+        }
+    }
+}
+
+#[cold]
+fn wake_senders<T>(ring: &BandRing<T>) {
+    ring.senders().notify_many(ring.slots_to_fill());
 }
 
 /// The sending end. Clone it for each sender. Dropping senders does not close the mailbox.
@@ -229,7 +244,7 @@ impl<T> Sender<T> {
     #[inline]
     pub fn try_push_without_wake(&self, band: Band, value: T) -> Result<(), PushError<T>> {
         let band = band as usize;
-        let Some(ring) = self.mailbox.bands[band].get_or_init(self.mailbox.slots) else {
+        let Some(ring) = self.mailbox.bands[band].get_or_init(self.mailbox.slots, self.mailbox.fence) else {
             return Err(PushError::Closed(value));
         };
         ring.try_push(&self.cached_heads[band], value)
@@ -270,29 +285,49 @@ impl<T> Sender<T> {
     /// Returns whether a push into a band can succeed now, or the mailbox is closed.
     #[must_use]
     pub fn has_free_slot(&self, band: Band) -> bool {
-        let is_full = |ring: &Ring<T>| ring.len() >= ring.capacity() && !ring.is_closed();
-        !self.mailbox.bands[band as usize].get().is_some_and(is_full)
+        self.mailbox.bands[band as usize].get().is_none_or(|ring| ring.free_slots() > 0 || ring.is_closed())
     }
 
     /// Wakes senders that wait for free slots, even if less than half of the band is free. For when the receiver will not pop for a while.
     pub fn wake_senders(&self) {
-        self.mailbox.senders.notify_all();
+        self.mailbox.wake_senders();
     }
 
-    /// Returns `Ready` if a band has a free slot or the mailbox is closed; the next push shows which. Otherwise registers the task, which
-    /// is woken when that may have changed. Release the token with [`cancel_wait`](Self::cancel_wait).
+    /// Returns whether senders wait for a free slot of a band. A sender that finds some should wait behind them. Only a hint.
+    #[inline]
+    #[must_use]
+    pub fn has_waiting_senders(&self, band: Band) -> bool {
+        self.mailbox.bands[band as usize].get().is_some_and(|ring| ring.senders().may_have_waiters())
+    }
+
+    /// Returns `Ready` if it is the caller's turn and a band has a free slot, or if the mailbox is closed; the next push shows which.
+    /// Otherwise registers the task behind the senders that wait already. They are woken in that order, one for each free slot.
+    ///
+    /// A caller that stops waiting, with a slot or without, calls [`cancel_wait`](Self::cancel_wait): it passes a wake-up on that was not
+    /// used.
     pub fn poll_ready(&self, band: Band, token: &mut WaitToken, cx: &mut Context<'_>) -> Poll<()> {
-        // SYNC POINT: half-free wake-up (waiter): registers, fences (in `register`), then checks for a free slot.
-        self.mailbox.senders.register(token, cx.waker());
-        let full = self.mailbox.bands[band as usize]
-            .get()
-            .is_some_and(|ring| ring.len() >= ring.capacity() && !ring.is_closed());
-        if full { Poll::Pending } else { Poll::Ready(()) }
+        if !token.is_released() && token.list != band as u8 {
+            self.cancel_wait(token);
+        }
+        let Some(ring) = self.mailbox.bands[band as usize].get() else { return Poll::Ready(()) };
+        let is_full = || ring.free_slots() == 0 && !ring.is_closed();
+        if ring.senders().take_wake_up(token) && !is_full() {
+            return Poll::Ready(());
+        }
+        // SYNC POINT: half-free wake-up (waiter): registers, fences (in `enqueue`), then checks for a free slot.
+        let is_first = ring.senders().enqueue(token, cx.waker());
+        token.list = band as u8;
+        let waits = if is_first { is_full() } else { !ring.is_closed() };
+        if waits { Poll::Pending } else { Poll::Ready(()) }
     }
 
     /// Stops waiting for a free slot.
     pub fn cancel_wait(&self, token: &mut WaitToken) {
-        self.mailbox.senders.cancel(token);
+        if !token.is_released()
+            && let Some(ring) = self.mailbox.bands[token.list as usize].get()
+        {
+            ring.senders().leave(token, || ring.slots_to_fill());
+        }
     }
 
     /// Closes the mailbox: exactly the pushes ordered before are accepted.
@@ -426,6 +461,7 @@ impl<T: Send> Receiver<T> {
                 self.mailbox.receiver.cancel();
                 return Poll::Ready(None);
             }
+            self.mailbox.wake_senders_before_parking();
             return Poll::Pending;
         }
     }
@@ -433,7 +469,7 @@ impl<T: Send> Receiver<T> {
     /// Wakes senders that wait for free slots, even if less than half of the band is free. For a receiver that will not pop more for a
     /// while.
     pub fn wake_senders(&self) {
-        self.mailbox.senders.notify_all();
+        self.mailbox.wake_senders();
     }
 
     /// Closes the mailbox: exactly the pushes ordered before are accepted, and can still be popped.

@@ -1,4 +1,4 @@
-//! Waking all tasks that wait for a free slot, for an output or for a change of state.
+//! Waking tasks that wait for a free slot, for an output or for a change of state: all of them, or the longest waiting ones.
 
 use alloc::collections::VecDeque;
 use core::mem;
@@ -9,7 +9,9 @@ use crate::sync::{AtomicUsize, Mutex, Ordering};
 
 /// Many waiters, many notifiers. Notifying costs one load if there are no waiters; waiting takes a lock.
 ///
-/// The waiters' protocol is that of [`Notifier`](crate::notifier::Notifier): [`register`](Self::register), recheck, park.
+/// The waiters' protocol is that of [`Notifier`](crate::notifier::Notifier): [`register`](Self::register), recheck, park. Waiters that
+/// compete for something countable, such as free slots, [`enqueue`](Self::enqueue) instead and are woken one for each
+/// ([`notify_many`](Self::notify_many)).
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU32, Ordering};
@@ -45,29 +47,57 @@ pub struct WaitList {
 }
 
 #[cfg(all(not(loom), target_pointer_width = "64"))]
-const _: () = assert!(size_of::<WaitList>() <= 64);
+const _: () = assert!(size_of::<WaitList>() <= 96);
 
 struct Entries {
     next_key: u64,
     /// Sorted by key. A queue, because waiters leave mostly in the order in which they registered.
     wakers: VecDeque<(u64, Waker)>,
+    /// Keys of waiters that `notify_many` has woken and that have not acted on it yet. Sorted.
+    woken: VecDeque<u64>,
 }
 
 impl Entries {
-    fn position(&self, token: &WaitToken) -> Option<usize> {
-        self.wakers.binary_search_by_key(&token.key, |(key, _)| *key).ok()
+    /// Registers the waker of `token`, at the place of its key: a waiter that was woken in vain keeps its place. Returns that place, and
+    /// the waker that was replaced, if any.
+    fn insert_or_replace(&mut self, token: &mut WaitToken, waker: &Waker) -> (usize, Option<Waker>) {
+        if token.key == 0 {
+            token.key = self.next_key;
+            self.next_key += 1;
+        }
+        match self.wakers.binary_search_by_key(&token.key, |(key, _)| *key) {
+            Ok(position) => {
+                let current = &mut self.wakers[position].1;
+                (position, (!current.will_wake(waker)).then(|| mem::replace(current, waker.clone())))
+            }
+            Err(position) => {
+                self.wakers.insert(position, (token.key, waker.clone()));
+                (position, None)
+            }
+        }
     }
 
-    /// Returns the waker that was replaced, if any.
-    fn insert_or_replace(&mut self, token: &mut WaitToken, waker: &Waker) -> Option<Waker> {
-        if let Some(position) = self.position(token) {
-            let current = &mut self.wakers[position].1;
-            return (!current.will_wake(waker)).then(|| mem::replace(current, waker.clone()));
+    fn remove(&mut self, token: &WaitToken) -> Option<Waker> {
+        let position = self.wakers.binary_search_by_key(&token.key, |(key, _)| *key).ok()?;
+        self.wakers.remove(position).map(|(_, waker)| waker)
+    }
+
+    /// Returns whether the waiter was woken by `notify_many`, and forgets it.
+    fn take_woken(&mut self, token: &WaitToken) -> bool {
+        let position = self.woken.binary_search(&token.key);
+        position.is_ok_and(|position| self.woken.remove(position).is_some())
+    }
+
+    /// Takes the wakers of the longest waiting waiters, so that `available` are woken and have not acted on it.
+    fn take_wakers(&mut self, available: usize) -> VecDeque<(u64, Waker)> {
+        let count = available.saturating_sub(self.woken.len()).min(self.wakers.len());
+        let taken: VecDeque<_> = self.wakers.drain(..count).collect();
+        for &(key, _) in &taken {
+            // At the end, unless a waiter was woken in vain before.
+            let position = self.woken.partition_point(|&woken| woken < key);
+            self.woken.insert(position, key);
         }
-        self.wakers.push_back((self.next_key, waker.clone()));
-        token.key = self.next_key;
-        self.next_key += 1;
-        None
+        taken
     }
 }
 
@@ -78,13 +108,23 @@ impl Entries {
 pub struct WaitToken {
     /// Zero: not registered. A list never reuses a key, so a stale token does not affect another waiter.
     key: u64,
+    /// For an owner of several lists: to which of them the key belongs.
+    pub(crate) list: u8,
+}
+
+impl WaitToken {
+    /// Returns whether the token was never registered, or was released.
+    #[inline]
+    pub(crate) fn is_released(&self) -> bool {
+        self.key == 0
+    }
 }
 
 impl WaitList {
     /// Creates an empty list. Allocates nothing.
     #[must_use]
     pub fn new(fence: Fence) -> Self {
-        let entries = Mutex::new(Entries { next_key: 1, wakers: VecDeque::new() });
+        let entries = Mutex::new(Entries { next_key: 1, wakers: VecDeque::new(), woken: VecDeque::new() });
         Self { waiting: AtomicUsize::new(0), fence: fence.available(), entries }
     }
 
@@ -99,7 +139,7 @@ impl WaitList {
 
     /// Registers the caller, or replaces its waker. The caller then rechecks the condition before it parks.
     pub fn register(&self, token: &mut WaitToken, waker: &Waker) {
-        let replaced = self.with_entries(|entries| entries.insert_or_replace(token, waker));
+        let (_, replaced) = self.with_entries(|entries| entries.insert_or_replace(token, waker));
         // Outside the lock: dropping a waker may run any code, including code that waits here.
         drop(replaced);
         // SYNC POINT: wait list park (waiter): store `waiting`, heavy fence, recheck by the caller. Pairs with the light fence in
@@ -113,12 +153,79 @@ impl WaitList {
         if token.key == 0 {
             return;
         }
-        let removed = self.with_entries(|entries| {
-            let position = entries.position(&token)?;
-            entries.wakers.remove(position)
-        });
+        let removed = self.with_entries(|entries| entries.remove(&token));
         // Outside the lock, as in `register`.
         drop(removed);
+    }
+
+    /// Registers the caller behind those that wait already, or replaces its waker, for [`notify_many`](Self::notify_many).
+    ///
+    /// If true, the caller is the first in line and rechecks the condition before it parks. If false, it may park: the waiters before it
+    /// recheck, and each passes the wake-up on when it leaves. A caller that was woken takes that back with this call, and keeps its place.
+    ///
+    /// After it was woken, or when it gives up, the caller must call [`take_wake_up`](Self::take_wake_up) or [`leave`](Self::leave).
+    pub fn enqueue(&self, token: &mut WaitToken, waker: &Waker) -> bool {
+        let (position, replaced) = self.with_entries(|entries| {
+            entries.take_woken(token);
+            entries.insert_or_replace(token, waker)
+        });
+        drop(replaced);
+        if position > 0 {
+            return false;
+        }
+        // SYNC POINT: wait list park (waiter), as in `register`. A waiter behind another needs no fence: the count that `has_waiters` loads
+        // is not zero before that one leaves, and `leave` looks again under the lock.
+        self.fence.heavy();
+        true
+    }
+
+    /// Returns whether the caller was woken by [`notify_many`](Self::notify_many). It then uses what it was woken for, or
+    /// [`enqueue`](Self::enqueue)s again.
+    pub fn take_wake_up(&self, token: &WaitToken) -> bool {
+        !token.is_released() && self.with_entries(|entries| entries.take_woken(token))
+    }
+
+    /// Deregisters the caller of [`enqueue`](Self::enqueue), and wakes others instead: `available` returns how many may be woken in total.
+    pub fn leave(&self, token: &mut WaitToken, available: impl FnOnce() -> usize) {
+        let token = mem::take(token);
+        if token.is_released() {
+            return;
+        }
+        let (removed, wakers) = self.with_entries(|entries| {
+            entries.take_woken(&token);
+            let removed = entries.remove(&token);
+            // SYNC POINT: wait list hand-over (waiter). Under the lock: a notifier that counted this waiter as woken has published before it
+            // took the lock, so `available` finds it; a later one no longer counts this waiter.
+            let available = if entries.wakers.is_empty() { 0 } else { available() };
+            (removed, entries.take_wakers(available))
+        });
+        drop(removed);
+        wake_each(wakers);
+    }
+
+    /// Wakes the longest waiting waiters, so that at most `available` are woken and have not acted on it. Call it after publishing what
+    /// they wait for.
+    pub fn notify_many(&self, available: usize) {
+        if self.has_waiters() {
+            // SYNC POINT: wait list hand-over (notifier): publish, then lock. Pairs with `leave`.
+            wake_each(self.with_entries(|entries| entries.take_wakers(available)));
+        }
+    }
+
+    /// Like [`notify_many`](Self::notify_many), but wakes at least one of the waiters, however many have not acted yet.
+    pub fn notify_one_more(&self, available: usize) {
+        if self.has_waiters() {
+            wake_each(self.with_entries(|entries| {
+                let woken = entries.woken.len();
+                entries.take_wakers(available.max(woken.saturating_add(1)))
+            }));
+        }
+    }
+
+    /// Returns whether there are waiters. Only a hint: it orders nothing.
+    #[inline]
+    pub fn may_have_waiters(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) != 0
     }
 
     /// Returns whether there are waiters, as of after this thread's last publication.
@@ -139,11 +246,14 @@ impl WaitList {
 
     #[cold]
     fn wake_all(&self) {
-        let wakers = self.with_entries(|entries| mem::take(&mut entries.wakers));
-        // Outside the lock: a waker may run code that registers here again.
-        for (_, waker) in wakers {
-            waker.wake();
-        }
+        wake_each(self.with_entries(|entries| mem::take(&mut entries.wakers)));
+    }
+}
+
+/// Outside the lock: a waker may run code that registers here again.
+fn wake_each(wakers: VecDeque<(u64, Waker)>) {
+    for (_, waker) in wakers {
+        waker.wake();
     }
 }
 

@@ -371,3 +371,69 @@ fn mailbox_wakes_waiting_senders_when_it_closes() {
         sending.join().unwrap();
     });
 }
+
+/// Sends one value as a task does that waits in line.
+fn send_in_line(sender: &Sender<Value>, number: u32) {
+    let mut token = WaitToken::default();
+    loop {
+        block_on(|cx| sender.poll_ready(Band::Normal, &mut token, cx));
+        if sender.try_push(Band::Normal, value(number)).is_ok() {
+            return sender.cancel_wait(&mut token);
+        }
+    }
+}
+
+/// One slot and two waiting senders: the second one is woken when the first has used the slot, whoever comes last.
+#[test]
+fn mailbox_hands_a_slot_from_one_waiting_sender_to_the_next() {
+    model(|| {
+        let (sender, mut receiver) = mailbox(1, Overflow::Reject);
+        sender.try_push(Band::Normal, value(0)).unwrap();
+        let senders: Vec<_> = (1..=2)
+            .map(|number| {
+                let sender = sender.clone();
+                thread::spawn(move || {
+                    send_in_line(&sender, number);
+                    sender
+                })
+            })
+            .collect();
+        let mut received: Vec<_> = (0..3).map(|_| pop(|| receiver.try_pop())).collect();
+        received.sort_unstable();
+        assert_eq!(received, [0, 1, 2]);
+        for sender in senders {
+            sender.join().unwrap();
+        }
+    });
+}
+
+/// A sender that was woken, or is about to be, gives up: the other one gets the slot.
+#[test]
+fn mailbox_hands_a_slot_on_when_its_sender_gives_up() {
+    model(|| {
+        let (sender, mut receiver) = mailbox(1, Overflow::Reject);
+        sender.try_push(Band::Normal, value(0)).unwrap();
+        let mut token = WaitToken::default();
+        let noop = Waker::from(StdArc::new(NoopWake));
+        let _ = sender.poll_ready(Band::Normal, &mut token, &mut Context::from_waker(&noop));
+        let other = sender.clone();
+        let sending = thread::spawn(move || {
+            send_in_line(&other, 1);
+            other
+        });
+        let giving_up = thread::spawn(move || {
+            sender.cancel_wait(&mut token);
+            sender
+        });
+        assert_eq!(pop(|| receiver.try_pop()), 0);
+        assert_eq!(pop(|| receiver.try_pop()), 1);
+        sending.join().unwrap();
+        giving_up.join().unwrap();
+    });
+}
+
+struct NoopWake;
+
+impl Wake for NoopWake {
+    fn wake(self: StdArc<Self>) {}
+}

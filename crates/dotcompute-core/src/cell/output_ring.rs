@@ -70,6 +70,13 @@ impl<O: Message> OutputRing<O> {
         self.ring.get().map_or(0, |ends| ends.sender.len())
     }
 
+    /// Stops waiting for a free slot.
+    pub(crate) fn cancel_wait(&self, token: &mut WaitToken) {
+        if let Some(ends) = self.ring.get() {
+            ends.sender.cancel_wait(token);
+        }
+    }
+
     pub(crate) fn try_receive(&self) -> Option<Received<O>> {
         // A ring that was never allocated has never held an output.
         let ends = self.ring.get()?;

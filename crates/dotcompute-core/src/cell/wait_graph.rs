@@ -244,6 +244,12 @@ impl CallWait {
         }
     }
 
+    /// Searches again: returns the cycle that this call is part of by now.
+    pub(crate) fn recheck(&self) -> Option<WaitCycle> {
+        let (from, _) = self.0.as_ref()?;
+        find_cycle(from).map(|(_, cycle)| cycle)
+    }
+
     /// Returns the cycle that this call was found to be part of.
     pub(crate) fn cycle(&self) -> Option<WaitCycle> {
         self.0.as_ref().and_then(|(_, edge)| edge.cycle.get().cloned())

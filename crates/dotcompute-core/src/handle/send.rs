@@ -119,6 +119,8 @@ struct PendingSend<'a, I: Message, O: Message> {
     handle: &'a KernelHandle<I, O>,
     envelope: Option<Envelope<I, O>>,
     token: WaitToken,
+    /// Whether it waits in the mailbox's wait list, or is about to.
+    is_in_line: bool,
     polls: u32,
     /// Set once the band was found full.
     wait: Option<CallWait>,
@@ -128,7 +130,8 @@ struct PendingSend<'a, I: Message, O: Message> {
 
 impl<'a, I: Message, O: Message> PendingSend<'a, I, O> {
     fn new(handle: &'a KernelHandle<I, O>, envelope: Envelope<I, O>, blocks: bool) -> Self {
-        Self { handle, envelope: Some(envelope), token: WaitToken::default(), polls: 0, wait: None, blocks }
+        let token = WaitToken::default();
+        Self { handle, envelope: Some(envelope), token, is_in_line: false, polls: 0, wait: None, blocks }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<SendResult<I, O>> {
@@ -150,8 +153,19 @@ impl<'a, I: Message, O: Message> PendingSend<'a, I, O> {
                 return Poll::Pending;
             }
         }
-        while let Some(envelope) = self.envelope.take() {
-            let band = Band::of(envelope.header.priority.get());
+        while let Some(band) = self.band() {
+            // A task waits behind those that wait already: they are woken one for each free slot, and it would take the slot of one.
+            if let Some(cx) = cx.as_deref_mut()
+                && (self.is_in_line || handle.input.has_waiting_senders(band))
+            {
+                self.is_in_line = true;
+                // SYNC POINT: mailbox-half-free (sender). `poll_ready` registers in the wait list, then rechecks the band. Pairs with
+                // `Inbox`: a pop that leaves the band half free, or `wake_senders`, wakes as many as there are free slots.
+                if handle.input.poll_ready(band, &mut self.token, cx).is_pending() {
+                    return self.poll_cycle_in_line(cx);
+                }
+            }
+            let Some(envelope) = self.envelope.take() else { break };
             match handle.cell.post(&handle.input, envelope) {
                 Ok(()) => return Poll::Ready(Ok(())),
                 Err(PostError::Closed(envelope)) => {
@@ -162,22 +176,35 @@ impl<'a, I: Message, O: Message> PendingSend<'a, I, O> {
                         return Poll::Ready(Err((Refusal::Cycle { cycle }, envelope)));
                     }
                     self.envelope = Some(envelope);
-                    let Some(cx) = cx.as_deref_mut() else { return Poll::Pending };
-                    // SYNC POINT: mailbox-half-free (sender). `poll_ready` registers in the wait list, then rechecks the band. Pairs with
-                    // `Inbox`: a pop that leaves the band half free, or `wake_senders`, wakes the wait list.
-                    if handle.input.poll_ready(band, &mut self.token, cx).is_pending() {
+                    if cx.is_none() {
                         return Poll::Pending;
                     }
+                    self.is_in_line = true;
                 }
             }
         }
         unreachable!("a `PendingSend` is not polled again after it is ready")
     }
 
+    /// Ready with the envelope if this wait is part of a cycle.
+    fn poll_cycle_in_line(&mut self, cx: &mut Context<'_>) -> Poll<SendResult<I, O>> {
+        let Some(priority) = self.envelope.as_ref().map(|envelope| envelope.header.priority.get()) else {
+            return Poll::Pending;
+        };
+        match self.poll_cycle(priority, Some(cx)).and_then(|cycle| Some((cycle, self.envelope.take()?))) {
+            Some((cycle, envelope)) => Poll::Ready(Err((Refusal::Cycle { cycle }, envelope))),
+            None => Poll::Pending,
+        }
+    }
+
     /// Returns the cycle that this wait is part of, if there is one.
     fn poll_cycle(&mut self, priority: u8, cx: Option<&mut Context<'_>>) -> Option<WaitCycle> {
         let wait = match &self.wait {
-            Some(wait) => wait,
+            // The band is full again: the wait may close a cycle now that it did not close before.
+            Some(wait) => match wait.recheck() {
+                Some(cycle) => return Some(cycle),
+                None => wait,
+            },
             None => match CurrentKernel::begin_wait(
                 WaitFor::Slot(priority),
                 &self.handle.cell.untyped,
@@ -194,9 +221,12 @@ impl<'a, I: Message, O: Message> PendingSend<'a, I, O> {
         }
     }
 
+    fn band(&self) -> Option<Band> {
+        self.envelope.as_ref().map(|envelope| Band::of(envelope.header.priority.get()))
+    }
+
     fn is_half_free(&self) -> bool {
-        let band = self.envelope.as_ref().map(|envelope| Band::of(envelope.header.priority.get()));
-        band.is_none_or(|band| self.handle.input.is_half_free(band))
+        self.band().is_none_or(|band| self.handle.input.is_half_free(band))
     }
 
     fn into_timeout(mut self, waited: Duration) -> SendResult<I, O> {

@@ -49,7 +49,11 @@ impl<O: Message, P: Message> OutputSink<O> for KernelSink<O, P> {
         }
         let envelope = Envelope { header, stamp: self.sampler.stamp(), reply: None, message: output };
         match self.to.post(&self.input, envelope) {
-            Ok(()) => SendOutcome::Accepted,
+            Ok(()) => {
+                // It may have been woken for this slot.
+                self.input.cancel_wait(&mut self.token);
+                SendOutcome::Accepted
+            }
             Err(PostError::Full(rejected))
                 if self.to.untyped.options.backpressure == Backpressure::Reject =>
             {

@@ -27,7 +27,11 @@ impl<I: Message, O: Message> RingSink<I, O> {
 impl<I: Message, O: Message> OutputSink<O> for RingSink<I, O> {
     fn try_send(&mut self, header: MessageHeader, output: O) -> SendOutcome<O> {
         match self.cell.output.push(Received { header, message: output }) {
-            Ok(()) => SendOutcome::Accepted,
+            Ok(()) => {
+                // It may have been woken for this slot.
+                self.cell.output.cancel_wait(&mut self.token);
+                SendOutcome::Accepted
+            }
             Err(PushError::Full(rejected)) => SendOutcome::Full(rejected.message),
             Err(PushError::Closed(rejected)) => {
                 SendOutcome::Rejected(rejected.message, String::from("its output ring is closed"))

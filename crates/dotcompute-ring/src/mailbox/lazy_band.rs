@@ -3,11 +3,14 @@
 use alloc::alloc::{Layout, handle_alloc_error};
 use alloc::boxed::Box;
 use core::marker::PhantomData;
+use core::ops::Deref;
 use core::ptr::NonNull;
 
+use crate::fence::Fence;
 use crate::mpsc::Ring;
 use crate::prefetch::ReadPrefetcher;
 use crate::sync::{AtomicPtr, AtomicU32, Ordering, spin_loop};
+use crate::wait_list::WaitList;
 
 /// One band: not initialised (null), initialised, or closed before it was initialised ([`closed_sentinel`]).
 ///
@@ -17,16 +20,55 @@ use crate::sync::{AtomicPtr, AtomicU32, Ordering, spin_loop};
 /// `pop_lock`: bit 0 is set while a pop is in progress; bits 1-31 are zero. Taken by an acquire compare-exchange to 1, and released by a
 /// release store of 0. `SYNC POINT: pop lock`.
 pub(super) struct LazyBand<T> {
-    ring: AtomicPtr<Ring<T>>,
+    ring: AtomicPtr<BandRing<T>>,
     /// Lock held during one pop, in drop-oldest mailboxes only: there, senders that find the band full also pop. A lock-free pop by several
     /// consumers would need a second writer to the sequence tags of every ring.
     pop_lock: AtomicU32,
     /// The band owns the ring: `AtomicPtr` alone would make it `Send` and `Sync` for every `T`.
-    owned: PhantomData<Ring<T>>,
+    owned: PhantomData<BandRing<T>>,
+}
+
+/// A ring, and the senders that wait for its free slots.
+pub(super) struct BandRing<T> {
+    ring: Ring<T>,
+    senders: Senders,
+}
+
+/// On lines of its own: waiting senders write it, and both ends read the address of the ring beside it for every message.
+#[repr(align(64))]
+struct Senders(WaitList);
+
+impl<T> Deref for BandRing<T> {
+    type Target = Ring<T>;
+
+    #[inline]
+    fn deref(&self) -> &Ring<T> {
+        &self.ring
+    }
+}
+
+impl<T> BandRing<T> {
+    /// Returns the senders that wait for a free slot.
+    #[inline]
+    pub(super) fn senders(&self) -> &WaitList {
+        &self.senders.0
+    }
+
+    pub(super) fn free_slots(&self) -> usize {
+        (self.ring.capacity() - self.ring.len().min(self.ring.capacity())) as usize
+    }
+
+    /// Returns how many senders may be woken: one for each free slot, once half of the slots are free; all if the band is closed.
+    pub(super) fn slots_to_fill(&self) -> usize {
+        if self.ring.is_closed() {
+            return usize::MAX;
+        }
+        if self.ring.is_half_free() { self.free_slots() } else { 0 }
+    }
 }
 
 /// An address that no ring has: marks a band that was closed before its first use.
-fn closed_sentinel<T>() -> *mut Ring<T> {
+fn closed_sentinel<T>() -> *mut BandRing<T> {
     NonNull::dangling().as_ptr()
 }
 
@@ -37,7 +79,7 @@ impl<T> LazyBand<T> {
 
     /// Returns the ring, if it is initialised.
     #[inline]
-    pub(super) fn get(&self) -> Option<&Ring<T>> {
+    pub(super) fn get(&self) -> Option<&BandRing<T>> {
         // SYNC POINT: band publish
         // Acquire: pairs with the release of the compare-exchange in `init`; the ring is initialised.
         let ring = self.ring.load(Ordering::Acquire);
@@ -51,19 +93,19 @@ impl<T> LazyBand<T> {
 
     /// Returns the ring, and initialises it if necessary. `None` if the band was closed before its first use.
     #[inline]
-    pub(super) fn get_or_init(&self, slots: usize) -> Option<&Ring<T>> {
-        self.get().or_else(|| self.init(slots))
+    pub(super) fn get_or_init(&self, slots: usize, fence: Fence) -> Option<&BandRing<T>> {
+        self.get().or_else(|| self.init(slots, fence))
     }
 
     #[cold]
-    fn init(&self, slots: usize) -> Option<&Ring<T>> {
+    fn init(&self, slots: usize, fence: Fence) -> Option<&BandRing<T>> {
         if self.ring.load(Ordering::Relaxed) == closed_sentinel() {
             return None;
         }
         // The mailbox checked at its creation that this much memory is available. If it is not any more, the process is out of memory, as
         // for any other allocation.
         let ring = Ring::new(slots).unwrap_or_else(|_| handle_alloc_error(Layout::new::<T>()));
-        let ring = Box::into_raw(Box::new(ring));
+        let ring = Box::into_raw(Box::new(BandRing { ring, senders: Senders(WaitList::new(fence)) }));
         // SYNC POINT: band publish
         // Release: pairs with the acquire load in `get`; publishes the ring. Acquire: if another thread was first, its ring is initialised
         // here too.
@@ -98,6 +140,8 @@ impl<T> LazyBand<T> {
             && let Some(ring) = self.get()
         {
             ring.close();
+            // SYNC POINT: half-free wake-up (notifier): the band is closed; every sender is woken.
+            ring.senders().notify_all();
         }
     }
 
@@ -116,7 +160,7 @@ impl<T> LazyBand<T> {
         unsafe { ring.try_pop(prefetcher) }
     }
 
-    fn try_pop_locked(&self, ring: &Ring<T>) -> Option<T> {
+    fn try_pop_locked(&self, ring: &BandRing<T>) -> Option<T> {
         // SYNC POINT: pop lock
         // Acquire: pairs with the release store of 0 below; orders the pops of different threads.
         while self.pop_lock.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
