@@ -238,9 +238,9 @@ pub enum Refusal {
         /// The ring kernel's state, and why it takes no message.
         status: Status,
     },
-    /// The call would wait for ever: the ring kernels on the way wait for each other.
+    /// The call would wait forever: the ring kernels on the way wait for each other.
     #[error(
-        "it would wait for ever in a cycle of ring kernels, {cycle}, of which each waits for the next; use `tell`, reply later with \
+        "it would wait forever in a cycle of ring kernels, {cycle}, of which each waits for the next; use `tell`, reply later with \
          `take_reply`, or ask from an async loop that receives at the same time"
     )]
     Cycle {

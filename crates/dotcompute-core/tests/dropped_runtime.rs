@@ -230,7 +230,7 @@ fn a_message_sent_while_the_runtime_is_dropped_reaches_an_end() {
         let runtime = runtime_with_workers(2);
         let kernel = runtime.launch("holder", Holder::default).unwrap();
         kernel.activate().unwrap();
-        let asker = {
+        let caller = {
             let kernel = kernel.clone();
             std::thread::spawn(move || while kernel.ask(1).is_ok() {})
         };
@@ -239,7 +239,7 @@ fn a_message_sent_while_the_runtime_is_dropped_reaches_an_end() {
             std::thread::spawn(move || while kernel.tell(1).is_ok() {})
         };
         drop(runtime);
-        asker.join().unwrap();
+        caller.join().unwrap();
         teller.join().unwrap();
         assert!(kernel.wait_ended(TIMEOUT).has_ended());
     }

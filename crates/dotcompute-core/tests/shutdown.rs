@@ -88,7 +88,7 @@ fn cycles_end_together_and_those_downstream_of_them_afterwards() {
     let runtime = Runtime::with_options(RuntimeOptions::new().workers(1)).unwrap();
     let [upstream, first, second, downstream] =
         ["upstream", "first", "second", "downstream"].map(|name| launch_free(&runtime, name));
-    // Before the cycle is closed, which would otherwise pass the messages round for ever.
+    // Before the cycle is closed, which would otherwise pass the messages round forever.
     first.connect(&downstream).unwrap();
     upstream.connect(&downstream).unwrap();
     for number in 0..100 {

@@ -302,11 +302,11 @@ fn a_loop_that_receives_while_it_asks_is_no_cycle_and_one_that_does_not_is() {
     watchdog!();
     for options in placements() {
         let runtime = runtime(2);
-        let (loop_handle, asker_handle) = (Later::default(), Later::default());
-        let asker = launch(&runtime, "asker", options.clone(), Act::Ask(Arc::clone(&loop_handle)));
-        let _ = asker_handle.set(asker);
+        let (loop_handle, caller_handle) = (Later::default(), Later::default());
+        let caller = launch(&runtime, "caller", options.clone(), Act::Ask(Arc::clone(&loop_handle)));
+        let _ = caller_handle.set(caller);
 
-        let other = Arc::clone(&asker_handle);
+        let other = Arc::clone(&caller_handle);
         let receives = runtime
             .launch_loop("receives", options.clone(), move |ctx| asks_and_receives(ctx, Arc::clone(&other)))
             .unwrap();
@@ -317,18 +317,18 @@ fn a_loop_that_receives_while_it_asks_is_no_cycle_and_one_that_does_not_is() {
         }
         receives.terminate(TIMEOUT).unwrap();
 
-        let (loop_handle, asker_handle) = (Later::default(), Later::default());
-        let asker = launch(&runtime, "second asker", options.clone(), Act::Ask(Arc::clone(&loop_handle)));
-        let _ = asker_handle.set(asker);
+        let (loop_handle, caller_handle) = (Later::default(), Later::default());
+        let caller = launch(&runtime, "second caller", options.clone(), Act::Ask(Arc::clone(&loop_handle)));
+        let _ = caller_handle.set(caller);
         let options = options.supervision(Supervision::Resume);
         let blocks = runtime
-            .launch_loop("only asks", options, move |ctx| only_asks(ctx, Arc::clone(&asker_handle)))
+            .launch_loop("only asks", options, move |ctx| only_asks(ctx, Arc::clone(&caller_handle)))
             .unwrap();
         blocks.activate().unwrap();
         let _ = loop_handle.set(blocks.clone());
         for _ in 0..300 {
             let error = blocks.ask(0).unwrap_err().to_string();
-            assert!(error.contains("second asker → only asks"), "{error}");
+            assert!(error.contains("second caller → only asks"), "{error}");
         }
         runtime.shutdown(TIMEOUT).unwrap();
     }
@@ -370,23 +370,23 @@ fn an_ask_that_waits_for_a_ring_kernel_that_jams_the_caller_is_an_error() {
     for options in placements() {
         let runtime = runtime(2);
         let sender_handle = Later::default();
-        // `asker` asks `sender`, whose outputs fill the mailbox of `asker`.
-        let asker =
-            launch(&runtime, "asker", options.clone().capacity(4), Act::Ask(Arc::clone(&sender_handle)));
+        // `caller` asks `sender`, whose outputs fill the mailbox of `caller`.
+        let caller =
+            launch(&runtime, "caller", options.clone().capacity(4), Act::Ask(Arc::clone(&sender_handle)));
         let sender = launch(&runtime, "sender", options, Act::Send(20));
-        sender.connect(&asker).unwrap();
+        sender.connect(&caller).unwrap();
         let _ = sender_handle.set(sender.clone());
         sender.tell(1).unwrap();
-        while asker.stats().dead_letters == 0 {
+        while caller.stats().dead_letters == 0 {
             std::thread::yield_now();
         }
         let letters = runtime.take_dead_letters();
         // Either side may close the cycle.
         let names_it = |cause: &str| {
-            ["asker → sender → asker", "sender → asker → sender"].iter().any(|cycle| cause.contains(cycle))
+            ["caller → sender → caller", "sender → caller → sender"].iter().any(|cycle| cause.contains(cycle))
         };
         assert!(letters.iter().any(|letter| names_it(&letter.fault.cause)), "{letters:?}");
-        drop((asker, sender));
+        drop((caller, sender));
         runtime.shutdown(TIMEOUT).unwrap();
     }
 }

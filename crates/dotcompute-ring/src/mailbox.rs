@@ -15,6 +15,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod band;
 mod band_order;
 mod lazy_band;
 
@@ -30,39 +31,11 @@ use crate::prefetch::ReadPrefetcher;
 use crate::sync::{AtomicU64, Ordering};
 use crate::wait_list::WaitToken;
 
+use band::BANDS;
+pub use band::Band;
 use band_order::BandClock;
 pub use band_order::BandOrder;
 use lazy_band::{BandRing, LazyBand, spin_or_yield};
-
-const BANDS: usize = 4;
-
-/// A priority band.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Band {
-    /// Priorities 224 to 255.
-    System = 0,
-    /// Priorities 160 to 223.
-    High = 1,
-    /// Priorities 64 to 159.
-    Normal = 2,
-    /// Priorities 0 to 63.
-    Low = 3,
-}
-
-impl Band {
-    /// Returns the band of a priority.
-    #[inline]
-    #[must_use]
-    pub const fn of(priority: u8) -> Self {
-        match priority {
-            224.. => Self::System,
-            160..=223 => Self::High,
-            64..=159 => Self::Normal,
-            ..=63 => Self::Low,
-        }
-    }
-}
 
 /// What a push into a full band does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -169,7 +142,7 @@ impl<T> Mailbox<T> {
     ///
     /// Waking a sender at the first free slot would cost one wake-up per message on a full ring. No waiter is missed. The first in line
     /// parks only if the band was still full after it registered. By the fence, every later pop sees that registration, and the pop that
-    /// makes the band half free wakes it. The others park behind it; whoever leaves the line, with a slot or without, looks again. A
+    /// makes the band half free wakes it. The others park behind it; a sender that leaves the line, with a slot or without, looks again. A
     /// receiver that stops earlier calls [`Receiver::wake_senders`].
     #[inline]
     fn wake_senders_if_half_free(&self, band: usize) {

@@ -383,7 +383,7 @@ fn send_in_line(sender: &Sender<Value>, number: u32) {
     }
 }
 
-/// One slot and two waiting senders: the second one is woken when the first has used the slot, whoever comes last.
+/// One slot and two waiting senders: the second one is woken when the first has used the slot, whichever comes last.
 #[test]
 fn mailbox_hands_a_slot_from_one_waiting_sender_to_the_next() {
     model(|| {

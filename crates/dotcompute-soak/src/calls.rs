@@ -38,7 +38,7 @@ pub fn call_once(round: &Round, thread: usize, rng: &mut Rng) {
         32 => ("abort", |_, handle, _| drop(handle.abort())),
         33..=36 => ("launch", relaunch),
         37 => ("stats", |_, handle, _| drop((handle.stats(), handle.status().to_string()))),
-        38 => ("all_stats", |round, _, _| drop(round.with_runtime(|runtime| runtime.all_stats()))),
+        38 => ("all_stats", |round, _, _| drop(round.with_runtime(Runtime::all_stats))),
         _ => ("find", |round, handle, _| {
             let name = handle.name().to_owned();
             drop(round.with_runtime(|runtime| runtime.handle::<Word, Word>(&name)));

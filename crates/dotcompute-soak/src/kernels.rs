@@ -69,7 +69,9 @@ impl RingKernel for Actor {
                 ctx.reply(reply.unwrap_or(message));
             }
             Act::Tell => {
-                (0..=message.small()).try_for_each(|_| other()?.tell(message.next()).map_err(to_error))?
+                for _ in 0..=message.small() {
+                    other()?.tell(message.next()).map_err(to_error)?;
+                }
             }
             Act::Send => (0..message.small()).for_each(|_| ctx.send(message.next())),
             Act::Sleep => std::thread::sleep(Duration::from_micros(300 * message.small())),

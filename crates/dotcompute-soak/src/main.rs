@@ -12,6 +12,7 @@
 
 mod act;
 mod calls;
+mod error;
 mod kernels;
 mod resources;
 mod round;
@@ -25,15 +26,13 @@ use clap::Parser;
 use dotcompute::cuda::emulated::EmulatedBackend;
 use fastrand::Rng;
 
+use error::{SoakError, WARM_UP};
 use resources::{CountingAllocator, Resources};
 use round::{Round, Totals};
 use watchdog::Watchdog;
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
-
-/// Rounds after which memory and threads are taken as the reference: lazily created globals exist by then.
-const WARM_UP: u64 = 4;
 
 #[derive(Parser)]
 #[command(about = "Random churn of ring kernels, with checks that nothing hangs, leaks or is lost", version)]
@@ -57,23 +56,6 @@ fn seconds(text: &str) -> Result<f64, String> {
         Ok(seconds) if seconds > 0.0 && seconds <= 1e7 => Ok(seconds),
         _ => Err(String::from("give a number of seconds greater than 0")),
     }
-}
-
-/// What a round found wrong.
-#[derive(Debug, thiserror::Error)]
-enum SoakError {
-    #[error("{0}")]
-    Setup(String),
-    #[error("ring kernel `{kernel}` did not end: it is {status}")]
-    NotEnded { kernel: String, status: String },
-    #[error("ring kernel `{kernel}` lost or invented messages: {stats}")]
-    NotConserved { kernel: String, stats: String },
-    #[error("a call took {took:?} after its runtime had ended")]
-    Slow { took: Duration },
-    #[error("memory does not return: {before} bytes in use after round {WARM_UP}, {after} now")]
-    Memory { before: usize, after: usize },
-    #[error("threads do not end: {before} after round {WARM_UP}, {after} now")]
-    Threads { before: usize, after: usize },
 }
 
 fn main() -> ExitCode {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::SoakError;
+use crate::error::SoakError;
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 

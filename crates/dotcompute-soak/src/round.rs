@@ -9,8 +9,8 @@ use dotcompute::cuda::emulated::EmulatedBackend;
 use dotcompute::prelude::*;
 use fastrand::Rng;
 
-use crate::SoakError;
 use crate::calls::call_once;
+use crate::error::SoakError;
 use crate::kernels::{Directory, Handle, launch};
 use crate::watchdog::Watchdog;
 

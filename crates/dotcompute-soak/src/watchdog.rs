@@ -7,10 +7,13 @@ use std::time::{Duration, Instant};
 /// A call that takes longer hangs: the calls of a round have timeouts of milliseconds, or end with its runtime.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// A call, the ring kernel that it is made on, and when it began.
+type Doing = (&'static str, String, Instant);
+
 /// What each thread does at present.
 pub struct Watchdog {
     round: AtomicU64,
-    threads: Vec<Mutex<Option<(&'static str, String, Instant)>>>,
+    threads: Vec<Mutex<Option<Doing>>>,
 }
 
 impl Watchdog {
@@ -64,7 +67,7 @@ impl Watchdog {
         for (thread, doing) in doing.iter().enumerate() {
             match doing {
                 Some((call, on, since)) => {
-                    eprintln!("  thread {thread}: `{call}` on {on} for {:?}", since.elapsed())
+                    eprintln!("  thread {thread}: `{call}` on {on} for {:?}", since.elapsed());
                 }
                 None => eprintln!("  thread {thread}: nothing"),
             }

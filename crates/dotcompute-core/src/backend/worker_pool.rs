@@ -270,7 +270,7 @@ pub(crate) fn block_parked<T>(
     }
 }
 
-/// Returns how a caller on this thread spins before it parks: a worker of a pool has other ring kernels to run and does not spin for ever.
+/// Returns how a caller on this thread spins before it parks: a worker of a pool has other ring kernels to run and does not spin forever.
 #[inline]
 pub(crate) fn spin_strategy(strategy: WaitStrategy) -> WaitStrategy {
     match strategy {

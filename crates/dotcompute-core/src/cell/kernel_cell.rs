@@ -34,7 +34,7 @@ pub(crate) struct KernelCell {
     pub(crate) output_type: &'static str,
     pub(crate) options: KernelOptions,
     pub(crate) lifecycle: StateCell,
-    /// Wakes those who wait for a command: the driver, and the future of a loop that receives, which may have a waker of its own.
+    /// Wakes the tasks that wait for a command: the driver, and the future of a loop that receives, which may have a waker of its own.
     pub(crate) control: WaitList,
     pub(crate) counters: Counters,
     pub(crate) latencies: Latencies,

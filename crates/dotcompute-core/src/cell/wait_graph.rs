@@ -322,7 +322,7 @@ fn cycle_of(path: &Path) -> WaitCycle {
 
 /// Marks the ring kernels of a cycle of outputs as jammed, and logs the cycle once.
 fn report_jam(mut path: Path) {
-    // Every ring kernel of the cycle may find it at the same time: all of them begin with the same one, and whoever marks it logs.
+    // Every ring kernel of the cycle may find it at the same time: all of them begin with the same one, and the search that marks it logs.
     let first = (0..path.len()).min_by(|&a, &b| path[a].1.name().cmp(path[b].1.name())).unwrap_or(0);
     path.rotate_left(first);
     let cycle = cycle_of(&path);

@@ -3,10 +3,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 
-use super::registry::address;
 use crate::cell::any_kernel::AnyKernel;
 use crate::cell::kernel_cell::KernelCell;
 use crate::telemetry::KernelStats;
+
+/// Identifies a ring kernel while it exists.
+pub(super) fn address(cell: &KernelCell) -> usize {
+    std::ptr::from_ref(cell).addr()
+}
 
 /// What is known of a failed ring kernel.
 pub(super) struct FailedKernel {

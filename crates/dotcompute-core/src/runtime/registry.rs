@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
-use super::failed::{FailedKernel, FailedKernels};
+use super::failed::{FailedKernel, FailedKernels, address};
 use crate::cell::any_kernel::AnyKernel;
 use crate::cell::kernel_cell::{EndObserver, KernelCell};
 use crate::error::{LaunchError, LifecycleError};
@@ -35,11 +35,6 @@ pub(crate) struct Registry {
 struct Ends {
     addresses: Mutex<Vec<usize>>,
     added: Condvar,
-}
-
-/// Identifies a ring kernel while it exists.
-pub(super) fn address(cell: &KernelCell) -> usize {
-    std::ptr::from_ref(cell).addr()
 }
 
 impl Registry {

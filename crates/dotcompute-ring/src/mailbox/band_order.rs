@@ -1,6 +1,6 @@
 //! In which order the receiver pops the bands.
 
-use super::{BANDS, Band};
+use super::band::{BANDS, Band};
 
 /// In which order a receiver pops the bands of a mailbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
