@@ -20,7 +20,7 @@ mod watchdog;
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Parser;
 use dotcompute::cuda::emulated::EmulatedBackend;
@@ -88,7 +88,9 @@ fn soak(cli: &Cli, seed: u64) -> Result<Totals, (u64, SoakError)> {
         number += 1;
         let at = |error| (number, error);
         watchdog.begin_round(number);
-        let counted = Round::new(number, rng.u64(..), Arc::clone(&device)).run(&watchdog).map_err(at)?;
+        let counted = Round::new(number, rng.u64(..), Arc::clone(&device))
+            .run(&watchdog, calls::call_once)
+            .map_err(at)?;
         if cli.verbose {
             println!("round {number}: {counted}; {}", Resources::now());
         }

@@ -9,7 +9,6 @@ use dotcompute::cuda::emulated::EmulatedBackend;
 use dotcompute::prelude::*;
 use fastrand::Rng;
 
-use crate::calls::call_once;
 use crate::error::SoakError;
 use crate::kernels::{Directory, Handle, launch};
 use crate::watchdog::Watchdog;
@@ -95,12 +94,16 @@ impl Round {
         Arc::clone(watchdog.as_ref().expect("set before the threads start"))
     }
 
-    /// Runs the round.
+    /// Runs the round. Its threads make calls with `call_once`, which gets the number of the thread.
     ///
     /// # Errors
     ///
     /// What it found wrong.
-    pub fn run(self, watchdog: &Arc<Watchdog>) -> Result<Totals, SoakError> {
+    pub fn run(
+        self,
+        watchdog: &Arc<Watchdog>,
+        call_once: fn(&Self, usize, &mut Rng),
+    ) -> Result<Totals, SoakError> {
         let mut rng = Rng::with_seed(self.seed);
         *self.watchdog.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(watchdog));
         let main_thread = watchdog.callers();

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::registry::{Registry, address};
+use super::failed::address;
+use super::registry::Registry;
 use crate::cell::any_kernel::AnyKernel;
 use crate::cell::lifecycle_calls::ABORT_GRACE;
 use crate::deadline;
