@@ -45,6 +45,8 @@ pub struct KernelStats {
     pub emitted: u64,
     /// Outputs that no destination accepted. Not among `dead_letters`, since no mailbox had accepted them.
     pub undelivered: u64,
+    /// Outputs that were dropped because the ring kernels that they were for have ended, or were told to.
+    pub unrouted: u64,
     /// Replies sent to callers.
     pub replied: u64,
     /// Restarts after a fault.
@@ -126,6 +128,7 @@ impl Counter {
 pub(crate) struct Counters {
     pub(crate) handled: Counter,
     pub(crate) emitted: Counter,
+    pub(crate) unrouted: Counter,
     pub(crate) replied: Counter,
     pub(crate) restarts: Counter,
     pub(crate) rejected: Counter,

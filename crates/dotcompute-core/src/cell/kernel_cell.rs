@@ -41,8 +41,6 @@ pub(crate) struct KernelCell {
     pub(crate) state_requests: StateRequestQueue,
     /// Counts of messages that a ring kernel on a device sends and receives without the host.
     pub(crate) links: LinkAccounting,
-    /// Names of the ring kernels that this one is connected to.
-    pub(crate) downstream: Mutex<Vec<Arc<str>>>,
     /// Whether `activate` has succeeded once.
     pub(super) activated: AtomicBool,
     /// Held while a lifecycle call reads the state and issues the matching command.
@@ -71,7 +69,6 @@ impl KernelCell {
             dead_letters,
             state_requests: StateRequestQueue::default(),
             links: LinkAccounting::default(),
-            downstream: Mutex::new(Vec::new()),
             activated: AtomicBool::new(false),
             lifecycle_lock: Mutex::new(()),
             registry,

@@ -339,6 +339,7 @@ impl<I: Message, O: Message> Inbox<I, O> {
             }
         }
         self.ctx.router.dead_letter_backlog(&self.cell.untyped);
+        self.ctx.router.close();
         self.cell.untyped.end(to);
         // Callers in `receive` see the end in the state; `KernelCell::end` has woken them.
     }
