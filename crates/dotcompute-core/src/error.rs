@@ -164,6 +164,26 @@ pub enum LifecycleError {
         /// What went wrong.
         problem: String,
     },
+    /// The ring kernels to be disconnected are not connected.
+    #[error(
+        "disconnecting ring kernel `{kernel}` from `{to}`: they are not connected; connect them first, or ignore this"
+    )]
+    NotConnected {
+        /// The name.
+        kernel: Arc<str>,
+        /// The name of the other one.
+        to: Arc<str>,
+    },
+    /// The ring kernels to be disconnected are joined by a link on their device.
+    #[error(
+        "disconnecting ring kernel `{kernel}` from `{to}`: a link on their device joins them, which stays until one of them ends; terminate one of them"
+    )]
+    Linked {
+        /// The name.
+        kernel: Arc<str>,
+        /// The name of the other one.
+        to: Arc<str>,
+    },
     /// A connection from a ring kernel to itself.
     #[error(
         "connecting ring kernel `{kernel}` to itself: a full mailbox would deadlock; loop inside the handler instead"

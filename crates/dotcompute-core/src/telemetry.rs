@@ -48,6 +48,8 @@ pub struct KernelStats {
     pub emitted: u64,
     /// Outputs that no destination accepted. Not among `dead_letters`, since no mailbox had accepted them.
     pub undelivered: u64,
+    /// Outputs that were dropped because the ring kernels that they were for have ended, or were told to.
+    pub unrouted: u64,
     /// Requests replied to, or whose reply handle was taken with `take_reply`. Also counts replies whose caller no longer waited.
     pub replied: u64,
     /// Replies that were dropped: the message was sent with `tell`, or already had its reply.
@@ -138,6 +140,7 @@ impl Counter {
 pub(crate) struct Counters {
     pub(crate) handled: Counter,
     pub(crate) emitted: Counter,
+    pub(crate) unrouted: Counter,
     pub(crate) replied: Counter,
     pub(crate) unasked_replies: Counter,
     pub(crate) restarts: Counter,

@@ -8,6 +8,7 @@ use dotcompute_core::dead_letter::Reason;
 use dotcompute_core::error::{AskError, HandlerResult, LifecycleError, ReceiveError, Refusal};
 use dotcompute_core::handle::KernelHandle;
 use dotcompute_core::kernel::{Context, RingKernel};
+use dotcompute_core::lifecycle::State;
 use dotcompute_core::options::{Backpressure, BandOrder, KernelOptions, Placement, Telemetry};
 use dotcompute_core::runtime::{Runtime, RuntimeOptions};
 use futures_lite::future::block_on;
@@ -115,15 +116,16 @@ fn fan_out_copies_to_each_and_fan_in_receives_from_all() {
 }
 
 #[test]
-fn an_output_to_an_ended_kernel_is_a_dead_letter_with_its_message() {
+fn an_output_to_a_failed_kernel_is_a_dead_letter_with_its_message() {
     watchdog!();
     let runtime = Runtime::new().unwrap();
     let source = launch(&runtime, "source", &KernelOptions::new(), 0);
-    let ended = launch(&runtime, "ended", &KernelOptions::new(), 0);
+    let ended = runtime.launch("ended", || InOrder(0)).unwrap();
     source.connect(&ended).unwrap();
     source.activate().unwrap();
     ended.activate().unwrap();
-    ended.terminate(TIMEOUT).unwrap();
+    ended.ask(9).unwrap_err();
+    assert_eq!(ended.wait_ended(TIMEOUT), State::Failed);
     source.tell(77).unwrap();
     source.terminate(TIMEOUT).unwrap();
     let stats = source.stats();
@@ -131,7 +133,7 @@ fn an_output_to_an_ended_kernel_is_a_dead_letter_with_its_message() {
     assert!(stats.is_conserved());
     let mut letter = runtime.take_dead_letters().pop().unwrap();
     assert_eq!(letter.fault.reason, Reason::Undelivered);
-    assert!(letter.fault.cause.contains("`ended` is Terminated"), "{}", letter.fault);
+    assert!(letter.fault.cause.contains("`ended` is Failed"), "{}", letter.fault);
     assert_eq!(letter.take_message::<u64>(), Some(77));
     // An ended kernel cannot be connected, nor a kernel to itself.
     assert!(matches!(source.connect(&ended), Err(LifecycleError::WrongState { call: "connect", .. })));

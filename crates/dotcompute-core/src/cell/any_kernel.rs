@@ -13,6 +13,8 @@ pub(crate) trait AnyKernel: Send + Sync {
     fn cell(&self) -> &KernelCell;
     fn stats(&self) -> KernelStats;
     fn close_input(&self);
+    /// Returns the ring kernels that this one is connected to.
+    fn downstream(&self) -> Vec<Arc<KernelCell>>;
     /// Issues a command to the driver on the host, also for a ring kernel on a device.
     fn command(&self, command: Command);
     /// Ends the ring kernel by dropping its driver, unless it has a dedicated thread. A thread that polls the driver drops it afterwards.

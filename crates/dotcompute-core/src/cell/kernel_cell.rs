@@ -45,8 +45,6 @@ pub(crate) struct KernelCell {
     pub(crate) links: LinkAccounting,
     /// What this ring kernel waits for.
     pub(crate) waits: WaitNode,
-    /// Names of the ring kernels that this one is connected to.
-    pub(crate) downstream: Mutex<Vec<Arc<str>>>,
     /// Whether a loop has ended without its context, which then still holds its messages.
     context_is_leaked: AtomicBool,
     /// Whether `activate` has succeeded once.
@@ -98,7 +96,6 @@ impl KernelCell {
             state_requests: StateRequestQueue::default(),
             links: LinkAccounting::default(),
             waits: WaitNode::default(),
-            downstream: Mutex::new(Vec::new()),
             context_is_leaked: AtomicBool::new(false),
             activated: AtomicBool::new(false),
             lifecycle_lock: Mutex::new(()),

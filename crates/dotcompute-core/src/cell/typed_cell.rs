@@ -165,12 +165,17 @@ impl<I: Message, O: Message> AnyKernel for TypedCell<I, O> {
             rejected: counters.rejected.get(),
             emitted: counters.emitted.get() + linked.sent,
             undelivered: counters.undelivered(),
+            unrouted: counters.unrouted.get(),
             replied: counters.replied.get(),
             unasked_replies: counters.unasked_replies.get(),
             restarts: counters.restarts.get(),
             queue_time,
             handle_time,
         }
+    }
+
+    fn downstream(&self) -> Vec<Arc<KernelCell>> {
+        self.connections.targets()
     }
 
     fn close_input(&self) {

@@ -1,8 +1,10 @@
-//! `connect`: routes the outputs of one ring kernel to another one's mailbox, or over a link of their device.
+//! `connect` and `disconnect`: route the outputs of one ring kernel to another one's mailbox, or over a link of their device.
 
-use std::sync::{Arc, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Weak};
 
 use super::KernelHandle;
+use crate::cell::connections::{Connections, Removal};
 use crate::error::LifecycleError;
 use crate::lifecycle::State;
 use crate::message::Message;
@@ -16,6 +18,11 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     /// the priority of the message that caused it. If `to` is full, this ring kernel is blocked on output, unless `to` rejects or drops the
     /// oldest. Outputs sent before the connection remain in the output ring.
     ///
+    /// The connection ends with `to`, and when it is [disconnected](Connection::disconnect); dropping the returned [`Connection`] changes
+    /// nothing. An output that finds a failed `to` is a dead letter. Once every ring kernel that this one was connected to has ended,
+    /// outputs are dropped and counted as [`unrouted`](crate::telemetry::KernelStats::unrouted). Once the last is disconnected, they go to the
+    /// output ring again.
+    ///
     /// Two ring kernels on one device are connected by a link: a ring in device memory, so that outputs and their headers bypass the host.
     /// A ring kernel has at most eight links in each direction. Further connections, and those to a `to` that rejects or drops the oldest,
     /// go through the host. Creating a link brings both ring kernels to a message boundary once.
@@ -23,7 +30,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     /// # Errors
     ///
     /// [`LifecycleError`]: either ring kernel has ended, both are the same, or their device cannot connect them now.
-    pub fn connect<P: Message>(&self, to: &KernelHandle<O, P>) -> Result<(), LifecycleError>
+    pub fn connect<P: Message>(&self, to: &KernelHandle<O, P>) -> Result<Connection, LifecycleError>
     where
         O: Clone,
     {
@@ -44,8 +51,29 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
             }
         }
         let link = self.link(to)?;
-        from.downstream.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&downstream.name));
-        self.cell.connections.add(Box::new(KernelSink::new(Arc::clone(&to.cell))), link);
+        let sink = Box::new(KernelSink::new(Arc::clone(&to.cell)));
+        let id = self.cell.connections.add(downstream, sink, link);
+        let connections: Arc<dyn Disconnect> = Arc::clone(&self.cell.connections) as _;
+        let (from, to) = (Arc::clone(&from.name), Arc::clone(&downstream.name));
+        Ok(Connection { from, to, connections: Arc::downgrade(&connections), id })
+    }
+
+    /// Ends every connection to `to`, like [`Connection::disconnect`].
+    ///
+    /// # Errors
+    ///
+    /// [`LifecycleError`]: they are not connected, or a link on their device connects them.
+    pub fn disconnect<P: Message>(&self, to: &KernelHandle<O, P>) -> Result<(), LifecycleError> {
+        let ids = self.cell.connections.ids_to(&to.cell.untyped);
+        let (kernel, to) = (Arc::clone(&self.cell.untyped.name), Arc::clone(&to.cell.untyped.name));
+        if ids.is_empty() {
+            return Err(LifecycleError::NotConnected { kernel, to });
+        }
+        for id in ids {
+            if let Removal::Linked = self.cell.connections.remove(id) {
+                return Err(LifecycleError::Linked { kernel, to });
+            }
+        }
         Ok(())
     }
 
@@ -66,5 +94,45 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
             peer.copy_to_host();
         }
         Ok(link)
+    }
+}
+
+/// The connections of a ring kernel, whatever their outputs.
+trait Disconnect: Send + Sync {
+    fn remove(&self, id: usize) -> Removal;
+}
+
+impl<O: Message> Disconnect for Connections<O> {
+    fn remove(&self, id: usize) -> Removal {
+        Connections::remove(self, id)
+    }
+}
+
+/// A connection between two ring kernels; see [`KernelHandle::connect`]. Dropping it changes nothing.
+pub struct Connection {
+    from: Arc<str>,
+    to: Arc<str>,
+    connections: Weak<dyn Disconnect>,
+    id: usize,
+}
+
+impl Connection {
+    /// Ends the connection. Outputs sent from now on do not go to the other ring kernel; those that wait for a free slot in its mailbox
+    /// become dead letters. Does nothing if the connection has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`LifecycleError::Linked`]: a link on a device stays until one of its ring kernels ends.
+    pub fn disconnect(self) -> Result<(), LifecycleError> {
+        match self.connections.upgrade().map(|connections| connections.remove(self.id)) {
+            Some(Removal::Linked) => Err(LifecycleError::Linked { kernel: self.from, to: self.to }),
+            Some(Removal::Removed | Removal::Gone) | None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("from", &self.from).field("to", &self.to).finish_non_exhaustive()
     }
 }

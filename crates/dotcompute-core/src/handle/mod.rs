@@ -34,6 +34,7 @@ mod tell;
 mod timeout;
 mod wait_limit;
 
+pub use connect::Connection;
 pub use pending_ask::PendingAsk;
 
 /// The address of a ring kernel: typed, cheap to clone, usable from any thread and any executor.

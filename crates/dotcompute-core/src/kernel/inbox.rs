@@ -377,6 +377,7 @@ impl<I: Message, O: Message> Inbox<I, O> {
             }
         }
         self.ctx.router.dead_letter_backlog(&self.cell.untyped);
+        self.ctx.router.close();
         let failed = &mut self.failed;
         self.cell.untyped.end_then(to, || complete(failed));
         // Callers in `receive` see the end in the state; they have been woken.

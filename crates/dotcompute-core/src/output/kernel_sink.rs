@@ -31,12 +31,13 @@ impl<O: Message, P: Message> KernelSink<O, P> {
         Self { to, input, sampler, token: WaitToken::default(), state_token: WaitToken::default() }
     }
 
-    fn rejected(&self, output: O) -> SendOutcome<O> {
+    fn closed(&self, output: O) -> SendOutcome<O> {
         let cell = &self.to.untyped;
-        SendOutcome::Rejected(
-            output,
-            format!("the connected ring kernel `{}` is {}", cell.name, cell.lifecycle.get()),
-        )
+        match cell.lifecycle.get() {
+            State::Terminating | State::Terminated => SendOutcome::Ended(output),
+            // The mailbox is closed shortly before the state of a failing ring kernel changes.
+            _ => SendOutcome::Failed(output, format!("the connected ring kernel `{}` is Failed", cell.name)),
+        }
     }
 }
 
@@ -63,7 +64,7 @@ impl<O: Message, P: Message> OutputSink<O> for KernelSink<O, P> {
                 SendOutcome::Rejected(rejected.message, cause)
             }
             Err(PostError::Full(rejected)) => SendOutcome::Full(rejected.message),
-            Err(PostError::Closed(rejected)) => self.rejected(rejected.message),
+            Err(PostError::Closed(rejected)) => self.closed(rejected.message),
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::lane::OutputLane;
-use crate::cell::connections::{Connections, OutputSink};
+use crate::cell::connections::{Change, Connections, NewConnection, OutputSink};
 use crate::cell::kernel_cell::KernelCell;
 use crate::cell::wait_graph::{Node, begin_output_wait};
 use crate::message::{Message, MessageHeader};
@@ -14,6 +14,10 @@ pub(crate) struct OutputRouter<O> {
     connections: Arc<Connections<O>>,
     ring: OutputLane<O>,
     connected: Vec<OutputLane<O>>,
+    /// Every connection has ended with its ring kernel: outputs are dropped, and do not go to the output ring, which nobody reads.
+    all_ended: bool,
+    /// The version of the connections that is taken over.
+    seen_version: usize,
     backlog: bool,
     /// Whether the wait-for graph says that this ring kernel is blocked on output.
     reported: bool,
@@ -21,10 +25,13 @@ pub(crate) struct OutputRouter<O> {
 
 impl<O: Message> OutputRouter<O> {
     pub(crate) fn new(connections: Arc<Connections<O>>, ring: Box<dyn OutputSink<O>>) -> Self {
+        let ring = OutputLane::new(NewConnection { id: usize::MAX, sink: ring, link: None });
         Self {
             connections,
-            ring: OutputLane::new((ring, None)),
+            ring,
             connected: Vec::new(),
+            all_ended: false,
+            seen_version: 0,
             backlog: false,
             reported: false,
         }
@@ -42,10 +49,9 @@ impl<O: Message> OutputRouter<O> {
     }
 
     pub(crate) fn send(&mut self, cell: &KernelCell, header: MessageHeader, output: O) {
-        if self.connections.count() != self.connected.len() {
-            self.take_new_connections();
-        }
+        self.take_changes(cell);
         match self.connected.split_last_mut() {
+            None if self.all_ended => cell.counters.unrouted.increment_single_writer(),
             None => {
                 self.ring.send_or_queue(cell, header, output);
                 self.backlog |= !self.ring.queued.is_empty();
@@ -61,6 +67,7 @@ impl<O: Message> OutputRouter<O> {
                 }
                 last.send_or_queue(cell, header, output);
                 self.backlog |= !last.queued.is_empty();
+                self.remove_ended();
             }
         }
     }
@@ -76,20 +83,62 @@ impl<O: Message> OutputRouter<O> {
         if linked == 0 {
             return self.send(cell, header, output);
         }
-        if self.connections.count() != self.connected.len() {
-            self.take_new_connections();
-        }
+        self.take_changes(cell);
         let Some(clone) = self.connections.clone_fn() else { return };
         let already_sent = |lane: &OutputLane<O>| lane.link.is_some_and(|link| linked >> link & 1 != 0);
         for lane in self.connected.iter_mut().filter(|lane| !already_sent(lane)) {
             lane.send_or_queue(cell, header, clone(&output));
             self.backlog |= !lane.queued.is_empty();
         }
+        self.remove_ended();
+    }
+
+    #[inline]
+    fn take_changes(&mut self, cell: &KernelCell) {
+        let version = self.connections.version();
+        if version != self.seen_version {
+            self.seen_version = version;
+            self.apply_changes(cell);
+        }
     }
 
     #[cold]
-    fn take_new_connections(&mut self) {
-        self.connected.extend(self.connections.take_new().into_iter().map(OutputLane::new));
+    fn apply_changes(&mut self, cell: &KernelCell) {
+        for change in self.connections.take_changes() {
+            match change {
+                Change::Add(connection) => self.connected.push(OutputLane::new(connection)),
+                Change::Remove(id) => {
+                    if let Some(index) = self.connected.iter().position(|lane| lane.id == id) {
+                        let mut lane = self.connected.remove(index);
+                        lane.dead_letter_queued(
+                            cell,
+                            "it was disconnected while the output waited for a free slot",
+                        );
+                    }
+                }
+            }
+            self.all_ended = false;
+        }
+    }
+
+    /// Removes the connections to ring kernels that have ended.
+    #[inline]
+    fn remove_ended(&mut self) {
+        if self.connected.iter().any(|lane| lane.has_ended) {
+            self.connected.retain(|lane| {
+                if lane.has_ended {
+                    self.connections.forget(lane.id);
+                }
+                !lane.has_ended
+            });
+            self.all_ended = self.connected.is_empty();
+        }
+    }
+
+    /// Drops all connections, at the end of the ring kernel.
+    pub(crate) fn close(&mut self) {
+        self.connections.close();
+        self.connected.clear();
     }
 
     /// Sends queued outputs. Ready when all lanes are empty. While pending, the stats say what the ring kernel waits for.
@@ -98,6 +147,7 @@ impl<O: Message> OutputRouter<O> {
         for lane in std::iter::once(&mut self.ring).chain(&mut self.connected) {
             all_sent &= lane.poll_flush(cell, cx).is_ready();
         }
+        self.remove_ended();
         self.backlog = !all_sent;
         self.report(cell);
         if all_sent { Poll::Ready(()) } else { Poll::Pending }
@@ -117,13 +167,7 @@ impl<O: Message> OutputRouter<O> {
     /// Turns queued outputs into dead letters, at the end of the ring kernel.
     pub(crate) fn dead_letter_backlog(&mut self, cell: &KernelCell) {
         for lane in std::iter::once(&mut self.ring).chain(&mut self.connected) {
-            for (header, output) in lane.queued.drain(..) {
-                cell.dead_letter_output(
-                    header,
-                    output,
-                    String::from("the ring kernel ended while the output waited for a free slot"),
-                );
-            }
+            lane.dead_letter_queued(cell, "the ring kernel ended while the output waited for a free slot");
         }
         self.backlog = false;
         cell.waits.end_output_wait();

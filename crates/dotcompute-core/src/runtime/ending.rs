@@ -1,7 +1,7 @@
 //! Ending all ring kernels of a runtime: in order at a shutdown, at once when the runtime is dropped.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::failed::address;
@@ -99,9 +99,12 @@ enum Progress {
 impl<'a> Shutdown<'a> {
     fn new(registry: &'a Registry) -> Self {
         let kernels = registry.close();
-        let indices =
+        let indices: HashMap<usize, usize> =
             kernels.iter().enumerate().map(|(index, kernel)| (address(kernel.cell()), index)).collect();
-        let downstream = downstream(&kernels);
+        let indices_of = |kernel: &Arc<dyn AnyKernel>| {
+            kernel.downstream().iter().filter_map(|to| indices.get(&address(to)).copied()).collect()
+        };
+        let downstream: Vec<Vec<usize>> = kernels.iter().map(indices_of).collect();
         let mut upstream_counts = vec![0; kernels.len()];
         downstream.iter().flatten().for_each(|&to| upstream_counts[to] += 1);
         let progress = vec![Progress::Untold; kernels.len()];
@@ -199,20 +202,4 @@ impl<'a> Shutdown<'a> {
         fail_all(&remaining);
         names
     }
-}
-
-/// Returns the indices of the ring kernels that each one is connected to.
-fn downstream(kernels: &[Arc<dyn AnyKernel>]) -> Vec<Vec<usize>> {
-    let names_of = |kernel: &Arc<dyn AnyKernel>| {
-        kernel.cell().downstream.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    };
-    let names: Vec<Vec<Arc<str>>> = kernels.iter().map(names_of).collect();
-    if names.iter().all(Vec::is_empty) {
-        return vec![Vec::new(); kernels.len()];
-    }
-    let index_of: HashMap<&str, usize> =
-        kernels.iter().enumerate().map(|(index, kernel)| (&*kernel.cell().name, index)).collect();
-    let indices =
-        |names: Vec<Arc<str>>| names.iter().filter_map(|name| index_of.get(&**name).copied()).collect();
-    names.into_iter().map(indices).collect()
 }

@@ -291,3 +291,54 @@ impl Drop for Runtime {
         ending::abort_all(self.registry.close());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Weak;
+
+    use super::*;
+    use crate::cell::any_kernel::AnyKernel;
+    use crate::error::HandlerResult;
+    use crate::kernel::{Context, RingKernel};
+
+    struct Forward;
+
+    impl RingKernel for Forward {
+        type Input = u64;
+        type Output = u64;
+        fn handle(&mut self, message: u64, ctx: &mut Context<u64>) -> HandlerResult {
+            ctx.send(message);
+            Ok(())
+        }
+    }
+
+    /// Each holds the other's mailbox in its connection, which the driver has taken over only if it has sent an output.
+    #[test]
+    fn ring_kernels_connected_in_a_circle_are_freed_when_they_have_ended() {
+        const LIMIT: Duration = Duration::from_secs(60);
+        for sends in [false, true] {
+            let runtime = Runtime::new().unwrap();
+            let handles = ["a", "b"].map(|name| runtime.launch(name, || Forward).unwrap());
+            let cells: Vec<Weak<dyn AnyKernel>> =
+                ["a", "b"].iter().map(|name| Arc::downgrade(&runtime.registry.find(name).unwrap())).collect();
+            handles[0].connect(&handles[1]).unwrap();
+            handles[1].connect(&handles[0]).unwrap();
+            for handle in &handles {
+                handle.activate().unwrap();
+                if sends {
+                    handle.tell(1).unwrap();
+                }
+            }
+            for handle in &handles {
+                handle.terminate(LIMIT).unwrap();
+            }
+            drop(handles);
+            let start = std::time::Instant::now();
+            // A worker drops the driver just after the end.
+            while cells.iter().any(|cell| cell.strong_count() > 0) {
+                assert!(start.elapsed() < LIMIT, "they keep each other");
+                std::thread::yield_now();
+            }
+        }
+    }
+}
