@@ -9,7 +9,10 @@ use proptest::prelude::*;
 
 const BANDS: [Band; 4] = [Band::System, Band::High, Band::Normal, Band::Low];
 
-fn mailbox(capacity: usize, order: BandOrder) -> (Sender<(Band, u64)>, Receiver<(Band, u64)>) {
+/// A value knows its band, and its number there.
+type Value = (Band, u64);
+
+fn mailbox(capacity: usize, order: BandOrder) -> (Sender<Value>, Receiver<Value>) {
     mailbox::channel(Options { capacity, order, ..Options::default() }).unwrap()
 }
 
