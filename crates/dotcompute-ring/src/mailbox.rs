@@ -374,7 +374,13 @@ impl<T: Send> Receiver<T> {
         {
             return Some(value);
         }
-        (0..BANDS).find_map(|band| self.pop_from(band))
+        for band in 0..BANDS {
+            let popped = self.pop_from(band);
+            if popped.is_some() {
+                return popped;
+            }
+        }
+        None
     }
 
     #[inline]

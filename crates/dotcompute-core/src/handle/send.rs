@@ -41,6 +41,10 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     /// returns the envelope, to be sent as usual.
     #[inline]
     pub(super) fn send_inline(&self, envelope: Envelope<I, O>) -> Result<(), Envelope<I, O>> {
+        // A large message is on the stack several times on either side; inline, one stack would have both.
+        if size_of::<Envelope<I, O>>() > INLINE_BYTES {
+            return Err(envelope);
+        }
         let Some(shared_task) = &self.shared_task else { return Err(envelope) };
         let Some(guard) = shared_task.try_acquire() else { return Err(envelope) };
         if !self.cell.untyped.lifecycle.get().accepts_messages() {
@@ -107,6 +111,9 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         }
     }
 }
+
+/// Larger envelopes are not handled inline.
+const INLINE_BYTES: usize = 1 << 13;
 
 /// A spinning sender reads the ring only on every 16th poll: each read takes the cache line with the ring kernel's `head` away from the
 /// consumer's core.

@@ -115,6 +115,9 @@ pub use type_name::MessageTypeId;
 ///
 /// Implement it with [`#[derive(Message)]`](derive@Message). It is implemented for numbers, `bool`, `char`, `String`, `()`, and for
 /// `Option`, `Vec`, arrays, tuples of up to four elements, `Box` and `Arc` of messages.
+///
+/// A message is moved by value, and its sender and its handler have it on the stack several times. Up to 16 KiB pass on the stack of a
+/// default thread (2 MiB), also without optimisation. Put larger ones in a `Box` or a `Vec`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a message",
     label = "not a message",
