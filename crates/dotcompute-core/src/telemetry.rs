@@ -163,7 +163,7 @@ impl Counters {
     }
 }
 
-/// The two latency histograms of a ring kernel. With a dedicated thread all of their 72 KiB are allocated at launch, so that handling never
+/// The two latency histograms of a ring kernel. With a dedicated thread all of their 36 KiB are allocated at launch, so that handling never
 /// allocates. On the pool each part is allocated by the first latency in it, so that idle ring kernels stay small.
 #[derive(Debug, Default)]
 pub(crate) struct Latencies(OnceLock<Box<Mutex<LatencyHistograms>>>);
@@ -189,7 +189,7 @@ impl Latencies {
         self.0.get_or_init(Box::default).lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records one timed message. The lock is contended only while `stats` reads the histograms, which takes about a microsecond.
+    /// Records one timed message. The lock is contended only while `stats` reads the histograms, which takes microseconds.
     pub(crate) fn record(&self, queue: Duration, handle: Duration) {
         let mut histograms = self.lock();
         histograms.queue.record(nanos(queue));

@@ -32,7 +32,12 @@ pub fn call_once(round: &Round, thread: usize, rng: &mut Rng) {
         24..=26 => ("receive_timeout", |_, handle, rng| drop(handle.receive_timeout(briefly(rng)))),
         27 => ("receive", |_, handle, _| drop(handle.try_receive())),
         28 => ("connect", connect),
-        29 => ("pause", pause),
+        29 => ("disconnect", |round, handle, rng| {
+            if let Some(other) = round.directory.get(rng.usize(..)) {
+                drop(handle.disconnect(&other));
+            }
+        }),
+        39 => ("pause", pause),
         30 => ("terminate", |_, handle, rng| drop(handle.terminate(briefly(rng)))),
         31 => ("terminate_async", |_, handle, rng| drop(block_on(handle.terminate_async(briefly(rng))))),
         32 => ("abort", |_, handle, _| drop(handle.abort())),

@@ -14,7 +14,7 @@ pub(crate) struct OutputRouter<O> {
     connections: Arc<Connections<O>>,
     ring: OutputLane<O>,
     connected: Vec<OutputLane<O>>,
-    /// Every connection has ended with its ring kernel: outputs are dropped, and do not go to the output ring, which nobody reads.
+    /// Every connection has ended with its ring kernel: outputs are dropped, and do not go to the output ring, which is not read.
     all_ended: bool,
     /// The version of the connections that is taken over.
     seen_version: usize,
