@@ -38,7 +38,7 @@ impl Histogram {
 
     /// Returns the largest value, to two significant digits. Zero if there is none.
     pub(crate) fn max(&self) -> u64 {
-        self.0.as_ref().map_or(0, HdrHistogram::max)
+        self.0.as_ref().map_or(0, |histogram| histogram.max().min(MAX_VALUE))
     }
 
     /// Returns the value below or at which `per_mille` of a thousand equal parts of the values lie. Zero if there is no value.

@@ -17,7 +17,7 @@ fn placements() -> [KernelOptions; 2] {
     [KernelOptions::new(), KernelOptions::new().dedicated()]
 }
 
-/// Replies, and ends itself at message 3.
+/// Sends each message on, and ends itself at message 3.
 struct StopsAtThree;
 
 impl RingKernel for StopsAtThree {
@@ -29,7 +29,7 @@ impl RingKernel for StopsAtThree {
             ctx.stop();
             assert!(ctx.should_terminate());
         }
-        ctx.reply(message);
+        ctx.send(message);
         Ok(())
     }
 
