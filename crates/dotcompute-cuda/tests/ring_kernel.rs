@@ -65,7 +65,8 @@ extern "C" __device__ int32_t last(Ctx *ctx, State *state, const Sample *sample,
     state->last = sample->value;
     state->seen[ctx->thread % 16] += 1;
     reply->sum = state->last;
-    ctx->reply(reply);
+    if (ctx->wants_reply) ctx->reply(reply);
+    else ctx->send(reply);
     return 0;
 }
 
