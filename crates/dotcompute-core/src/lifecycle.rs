@@ -3,10 +3,8 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use dotcompute_ring::fence::Fence;
-use dotcompute_ring::wait::{WaitStrategy, block_on_poll};
 use dotcompute_ring::wait_list::{WaitList, WaitToken};
 
 /// State of a ring kernel.
@@ -203,12 +201,6 @@ impl StateCell {
         // SYNC POINT: state-change (waiter). Registers, then rechecks. Pairs with `StateCell::change` and `StateCell::settle`.
         self.waiters.register(token, cx.waker());
         check().map_or(Poll::Pending, Poll::Ready)
-    }
-
-    /// Waits until `done` holds for the state. Returns `None` if the deadline passes first.
-    pub(crate) fn wait(&self, deadline: Option<Instant>, done: impl Fn(State) -> bool) -> Option<State> {
-        let mut waiter = StateWaiter::new(self);
-        block_on_poll(WaitStrategy::Adaptive, deadline, |cx| waiter.poll(cx, &done))
     }
 }
 

@@ -10,6 +10,7 @@ use dotcompute_core::dead_letter::Reason;
 use dotcompute_core::error::{AskError, HandlerResult, ReceiveError, Refusal};
 use dotcompute_core::handle::KernelHandle;
 use dotcompute_core::kernel::{Context, RingKernel};
+use dotcompute_core::lifecycle::State;
 use dotcompute_core::loops::LoopContext;
 use dotcompute_core::options::KernelOptions;
 use dotcompute_core::runtime::{Runtime, RuntimeOptions};
@@ -38,6 +39,8 @@ enum Act {
     Receive(Later),
     /// Sends this many outputs, then replies.
     Send(u64),
+    /// Pauses another ring kernel, terminates it, then replies.
+    End(Later),
 }
 
 struct Actor(Act);
@@ -58,6 +61,11 @@ impl RingKernel for Actor {
                 message
             }
             Act::Receive(other) => other.wait().receive()?,
+            Act::End(other) => {
+                other.wait().deactivate(TIMEOUT)?;
+                other.wait().terminate(TIMEOUT)?;
+                message
+            }
             Act::Send(count) => {
                 (0..*count).for_each(|value| ctx.send(value));
                 message
@@ -137,6 +145,18 @@ fn a_handler_that_tells_into_a_full_mailbox_holds_no_worker() {
     let _ = echo.set(launch(&runtime, "echo", KernelOptions::new().capacity(4), Act::Echo));
     let teller = launch(&runtime, "teller", KernelOptions::new(), Act::Tell(Arc::clone(&echo), 500));
     assert_eq!(teller.ask_timeout(7, TIMEOUT).unwrap(), 7);
+    runtime.shutdown(TIMEOUT).unwrap();
+}
+
+#[test]
+fn a_handler_that_waits_for_the_end_of_a_ring_kernel_holds_no_worker() {
+    watchdog!();
+    let runtime = runtime(1);
+    let other = Later::default();
+    let _ = other.set(launch(&runtime, "other", KernelOptions::new(), Act::Echo));
+    let ending = launch(&runtime, "ending", KernelOptions::new(), Act::End(Arc::clone(&other)));
+    assert_eq!(ending.ask(7).unwrap(), 7, "neither call ran into its timeout");
+    assert_eq!(other.wait().state(), State::Terminated);
     runtime.shutdown(TIMEOUT).unwrap();
 }
 

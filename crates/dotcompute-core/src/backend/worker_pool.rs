@@ -3,7 +3,7 @@
 //! Scheduling is left to `async-executor`, the small executor of smol: a task costs its own memory and about a hundred bytes, and no CPU
 //! time while idle.
 //!
-//! A handler may ask, tell into a full mailbox, or receive. Before such a call parks the worker, the worker hands its duty to a spare
+//! A handler may ask, tell into a full mailbox, receive, or wait for the end of a ring kernel. Before such a call parks the worker, the worker hands its duty to a spare
 //! thread or a new one ([`block`]), as tokio's `block_in_place` and the managed blocking of Java's Fork/Join pool do. When the call
 //! returns, one thread more than needed runs tasks; the next one between two tasks becomes spare. Spare threads end after some time.
 
@@ -95,8 +95,8 @@ impl Drop for WorkerPool {
         self.0.spare_wanted.notify_all();
         // SYNC POINT: pool-stop (runtime). Stores, then wakes. Pairs with `Shared::poll_leave`.
         self.0.running.notify_all();
-        // Threads are not joined: one may be in a handler that never returns. The remaining tasks are dropped with the last reference to
-        // the executor, and their ring kernels become `Terminated`.
+        // Threads are not joined: one may be in a handler that never returns, and it keeps the executor alive. The runtime therefore drops
+        // the tasks itself (`SharedTask::close`).
     }
 }
 

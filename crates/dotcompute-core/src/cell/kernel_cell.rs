@@ -4,19 +4,22 @@ use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context as TaskContext, Poll};
+use std::time::Instant;
 
 use dotcompute_ring::fence::Fence;
 use dotcompute_ring::reply::ReplySender;
+use dotcompute_ring::wait::WaitStrategy;
 use dotcompute_ring::wait_list::{WaitList, WaitToken};
 
 use super::link_accounting::LinkAccounting;
 use super::state_requests::StateRequestQueue;
 use super::wait_graph::{MailboxRoom, WaitNode, WaitingKernel};
+use crate::backend::worker_pool::block_parked;
 use crate::dead_letter::DeadLetters;
 use crate::envelope::{Envelope, ReplyResult};
 use crate::error::LifecycleError;
 use crate::fault::{Fault, Reason};
-use crate::lifecycle::{Command, State, StateCell};
+use crate::lifecycle::{Command, State, StateCell, StateWaiter};
 use crate::message::{Message, MessageHeader};
 use crate::options::KernelOptions;
 use crate::telemetry::{Counters, Latencies};
@@ -200,6 +203,13 @@ impl KernelCell {
         let fault = Fault { message_type: self.output_type, ..self.fault(Reason::Undelivered, cause) };
         self.counters.count_dead_letter(Reason::Undelivered);
         self.dead_letters.add(fault, header, Some(Box::new(output)));
+    }
+
+    /// Waits until `done` holds for the state. Returns `None` if the deadline passes first. A worker of the pool hands its duty over
+    /// meanwhile: the ring kernel may need a worker to get there.
+    pub(crate) fn wait_for_state(&self, deadline: Instant, done: impl Fn(State) -> bool) -> Option<State> {
+        let mut waiter = StateWaiter::new(&self.lifecycle);
+        block_parked(WaitStrategy::Adaptive, Some(deadline), |cx| waiter.poll(cx, &done))
     }
 
     /// Ready once this command is issued. Until then, the task is woken when any command is issued.

@@ -88,8 +88,7 @@ impl dyn AnyKernel + '_ {
     pub(crate) fn deactivate(&self, timeout: Duration) -> Result<(), LifecycleError> {
         self.request_pause()?;
         self.check_may_wait("deactivate")?;
-        let state =
-            self.cell().lifecycle.wait(Some(deadline::after(timeout)), |state| state != State::Active);
+        let state = self.cell().wait_for_state(deadline::after(timeout), |state| state != State::Active);
         self.deactivate_result(state, timeout)
     }
 
@@ -126,14 +125,14 @@ impl dyn AnyKernel + '_ {
     pub(crate) fn terminate(&self, timeout: Duration) -> Result<(), LifecycleError> {
         self.request_end(Command::Drain);
         self.check_may_wait("terminate")?;
-        let ended = self.cell().lifecycle.wait(Some(deadline::after(timeout)), State::has_ended);
+        let ended = self.cell().wait_for_state(deadline::after(timeout), State::has_ended);
         if ended.is_some() { Ok(()) } else { self.abort_after_timeout("terminate", timeout) }
     }
 
     pub(crate) fn abort(&self) -> Result<(), LifecycleError> {
         self.request_end(Command::Abort);
         self.check_may_wait("abort")?;
-        let ended = self.cell().lifecycle.wait(Some(deadline::after(ABORT_TIMEOUT)), State::has_ended);
+        let ended = self.cell().wait_for_state(deadline::after(ABORT_TIMEOUT), State::has_ended);
         if ended.is_some() { Ok(()) } else { self.fail_stuck("abort", ABORT_TIMEOUT) }
     }
 
@@ -144,7 +143,7 @@ impl dyn AnyKernel + '_ {
         waited: Duration,
     ) -> Result<(), LifecycleError> {
         self.request_end(Command::Abort);
-        let ended = self.cell().lifecycle.wait(Some(deadline::after(ABORT_GRACE)), State::has_ended);
+        let ended = self.cell().wait_for_state(deadline::after(ABORT_GRACE), State::has_ended);
         self.abort_result(ended.is_some(), call, waited)
     }
 

@@ -3,8 +3,10 @@
 //! A node is a ring kernel. It has an edge for each call of its user code that waits for another ring kernel (an ask for its reply, a tell
 //! for a free slot, a receive for an output), and one for each connected ring kernel whose mailbox has no room for its outputs. A ring
 //! kernel with an edge takes no message until the edge is gone. An async loop may wait for calls and receive at the same time, so the edges
-//! of its calls count only while it is parked and does not receive. A cycle of edges therefore never dissolves by itself. This is deadlock detection on the AND model of Chandy, Misra and Haas ("Distributed Deadlock Detection", ACM
-//! TOCS 1 (2), 1983), within one process.
+//! of its calls count only while it is parked and does not receive. A cycle of edges therefore never dissolves by itself.
+//!
+//! This is deadlock detection on the AND model of Chandy, Misra and Haas ("Distributed Deadlock Detection", ACM TOCS 1 (2), 1983), within
+//! one process.
 //!
 //! No lock covers the whole graph. Each edge is inserted before the search that starts from it. Of the edges of a cycle, one is inserted
 //! last, and its search sees all others.

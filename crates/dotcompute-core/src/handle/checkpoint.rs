@@ -1,9 +1,11 @@
 //! `checkpoint` and `restore`: read and write the state of a ring kernel on a device.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::KernelHandle;
+use crate::backend::worker_pool::block;
 use crate::deadline;
 use crate::error::LifecycleError;
 use crate::message::Message;
@@ -69,7 +71,11 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         let mut slot = self.cell.untyped.state_requests.enqueue(write);
         self.cell.untyped.control.notify_all();
         self.cell.input.wake_receiver();
-        match slot.wait(self.wait, Some(deadline::after(timeout))) {
+        let poll = |cx: Option<&mut Context<'_>>| match cx {
+            None => slot.try_take().map_or(Poll::Pending, Poll::Ready),
+            Some(cx) => slot.poll_take(cx),
+        };
+        match block(self.wait, Some(deadline::after(timeout)), poll) {
             Some(Ok(Ok(bytes))) => Ok(bytes),
             Some(Ok(Err(problem))) => Err(self.state_error(call, problem)),
             Some(Err(_ended)) => Err(LifecycleError::WrongState {

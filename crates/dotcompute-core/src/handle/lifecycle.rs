@@ -108,7 +108,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         if self.any_kernel().check_may_wait("wait_ended").is_err() {
             return self.state();
         }
-        let ended = self.cell.untyped.lifecycle.wait(Some(deadline::after(timeout)), State::has_ended);
+        let ended = self.cell.untyped.wait_for_state(deadline::after(timeout), State::has_ended);
         ended.unwrap_or_else(|| self.state())
     }
 

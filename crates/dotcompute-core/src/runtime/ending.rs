@@ -33,7 +33,7 @@ pub(super) fn abort_all(kernels: Vec<Arc<dyn AnyKernel>>) {
     let reap = move || {
         let deadline = deadline::after(DROP_GRACE);
         for kernel in &*reaped {
-            let _ = kernel.cell().lifecycle.wait(Some(deadline), State::has_ended);
+            let _ = kernel.cell().wait_for_state(deadline, State::has_ended);
         }
         fail_all(&reaped);
     };
