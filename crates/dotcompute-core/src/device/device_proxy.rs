@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dotcompute_ring::wait::WaitStrategy;
 use futures_timer::Delay;
@@ -32,6 +32,12 @@ pub(crate) fn after_fault(supervision: Supervision) -> AfterFault {
         _ => AfterFault::Hold,
     }
 }
+
+/// Longest wait for the device when the runtime is dropped. A handler that does not return is given up then.
+const LEAVE_LIMIT: Duration = Duration::from_millis(500);
+
+/// Time between two looks at the device during that wait.
+const LEAVE_POLL: Duration = Duration::from_micros(50);
 
 /// A message that was posted to the device and is not completed.
 struct Posted<I, O> {
@@ -339,6 +345,24 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
         PollStep::Done
     }
 
+    /// Stops the ring kernel on its device and closes the links to it, at most for [`LEAVE_LIMIT`]: its linked messages are counted next, so
+    /// no peer may send to it any more. The devices confirm both by themselves, without a worker.
+    fn leave_device(&mut self) {
+        if self.port.is_none() {
+            return;
+        }
+        self.command(DeviceCommand::Stop);
+        let deadline = Instant::now() + LEAVE_LIMIT;
+        while Instant::now() < deadline {
+            let state = self.port.as_ref().map(|port| port.state());
+            let has_left = matches!(state, Some(DeviceState::Stopped | DeviceState::Lost(_)));
+            if self.close_links().is_some() && has_left {
+                return;
+            }
+            std::thread::sleep(LEAVE_POLL);
+        }
+    }
+
     /// Turns messages that the device has not handled into dead letters.
     fn dead_letter_posted(&mut self, reason: Reason, cause: &str) {
         for Posted { in_flight, message } in self.posted.drain(..) {
@@ -388,6 +412,7 @@ impl<I: DeviceRecord, O: DeviceRecord> Drop for DeviceProxy<I, O> {
     /// No `end` before this only if the runtime is dropped while the ring kernel is alive.
     fn drop(&mut self) {
         self.inbox.cell.untyped.state_requests.close();
+        self.leave_device();
         self.settle_link_accounting(Reason::Aborted, "the runtime was dropped");
         self.port = None;
         self.dead_letter_posted(Reason::Aborted, "the runtime was dropped");
