@@ -22,7 +22,7 @@ pub enum Step {
     Modules,
     /// Words that the project no longer uses
     Vocabulary,
-    /// Unit tests, and the integration tests of rings and runtime that take seconds; the Python package's lints
+    /// Unit tests, and the integration tests of rings and runtime; the Python package's lints
     QuickTests,
     /// Unit, integration and documentation tests of the workspace
     Tests,
@@ -61,8 +61,8 @@ pub enum Step {
 /// Commands that take longer are printed with their duration.
 const SLOW: Duration = Duration::from_secs(15);
 
-/// Integration tests that take more than a few seconds.
-const SLOW_TESTS: [&str; 2] = ["message_compile_errors", "soak"];
+/// The test programs that `--quick` runs beside unit tests: those of `dotcompute-ring` and `dotcompute-core`.
+const QUICK_TESTS: [&str; 4] = ["--test", "it", "--test", "idle_memory"];
 
 impl Step {
     /// Steps of `cargo xtask lint`.
@@ -165,19 +165,10 @@ fn print_slow_commands() {
     }
 }
 
-/// Unit tests of the workspace, the integration tests of `dotcompute-ring` and `dotcompute-core` without [`SLOW_TESTS`], and ruff if the
-/// development environment exists.
+/// Unit tests of the workspace, [`QUICK_TESTS`], and ruff if the development environment exists.
 fn quick_tests(workspace: &Workspace) -> Result<(), Failure> {
-    Invocation::cargo(["test", "--workspace", "--quiet", "--lib", "--bins"]).run(workspace)?;
-    let mut tests = Invocation::cargo(["test", "--workspace", "--quiet"]);
-    for package in ["dotcompute-ring", "dotcompute-core"] {
-        for name in workspace.targets(package, "test")? {
-            if !SLOW_TESTS.contains(&name.as_str()) {
-                tests = tests.args(["--test", &name]);
-            }
-        }
-    }
-    tests.run(workspace)?;
+    let tests = ["test", "--workspace", "--quiet", "--lib", "--bins"];
+    Invocation::cargo(tests).args(QUICK_TESTS).run(workspace)?;
     python::lint_if_installed(workspace)
 }
 
@@ -213,19 +204,10 @@ fn deny(workspace: &Workspace) -> Result<(), Failure> {
     Invocation::new(program).args(CHECK).run(workspace)
 }
 
-/// Runs every test target of the ring crate whose name begins with `loom`. They have their own target
-/// directory: the flag that enables loom would otherwise cause rebuilds of the workspace.
+/// Runs the loom models. They have their own target directory: the flag that enables loom would otherwise cause rebuilds of the workspace.
 fn loom(workspace: &Workspace) -> Result<(), Failure> {
-    let mut models = workspace.targets("dotcompute-ring", "test")?;
-    models.retain(|name| name.starts_with("loom"));
-    if models.is_empty() {
-        return Err(Failure::Missing("loom models: no tests/loom*.rs in dotcompute-ring".into()));
-    }
-    let mut command = Invocation::cargo(["test", "--package", "dotcompute-ring", "--release"])
+    Invocation::cargo(["test", "--package", "dotcompute-ring", "--release", "--test", "loom"])
         .env("RUSTFLAGS", "--cfg loom")
-        .env("CARGO_TARGET_DIR", workspace.target_dir().join("loom"));
-    for model in models {
-        command = command.arg("--test").arg(model);
-    }
-    command.run(workspace)
+        .env("CARGO_TARGET_DIR", workspace.target_dir().join("loom"))
+        .run(workspace)
 }

@@ -53,7 +53,7 @@
 //! mod cpu {
 //!     dotcompute_conformance::backend_tests!(super::Cpu);
 //! }
-//! # // The tests are compiled here and run in `crates/dotcompute-core/tests/conformance.rs`; one of them for an example that runs.
+//! # // The tests are compiled here and run in `crates/dotcompute-core/tests/it/conformance.rs`; one of them for an example that runs.
 //! # dotcompute_conformance::backend::a_request_without_a_reply_is_an_error::<Cpu>();
 //! ```
 //!

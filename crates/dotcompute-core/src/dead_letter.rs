@@ -77,17 +77,19 @@ impl DeadLetters {
 
     pub(crate) fn add(&self, fault: Fault, header: MessageHeader, message: Option<Box<dyn Any + Send>>) {
         let letter = DeadLetter { fault, header, when: SystemTime::now(), message };
-        self.total.fetch_add(1, Ordering::Relaxed);
         let dropped = {
             let mut letters = self.lock();
             let full = letters.len() >= self.capacity;
             let oldest = if full { letters.pop_front() } else { None };
-            if self.capacity > 0 {
+            let dropped = if self.capacity > 0 {
                 letters.push_back(letter);
                 oldest
             } else {
                 Some(letter)
-            }
+            };
+            // Release, after the push: who sees the new total also finds the dead letter.
+            self.total.fetch_add(1, Ordering::Release);
+            dropped
         };
         // Dropped after the lock is released: the message's own `drop` may be slow. It may also panic, on the thread of a ring kernel that
         // has nothing to do with this message.
@@ -95,7 +97,7 @@ impl DeadLetters {
     }
 
     pub(crate) fn total(&self) -> u64 {
-        self.total.load(Ordering::Relaxed)
+        self.total.load(Ordering::Acquire)
     }
 
     pub(crate) fn list(&self) -> Vec<DeadLetterInfo> {

@@ -172,7 +172,7 @@ pub const VARIABLES: &[EnvironmentVariable] = &[
 pub fn markdown() -> String {
     let mut page = String::from(
         "# Environment variables\n\n\
-         <!-- Generated from crates/dotcompute-core/src/environment.rs by `UPDATE=1 cargo test -p dotcompute-core --test environment`. -->\n\n\
+         <!-- Generated from crates/dotcompute-core/src/environment.rs by `UPDATE=1 cargo test -p dotcompute-core --test it environment`. -->\n\n\
          DotCompute reads these variables. No other variable changes its behaviour, except those of the libraries that it loads.\n\n\
          | Variable | Values | Default | Effect | Read by |\n\
          | --- | --- | --- | --- | --- |\n",

@@ -124,11 +124,12 @@ impl Counter {
 
     /// Adds `count`. Any thread may call this.
     pub(crate) fn add(&self, count: u64) {
-        self.0.fetch_add(count, Ordering::Relaxed);
+        // Release: a reader that sees the new count also sees what was done before it, such as the dead letter that was added.
+        self.0.fetch_add(count, Ordering::Release);
     }
 
     pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.load(Ordering::Acquire)
     }
 }
 

@@ -177,8 +177,9 @@ impl KernelCell {
         cause: String,
     ) -> Fault {
         let fault = self.fault(reason, cause);
-        self.counters.count_dead_letter(reason);
+        // Added before it is counted: who sees the count also finds the dead letter.
         self.dead_letters.add(fault.clone(), header, message);
+        self.counters.count_dead_letter(reason);
         fault
     }
 
@@ -201,8 +202,8 @@ impl KernelCell {
         cause: String,
     ) {
         let fault = Fault { message_type: self.output_type, ..self.fault(Reason::Undelivered, cause) };
-        self.counters.count_dead_letter(Reason::Undelivered);
         self.dead_letters.add(fault, header, Some(Box::new(output)));
+        self.counters.count_dead_letter(Reason::Undelivered);
     }
 
     /// Waits until `done` holds for the state. Returns `None` if the deadline passes first. A worker of the pool hands its duty over
