@@ -42,6 +42,7 @@ __all__ = [
     "QueueTimeoutError",
     "TypeValidationError",
     "ValidationError",
+    "WaitCycleError",
 ]
 
 
@@ -121,6 +122,26 @@ class KernelAlreadyExistsError(KernelError):
     def __init__(self, kernel_id: str) -> None:
         self.kernel_id = kernel_id
         super().__init__(f"Kernel '{kernel_id}' is already registered; terminate it first, or choose another name")
+
+
+class WaitCycleError(KernelError):
+    """Ring kernels wait for each other in a cycle, so that none of them would ever go on.
+
+    Raised in the ring kernel whose call would close the cycle. The message of the call is withdrawn, unless the other ring kernel has
+    taken it.
+
+    Attributes:
+        kernel_id: The ring kernel that the call would wait for.
+        cycle: Names of the ring kernels of which each waits for the next. The last is the first again.
+    """
+
+    def __init__(self, kernel_id: str, cycle: list[str]) -> None:
+        self.kernel_id = kernel_id
+        self.cycle = list(cycle)
+        super().__init__(
+            f"Waiting for kernel '{kernel_id}' would never end: kernels wait for each other in a cycle, {' → '.join(self.cycle)}; "
+            "send without waiting for a reply, reply before asking, or ask from another task while the kernel receives"
+        )
 
 
 class MessageError(PyDotComputeError):

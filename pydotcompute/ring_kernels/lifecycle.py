@@ -391,6 +391,7 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
 
     async def _run(self, context: KernelContext[TIn, TOut]) -> None:
         """Runs the function, and restarts it after exceptions as long as supervision allows."""
+        context.output_queue._set_task(asyncio.current_task(), context.input_queue)
         try:
             while not await self._run_once(context):
                 pass
@@ -403,6 +404,8 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
             # Not an `Exception`, such as `KeyboardInterrupt`: supervision does not apply.
             self._fail(context, error)
             raise
+        finally:
+            context.output_queue._set_task(None, context.input_queue)
         if self.state is not KernelState.FAILED and not context.should_terminate:
             self._finish(context)
 

@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 
 use super::mailbox::{Effects, Entry, Mailbox, RareEffects};
-use super::task_resume;
+use super::{task_resume, wait_cycle};
 
 impl Mailbox {
     /// Applies the effects of an operation. The receiver is resumed last, since its step may run for any length of time.
@@ -14,8 +14,11 @@ impl Mailbox {
             task_resume::resume_via_loop(py, task)?;
         }
         if let Some(rare) = rare {
-            let RareEffects { returned, moved_on, rejected, dropped, removed } = *rare;
+            let RareEffects { returned, moved_on, rejected, dropped, waited, removed } = *rare;
             drop(removed);
+            if let Some(caller) = waited {
+                wait_cycle::finish(&caller);
+            }
             if let Some((ask, Some(output))) = returned {
                 output.get().mark_ask_returned(ask);
             }

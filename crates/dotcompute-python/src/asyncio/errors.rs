@@ -61,6 +61,11 @@ pub(super) fn no_reply(py: Python<'_>, kernel: &str, reason: &str) -> PyErr {
     exception(py, "KernelError", (format!("Kernel '{kernel}' will not reply: {reason}"),))
 }
 
+/// Ring kernels wait for each other. `kernels` are their names, the first one also last.
+pub(super) fn wait_cycle(py: Python<'_>, kernel: &str, kernels: Vec<String>) -> PyErr {
+    exception(py, "WaitCycleError", (kernel, kernels))
+}
+
 /// `asyncio.CancelledError`.
 pub(super) fn cancelled(py: Python<'_>, message: Option<Bound<'_, PyAny>>) -> PyErr {
     static CLASS: PyOnceLock<Py<pyo3::types::PyType>> = PyOnceLock::new();

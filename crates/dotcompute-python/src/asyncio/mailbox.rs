@@ -74,6 +74,13 @@ pub(super) struct Entry {
     pub(super) ask: Option<Py<PyAny>>,
 }
 
+/// The ring kernel that an output belongs to, as a node of the search for cycles.
+pub(super) struct Owner {
+    pub(super) input: Py<Mailbox>,
+    /// The wait of its task for another ring kernel. May have ended.
+    pub(super) waits_on: Option<Py<PyAny>>,
+}
+
 /// The data that the lock protects.
 pub(super) struct MailboxState {
     pub(super) kernel: String,
@@ -104,6 +111,8 @@ pub(super) struct MailboxState {
     pub(super) counters: Option<Py<Counters>>,
     /// The output mailbox for replies to these messages.
     pub(super) output: Option<Py<Mailbox>>,
+    /// The ring kernel that writes these messages. Outputs only.
+    pub(super) owner: Option<Owner>,
     pub(super) timer: Option<Timer>,
     pub(super) enqueued: u64,
     pub(super) dequeued: u64,
@@ -137,6 +146,8 @@ pub(super) struct RareEffects {
     pub(super) rejected: Option<Py<PyAny>>,
     /// The message that a full mailbox dropped.
     pub(super) dropped: Option<Entry>,
+    /// The output of a ring kernel whose wait for another one has ended.
+    pub(super) waited: Option<Py<Mailbox>>,
     /// Waiters removed from the wait lists, which may have held the last reference to them.
     pub(super) removed: Vec<Py<PyAny>>,
 }
@@ -144,6 +155,13 @@ pub(super) struct RareEffects {
 impl Effects {
     pub(super) fn rare(&mut self) -> &mut RareEffects {
         self.rare.get_or_insert_default()
+    }
+
+    /// Records that a wait of a ring kernel for another one has ended. `caller` is the output of the former.
+    pub(super) fn end_wait(&mut self, caller: Option<Py<Mailbox>>) {
+        if caller.is_some() {
+            self.rare().waited = caller;
+        }
     }
 
     /// Records that a message was rejected, if it belongs to an ask.

@@ -169,6 +169,10 @@ impl Mailbox {
         visit.call(&state.failure)?;
         visit.call(&state.counters)?;
         visit.call(&state.output)?;
+        if let Some(owner) = &state.owner {
+            visit.call(&owner.input)?;
+            visit.call(&owner.waits_on)?;
+        }
         if let Some(timer) = &state.timer {
             timer.traverse(&visit)?;
         }

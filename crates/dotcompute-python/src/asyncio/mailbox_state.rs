@@ -28,6 +28,7 @@ pub(super) enum WaitError {
     KernelFailed(Py<PyAny>),
     Cancelled(Option<Py<PyAny>>),
     Ended(Kind),
+    InCycle(Py<PyAny>),
 }
 
 impl MailboxState {
@@ -50,6 +51,7 @@ impl MailboxState {
             current: None,
             counters: None,
             output: None,
+            owner: None,
             timer: None,
             enqueued: 0,
             dequeued: 0,
@@ -313,6 +315,7 @@ impl MailboxState {
         Step::Failed(match status {
             Status::TimedOut => WaitError::TimedOut(waiter.kind, waiter.timeout.unwrap_or_default()),
             Status::Cancelled => WaitError::Cancelled(waiter.value.take()),
+            Status::InCycle => waiter.value.take().map_or(WaitError::Ended(waiter.kind), WaitError::InCycle),
             Status::KernelFailed => match &self.failure {
                 Some(cause) => WaitError::KernelFailed(cause.clone_ref(py)),
                 None => waiter.value.take().map_or(WaitError::Ended(waiter.kind), WaitError::KernelFailed),

@@ -13,6 +13,7 @@
 //! | [`reply_matching`] | matching replies to asks |
 //! | [`waiter`] | an awaitable that a task treats as a future: its data |
 //! | [`waiter_steps`] | the steps of a coroutine that waits |
+//! | [`wait_cycle`] | ring kernels that wait for each other |
 //! | [`waiter_type`] | the Python type of waiters, built by hand |
 //! | [`parked_task`], [`task_resume`] | a suspended task; resuming it within the current call or through its loop |
 //! | [`timer`], [`timeout_timer`] | a timer handle; one timer for all waiters of a mailbox |
@@ -50,6 +51,7 @@ mod reply_matching;
 mod task_resume;
 mod timeout_timer;
 mod timer;
+mod wait_cycle;
 mod waiter;
 mod waiter_steps;
 mod waiter_type;

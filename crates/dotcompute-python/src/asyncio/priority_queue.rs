@@ -144,6 +144,22 @@ impl<T> PriorityQueue<T> {
         Some(item)
     }
 
+    /// Removes the first item for which `matches` holds.
+    pub(super) fn remove(&mut self, mut matches: impl FnMut(&T) -> bool) -> Option<T> {
+        for (level, queue) in self.queues.iter_mut().enumerate() {
+            if let Some(item) =
+                queue.iter().position(&mut matches).and_then(|position| queue.remove(position))
+            {
+                if queue.is_empty() {
+                    self.occupied[level / 64] &= !(1 << (level % 64));
+                }
+                self.len -= 1;
+                return Some(item);
+            }
+        }
+        None
+    }
+
     /// Removes all items, in order.
     pub(super) fn take_all(&mut self) -> Vec<T> {
         std::iter::from_fn(|| self.pop()).collect()

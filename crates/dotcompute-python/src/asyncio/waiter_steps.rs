@@ -10,8 +10,8 @@ use super::errors;
 use super::mailbox::{Effects, Mailbox, TimeoutBehavior};
 use super::mailbox_state::{Step, WaitError};
 use super::parked_task::ParkedTask;
-use super::task_resume;
 use super::waiter::{self, Kind, Status, mailbox, object};
+use super::{task_resume, wait_cycle};
 
 fn awaited_by_two_tasks() -> PyErr {
     PyRuntimeError::new_err(
@@ -70,7 +70,7 @@ pub(super) fn subscribe(
         None => Some(task_resume::running_loop(py)?.unbind()),
     };
     match at_once {
-        None => Ok(()),
+        None => wait_cycle::begin(waiter, &wakeup),
         Some(event_loop) => task_resume::resume_via_loop(
             py,
             ParkedTask {
@@ -113,6 +113,7 @@ impl Mailbox {
             Status::Parked => Step::AlreadyParked,
             Status::Delivered => {
                 state.status = Status::Done;
+                effects.end_wait(state.caller.take());
                 let value = if state.kind == Kind::Put { None } else { state.value.take() };
                 Step::Value(
                     value
@@ -122,6 +123,7 @@ impl Mailbox {
             Status::Done => Step::Failed(WaitError::AlreadyAwaited),
             status => {
                 state.status = Status::Done;
+                effects.end_wait(state.caller.take());
                 effects.reject(state.ask.take());
                 mailbox_state.wait_error(py, status, state)
             }
@@ -199,6 +201,7 @@ impl Mailbox {
             WaitError::Cancelled(reason) => {
                 Err(errors::cancelled(py, reason.map(|reason| reason.into_bound(py))))
             }
+            WaitError::InCycle(error) => Err(PyErr::from_value(error.into_bound(py))),
             WaitError::Ended(Kind::Get) => Err(errors::cancelled(py, None)),
             WaitError::Ended(_) => Err(errors::no_reply(
                 py,
@@ -263,13 +266,14 @@ impl Mailbox {
             // SAFETY: `waiter` is a waiter of this mailbox, whose lock is held as `mailbox_state`.
             let state = unsafe { waiter::state(waiter.as_unbound()) };
             let status = std::mem::replace(&mut state.status, Status::Done);
+            effects.end_wait(state.caller.take());
             match status {
                 Status::Parked | Status::AwaitingReply => {
                     mailbox_state.remove_waiter(waiter.as_unbound(), state.kind);
                     effects.reject(state.ask.take());
                     None
                 }
-                Status::New | Status::Cancelled | Status::TimedOut => {
+                Status::New | Status::Cancelled | Status::TimedOut | Status::InCycle => {
                     effects.reject(state.ask.take());
                     None
                 }

@@ -271,6 +271,7 @@ unsafe extern "C" fn traverse(
             state.value.as_ref().map(Py::as_ptr),
             state.ask.as_ref().map(Py::as_ptr),
             state.asked_message.as_ref().map(Py::as_ptr),
+            state.caller.as_ref().map(Py::as_ptr),
             state.wakeup.as_ref().map(Py::as_ptr),
             state.context.as_ref().map(Py::as_ptr),
             state.event_loop.as_ref().map(Py::as_ptr),
@@ -302,7 +303,9 @@ unsafe extern "C" fn clear(waiter: *mut ffi::PyObject) -> c_int {
 ///
 /// The interpreter must be the caller of the calling function, so that the thread is attached.
 unsafe fn release(state: WaiterState) {
-    let WaiterState { value, ask, asked_message, wakeup, context, event_loop, .. } = state;
+    let WaiterState { value, ask, asked_message, caller, wakeup, context, event_loop, .. } = state;
+    // SAFETY: an owned reference or null; the thread is attached (contract of this function).
+    unsafe { ffi::Py_XDECREF(caller.map_or(ptr::null_mut(), Py::into_ptr)) };
     for reference in [value, ask, asked_message, wakeup, context, event_loop] {
         // SAFETY: an owned reference or null; the thread is attached (contract of this function).
         unsafe { ffi::Py_XDECREF(reference.map_or(ptr::null_mut(), Py::into_ptr)) };

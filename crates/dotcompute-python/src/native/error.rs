@@ -5,6 +5,7 @@ use dotcompute_core::error::{
     AskError, Fault, LaunchError, LifecycleError, ReceiveError, Refusal, TellError,
 };
 use dotcompute_core::lifecycle::State;
+use dotcompute_core::status::WaitCycle;
 use pyo3::call::PyCallArgs;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
@@ -78,8 +79,15 @@ pub(super) fn rejected<M>(py: Python<'_>, error: &TellError<M>, operation: &str)
         Refusal::NotActivated { state } | Refusal::Ended { state } => {
             wrong_state(py, kernel, state, operation)
         }
+        Refusal::Cycle { ref cycle } => wait_cycle(py, kernel, cycle),
         _ => kernel_error(py, &error.to_string()),
     }
+}
+
+/// Ring kernels wait for each other.
+fn wait_cycle(py: Python<'_>, kernel: &str, cycle: &WaitCycle) -> PyErr {
+    let kernels: Vec<&str> = cycle.kernels().iter().map(|kernel| &**kernel).collect();
+    exception(py, "WaitCycleError", (kernel, kernels))
 }
 
 /// The mailbox was full until the deadline.
@@ -112,6 +120,7 @@ pub(super) fn ask_error<M>(
             exception(py, "QueueTimeoutError", (&**kernel, waited.as_secs_f64(), "receive"))
         }
         AskError::Ended { kernel, state, .. } => wrong_state(py, kernel, *state, "ask"),
+        AskError::Cycle { kernel, cycle, .. } => wait_cycle(py, kernel, cycle),
         _ => kernel_error(py, &error.to_string()),
     }
 }
@@ -167,6 +176,7 @@ pub(super) fn not_received(py: Python<'_>, error: &ReceiveError, timeout_s: f64)
         ReceiveError::Ended { kernel, state } | ReceiveError::NotActivated { kernel, state } => {
             wrong_state(py, kernel, *state, "receive from")
         }
+        ReceiveError::Cycle { kernel, cycle } => wait_cycle(py, kernel, cycle),
         _ => kernel_error(py, &error.to_string()),
     }
 }
