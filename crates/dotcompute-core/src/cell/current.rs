@@ -48,6 +48,12 @@ impl CurrentKernel {
         }
     }
 
+    /// Whether the caller runs inside a handler or a loop of any ring kernel.
+    #[inline]
+    pub(crate) fn is_any() -> bool {
+        RUNNING.try_with(|running| !running.borrow().is_empty()).unwrap_or(true)
+    }
+
     /// Whether the caller runs inside a handler or a loop of this ring kernel, directly or within inline asks.
     pub(crate) fn is(cell: &KernelCell) -> bool {
         let is_running = |running: &RefCell<Vec<Arc<KernelCell>>>| {

@@ -11,6 +11,7 @@ use dotcompute_ring::reply::ReplySender;
 use dotcompute_ring::wait::WaitStrategy;
 use dotcompute_ring::wait_list::{WaitList, WaitToken};
 
+use super::handler_pace::HandlerPace;
 use super::link_accounting::LinkAccounting;
 use super::state_requests::StateRequestQueue;
 use super::wait_graph::{MailboxRoom, WaitNode, WaitingKernel};
@@ -41,6 +42,7 @@ pub(crate) struct KernelCell {
     pub(crate) control: WaitList,
     pub(crate) counters: Counters,
     pub(crate) latencies: Latencies,
+    pub(crate) pace: HandlerPace,
     pub(crate) dead_letters: Arc<DeadLetters>,
     /// Checkpoint and restore requests for a ring kernel on a device.
     pub(crate) state_requests: StateRequestQueue,
@@ -94,6 +96,7 @@ impl KernelCell {
             control: WaitList::new(Fence::Symmetric),
             counters: Counters::default(),
             latencies: Latencies::of(&options),
+            pace: HandlerPace::default(),
             options,
             dead_letters,
             state_requests: StateRequestQueue::default(),

@@ -27,7 +27,8 @@ const POLLS_PER_LIVENESS_CHECK: u32 = 1 << 14;
 impl<I: Message, O: Message> KernelHandle<I, O> {
     /// Sends a message and waits for the reply.
     ///
-    /// Waits until the ring kernel replies or ends. [`ask_timeout`](Self::ask_timeout) limits the wait.
+    /// Waits until the ring kernel replies or ends. [`ask_timeout`](Self::ask_timeout) limits the wait. If the ring kernel is idle and its
+    /// handler was short so far, the handler runs on the calling thread: see [`InlineAsks`](crate::options::InlineAsks).
     ///
     /// # Errors
     ///

@@ -17,6 +17,7 @@ use crate::envelope::Envelope;
 pub use crate::envelope::Received;
 use crate::lifecycle::State;
 use crate::message::{Message, Priority};
+use crate::options::InlineAsks;
 use crate::status::Status;
 use crate::telemetry::{KernelStats, Sampler};
 use spare_slot::SpareSlot;
@@ -78,8 +79,9 @@ pub struct KernelHandle<I, O> {
     sampler: Sampler,
     /// Caches a reply slot for the next ask, so that `ask` does not allocate.
     spare: SpareSlot<O>,
-    /// The task that asks through this handle may poll on the calling thread. `None` if they may not.
+    /// The task that asks through this handle may poll on the calling thread, as `inline_asks` says. `None` if they may not.
     shared_task: Option<Arc<SharedTask>>,
+    inline_asks: InlineAsks,
     /// Whether that task is a device proxy: it runs no user code, and a waiting caller polls it until the reply arrives.
     polls_device: bool,
 }
@@ -94,6 +96,7 @@ impl<I, O> Clone for KernelHandle<I, O> {
             sampler: self.sampler.clone(),
             spare: SpareSlot::empty(),
             shared_task: self.shared_task.clone(),
+            inline_asks: self.inline_asks,
             polls_device: self.polls_device,
         }
     }
@@ -138,9 +141,11 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         let wait = cell.untyped.options.wait;
         let sampler = Sampler::new(cell.untyped.options.telemetry);
         let polls_device = cell.is_on_device();
-        let shared_task = if polls_device { cell.shared_task() } else { None };
+        let inline_asks = if polls_device { InlineAsks::Always } else { cell.untyped.options.inline_asks };
+        let shared_task = if inline_asks == InlineAsks::Never { None } else { cell.shared_task() };
         let spare = SpareSlot::empty();
-        Self { cell, input, priority: Priority::default(), wait, sampler, spare, shared_task, polls_device }
+        let priority = Priority::default();
+        Self { cell, input, priority, wait, sampler, spare, shared_task, inline_asks, polls_device }
     }
 
     /// Returns the name of the ring kernel.
@@ -179,14 +184,8 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         Self { wait, ..self.clone() }
     }
 
-    /// Returns a handle whose [`ask`](Self::ask) and [`ask_async`](Self::ask_async) run the handler on the calling thread if the ring
-    /// kernel is idle. Such an ask wakes no other thread and moves no cache line to another core.
-    ///
-    /// Only the thread differs. Messages are still handled one at a time and in order, a panic or an error still ends at the message
-    /// boundary, and the accounting is the same. If the ring kernel is busy or has a dedicated thread, the ask is an ordinary one.
-    ///
-    /// This is not the default, because the caller runs the handler itself: [`abort`](Self::abort) cannot release a caller whose handler
-    /// does not return. An ask with a timeout never runs a handler inline, since it could not leave the handler in time.
+    /// Returns a handle whose [`ask`](Self::ask) and [`ask_async`](Self::ask_async) run the handler on the calling thread whenever the
+    /// ring kernel is idle, as [`InlineAsks::Always`] does. By default they do so only if the handler was short so far.
     ///
     /// ```
     /// # use dotcompute_core::error::HandlerResult;
@@ -210,6 +209,6 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     /// ```
     #[must_use]
     pub fn with_inline_asks(&self) -> Self {
-        Self { shared_task: self.cell.shared_task(), ..self.clone() }
+        Self { shared_task: self.cell.shared_task(), inline_asks: InlineAsks::Always, ..self.clone() }
     }
 }

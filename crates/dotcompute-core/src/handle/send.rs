@@ -19,6 +19,7 @@ use crate::envelope::Envelope;
 use crate::error::Refusal;
 use crate::lifecycle::State;
 use crate::message::Message;
+use crate::options::InlineAsks;
 use crate::status::WaitCycle;
 
 /// `Ok`, or the reason with the envelope, which the caller keeps.
@@ -46,6 +47,11 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
             return Err(envelope);
         }
         let Some(shared_task) = &self.shared_task else { return Err(envelope) };
+        if self.inline_asks == InlineAsks::IfShort
+            && (!self.cell.untyped.pace.is_short() || CurrentKernel::is_any())
+        {
+            return Err(envelope);
+        }
         let Some(guard) = shared_task.try_acquire() else { return Err(envelope) };
         if !self.cell.untyped.lifecycle.get().accepts_messages() {
             return Err(envelope);

@@ -15,6 +15,7 @@ use crate::cell::current::CurrentKernel;
 use crate::error::HandlerResult;
 use crate::fault::Reason;
 use crate::lifecycle::State;
+use crate::options::Placement;
 use crate::supervision::{Decision, Supervisor};
 use crate::user_code::{catch_panic, drop_contained, error_text};
 
@@ -27,7 +28,12 @@ pub(crate) struct HandlerDriver<K: RingKernel, F> {
     factory: F,
     supervisor: Supervisor,
     backoff: Option<Delay>,
+    /// Polls until the next one that is timed for [`HandlerPace`](crate::cell::handler_pace::HandlerPace).
+    untimed_polls: u8,
 }
+
+/// A handler that is known to be short is timed in one poll of this many: reading the clock twice takes as long as the rest of an inline ask.
+const POLLS_PER_TIMED: u8 = 16;
 
 // Nothing in a driver is pinned: the state is used by reference only and never polled.
 impl<K: RingKernel, F> Unpin for HandlerDriver<K, F> {}
@@ -39,7 +45,32 @@ where
 {
     pub(crate) fn new(inbox: Inbox<K::Input, K::Output>, kernel: K, factory: F) -> Self {
         let supervisor = Supervisor::new(inbox.cell.untyped.options.supervision);
-        Self { inbox, factory, kernel: Some(kernel), supervisor, backoff: None }
+        Self { inbox, factory, kernel: Some(kernel), supervisor, backoff: None, untimed_polls: 0 }
+    }
+
+    /// Returns the time if this poll is to be timed.
+    #[inline]
+    fn begin_timed_poll(&mut self) -> Option<Instant> {
+        let untyped = &self.inbox.cell.untyped;
+        if untyped.options.placement != Placement::Pool {
+            return None;
+        }
+        if self.untimed_polls > 0 && !untyped.pace.is_undecided() {
+            self.untimed_polls -= 1;
+            return None;
+        }
+        self.untimed_polls = POLLS_PER_TIMED - 1;
+        Some(Instant::now())
+    }
+
+    /// Records the duration of a timed poll that has handled this many messages.
+    #[inline]
+    fn end_timed_poll(&self, start: Option<Instant>, messages: u32) {
+        if let Some(start) = start
+            && messages > 0
+        {
+            self.inbox.cell.untyped.pace.record(messages, start.elapsed());
+        }
     }
 
     #[inline]
@@ -173,13 +204,18 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let driver = self.get_mut();
         let _current = CurrentKernel::enter(&driver.inbox.cell.untyped);
-        for _ in 0..POLL_BUDGET {
+        let start = driver.begin_timed_poll();
+        for messages in 0..POLL_BUDGET {
             match driver.step(cx) {
                 PollStep::Continue => {}
-                PollStep::Pending => return Poll::Pending,
+                PollStep::Pending => {
+                    driver.end_timed_poll(start, messages);
+                    return Poll::Pending;
+                }
                 PollStep::Done => return Poll::Ready(()),
             }
         }
+        driver.end_timed_poll(start, POLL_BUDGET);
         cx.waker().wake_by_ref();
         Poll::Pending
     }

@@ -10,11 +10,16 @@ use dotcompute_core::error::{AskError, HandlerResult};
 use dotcompute_core::handle::KernelHandle;
 use dotcompute_core::kernel::{Context, RingKernel};
 use dotcompute_core::lifecycle::State;
-use dotcompute_core::options::KernelOptions;
+use dotcompute_core::options::{InlineAsks, KernelOptions};
 use dotcompute_core::runtime::{Runtime, RuntimeOptions};
 use dotcompute_core::supervision::Supervision;
+use futures_lite::future::block_on;
 
-/// Records the thread of its handler and replies with the number of messages so far. Panics on 0 and fails on 1.
+/// A message whose handler takes this long.
+const SLOW: u64 = 100;
+const SLOW_TIME: Duration = Duration::from_millis(1);
+
+/// Records the thread of its handler and replies with the number of messages so far. Panics on 0, fails on 1 and sleeps on `SLOW`.
 struct ThreadRecorder {
     ran_on: Arc<std::sync::Mutex<Option<ThreadId>>>,
     handled: u64,
@@ -31,6 +36,9 @@ impl RingKernel for ThreadRecorder {
             0 => panic!("requested fault"),
             1 => Err("requested fault".into()),
             _ => {
+                if message == SLOW {
+                    std::thread::sleep(SLOW_TIME);
+                }
                 ctx.reply(self.handled);
                 Ok(())
             }
@@ -58,12 +66,16 @@ impl Fixture {
         fixture
     }
 
+    fn ran_here(&self) -> bool {
+        *self.ran_on.lock().unwrap() == Some(std::thread::current().id())
+    }
+
     /// Asks until an ask is handled on this thread: a worker may still be leaving the message before.
     fn runs_inline(&self, mut ask: impl FnMut() -> u64) -> bool {
         let deadline = Instant::now() + TIMEOUT;
         while Instant::now() < deadline {
             ask();
-            if *self.ran_on.lock().unwrap() == Some(std::thread::current().id()) {
+            if self.ran_here() {
                 return true;
             }
         }
@@ -77,12 +89,83 @@ fn an_idle_kernel_runs_on_the_callers_thread() {
     let fixture = Fixture::new(KernelOptions::new());
     let inline = fixture.handle.with_inline_asks();
     assert!(fixture.runs_inline(|| inline.ask(2).unwrap()));
-    assert!(fixture.runs_inline(|| futures_lite::future::block_on(inline.ask_async(2)).unwrap()));
+    assert!(fixture.runs_inline(|| block_on(inline.ask_async(2)).unwrap()));
     assert!(fixture.runs_inline(|| inline.clone().ask(2).unwrap()), "a clone asks inline too");
     let stats = inline.stats();
     assert!(stats.is_conserved(), "{stats:?}");
     assert_eq!(stats.handled, stats.replied);
     fixture.runtime.shutdown(TIMEOUT).unwrap();
+}
+
+#[test]
+fn by_default_an_ask_runs_a_handler_that_was_short_so_far() {
+    watchdog!();
+    let fixture = Fixture::new(KernelOptions::new());
+    let handle = &fixture.handle;
+    for _ in 0..50 {
+        handle.ask(2).unwrap();
+        assert!(!fixture.ran_here(), "a handler about which nothing is known");
+    }
+    assert!(fixture.runs_inline(|| handle.ask(2).unwrap()));
+    assert!(fixture.runs_inline(|| block_on(handle.ask_async(2)).unwrap()));
+    assert!(fixture.runs_inline(|| {
+        block_on(KernelHandle::begin_ask(handle, 2)).unwrap().wait(TIMEOUT).unwrap().unwrap()
+    }));
+
+    // Two long ones in a row, or a few more if another thread handled some of them.
+    let mut asks = 0;
+    while {
+        handle.ask(SLOW).unwrap();
+        fixture.ran_here()
+    } {
+        asks += 1;
+        assert!(asks < 40, "long handlers run on the caller's thread");
+    }
+    for _ in 0..100 {
+        handle.ask(SLOW).unwrap();
+        assert!(!fixture.ran_here(), "a long handler ran on the caller's thread");
+    }
+    assert!(fixture.runs_inline(|| handle.ask(2).unwrap()), "short again");
+}
+
+#[test]
+fn a_handler_that_never_was_short_runs_on_a_worker() {
+    watchdog!();
+    let fixture = Fixture::new(KernelOptions::new());
+    for _ in 0..200 {
+        fixture.handle.ask(SLOW).unwrap();
+        assert!(!fixture.ran_here());
+    }
+}
+
+/// Asks the ring kernel that it has and replies whether that one ran on its own thread.
+struct AsksInHandler(Arc<Fixture>);
+
+impl RingKernel for AsksInHandler {
+    type Input = u64;
+    type Output = u64;
+
+    fn handle(&mut self, _: u64, ctx: &mut Context<u64>) -> HandlerResult {
+        self.0.handle.ask(2)?;
+        ctx.reply(u64::from(self.0.ran_here()));
+        Ok(())
+    }
+}
+
+#[test]
+fn a_handler_that_asks_leaves_the_other_one_to_a_worker() {
+    watchdog!();
+    let fixture = Arc::new(Fixture::new(KernelOptions::new()));
+    assert!(fixture.runs_inline(|| fixture.handle.ask(2).unwrap()));
+    let asked = Arc::clone(&fixture);
+    let options = KernelOptions::new().dedicated();
+    let outer =
+        fixture.runtime.launch_with("outer", options, move || AsksInHandler(Arc::clone(&asked))).unwrap();
+    outer.activate().unwrap();
+    for _ in 0..200 {
+        assert_eq!(outer.ask(1).unwrap(), 0);
+    }
+    outer.abort().unwrap();
 }
 
 #[test]
@@ -92,13 +175,22 @@ fn other_calls_never_run_a_handler() {
     let inline = fixture.handle.with_inline_asks();
     for _ in 0..200 {
         inline.ask_timeout(2, TIMEOUT).unwrap();
-        assert_ne!(*fixture.ran_on.lock().unwrap(), Some(std::thread::current().id()));
-        fixture.handle.ask(2).unwrap();
-        assert_ne!(*fixture.ran_on.lock().unwrap(), Some(std::thread::current().id()));
+        assert!(!fixture.ran_here());
+        inline.tell(2).unwrap();
+        assert!(!fixture.ran_here());
     }
+    let never = Fixture::new(KernelOptions::new().inline_asks(InlineAsks::Never));
     let dedicated = Fixture::new(KernelOptions::new().dedicated());
-    dedicated.handle.with_inline_asks().ask(2).unwrap();
-    assert_ne!(*dedicated.ran_on.lock().unwrap(), Some(std::thread::current().id()));
+    let inline = dedicated.handle.with_inline_asks();
+    for _ in 0..200 {
+        never.handle.ask(2).unwrap();
+        assert!(!never.ran_here());
+        inline.ask(2).unwrap();
+        dedicated.handle.ask(2).unwrap();
+        assert!(!dedicated.ran_here());
+    }
+    let always = Fixture::new(KernelOptions::new().inline_asks(InlineAsks::Always));
+    assert!(always.runs_inline(|| always.handle.ask(SLOW).unwrap()));
 }
 
 #[test]
@@ -227,7 +319,6 @@ fn callers_and_workers_alternate_without_overlap() {
 fn a_pending_ask_can_be_waited_for_repeatedly() {
     watchdog!();
     let fixture = Fixture::new(KernelOptions::new());
-    use futures_lite::future::block_on;
     // The reply is returned once.
     let inline = fixture.handle.with_inline_asks();
     let mut pending = block_on(KernelHandle::begin_ask(&inline, 5)).unwrap();
@@ -252,8 +343,8 @@ fn a_pending_ask_can_be_waited_for_repeatedly() {
 fn a_pending_ask_fails_as_any_other() {
     watchdog!();
     let fixture = Fixture::new(KernelOptions::new());
-    let pending = futures_lite::future::block_on(KernelHandle::begin_ask(&fixture.handle, 1));
+    let pending = block_on(KernelHandle::begin_ask(&fixture.handle, 1));
     assert!(matches!(pending.unwrap().wait(TIMEOUT), Some(Err(AskError::Failed(_)))));
-    let not_sent = futures_lite::future::block_on(KernelHandle::begin_ask(&fixture.handle, 2));
+    let not_sent = block_on(KernelHandle::begin_ask(&fixture.handle, 2));
     assert!(matches!(not_sent, Err(AskError::NotSent(_))), "the kernel has failed");
 }
