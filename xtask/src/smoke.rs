@@ -14,14 +14,30 @@ use crate::workspace::{Workspace, parse};
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// Every bench that `dotcompute-bench host` must report on.
-const HOST: [&str; 7] = [
+const HOST: [&str; 23] = [
     "queue_same_thread",
     "queue_cross_thread",
     "queue_cross_thread_batched",
     "ask_spin",
     "ask_adaptive",
+    "ask_from_a_task_cpu",
+    "ask_from_a_task_wall",
+    "ask_from_16_tasks_mailbox_64",
+    "ask_from_16_tasks_mailbox_1024",
+    "ask_from_500_tasks_mailbox_64",
+    "ask_from_500_tasks_mailbox_1024",
+    "ask_from_2000_tasks_mailbox_64",
+    "ask_from_2000_tasks_mailbox_1024",
+    "ask_from_10000_tasks_mailbox_64",
+    "ask_from_10000_tasks_mailbox_1024",
     "tell",
+    "tell_drop_oldest",
     "many",
+    "many_launch",
+    "many_one_message_each",
+    "many_shutdown",
+    "many_look_up",
+    "many_look_up_absent",
 ];
 
 /// Every bench that `dotcompute-bench gpu` must report on, on any device.

@@ -39,6 +39,7 @@ enum Unit {
     Percent,
     Bytes,
     Nanoseconds,
+    Milliseconds,
     MillionsPerSecond,
 }
 
@@ -54,7 +55,7 @@ pub struct TargetResult {
 }
 
 /// The targets for the CPU of this machine.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 27] = [
     Target {
         text: "ask_spin: at most 1.35 times the floor",
         of: ("ask_spin", "dotcompute"),
@@ -143,7 +144,43 @@ pub const TARGETS: [Target; 11] = [
         unit: Unit::Bytes,
         best: None,
     },
+    at_most_kameos("ask_from_a_task_cpu: at most kameo's", "ask_from_a_task_cpu"),
+    at_most_kameos("ask_from_a_task_wall: at most kameo's", "ask_from_a_task_wall"),
+    at_most_kameos("ask_from_16_tasks_mailbox_64: at most kameo's", "ask_from_16_tasks_mailbox_64"),
+    at_most_kameos("ask_from_16_tasks_mailbox_1024: at most kameo's", "ask_from_16_tasks_mailbox_1024"),
+    at_most_kameos("ask_from_500_tasks_mailbox_64: at most kameo's", "ask_from_500_tasks_mailbox_64"),
+    at_most_kameos("ask_from_500_tasks_mailbox_1024: at most kameo's", "ask_from_500_tasks_mailbox_1024"),
+    at_most_kameos("ask_from_2000_tasks_mailbox_64: at most kameo's", "ask_from_2000_tasks_mailbox_64"),
+    at_most_kameos("ask_from_2000_tasks_mailbox_1024: at most kameo's", "ask_from_2000_tasks_mailbox_1024"),
+    at_most_kameos("ask_from_10000_tasks_mailbox_64: at most kameo's", "ask_from_10000_tasks_mailbox_64"),
+    at_most_kameos("ask_from_10000_tasks_mailbox_1024: at most kameo's", "ask_from_10000_tasks_mailbox_1024"),
+    at_most_kameos("many_launch: at most kameo's spawn", "many_launch"),
+    at_most("many_launch: at most 10 µs", "many_launch", 10_000.0, Unit::Nanoseconds),
+    at_most(
+        "many_shutdown: 100,000 kernels in at most one second",
+        "many_shutdown",
+        1000.0,
+        Unit::Milliseconds,
+    ),
+    at_most("many_look_up: at most 1 µs", "many_look_up", 1000.0, Unit::Nanoseconds),
+    at_most("many_look_up_absent: at most 1 µs", "many_look_up_absent", 1000.0, Unit::Nanoseconds),
+    at_most(
+        "tell_drop_oldest: at most 150 ns of processor time",
+        "tell_drop_oldest",
+        150.0,
+        Unit::Nanoseconds,
+    ),
 ];
+
+/// A bound on a measurement of dotcompute.
+const fn at_most(text: &'static str, bench: &'static str, bound: f64, unit: Unit) -> Target {
+    Target { text, of: (bench, "dotcompute"), over: None, bound: Bound::AtMost(bound), unit, best: None }
+}
+
+/// Bounds a measurement of dotcompute by kameo's.
+const fn at_most_kameos(text: &'static str, bench: &'static str) -> Target {
+    Target { over: Some((bench, "kameo")), ..at_most(text, bench, 1.0, Unit::Times) }
+}
 
 /// The targets for a GPU.
 pub const GPU_TARGETS: [Target; 2] = [
@@ -189,6 +226,7 @@ impl Target {
             Unit::Percent => format!("{:.1} %", (value - 1.0) * 100.0),
             Unit::Bytes => format!("{value:.0} bytes"),
             Unit::Nanoseconds => format!("{value:.0} ns"),
+            Unit::Milliseconds => format!("{value:.0} ms"),
             Unit::MillionsPerSecond => format!("{value:.1} M/s"),
         }
     }

@@ -23,14 +23,26 @@ pub fn benches() -> Vec<Bench> {
         Bench {
             name: "many",
             unit: "bytes",
-            about: "resident memory of one idle kernel among 100,000, including its handle; two workers, mailboxes \
-                    of 8 (ractor's is unbounded); tokio is a bare task with a channel",
+            about: "resident memory of one idle kernel among 100,000, including its handle; default options, two workers; tokio is a bare task \
+                    with a channel of 64",
             samples_per_round: 1,
             subjects: vec![
-                Subject::new("dotcompute", |config| in_child("dotcompute", config, "bytes")),
-                Subject::new("tokio", |config| in_child("tokio", config, "bytes")),
-                Subject::new("kameo", |config| in_child("kameo", config, "bytes")),
-                Subject::new("ractor", |config| in_child("ractor", config, "bytes")),
+                Subject::new("dotcompute", |config| in_child("dotcompute", config, BYTES)),
+                Subject::new("tokio", |config| in_child("tokio", config, BYTES)),
+                Subject::new("kameo", |config| in_child("kameo", config, BYTES)),
+                Subject::new("ractor", |config| in_child("ractor", config, BYTES)),
+            ],
+        },
+        Bench {
+            name: "many_launch",
+            unit: "ns",
+            about: "the same kernels: time to launch and activate one, until it has started",
+            samples_per_round: 1,
+            subjects: vec![
+                Subject::new("dotcompute", |config| in_child("dotcompute", config, LAUNCH)),
+                Subject::new("tokio", |config| in_child("tokio", config, LAUNCH)),
+                Subject::new("kameo", |config| in_child("kameo", config, LAUNCH)),
+                Subject::new("ractor", |config| in_child("ractor", config, LAUNCH)),
             ],
         },
         Bench {
@@ -39,14 +51,46 @@ pub fn benches() -> Vec<Bench> {
             about: "the same kernels: time of one message to each, until all are handled",
             samples_per_round: 1,
             subjects: vec![
-                Subject::new("dotcompute", |config| in_child("dotcompute", config, "milliseconds")),
-                Subject::new("tokio", |config| in_child("tokio", config, "milliseconds")),
-                Subject::new("kameo", |config| in_child("kameo", config, "milliseconds")),
-                Subject::new("ractor", |config| in_child("ractor", config, "milliseconds")),
+                Subject::new("dotcompute", |config| in_child("dotcompute", config, MESSAGES)),
+                Subject::new("tokio", |config| in_child("tokio", config, MESSAGES)),
+                Subject::new("kameo", |config| in_child("kameo", config, MESSAGES)),
+                Subject::new("ractor", |config| in_child("ractor", config, MESSAGES)),
             ],
+        },
+        Bench {
+            name: "many_shutdown",
+            unit: "ms",
+            about: "the same kernels: time until all have ended",
+            samples_per_round: 1,
+            subjects: vec![
+                Subject::new("dotcompute", |config| in_child("dotcompute", config, SHUTDOWN)),
+                Subject::new("tokio", |config| in_child("tokio", config, SHUTDOWN)),
+                Subject::new("kameo", |config| in_child("kameo", config, SHUTDOWN)),
+                Subject::new("ractor", |config| in_child("ractor", config, SHUTDOWN)),
+            ],
+        },
+        Bench {
+            name: "many_look_up",
+            unit: "ns",
+            about: "the same kernels: time to find one by its name; ractor's registry is global, and kameo is built without one",
+            samples_per_round: 1,
+            subjects: vec![Subject::new("dotcompute", |config| dotcompute::look_up(config, true))],
+        },
+        Bench {
+            name: "many_look_up_absent",
+            unit: "ns",
+            about: "the same kernels: time of a look-up of a name that none has",
+            samples_per_round: 1,
+            subjects: vec![Subject::new("dotcompute", |config| dotcompute::look_up(config, false))],
         },
     ]
 }
+
+/// Measurements in the output of the child process.
+const BYTES: &str = "bytes";
+const LAUNCH: &str = "launch_nanoseconds";
+const MESSAGES: &str = "messages_milliseconds";
+const SHUTDOWN: &str = "shutdown_milliseconds";
 
 /// Runs this program as a child that measures one subject, and returns one value of its output.
 fn in_child(subject: &'static str, config: &BenchConfig, measurement: &str) -> Result<Sample, BenchError> {
@@ -85,7 +129,13 @@ pub fn child(subject: &str, kernels: u64) -> Result<(), BenchError> {
             problem: "got the name of no subject".into(),
         }),
     }?;
-    println!("{}", json!({ "bytes": cost.bytes, "milliseconds": cost.milliseconds }));
+    let output = json!({
+        BYTES: cost.bytes,
+        LAUNCH: cost.launch_nanoseconds,
+        MESSAGES: cost.messages_milliseconds,
+        SHUTDOWN: cost.shutdown_milliseconds,
+    });
+    println!("{output}");
     Ok(())
 }
 

@@ -2,7 +2,9 @@
 
 mod ask;
 pub mod idle_kernels;
+mod overload;
 mod queue;
+mod task_asks;
 mod tell;
 
 use crate::bench::Bench;
@@ -11,7 +13,9 @@ use crate::bench::Bench;
 pub fn benches() -> Vec<Bench> {
     let mut benches = queue::benches();
     benches.extend(ask::benches());
+    benches.extend(task_asks::benches());
     benches.push(tell::bench());
+    benches.push(overload::bench());
     benches.extend(idle_kernels::benches());
     benches
 }

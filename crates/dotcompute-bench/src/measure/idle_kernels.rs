@@ -1,4 +1,4 @@
-//! Measures many idle kernels: the memory of each, and the time of one message to each.
+//! Measures many idle kernels: the memory of each, and the time to launch them, to send one message to each, and to shut them down.
 //!
 //! Each sample is taken in a new child process, because a process rarely returns memory to the system.
 
@@ -10,13 +10,16 @@ use std::time::{Duration, Instant};
 
 use crate::error::BenchError;
 
-/// Mailbox capacity of each idle kernel, where it is configurable.
-pub const CAPACITY: usize = 8;
-
-/// The cost of the idle kernels: resident bytes per kernel, and milliseconds for one message to each.
+/// The cost of the idle kernels.
 pub struct IdleKernelCost {
+    /// Resident memory of one, with its handle.
     pub bytes: f64,
-    pub milliseconds: f64,
+    /// Time to launch one, until it has started.
+    pub launch_nanoseconds: f64,
+    /// Time of one message to each, until all are handled.
+    pub messages_milliseconds: f64,
+    /// Time until all have ended.
+    pub shutdown_milliseconds: f64,
 }
 
 /// Counts the kernels that have started and the messages that have been handled.
@@ -36,26 +39,33 @@ impl Counters {
     }
 }
 
-/// Measures one set of kernels: `build` creates every kernel, `tell_each` sends one message to each.
+/// Measures one set of kernels: `build` creates every kernel, `tell_each` sends one message to each, `shut_down` waits until all have ended.
 ///
 /// # Errors
 ///
-/// Returns the error of either function, or [`BenchError::WrongCount`] if a kernel did not start or did not handle its message.
+/// Returns the error of one of the functions, or [`BenchError::WrongCount`] if a kernel did not start or did not handle its message.
 pub fn measure<C>(
     subject: &'static str,
     kernels: u64,
     counters: &Counters,
     build: impl FnOnce() -> Result<C, BenchError>,
     tell_each: impl FnOnce(&C) -> Result<(), BenchError>,
+    shut_down: impl FnOnce(C) -> Result<(), BenchError>,
 ) -> Result<IdleKernelCost, BenchError> {
     let before = resident_bytes()?;
+    let started = Instant::now();
     let handles = build()?;
     wait_for_count(subject, "kernels started", &counters.started, kernels)?;
+    let launch_nanoseconds = started.elapsed().as_secs_f64() * 1e9 / kernels as f64;
     let bytes = resident_bytes()?.saturating_sub(before) as f64 / kernels as f64;
     let started = Instant::now();
     tell_each(&handles)?;
     wait_for_count(subject, "messages handled", &counters.handled, kernels)?;
-    Ok(IdleKernelCost { bytes, milliseconds: started.elapsed().as_secs_f64() * 1e3 })
+    let messages_milliseconds = started.elapsed().as_secs_f64() * 1e3;
+    let started = Instant::now();
+    shut_down(handles)?;
+    let shutdown_milliseconds = started.elapsed().as_secs_f64() * 1e3;
+    Ok(IdleKernelCost { bytes, launch_nanoseconds, messages_milliseconds, shutdown_milliseconds })
 }
 
 /// Waits until `counter` is `expected`. It sleeps between polls, because both cores belong to the workers.

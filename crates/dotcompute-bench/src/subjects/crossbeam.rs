@@ -8,6 +8,7 @@ use crossbeam_queue::ArrayQueue;
 use crate::config::{BenchConfig, CAPACITY};
 use crate::error::BenchError;
 use crate::measure::ask;
+use crate::measure::overload;
 use crate::measure::queue;
 use crate::measure::tell as tells;
 use crate::measurement::Sample;
@@ -31,6 +32,18 @@ pub fn array_queue_same_thread(config: &BenchConfig) -> Result<Sample, BenchErro
         queue.push(payload).ok()?;
         queue.pop()
     })
+}
+
+/// Measures threads that replace the oldest message of a full queue.
+pub fn force_push(config: &BenchConfig) -> Result<Sample, BenchError> {
+    let senders = (0..overload::THREADS).map(|_| {
+        let queue = ArrayQueue::new(overload::CAPACITY);
+        move |sequence| {
+            std::hint::black_box(queue.force_push(Payload::new(sequence)));
+            Ok(())
+        }
+    });
+    overload::drive(ARRAY_QUEUE, config, senders.collect())
 }
 
 /// Blocks, because the channel's backoff is faster than spinning on `try_send`.

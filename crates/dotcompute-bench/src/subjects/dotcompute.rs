@@ -1,6 +1,8 @@
 //! `dotcompute`: the bare rings, and ring kernels.
 
+use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use dotcompute::prelude::*;
 use dotcompute::ring::{mpsc, spsc};
@@ -9,16 +11,22 @@ use crate::config::{BATCH, BenchConfig, CAPACITY};
 use crate::error::BenchError;
 use crate::measure::ask as asks;
 use crate::measure::idle_kernels::{self, Counters, IdleKernelCost};
+use crate::measure::overload;
 use crate::measure::queue;
+use crate::measure::task_asks::{self, Quantity};
 use crate::measure::tell as tells;
 use crate::measurement::Sample;
 use crate::payload::{Payload, Tally};
 use crate::spin_wait::spin_until;
+use crate::subjects::tokio::idle_workers;
 
 const NAME: &str = "dotcompute";
 const POOL: &str = "dotcompute-pool";
 const INLINE: &str = "dotcompute-inline";
 const MPSC: &str = "dotcompute-mpsc";
+/// Time limits for pausing a ring kernel, and for shutting many down.
+const PAUSE: Duration = Duration::from_secs(10);
+const SHUTDOWN: Duration = Duration::from_secs(60);
 const NO_TELEMETRY: &str = "dotcompute-no-telemetry";
 
 pub fn same_thread(config: &BenchConfig) -> Result<Sample, BenchError> {
@@ -226,6 +234,64 @@ fn ask_from_the_pool(
     outcome.recv().unwrap_or(Err(BenchError::Panicked { subject }))
 }
 
+/// The handle of one task. A clone, for another task, is a handle of its own.
+struct TaskHandle(Arc<KernelHandle<Payload, Payload>>);
+
+impl Clone for TaskHandle {
+    fn clone(&self) -> Self {
+        Self(Arc::new(KernelHandle::clone(&self.0)))
+    }
+}
+
+/// Measures asks from tasks of a tokio runtime to a ring kernel with default options, but for the capacity of its mailbox if one is given.
+pub fn ask_from_tasks(
+    config: &BenchConfig,
+    tasks: u64,
+    capacity: Option<usize>,
+    quantity: Quantity,
+) -> Result<Sample, BenchError> {
+    let runtime = Runtime::new().map_err(BenchError::subject(NAME, "creating a runtime"))?;
+    let options =
+        capacity.map_or_else(KernelOptions::new, |capacity| KernelOptions::new().capacity(capacity));
+    let kernel = runtime
+        .launch_with("responder", options, || Responder)
+        .map_err(BenchError::subject(NAME, "launching a ring kernel"))?;
+    kernel.activate().map_err(BenchError::subject(NAME, "activating a ring kernel"))?;
+    let handle = TaskHandle(Arc::new(kernel));
+    task_asks::drive(NAME, config, &idle_workers()?, tasks, quantity, move |request| {
+        let kernel = Arc::clone(&handle.0);
+        async move { kernel.ask_async(request).await.map_err(BenchError::subject(NAME, "asking")) }
+    })
+}
+
+/// Measures threads that tell ring kernels which are paused and drop their oldest messages.
+pub fn tell_drop_oldest(config: &BenchConfig) -> Result<Sample, BenchError> {
+    let runtime = Runtime::new().map_err(BenchError::subject(NAME, "creating a runtime"))?;
+    let options = KernelOptions::new().capacity(overload::CAPACITY).backpressure(Backpressure::DropOldest);
+    let mut senders = Vec::new();
+    for index in 0..overload::THREADS {
+        let kernel = runtime
+            .launch_with(&format!("paused-{index}"), options.clone(), Counter::default)
+            .map_err(BenchError::subject(NAME, "launching a ring kernel"))?;
+        kernel.activate().map_err(BenchError::subject(NAME, "activating a ring kernel"))?;
+        kernel.deactivate(PAUSE).map_err(BenchError::subject(NAME, "pausing a ring kernel"))?;
+        for sequence in 0..overload::CAPACITY as u64 {
+            kernel.tell(Payload::new(sequence)).map_err(BenchError::subject(NAME, "telling"))?;
+        }
+        senders.push(move |sequence| {
+            kernel.tell(Payload::new(sequence)).map_err(BenchError::subject(NAME, "telling"))
+        });
+    }
+    let sample = overload::drive(NAME, config, senders)?;
+    let (expected, found) =
+        (config.tells / overload::THREADS as u64 * overload::THREADS as u64, runtime.dead_letter_count());
+    if found == expected {
+        Ok(sample)
+    } else {
+        Err(BenchError::WrongCount { subject: NAME, what: "dead letters", expected, found })
+    }
+}
+
 /// A ring kernel that counts one-way messages and replies to a request with the tally.
 #[derive(Default)]
 struct Counter(Tally);
@@ -293,27 +359,59 @@ impl RingKernel for Idler {
 }
 
 pub fn idle_kernels(kernels: u64) -> Result<IdleKernelCost, BenchError> {
-    let runtime = Runtime::with_options(RuntimeOptions::new().workers(2))
-        .map_err(BenchError::subject(NAME, "creating a runtime"))?;
     let counters = Counters::default();
     let build = || {
-        let options =
-            KernelOptions::new().capacity(idle_kernels::CAPACITY).output_capacity(idle_kernels::CAPACITY);
-        let mut handles = Vec::new();
-        for index in 0..kernels {
-            let counters = counters.clone();
-            let kernel = runtime
-                .launch_with(&format!("idler-{index}"), options.clone(), move || Idler(counters.clone()))
-                .map_err(BenchError::subject(NAME, "launching a ring kernel"))?;
-            kernel.activate().map_err(BenchError::subject(NAME, "activating a ring kernel"))?;
-            handles.push(kernel);
-        }
-        Ok(handles)
+        let runtime = Runtime::with_options(RuntimeOptions::new().workers(2))
+            .map_err(BenchError::subject(NAME, "creating a runtime"))?;
+        let handles = launch_idlers(&runtime, kernels, &counters)?;
+        Ok((runtime, handles))
     };
-    idle_kernels::measure(NAME, kernels, &counters, build, |handles| {
+    let tell_each = |(_, handles): &(Runtime, Vec<KernelHandle<Payload, ()>>)| {
         for kernel in handles {
             kernel.try_tell(Payload::new(0)).map_err(BenchError::subject(NAME, "telling"))?;
         }
         Ok(())
+    };
+    idle_kernels::measure(NAME, kernels, &counters, build, tell_each, |(runtime, _handles)| {
+        runtime.shutdown(SHUTDOWN).map_err(BenchError::subject(NAME, "shutting down"))
     })
+}
+
+fn launch_idlers(
+    runtime: &Runtime,
+    kernels: u64,
+    counters: &Counters,
+) -> Result<Vec<KernelHandle<Payload, ()>>, BenchError> {
+    let launch = |index| {
+        let counters = counters.clone();
+        let kernel = runtime
+            .launch(&format!("idler-{index}"), move || Idler(counters.clone()))
+            .map_err(BenchError::subject(NAME, "launching a ring kernel"))?;
+        kernel.activate().map_err(BenchError::subject(NAME, "activating a ring kernel"))?;
+        Ok(kernel)
+    };
+    (0..kernels).map(launch).collect()
+}
+
+/// Measures look-ups by name, of ring kernels that exist or of one that does not.
+pub fn look_up(config: &BenchConfig, present: bool) -> Result<Sample, BenchError> {
+    /// As many names as the caches of a core hold beside other data.
+    const NAMES: u64 = 1000;
+    let runtime = Runtime::new().map_err(BenchError::subject(NAME, "creating a runtime"))?;
+    let _handles = launch_idlers(&runtime, config.kernels, &Counters::default())?;
+    let step = (config.kernels / NAMES).max(1);
+    let prefix = if present { "idler" } else { "absent" };
+    let names: Vec<String> =
+        (0..NAMES).map(|name| format!("{prefix}-{}", name * step % config.kernels)).collect();
+    let started = config.clock.ticks();
+    let mut found = 0;
+    for name in &names {
+        found += u64::from(runtime.handle::<Payload, ()>(name).is_ok());
+    }
+    let nanoseconds = config.clock.seconds_since(started) * 1e9 / NAMES as f64;
+    let expected = if present { NAMES } else { 0 };
+    if found != expected {
+        return Err(BenchError::WrongCount { subject: NAME, what: "names found", expected, found });
+    }
+    Ok(Sample::plain(nanoseconds))
 }

@@ -9,6 +9,7 @@ use crate::config::{BenchConfig, CAPACITY};
 use crate::error::BenchError;
 use crate::measure::ask as asks;
 use crate::measure::idle_kernels::{self, Counters, IdleKernelCost};
+use crate::measure::task_asks::{self, Quantity};
 use crate::measure::tell as tells;
 use crate::measurement::Sample;
 use crate::payload::{Payload, Tally};
@@ -75,6 +76,26 @@ pub fn ask(config: &BenchConfig) -> Result<Sample, BenchError> {
     })
 }
 
+/// Measures asks from tasks of the runtime that the actor runs on, with the default mailbox unless a capacity is given.
+pub fn ask_from_tasks(
+    config: &BenchConfig,
+    tasks: u64,
+    capacity: Option<usize>,
+    quantity: Quantity,
+) -> Result<Sample, BenchError> {
+    let runtime = idle_workers()?;
+    let actor = runtime.block_on(async {
+        match capacity {
+            Some(capacity) => Counter::spawn_with_mailbox(Counter::default(), mailbox::bounded(capacity)),
+            None => Counter::spawn(Counter::default()),
+        }
+    });
+    task_asks::drive(NAME, config, &runtime, tasks, quantity, move |request| {
+        let actor = actor.clone();
+        async move { actor.ask(Request(request)).send().await.map_err(BenchError::subject(NAME, "asking")) }
+    })
+}
+
 /// Measures a producer task and the actor on two workers. The reply with the tally, requested last, shows that all messages are handled.
 pub fn tell(config: &BenchConfig) -> Result<Sample, BenchError> {
     let runtime = two_workers(config)?;
@@ -118,14 +139,23 @@ pub fn idle_kernels(kernels: u64) -> Result<IdleKernelCost, BenchError> {
     let _inside = runtime.enter();
     let counters = Counters::default();
     let build = || {
-        let spawn = |_| Idler::spawn_with_mailbox(counters.clone(), mailbox::bounded(idle_kernels::CAPACITY));
+        let spawn = |_| Idler::spawn(counters.clone());
         Ok((0..kernels).map(spawn).collect::<Vec<_>>())
     };
-    idle_kernels::measure(NAME, kernels, &counters, build, |actors| {
+    let tell_each = |actors: &Vec<ActorRef<Idler>>| {
         for actor in actors {
             let message = OneWay(Payload::new(0));
             actor.tell(message).try_send().map_err(BenchError::subject(NAME, "telling"))?;
         }
+        Ok(())
+    };
+    idle_kernels::measure(NAME, kernels, &counters, build, tell_each, |actors| {
+        actors.iter().for_each(ActorRef::kill);
+        runtime.block_on(async {
+            for actor in actors {
+                actor.wait_for_shutdown().await;
+            }
+        });
         Ok(())
     })
 }

@@ -7,6 +7,7 @@ use crate::config::BenchConfig;
 use crate::error::BenchError;
 use crate::measure::ask as asks;
 use crate::measure::idle_kernels::{self, Counters, IdleKernelCost};
+use crate::measure::task_asks::{self, Quantity};
 use crate::measure::tell as tells;
 use crate::measurement::Sample;
 use crate::payload::{Payload, Tally};
@@ -78,6 +79,16 @@ pub fn ask(config: &BenchConfig) -> Result<Sample, BenchError> {
     })
 }
 
+/// Measures asks from tasks of the runtime that the actor runs on.
+pub fn ask_from_tasks(config: &BenchConfig, tasks: u64, quantity: Quantity) -> Result<Sample, BenchError> {
+    let runtime = idle_workers()?;
+    let actor = runtime.block_on(spawn())?;
+    task_asks::drive(NAME, config, &runtime, tasks, quantity, move |request| {
+        let actor = actor.clone();
+        async move { call(&actor, |reply| ActorMessage::Request(request, reply)).await }
+    })
+}
+
 /// Measures a producer task and the actor on two workers. The reply with the tally, requested last, shows that all messages are handled.
 pub fn tell(config: &BenchConfig) -> Result<Sample, BenchError> {
     let runtime = two_workers(config)?;
@@ -137,11 +148,20 @@ pub fn idle_kernels(kernels: u64) -> Result<IdleKernelCost, BenchError> {
             Ok(actors)
         })
     };
-    idle_kernels::measure(NAME, kernels, &counters, build, |actors| {
+    let tell_each = |actors: &Vec<ActorRef<ActorMessage>>| {
         for actor in actors {
             let message = ActorMessage::OneWay(Payload::new(0));
             actor.cast(message).map_err(BenchError::subject(NAME, "telling"))?;
         }
         Ok(())
+    };
+    idle_kernels::measure(NAME, kernels, &counters, build, tell_each, |actors| {
+        actors.iter().for_each(|actor| actor.stop(None));
+        runtime.block_on(async {
+            for actor in actors {
+                actor.wait(None).await.map_err(BenchError::subject(NAME, "stopping an actor"))?;
+            }
+            Ok(())
+        })
     })
 }

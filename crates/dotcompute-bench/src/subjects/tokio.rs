@@ -16,6 +16,9 @@ use crate::payload::{Payload, Tally};
 
 const NAME: &str = "tokio";
 
+/// Capacity of the channel of an idle task: that of kameo's default mailbox.
+const IDLE_CAPACITY: usize = 64;
+
 /// Creates a runtime on the calling thread.
 ///
 /// # Errors
@@ -182,22 +185,32 @@ pub fn idle_kernels(kernels: u64) -> Result<IdleKernelCost, BenchError> {
     let counters = Counters::default();
     let build = || {
         let task = |_| {
-            let (sender, mut receiver) = mpsc::channel::<Payload>(idle_kernels::CAPACITY);
+            let (sender, mut receiver) = mpsc::channel::<Payload>(IDLE_CAPACITY);
             let counters = counters.clone();
-            runtime.spawn(async move {
+            let task = runtime.spawn(async move {
                 counters.start();
                 while receiver.recv().await.is_some() {
                     counters.handle();
                 }
             });
-            sender
+            (sender, task)
         };
         Ok((0..kernels).map(task).collect::<Vec<_>>())
     };
-    idle_kernels::measure(NAME, kernels, &counters, build, |senders| {
-        for sender in senders {
+    let tell_each = |tasks: &Vec<(mpsc::Sender<Payload>, _)>| {
+        for (sender, _) in tasks {
             sender.try_send(Payload::new(0)).map_err(BenchError::subject(NAME, "telling"))?;
         }
         Ok(())
+    };
+    idle_kernels::measure(NAME, kernels, &counters, build, tell_each, |tasks| {
+        let (senders, tasks): (Vec<_>, Vec<_>) = tasks.into_iter().unzip();
+        drop(senders);
+        runtime.block_on(async {
+            for task in tasks {
+                task.await.map_err(|_| BenchError::Panicked { subject: NAME })?;
+            }
+            Ok(())
+        })
     })
 }

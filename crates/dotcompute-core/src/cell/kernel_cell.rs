@@ -164,11 +164,14 @@ impl KernelCell {
         reason: Reason,
         cause: String,
     ) {
+        let Some(reply) = reply else {
+            self.dead_letters.add(self.fault(reason, cause), header, message);
+            self.counters.count_dead_letter(reason);
+            return;
+        };
         let fault = self.count_dead_letter(header, message, reason, cause);
-        if let Some(reply) = reply {
-            // An error means that the caller no longer waits; its own call has already returned an error.
-            let _ = reply.send(Err(Box::new(fault)));
-        }
+        // An error means that the caller no longer waits; its own call has already returned an error.
+        let _ = reply.send(Err(Box::new(fault)));
     }
 
     /// Like [`dead_letter`](Self::dead_letter), but leaves it to the caller to complete the request with the returned fault.
@@ -180,7 +183,7 @@ impl KernelCell {
         cause: String,
     ) -> Fault {
         let fault = self.fault(reason, cause);
-        // Added before it is counted: who sees the count also finds the dead letter.
+        // Added before it is counted: a reader that sees the count also finds the dead letter.
         self.dead_letters.add(fault.clone(), header, message);
         self.counters.count_dead_letter(reason);
         fault
