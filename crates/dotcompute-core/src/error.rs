@@ -47,6 +47,21 @@ pub enum LaunchError {
         /// Why the capacity is invalid.
         source: CapacityError,
     },
+    /// Its messages are too large for the stack of a worker of the shared pool.
+    #[error(
+        "launching ring kernel `{kernel}`: messages of {message_bytes} bytes by value may take {needed} bytes of stack, and a worker of the \
+         shared pool has {limit}; put what is large into a `Box` or a `Vec`, use `KernelOptions::dedicated`, or compile with optimization"
+    )]
+    MessageTooLarge {
+        /// The name.
+        kernel: Arc<str>,
+        /// Size of the message or the output, whichever is larger.
+        message_bytes: usize,
+        /// Stack that handling may take, in bytes.
+        needed: usize,
+        /// Stack of a worker, in bytes.
+        limit: usize,
+    },
     /// The runtime has been shut down.
     #[error("launching ring kernel `{kernel}`: the runtime has been shut down; create a new one")]
     RuntimeClosed {
@@ -267,6 +282,19 @@ pub enum Refusal {
         /// The ring kernels.
         cycle: WaitCycle,
     },
+    /// The stack of the calling thread may be too small for the copies of a large message that the call makes.
+    #[error(
+        "messages of {message_bytes} bytes by value may take {needed} bytes of stack, and its caller has {remaining} left; put what is \
+         large into a `Box` or a `Vec`, call from a thread with a larger stack, or compile with optimization"
+    )]
+    StackTooSmall {
+        /// Size of the message, or of the reply or output if that is larger.
+        message_bytes: usize,
+        /// Stack that the call may take, in bytes.
+        needed: usize,
+        /// Stack that the calling thread has left, in bytes.
+        remaining: usize,
+    },
     /// As many handlers on the shared pool block at present as its options allow.
     #[error(
         "its caller is a handler on the shared pool, where {limit} handlers block already; place ring kernels that ask others on \
@@ -383,6 +411,22 @@ pub enum ReceiveError {
         waited: Duration,
         /// The ring kernel's state, and why it takes no message.
         status: Status,
+    },
+    /// The stack of the calling thread may be too small for the copies of a large output that the call makes.
+    #[error(
+        "receiving from ring kernel `{kernel}`: outputs of {output_bytes} bytes by value may take {needed} bytes of stack, and the caller \
+         has {remaining} left; put what is large into a `Box` or a `Vec`, call from a thread with a larger stack, or compile with \
+         optimization"
+    )]
+    StackTooSmall {
+        /// The ring kernel's name.
+        kernel: Arc<str>,
+        /// Size of the output, or of the message if that is larger.
+        output_bytes: usize,
+        /// Stack that the call may take, in bytes.
+        needed: usize,
+        /// Stack that the calling thread has left, in bytes.
+        remaining: usize,
     },
     /// The caller is a handler on the shared pool, where as many handlers block at present as its options allow.
     #[error(

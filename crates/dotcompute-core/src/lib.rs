@@ -47,6 +47,7 @@ pub mod options;
 pub mod orchestrator;
 mod output;
 pub mod runtime;
+mod stack;
 pub mod status;
 pub mod supervision;
 pub mod telemetry;

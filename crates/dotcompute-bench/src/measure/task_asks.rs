@@ -1,4 +1,4 @@
-//! Measures asks from tokio tasks, as a program with an async runtime has them: nothing is pinned, and nobody spins.
+//! Measures asks from tokio tasks, as a program with an async runtime has them: nothing is pinned, and no thread spins.
 
 use std::time::Instant;
 

@@ -63,13 +63,15 @@ impl Backend for CpuBackend {
                 let shared_task = self.pool()?.spawn(task);
                 Box::new(PoolResidency(shared_task))
             }
-            Placement::Dedicated => Box::new(ThreadResidency::start(&plan.kernel, task, None)?),
+            Placement::Dedicated => {
+                Box::new(ThreadResidency::start(&plan.kernel, plan.stack_bytes, task, None)?)
+            }
             Placement::Pinned(core) => {
                 let usable = core_affinity::get_core_ids().unwrap_or_default();
                 let Some(&id) = usable.get(core) else {
                     return Err(BackendError::NoSuchCore { requested: core, usable: usable.len() });
                 };
-                Box::new(ThreadResidency::start(&plan.kernel, task, Some(id))?)
+                Box::new(ThreadResidency::start(&plan.kernel, plan.stack_bytes, task, Some(id))?)
             }
         };
         Ok(Resident { residency, port: None })
@@ -97,6 +99,7 @@ struct ThreadResidency {
 impl ThreadResidency {
     fn start(
         kernel: &str,
+        stack_bytes: usize,
         task: HostTask,
         core: Option<core_affinity::CoreId>,
     ) -> Result<Self, BackendError> {
@@ -113,7 +116,7 @@ impl ThreadResidency {
         // Linux shows only 15 bytes of a thread name.
         let thread =
             std::thread::Builder::new().name(kernel.chars().filter(|&c| c != '\0').take(15).collect());
-        thread.spawn(run).map_err(|source| BackendError::Thread { source })?;
+        thread.stack_size(stack_bytes).spawn(run).map_err(|source| BackendError::Thread { source })?;
         Ok(Self { exited })
     }
 }

@@ -13,6 +13,8 @@ pub struct LaunchPlan {
     pub kernel: Arc<str>,
     /// Where it runs on the backend.
     pub placement: Placement,
+    /// Stack that a thread of its own needs, in bytes. 0 on a device, where it has no thread.
+    pub stack_bytes: usize,
     /// What it runs.
     pub program: Program,
 }

@@ -20,6 +20,7 @@ use dotcompute_ring::wait_list::{WaitList, WaitToken};
 use super::error::BackendError;
 use super::launch_plan::HostTask;
 use super::shared_task::{PoolTask, SharedTask};
+use crate::stack::WORKER_STACK;
 
 /// Time after which a spare thread ends.
 const SPARE_LIFETIME: Duration = Duration::from_secs(10);
@@ -108,7 +109,8 @@ impl Shared {
     fn start_thread(self: &Arc<Self>, threads: &mut Threads) -> std::io::Result<()> {
         let shared = Arc::clone(self);
         let name = format!("dotcompute-{}", threads.started);
-        std::thread::Builder::new().name(name).spawn(move || shared.work())?;
+        let thread = std::thread::Builder::new().name(name).stack_size(WORKER_STACK);
+        thread.spawn(move || shared.work())?;
         threads.started += 1;
         threads.running += 1;
         Ok(())

@@ -17,9 +17,10 @@ use crate::cell::current::CurrentKernel;
 use crate::cell::wait_graph::{CallWait, WaitFor};
 use crate::deadline;
 use crate::envelope::ReplyResult;
-use crate::error::{AskError, Refusal, TellError};
+use crate::error::{AskError, Refusal};
 use crate::lifecycle::{State, StateWaiter};
 use crate::message::Message;
+use crate::stack::{self, Copies};
 
 /// Number of polls of a spinning caller between two checks of the deadline and of the ring kernel's state.
 const POLLS_PER_LIVENESS_CHECK: u32 = 1 << 14;
@@ -63,6 +64,9 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     ///
     /// As for `ask`.
     pub async fn ask_async(&self, message: I) -> Result<O, AskError<I>> {
+        if let Some(reason) = stack::refusal::<I, O>(Copies::ASYNC) {
+            return Err(self.not_sent_error(reason, message));
+        }
         let wait = match self.begin_wait_for_reply() {
             Ok(wait) => wait,
             Err(reason) => return Err(self.not_sent_error(reason, message)),
@@ -94,6 +98,9 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     ///
     /// As for `ask_timeout`.
     pub async fn ask_timeout_async(&self, message: I, timeout: Duration) -> Result<O, AskError<I>> {
+        if let Some(reason) = stack::refusal::<I, O>(Copies::ASYNC) {
+            return Err(self.not_sent_error(reason, message));
+        }
         let start = Instant::now();
         let wait = match self.begin_wait_for_reply() {
             Ok(wait) => wait,
@@ -157,6 +164,20 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
 
     #[inline]
     fn ask_with_limits(
+        &self,
+        message: I,
+        timeout: Option<Duration>,
+        wait_limit: WaitLimit,
+    ) -> Result<O, AskError<I>> {
+        // Two functions, as for `tell`.
+        match stack::refusal::<I, O>(Copies::BLOCKING) {
+            None => self.send_and_wait(message, timeout, wait_limit),
+            Some(reason) => Err(self.not_sent_error(reason, message)),
+        }
+    }
+
+    #[inline]
+    fn send_and_wait(
         &self,
         message: I,
         timeout: Option<Duration>,
@@ -268,7 +289,6 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
 
     #[cold]
     pub(super) fn not_sent_error(&self, reason: Refusal, message: I) -> AskError<I> {
-        let kernel = Arc::clone(&self.cell.untyped.name);
-        AskError::NotSent(TellError { kernel, message_type: I::TYPE_NAME, reason, message })
+        AskError::NotSent(self.tell_error(reason, message))
     }
 }

@@ -15,6 +15,7 @@ use crate::envelope::ReplyResult;
 use crate::error::{AskError, Refusal};
 use crate::lifecycle::State;
 use crate::message::Message;
+use crate::stack::{self, Copies};
 
 impl<I: Message, O: Message> KernelHandle<I, O> {
     /// Sends a request and returns a [`PendingAsk`] that waits for the reply: for callers that interleave the wait with other work, such
@@ -60,6 +61,9 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         handle: H,
         message: I,
     ) -> Result<PendingAsk<I, O, H>, AskError<I>> {
+        if let Some(reason) = stack::refusal::<I, O>(Copies::ASYNC) {
+            return Err(handle.not_sent_error(reason, message));
+        }
         let mut slot = handle.spare.take();
         let envelope = handle.envelope(message, Some(slot.arm()));
         if let Err(envelope) = handle.send_inline(envelope)

@@ -13,9 +13,10 @@ use crate::cell::typed_cell::TypedCell;
 use crate::cell::wait_graph::{CallWait, WaitFor};
 use crate::deadline;
 use crate::envelope::Received;
-use crate::error::ReceiveError;
+use crate::error::{ReceiveError, Refusal};
 use crate::lifecycle::{State, StateWaiter};
 use crate::message::Message;
+use crate::stack::{self, Copies};
 use crate::status::WaitCycle;
 
 impl<I: Message, O: Message> KernelHandle<I, O> {
@@ -36,6 +37,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     ///
     /// As for `receive`, and [`ReceiveError::Empty`].
     pub fn try_receive(&self) -> Result<O, ReceiveError> {
+        self.check_stack(Copies::BLOCKING)?;
         if let Some(received) = self.cell.output.try_receive() {
             return Ok(received.message);
         }
@@ -64,6 +66,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     ///
     /// As for those.
     pub fn receive_envelope(&self, timeout: Option<Duration>) -> Result<Received<O>, ReceiveError> {
+        self.check_stack(Copies::BLOCKING)?;
         let mut waiter = OutputWaiter::new(&self.cell, true);
         let deadline = timeout.map(deadline::after);
         if let Err(exhausted) = check_may_block() {
@@ -93,10 +96,23 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     ///
     /// As for `receive`.
     pub async fn receive_async(&self) -> Result<O, ReceiveError> {
+        self.check_stack(Copies::ASYNC)?;
         let mut waiter = OutputWaiter::new(&self.cell, false);
         match std::future::poll_fn(|cx| waiter.poll(cx)).await {
             Ok(received) => Ok(received.message),
             Err(none) => Err(self.no_output_error(none)),
+        }
+    }
+
+    /// Whether the calling thread has the stack for an output.
+    #[inline]
+    fn check_stack(&self, copies: Copies) -> Result<(), ReceiveError> {
+        match stack::refusal::<I, O>(copies) {
+            Some(Refusal::StackTooSmall { message_bytes: output_bytes, needed, remaining }) => {
+                let kernel = Arc::clone(&self.cell.untyped.name);
+                Err(ReceiveError::StackTooSmall { kernel, output_bytes, needed, remaining })
+            }
+            _ => Ok(()),
         }
     }
 

@@ -11,6 +11,7 @@ use crate::envelope::{Envelope, ReplyResult};
 use crate::error::{Refusal, TellError};
 use crate::message::{Message, MessageHeader};
 use crate::options::Backpressure;
+use crate::stack::{self, Copies};
 
 impl<I: Message, O: Message> KernelHandle<I, O> {
     /// Sends a message and does not wait for it to be handled.
@@ -21,8 +22,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     /// backpressure is `Reject` (or `BlockFor`, and its time has passed).
     #[inline]
     pub fn tell(&self, message: I) -> Result<(), TellError<I>> {
-        self.send(self.envelope(message, None), self.wait_limit())
-            .map_err(|(reason, unsent)| self.tell_error(reason, unsent))
+        self.tell_within(message, self.wait_limit())
     }
 
     /// Like [`tell`](Self::tell), but never waits, whatever the backpressure.
@@ -32,8 +32,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     /// As for `tell`. A full mailbox is [`Refusal::Full`].
     #[inline]
     pub fn try_tell(&self, message: I) -> Result<(), TellError<I>> {
-        self.send(self.envelope(message, None), WaitLimit::NoWait)
-            .map_err(|(reason, unsent)| self.tell_error(reason, unsent))
+        self.tell_within(message, WaitLimit::NoWait)
     }
 
     /// Like [`tell`](Self::tell), but waits at most `timeout` for a free slot, whatever the backpressure.
@@ -42,8 +41,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     ///
     /// As for `tell`. A mailbox that stays full is [`Refusal::TimedOut`].
     pub fn tell_timeout(&self, message: I, timeout: Duration) -> Result<(), TellError<I>> {
-        let sent = self.send(self.envelope(message, None), WaitLimit::Timeout(timeout));
-        sent.map_err(|(reason, unsent)| self.tell_error(reason, unsent))
+        self.tell_within(message, WaitLimit::Timeout(timeout))
     }
 
     /// Like [`tell`](Self::tell), for async code.
@@ -52,8 +50,26 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     ///
     /// As for `tell`. Dropping the future before it is ready drops the message, which is then not sent.
     pub async fn tell_async(&self, message: I) -> Result<(), TellError<I>> {
+        if let Some(reason) = stack::refusal::<I, O>(Copies::ASYNC) {
+            return Err(self.tell_error(reason, message));
+        }
         let sent = self.send_async(self.envelope(message, None), self.wait_limit()).await;
-        sent.map_err(|(reason, unsent)| self.tell_error(reason, unsent))
+        sent.map_err(|(reason, unsent)| self.tell_error(reason, unsent.message))
+    }
+
+    #[inline]
+    fn tell_within(&self, message: I, wait_limit: WaitLimit) -> Result<(), TellError<I>> {
+        // The call is a function of its own: without optimization, the copies of a function are on the stack from its beginning.
+        match stack::refusal::<I, O>(Copies::BLOCKING) {
+            None => self.send_message(message, wait_limit),
+            Some(reason) => Err(self.tell_error(reason, message)),
+        }
+    }
+
+    #[inline]
+    fn send_message(&self, message: I, wait_limit: WaitLimit) -> Result<(), TellError<I>> {
+        self.send(self.envelope(message, None), wait_limit)
+            .map_err(|(reason, unsent)| self.tell_error(reason, unsent.message))
     }
 
     #[inline]
@@ -72,12 +88,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     }
 
     #[cold]
-    fn tell_error(&self, reason: Refusal, unsent: Envelope<I, O>) -> TellError<I> {
-        TellError {
-            kernel: Arc::clone(&self.cell.untyped.name),
-            message_type: I::TYPE_NAME,
-            reason,
-            message: unsent.message,
-        }
+    pub(super) fn tell_error(&self, reason: Refusal, message: I) -> TellError<I> {
+        TellError { kernel: Arc::clone(&self.cell.untyped.name), message_type: I::TYPE_NAME, reason, message }
     }
 }

@@ -116,8 +116,10 @@ pub use type_name::MessageTypeId;
 /// Implement it with [`#[derive(Message)]`](derive@Message). It is implemented for numbers, `bool`, `char`, `String`, `()`, and for
 /// `Option`, `Vec`, arrays, tuples of up to four elements, `Box` and `Arc` of messages.
 ///
-/// A message is moved by value, and its sender and its handler have it on the stack several times. Up to 16 KiB pass on the stack of a
-/// default thread (2 MiB), also without optimisation. Put larger ones in a `Box` or a `Vec`.
+/// A message is moved by value, and its sender and its handler have it on the stack several times: some twenty times with optimization, and
+/// a hundred times without. Up to 16 KiB pass on the stack of a default thread (2 MiB) in every profile, and up to 64 KiB with optimization.
+/// A call that could overflow the stack of its thread is refused ([`Refusal::StackTooSmall`](crate::error::Refusal::StackTooSmall)); a future
+/// holds its message several times and can only be refused when it is polled. Put what is large in a `Box` or a `Vec`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a message",
     label = "not a message",

@@ -25,6 +25,7 @@ use crate::lifecycle::State;
 use crate::message::Message;
 use crate::message::record::DeviceRecord;
 use crate::options::{Backpressure, KernelOptions, Placement};
+use crate::stack;
 use crate::user_code::catch_panic;
 
 impl Runtime {
@@ -183,6 +184,16 @@ impl Runtime {
             return Err(LaunchError::EmptyName);
         }
         let name: Arc<str> = name.into();
+        let needed = stack::for_handler::<I, O>();
+        if options.placement == Placement::Pool && needed > stack::WORKER_STACK {
+            let message_bytes = size_of::<I>().max(size_of::<O>());
+            return Err(LaunchError::MessageTooLarge {
+                kernel: name,
+                message_bytes,
+                needed,
+                limit: stack::WORKER_STACK,
+            });
+        }
         let overflow = match options.backpressure {
             Backpressure::DropOldest => mailbox::Overflow::DropOldest,
             _ => mailbox::Overflow::Reject,
@@ -251,8 +262,12 @@ impl Runtime {
         device: Option<Box<dyn Residency>>,
     ) -> Result<KernelHandle<I, O>, LaunchError> {
         let untyped = &cell.untyped;
-        let plan =
-            LaunchPlan { kernel: Arc::clone(&untyped.name), placement: untyped.options.placement, program };
+        let plan = LaunchPlan {
+            kernel: Arc::clone(&untyped.name),
+            placement: untyped.options.placement,
+            stack_bytes: stack::for_handler::<I, O>(),
+            program,
+        };
         match self.cpu.launch(plan) {
             Ok(Resident { residency, .. }) => {
                 cell.set_residency(residency, device);
@@ -283,8 +298,12 @@ type OnDevice = (Box<dyn Residency>, Box<dyn DevicePort>);
 
 /// Launches a program on a device.
 fn launch_on(device: &dyn Backend, untyped: &KernelCell, program: Program) -> Result<OnDevice, BackendError> {
-    let plan =
-        LaunchPlan { kernel: Arc::clone(&untyped.name), placement: untyped.options.placement, program };
+    let plan = LaunchPlan {
+        kernel: Arc::clone(&untyped.name),
+        placement: untyped.options.placement,
+        stack_bytes: 0,
+        program,
+    };
     let Resident { residency, port } = device.launch(plan)?;
     let port = port.ok_or_else(|| BackendError::Unsupported {
         backend: device.kind(),

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use dotcompute_conformance::watchdog;
-use dotcompute_core::error::HandlerResult;
+use dotcompute_core::error::{AskError, HandlerResult, LaunchError, ReceiveError, Refusal};
 use dotcompute_core::handle::KernelHandle;
 use dotcompute_core::kernel::{Context, RingKernel};
 use dotcompute_core::lifecycle::State;
@@ -144,4 +144,58 @@ where
 fn messages_of_16_kib_pass_in_every_way_on_default_stacks() {
     watchdog!();
     pass_in_every_way::<16_384>();
+}
+
+/// Runs `code` on a thread with this much stack, in bytes.
+fn on_stack(bytes: usize, code: impl FnOnce() + Send) {
+    std::thread::scope(|scope| {
+        std::thread::Builder::new().stack_size(bytes).spawn_scoped(scope, code).unwrap().join().unwrap();
+    });
+}
+
+const MIB: usize = 1 << 20;
+
+#[inline(never)]
+fn tell_is_refused(kernel: &Handle<MIB>) {
+    let error = kernel.tell([7; MIB]).unwrap_err();
+    assert!(matches!(error.reason, Refusal::StackTooSmall { message_bytes: MIB, .. }), "{error}");
+    assert!(error.to_string().contains("`Box`"), "{error}");
+    assert_eq!(error.into_message()[MIB - 1], 7, "the caller keeps its message");
+}
+
+#[inline(never)]
+fn ask_is_refused(kernel: &Handle<MIB>) {
+    let error = kernel.ask_timeout([7; MIB], TIMEOUT).map(|_| ()).unwrap_err();
+    let AskError::NotSent(error) = error else { panic!("{error}") };
+    assert!(matches!(error.reason, Refusal::StackTooSmall { .. }), "{error}");
+}
+
+#[inline(never)]
+fn receive_is_refused(kernel: &Handle<MIB>) {
+    let error = kernel.receive_timeout(Duration::ZERO).map(|_| ()).unwrap_err();
+    assert!(matches!(error, ReceiveError::StackTooSmall { output_bytes: MIB, .. }), "{error}");
+}
+
+#[test]
+fn what_could_overflow_a_stack_is_refused() {
+    watchdog!();
+    let runtime = Runtime::new().unwrap();
+    let error = runtime.launch("pool", || Echo::<MIB>).map(|_| ()).unwrap_err();
+    assert!(matches!(error, LaunchError::MessageTooLarge { message_bytes: MIB, .. }), "{error}");
+    assert!(error.to_string().contains("`KernelOptions::dedicated`"), "{error}");
+
+    let options = KernelOptions::new().capacity(2).output_capacity(2).dedicated();
+    let kernel = runtime.launch_with("dedicated", options, || Echo::<MIB>).unwrap();
+    kernel.activate().unwrap();
+    // With optimization a call may need 29 MiB. The C library may reuse the stack of an ended thread that is larger than requested, but not
+    // as large as that.
+    for call in [tell_is_refused, ask_is_refused, receive_is_refused] {
+        on_stack(16 * MIB, || call(&kernel));
+    }
+    assert_eq!(kernel.stats().sent, 0);
+    on_stack(512 * MIB, || {
+        tell_and_receive(&kernel);
+        ask(&kernel);
+        ask_async(&kernel);
+    });
 }
