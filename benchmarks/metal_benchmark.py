@@ -63,8 +63,9 @@ def main() -> int:
     parser = arguments(__doc__, "metal")
     parser.add_argument("--size", type=int, default=1_000_000, help="elements of each vector of float32 (%(default)s)")
     options = parser.parse_args()
+    backend = MetalBackend()
     try:
-        backend = MetalBackend()
+        backend.synchronize()
     except BackendNotAvailableError as error:
         raise SystemExit(f"metal_benchmark: nothing was measured: {error}") from error
     series = []

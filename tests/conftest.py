@@ -5,14 +5,21 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import fake_driver_process
 from pydotcompute import _core
 from pydotcompute.core.accelerator import Accelerator
+from pydotcompute.core.memory_pool import MemoryPool
+from pydotcompute.core.unified_buffer import UnifiedBuffer
 from pydotcompute.exceptions import BackendNotAvailableError
+from pydotcompute.ring_kernels.queue import MessageQueue
+from pydotcompute.ring_kernels.runtime import RingKernelRuntime
 
 
 def missing_gpu_reason() -> str | None:
@@ -48,6 +55,41 @@ def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(_core, "cuda_devices", no_devices)
     monkeypatch.setattr(Accelerator, "_instance", None)
+
+
+@pytest.fixture
+async def runtime() -> AsyncIterator[RingKernelRuntime]:
+    """A runtime, which is shut down after the test."""
+    async with RingKernelRuntime() as runtime:
+        yield runtime
+
+
+@pytest.fixture
+def accelerator(monkeypatch: pytest.MonkeyPatch) -> Accelerator:
+    """The devices of this machine, in an instance of the test's own."""
+    monkeypatch.setattr(Accelerator, "_instance", None)
+    return Accelerator()
+
+
+@pytest.fixture
+def memory_pool() -> Iterator[MemoryPool]:
+    """The memory pool, as a program finds it, which is emptied and disabled again after the test."""
+    pool = MemoryPool()
+    yield pool
+    pool.disable()
+    pool.free_all_blocks()
+
+
+@pytest.fixture
+def unified_buffer() -> UnifiedBuffer[np.float32]:
+    """A buffer of 1,000 floats, allocated and zero."""
+    return UnifiedBuffer((1000,), dtype=np.float32).allocate()
+
+
+@pytest.fixture
+def message_queue() -> MessageQueue[Any]:
+    """A queue for 100 messages."""
+    return MessageQueue(maxsize=100)
 
 
 @pytest.fixture

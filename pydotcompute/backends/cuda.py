@@ -28,19 +28,31 @@ T = TypeVar("T", bound=np.generic)
 class CUDABackend(Backend):
     """A CUDA GPU.
 
+    Without a driver, a GPU or CuPy, ``is_available`` is false, and every use raises ``BackendNotAvailableError``, which says what is
+    missing and what to do.
+
     Args:
         device_id: Index of the GPU, from 0.
 
     Raises:
-        BackendNotAvailableError: There is no driver, no such GPU, or no CuPy; the error says which, and what to do.
+        BackendNotAvailableError: There are GPUs, and this one is not among them.
     """
 
     def __init__(self, device_id: int = 0) -> None:
-        # Before CuPy, because its errors do not say what is missing.
-        self._count = len(cuda_devices())
-        self._cupy = import_cupy()
-        self._pool = stream_ordered_pool(self._cupy)
+        self._count = 0
+        self._device_id = device_id
         self._streams: dict[int, Any] = {}
+        self._module: Any = None
+        self._unavailable: BackendNotAvailableError | None = None
+        try:
+            # Before CuPy, because its errors do not say what is missing.
+            count = len(cuda_devices())
+            self._module = import_cupy()
+        except BackendNotAvailableError as error:
+            self._unavailable = error
+            return
+        self._count = count
+        self._pool = stream_ordered_pool(self._module)
         self.set_device(device_id)
 
     @property
@@ -49,9 +61,16 @@ class CUDABackend(Backend):
         return BackendType.CUDA
 
     @property
+    def _cupy(self) -> Any:
+        """The module, or ``BackendNotAvailableError``."""
+        if self._unavailable is not None:
+            raise BackendNotAvailableError(self._unavailable.backend_name, self._unavailable.reason)
+        return self._module
+
+    @property
     def is_available(self) -> bool:
-        """Always true: the constructor raises if the backend is not available."""
-        return True
+        """Whether there are a driver, a GPU and CuPy."""
+        return self._unavailable is None
 
     @property
     def device_count(self) -> int:
@@ -72,12 +91,13 @@ class CUDABackend(Backend):
         Raises:
             BackendNotAvailableError: There is no such GPU.
         """
+        cupy = self._cupy
         if not 0 <= device_id < self._count:
             raise BackendNotAvailableError("CUDA", f"there is no GPU {device_id}; choose one from 0 to {self._count - 1}")
         self._device_id = device_id
         if device_id not in self._streams:
-            with self._cupy.cuda.Device(device_id):
-                self._streams[device_id] = self._cupy.cuda.Stream(non_blocking=True)
+            with cupy.cuda.Device(device_id):
+                self._streams[device_id] = cupy.cuda.Stream(non_blocking=True)
 
     @property
     def _stream(self) -> Any:
@@ -240,6 +260,8 @@ class CUDABackend(Backend):
             return self._cupy.cuda.Stream(non_blocking=True)
 
     def __repr__(self) -> str:
+        if not self.is_available:
+            return "CUDABackend(available=False)"
         free = self.get_memory_info()["free"] >> 20
         return f"CUDABackend(device={self._device_id}, devices={self._count}, memory_free={free}MB)"
 

@@ -86,15 +86,22 @@ class MetalBufferInfo:
 class MetalBackend(Backend):
     """MLX: an Apple GPU on a Mac, otherwise the CPU. Thread-safe.
 
+    Without MLX, ``is_available`` is false, and every use raises ``BackendNotAvailableError``.
+
     Args:
         device_id: Index of the device; always 0.
 
     Raises:
-        BackendNotAvailableError: MLX is not installed, or there is no such device.
+        BackendNotAvailableError: There is no such device.
     """
 
     def __init__(self, device_id: int = 0) -> None:
-        self._mlx = import_mlx()
+        self._module: Any = None
+        self._unavailable: BackendNotAvailableError | None = None
+        try:
+            self._module = import_mlx()
+        except BackendNotAvailableError as error:
+            self._unavailable = error
         if device_id != 0:
             raise BackendNotAvailableError("Metal", f"there is no device {device_id}: MLX has one, number 0")
         self._device_id = device_id
@@ -110,19 +117,26 @@ class MetalBackend(Backend):
         return BackendType.METAL
 
     @property
+    def _mlx(self) -> Any:
+        """The module, or ``BackendNotAvailableError``."""
+        if self._unavailable is not None:
+            raise BackendNotAvailableError(self._unavailable.backend_name, self._unavailable.reason)
+        return self._module
+
+    @property
     def is_available(self) -> bool:
-        """Always true: the constructor raises without MLX."""
-        return True
+        """Whether MLX is installed."""
+        return self._unavailable is None
 
     @property
     def uses_gpu(self) -> bool:
         """Whether it computes on a GPU, through Metal."""
-        return bool(self._mlx.metal.is_available())
+        return self.is_available and bool(self._mlx.metal.is_available())
 
     @property
     def device_count(self) -> int:
-        """Always 1."""
-        return 1
+        """1, or 0 without MLX."""
+        return int(self.is_available)
 
     @property
     def device_id(self) -> int:
@@ -305,6 +319,8 @@ class MetalBackend(Backend):
         self._mlx.clear_cache()
 
     def __repr__(self) -> str:
+        if not self.is_available:
+            return "MetalBackend(available=False)"
         info = self.get_memory_info()
         return (
             f"MetalBackend(device={self._device_id}, available=True, gpu={self.uses_gpu}, "

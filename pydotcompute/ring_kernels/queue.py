@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -37,10 +38,10 @@ class PriorityItem(Generic[T]):
 
 
 class MessageQueue(_core.Mailbox, Generic[T]):
-    """A bounded queue for coroutines.
+    """A queue for coroutines.
 
     Args:
-        maxsize: Capacity, in messages.
+        maxsize: Capacity, in messages; 0 or less for no limit, as in ``asyncio.Queue``.
         backpressure: What happens if the queue is full.
         use_priority: Whether more urgent messages come first; otherwise the queue is FIFO.
         kernel_id: Ring kernel that the queue belongs to, for error texts.
@@ -59,7 +60,14 @@ class MessageQueue(_core.Mailbox, Generic[T]):
         use_priority: bool = True,
         kernel_id: str = "",
     ) -> None:
-        self._configure(kernel_id, maxsize, "strict" if use_priority else "fifo", backpressure.name.lower(), "timeout")
+        capacity = maxsize if maxsize > 0 else sys.maxsize
+        self._configure(kernel_id, capacity, "strict" if use_priority else "fifo", backpressure.name.lower(), "timeout")
+        self._requested_maxsize = maxsize
+
+    @property
+    def maxsize(self) -> int:
+        """Capacity, in messages; 0 or less for no limit."""
+        return self._requested_maxsize
 
     if TYPE_CHECKING:
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import threading
+import time
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -192,7 +193,7 @@ class GPUInfo:
 class GPUMonitor:
     """Reads the state of GPUs through NVIDIA's management library (package ``nvidia-ml-py``).
 
-    Without the library or a GPU, ``is_available`` is false and ``unavailable_reason`` says why.
+    Without the library or a GPU, ``is_available`` is false, ``unavailable_reason`` says why, and the state is all zeros and ``"N/A"``.
 
     Example:
         >>> monitor = GPUMonitor()
@@ -225,8 +226,6 @@ class GPUMonitor:
         return self._count
 
     def _device(self, device_index: int) -> Any:
-        if self._nvml is None:
-            raise BackendNotAvailableError("nvml", self.unavailable_reason or "the monitor was shut down")
         if not 0 <= device_index < self._count:
             raise BackendNotAvailableError("nvml", f"there is no GPU {device_index}; this machine has {self._count}")
         return self._nvml.nvmlDeviceGetHandleByIndex(device_index)
@@ -238,11 +237,13 @@ class GPUMonitor:
             device_index: Device index, from 0.
 
         Returns:
-            The current state.
+            The current state. Zeros and ``"N/A"`` if the management library is unavailable, or there is no GPU.
 
         Raises:
-            BackendNotAvailableError: There is no such GPU, or the management library is unavailable.
+            BackendNotAvailableError: There are GPUs, and this one is not among them.
         """
+        if not self.is_available:
+            return GPUInfo(device_index, "N/A", "N/A", 0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0)
         device, nvml = self._device(device_index), self._nvml
         memory = nvml.nvmlDeviceGetMemoryInfo(device)
         rates = nvml.nvmlDeviceGetUtilizationRates(device)
@@ -266,12 +267,16 @@ class GPUMonitor:
         return [self.get_gpu_info(index) for index in range(self._count)]
 
     def get_utilization(self, device_index: int = 0) -> float:
-        """Returns the fraction of time in which a kernel ran on a GPU, 0 to 1."""
+        """Returns the fraction of time in which a kernel ran on a GPU, 0 to 1; 0 if there is no GPU."""
+        if not self.is_available:
+            return 0.0
         return float(self._nvml.nvmlDeviceGetUtilizationRates(self._device(device_index)).gpu / 100)
 
     def get_memory_info(self, device_index: int = 0) -> dict[str, int]:
-        """Returns a GPU's memory in bytes: ``total``, ``used`` and ``free``."""
-        memory = self._nvml.nvmlDeviceGetMemoryInfo(self._device(device_index)) if self._nvml else self._device(device_index)
+        """Returns a GPU's memory in bytes: ``total``, ``used`` and ``free``; zeros if there is no GPU."""
+        if not self.is_available:
+            return {"total": 0, "used": 0, "free": 0}
+        memory = self._nvml.nvmlDeviceGetMemoryInfo(self._device(device_index))
         return {"total": memory.total, "used": memory.used, "free": memory.free}
 
     def shutdown(self) -> None:
@@ -283,22 +288,44 @@ class GPUMonitor:
 
 @dataclass
 class TelemetryCollector:
-    """Telemetry of all ring kernels of a runtime."""
+    """Telemetry of all ring kernels of a runtime.
+
+    Totals never fall: they include the ring kernels that were removed.
+
+    Example:
+        >>> collector = TelemetryCollector()
+        >>> collector.register_kernel("sensor").record_message(latency_ns=500)
+        >>> collector.unregister_kernel("sensor")
+        >>> summary = collector.get_summary()
+        >>> summary["kernel_count"], summary["total_messages_processed"]
+        (0, 1)
+    """
 
     _kernels: dict[str, RingKernelTelemetry] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    # Totals of the ring kernels that were removed.
+    _removed: RingKernelTelemetry = field(default_factory=RingKernelTelemetry, repr=False, compare=False)
+    _created: float = field(default_factory=time.monotonic, repr=False, compare=False)
+    _monitor: GPUMonitor | None = field(default=None, repr=False, compare=False)
 
     def register_kernel(self, kernel_id: str) -> RingKernelTelemetry:
-        """Starts to collect for a ring kernel; replaces earlier telemetry of the same name."""
-        telemetry = RingKernelTelemetry(kernel_id=kernel_id)
+        """Starts to collect for a ring kernel, and starts its uptime. Returns the existing telemetry if the name is registered already."""
         with self._lock:
-            self._kernels[kernel_id] = telemetry
+            telemetry = self._kernels.get(kernel_id)
+            if telemetry is None:
+                telemetry = self._kernels[kernel_id] = RingKernelTelemetry(kernel_id=kernel_id)
+                telemetry.start_clock()
         return telemetry
 
     def unregister_kernel(self, kernel_id: str) -> None:
-        """Removes a ring kernel. Unknown names are ignored."""
+        """Removes a ring kernel; totals keep its counts. Unknown names are ignored."""
         with self._lock:
-            self._kernels.pop(kernel_id, None)
+            telemetry = self._kernels.pop(kernel_id, None)
+            if telemetry is not None:
+                self._removed.messages_processed += telemetry.messages_processed
+                self._removed.messages_dropped += telemetry.messages_dropped
+                self._removed.total_latency_ns += telemetry.total_latency_ns
+                self._removed.error_count += telemetry.error_count
 
     def get_kernel_telemetry(self, kernel_id: str) -> RingKernelTelemetry | None:
         """Returns the telemetry of one ring kernel, or ``None``."""
@@ -310,20 +337,32 @@ class TelemetryCollector:
             return dict(self._kernels)
 
     def get_summary(self) -> dict[str, object]:
-        """Returns totals over all ring kernels."""
-        kernels = self.get_all_telemetry().values()
-        processed = sum(k.messages_processed for k in kernels)
-        latency = sum(k.total_latency_ns for k in kernels)
+        """Returns totals over all ring kernels, removed ones included.
+
+        ``kernel_count`` and ``total_throughput`` are of the present ring kernels, ``uptime_seconds`` of the collector, and
+        ``gpu_utilization`` of the first GPU, 0 to 1.
+        """
+        with self._lock:
+            kernels = list(self._kernels.values())
+            counted = [*kernels, self._removed]
+            processed = sum(k.messages_processed for k in counted)
+            latency = sum(k.total_latency_ns for k in counted)
+            dropped = sum(k.messages_dropped for k in counted)
+            errors = sum(k.error_count for k in counted)
+            if self._monitor is None:
+                self._monitor = GPUMonitor()
         return {
             "kernel_count": len(kernels),
             "total_messages_processed": processed,
-            "total_messages_dropped": sum(k.messages_dropped for k in kernels),
-            "total_errors": sum(k.error_count for k in kernels),
+            "total_messages_dropped": dropped,
+            "total_errors": errors,
             "avg_latency_ms": latency / processed / 1e6 if processed else 0.0,
             "total_throughput": sum(k.throughput for k in kernels),
+            "uptime_seconds": time.monotonic() - self._created,
+            "gpu_utilization": self._monitor.get_utilization(),
         }
 
     def reset_all(self) -> None:
-        """Resets the telemetry of all ring kernels."""
-        for telemetry in self.get_all_telemetry().values():
+        """Resets the telemetry of all ring kernels, and the totals of removed ones."""
+        for telemetry in [*self.get_all_telemetry().values(), self._removed]:
             telemetry.reset()

@@ -22,7 +22,7 @@ SECONDS = float(os.environ.get("PYDOTCOMPUTE_SOAK_SECONDS", "2"))
 # Bytes that allocators may retain. Leaking one small object per message would exceed it a hundredfold.
 MARGIN = 16 << 20
 
-pytestmark = pytest.mark.timeout(SECONDS * 4 + 60)
+pytestmark = [pytest.mark.timeout(SECONDS * 4 + 60), pytest.mark.slow]
 
 
 @message

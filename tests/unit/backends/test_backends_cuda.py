@@ -13,20 +13,26 @@ from pydotcompute.core.unified_buffer import UnifiedBuffer
 from pydotcompute.exceptions import BackendNotAvailableError, KernelCompilationError
 
 
-def test_the_error_without_a_gpu_names_what_is_missing() -> None:
+def test_without_a_gpu_only_a_use_is_an_error_and_names_what_is_missing() -> None:
     if cuda_available():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(BackendNotAvailableError, match="install NVIDIA's driver") as caught:
-        CUDABackend()
-    assert caught.value.backend_name == "CUDA"
+    backend = CUDABackend()
+    assert (backend.is_available, backend.device_count, backend.backend_type) == (False, 0, BackendType.CUDA)
+    for use in (lambda: backend.allocate((3,), np.float32), lambda: backend.copy_to_device(np.zeros(3)), lambda: backend.set_device(0)):
+        with pytest.raises(BackendNotAvailableError, match="install NVIDIA's driver") as caught:
+            use()
+        assert caught.value.backend_name == "CUDA"
+    assert repr(backend) == "CUDABackend(available=False)"
     assert get_vector_add_kernel() is None and get_matrix_multiply_kernel() is None
 
 
 def test_the_error_without_cupy_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_core, "cuda_devices", lambda: [_core.cpu_device()])
     monkeypatch.setitem(sys.modules, "cupy", None)
+    backend = CUDABackend()
+    assert not backend.is_available
     with pytest.raises(BackendNotAvailableError, match=r"pip install 'pydotcompute\[cuda\]'"):
-        CUDABackend()
+        backend.allocate_zeros((3,), np.float32)
 
 
 @pytest.fixture

@@ -19,8 +19,11 @@ pytestmark = pytest.mark.usefixtures("without_gpu")
 
 def test_the_error_without_mlx_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlx.core", None)
+    backend = MetalBackend()
+    assert (backend.is_available, backend.device_count, backend.uses_gpu) == (False, 0, False)
+    assert repr(backend) == "MetalBackend(available=False)"
     with pytest.raises(BackendNotAvailableError, match=r"pip install 'pydotcompute\[metal\]'"):
-        MetalBackend()
+        backend.allocate((3,), np.dtype("float32"))
     assert get_vector_add_kernel() is None and get_matrix_multiply_kernel() is None and get_elementwise_kernel("sqrt") is None
     with pytest.raises(MetalError, match="pip install"):
         _ = UnifiedBuffer(3).allocate().metal

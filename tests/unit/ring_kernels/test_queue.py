@@ -272,9 +272,16 @@ class TestPriorities:
     def test_items_are_ordered_by_priority_then_sequence(self) -> None:
         assert PriorityItem(1, 2, "x") < PriorityItem(1, 3, "a") < PriorityItem(2, 0, "b")
 
-    def test_a_capacity_of_zero_raises(self) -> None:
-        with pytest.raises(ValueError, match="capacity is 0; use a capacity of at least 1"):
-            FastMessageQueue(0)
+    @pytest.mark.parametrize("maxsize", [0, -1])
+    @pytest.mark.parametrize("kind", [MessageQueue, FastMessageQueue])
+    async def test_a_capacity_of_zero_or_less_is_no_limit(self, kind: type[Any], maxsize: int) -> None:
+        queue = kind(maxsize)
+        assert queue.maxsize == maxsize
+        for number in range(10_000):
+            assert queue.put_nowait(number)
+        assert await queue.put(10_000, timeout=0)
+        assert not queue.full
+        assert [await queue.get() for _ in range(10_001)] == list(range(10_001))
 
 
 class TestBackpressure:

@@ -1,6 +1,8 @@
 """Telemetry of ring kernels, its collector, and the monitor of GPUs."""
 
 import asyncio
+import sys
+import time
 
 import pytest
 
@@ -62,6 +64,39 @@ class TestTelemetry:
         collector.unregister_kernel("a")
         collector.unregister_kernel("unknown")
         assert collector.get_kernel_telemetry("a") is None and list(collector.get_all_telemetry()) == ["b"]
+
+    def test_registering_twice_keeps_the_counts_and_starts_the_uptime_once(self) -> None:
+        collector = TelemetryCollector()
+        telemetry = collector.register_kernel("k")
+        telemetry.record_message(5)
+        assert collector.register_kernel("k") is telemetry
+        assert telemetry.messages_processed == 1
+        before = telemetry.uptime_seconds
+        time.sleep(0.001)
+        assert telemetry.uptime_seconds > before > 0
+
+    async def test_totals_do_not_fall_when_a_ring_kernel_ends(self) -> None:
+        async with RingKernelRuntime() as runtime:
+            for number in range(1, 4):
+                await runtime.launch("k", double)
+                await runtime.activate("k")
+                await runtime.send_and_receive("k", Request(1))
+                await asyncio.sleep(0)
+                await runtime.terminate("k")
+                summary = runtime.get_summary()
+                assert (summary["kernel_count"], summary["total_messages_processed"]) == (0, number)
+            assert summary["uptime_seconds"] > 0
+            assert 0 <= summary["gpu_utilization"] <= 1
+
+    def test_a_monitor_without_gpus_shows_zeros(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "pynvml", None)
+        monitor = GPUMonitor()
+        assert not monitor.is_available and "pip install" in monitor.unavailable_reason
+        info = monitor.get_gpu_info(0)
+        assert (info.name, info.uuid, info.memory_total, info.memory_utilization, info.power_usage) == ("N/A", "N/A", 0, 0.0, 0.0)
+        assert monitor.get_utilization(0) == 0.0
+        assert monitor.get_memory_info(0) == {"total": 0, "used": 0, "free": 0}
+        assert monitor.get_all_gpu_info() == []
 
     def test_gpus(self) -> None:
         monitor = GPUMonitor()
