@@ -305,15 +305,18 @@ def deserialize_message(data: bytes) -> RingKernelMessage:
         data: Output of a message's ``serialize``.
 
     Returns:
-        A message of the class registered under the ``__type__`` of the bytes. If there is none, a :class:`RingKernelMessage` with the
-        header fields only.
+        A message of the class registered under the ``__type__`` of the bytes. If they name no class, a :class:`RingKernelMessage` with
+        the header fields only.
 
     Raises:
-        MessageDeserializationError: The bytes are not a message.
+        MessageDeserializationError: The bytes are not a message, or name a class that this process does not know.
     """
     try:
         name = _core.message_type_name(data)
     except Exception as error:
         raise MessageDeserializationError(RingKernelMessage, error) from error
-    cls: type[RingKernelMessage] = _message_registry.get(name or "", RingKernelMessage)
+    cls: type[RingKernelMessage] | None = _message_registry.get(name) if name else RingKernelMessage
+    if cls is None:
+        cause = LookupError(f"this process has no message class '{name}'; import the module that defines it before reading the message")
+        raise MessageDeserializationError(RingKernelMessage, cause) from cause
     return cls.deserialize(data)

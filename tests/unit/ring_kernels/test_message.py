@@ -295,11 +295,15 @@ class TestValues:
         with pytest.raises(MessageDeserializationError):
             Sample.deserialize(5)  # type: ignore[arg-type]
 
-    def test_a_message_of_an_unknown_class(self) -> None:
+    def test_a_message_of_an_unknown_class_is_an_error_that_names_it(self) -> None:
         assert deserialize_message(SAMPLE_020) == Sample.deserialize(SAMPLE_020)
         other = msgpack.packb({"__type__": "Unregistered", "priority": 9})
-        assert deserialize_message(other).priority == 9
+        with pytest.raises(MessageDeserializationError, match="no message class 'Unregistered'; import the module"):
+            deserialize_message(other)
+        # A reader that names the class decides itself.
+        assert RingKernelMessage.deserialize(other).priority == 9
         assert _core.unpack(other) == {"__type__": "Unregistered", "priority": 9}
+        assert deserialize_message(msgpack.packb({"priority": 9})).priority == 9
 
 
 class TestMessageClasses:
