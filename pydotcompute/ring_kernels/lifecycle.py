@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import logging
 import time
@@ -14,7 +15,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydotcompute import _core
-from pydotcompute.exceptions import KernelStateError
+from pydotcompute.exceptions import InvalidConfigurationError, KernelStateError
 from pydotcompute.ring_kernels.fast_queue import FastMessageQueue
 from pydotcompute.ring_kernels.queue import BackpressureStrategy, MessageQueue
 
@@ -293,8 +294,10 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
 
         Raises:
             KernelStateError: The ring kernel is already launched.
+            InvalidConfigurationError: The function is not an ``async def`` function with one parameter, the context.
         """
         self._require(KernelState.CREATED, "launch")
+        _check_function(self._kernel_func)
         config = self._config
         context: KernelContext[TIn, TOut] = KernelContext(
             kernel_id=self.kernel_id,
@@ -327,6 +330,7 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
             self._telemetry._watch(context.input_queue)
             self._telemetry.start_clock()
         self._task = asyncio.create_task(self._run(context), name=f"ring_kernel_{self.kernel_id}")
+        self._task.add_done_callback(functools.partial(self._task_ended, context))
 
     async def deactivate(self) -> None:
         """Pauses the ring kernel: it receives no messages, which stay queued.
@@ -409,12 +413,18 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         if self.state is not KernelState.FAILED and not context.should_terminate:
             self._finish(context)
 
+    def _task_ended(self, context: KernelContext[TIn, TOut], task: asyncio.Task[None]) -> None:
+        """Marks the kernel as failed if its task was cancelled before its first step, in which ``_run`` would have noticed."""
+        if task.cancelled() and self.state in (KernelState.ACTIVE, KernelState.DEACTIVATED):
+            self._fail(context, asyncio.CancelledError(f"the task of kernel '{self.kernel_id}' was cancelled before it began"))
+
     async def _run_once(self, context: KernelContext[TIn, TOut]) -> bool:
         """Runs the function once. Returns whether that was the last run."""
         try:
             result = self._kernel_func(context)
-            if inspect.isawaitable(result):
-                await result
+            if not inspect.isawaitable(result):
+                raise TypeError(f"the function of kernel '{self.kernel_id}' returned {result!r}, which cannot be awaited")
+            await result
         except Exception as error:
             _log.error("kernel '%s' raised %s", self.kernel_id, type(error).__name__, exc_info=error)
             if self._telemetry is not None:
@@ -474,6 +484,27 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
 
     def __repr__(self) -> str:
         return f"RingKernel(id={self.kernel_id!r}, state={self.state.name})"
+
+
+def _check_function(function: Any) -> None:
+    """Raises ``InvalidConfigurationError`` if a ring kernel cannot run this function."""
+    if not callable(function):
+        raise InvalidConfigurationError("kernel_func", function, "it is not callable; pass an `async def` function that takes the context")
+    inner = inspect.unwrap(function)
+    while isinstance(inner, functools.partial):
+        inner = inspect.unwrap(inner.func)
+    is_async = inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(type(inner), "__call__", None))  # noqa: B004
+    # A lambda may return a coroutine.
+    if not is_async and getattr(inner, "__name__", "") != "<lambda>":
+        reason = "it is a plain function, which would block the event loop; define it with `async def`, or run it with ThreadedRingKernel"
+        raise InvalidConfigurationError("kernel_func", function, reason)
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError as error:
+        reason = f"it must accept one argument, the context: {error}"
+        raise InvalidConfigurationError("kernel_func", function, reason) from error
+    except ValueError:
+        pass  # It has no signature, like functions of some extensions.
 
 
 async def _ask_after_put(enqueued: Awaitable[bool], reply: Awaitable[Any]) -> Any:

@@ -178,6 +178,7 @@ class RingKernelRuntime(_core.RuntimePort):
         Raises:
             KernelAlreadyExistsError: The name is in use.
             KernelNotFoundError: No function is given, and none is registered.
+            InvalidConfigurationError: The function is not an ``async def`` function with one parameter, the context.
             KernelStateError: The runtime was shut down.
         """
         if self._closed:
@@ -198,9 +199,9 @@ class RingKernelRuntime(_core.RuntimePort):
         if native is not None:
             return await self._launch_native(kernel_id, kernel_func, config, input_type, output_type, native)
         kernel: RingKernel[Any, Any] = RingKernel(kernel_id, kernel_func, config=config, input_type=input_type, output_type=output_type)
+        await kernel.launch()
         if self._telemetry is not None:
             kernel._telemetry = self._telemetry.register_kernel(kernel_id)
-        await kernel.launch()
         self._kernels[kernel_id] = kernel
         return kernel
 

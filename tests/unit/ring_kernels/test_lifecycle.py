@@ -1,17 +1,39 @@
 """Ring kernels on the event loop: lifecycle, settings and failure."""
 
 import asyncio
+import functools
 import logging
 from typing import Any
 
 import pytest
 
 from async_handlers import Reply, Request, double, double_with_timeout
-from pydotcompute.exceptions import KernelError, KernelStateError, QueueTimeoutError
+from pydotcompute.exceptions import InvalidConfigurationError, KernelError, KernelStateError, QueueTimeoutError
 from pydotcompute.ring_kernels.lifecycle import KernelContext, KernelState, RingKernel, RingKernelConfig, Supervision, managed_kernel
 from pydotcompute.ring_kernels.runtime import RingKernelRuntime
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
+
+
+def plain(ctx: Any) -> None:
+    while not ctx.should_terminate:
+        ctx.receive()
+
+
+async def without_parameters() -> None: ...
+
+
+async def with_two_parameters(ctx: KernelContext[Any, Any], second: int) -> None:
+    while not ctx.should_terminate:
+        await ctx.send(await ctx.receive())
+
+
+class Callable:
+    async def __call__(self, ctx: KernelContext[Any, Any]) -> None:
+        await with_two_parameters(ctx, 1)
+
+    async def method(self, ctx: KernelContext[Any, Any]) -> None:
+        await with_two_parameters(ctx, 1)
 
 
 class TestLifecycle:
@@ -139,12 +161,39 @@ class TestLifecycle:
             with pytest.raises(KernelStateError, match="TERMINATED"):
                 await kernel.send(Request(1))
 
-    async def test_a_function_that_is_not_async(self) -> None:
-        def once(ctx: KernelContext[Request, Reply]) -> None:
-            ctx.output_queue.put_nowait(Reply(7))
+    @pytest.mark.parametrize(
+        ("function", "reason"),
+        [
+            (plain, "`async def`"),
+            (functools.partial(plain), "`async def`"),
+            (len, "`async def`"),
+            (5, "not callable"),
+            (without_parameters, "one argument, the context"),
+            (with_two_parameters, "one argument, the context"),
+        ],
+    )
+    async def test_a_function_that_cannot_run_is_refused_at_launch(self, function: Any, reason: str) -> None:
+        async with RingKernelRuntime() as runtime:
+            with pytest.raises(InvalidConfigurationError, match=reason):
+                await runtime.launch("k", function)
+            # The name is free again.
+            await runtime.launch("k", double)
+            assert runtime.get_telemetry("k") is not None
 
-        async with managed_kernel("k", once) as kernel:
-            assert (await kernel.receive(timeout=5)).value == 7
+    @pytest.mark.parametrize(
+        "function",
+        [functools.partial(with_two_parameters, second=1), Callable(), Callable().method, lambda ctx: with_two_parameters(ctx, 1)],
+        ids=["partial", "object", "method", "lambda"],
+    )
+    async def test_what_returns_a_coroutine_can_be_launched(self, function: Any) -> None:
+        async with managed_kernel("k", function) as kernel:
+            assert await kernel.ask(1) == 1
+
+    async def test_a_lambda_that_returns_no_awaitable_fails(self) -> None:
+        async with managed_kernel("k", lambda ctx: 5) as kernel:
+            await asyncio.sleep(0)
+            assert kernel.state is KernelState.FAILED
+            assert "returned 5, which cannot be awaited" in str(kernel.error)
 
     async def test_a_kernel_may_terminate_itself(self) -> None:
         async with RingKernelRuntime() as runtime:
@@ -263,6 +312,18 @@ class TestFailure:
             await kernel.send(Request(-1))
             await asyncio.sleep(0.01)
         assert "kernel 'k' raised ValueError" in caplog.text and "negative: -1" in caplog.text
+
+    async def test_a_task_that_is_cancelled_before_its_first_step_is_a_failure(self) -> None:
+        kernel: RingKernel[Any, Any] = RingKernel("k", double)
+        await kernel.launch()
+        await kernel.activate()
+        assert kernel._task is not None
+        kernel._task.cancel()
+        waiting = asyncio.ensure_future(kernel.ask(Request(1)))
+        with pytest.raises(KernelError, match="cancelled before it began"):
+            await waiting
+        assert kernel.state is KernelState.FAILED
+        await kernel.terminate()
 
     async def test_a_cancelled_kernel_task_is_a_failure(self) -> None:
         async with managed_kernel("k", double) as kernel:
