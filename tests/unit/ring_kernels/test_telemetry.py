@@ -54,6 +54,18 @@ class TestTelemetry:
         telemetry.reset()
         assert telemetry.to_dict() == RingKernelTelemetry("k").to_dict()
 
+    def test_the_lowest_latency_may_be_zero(self) -> None:
+        telemetry = RingKernelTelemetry("k")
+        assert telemetry.min_latency_ns == 0
+        telemetry.record_message(7)
+        assert telemetry.min_latency_ns == 7
+        telemetry.record_message(0)
+        telemetry.record_message(3)
+        assert telemetry.min_latency_ns == 0
+        telemetry.reset()
+        telemetry.record_message(9)
+        assert telemetry.min_latency_ns == 9
+
     def test_the_collector(self) -> None:
         collector = TelemetryCollector()
         collector.register_kernel("a").record_message(2_000_000)

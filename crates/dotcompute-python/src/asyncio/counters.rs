@@ -13,6 +13,9 @@ pub(super) fn now_ns() -> u64 {
     u64::try_from(elapsed).unwrap_or(u64::MAX - 1) + 1
 }
 
+/// The lowest latency before the first message.
+const NO_LATENCY: u64 = u64::MAX;
+
 /// Counters of one ring kernel. `RingKernelTelemetry` derives from it.
 ///
 /// Writers hold the lock of the mailbox, or are Python code of one thread. The counters are atomic for concurrent readers.
@@ -22,7 +25,7 @@ pub(crate) struct Counters {
     dropped: AtomicU64,
     total_latency: AtomicU64,
     max_latency: AtomicU64,
-    /// 0 before the first message.
+    /// [`NO_LATENCY`] before the first message.
     min_latency: AtomicU64,
     errors: AtomicU64,
     last_error: Mutex<Option<String>>,
@@ -36,7 +39,7 @@ impl Counters {
             dropped: AtomicU64::new(0),
             total_latency: AtomicU64::new(0),
             max_latency: AtomicU64::new(0),
-            min_latency: AtomicU64::new(0),
+            min_latency: AtomicU64::new(NO_LATENCY),
             errors: AtomicU64::new(0),
             last_error: Mutex::new(None),
             started: AtomicU64::new(0),
@@ -48,9 +51,9 @@ impl Counters {
         self.processed.fetch_add(1, Relaxed);
         self.total_latency.fetch_add(latency_ns, Relaxed);
         self.max_latency.fetch_max(latency_ns, Relaxed);
-        let min = self.min_latency.load(Relaxed);
-        if min == 0 || latency_ns < min {
-            self.min_latency.store(latency_ns.max(1), Relaxed);
+        // Most messages are not the fastest: a load is cheaper than a read-modify-write.
+        if latency_ns < self.min_latency.load(Relaxed) {
+            self.min_latency.fetch_min(latency_ns, Relaxed);
         }
     }
 
@@ -109,12 +112,16 @@ impl Counters {
 
     #[getter]
     fn min_latency_ns(&self) -> u64 {
-        self.min_latency.load(Relaxed)
+        match self.min_latency.load(Relaxed) {
+            NO_LATENCY => 0,
+            latency => latency,
+        }
     }
 
+    /// 0 stands for no message yet.
     #[setter]
     fn set_min_latency_ns(&self, value: u64) {
-        self.min_latency.store(value, Relaxed);
+        self.min_latency.store(if value == 0 { NO_LATENCY } else { value }, Relaxed);
     }
 
     #[getter]
