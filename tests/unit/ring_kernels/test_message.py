@@ -192,8 +192,8 @@ class TestIds:
         assert child_id not in [Reading(1, 2.0).message_id for _ in range(300)]
 
 
-# The wire format reserves these keys for UUIDs and arrays; `test_a_dictionary_with_a_reserved_key_is_an_error` covers them.
-RESERVED_KEYS = ("__uuid_bin__", "__ndarray__")
+# The wire format, or that of 0.2, reserves these keys: `test_a_dictionary_with_a_reserved_key_is_an_error` covers them.
+RESERVED_KEYS = ("__uuid_bin__", "__uuid__", "__ndarray__")
 KEYS = st.text().filter(lambda key: key not in RESERVED_KEYS)
 
 VALUES = st.recursive(
