@@ -7,7 +7,6 @@ directly: the event loop resumes the coroutine that waits for its message.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -89,19 +88,13 @@ class FastMessageQueue(_core.Mailbox, Generic[T]):
     """
 
     def __init__(self, maxsize: int = 4096, *, kernel_id: str = "", serialize: bool = False) -> None:
-        self._configure(kernel_id, maxsize if maxsize > 0 else sys.maxsize, "bands", "block", "full")
-        self._requested_maxsize = maxsize
+        self._configure(kernel_id, maxsize, "bands", "block", "full")
         self._serialize = serialize
         if serialize:
             # Set on the instance, so that queues that store objects, the usual case, pay nothing.
             self.put = self._put_bytes  # type: ignore[method-assign]
             self.put_nowait = self._put_bytes_nowait  # type: ignore[method-assign]
             self.put_batch = self._put_batch_bytes  # type: ignore[method-assign]
-
-    @property
-    def maxsize(self) -> int:
-        """Capacity, in messages; 0 or less for no limit."""
-        return self._requested_maxsize
 
     if TYPE_CHECKING:
 

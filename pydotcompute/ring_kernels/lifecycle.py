@@ -15,7 +15,8 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydotcompute import _core
-from pydotcompute.exceptions import InvalidConfigurationError, KernelStateError
+from pydotcompute.exceptions import KernelStateError
+from pydotcompute.ring_kernels._kernel_function import check_function
 from pydotcompute.ring_kernels.fast_queue import FastMessageQueue
 from pydotcompute.ring_kernels.queue import BackpressureStrategy, MessageQueue
 
@@ -297,7 +298,7 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
             InvalidConfigurationError: The function is not an ``async def`` function with one parameter, the context.
         """
         self._require(KernelState.CREATED, "launch")
-        _check_function(self._kernel_func)
+        check_function(self._kernel_func)
         config = self._config
         context: KernelContext[TIn, TOut] = KernelContext(
             kernel_id=self.kernel_id,
@@ -484,27 +485,6 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
 
     def __repr__(self) -> str:
         return f"RingKernel(id={self.kernel_id!r}, state={self.state.name})"
-
-
-def _check_function(function: Any) -> None:
-    """Raises ``InvalidConfigurationError`` if a ring kernel cannot run this function."""
-    if not callable(function):
-        raise InvalidConfigurationError("kernel_func", function, "it is not callable; pass an `async def` function that takes the context")
-    inner = inspect.unwrap(function)
-    while isinstance(inner, functools.partial):
-        inner = inspect.unwrap(inner.func)
-    is_async = inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(type(inner), "__call__", None))  # noqa: B004
-    # A lambda may return a coroutine.
-    if not is_async and getattr(inner, "__name__", "") != "<lambda>":
-        reason = "it is a plain function, which would block the event loop; define it with `async def`, or run it with ThreadedRingKernel"
-        raise InvalidConfigurationError("kernel_func", function, reason)
-    try:
-        inspect.signature(function).bind(None)
-    except TypeError as error:
-        reason = f"it must accept one argument, the context: {error}"
-        raise InvalidConfigurationError("kernel_func", function, reason) from error
-    except ValueError:
-        pass  # It has no signature, like functions of some extensions.
 
 
 async def _ask_after_put(enqueued: Awaitable[bool], reply: Awaitable[Any]) -> Any:

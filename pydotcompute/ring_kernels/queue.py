@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -60,14 +59,7 @@ class MessageQueue(_core.Mailbox, Generic[T]):
         use_priority: bool = True,
         kernel_id: str = "",
     ) -> None:
-        capacity = maxsize if maxsize > 0 else sys.maxsize
-        self._configure(kernel_id, capacity, "strict" if use_priority else "fifo", backpressure.name.lower(), "timeout")
-        self._requested_maxsize = maxsize
-
-    @property
-    def maxsize(self) -> int:
-        """Capacity, in messages; 0 or less for no limit."""
-        return self._requested_maxsize
+        self._configure(kernel_id, maxsize, "strict" if use_priority else "fifo", backpressure.name.lower(), "timeout")
 
     if TYPE_CHECKING:
 

@@ -115,7 +115,8 @@ fn remaining() -> Option<usize> {
             lowest
         }
     };
-    Some(black_box(&raw const here).addr().saturating_sub(lowest))
+    // `None` on a stack that is not the thread's own, such as that of a coroutine.
+    black_box(&raw const here).addr().checked_sub(lowest)
 }
 
 #[cfg(target_os = "linux")]
@@ -179,10 +180,7 @@ mod tests {
 
     #[test]
     fn the_profile_of_this_crate_is_recognized() {
-        // The profile `test` of this workspace optimizes; without debug assertions every usual profile does.
-        if !cfg!(debug_assertions) {
-            assert!(!is_unoptimized::<u8>());
-        }
-        println!("unoptimized: {}", is_unoptimized::<u8>());
+        // Every profile that this workspace runs tests with optimizes, also with debug assertions.
+        assert!(!is_unoptimized::<u8>());
     }
 }

@@ -3,9 +3,10 @@
 //! Scheduling is left to `async-executor`, the small executor of smol: a task costs its own memory and about a hundred bytes, and no CPU
 //! time while idle.
 //!
-//! A handler may ask, tell into a full mailbox, receive, or wait for the end of a ring kernel. Before such a call parks the worker, the worker hands its duty to a spare
-//! thread or a new one ([`block`]), as tokio's `block_in_place` and the managed blocking of Java's Fork/Join pool do. When the call
-//! returns, one thread more than needed runs tasks; the next one between two tasks becomes spare. Spare threads end after some time.
+//! A handler may ask, tell into a full mailbox, receive, or wait for the end of a ring kernel. Before such a call parks the worker, the
+//! worker hands its duty to a spare thread or a new one ([`block`]), as tokio's `block_in_place` and the managed blocking of Java's
+//! Fork/Join pool do. When the call returns, one thread more than needed runs tasks; the next one between two tasks becomes spare. Spare
+//! threads end after some time.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

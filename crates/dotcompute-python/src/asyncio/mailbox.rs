@@ -19,6 +19,9 @@ use super::timer::Timer;
 /// The waiter of an ask, and the output mailbox at which it waits for its reply.
 pub(super) type AskWithOutput = (Py<PyAny>, Option<Py<Mailbox>>);
 
+/// The capacity of a mailbox without a limit.
+pub(super) const UNLIMITED: usize = usize::MAX;
+
 /// What a full mailbox does with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Backpressure {

@@ -2,12 +2,11 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 
 use super::counters::Counters;
-use super::mailbox::{Backpressure, Effects, Mailbox, MailboxState, TimeoutBehavior};
+use super::mailbox::{Backpressure, Effects, Mailbox, MailboxState, TimeoutBehavior, UNLIMITED};
 use super::priority_queue::{Order, PriorityQueue};
 use super::waiter::{self, Status};
 
@@ -23,29 +22,25 @@ impl Mailbox {
     ///
     /// Args:
     ///     kernel_id: Name of the ring kernel, for errors.
-    ///     capacity: Maximum number of messages.
+    ///     capacity: Maximum number of messages; 0 or less for no limit.
     ///     order: ``"fifo"``, ``"bands"`` or ``"strict"``. A second call does not change it.
     ///     backpressure: ``"block"``, ``"reject"`` or ``"drop_oldest"``.
     ///     timeout_behavior: ``"full"``, ``"timeout"`` or ``"return"``.
     ///
     /// Raises:
-    ///     ValueError: The capacity is 0, or a name is unknown.
+    ///     ValueError: A name is unknown.
     #[pyo3(signature = (kernel_id, capacity, order, backpressure, timeout_behavior))]
     fn _configure(
         &self,
         kernel_id: String,
-        capacity: usize,
+        capacity: isize,
         order: &str,
         backpressure: &str,
         timeout_behavior: &str,
     ) -> PyResult<()> {
         let (order, backpressure) = (Order::parse(order)?, Backpressure::parse(backpressure)?);
         let timeout_behavior = TimeoutBehavior::parse(timeout_behavior)?;
-        if capacity == 0 {
-            return Err(PyValueError::new_err(
-                "configuring a mailbox: capacity is 0; use a capacity of at least 1",
-            ));
-        }
+        let capacity = usize::try_from(capacity).ok().filter(|&capacity| capacity > 0).unwrap_or(UNLIMITED);
         let order = *self.order.get_or_init(|| order);
         let mut state = self.lock();
         let configured = MailboxState {

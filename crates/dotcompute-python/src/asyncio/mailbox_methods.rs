@@ -95,10 +95,10 @@ impl Mailbox {
 
 #[pymethods]
 impl Mailbox {
-    /// Maximum number of messages.
+    /// Maximum number of messages; 0 for no limit.
     #[getter]
     fn maxsize(&self) -> usize {
-        self.lock().capacity
+        self.lock().maxsize()
     }
 
     /// Number of queued messages.
@@ -249,12 +249,12 @@ impl Mailbox {
         let state = self.lock();
         let bands =
             (self.order() == Order::Bands).then(|| [0, 1, 2, 3].map(|level| state.queue.level_len(level)));
-        let (len, capacity, peak) = (state.queue.len(), state.capacity, state.peak);
+        let (len, maxsize, peak) = (state.queue.len(), state.maxsize(), state.peak);
         let (enqueued, dequeued, dropped) = (state.enqueued, state.dequeued, state.dropped);
         drop(state);
         let stats = PyDict::new(py);
         stats.set_item(intern!(py, "current_size"), len)?;
-        stats.set_item(intern!(py, "max_size"), capacity)?;
+        stats.set_item(intern!(py, "max_size"), maxsize)?;
         stats.set_item(intern!(py, "peak_size"), peak)?;
         stats.set_item(intern!(py, "total_enqueued"), enqueued)?;
         stats.set_item(intern!(py, "total_dequeued"), dequeued)?;

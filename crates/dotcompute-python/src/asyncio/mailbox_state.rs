@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use pyo3::prelude::*;
 
 use super::counters::now_ns;
-use super::mailbox::{AskWithOutput, Backpressure, Effects, Entry, MailboxState, TimeoutBehavior};
+use super::mailbox::{AskWithOutput, Backpressure, Effects, Entry, MailboxState, TimeoutBehavior, UNLIMITED};
 use super::priority_queue::{Order, PriorityQueue};
 use super::waiter::{self, Kind, Status, WaiterState};
 
@@ -58,6 +58,11 @@ impl MailboxState {
             dropped: 0,
             peak: 0,
         }
+    }
+
+    /// Returns the capacity as users see it: 0 for no limit.
+    pub(super) fn maxsize(&self) -> usize {
+        if self.capacity == UNLIMITED { 0 } else { self.capacity }
     }
 
     /// Polls for a message, for a coroutine that is not parked.

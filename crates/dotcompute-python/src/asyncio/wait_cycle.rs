@@ -7,6 +7,7 @@
 //! Only the task of the ring kernel counts: its function may ask from other tasks and receive meanwhile. A message that the ring kernel
 //! took before its latest one counts as passed on to such a task.
 
+use std::collections::HashSet;
 use std::ptr;
 
 use pyo3::intern;
@@ -83,7 +84,7 @@ fn set_caller(waiter: &Bound<'_, PyAny>, own: &Bound<'_, Mailbox>) {
 /// back to it: its own name first and last.
 fn find(py: Python<'_>, waiter: &Bound<'_, PyAny>, own: &Bound<'_, Mailbox>) -> Option<Vec<String>> {
     let mut kernels = vec![own.get().lock().kernel.clone()];
-    let mut seen: Vec<*const Mailbox> = Vec::new();
+    let mut seen: HashSet<*const Mailbox> = HashSet::new();
     let mut waiter = waiter.clone();
     loop {
         let node = target(py, &waiter)?;
@@ -97,10 +98,9 @@ fn find(py: Python<'_>, waiter: &Bound<'_, PyAny>, own: &Bound<'_, Mailbox>) -> 
             return Some(kernels);
         }
         // A cycle without this ring kernel has been reported to another one.
-        if seen.contains(&address) {
+        if !seen.insert(address) {
             return None;
         }
-        seen.push(address);
         waiter = next?.into_bound(py);
     }
 }
