@@ -15,18 +15,15 @@ const LIMIT: Duration = Duration::from_secs(120);
 ///
 /// When there are no examples, or one does not build, fails, or exceeds the limit.
 pub fn run(workspace: &Workspace) -> Result<(), Failure> {
-    let mut build = Invocation::cargo(["build", "--workspace", "--profile", "test", "--quiet"]);
-    for name in workspace.targets("dotcompute", "example")? {
-        build = build.args(["--example", &name]);
-    }
-    let examples = workspace.build_executables(&build)?;
+    let examples = workspace.targets("dotcompute", "example")?;
     if examples.is_empty() {
         return Err(Failure::Missing("examples in crates/dotcompute/examples".into()));
     }
     // Examples write files to a folder outside the source tree.
     let directory = workspace.target_dir().join("examples-run");
     fs::create_dir_all(&directory).map_err(Failure::io(format!("creating {}", directory.display())))?;
-    for (name, program) in examples {
+    for name in examples {
+        let program = workspace.program(&name)?;
         println!("--- example {name}");
         Invocation::new(program).in_directory(&directory).limit(LIMIT).run(workspace)?;
     }

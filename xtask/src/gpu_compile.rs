@@ -16,6 +16,9 @@ const WHEELS: [&str; 2] = ["nvidia-cuda-nvrtc==13.0.88", "nvidia-nvjitlink==13.0
 const TESTS: [&str; 8] =
     ["baseline", "builtins", "cache", "compile", "cuda", "driver", "memory", "ring_kernel"];
 
+/// The program with device code of its own; a unit test compiles it.
+const CLI: &str = "dotcompute";
+
 /// The tests that compile device code with the host's C++ compiler only.
 #[cfg(test)]
 const OTHERS: [&str; 1] = ["emulated"];
@@ -34,7 +37,7 @@ pub fn run(workspace: &Workspace) -> Result<(), Failure> {
         tests = tests.arg("--test").arg(test);
     }
     tests.args(["--", "--nocapture"]).run(workspace)?;
-    Invocation::cargo(["test", "--workspace", "--lib", "--bins"])
+    Invocation::cargo(["test", "--workspace", "--bin", CLI])
         .args(["compiles", "--", "--nocapture"])
         .env("DOTCOMPUTE_TEST_WHEELS", site_packages.as_os_str())
         .run(workspace)

@@ -24,6 +24,7 @@ mod smoke;
 mod step;
 mod tsan;
 mod tsan_report;
+mod virtual_environment;
 mod vocabulary;
 mod workspace;
 

@@ -6,10 +6,10 @@
 use std::fs;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use crate::command::{Failure, Invocation};
 use crate::rust_lints::lint_rust;
+use crate::virtual_environment::Environment;
 use crate::workspace::Workspace;
 
 /// Size limit of the wheel.
@@ -84,11 +84,10 @@ fn cores() -> usize {
 ///
 /// When ruff reports something.
 pub fn lint_if_installed(workspace: &Workspace) -> Result<(), Failure> {
-    let environment = Environment { folder: workspace.target_dir().join("python-venv") };
-    if !environment.folder.join("bin/ruff").is_file() {
+    let Some(environment) = Environment::installed(workspace) else {
         println!("skipped ruff: no environment yet, `cargo xtask test --only python` creates it");
         return Ok(());
-    }
+    };
     environment.program("ruff").args(["format", "--check"]).run(workspace)?;
     environment.program("ruff").args(["check"]).run(workspace)
 }
@@ -123,7 +122,7 @@ pub fn wheel(workspace: &Workspace) -> Result<(), Failure> {
         .program("python")
         .args(["-W", "error", "-I"])
         .arg(workspace.root().join(SMOKE))
-        .in_directory(&fresh.folder)
+        .in_directory(fresh.folder())
         .run(workspace)
 }
 
@@ -202,66 +201,6 @@ fn check_wheel(name: &str, bytes: u64, list: &str) -> Result<(), String> {
     match IN_A_WHEEL.iter().find(|end| !names.iter().any(|name| name.ends_with(*end))) {
         Some(lacking) => Err(format!("{lacking} is missing")),
         None => Ok(()),
-    }
-}
-
-/// A virtual environment.
-#[derive(Clone)]
-pub struct Environment {
-    folder: PathBuf,
-}
-
-impl Environment {
-    /// The development environment, with the package installed in editable mode. It is created or updated once per run of this program.
-    ///
-    /// # Errors
-    ///
-    /// When Python or pip are missing or fail.
-    pub fn developers(workspace: &Workspace) -> Result<Self, Failure> {
-        static READY: OnceLock<Environment> = OnceLock::new();
-        if let Some(ready) = READY.get() {
-            return Ok(ready.clone());
-        }
-        let environment = Environment { folder: workspace.target_dir().join("python-venv") };
-        if !environment.python().is_file() {
-            environment.create(workspace)?;
-        }
-        println!("installing pydotcompute and its tools from PyPI into {}", environment.folder.display());
-        environment.pip(workspace, &["install", "--quiet", "--editable", ".[dev,docs]"], &[])?;
-        Ok(READY.get_or_init(|| environment).clone())
-    }
-
-    /// Creates an empty environment in `target/` in place of an earlier one.
-    fn fresh(workspace: &Workspace, name: &str) -> Result<Self, Failure> {
-        let environment = Environment { folder: workspace.target_dir().join(name) };
-        environment.create(workspace)?;
-        Ok(environment)
-    }
-
-    fn create(&self, workspace: &Workspace) -> Result<(), Failure> {
-        Invocation::new("python3").args(["-m", "venv", "--clear"]).arg(&self.folder).run(workspace)
-    }
-
-    fn python(&self) -> PathBuf {
-        self.folder.join("bin/python")
-    }
-
-    /// A program of this environment.
-    pub fn program(&self, name: &str) -> Invocation {
-        Invocation::new(self.folder.join("bin").join(name))
-    }
-
-    /// Runs pip.
-    ///
-    /// # Errors
-    ///
-    /// When it fails.
-    pub fn pip(&self, workspace: &Workspace, arguments: &[&str], paths: &[&Path]) -> Result<(), Failure> {
-        Invocation::new(self.python())
-            .args(["-m", "pip", "--disable-pip-version-check"])
-            .args(arguments)
-            .args(paths)
-            .run(workspace)
     }
 }
 

@@ -65,8 +65,8 @@ const DIFFERENCES: [&str; 2] = ["gpu_ask_over_floor", "gpu_hop"];
 ///
 /// When a bench fails or is missing, or a line has another format than documented.
 pub fn bench(workspace: &Workspace) -> Result<(), Failure> {
-    let program = workspace.build_executable(&build("dotcompute-bench"), "dotcompute-bench")?;
-    let command = |place: &str| Invocation::new(&program).args([place, "--quick", "--json"]).limit(LIMIT);
+    let program = workspace.program("dotcompute-bench")?;
+    let command = |place: &str| Invocation::new(program).args([place, "--quick", "--json"]).limit(LIMIT);
     check_lines(workspace, &command("host"), &HOST)?;
     check_lines(workspace, &command("gpu").args(["--device", "emulated"]), &GPU)
 }
@@ -122,7 +122,7 @@ fn check_line(line: &Value) -> Result<String, String> {
 ///
 /// When it does not build, or finds something wrong.
 pub fn soak(workspace: &Workspace, arguments: &[String]) -> Result<(), Failure> {
-    let program = workspace.build_executable(&build("dotcompute-soak"), "dotcompute-soak")?;
+    let program = workspace.program("dotcompute-soak")?;
     Invocation::new(program).args(arguments).run(workspace)
 }
 
@@ -132,14 +132,14 @@ pub fn soak(workspace: &Workspace, arguments: &[String]) -> Result<(), Failure> 
 ///
 /// When a command fails, does not end, prints no JSON, or finds nothing in the series.
 pub fn cli(workspace: &Workspace) -> Result<(), Failure> {
-    let program = workspace.build_executable(&build("dotcompute"), "dotcompute")?;
+    let program = workspace.program("dotcompute")?;
     let directory = workspace.target_dir().join("smoke");
     fs::create_dir_all(&directory).map_err(Failure::io(format!("creating {}", directory.display())))?;
     let series = directory.join("spike.csv");
     fs::write(&series, spike()).map_err(Failure::io(format!("writing {}", series.display())))?;
 
     let command = |arguments: &[&str]| {
-        let run = Invocation::new(&program).args(arguments.iter().copied());
+        let run = Invocation::new(program).args(arguments.iter().copied());
         run.in_directory(&directory).limit(LIMIT)
     };
     documents(workspace, &command(&["doctor", "--json"]))?;
@@ -184,11 +184,6 @@ fn spike() -> String {
         let _ = writeln!(csv, "2026-01-{day:02} {:02}:{:02}:00,{value:.3}", minute / 60, minute % 60);
     }
     csv
-}
-
-/// A build with the test profile, which reuses what the tests have compiled.
-fn build(program: &str) -> Invocation {
-    Invocation::cargo(["build", "--workspace", "--bin", program, "--profile", "test", "--quiet"])
 }
 
 #[cfg(test)]

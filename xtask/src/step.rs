@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 
 use crate::command::{Failure, Invocation};
-use crate::rust_lints::lint_rust;
+use crate::rust_lints::{self, lint_rust};
 use crate::workspace::Workspace;
 use crate::{examples, features, gpu_compile, modules, python, smoke, tsan, vocabulary};
 
@@ -102,7 +102,7 @@ impl Step {
         match self {
             Step::Fmt => Invocation::cargo(["fmt", "--all", "--check"]).run(workspace),
             Step::Clippy => lint_rust().run(workspace),
-            Step::Deny => deny(workspace),
+            Step::Deny => rust_lints::deny(workspace),
             Step::Modules => modules::check(workspace),
             Step::Vocabulary => vocabulary::check(workspace),
             Step::QuickTests => quick_tests(workspace),
@@ -182,26 +182,6 @@ pub fn build_docs(workspace: &Workspace) -> Result<(), Failure> {
     Invocation::cargo(["doc", "--workspace", "--all-features", "--no-deps", "--lib"])
         .env("RUSTDOCFLAGS", "-D warnings")
         .run(workspace)
-}
-
-/// Checks `deny.toml`. Builds cargo-deny first if it is not installed.
-fn deny(workspace: &Workspace) -> Result<(), Failure> {
-    const CHECK: [&str; 5] = ["check", "--hide-inclusion-graph", "bans", "licenses", "sources"];
-    let installed = Invocation::new("cargo-deny");
-    if installed.clone().arg("--version").capture(workspace).is_ok() {
-        return installed.args(CHECK).run(workspace);
-    }
-    let tools = workspace.target_dir().join("tools");
-    let program = tools.join("bin/cargo-deny");
-    if !program.is_file() {
-        println!("cargo-deny is not installed: building it into {} (some minutes, once)", tools.display());
-        // Unoptimised and without debugging information: it builds in half the time and runs for a second.
-        Invocation::cargo(["install", "--locked", "--quiet", "--debug", "cargo-deny", "--root"])
-            .arg(&tools)
-            .env("CARGO_PROFILE_DEV_DEBUG", "0")
-            .run(workspace)?;
-    }
-    Invocation::new(program).args(CHECK).run(workspace)
 }
 
 /// Runs the loom models. They have their own target directory: the flag that enables loom would otherwise cause rebuilds of the workspace.

@@ -1,5 +1,6 @@
 //! The workspace as cargo describes it: its root, its targets, the programs of a build.
 
+use std::cell::OnceCell;
 use std::env;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,7 @@ use crate::command::{Failure, Invocation};
 pub struct Workspace {
     root: PathBuf,
     target_dir: PathBuf,
+    programs: OnceCell<Vec<(String, PathBuf)>>,
 }
 
 impl Workspace {
@@ -23,7 +25,7 @@ impl Workspace {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
         let root = manifest.parent().ok_or_else(|| Failure::Missing("a root above xtask/".into()))?;
         let target_dir = root.join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
-        Ok(Workspace { root: root.to_owned(), target_dir })
+        Ok(Workspace { root: root.to_owned(), target_dir, programs: OnceCell::new() })
     }
 
     pub fn root(&self) -> &Path {
@@ -71,6 +73,33 @@ impl Workspace {
             }
         }
         Ok(sources)
+    }
+
+    /// Every program of the workspace but this one, and every example, with the test profile, as `(target name, path)`. They are built together, the first time
+    /// that one is asked for: programs that are built one by one have dependencies with other features, which compile again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Workspace::build_executables`].
+    pub fn programs(&self) -> Result<&[(String, PathBuf)], Failure> {
+        if let Some(built) = self.programs.get() {
+            return Ok(built);
+        }
+        // Without this program, which runs.
+        let targets = ["--workspace", "--exclude", "xtask", "--bins", "--examples"];
+        let build = Invocation::cargo(["build", "--profile", "test", "--quiet"]).args(targets);
+        let built = self.build_executables(&build)?;
+        Ok(self.programs.get_or_init(|| built))
+    }
+
+    /// One of [`Workspace::programs`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Workspace::programs`], and when there is no such program.
+    pub fn program(&self, name: &str) -> Result<&Path, Failure> {
+        let found = self.programs()?.iter().find(|(target, _)| target == name);
+        found.map(|(_, path)| path.as_path()).ok_or_else(|| Failure::Missing(format!("the program {name}")))
     }
 
     /// Runs a build and returns its programs, rebuilt or up to date, as `(target name, path)`.

@@ -8,7 +8,8 @@ use std::path::Path;
 
 use super::program::{Glibc, Program, required_glibc};
 use crate::command::{Failure, Invocation};
-use crate::python::{self, Environment};
+use crate::python;
+use crate::virtual_environment::Environment;
 use crate::workspace::Workspace;
 
 /// pytest and its plugins; pure Python, so for any version.
