@@ -9,7 +9,7 @@ use dotcompute_ring::wait::{Backoff, Step};
 
 use super::KernelHandle;
 use super::ask_outcome::{AskOutcome, final_check, poll_reply};
-use super::timeout::with_timeout;
+use super::async_call::AsyncAsk;
 use super::wait_limit::WaitLimit;
 use crate::backend::worker_pool::{block_parked, check_may_block, spin_strategy};
 use crate::cell::any_kernel::AnyKernel;
@@ -63,33 +63,10 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     /// # Errors
     ///
     /// As for `ask`.
-    pub async fn ask_async(&self, message: I) -> Result<O, AskError<I>> {
-        if let Some(reason) = stack::refusal::<I, O>(Copies::ASYNC) {
-            return Err(self.not_sent_error(reason, message));
-        }
-        let wait = match self.begin_wait_for_reply() {
-            Ok(wait) => wait,
-            Err(reason) => return Err(self.not_sent_error(reason, message)),
-        };
-        let mut slot = self.spare.take();
-        let envelope = self.envelope(message, Some(slot.arm()));
-        match self.send_inline(envelope) {
-            Ok(()) => {
-                if let Some(reply) = slot.try_take() {
-                    return self.finish_ask(
-                        slot,
-                        reply.map_or(AskOutcome::NoReply, AskOutcome::Reply),
-                        Duration::ZERO,
-                    );
-                }
-            }
-            Err(envelope) => {
-                if let Err((reason, unsent)) = self.send_async(envelope, self.wait_limit()).await {
-                    return Err(self.not_sent_error(reason, unsent.message));
-                }
-            }
-        }
-        self.await_reply(slot, wait, None).await
+    #[inline]
+    pub fn ask_async(&self, message: I) -> impl Future<Output = Result<O, AskError<I>>> {
+        let mut ask = AsyncAsk::new(self, message, None);
+        std::future::poll_fn(move |cx| ask.poll(cx))
     }
 
     /// Like [`ask_timeout`](Self::ask_timeout), for async code.
@@ -97,21 +74,13 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     /// # Errors
     ///
     /// As for `ask_timeout`.
-    pub async fn ask_timeout_async(&self, message: I, timeout: Duration) -> Result<O, AskError<I>> {
-        if let Some(reason) = stack::refusal::<I, O>(Copies::ASYNC) {
-            return Err(self.not_sent_error(reason, message));
-        }
-        let start = Instant::now();
-        let wait = match self.begin_wait_for_reply() {
-            Ok(wait) => wait,
-            Err(reason) => return Err(self.not_sent_error(reason, message)),
-        };
-        let mut slot = self.spare.take();
-        let envelope = self.envelope(message, Some(slot.arm()));
-        if let Err((reason, unsent)) = self.send_async(envelope, self.wait_limit_within(timeout)).await {
-            return Err(self.not_sent_error(reason, unsent.message));
-        }
-        self.await_reply(slot, wait, Some(timeout.saturating_sub(start.elapsed()))).await
+    pub fn ask_timeout_async(
+        &self,
+        message: I,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<O, AskError<I>>> {
+        let mut ask = AsyncAsk::new(self, message, Some(timeout));
+        std::future::poll_fn(move |cx| ask.poll(cx))
     }
 
     /// Adds an edge to the wait-for graph if the caller is user code of a ring kernel.
@@ -138,28 +107,12 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     }
 
     /// Returns the wait limit of the ring kernel's backpressure, but at most `timeout`.
-    fn wait_limit_within(&self, timeout: Duration) -> WaitLimit {
+    pub(super) fn wait_limit_within(&self, timeout: Duration) -> WaitLimit {
         match self.wait_limit() {
             WaitLimit::NoWait => WaitLimit::NoWait,
             WaitLimit::Timeout(time) => WaitLimit::Timeout(time.min(timeout)),
             WaitLimit::Unlimited => WaitLimit::Timeout(timeout),
         }
-    }
-
-    async fn await_reply(
-        &self,
-        mut slot: ReplySlot<ReplyResult<O>>,
-        wait: CallWait,
-        timeout: Option<Duration>,
-    ) -> Result<O, AskError<I>> {
-        let outcome = {
-            let mut waiter = StateWaiter::new(&self.cell.untyped.lifecycle);
-            let poll = |cx: &mut Context<'_>| {
-                poll_reply(&mut slot, Some(&wait), cx, |cx| waiter.poll(cx, State::has_ended))
-            };
-            with_timeout(timeout, std::future::poll_fn(poll)).await
-        };
-        self.finish_ask(slot, outcome.unwrap_or(AskOutcome::TimedOut), timeout.unwrap_or_default())
     }
 
     #[inline]

@@ -24,6 +24,7 @@ use spare_slot::SpareSlot;
 
 mod ask;
 mod ask_outcome;
+mod async_call;
 mod checkpoint;
 mod connect;
 mod lifecycle;

@@ -10,6 +10,7 @@ use dotcompute_ring::wait_list::WaitToken;
 
 use super::KernelHandle;
 use super::ask_outcome::{AskOutcome, final_check, poll_reply};
+use super::async_call::AsyncSend;
 use crate::deadline;
 use crate::envelope::ReplyResult;
 use crate::error::{AskError, Refusal};
@@ -61,16 +62,20 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         handle: H,
         message: I,
     ) -> Result<PendingAsk<I, O, H>, AskError<I>> {
-        if let Some(reason) = stack::refusal::<I, O>(Copies::ASYNC) {
-            return Err(handle.not_sent_error(reason, message));
-        }
-        let mut slot = handle.spare.take();
-        let envelope = handle.envelope(message, Some(slot.arm()));
-        if let Err(envelope) = handle.send_inline(envelope)
-            && let Err((reason, unsent)) = handle.send_async(envelope, handle.wait_limit()).await
-        {
-            return Err(handle.not_sent_error(reason, unsent.message));
-        }
+        let slot = {
+            let mut send = AsyncSend::new(&*handle, message);
+            if let Some(reason) = stack::refusal::<I, O>(Copies::ASYNC) {
+                return Err(handle.not_sent_error(reason, send.take_message()));
+            }
+            let mut slot = handle.spare.take();
+            send.begin(Some(slot.arm()), handle.wait_limit());
+            if !send.send_inline()
+                && let Err((reason, unsent)) = std::future::poll_fn(|cx| send.poll(cx)).await
+            {
+                return Err(handle.not_sent_error(reason, unsent.message));
+            }
+            slot
+        };
         Ok(PendingAsk { slot: Some(slot), end_token: WaitToken::default(), handle, messages: PhantomData })
     }
 }

@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use dotcompute_ring::PushError;
 use dotcompute_ring::mailbox::Band;
+use dotcompute_ring::reply::ReplySender;
 use dotcompute_ring::wait_list::WaitToken;
 
 use super::KernelHandle;
-use super::timeout::with_timeout;
 use super::wait_limit::WaitLimit;
 use crate::backend::worker_pool::{block, check_may_block};
 use crate::cell::current::CurrentKernel;
 use crate::cell::typed_cell::PostError;
 use crate::cell::wait_graph::{CallWait, WaitFor};
 use crate::deadline;
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, ReplyResult};
 use crate::error::Refusal;
 use crate::lifecycle::State;
 use crate::message::Message;
@@ -81,28 +81,7 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
         let poll_send = |cx: Option<&mut Context<'_>>| pending.poll_send(cx);
         match block(self.wait, deadline, poll_send) {
             Some(outcome) => outcome,
-            None => pending.into_timeout(timeout.unwrap_or_default()),
-        }
-    }
-
-    pub(super) async fn send_async(
-        &self,
-        envelope: Envelope<I, O>,
-        wait_limit: WaitLimit,
-    ) -> SendResult<I, O> {
-        let timeout = match wait_limit {
-            WaitLimit::NoWait => return self.send(envelope, wait_limit),
-            WaitLimit::Timeout(time) => Some(time),
-            WaitLimit::Unlimited => None,
-        };
-        if !self.state().accepts_messages() {
-            return Err((self.ended_or_not_activated(), envelope));
-        }
-        let mut pending = PendingSend::new(self, envelope, false);
-        let outcome = with_timeout(timeout, std::future::poll_fn(|cx| pending.poll(cx))).await;
-        match outcome {
-            Some(outcome) => outcome,
-            None => pending.into_timeout(timeout.unwrap_or_default()),
+            None => pending.time_out(timeout.unwrap_or_default()),
         }
     }
 
@@ -128,7 +107,7 @@ const POLLS_PER_RING_CHECK: u32 = 16;
 const POLLS_PER_SEND_ATTEMPT: u32 = 1024;
 
 /// An envelope that waits for a free slot. Dropping it leaves the mailbox's wait list.
-struct PendingSend<'a, I: Message, O: Message> {
+pub(super) struct PendingSend<'a, I: Message, O: Message> {
     handle: &'a KernelHandle<I, O>,
     envelope: Option<Envelope<I, O>>,
     token: WaitToken,
@@ -142,12 +121,49 @@ struct PendingSend<'a, I: Message, O: Message> {
 }
 
 impl<'a, I: Message, O: Message> PendingSend<'a, I, O> {
-    fn new(handle: &'a KernelHandle<I, O>, envelope: Envelope<I, O>, blocks: bool) -> Self {
+    #[inline]
+    pub(super) fn new(handle: &'a KernelHandle<I, O>, envelope: Envelope<I, O>, blocks: bool) -> Self {
         let token = WaitToken::default();
         Self { handle, envelope: Some(envelope), token, is_in_line: false, polls: 0, wait: None, blocks }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<SendResult<I, O>> {
+    #[inline]
+    pub(super) fn handle(&self) -> &'a KernelHandle<I, O> {
+        self.handle
+    }
+
+    /// Sets the envelope's time and its reply sender.
+    #[inline]
+    pub(super) fn complete(&mut self, reply: Option<ReplySender<ReplyResult<O>>>) {
+        if let Some(envelope) = &mut self.envelope {
+            envelope.stamp = self.handle.sampler.stamp();
+            envelope.reply = reply;
+        }
+    }
+
+    /// Takes the envelope of a call that has not ended.
+    #[inline]
+    pub(super) fn take(&mut self) -> Envelope<I, O> {
+        self.envelope.take().expect("a call is not polled again after it is ready")
+    }
+
+    /// Sends inline, if that is possible. Returns whether it was.
+    #[inline]
+    pub(super) fn send_inline(&mut self) -> bool {
+        if size_of::<Envelope<I, O>>() > INLINE_BYTES {
+            return false;
+        }
+        match self.handle.send_inline(self.take()) {
+            Ok(()) => true,
+            Err(envelope) => {
+                self.envelope = Some(envelope);
+                false
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<SendResult<I, O>> {
         self.poll_send(Some(cx))
     }
 
@@ -242,7 +258,9 @@ impl<'a, I: Message, O: Message> PendingSend<'a, I, O> {
         self.band().is_none_or(|band| self.handle.input.is_half_free(band))
     }
 
-    fn into_timeout(mut self, waited: Duration) -> SendResult<I, O> {
+    /// Ends the wait after `waited`.
+    pub(super) fn time_out(&mut self, waited: Duration) -> SendResult<I, O> {
+        self.leave();
         match self.envelope.take() {
             Some(envelope) => {
                 self.handle.cell.untyped.counters.rejected.increment();
@@ -251,6 +269,14 @@ impl<'a, I: Message, O: Message> PendingSend<'a, I, O> {
             }
             None => Ok(()),
         }
+    }
+
+    /// Leaves the mailbox's wait list and the wait-for graph.
+    #[inline]
+    pub(super) fn leave(&mut self) {
+        self.handle.input.cancel_wait(&mut self.token);
+        self.is_in_line = false;
+        self.wait = None;
     }
 }
 

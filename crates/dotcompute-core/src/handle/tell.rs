@@ -6,12 +6,14 @@ use std::time::Duration;
 use dotcompute_ring::reply::ReplySender;
 
 use super::KernelHandle;
+use super::async_call::AsyncTell;
 use super::wait_limit::WaitLimit;
 use crate::envelope::{Envelope, ReplyResult};
 use crate::error::{Refusal, TellError};
 use crate::message::{Message, MessageHeader};
 use crate::options::Backpressure;
 use crate::stack::{self, Copies};
+use crate::telemetry::Stamp;
 
 impl<I: Message, O: Message> KernelHandle<I, O> {
     /// Sends a message and does not wait for it to be handled.
@@ -49,12 +51,9 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
     /// # Errors
     ///
     /// As for `tell`. Dropping the future before it is ready drops the message, which is then not sent.
-    pub async fn tell_async(&self, message: I) -> Result<(), TellError<I>> {
-        if let Some(reason) = stack::refusal::<I, O>(Copies::ASYNC) {
-            return Err(self.tell_error(reason, message));
-        }
-        let sent = self.send_async(self.envelope(message, None), self.wait_limit()).await;
-        sent.map_err(|(reason, unsent)| self.tell_error(reason, unsent.message))
+    pub fn tell_async(&self, message: I) -> impl Future<Output = Result<(), TellError<I>>> {
+        let mut tell = AsyncTell::new(self, message);
+        std::future::poll_fn(move |cx| tell.poll(cx))
     }
 
     #[inline]
@@ -74,8 +73,14 @@ impl<I: Message, O: Message> KernelHandle<I, O> {
 
     #[inline]
     pub(super) fn envelope(&self, message: I, reply: Option<ReplySender<ReplyResult<O>>>) -> Envelope<I, O> {
+        Envelope { reply, stamp: self.sampler.stamp(), ..self.untimed_envelope(message) }
+    }
+
+    /// An envelope whose time and reply sender are set later.
+    #[inline]
+    pub(super) fn untimed_envelope(&self, message: I) -> Envelope<I, O> {
         let header = MessageHeader::new().with_priority(self.priority);
-        Envelope { header, stamp: self.sampler.stamp(), reply, message }
+        Envelope { header, stamp: Stamp::NONE, reply: None, message }
     }
 
     #[inline]
