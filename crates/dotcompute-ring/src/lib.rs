@@ -87,6 +87,7 @@ pub mod layout;
 pub mod mailbox;
 pub mod mpsc;
 pub mod notifier;
+mod pacing;
 mod prefetch;
 #[cfg(not(loom))]
 pub mod record;

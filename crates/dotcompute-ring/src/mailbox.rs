@@ -27,6 +27,7 @@ use crate::fence::Fence;
 use crate::layout::{RingMemory, slots_for};
 use crate::mpsc::Ring;
 use crate::notifier::Notifier;
+use crate::pacing::Pacer;
 use crate::prefetch::ReadPrefetcher;
 use crate::sync::{AtomicU64, Ordering};
 use crate::wait_list::WaitToken;
@@ -100,6 +101,8 @@ pub fn channel<T: Send>(options: Options) -> Result<(Sender<T>, Receiver<T>), Ca
         Receiver {
             mailbox,
             prefetcher: [ReadPrefetcher::default(); BANDS],
+            pacer: [Pacer::default(); BANDS],
+            last_band: Band::Normal as usize,
             clock: BandClock::new(options.order),
         },
     ))
@@ -361,14 +364,33 @@ impl<T> Sender<T> {
 pub struct Receiver<T> {
     mailbox: Arc<Mailbox<T>>,
     prefetcher: [ReadPrefetcher; BANDS],
+    pacer: [Pacer; BANDS],
+    /// The band of the last value.
+    last_band: usize,
     /// `None` if the order is strict.
     clock: Option<BandClock>,
 }
 
 impl<T: Send> Receiver<T> {
     /// Pops the oldest value of the band that is next in the mailbox's [`BandOrder`]: as a rule the highest that has one.
+    ///
+    /// If the mailbox is empty and values come fast, tens of millions a second, it waits up to some microseconds for a number of them.
     #[inline]
     pub fn try_pop(&mut self) -> Option<T> {
+        let popped = self.pop_at_once();
+        if popped.is_none() && self.should_poll_again() { self.pop_at_once() } else { popped }
+    }
+
+    /// Whether the mailbox, which was found empty, is worth another poll. May pause, for the band that had the last value.
+    #[inline]
+    fn should_poll_again(&mut self) -> bool {
+        let band = self.last_band;
+        // With `drop_oldest` senders pop too, so indices say nothing about this receiver's pops.
+        !self.mailbox.drop_oldest && self.mailbox.bands[band].found_empty(&mut self.pacer[band])
+    }
+
+    #[inline]
+    fn pop_at_once(&mut self) -> Option<T> {
         if self.clock.as_ref().is_some_and(BandClock::is_any_due)
             && let Some(value) = self.pop_due()
         {
@@ -392,6 +414,7 @@ impl<T: Send> Receiver<T> {
         if let Some(clock) = &mut self.clock {
             clock.popped(band);
         }
+        self.last_band = band;
         mailbox.wake_senders_if_half_free(band);
         Some(value)
     }

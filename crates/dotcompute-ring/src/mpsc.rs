@@ -28,6 +28,7 @@ use alloc::vec::Vec;
 
 use crate::error::{CapacityError, PushError};
 use crate::layout::{CLOSED_BIT, RingMemory, slots_for};
+use crate::pacing::Pacer;
 use crate::prefetch::{self, ReadPrefetcher};
 use crate::sync::{AtomicU64, Ordering};
 
@@ -40,7 +41,7 @@ pub fn channel<T: Send>(capacity: usize) -> Result<(Producer<T>, Consumer<T>), C
     let ring = Arc::new(Ring::new(slots_for::<T>(capacity)?)?);
     Ok((
         Producer { ring: Arc::clone(&ring), cached_head: AtomicU64::new(0) },
-        Consumer { ring, prefetcher: ReadPrefetcher::default() },
+        Consumer { ring, prefetcher: ReadPrefetcher::default(), pacer: Pacer::default() },
     ))
 }
 
@@ -165,6 +166,14 @@ impl<T> Ring<T> {
         // Release: pairs with the acquire loads in `claim` and `popped`; the value is read out before a producer overwrites the slot.
         shared_head.store(head + 1, Ordering::Release);
         Some(value)
+    }
+
+    /// Called by the thread that pops, after it found no value. May pause if values come fast. Returns whether to poll again.
+    #[inline]
+    pub(crate) fn found_empty(&self, pacer: &mut Pacer) -> bool {
+        // Relaxed: written by pops only, which the caller serializes.
+        let head = self.memory.control().consumer.head.load(Ordering::Relaxed);
+        pacer.found_empty(self.memory.ring_ref(), head)
     }
 
     pub(crate) fn close(&self) {
@@ -319,12 +328,21 @@ impl<T: Send> Producer<T> {
 pub struct Consumer<T> {
     ring: Arc<Ring<T>>,
     prefetcher: ReadPrefetcher,
+    pacer: Pacer,
 }
 
 impl<T: Send> Consumer<T> {
     /// Pops the oldest value.
+    ///
+    /// If the ring is empty and values come fast, tens of millions a second, it waits up to some microseconds for a number of them.
     #[inline]
     pub fn try_pop(&mut self) -> Option<T> {
+        let popped = self.pop_at_once();
+        if popped.is_none() && self.ring.found_empty(&mut self.pacer) { self.pop_at_once() } else { popped }
+    }
+
+    #[inline]
+    fn pop_at_once(&mut self) -> Option<T> {
         // SAFETY: there is one consumer, which cannot be cloned, and `&mut self` excludes concurrent pops.
         unsafe { self.ring.try_pop(&mut self.prefetcher) }
     }

@@ -7,7 +7,7 @@
 //! Both ends can claim many slots at once. [`Producer::claim`] writes values in place and publishes them together; [`Consumer::claim`]
 //! reads them in place and releases the slots together. A slot that was claimed and not used stays as it was.
 //!
-//! Neither end waits. For waiting see [`wait`](crate::wait), and [`mailbox`](crate::mailbox) for waiting on both sides.
+//! Neither end waits, but for short pauses of a consumer that is faster than its producer. For waiting see [`wait`](crate::wait), and [`mailbox`](crate::mailbox) for waiting on both sides.
 //!
 //! ```
 //! use dotcompute_ring::{PushError, spsc};
@@ -33,6 +33,7 @@ use core::marker::PhantomData;
 
 use crate::error::{CapacityError, PushError};
 use crate::layout::{CLOSED_BIT, RingMemory, RingRef, slots_for};
+use crate::pacing::Pacer;
 use crate::prefetch::{self, ReadPrefetcher};
 use crate::sync::Ordering;
 
@@ -329,6 +330,7 @@ pub struct Consumer<T> {
     /// The next index.
     head: u64,
     prefetcher: ReadPrefetcher,
+    pacer: Pacer,
     ring: Arc<Ring<T>>,
     /// Makes the end `!Sync`: one thread uses it at a time, which claims rely on.
     not_sync: PhantomData<Cell<T>>,
@@ -338,7 +340,8 @@ impl<T> Consumer<T> {
     fn new(ring: Arc<Ring<T>>) -> Self {
         let ring_ref = ring.memory.ring_ref();
         let head = ring_ref.control().consumer.head.load(Ordering::Relaxed);
-        Self { ring_ref, head, prefetcher: ReadPrefetcher::default(), ring, not_sync: PhantomData }
+        let (prefetcher, pacer) = (ReadPrefetcher::default(), Pacer::default());
+        Self { ring_ref, head, prefetcher, pacer, ring, not_sync: PhantomData }
     }
 
     #[inline]
@@ -372,10 +375,19 @@ impl<T> Consumer<T> {
         self.ring_ref.control().consumer.head.store(self.head, Ordering::Release);
     }
 
+    /// Returns whether the next slot is ready. If it is not, a consumer of a fast stream pauses first.
+    #[inline]
+    fn is_next_ready(&mut self) -> bool {
+        self.is_ready(self.head)
+            || (self.pacer.found_empty(self.ring_ref, self.head) && self.is_ready(self.head))
+    }
+
     /// Pops the oldest value.
+    ///
+    /// If the ring is empty and values come fast, tens of millions a second, it waits up to some microseconds for a number of them.
     #[inline]
     pub fn try_pop(&mut self) -> Option<T> {
-        if !self.is_ready(self.head) {
+        if !self.is_next_ready() {
             return None;
         }
         self.prefetcher.prefetch_after(self.ring_ref, self.head);
@@ -417,12 +429,19 @@ impl<T> Consumer<T> {
     #[inline]
     pub fn claim(&mut self, max: usize) -> Option<ClaimedRead<'_, T>> {
         let max = (max as u64).min(self.ring_ref.capacity());
-        let mut ready = 0;
+        if max == 0 || !self.is_next_ready() {
+            return None;
+        }
+        // Slots are filled in order, so the last tag tells for all of them.
+        if self.is_ready(self.head + max - 1) {
+            return Some(ClaimedRead { consumer: self, remaining: max });
+        }
+        let mut ready = 1;
         while ready < max && self.is_ready(self.head + ready) {
             self.prefetcher.prefetch_after(self.ring_ref, self.head + ready);
             ready += 1;
         }
-        (ready > 0).then_some(ClaimedRead { consumer: self, remaining: ready })
+        Some(ClaimedRead { consumer: self, remaining: ready })
     }
 
     /// Pops up to `max` values, oldest first, to the end of `into`. Returns how many.
@@ -432,6 +451,16 @@ impl<T> Consumer<T> {
         let count = claim.len();
         into.extend(claim);
         count
+    }
+
+    #[cfg(test)]
+    pub(crate) fn ring_ref(&self) -> RingRef<T> {
+        self.ring_ref
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_paced(&self) -> bool {
+        self.pacer.is_paced()
     }
 
     #[cfg(test)]

@@ -8,6 +8,7 @@ use core::ptr::NonNull;
 
 use crate::fence::Fence;
 use crate::mpsc::Ring;
+use crate::pacing::Pacer;
 use crate::prefetch::ReadPrefetcher;
 use crate::sync::{AtomicPtr, AtomicU32, Ordering, spin_loop};
 use crate::wait_list::WaitList;
@@ -158,6 +159,12 @@ impl<T> LazyBand<T> {
         }
         // SAFETY: by the contract of this function, only the receiver pops from this ring.
         unsafe { ring.try_pop(prefetcher) }
+    }
+
+    /// Called by the receiver of a mailbox without `drop_oldest`, after it found no value. See [`Pacer`].
+    #[inline]
+    pub(super) fn found_empty(&self, pacer: &mut Pacer) -> bool {
+        self.get().is_some_and(|ring| ring.found_empty(pacer))
     }
 
     fn try_pop_locked(&self, ring: &BandRing<T>) -> Option<T> {
