@@ -91,9 +91,9 @@ class KernelCache:
         for name, value in (("max_entries", max_entries), ("max_size_mb", max_size_mb)):
             if value < 1:
                 raise InvalidConfigurationError(name, value, "must be at least 1")
-        self._folder = Path(cache_dir) if cache_dir is not None else _default_folder()
+        self._cache_dir = Path(cache_dir) if cache_dir is not None else _default_folder()
         self._max_entries = max_entries
-        self._max_bytes = max_size_mb * 1024 * 1024
+        self._max_size_bytes = max_size_mb * 1024 * 1024
         self._counts = threading.Lock()
         self._hits: Counter[str] = Counter()
         self._misses = 0
@@ -101,9 +101,11 @@ class KernelCache:
         try:
             self._make_folder()
         except FileExistsError as error:
-            raise InvalidConfigurationError("cache_dir", str(self._folder), "must be a folder, but there is a file of that name") from error
+            raise InvalidConfigurationError(
+                "cache_dir", str(self._cache_dir), "must be a folder, but there is a file of that name"
+            ) from error
         except OSError as error:
-            _log.warning("creating the cache folder %s failed: %s; compiled kernels are not cached", self._folder, error)
+            _log.warning("creating the cache folder %s failed: %s; compiled kernels are not cached", self._cache_dir, error)
 
     def store(
         self,
@@ -131,8 +133,10 @@ class KernelCache:
         """
         payload = ptx.encode() if isinstance(ptx, str) else bytes(ptx)
         data = _cache_file.encode(Entry(kernel_name, source_hash, signature, metadata or {}, time.time(), payload))
-        if len(data) > self._max_bytes:
-            _log.warning("kernel %r is not cached: its %d bytes exceed the cache's limit (%d)", kernel_name, len(data), self._max_bytes)
+        if len(data) > self._max_size_bytes:
+            _log.warning(
+                "kernel %r is not cached: its %d bytes exceed the cache's limit (%d)", kernel_name, len(data), self._max_size_bytes
+            )
             return False
         path = self._path(kernel_name, source_hash)
         try:
@@ -140,7 +144,7 @@ class KernelCache:
                 _cache_file.write(path, data, time.time_ns())
                 self._evict(newest=path)
         except OSError as error:
-            _log.warning("storing kernel %r in %s failed: %s", kernel_name, self._folder, error)
+            _log.warning("storing kernel %r in %s failed: %s", kernel_name, self._cache_dir, error)
             return False
         return True
 
@@ -185,7 +189,7 @@ class KernelCache:
         except FileNotFoundError:
             return False
         except OSError as error:
-            _log.warning("removing kernel %r from %s failed: %s", kernel_name, self._folder, error)
+            _log.warning("removing kernel %r from %s failed: %s", kernel_name, self._cache_dir, error)
             return False
         return True
 
@@ -202,7 +206,7 @@ class KernelCache:
                     path.unlink(missing_ok=True)
                     removed += 1
         except OSError as error:
-            _log.warning("clearing %s failed: %s", self._folder, error)
+            _log.warning("clearing %s failed: %s", self._cache_dir, error)
         return removed
 
     def entries(self) -> list[CacheEntry]:
@@ -227,11 +231,11 @@ class KernelCache:
                 "entries": len(files),
                 "max_entries": self._max_entries,
                 "total_size_bytes": sum(size for _, size, _ in files),
-                "max_size_bytes": self._max_bytes,
+                "max_size_bytes": self._max_size_bytes,
                 "total_hits": self._hits.total(),
                 "total_misses": self._misses,
                 "corrupt_entries": self._corrupt,
-                "cache_dir": str(self._folder),
+                "cache_dir": str(self._cache_dir),
             }
 
     def __repr__(self) -> str:
@@ -239,12 +243,23 @@ class KernelCache:
         return f"KernelCache(entries={stats['entries']}/{stats['max_entries']}, size={stats['total_size_bytes'] // 1024}KB)"
 
     def _path(self, kernel_name: str, source_hash: str) -> Path:
-        return self._folder / _cache_file.file_name(kernel_name, source_hash)
+        return self._get_ptx_path(self._get_cache_key(kernel_name, source_hash))
+
+    def _get_cache_key(self, kernel_name: str, source_hash: str) -> str:
+        return _cache_file.file_name(kernel_name, source_hash)
+
+    def _get_ptx_path(self, cache_key: str) -> Path:
+        return self._cache_dir / cache_key
+
+    @property
+    def _entries(self) -> dict[str, CacheEntry]:
+        # Only for the tests of 0.2, whose cache had an index.
+        return {self._get_cache_key(entry.kernel_name, entry.source_hash): entry for entry in self.entries()}
 
     def _make_folder(self) -> None:
         """Creates the folder, accessible by the user only: machine code that others could change must not run."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        tag = self._folder / _TAG
+        self._cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        tag = self._cache_dir / _TAG
         if not tag.exists():
             tag.write_bytes(_TAG_TEXT)
 
@@ -256,7 +271,7 @@ class KernelCache:
             OSError: The folder is not writable, or its file system does not support locks.
         """
         self._make_folder()
-        with open(self._folder / _LOCK, "wb") as lock:
+        with open(self._cache_dir / _LOCK, "wb") as lock:
             # `flock` locks belong to the open file, so they also exclude other threads. Closing the file or exiting releases them.
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -292,9 +307,9 @@ class KernelCache:
     def _files(self) -> Iterator[Path]:
         """Yields the files of all entries."""
         try:
-            yield from self._folder.glob(f"*{_cache_file.SUFFIX}")
+            yield from self._cache_dir.glob(f"*{_cache_file.SUFFIX}")
         except OSError as error:
-            _log.warning("listing %s failed: %s", self._folder, error)
+            _log.warning("listing %s failed: %s", self._cache_dir, error)
 
     def _by_age(self) -> list[tuple[int, int, Path]]:
         """Returns last use (nanoseconds), size and path of each entry, least recently used first."""
@@ -310,12 +325,12 @@ class KernelCache:
 
     def _evict(self, newest: Path) -> None:
         """Enforces the limits, and removes temporary files of processes that died while writing. The caller holds the lock."""
-        for temporary in self._folder.glob(f"*{_cache_file.TEMPORARY}"):
+        for temporary in self._cache_dir.glob(f"*{_cache_file.TEMPORARY}"):
             temporary.unlink(missing_ok=True)
         aged = self._by_age()
         count, total = len(aged), sum(size for _, size, _ in aged)
         for _, size, path in aged:
-            if count <= self._max_entries and total <= self._max_bytes:
+            if count <= self._max_entries and total <= self._max_size_bytes:
                 return
             if path != newest:
                 path.unlink(missing_ok=True)
@@ -339,17 +354,17 @@ def _default_folder() -> Path:
     return (Path(user_cache) if user_cache and os.path.isabs(user_cache) else Path.home() / ".cache") / "dotcompute" / "python"
 
 
-_cache: KernelCache | None = None
+_global_cache: KernelCache | None = None
 _cache_lock = threading.Lock()
 
 
 def get_kernel_cache() -> KernelCache:
     """Returns the cache of the package, in the default folder. The first call opens it."""
-    global _cache
+    global _global_cache
     with _cache_lock:
-        if _cache is None:
-            _cache = KernelCache()
-        return _cache
+        if _global_cache is None:
+            _global_cache = KernelCache()
+        return _global_cache
 
 
 def warmup_kernels(kernels: list[Callable[..., Any]]) -> None:

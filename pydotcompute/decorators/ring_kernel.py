@@ -147,44 +147,55 @@ class RingKernelBuilder:
     """
 
     def __init__(self, kernel_id: str) -> None:
-        self._settings: dict[str, Any] = {"kernel_id": kernel_id}
+        self._kernel_id = kernel_id
+        self._input_type: type | None = None
+        self._output_type: type | None = None
+        self._input_queue_size = 4096
+        self._output_queue_size = 4096
+        self._grid_size = 1
+        self._block_size = 256
+        self._backpressure = "block"
         self._handler: Callable[..., Any] | None = None
-
-    def _with(self, **settings: Any) -> RingKernelBuilder:
-        self._settings.update(settings)
-        return self
 
     def with_input_type(self, input_type: type) -> RingKernelBuilder:
         """Sets the class of the messages."""
-        return self._with(input_type=input_type)
+        self._input_type = input_type
+        return self
 
     def with_output_type(self, output_type: type) -> RingKernelBuilder:
         """Sets the class of replies and outputs."""
-        return self._with(output_type=output_type)
+        self._output_type = output_type
+        return self
 
     def with_queue_size(self, size: int) -> RingKernelBuilder:
         """Sets the capacity of both queues, in messages."""
-        return self._with(input_queue_size=size, output_queue_size=size)
+        self._input_queue_size = self._output_queue_size = size
+        return self
 
     def with_input_queue_size(self, size: int) -> RingKernelBuilder:
         """Sets the capacity of the input queue, in messages."""
-        return self._with(input_queue_size=size)
+        self._input_queue_size = size
+        return self
 
     def with_output_queue_size(self, size: int) -> RingKernelBuilder:
         """Sets the capacity of the output queue, in messages."""
-        return self._with(output_queue_size=size)
+        self._output_queue_size = size
+        return self
 
     def with_grid_size(self, size: int) -> RingKernelBuilder:
         """Sets the number of blocks, on a GPU."""
-        return self._with(grid_size=size)
+        self._grid_size = size
+        return self
 
     def with_block_size(self, size: int) -> RingKernelBuilder:
         """Sets the number of threads per block, on a GPU."""
-        return self._with(block_size=size)
+        self._block_size = size
+        return self
 
     def with_backpressure(self, strategy: str) -> RingKernelBuilder:
         """Sets what a full input queue does: ``"block"``, ``"reject"`` or ``"drop_oldest"``."""
-        return self._with(backpressure=strategy)
+        self._backpressure = strategy
+        return self
 
     def with_handler(self, handler: Callable[..., Any]) -> RingKernelBuilder:
         """Sets the function of the ring kernel."""
@@ -202,8 +213,17 @@ class RingKernelBuilder:
         """
         if self._handler is None:
             raise ValueError("Handler function is required: call with_handler() before build()")
-        decorated: Callable[..., Any] = ring_kernel(**self._settings)(self._handler)
+        decorated: Callable[..., Any] = ring_kernel(
+            kernel_id=self._kernel_id,
+            input_type=self._input_type,
+            output_type=self._output_type,
+            input_queue_size=self._input_queue_size,
+            output_queue_size=self._output_queue_size,
+            grid_size=self._grid_size,
+            block_size=self._block_size,
+            backpressure=self._backpressure,
+        )(self._handler)
         return decorated
 
     def __repr__(self) -> str:
-        return f"RingKernelBuilder({', '.join(f'{name}={value!r}' for name, value in self._settings.items())})"
+        return f"RingKernelBuilder({', '.join(f'{name[1:]}={value!r}' for name, value in vars(self).items())})"

@@ -125,6 +125,9 @@ def _has_type(value: Any, expected: Any) -> bool:
     return _has_items(value, origin, args)
 
 
+_check_type = _has_type  # Only for the tests of 0.2, which import this name.
+
+
 def _has_items(value: Any, origin: Any, args: tuple[Any, ...]) -> bool:
     """Whether the items of a collection match its annotation."""
     if origin in (list, set, frozenset):
@@ -340,10 +343,10 @@ class RuntimeValidator:
 
 
 @functools.cache
-def _validator(strict: bool) -> RuntimeValidator:
+def _shared_validator(strict: bool) -> RuntimeValidator:
     return RuntimeValidator(strict)
 
 
 def get_validator(strict: bool = True) -> RuntimeValidator:
     """Returns the strict or the lenient validator of this process."""
-    return _validator(bool(strict))
+    return _shared_validator(bool(strict))

@@ -257,6 +257,10 @@ def _decorate(cls: type[_C]) -> type[_C]:
     return cls
 
 
+# A message without fields of its own.
+_message_registry[RingKernelMessage.__name__] = RingKernelMessage
+
+
 @overload
 def message(cls: type[_C]) -> type[_C]: ...
 @overload

@@ -60,6 +60,9 @@ class MessageQueue(_core.Mailbox, Generic[T]):
         kernel_id: str = "",
     ) -> None:
         self._configure(kernel_id, maxsize, "strict" if use_priority else "fifo", backpressure.name.lower(), "timeout")
+        # Only for the tests of 0.2, which read these names; the queue has its own copies.
+        self._backpressure = backpressure
+        self._use_priority = use_priority
 
     if TYPE_CHECKING:
 

@@ -44,7 +44,7 @@ def test_examples_of_docstrings(example: doctest.DocTest, tmp_path: Path, monkey
     for registry in (_message_registry, _kernel_registry):  # An example may register a name that another test uses.
         for name in registry:
             monkeypatch.setitem(registry, name, registry[name])
-    monkeypatch.setattr(cache_module, "_cache", KernelCache(tmp_path))
+    monkeypatch.setattr(cache_module, "_global_cache", KernelCache(tmp_path))
     report: list[str] = []
     result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE).run(example, out=report.append)
     assert result.attempted > 0

@@ -25,8 +25,8 @@ CPU = CompilationOptions(device="cpu")
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KernelCache]:
     cache = KernelCache(tmp_path / "cache")
-    monkeypatch.setattr(cache_module, "_cache", cache)
-    monkeypatch.setattr(compiler_module, "_compiler", None)
+    monkeypatch.setattr(cache_module, "_global_cache", cache)
+    monkeypatch.setattr(compiler_module, "_global_compiler", None)
     yield cache
 
 

@@ -22,7 +22,7 @@ from pydotcompute.exceptions import InvalidConfigurationError, KernelCompilation
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(cache_module, "_cache", KernelCache(tmp_path))
+    monkeypatch.setattr(cache_module, "_global_cache", KernelCache(tmp_path))
     yield
 
 

@@ -305,6 +305,12 @@ class TestValues:
         assert _core.unpack(other) == {"__type__": "Unregistered", "priority": 9}
         assert deserialize_message(msgpack.packb({"priority": 9})).priority == 9
 
+    def test_a_message_without_fields_of_its_own(self) -> None:
+        original = RingKernelMessage(priority=9)
+        restored = deserialize_message(original.serialize())
+        assert type(restored) is RingKernelMessage
+        assert restored == original
+
 
 class TestMessageClasses:
     def test_a_user_defined_constructor_is_not_replaced(self) -> None:
