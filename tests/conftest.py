@@ -46,6 +46,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                     item.add_marker(pytest.mark.skip(reason=reason))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_code_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps compiled code out of the user's cache folder, and code that other versions compiled out of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOTCOMPUTE_CACHE", str(tmp_path_factory.mktemp("code")))
+        yield
+
+
 @pytest.fixture
 def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hides NVIDIA GPUs from pydotcompute, so that tests of memory have the same results on every machine."""

@@ -6,16 +6,20 @@ the machine code: module constants, variables of enclosing functions, the functi
 
 from __future__ import annotations
 
+import dis
+import enum
 import hashlib
 import importlib.util
+import os
 import pickle
 import platform
 import sys
+import sysconfig
 import types
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from typing import Any
 
 import numpy as np
@@ -29,10 +33,13 @@ class Fingerprint:
         digest: 32 hexadecimal digits.
         lasting: Whether another process computes the same hash. If not, the function refers to an object without a stable value, and the
             compiled code must not be cached on disk.
+        identified: The objects without a stable value, which the hash covers by identity. A cache in memory must keep them alive, so
+            that no other object gets the identity of one.
     """
 
     digest: str
     lasting: bool
+    identified: tuple[object, ...] = field(default=(), repr=False, compare=False)
 
 
 def fingerprint(func: Callable[..., Any], *settings: object) -> Fingerprint:
@@ -40,15 +47,25 @@ def fingerprint(func: Callable[..., Any], *settings: object) -> Fingerprint:
 
     Args:
         func: A plain function.
-        settings: Further values that affect compilation: strings, numbers, ``None``.
+        settings: Further values that affect compilation: strings, numbers, NumPy types, ``None``.
 
     Returns:
         The hash; the same in every process if it is lasting.
     """
     digest = _Digest()
-    digest.add((sys.version_info[:3], platform.machine(), _version("numba"), _version("numba-cuda"), np.__version__, settings))
-    digest.add(func)
-    return Fingerprint(digest.hash.hexdigest()[:32], digest.lasting)
+    digest.add((_platform(), np.__version__, settings))
+    # The function itself, even if its module has the name of a library.
+    digest.add_root(func)
+    return Fingerprint(digest.hash.hexdigest()[:32], digest.lasting, tuple(digest.identified))
+
+
+@cache
+def _platform() -> tuple[object, ...]:
+    """Returns the versions of everything that turns a function into machine code."""
+    versions = tuple(_version(package) for package in ("pydotcompute", "numba", "numba-cuda", "llvmlite"))
+    # Packages that register further types and functions with Numba.
+    extensions = sorted((point.value, point.dist.version if point.dist else "") for point in entry_points(group="numba_extensions"))
+    return (*sys.version_info[:3], sys.implementation.cache_tag, sys.abiflags, platform.machine(), *versions, tuple(extensions))
 
 
 @cache
@@ -64,8 +81,17 @@ class _Digest:
 
     def __init__(self) -> None:
         self.hash = hashlib.sha256()
+        self.identified: list[object] = []
         self.lasting = True
         self._seen: dict[int, int] = {}
+
+    def add_root(self, func: Callable[..., Any]) -> None:
+        """Adds the function that is compiled."""
+        if isinstance(func, types.FunctionType):
+            self._seen[id(func)] = len(self._seen)
+            self._add_code_and_references(func)
+        else:
+            self.add(func)
 
     def add(self, value: Any) -> None:
         if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
@@ -73,16 +99,17 @@ class _Digest:
         elif isinstance(value, (tuple, list, frozenset, set, dict)):
             self._add_collection(value)
         elif isinstance(value, (np.ndarray, np.generic)) and not value.dtype.hasobject:
-            self._add_tagged("array", f"{value.dtype.descr} {value.shape}")
+            self.add(value.dtype)
+            self._add_tagged("array", str(value.shape))
             self.hash.update(value.tobytes())
         elif isinstance(value, np.dtype):
-            self._add_tagged("dtype", f"{value.descr} {value.itemsize} {value.alignment} {value.isalignedstruct}")
+            self._add_dtype(value)
         elif isinstance(value, types.CodeType):
             self._add_code(value)
         elif isinstance(value, types.ModuleType):
             self._add_tagged("module", value.__name__)
         elif isinstance(value, type):
-            self._add_tagged("class", f"{value.__module__}.{value.__qualname__}")
+            self._add_class(value)
         else:
             self._add_object(value)
 
@@ -95,9 +122,37 @@ class _Digest:
         else:
             # The iteration order of a set differs between processes.
             items = sorted(value, key=repr) if isinstance(value, (set, frozenset)) else list(value)
-        self._add_tagged(type(value).__name__, str(len(items)))
+        # The fields of a named tuple have names.
+        self._add_tagged(type(value).__name__, f"{len(items)} {getattr(value, '_fields', '')}")
         for item in items:
             self.add(item)
+
+    def _add_dtype(self, dtype: np.dtype[Any]) -> None:
+        if dtype.subdtype is not None:
+            element, shape = dtype.subdtype
+            self._add_tagged("subarray", str(shape))
+            self.add(element)
+            return
+        self._add_tagged("dtype", f"{dtype.str} {dtype.itemsize} {dtype.alignment} {dtype.isalignedstruct}")
+        for name in dtype.names or ():
+            inner, offset = dtype.fields[name][:2]  # type: ignore[index]
+            self._add_tagged("field", f"{offset} {name}")
+            self.add(inner)
+
+    def _add_class(self, cls: type[Any]) -> None:
+        self._add_tagged("class", f"{cls.__module__}.{cls.__qualname__}")
+        if issubclass(cls, enum.Enum):
+            for name, member in cls.__members__.items():
+                self._add_tagged("member", name)
+                self.add(member.value)
+        elif issubclass(cls, tuple):
+            self._add_tagged("fields", repr(getattr(cls, "_fields", None)))
+        elif type(cls).__module__.partition(".")[0] == "numba" or any(base.__module__.startswith("numba.") for base in cls.__mro__[1:]):
+            # Numba compiles the methods of such a class.
+            self._add_identity(cls)
+        elif issubclass(cls, BaseException) and (cls.__module__ == "__main__" or "<locals>" in cls.__qualname__):
+            # Numba stores a copy of the class in the machine code, which another process would raise instead of its own class.
+            self._add_identity(cls)
 
     def _add_object(self, value: Any) -> None:
         """Adds a function, a wrapper of one, or any other object."""
@@ -111,36 +166,56 @@ class _Digest:
             self.add(inner)
         elif isinstance(value, types.FunctionType):
             self._add_function(value)
-        elif isinstance(value, types.BuiltinFunctionType):
-            self._add_tagged("builtin", f"{value.__module__}.{value.__qualname__}")
+        elif isinstance(value, (types.BuiltinFunctionType, np.ufunc)):
+            self._add_builtin(value)
         else:
             self._add_opaque(value)
 
+    def _add_builtin(self, value: Any) -> None:
+        module = getattr(value, "__module__", None) or "numpy"
+        self._add_tagged("builtin", f"{module}.{value.__name__}")
+        if not _is_library_module(module):
+            # Its code is not visible, and the version of its library is not part of the hash.
+            self._add_identity(value)
+
     def _add_function(self, func: types.FunctionType) -> None:
-        self._add_tagged("function", func.__name__)
         if _is_library_module(func.__module__):
             # The library's version is part of the hash; following its functions would read half of NumPy.
-            return
+            self._add_tagged("library", f"{func.__module__}.{func.__qualname__}")
+        else:
+            self._add_code_and_references(func)
+
+    def _add_code_and_references(self, func: types.FunctionType) -> None:
+        self._add_tagged("function", func.__name__)
         self.add(func.__code__)
         self.add(func.__defaults__)
         self.add(func.__kwdefaults__)
-        self.add(tuple(cell.cell_contents for cell in func.__closure__ or ()))
-        for name in sorted(_names(func.__code__)):
+        for name, cell in zip(func.__code__.co_freevars, func.__closure__ or (), strict=True):
+            self._add_tagged("variable", name)
+            self._add_reference(_content(cell), func.__code__)
+        for name in _global_names(func.__code__):
             if name in func.__globals__:
                 self._add_tagged("global", name)
-                self._add_global(func.__globals__[name], func.__code__)
+                self._add_reference(func.__globals__[name], func.__code__)
 
-    def _add_global(self, value: Any, code: types.CodeType) -> None:
+    def _add_reference(self, value: Any, code: types.CodeType) -> None:
+        """Adds what a variable of a function refers to."""
         self.add(value)
-        if isinstance(value, types.ModuleType) and not _is_library_module(value.__name__):
-            # Numba freezes `settings.RATE` like a constant of the function's own module.
+        if isinstance(value, types.ModuleType) and not _is_library_module(value.__name__) and id(value) not in self._seen:
+            self._seen[id(value)] = len(self._seen)
+            # Numba freezes `settings.RATE` and `package.settings.RATE` like a constant of the function's own module.
             for name in sorted(_names(code) & vars(value).keys()):
                 self._add_tagged("attribute", name)
-                self.add(vars(value)[name])
+                self._add_reference(vars(value)[name], code)
+            del self._seen[id(value)]
 
     def _add_code(self, code: types.CodeType) -> None:
         self._add_tagged("code", f"{code.co_names} {code.co_varnames} {code.co_freevars} {code.co_flags} {code.co_argcount}")
-        self.hash.update(code.co_code)
+        # An exception names the line that raised it; the machine code contains file and line.
+        self._add_tagged("file", f"{os.path.basename(code.co_filename)}:{code.co_firstlineno}")
+        for part in (code.co_linetable, code.co_exceptiontable, code.co_code):
+            self._add_tagged("bytes", str(len(part)))
+            self.hash.update(part)
         for constant in code.co_consts:
             self.add(constant)
 
@@ -149,15 +224,27 @@ class _Digest:
             data = pickle.dumps(value, protocol=5)
         except Exception:
             # Pickling may raise anything. The object then has no value that is stable across processes.
-            self.lasting = False
-            self._add_tagged("identity", str(id(value)))
+            self._add_identity(value)
             return
         self._add_tagged("pickled", str(len(data)))
         self.hash.update(data)
 
+    def _add_identity(self, value: object) -> None:
+        self.lasting = False
+        self.identified.append(value)
+        self._add_tagged("identity", str(id(value)))
+
+
+def _content(cell: types.CellType) -> Any:
+    """Returns the value of a variable of an enclosing function; a text if it has none yet."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return "<unbound>"
+
 
 def _names(code: types.CodeType) -> set[str]:
-    """Returns all names in a function and its nested functions."""
+    """Returns all names in a function and its nested functions, those of attributes included."""
     names = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
@@ -165,11 +252,28 @@ def _names(code: types.CodeType) -> set[str]:
     return names
 
 
+@lru_cache(maxsize=1024)
+def _global_names(code: types.CodeType) -> tuple[str, ...]:
+    """Returns the names of the global variables that a function and its nested functions read, sorted."""
+    names = {str(instruction.argval) for instruction in dis.get_instructions(code) if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names.update(_global_names(constant))
+    return tuple(sorted(names))
+
+
 @cache
 def _is_library_module(module: str | None) -> bool:
     """Whether a module is part of Python or of a library whose version is hashed."""
     top = (module or "").partition(".")[0]
-    return top in {"numpy", "numba", "llvmlite", "pydotcompute"} or top in sys.stdlib_module_names - {"__main__"}
+    if top in {"numpy", "numba", "llvmlite", "pydotcompute"}:
+        return True
+    if top == "__main__" or top not in sys.stdlib_module_names:
+        return False
+    # A module of the user may have the name of a module of Python.
+    file = getattr(sys.modules.get(top), "__file__", None)
+    folders = tuple(sysconfig.get_path(which) + os.sep for which in ("stdlib", "platstdlib"))
+    return file is None or (file.startswith(folders) and "-packages" not in file)
 
 
 def is_installed(package: str) -> bool:

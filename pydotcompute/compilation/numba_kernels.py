@@ -1,8 +1,8 @@
 """Kernels compiled by Numba, for the CPU and for CUDA.
 
 Numba's own disk cache stores code beside the sources, in files that it trusts. A damaged file raises an exception in the user's program,
-and functions defined in an interactive session are not cached at all. CPU code therefore goes into
-:class:`~pydotcompute.compilation.cache.KernelCache` instead.
+functions defined in an interactive session are not cached at all, and code of another process may be linked to the wrong function (see
+:mod:`pydotcompute.compilation.host_object`). CPU code therefore goes into :class:`~pydotcompute.compilation.cache.KernelCache` instead.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import pickle
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pydotcompute.compilation._source_location import compilation_error
 from pydotcompute.compilation.cache import KernelCache, get_kernel_cache
 from pydotcompute.compilation.fingerprint import Fingerprint
+from pydotcompute.compilation.host_object import LoadedObject, load_object, object_of
+from pydotcompute.compilation.numba_settings import cpu_settings
 
 if TYPE_CHECKING:
     from pydotcompute.compilation.compiler import CompilationOptions
@@ -30,20 +33,19 @@ class CachedOverloads:
     again; it is never an error of the program.
     """
 
-    def __init__(self, store: KernelCache, name: str, fingerprint: Fingerprint) -> None:
+    def __init__(self, store: KernelCache, name: str, func: Callable[..., Any], fingerprint: Fingerprint) -> None:
         """Serves one dispatcher.
 
         Args:
             store: Cache that stores the code.
             name: Name of the kernel.
+            func: The function.
             fingerprint: Hash of the function.
         """
-        from numba.core.caching import CompileResultCacheImpl
-
         self._store = store
         self._name = name
+        self._func = func
         self._digest = fingerprint.digest
-        self._serializer = CompileResultCacheImpl
 
     @property
     def cache_path(self) -> str:
@@ -72,12 +74,15 @@ class CachedOverloads:
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
         """Loads the overload for a signature, or returns ``None``."""
+        # Registers the conversions of arguments and results.
         target_context.refresh()
-        data = self._store.load(self._name, self._key(signature, target_context.codegen()))
+        data = self._store.load(self._name, self._key(signature))
         if data is None:
             return None
         try:
-            return self._serializer.rebuild(None, target_context, pickle.loads(data))
+            code, description, compiled_signature = pickle.loads(data)
+            loaded = load_object(code, self._func.__globals__)
+            return None if loaded is None else self._as_overload(loaded, description, compiled_signature, target_context)
         except Exception as error:
             # The checksum was correct, so a different version of some library wrote the entry.
             _log.warning("loading the cached code of %r for %s failed: %r; compiling again", self._name, signature, error)
@@ -85,38 +90,58 @@ class CachedOverloads:
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
         """Stores the overload for a signature."""
-        if _is_process_specific(compiled):
-            _log.info("%r refers to memory of this process and is not cached", self._name)
-            return
         from numba.core.serialize import dumps
 
+        description = compiled.fndesc
         try:
-            data = dumps(self._serializer.reduce(None, compiled))
+            code = object_of(compiled, description.llvm_cpython_wrapper_name)
+            if code is None:
+                _log.info("%r refers to memory of this process and is not cached", self._name)
+                return
+            # They are large, and only the compiler needs them.
+            description.typemap = description.calltypes = None
+            data = dumps((code, description, compiled.signature))
             encoded_types = dumps(signature).hex()
         except Exception as error:
             _log.warning("storing the code of %r for %s failed: %r", self._name, signature, error)
             return
-        key = self._key(signature, compiled.codegen)
-        self._store.store(self._name, key, data, signature=str(signature), metadata={"function": self._digest, "types": encoded_types})
+        metadata = {"function": self._digest, "types": encoded_types}
+        self._store.store(self._name, self._key(signature), data, signature=str(signature), metadata=metadata)
+
+    def _as_overload(self, loaded: LoadedObject, description: Any, signature: Any, target_context: Any) -> Any:
+        """Returns Numba's description of a compiled function."""
+        from numba import _dynfunc
+        from numba.core.compiler import compile_result
+
+        module = sys.modules.get(self._func.__module__)
+        entry_point = _dynfunc.make_function(
+            module, self._func.__name__, self._func.__doc__ or "", loaded.address, loaded.environment, (loaded,)
+        )
+        return compile_result(
+            target_context=target_context,
+            typing_context=target_context.typing_context,
+            entry_point=entry_point,
+            signature=signature,
+            fndesc=description,
+            environment=loaded.environment,
+            objectmode=False,
+            lifted=(),
+        )
 
     def _own_signatures(self) -> list[Any]:
         return [entry for entry in self._store.entries() if entry.metadata.get("function") == self._digest]
 
-    def _key(self, signature: Any, codegen: Any) -> str:
-        """Returns a hash of function, types and CPU."""
-        return hashlib.sha256(f"{self._digest} {signature} {codegen.magic_tuple()}".encode()).hexdigest()[:32]
-
-
-def _is_process_specific(compiled: Any) -> bool:
-    lifted = any(not one.can_cache for one in getattr(compiled, "lifted", ()))
-    return lifted or bool(getattr(getattr(compiled, "library", None), "has_dynamic_globals", False))
+    def _key(self, signature: Any) -> str:
+        """Returns a hash of function, types, CPU and Numba's settings."""
+        return hashlib.sha256(f"{self._digest} {signature} {cpu_settings()}".encode()).hexdigest()[:32]
 
 
 class CpuKernel:
     """A function compiled for the CPU: for its signature, or for the types of each call, at the first call with them.
 
     Attributes:
-        dispatcher: Numba's dispatcher, for its inspection methods.
+        dispatcher: Numba's dispatcher, for its inspection methods. Code that came from the disk cache cannot be inspected; compile with
+            ``cache=False`` for that.
     """
 
     def __init__(
@@ -134,7 +159,7 @@ class CpuKernel:
         self.dispatcher = njit(fastmath=options.fastmath, debug=options.debug, boundscheck=options.debug or None)(func)
         self._cached_overloads: CachedOverloads | None = None
         if options.cache and fingerprint.lasting:
-            self._cached_overloads = CachedOverloads(get_kernel_cache(), name, fingerprint)
+            self._cached_overloads = CachedOverloads(get_kernel_cache(), name, func, fingerprint)
             self.dispatcher._cache = self._cached_overloads
         if signature is not None:
             self.compile(signature)

@@ -35,6 +35,9 @@ A handler can:
 
 Differences from Python: integers have 64 bits and wrap around, and division by zero follows NumPy. If all floating-point fields are
 ``float32``, literals such as ``0.5`` are ``float32`` too.
+
+A handler is compiled by the first launch. Later launches, and later processes, use the compiled code again, as long as the function and
+everything that it refers to are the same.
 """
 
 from pydotcompute.native.fields import state

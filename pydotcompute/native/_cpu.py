@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import types
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
+from pydotcompute.compilation.code_cache import Artifact, CodeCache
+from pydotcompute.compilation.fingerprint import Fingerprint, fingerprint
+from pydotcompute.compilation.host_object import load_object, object_of
+from pydotcompute.compilation.numba_settings import cpu_settings
 from pydotcompute.exceptions import BackendNotAvailableError
 from pydotcompute.native._diagnostics import check_returned, uncompilable
-from pydotcompute.native._translate import entry_source, translate
+from pydotcompute.native._translate import constructor_source, entry_source, translate
 from pydotcompute.native.handler import CONTEXT_DTYPE, HandlerDeclaration
 
-__all__ = ["HostCode", "compile_for_host"]
+__all__ = ["HostCode", "compile_for_host", "handler_fingerprint"]
+
+# Increased when this package compiles handlers differently, so that older code on disk is not used.
+_REVISION = 1
 
 
 @dataclass(frozen=True)
@@ -30,11 +37,8 @@ class HostCode:
     keep_alive: object
 
 
-_compiled: WeakKeyDictionary[HandlerDeclaration, HostCode] = WeakKeyDictionary()
-
-
 def compile_for_host(declared: HandlerDeclaration) -> HostCode:
-    """Compiles a handler for this CPU. The result is cached per handler.
+    """Compiles a handler for this CPU, or returns what this or an earlier process compiled for an equal one.
 
     Division by zero follows NumPy (infinities and NaN, and 0 for integers), as on GPUs. An index out of bounds raises ``IndexError``.
 
@@ -48,23 +52,36 @@ def compile_for_host(declared: HandlerDeclaration) -> HostCode:
         BackendNotAvailableError: Numba is not installed.
         KernelCompilationError: The handler does not compile; the error names the line.
     """
-    cached = _compiled.get(declared)
-    if cached is None:
-        cached = _compiled[declared] = _compile(declared)
-    return cached
-
-
-def _compile(declared: HandlerDeclaration) -> HostCode:
     try:
-        import numba
-        from numba.core.runtime import _nrt_python
+        import numba  # noqa: F401
     except ImportError as error:
         raise BackendNotAvailableError(
             "native", f"compiling handlers needs Numba, which cannot be imported ({error}); pip install 'pydotcompute[fast]'"
         ) from error
+    return _codes.get(declared.name, handler_fingerprint(declared, "cpu", *cpu_settings()), partial(_compile, declared))
+
+
+def handler_fingerprint(declared: HandlerDeclaration, target: str, *settings: object) -> Fingerprint:
+    """Returns the hash of everything that the machine code of a handler depends on. Its initial state is no part of it.
+
+    Args:
+        declared: The handler.
+        target: What it is compiled for.
+        settings: Further values that affect compilation for this target.
+    """
+    layouts = [None if layout is None else layout.dtype for layout in (declared.input, declared.output, declared.state)]
+    replies = None if declared.output is None else constructor_source(declared.output)
+    return fingerprint(
+        declared.func, "native", _REVISION, target, CONTEXT_DTYPE, *layouts, replies, declared.literals_are_float32, *settings
+    )
+
+
+def _compile(declared: HandlerDeclaration) -> Artifact[HostCode]:
+    import numba
 
     def jit(function: types.FunctionType) -> Any:
-        return numba.njit(function, error_model="numpy", boundscheck=True)
+        # Python never calls the function, so it needs no wrappers.
+        return numba.njit(function, error_model="numpy", boundscheck=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
     def record(layout: Any) -> Any:
         return numba.from_dtype(layout.dtype)
@@ -87,5 +104,25 @@ def _compile(declared: HandlerDeclaration) -> HostCode:
     except Exception as error:
         raise uncompilable(declared, error) from error
     compiled = entry.overloads[arguments]
+    data = object_of(compiled, compiled.fndesc.llvm_func_name)
+    loaded = None if data is None else _load(data)
+    if loaded is not None:
+        return Artifact(loaded, data)
     address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
-    return HostCode(address, _nrt_python.c_helpers["Free"], (handler, entry, compiled))
+    return Artifact(HostCode(address, _free(), (handler, entry, compiled)), None)
+
+
+def _load(data: bytes) -> HostCode | None:
+    loaded = load_object(data, {})
+    return None if loaded is None else HostCode(loaded.address, _free(), loaded)
+
+
+@cache
+def _free() -> int:
+    from numba.core.runtime import _nrt_python
+
+    address: int = _nrt_python.c_helpers["Free"]
+    return address
+
+
+_codes: CodeCache[HostCode] = CodeCache(_load)

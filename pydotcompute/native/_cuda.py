@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import site
 import sys
-import threading
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from unittest import mock
-from weakref import WeakKeyDictionary
 
+from pydotcompute.compilation.code_cache import Artifact, CodeCache
+from pydotcompute.compilation.numba_settings import cuda_settings
 from pydotcompute.exceptions import BackendNotAvailableError, KernelCompilationError
-from pydotcompute.native._cpu import HostCode, compile_for_host
+from pydotcompute.native._cpu import HostCode, compile_for_host, handler_fingerprint
 from pydotcompute.native._diagnostics import check_returned, uncompilable
 from pydotcompute.native._translate import entry_source, shape_error, translate
 from pydotcompute.native.handler import CONTEXT_DTYPE, HandlerDeclaration
@@ -49,12 +51,8 @@ class DeviceHandler:
         return cls(*arguments), "somewhere in compiled code" if location is None else f"{os.path.basename(location[1])}:{location[2]}"
 
 
-_compiled: WeakKeyDictionary[HandlerDeclaration, dict[tuple[int, int], DeviceHandler]] = WeakKeyDictionary()
-_lock = threading.Lock()
-
-
 def compile_for_device(declared: HandlerDeclaration, capability: tuple[int, int]) -> DeviceHandler:
-    """Compiles a handler for GPUs of one compute capability. Needs no GPU. Results are cached per handler and capability.
+    """Compiles a handler for GPUs of one compute capability, or returns what this or an earlier process compiled. Needs no GPU.
 
     Args:
         declared: The handler.
@@ -67,22 +65,22 @@ def compile_for_device(declared: HandlerDeclaration, capability: tuple[int, int]
         BackendNotAvailableError: numba-cuda, or an NVIDIA library that it needs, is not installed.
         KernelCompilationError: The handler does not compile; the error names the line.
     """
-    with _lock:
-        versions = _compiled.setdefault(declared, {})
-        if capability not in versions:
-            versions[capability] = _compile(declared, capability)
-        return versions[capability]
-
-
-def _compile(declared: HandlerDeclaration, capability: tuple[int, int]) -> DeviceHandler:
     try:
-        import numba
-        from numba import cuda
+        from numba import cuda  # noqa: F401
+
+        settings = cuda_settings()
     except Exception as error:
         # Not only ImportError: numba-cuda searches for NVIDIA libraries and raises other errors if one is missing.
         raise BackendNotAvailableError(
             "cuda", f"compiling handlers for GPUs needs numba-cuda, which does not load ({error}); pip install 'pydotcompute[cuda]'"
         ) from error
+    fingerprint = handler_fingerprint(declared, "cuda", *capability, *settings)
+    return _codes.get(declared.name, fingerprint, partial(_compile, declared, capability))
+
+
+def _compile(declared: HandlerDeclaration, capability: tuple[int, int]) -> Artifact[DeviceHandler]:
+    import numba
+    from numba import cuda
 
     def jit(function: types.FunctionType) -> Any:
         return cuda.jit(device=True)(function)
@@ -116,7 +114,12 @@ def _compile(declared: HandlerDeclaration, capability: tuple[int, int]) -> Devic
     }
     for text, code in _shape_codes(declared).items():
         exceptions[code] = (ValueError, (text,), None)
-    return DeviceHandler(bytes(lto_ir), exceptions)
+    compiled_handler = DeviceHandler(bytes(lto_ir), exceptions)
+    try:
+        return Artifact(compiled_handler, pickle.dumps(compiled_handler))
+    except Exception:
+        # An exception of a class, or with an argument, that only this process has.
+        return Artifact(compiled_handler, None)
 
 
 def _compilation_error(declared: HandlerDeclaration, error: Exception) -> KernelCompilationError:
@@ -202,6 +205,9 @@ def _shape_codes(declared: HandlerDeclaration) -> dict[str, int]:
     """Returns the code for each field whose array has the wrong shape. The entry returns it, since the C ABI cannot raise."""
     fields = () if declared.output is None else declared.output.fields
     return {shape_error(declared, f): -1 - number for number, f in enumerate(fields) if f.shape}
+
+
+_codes: CodeCache[DeviceHandler] = CodeCache(pickle.loads)
 
 
 def device_source(declared: HandlerDeclaration) -> str:

@@ -13,6 +13,7 @@ in the reply.
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 from collections import namedtuple
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ import numpy as np
 from pydotcompute.native.fields import RecordField, RecordLayout
 from pydotcompute.native.handler import HandlerDeclaration
 
-__all__ = ["entry_source", "shape_error", "translate"]
+__all__ = ["constructor_source", "entry_source", "shape_error", "translate"]
 
 Compile = Callable[[types.FunctionType], Any]
 
@@ -33,10 +34,10 @@ def translate(declared: HandlerDeclaration, compile_function: Compile) -> types.
 
     Args:
         declared: The handler.
-            compile_function: Returns a function that compiled code can call.
+        compile_function: Returns a function that compiled code can call.
 
     Returns:
-            A function with the user's code, file and line numbers, in which globals and closure cells are replaced where needed.
+        A function with the user's code, file and line numbers, in which globals and closure cells are replaced where needed.
     """
     replacements: dict[Any, Any] = {}
     if declared.output is not None:
@@ -94,9 +95,18 @@ def _narrowed(code: types.CodeType) -> types.CodeType:
 
 def _constructor(layout: RecordLayout) -> types.FunctionType:
     """Returns a function with the signature of the class's constructor that builds a tuple of the fields."""
+    name = layout.cls.__name__
+    record = namedtuple(name, [f.name for f in layout.fields])  # type: ignore[misc]
+    scope: dict[str, Any] = {"np": np, "nan": math.nan, "inf": math.inf, "_record": record}
+    exec(compile(constructor_source(layout), f"<{name}>", "exec"), scope)
+    function: types.FunctionType = scope[name]
+    return function
+
+
+def constructor_source(layout: RecordLayout) -> str:
+    """Returns the source of the function that replaces the class of the replies. It contains the fields, their types and defaults."""
     defaults = {f.name: f.default for f in dataclasses.fields(layout.cls)}
     required, optional, values = [], [], []
-    scope: dict[str, Any] = {"np": np, "_record": namedtuple(layout.cls.__name__, [f.name for f in layout.fields])}
     for f in layout.fields:
         cast = "bool" if f.dtype == np.bool_ else f"np.{f.dtype.name}"
         values.append(f.name if f.shape else f"{cast}({f.name})")
@@ -109,10 +119,7 @@ def _constructor(layout: RecordLayout) -> types.FunctionType:
     if any(after for _, after in required):
         optional = [part.partition("=")[0] for part in optional]
     parameters = ", ".join([f.name for f in layout.fields] if any(a for _, a in required) else [n for n, _ in required] + optional)
-    name = layout.cls.__name__
-    exec(compile(f"def {name}({parameters}):\n    return _record({', '.join(values)})\n", f"<{name}>", "exec"), scope)
-    function: types.FunctionType = scope[name]
-    return function
+    return f"def {layout.cls.__name__}({parameters}):\n    return _record({', '.join(values)})\n"
 
 
 def shape_error(declared: HandlerDeclaration, f: RecordField) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import pydotcompute
 from pydotcompute.compilation import cache as cache_module
 from pydotcompute.compilation import compiler as compiler_module
 from pydotcompute.compilation.cache import KernelCache, warmup_kernels
@@ -242,7 +243,8 @@ def run(tmp_path: Path, program: str, *arguments: str) -> list[str]:
     """Runs a program in a new process, with the cache in ``tmp_path``, and returns the words of its output."""
     path = tmp_path / "program.py"
     path.write_text(program)
-    environment = {"DOTCOMPUTE_CACHE": str(tmp_path / "stored"), "PATH": "/usr/bin:/bin"}
+    package = Path(pydotcompute.__file__).parents[1]
+    environment = {"DOTCOMPUTE_CACHE": str(tmp_path / "stored"), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(package)}
     command = [sys.executable, "-W", "error", str(path), *arguments]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -258,6 +260,40 @@ def test_machine_code_survives_restarts_and_damage(tmp_path: Path) -> None:
     entry.write_bytes(entry.read_bytes()[:-100])
     assert run(tmp_path, program) == ["12.0", "0", "1"], "a damaged entry is compiled again"
     assert run(tmp_path, PROGRAM.format(factor=3)) == ["18.0", "0", "2"], "a module constant is part of the hash"
+
+
+# Each process defines closures of one name, whose helper is too large to be inlined, and calls the kernels in the given order.
+CLOSURES = """
+import sys
+import numba
+from pydotcompute.compilation import compile_kernel
+
+def make(amount):
+    @numba.njit
+    def descend(value):
+        if value <= 0:
+            return amount
+        return descend(value - 1) + descend(value - 2) * 0
+    def kernel(value):
+        if value < 0:
+            raise ValueError("negative", value)
+        return descend(value)
+    return kernel
+
+for amount in map(int, sys.argv[1:]):
+    kernel = compile_kernel(make(amount), device="cpu").kernel
+    try:
+        kernel(-1)
+    except ValueError as error:
+        assert error.args == ("negative", -1)
+    print(amount, kernel(4), sum(kernel.dispatcher.stats.cache_hits.values()))
+"""
+
+
+def test_code_of_another_process_is_never_linked_to_a_function_of_the_same_name(tmp_path: Path) -> None:
+    assert run(tmp_path, CLOSURES, "1") == ["1", "1", "0"]
+    assert run(tmp_path, CLOSURES, "2", "1") == ["2", "2", "0", "1", "1", "1"]
+    assert run(tmp_path, CLOSURES, "2", "1") == ["2", "2", "1", "1", "1", "1"]
 
 
 def test_code_that_cannot_be_unpickled_is_compiled_again(own_cache: KernelCache) -> None:

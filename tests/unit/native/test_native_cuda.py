@@ -19,6 +19,8 @@ from test_native_errors import _line_of, _unknown_field, _wrong_call, _wrong_cla
 
 import native_handlers as handlers
 from native_handlers import Best, Count, Hottest, Reading, Sequence, Smooth, Window, clamp
+from pydotcompute.compilation import cache
+from pydotcompute.compilation.cache import KernelCache
 from pydotcompute.exceptions import (
     BackendNotAvailableError,
     KernelAlreadyExistsError,
@@ -27,7 +29,7 @@ from pydotcompute.exceptions import (
     KernelStateError,
     QueueTimeoutError,
 )
-from pydotcompute.native import HandlerContext, NativeKernel, NativeRuntime, compile_cubin, state
+from pydotcompute.native import HandlerContext, NativeKernel, NativeRuntime, _cuda, compile_cubin, state
 from pydotcompute.native._cuda import compile_for_device
 from pydotcompute.native.handler import declare
 from pydotcompute.ring_kernels.message import message
@@ -106,6 +108,26 @@ def test_exceptions_raised_on_a_gpu_are_described() -> None:
     assert (ValueError, ("negative",), f"native_handlers.py:{line}") in described
     assert (KeyError, ("far below", "<a value on the GPU>"), f"native_handlers.py:{line + 2}") in described
     assert compiled.exception_of(1) is None
+
+
+@compiles
+def test_code_for_a_gpu_is_compiled_once_and_kept_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "_cache", KernelCache(tmp_path))
+    _cuda._codes.clear()
+    compiled: list[tuple[int, int]] = []
+    compile_handler = _cuda._compile
+
+    def counting(declared: Any, capability: tuple[int, int]) -> Any:
+        compiled.append(capability)
+        return compile_handler(declared, capability)
+
+    monkeypatch.setattr(_cuda, "_compile", counting)
+    first = [compile_for_device(declare(handlers.picky, state=Sequence), capability) for capability in ARCHITECTURES]
+    for _ in range(2):
+        again = [compile_for_device(declare(handlers.picky, state=Sequence), capability) for capability in ARCHITECTURES]
+        assert again == first
+        _cuda._codes.clear()
+    assert compiled == ARCHITECTURES
 
 
 @compiles
