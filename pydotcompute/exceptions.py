@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 __all__ = [
+    "AmbiguousReplyError",
     "BackendError",
     "BackendNotAvailableError",
     "BufferError",
@@ -34,6 +35,7 @@ __all__ = [
     "MessageError",
     "MessageSerializationError",
     "MetalError",
+    "NoReplyError",
     "PeerDiedError",
     "PyDotComputeError",
     "QueueClosedError",
@@ -122,6 +124,41 @@ class KernelAlreadyExistsError(KernelError):
     def __init__(self, kernel_id: str) -> None:
         self.kernel_id = kernel_id
         super().__init__(f"Kernel '{kernel_id}' is already registered; terminate it first, or choose another name")
+
+
+class NoReplyError(KernelError):
+    """There will be no reply to a request: the ring kernel skipped it, or its full queue dropped it.
+
+    Attributes:
+        kernel_id: Name of the ring kernel.
+        reason: Why there is no reply.
+    """
+
+    def __init__(self, kernel_id: str, reason: str) -> None:
+        self.kernel_id = kernel_id
+        self.reason = reason
+        super().__init__(f"Kernel '{kernel_id}' will not reply: {reason}")
+
+
+class AmbiguousReplyError(KernelError):
+    """A ring kernel sent a message that may be the reply to one of several requests, or to an earlier one.
+
+    Raised in the ring kernel. The callers of the requests that it has received get it as the cause of their ``KernelError``.
+
+    Attributes:
+        kernel_id: Name of the ring kernel.
+        open_requests: Number of requests that it has received, and neither replied to nor skipped.
+    """
+
+    def __init__(self, kernel_id: str, open_requests: int) -> None:
+        self.kernel_id = kernel_id
+        self.open_requests = open_requests
+        requests = "1 request has" if open_requests == 1 else f"{open_requests} requests have"
+        super().__init__(
+            f"Kernel '{kernel_id}' sent a message, and it is unclear which message it answers: {requests} no reply yet. "
+            "Name the request with ctx.reply(request, answer) or with the answer's correlation_id; "
+            "end each request that gets no answer with ctx.skip(request); send other outputs with ctx.output_queue.put(output)"
+        )
 
 
 class WaitCycleError(KernelError):

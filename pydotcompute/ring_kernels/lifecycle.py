@@ -1,4 +1,4 @@
-"""Asyncio ring kernels: context, lifecycle and supervision."""
+"""Asyncio ring kernels: lifecycle and supervision."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydotcompute import _core
 from pydotcompute.exceptions import KernelStateError
+from pydotcompute.ring_kernels._context import KernelContext
 from pydotcompute.ring_kernels._kernel_function import check_function
+from pydotcompute.ring_kernels._settings import DeadLetter, KernelState, RingKernelConfig, Supervision
 from pydotcompute.ring_kernels.fast_queue import FastMessageQueue
 from pydotcompute.ring_kernels.queue import BackpressureStrategy, MessageQueue
 
@@ -34,151 +34,6 @@ _log = logging.getLogger("pydotcompute")
 
 # Dead letters stored per ring kernel; all of them are counted.
 _MAX_DEAD_LETTERS = 1000
-
-
-class KernelState(Enum):
-    """Lifecycle state of a ring kernel."""
-
-    CREATED = auto()
-    LAUNCHED = auto()
-    ACTIVE = auto()
-    DEACTIVATED = auto()
-    TERMINATING = auto()
-    TERMINATED = auto()
-    FAILED = auto()
-    """The function raised an exception, and supervision does not restart it."""
-
-
-@dataclass(frozen=True)
-class Supervision:
-    """What happens after an exception in a ring kernel's function.
-
-    In any case the current message becomes a dead letter, its caller gets ``KernelError``, and the exception is logged.
-
-    Attributes:
-        max_restarts: Maximum number of restarts of the function within the window; 0 for none, ``None`` for no limit. A restarted
-            function continues with the queued messages.
-        within: Length of the window, in seconds.
-        backoff: Delay before the first restart, in seconds; doubles with each further restart.
-
-    Example:
-        >>> RingKernelConfig("sensor", supervision=Supervision(max_restarts=3, within=60.0)).supervision.max_restarts
-        3
-    """
-
-    max_restarts: int | None = 0
-    within: float = 60.0
-    backoff: float = 0.0
-
-
-@dataclass(frozen=True)
-class DeadLetter:
-    """A message that will never be handled.
-
-    Attributes:
-        message: The message.
-        reason: ``"failed"``: the ring kernel raised while it handled the message. ``"unhandled"``: it ended first.
-        cause: The exception, if any.
-    """
-
-    message: Any
-    reason: str
-    cause: BaseException | None = None
-
-
-@dataclass
-class RingKernelConfig:
-    """Settings of a ring kernel.
-
-    Attributes:
-        kernel_id: Name of the ring kernel.
-        grid_size: Number of blocks, on a GPU.
-        block_size: Number of threads per block, on a GPU.
-        input_queue_size: Capacity of the input queue, in messages.
-        output_queue_size: Capacity of the output queue, in messages.
-        backpressure_strategy: What a full input queue does: ``"block"``, ``"reject"`` or ``"drop_oldest"``.
-        use_fast_queue: Whether the input queue has four priority bands; otherwise it is strictly ordered by priority.
-        supervision: What happens after an exception.
-    """
-
-    kernel_id: str
-    grid_size: int = 1
-    block_size: int = 256
-    input_queue_size: int = 4096
-    output_queue_size: int = 4096
-    backpressure_strategy: str = "block"
-    use_fast_queue: bool = True
-    supervision: Supervision = field(default_factory=Supervision)
-
-    def __post_init__(self) -> None:
-        for name in ("grid_size", "block_size", "input_queue_size", "output_queue_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-        if self.backpressure_strategy.upper() not in BackpressureStrategy.__members__:
-            valid = ", ".join(name.lower() for name in BackpressureStrategy.__members__)
-            raise ValueError(f"backpressure_strategy must be one of {valid}, got {self.backpressure_strategy!r}")
-
-
-@dataclass
-class KernelContext(_core.ContextPort, Generic[TIn, TOut]):
-    """Context of a ring kernel's function: receives messages and sends replies and outputs.
-
-    Attributes:
-        kernel_id: Name of the ring kernel.
-        input_queue: Queue of incoming messages.
-        output_queue: Queue of outgoing messages.
-
-    Example:
-        >>> async def double(ctx):
-        ...     while not ctx.should_terminate:
-        ...         number = await ctx.receive()
-        ...         await ctx.send(2 * number)
-    """
-
-    kernel_id: str
-    input_queue: MessageQueue[TIn] | FastMessageQueue[TIn]
-    output_queue: MessageQueue[TOut] | FastMessageQueue[TOut]
-    _active: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
-
-    def __post_init__(self) -> None:
-        self._bind(self.input_queue, self.output_queue)
-
-    @property
-    def is_active(self) -> bool:
-        """Whether the ring kernel is active: neither paused nor ended."""
-        return self._active.is_set()
-
-    async def wait_active(self) -> None:
-        """Waits until the ring kernel is active."""
-        await self._active.wait()
-
-    if TYPE_CHECKING:
-
-        @property
-        def should_terminate(self) -> bool:
-            """Whether the ring kernel was asked to terminate."""
-
-        def receive(self, timeout: float | None = None) -> Coroutine[Any, Any, TIn]:
-            """Receives the next message; waits while the input queue is empty.
-
-            If the ring kernel was asked to terminate and the queue is empty, this raises ``QueueTimeoutError`` at once if a timeout is
-            given, and ``asyncio.CancelledError`` otherwise.
-
-            Args:
-                timeout: Maximum time to wait, in seconds; ``None`` for no limit.
-
-            Raises:
-                QueueTimeoutError: No message arrived before the timeout.
-            """
-
-        def send(self, message: TOut) -> Coroutine[Any, Any, bool]:
-            """Sends a reply or an output; waits while the output queue is full.
-
-            Args:
-                message: The message. If its ``correlation_id`` is the id of a request, it is the reply to that request. Without one, it
-                    is the reply to the oldest request received and not yet replied to. If there is no such request, it is an output. A
-                    function that skips replies or reorders them must set ``correlation_id``.
-            """
 
 
 class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
@@ -271,7 +126,8 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         def ask(self, message: TIn, timeout: float | None = None) -> Coroutine[Any, Any, TOut]:
             """Sends a request and waits for its reply.
 
-            Any number of callers may wait at the same time. :meth:`KernelContext.send` documents how replies are matched to requests.
+            Any number of callers may wait at the same time. :meth:`KernelContext.send` and :meth:`KernelContext.reply` document how replies
+            are matched to requests.
 
             Args:
                 message: The request.
@@ -280,6 +136,7 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
             Raises:
                 KernelStateError: The ring kernel is not running.
                 KernelError: The ring kernel failed; the exception is the cause.
+                NoReplyError: The ring kernel skipped the request, or its full queue dropped it.
                 QueueFullError: The queue stayed full until the timeout.
                 QueueTimeoutError: No reply arrived before the timeout.
                 TypeValidationError: The message is not of the kernel's input type.
@@ -435,7 +292,7 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
                 self._fail(context, error)
                 return True
             self._dead_letter_current(context, error)
-            context.output_queue._fail_taken_asks(error)
+            context.output_queue._fail_open_asks(error)
             await asyncio.sleep(delay)
             return False
         return True

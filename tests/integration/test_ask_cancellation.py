@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pydotcompute.exceptions import KernelError, QueueFullError, QueueTimeoutError
+from pydotcompute.exceptions import AmbiguousReplyError, KernelError, QueueFullError, QueueTimeoutError
 from pydotcompute.ring_kernels.lifecycle import KernelContext, Supervision, managed_kernel
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ async def test_a_request_without_a_reply_does_not_shift_later_replies() -> None:
         while not ctx.should_terminate:
             number = await ctx.receive()
             if number % 3:
-                await ctx.send(number)
+                await ctx.reply(number, number)
 
     async with managed_kernel("picky", picky) as kernel:
         for number in range(12):
@@ -205,7 +205,24 @@ async def test_a_request_without_a_reply_does_not_shift_later_replies() -> None:
         assert await kernel.receive(timeout=30) == 7
 
 
-async def test_a_kernel_that_replies_in_batches_keeps_the_order_when_a_caller_is_cancelled() -> None:
+async def test_a_reply_that_may_be_the_late_one_to_an_earlier_request_is_an_error() -> None:
+    """A function that takes pairs and one that ignores a request do the same up to the reply: it may belong to either request."""
+
+    async def picky(ctx: KernelContext[Any, Any]) -> None:
+        while not ctx.should_terminate:
+            number = await ctx.receive()
+            if number % 3:
+                await ctx.send(number)
+
+    async with managed_kernel("picky", picky) as kernel:
+        with pytest.raises(QueueTimeoutError):
+            await kernel.ask(0, timeout=0.01)
+        with pytest.raises(KernelError) as caught:
+            await kernel.ask(1, timeout=30)
+        assert isinstance(caught.value.__cause__, AmbiguousReplyError)
+
+
+async def test_a_kernel_that_replies_in_batches_when_a_caller_is_cancelled() -> None:
     go_on = asyncio.Event()
 
     async def in_pairs(ctx: KernelContext[Any, Any]) -> None:
@@ -213,7 +230,7 @@ async def test_a_kernel_that_replies_in_batches_keeps_the_order_when_a_caller_is
             pair = [await ctx.receive(), await ctx.receive()]
             await go_on.wait()
             for number in pair:
-                await ctx.send(number)
+                await ctx.reply(number, number)
 
     async with managed_kernel("in pairs", in_pairs) as kernel:
         go_on.set()

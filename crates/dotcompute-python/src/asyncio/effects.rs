@@ -2,35 +2,29 @@
 
 use pyo3::prelude::*;
 
-use super::mailbox::{Effects, Entry, Mailbox, RareEffects};
+use super::mailbox::{Effects, Entry, Mailbox, RareEffects, ReceivedAsk};
 use super::{task_resume, wait_cycle};
 
 impl Mailbox {
     /// Applies the effects of an operation. The receiver is resumed last, since its step may run for any length of time.
     pub(super) fn apply_effects(&self, py: Python<'_>, effects: Effects) -> PyResult<()> {
-        let Effects { receiver, others, taken, finished, rare } = effects;
+        let Effects { receiver, others, received, finished, rare } = effects;
         drop(finished);
         for task in others {
             task_resume::resume_via_loop(py, task)?;
         }
         if let Some(rare) = rare {
-            let RareEffects { returned, moved_on, rejected, dropped, waited, removed } = *rare;
+            let RareEffects { rejected, dropped, waited, removed } = *rare;
             drop(removed);
             if let Some(caller) = waited {
                 wait_cycle::finish(&caller);
-            }
-            if let Some((ask, Some(output))) = returned {
-                output.get().mark_ask_returned(ask);
-            }
-            if let Some(output) = moved_on {
-                output.get().forget_abandoned_asks();
             }
             for ask in [rejected, dropped.and_then(|entry| entry.ask)].into_iter().flatten() {
                 self.fail_ask(py, &ask)?;
             }
         }
-        if let Some((ask, Some(output))) = taken {
-            output.get().mark_ask_taken(ask);
+        if let Some(ReceivedAsk { ask, output: Some(output), position }) = received {
+            output.get().open_ask(ask, position);
         }
         match receiver {
             Some(task) => task_resume::resume_now(py, task),

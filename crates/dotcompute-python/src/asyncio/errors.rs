@@ -56,9 +56,14 @@ pub(super) fn failed(py: Python<'_>, kernel: &str, cause: &Bound<'_, PyAny>) -> 
     error
 }
 
-/// The error of an ask whose message will not be handled.
+/// The error of an ask to which there will be no reply.
 pub(super) fn no_reply(py: Python<'_>, kernel: &str, reason: &str) -> PyErr {
-    exception(py, "KernelError", (format!("Kernel '{kernel}' will not reply: {reason}"),))
+    exception(py, "NoReplyError", (kernel, reason))
+}
+
+/// The error of a message that may be the reply to one of several asks.
+pub(super) fn ambiguous_reply(py: Python<'_>, kernel: &str, open: usize) -> PyErr {
+    exception(py, "AmbiguousReplyError", (kernel, open))
 }
 
 /// Ring kernels wait for each other. `kernels` are their names, the first one also last.

@@ -16,8 +16,15 @@ use super::parked_task::ParkedTask;
 use super::priority_queue::{Order, PriorityQueue};
 use super::timer::Timer;
 
-/// The waiter of an ask, and the output mailbox at which it waits for its reply.
-pub(super) type AskWithOutput = (Py<PyAny>, Option<Py<Mailbox>>);
+/// An ask whose message the ring kernel has received.
+pub(super) struct ReceivedAsk {
+    /// Its waiter.
+    pub(super) ask: Py<PyAny>,
+    /// The mailbox at which it waits for its reply.
+    pub(super) output: Option<Py<Mailbox>>,
+    /// The number of messages received until then, its own included.
+    pub(super) position: u64,
+}
 
 /// The capacity of a mailbox without a limit.
 pub(super) const UNLIMITED: usize = usize::MAX;
@@ -95,12 +102,12 @@ pub(super) struct MailboxState {
     pub(super) getters: VecDeque<Py<PyAny>>,
     /// Waiters for a free slot.
     pub(super) putters: VecDeque<Py<PyAny>>,
-    /// Asks whose messages the ring kernel has not taken yet. Outputs only.
+    /// Asks whose messages the ring kernel has not received yet. Outputs only.
     pub(super) asks_sent: VecDeque<Py<PyAny>>,
-    /// Asks whose messages the ring kernel has taken. Outputs only.
-    pub(super) asks_taken: VecDeque<Py<PyAny>>,
-    /// Whether the ring kernel once took a message before it replied to the previous one: it takes batches and replies afterwards.
-    pub(super) takes_batches: bool,
+    /// Asks whose messages the ring kernel has received, and neither answered nor skipped, in that order. Outputs only.
+    pub(super) asks_open: VecDeque<Py<PyAny>>,
+    /// Whether open asks were once ended by an error: tasks of the ring kernel may still work for them. Outputs only.
+    pub(super) has_ended_asks: bool,
     /// While set, messages are accepted and none is delivered.
     pub(super) paused: bool,
     /// Whether the ring kernel is terminating: a wait for a message ends once the mailbox is empty.
@@ -119,6 +126,8 @@ pub(super) struct MailboxState {
     pub(super) timer: Option<Timer>,
     pub(super) enqueued: u64,
     pub(super) dequeued: u64,
+    /// Messages that coroutines have received. A message that was delivered to a waiter, and not received, may return to the queue.
+    pub(super) received: u64,
     pub(super) dropped: u64,
     pub(super) peak: usize,
 }
@@ -130,8 +139,8 @@ pub(super) struct Effects {
     pub(super) receiver: Option<ParkedTask>,
     /// Other tasks to resume.
     pub(super) others: Vec<ParkedTask>,
-    /// The ask whose message was just taken, and the output to notify.
-    pub(super) taken: Option<AskWithOutput>,
+    /// The ask whose message was just received.
+    pub(super) received: Option<ReceivedAsk>,
     /// The message that the ring kernel has finished.
     pub(super) finished: Option<Py<PyAny>>,
     /// Effects of few operations, boxed to keep this struct small.
@@ -141,10 +150,6 @@ pub(super) struct Effects {
 /// Effects that few operations have.
 #[derive(Default)]
 pub(super) struct RareEffects {
-    /// An ask whose message was delivered and returned to the queue. Applied before `taken`, since the message may be taken again at once.
-    pub(super) returned: Option<AskWithOutput>,
-    /// The output of a ring kernel that took a message while earlier asks had no reply.
-    pub(super) moved_on: Option<Py<Mailbox>>,
     /// An ask whose message was rejected.
     pub(super) rejected: Option<Py<PyAny>>,
     /// The message that a full mailbox dropped.
@@ -181,8 +186,8 @@ pub(crate) struct Mailbox {
     pub(super) state: Lock<MailboxState>,
     /// The order of the messages. Set once.
     pub(super) order: OnceLock<Order>,
-    /// Number of asks taken and not replied to. Read without the lock, so that a `send` without pending asks skips reply matching.
-    pub(super) pending_replies: AtomicUsize,
+    /// Number of open asks. Read without the lock, so that a `send` without open asks skips reply matching.
+    pub(super) open_asks: AtomicUsize,
 }
 
 impl Mailbox {
@@ -191,7 +196,7 @@ impl Mailbox {
         Mailbox {
             state: Lock::new(MailboxState::unconfigured()),
             order: OnceLock::new(),
-            pending_replies: AtomicUsize::new(0),
+            open_asks: AtomicUsize::new(0),
         }
     }
 

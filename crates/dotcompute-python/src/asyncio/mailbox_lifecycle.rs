@@ -1,14 +1,11 @@
 //! Methods of a mailbox that the lifecycle of its ring kernel calls.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 
 use super::counters::Counters;
 use super::mailbox::{Backpressure, Effects, Mailbox, MailboxState, TimeoutBehavior, UNLIMITED};
 use super::priority_queue::{Order, PriorityQueue};
-use super::waiter::{self, Status};
 
 #[pymethods]
 impl Mailbox {
@@ -107,23 +104,9 @@ impl Mailbox {
         self.apply_effects(py, effects)
     }
 
-    /// Raises ``KernelError`` with this cause in the asks whose messages the ring kernel has taken. The ring kernel restarts.
-    fn _fail_taken_asks(&self, py: Python<'_>, cause: &Bound<'_, PyAny>) -> PyResult<()> {
-        let mut effects = Effects::default();
-        {
-            let mut state = self.lock();
-            self.pending_replies.store(0, Relaxed);
-            for ask in std::mem::take(&mut state.asks_taken) {
-                // SAFETY: `asks_taken` holds waiters of this mailbox, whose lock is held as `state`.
-                let ask_state = unsafe { waiter::state(&ask) };
-                if matches!(ask_state.status, Status::AwaitingReply | Status::Parked) {
-                    ask_state.value = Some(cause.clone().unbind());
-                    effects.others.extend(ask_state.finish(&ask, Status::KernelFailed, py));
-                }
-                effects.rare().removed.push(ask);
-            }
-        }
-        self.apply_effects(py, effects)
+    /// Raises ``KernelError`` with this cause in the open asks. The ring kernel restarts.
+    fn _fail_open_asks(&self, py: Python<'_>, cause: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.end_open_asks(py, cause)
     }
 
     /// Takes the current message, which will not be completed, and counts it as dropped.
@@ -156,7 +139,7 @@ impl Mailbox {
                 visit.call(ask)?;
             }
         }
-        let lists = [&state.getters, &state.putters, &state.asks_sent, &state.asks_taken];
+        let lists = [&state.getters, &state.putters, &state.asks_sent, &state.asks_open];
         for waiter in lists.into_iter().flatten() {
             visit.call(waiter)?;
         }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use pyo3::prelude::*;
 
 use super::counters::now_ns;
-use super::mailbox::{AskWithOutput, Backpressure, Effects, Entry, MailboxState, TimeoutBehavior, UNLIMITED};
+use super::mailbox::{Backpressure, Effects, Entry, MailboxState, ReceivedAsk, TimeoutBehavior, UNLIMITED};
 use super::priority_queue::{Order, PriorityQueue};
 use super::waiter::{self, Kind, Status, WaiterState};
 
@@ -28,7 +28,7 @@ pub(super) enum WaitError {
     KernelFailed(Py<PyAny>),
     Cancelled(Option<Py<PyAny>>),
     Ended(Kind),
-    InCycle(Py<PyAny>),
+    Raised(Py<PyAny>),
 }
 
 impl MailboxState {
@@ -42,8 +42,8 @@ impl MailboxState {
             getters: VecDeque::new(),
             putters: VecDeque::new(),
             asks_sent: VecDeque::new(),
-            asks_taken: VecDeque::new(),
-            takes_batches: false,
+            asks_open: VecDeque::new(),
+            has_ended_asks: false,
             paused: false,
             ending: false,
             failure: None,
@@ -55,6 +55,7 @@ impl MailboxState {
             timer: None,
             enqueued: 0,
             dequeued: 0,
+            received: 0,
             dropped: 0,
             peak: 0,
         }
@@ -95,22 +96,24 @@ impl MailboxState {
         let entry = self.queue.pop()?;
         self.dequeued += 1;
         self.start_message(py, &entry, effects);
-        if let Some(ask) = entry.ask {
-            effects.taken = Some(self.with_output(py, ask));
-        }
+        self.count_received(py, entry.ask, effects);
         self.admit_putters(py, effects);
         Some(entry.message)
     }
 
-    fn with_output(&self, py: Python<'_>, ask: Py<PyAny>) -> AskWithOutput {
-        (ask, self.output.as_ref().map(|output| output.clone_ref(py)))
+    /// Records that a coroutine received a message, which belongs to this ask.
+    pub(super) fn count_received(&mut self, py: Python<'_>, ask: Option<Py<PyAny>>, effects: &mut Effects) {
+        self.received += 1;
+        if let Some(ask) = ask {
+            let output = self.output.as_ref().map(|output| output.clone_ref(py));
+            effects.received = Some(ReceivedAsk { ask, output, position: self.received });
+        }
     }
 
     fn start_message(&mut self, py: Python<'_>, entry: &Entry, effects: &mut Effects) {
         self.current_since = entry.accepted_at;
-        let Some(output) = &self.output else { return };
-        if output.get().expects_replies() {
-            effects.rare().moved_on = Some(output.clone_ref(py));
+        if self.output.is_none() {
+            return;
         }
         if let Some(previous) = self.current.replace(entry.message.clone_ref(py)) {
             effects.finished = Some(previous);
@@ -221,10 +224,7 @@ impl MailboxState {
         self.start_message(py, &entry, effects);
         // SAFETY: `getter` is a waiter of this mailbox, whose lock is held (`&mut self`).
         let waiter = unsafe { waiter::state(getter) };
-        if let Some(ask) = entry.ask {
-            waiter.ask = Some(ask.clone_ref(py));
-            effects.taken = Some(self.with_output(py, ask));
-        }
+        waiter.ask = entry.ask;
         waiter.value = Some(entry.message);
         waiter.level = entry.level;
         waiter.accepted_at = entry.accepted_at;
@@ -252,11 +252,8 @@ impl MailboxState {
         self.dequeued -= 1;
         self.current_since = 0;
         effects.finished = self.current.take();
-        let ask = waiter.ask.take();
-        if let Some(ask) = &ask {
-            effects.rare().returned = Some(self.with_output(py, ask.clone_ref(py)));
-        }
-        let entry = Entry { message, level: waiter.level, accepted_at: waiter.accepted_at, ask };
+        let entry =
+            Entry { message, level: waiter.level, accepted_at: waiter.accepted_at, ask: waiter.ask.take() };
         match if self.paused { None } else { self.next_getter() } {
             Some(getter) => {
                 self.deliver(py, &getter, entry, effects);
@@ -300,7 +297,7 @@ impl MailboxState {
         let list = match kind {
             Kind::Get => &mut self.getters,
             Kind::Put => &mut self.putters,
-            // An abandoned ask stays, so that its reply is matched to it and dropped.
+            // An abandoned ask stays, so that its reply is not taken for that of another ask.
             Kind::Ask | Kind::Ready => return,
         };
         if let Some(at) = list.iter().position(|other| waiter::same(other, waiter)) {
@@ -320,7 +317,7 @@ impl MailboxState {
         Step::Failed(match status {
             Status::TimedOut => WaitError::TimedOut(waiter.kind, waiter.timeout.unwrap_or_default()),
             Status::Cancelled => WaitError::Cancelled(waiter.value.take()),
-            Status::InCycle => waiter.value.take().map_or(WaitError::Ended(waiter.kind), WaitError::InCycle),
+            Status::Raises => waiter.value.take().map_or(WaitError::Ended(waiter.kind), WaitError::Raised),
             Status::KernelFailed => match &self.failure {
                 Some(cause) => WaitError::KernelFailed(cause.clone_ref(py)),
                 None => waiter.value.take().map_or(WaitError::Ended(waiter.kind), WaitError::KernelFailed),
@@ -341,7 +338,7 @@ impl MailboxState {
 
     /// Ends every wait because the ring kernel has failed.
     pub(super) fn fail_all_waiters(&mut self, py: Python<'_>, effects: &mut Effects) {
-        let lists = [&mut self.getters, &mut self.putters, &mut self.asks_sent, &mut self.asks_taken];
+        let lists = [&mut self.getters, &mut self.putters, &mut self.asks_sent, &mut self.asks_open];
         for waiter in lists.into_iter().flat_map(std::mem::take) {
             // SAFETY: the lists hold waiters of this mailbox, whose lock is held (`&mut self`).
             let state = unsafe { waiter::state(&waiter) };

@@ -89,13 +89,21 @@ impl ContextPort {
         }
     }
 
-    /// Sends a message to the output. It replies to an ask if one is pending.
+    /// Sends the reply to the request received last, or an output; waits while the output queue is full.
+    ///
+    /// With a ``correlation_id``, the message is the reply to the request with that id, or an output if there is none. Otherwise it is
+    /// the reply to the request if that was received last and is the only one without a reply. It is an output if no request waits for
+    /// a reply.
     ///
     /// Args:
-    ///     message: The message.
+    ///     message: The reply or output.
     ///
     /// Returns:
     ///     An awaitable of True.
+    ///
+    /// Raises:
+    ///     AmbiguousReplyError: The awaitable raises it if the message may be the reply to another request. The callers of all requests
+    ///         received get it too, as the cause of their ``KernelError``. Use `reply`.
     fn send<'py>(&self, message: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = message.py();
         let queues = self.queues()?;
@@ -104,19 +112,55 @@ impl ContextPort {
             Ok(mailbox) if queues.is_plain_put => mailbox,
             _ => return output.call_method1("put", (message,)),
         };
-        let mut effects = Effects::default();
-        let not_a_reply = if mailbox.get().expects_replies() {
-            mailbox.get().match_reply(py, message.unbind(), &mut effects)?
-        } else {
-            Some(message.unbind())
-        };
-        match not_a_reply {
-            Some(message) => Mailbox::put_for(mailbox, message.into_bound(py), None, None),
-            None => {
-                mailbox.get().apply_effects(py, effects)?;
-                waiter_type::done(py)
-            }
+        if !mailbox.get().expects_replies() {
+            return Mailbox::put_for(mailbox, message, None, None);
         }
+        let received = queues.input.bind(py).cast::<Mailbox>().map_or(0, |input| input.get().lock().received);
+        let mut effects = Effects::default();
+        let matched = mailbox.get().match_reply(py, message.unbind(), received, &mut effects);
+        Self::finish_send(mailbox, matched, effects)
+    }
+
+    /// Sends the reply to a request; waits while the output queue is full, if the message was no request.
+    ///
+    /// The request is named by the object that `receive` returned. Of several requests with this object, the first one is meant whose
+    /// caller waits. If the caller has given up, the reply is dropped. A reply to a message that is no request, or has its reply, is an
+    /// output.
+    ///
+    /// Args:
+    ///     message: The message that was received.
+    ///     reply: The reply.
+    ///
+    /// Returns:
+    ///     An awaitable of True.
+    fn reply<'py>(
+        &self,
+        message: &Bound<'py, PyAny>,
+        reply: Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let queues = self.queues()?;
+        let output = queues.output.bind(message.py());
+        let mailbox = match output.cast::<Mailbox>() {
+            Ok(mailbox) if queues.is_plain_put => mailbox,
+            _ => return output.call_method1("put", (reply,)),
+        };
+        let mut effects = Effects::default();
+        let matched = mailbox.get().reply_to(message, reply.unbind(), &mut effects);
+        Self::finish_send(mailbox, matched, effects)
+    }
+
+    /// Tells the caller of a request that there will be no reply: it gets ``NoReplyError`` at once. No effect on other messages.
+    ///
+    /// Args:
+    ///     message: The message that was received.
+    ///
+    /// Returns:
+    ///     An awaitable of True. The effect does not depend on whether it is awaited.
+    fn skip<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        if let Ok(mailbox) = self.queues()?.output.bind(message.py()).cast::<Mailbox>() {
+            mailbox.get().skip_ask(message)?;
+        }
+        waiter_type::done(message.py())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -129,6 +173,23 @@ impl ContextPort {
 }
 
 impl ContextPort {
+    /// Completes a send whose message was matched to an ask, or puts it if it is an output.
+    fn finish_send<'py>(
+        mailbox: &Bound<'py, Mailbox>,
+        matched: PyResult<Option<Py<PyAny>>>,
+        effects: Effects,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = mailbox.py();
+        match matched {
+            Ok(Some(output)) => Mailbox::put_for(mailbox, output.into_bound(py), None, None),
+            Ok(None) => {
+                mailbox.get().apply_effects(py, effects)?;
+                waiter_type::done(py)
+            }
+            Err(error) => waiter_type::ready(py, Err(error)),
+        }
+    }
+
     fn queues(&self) -> PyResult<&Queues> {
         self.queues.get().ok_or_else(|| {
             PyRuntimeError::new_err(
@@ -223,8 +284,7 @@ impl KernelPort {
 
     /// Sends a message and waits for its reply.
     ///
-    /// A reply with a correlation id completes the ask whose message has that id. A reply without one completes the oldest ask whose
-    /// message the ring kernel has taken. Other messages that the ring kernel sends stay queued for `receive`.
+    /// Other messages that the ring kernel sends stay queued for `receive`.
     ///
     /// Args:
     ///     message: The message.

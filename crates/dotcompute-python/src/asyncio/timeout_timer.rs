@@ -68,7 +68,7 @@ impl MailboxState {
     /// Ends every wait whose deadline has passed. Returns the earliest remaining deadline.
     fn expire(&mut self, py: Python<'_>, now: u64, effects: &mut Effects) -> Option<u64> {
         let mut next = None;
-        let lists = [&mut self.getters, &mut self.putters, &mut self.asks_sent, &mut self.asks_taken];
+        let lists = [&mut self.getters, &mut self.putters, &mut self.asks_sent, &mut self.asks_open];
         for (index, list) in lists.into_iter().enumerate() {
             let is_ask = index >= 2;
             list.retain(|waiter| {
@@ -83,7 +83,7 @@ impl MailboxState {
                 }
                 let status = if state.timeout.is_some() { Status::TimedOut } else { Status::Ended };
                 effects.others.extend(state.finish(waiter, status, py));
-                // An expired ask stays, so that its reply is matched to it and dropped.
+                // An expired ask stays, so that its reply is not taken for that of another ask.
                 is_ask
             });
         }

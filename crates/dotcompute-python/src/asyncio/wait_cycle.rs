@@ -5,7 +5,7 @@
 //! the search follows a chain.
 //!
 //! Only the task of the ring kernel counts: its function may ask from other tasks and receive meanwhile. A message that the ring kernel
-//! took before its latest one counts as passed on to such a task.
+//! received before its latest one counts as passed on to such a task.
 
 use std::collections::HashSet;
 use std::ptr;
@@ -49,7 +49,7 @@ pub(super) fn finish(caller: &Py<Mailbox>) {
 
 /// Returns the output of the ring kernel that a waiter waits for. `None` if it waits for none, or no longer.
 ///
-/// A wait for a reply to a message that the ring kernel took before its latest one does not count.
+/// A wait for a reply to a message that the ring kernel received before its latest one does not count.
 fn target(py: Python<'_>, waiter: &Bound<'_, PyAny>) -> Option<Py<Mailbox>> {
     let mailbox = mailbox(waiter)?;
     let state = mailbox.get().lock();
@@ -60,8 +60,8 @@ fn target(py: Python<'_>, waiter: &Bound<'_, PyAny>) -> Option<Py<Mailbox>> {
     }
     match waiting.kind {
         Kind::Ask => {
-            let latest = state.asks_taken.len().wrapping_sub(1);
-            let taken = state.asks_taken.iter().position(|ask| waiter::same(ask, waiter.as_unbound()));
+            let latest = state.asks_open.len().wrapping_sub(1);
+            let taken = state.asks_open.iter().position(|ask| waiter::same(ask, waiter.as_unbound()));
             taken.is_none_or(|position| position == latest).then(|| mailbox.clone_ref(py))
         }
         Kind::Put => state.output.as_ref().map(|output| output.clone_ref(py)),
@@ -120,7 +120,7 @@ fn end(waiter: &Bound<'_, PyAny>, target: &Py<Mailbox>, error: PyErr) -> PyResul
         let is_ask = waiting.kind == Kind::Ask;
         state.remove_waiter(waiter.as_unbound(), waiting.kind);
         let old = waiting.value.replace(error.into_value(py).into_any());
-        effects.others.extend(waiting.finish(waiter.as_unbound(), Status::InCycle, py));
+        effects.others.extend(waiting.finish(waiter.as_unbound(), Status::Raises, py));
         (is_ask, old)
     };
     drop(old);

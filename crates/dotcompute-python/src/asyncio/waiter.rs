@@ -45,8 +45,8 @@ pub(super) enum Status {
     KernelFailed,
     /// There will be no message: the ring kernel terminates, or the message was dropped.
     Ended,
-    /// The ring kernels wait for each other in a cycle. The waiter holds the exception.
-    InCycle,
+    /// The wait ended with an exception, which the waiter holds.
+    Raises,
     /// The task was cancelled.
     Cancelled,
     /// The task has taken the outcome.
@@ -70,6 +70,8 @@ pub(super) struct WaiterState {
     pub(super) ask: Option<Py<PyAny>>,
     /// For an ask: the message that was sent.
     pub(super) asked_message: Option<Py<PyAny>>,
+    /// For an ask whose message was received: the value of `received` of the input then.
+    pub(super) position: u64,
     /// The output of the ring kernel whose task waits, while the wait is registered with it. See [`wait_cycle`](super::wait_cycle).
     pub(super) caller: Option<Py<Mailbox>>,
     pub(super) wakeup: Option<Py<PyAny>>,
@@ -89,6 +91,7 @@ impl WaiterState {
             value,
             ask: None,
             asked_message: None,
+            position: 0,
             caller: None,
             wakeup: None,
             context: None,

@@ -114,6 +114,9 @@ impl Mailbox {
             Status::Delivered => {
                 state.status = Status::Done;
                 effects.end_wait(state.caller.take());
+                if state.kind == Kind::Get {
+                    mailbox_state.count_received(py, state.ask.take(), effects);
+                }
                 let value = if state.kind == Kind::Put { None } else { state.value.take() };
                 Step::Value(
                     value
@@ -201,7 +204,7 @@ impl Mailbox {
             WaitError::Cancelled(reason) => {
                 Err(errors::cancelled(py, reason.map(|reason| reason.into_bound(py))))
             }
-            WaitError::InCycle(error) => Err(PyErr::from_value(error.into_bound(py))),
+            WaitError::Raised(error) => Err(PyErr::from_value(error.into_bound(py))),
             WaitError::Ended(Kind::Get) => Err(errors::cancelled(py, None)),
             WaitError::Ended(_) => Err(errors::no_reply(
                 py,
@@ -273,7 +276,7 @@ impl Mailbox {
                     effects.reject(state.ask.take());
                     None
                 }
-                Status::New | Status::Cancelled | Status::TimedOut | Status::InCycle => {
+                Status::New | Status::Cancelled | Status::TimedOut | Status::Raises => {
                     effects.reject(state.ask.take());
                     None
                 }

@@ -1,0 +1,116 @@
+"""The context of an asyncio ring kernel's function."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from pydotcompute import _core
+from pydotcompute.ring_kernels.fast_queue import FastMessageQueue
+from pydotcompute.ring_kernels.queue import MessageQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+__all__ = ["KernelContext"]
+
+TIn = TypeVar("TIn")
+TOut = TypeVar("TOut")
+
+
+@dataclass
+class KernelContext(_core.ContextPort, Generic[TIn, TOut]):
+    """Context of a ring kernel's function: receives messages and sends replies and outputs.
+
+    Attributes:
+        kernel_id: Name of the ring kernel.
+        input_queue: Queue of incoming messages.
+        output_queue: Queue of outgoing messages.
+
+    Example:
+        >>> async def double(ctx):
+        ...     while not ctx.should_terminate:
+        ...         number = await ctx.receive()
+        ...         await ctx.send(2 * number)
+    """
+
+    kernel_id: str
+    input_queue: MessageQueue[TIn] | FastMessageQueue[TIn]
+    output_queue: MessageQueue[TOut] | FastMessageQueue[TOut]
+    _active: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+
+    def __post_init__(self) -> None:
+        self._bind(self.input_queue, self.output_queue)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the ring kernel is active: neither paused nor ended."""
+        return self._active.is_set()
+
+    async def wait_active(self) -> None:
+        """Waits until the ring kernel is active."""
+        await self._active.wait()
+
+    if TYPE_CHECKING:
+
+        @property
+        def should_terminate(self) -> bool:
+            """Whether the ring kernel was asked to terminate."""
+
+        def receive(self, timeout: float | None = None) -> Coroutine[Any, Any, TIn]:
+            """Receives the next message; waits while the input queue is empty.
+
+            If the ring kernel was asked to terminate and the queue is empty, this raises ``QueueTimeoutError`` at once if a timeout is
+            given, and ``asyncio.CancelledError`` otherwise.
+
+            Args:
+                timeout: Maximum time to wait, in seconds; ``None`` for no limit.
+
+            Raises:
+                QueueTimeoutError: No message arrived before the timeout.
+            """
+
+        def send(self, message: TOut) -> Coroutine[Any, Any, bool]:
+            """Sends the reply to the request received last, or an output; waits while the output queue is full.
+
+            With a ``correlation_id``, the message is the reply to the request with that id, or an output if there is none. Otherwise it
+            is the reply to the request if that was received last and is the only one without a reply. It is an output if no request
+            waits for a reply. A function that receives further messages before it replies, or replies from tasks that it creates, uses
+            :meth:`reply`.
+
+            Args:
+                message: The reply or output.
+
+            Raises:
+                AmbiguousReplyError: The message may be the reply to another request. The callers of all requests received get it too, as
+                    the cause of their ``KernelError``.
+            """
+
+        def reply(self, message: TIn, reply: TOut) -> Coroutine[Any, Any, bool]:
+            """Sends the reply to a request; waits while the output queue is full, if the message was no request.
+
+            The request is named by the object that :meth:`receive` returned. Of several requests with this object, the first one is meant
+            whose caller waits. If the caller has given up, the reply is dropped. A reply to a message that is no request, or has its
+            reply, is an output.
+
+            Args:
+                message: The message that was received.
+                reply: The reply.
+
+            Example:
+                >>> async def pairs(ctx):
+                ...     while not ctx.should_terminate:
+                ...         first, second = await ctx.receive(), await ctx.receive()
+                ...         await ctx.reply(second, first)
+                ...         await ctx.reply(first, second)
+            """
+
+        def skip(self, message: TIn) -> Coroutine[Any, Any, bool]:
+            """Tells the caller of a request that there will be no reply: it gets ``NoReplyError`` at once.
+
+            No effect on other messages. The effect does not depend on whether the call is awaited.
+
+            Args:
+                message: The message that was received.
+            """
