@@ -2,7 +2,12 @@
 //!
 //! `alloc_zeroed` does not: above an alignment of 16 bytes Rust's default allocator writes every byte itself, and glibc writes every byte of
 //! a block that was used before. Here small blocks come from `alloc_zeroed` with a small alignment and are aligned by hand, and large ones
-//! from `mmap`.
+//! from the system: on Linux cut from a [`slab`], elsewhere mapped one by one.
+
+#[cfg(all(feature = "std", unix, not(loom)))]
+mod mapping;
+#[cfg(all(feature = "std", target_os = "linux", not(any(loom, miri))))]
+mod slab;
 
 use alloc::alloc::{Layout, alloc_zeroed, dealloc};
 use core::ptr::NonNull;
@@ -10,8 +15,7 @@ use core::ptr::NonNull;
 /// The alignment up to which allocators call `calloc`.
 const SMALL_ALIGN: usize = 16;
 
-/// Blocks from this size on are mapped: 8 pages, the rings of a ring kernel with default options included. Linux merges adjacent mappings,
-/// so that their number, which is limited (65,530 by default), is small; where it is exceeded, blocks are allocated.
+/// Blocks from this size on come from the system: 8 pages, the rings of a ring kernel with default options included.
 #[cfg(all(feature = "std", unix, not(loom)))]
 const MAPPED_BYTES: usize = 1 << 15;
 
@@ -36,8 +40,17 @@ pub struct ZeroedMemory {
     base: NonNull<u8>,
     /// Size of the block at `base`.
     bytes: usize,
-    /// Whether the block was mapped, not allocated.
-    mapped: bool,
+    source: Source,
+}
+
+/// Where a block came from, and goes to.
+#[derive(Clone, Copy)]
+enum Source {
+    Allocator,
+    #[cfg(all(feature = "std", unix, not(loom)))]
+    Mapped,
+    #[cfg(all(feature = "std", target_os = "linux", not(any(loom, miri))))]
+    Slab,
 }
 
 // SAFETY: the value owns the block, which is tied to no thread. It gives access by address only; who dereferences it synchronizes.
@@ -51,17 +64,17 @@ impl ZeroedMemory {
     pub fn new(layout: Layout) -> Option<Self> {
         let padding = layout.align().saturating_sub(SMALL_ALIGN);
         let bytes = layout.size().checked_add(padding)?.max(1);
-        let (base, mapped) = match map(bytes) {
-            Some(base) => (base, true),
+        let (base, source) = match from_system(bytes) {
+            Some(block) => block,
             None => {
                 let block = Layout::from_size_align(bytes, SMALL_ALIGN).ok()?;
                 // SAFETY: the size is at least 1.
-                (NonNull::new(unsafe { alloc_zeroed(block) })?, false)
+                (NonNull::new(unsafe { alloc_zeroed(block) })?, Source::Allocator)
             }
         };
         let offset = base.as_ptr().align_offset(layout.align());
         // Owned from here on, so that the block is freed on an early return.
-        let mut memory = Self { first: base, base, bytes, mapped };
+        let mut memory = Self { first: base, base, bytes, source };
         if offset > padding {
             return None;
         }
@@ -80,47 +93,38 @@ impl ZeroedMemory {
 
 impl Drop for ZeroedMemory {
     fn drop(&mut self) {
-        if self.mapped {
-            unmap(self.base, self.bytes);
-            return;
+        match self.source {
+            Source::Allocator => {
+                let block = Layout::from_size_align(self.bytes, SMALL_ALIGN);
+                let block = block.expect("`new` has computed this layout");
+                // SAFETY: `new` allocated the block with this layout, and it is freed once.
+                unsafe { dealloc(self.base.as_ptr(), block) };
+            }
+            #[cfg(all(feature = "std", unix, not(loom)))]
+            Source::Mapped => mapping::unmap(self.base, self.bytes),
+            // SAFETY: `new` took the block from the slab. Its owner is being dropped, and frees it once.
+            #[cfg(all(feature = "std", target_os = "linux", not(any(loom, miri))))]
+            Source::Slab => unsafe { slab::free(self.base) },
         }
-        let block = Layout::from_size_align(self.bytes, SMALL_ALIGN).expect("`new` has computed this layout");
-        // SAFETY: `new` allocated the block with this layout, and it is freed once.
-        unsafe { dealloc(self.base.as_ptr(), block) };
     }
 }
 
-/// Maps `bytes` bytes, if there are enough to map. `None` also if the system refuses, for example because of the number of mappings.
+/// Maps a block, or cuts it from a slab, if it is large enough. `None` also if the system refuses.
 #[cfg(all(feature = "std", unix, not(loom)))]
-fn map(bytes: usize) -> Option<NonNull<u8>> {
+fn from_system(bytes: usize) -> Option<(NonNull<u8>, Source)> {
     if bytes < MAPPED_BYTES {
         return None;
     }
-    let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-    // SAFETY: a private anonymous mapping at an address that the system chooses; it replaces no other mapping.
-    let base = unsafe { libc::mmap(core::ptr::null_mut(), bytes, access, flags, -1, 0) };
-    if base == libc::MAP_FAILED { None } else { NonNull::new(base.cast()) }
-}
-
-#[cfg(all(feature = "std", unix, not(loom)))]
-fn unmap(base: NonNull<u8>, bytes: usize) {
-    // SAFETY: `map` returned this block, whose owner is being dropped.
-    let result = unsafe { libc::munmap(base.as_ptr().cast(), bytes) };
-    if result != 0 {
-        // One more gap between mappings would exceed their number. The addresses are lost, but not the memory.
-        // SAFETY: as above; the pages are this block's alone, and nothing reads them again.
-        unsafe { libc::madvise(base.as_ptr().cast(), bytes, libc::MADV_DONTNEED) };
+    #[cfg(all(target_os = "linux", not(miri)))]
+    if let Some(block) = slab::allocate(bytes) {
+        return Some((block, Source::Slab));
     }
+    mapping::map(bytes).map(|base| (base, Source::Mapped))
 }
 
 #[cfg(not(all(feature = "std", unix, not(loom))))]
-fn map(_bytes: usize) -> Option<NonNull<u8>> {
+fn from_system(_bytes: usize) -> Option<(NonNull<u8>, Source)> {
     None
-}
-
-#[cfg(not(all(feature = "std", unix, not(loom))))]
-fn unmap(_base: NonNull<u8>, _bytes: usize) {
-    unreachable!("nothing was mapped")
 }
 
 #[cfg(all(test, not(loom)))]
