@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import json
 import os
 import platform
@@ -27,6 +28,12 @@ Item = TypeVar("Item")
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path("benchmark-results")
 CLOCK = time.perf_counter_ns
+# How `time_blocks` and the workloads measure; printed with the results, because it is not pyperf's method.
+METHOD = (
+    "one process per run; warm-up calls first, garbage collected and frozen, then every operation timed with time.perf_counter_ns, "
+    "singly, or in blocks of 1,000 where it takes less than about a microsecond (a sample is then the mean of a block). Percentiles are "
+    "those of all samples"
+)
 
 
 class CheckFailed(AssertionError):
@@ -133,11 +140,14 @@ class Machine:
     def here(cls) -> Machine:
         """Describe this machine and this interpreter."""
         packages = {}
-        for name in ("pydotcompute", "numpy", "msgpack", "uvloop", "numba"):
+        for name in ("pydotcompute", "numpy", "scipy", "msgpack", "uvloop", "numba", "mlx", "cupy-cuda13x"):
             try:
                 packages[name] = metadata.version(name)
             except metadata.PackageNotFoundError:
                 packages[name] = "absent"
+        if packages["pydotcompute"] == "absent":
+            # Imported from the source folder, without being installed.
+            packages["pydotcompute"] = str(getattr(importlib.import_module("pydotcompute"), "__version__", "absent"))
         load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         python = f"{platform.python_implementation()} {platform.python_version()}"
@@ -168,12 +178,14 @@ def arguments(description: str | None, stem: str) -> argparse.ArgumentParser:
         stem: Name of the benchmark; the plot goes to `benchmark-results/{stem}.png` by default.
 
     Returns:
-        A parser with `--quick`, `--json` and `--png`.
+        A parser with `--quick`, `--json` and `--plot`; `--png` is another name of the latter.
     """
     parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="run for a few seconds: a smoke test, not a measurement")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
-    parser.add_argument("--png", type=Path, default=RESULTS / f"{stem}.png", help="path of the plot (%(default)s)")
+    parser.add_argument(
+        "--json", nargs="?", const="-", metavar="FILE", help="write one JSON object to FILE; without FILE, print it instead of tables"
+    )
+    parser.add_argument("--plot", "--png", dest="png", type=Path, default=RESULTS / f"{stem}.png", help="path of the plot (%(default)s)")
     return parser
 
 
@@ -252,6 +264,31 @@ def plot(path: Path, title: str, series: Sequence[Series]) -> None:
     pyplot.close(figure)
 
 
+def command_line() -> str:
+    """Return the command that started this program, relative to the folder that it was started in."""
+    return " ".join(["python", *sys.argv])
+
+
+def emit(options: argparse.Namespace, document: dict[str, Any], text: str) -> None:
+    """Print the results as text, or as JSON; with `--json FILE`, print text and write the file.
+
+    Args:
+        options: Options parsed by the parser of `arguments`.
+        document: The results for JSON.
+        text: The results as text.
+    """
+    written = json.dumps(document, indent=2)
+    if options.json == "-":
+        print(written)
+        return
+    if options.json is not None:
+        path = Path(options.json)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(written + "\n")
+        text += f"\nJSON: {path}"
+    print(text)
+
+
 def report(options: argparse.Namespace, title: str, series: Sequence[Series], notes: Sequence[str] = ()) -> None:
     """Print measurements as a table or as JSON, and write their plot.
 
@@ -263,11 +300,13 @@ def report(options: argparse.Namespace, title: str, series: Sequence[Series], no
     """
     machine = Machine.here()
     plot(options.png, title, series)
-    if options.json:
-        document = {"title": title, "machine": asdict(machine), "notes": list(notes), "series": [one.summary() for one in series]}
-        print(json.dumps(document, indent=2))
-        return
-    print(f"{title}\n{machine}")
-    for note in notes:
-        print(note)
-    print(f"\n{series_table(series)}\n\nDistributions: {options.png}")
+    document = {
+        "title": title,
+        "command": command_line(),
+        "machine": asdict(machine),
+        "method": METHOD,
+        "notes": list(notes),
+        "series": [one.summary() for one in series],
+    }
+    head = [title, f"Command: {command_line()}", f"Machine: {machine}", f"Method: {METHOD}", *notes]
+    emit(options, document, "\n".join([*head, "", series_table(series), "", f"Distributions: {options.png}"]))

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from _harness import ROOT, Machine, Series, arguments, number, plot, progress, table
+from _harness import METHOD, ROOT, Machine, Series, arguments, command_line, emit, number, plot, progress, table
 from _targets import TARGETS
 
 OLD = "0.2.0"
@@ -203,17 +203,25 @@ def main() -> int:
         if samples
     ]
     plot(options.png, f"this release (blue) and pydotcompute {OLD} (grey)", shown)
-    if options.json:
-        print(
-            json.dumps(
-                {"machine": asdict(machine), "old": OLD, "rounds": rounds, "workloads": [pair.summary() for pair in pairs]}, indent=2
-            )
-        )
-    else:
-        now = machine.packages["pydotcompute"]
-        print(f"pydotcompute {now} and {OLD}, {rounds} interleaved rounds, each side in a process of its own\n{machine}")
-        print("µs per operation: the median of the rounds' medians, p99 of all samples; speedups within a round: median and range\n")
-        print(table(["", "p50 now", "p99 now", f"p50 {OLD}", f"p99 {OLD}", "speedup", "range", "target"], rows(pairs)))
+    now = machine.packages["pydotcompute"]
+    document = {
+        "command": command_line(),
+        "machine": asdict(machine),
+        "method": METHOD,
+        "old": OLD,
+        "rounds": rounds,
+        "workloads": [pair.summary() for pair in pairs],
+    }
+    text = [
+        f"pydotcompute {now} and {OLD}, {rounds} interleaved rounds, each side in a process of its own",
+        f"Command: {command_line()}",
+        f"Machine: {machine}",
+        f"Method: {METHOD}",
+        "µs per operation: the median of the rounds' medians, p99 of all samples; speedups within a round: median and range",
+        "",
+        table(["", "p50 now", "p99 now", f"p50 {OLD}", f"p99 {OLD}", "speedup", "range", "target"], rows(pairs)),
+    ]
+    emit(options, document, "\n".join(text))
     for pair in pairs:
         for side, error in pair.errors.items():
             print(f"{pair.name}: {side.replace('_', ' ')}: {error}", file=sys.stderr)

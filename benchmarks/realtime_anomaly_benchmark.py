@@ -1,242 +1,295 @@
-"""Anomaly detection on streams: events per second, and the latency from an event to its score.
+"""Anomaly detection on streams: what does an event cost, and from which batch size on does which way win?
 
-The detector is that of `examples/anomaly_detection.py`. The data is NAB's if available, otherwise synthetic (the output says which, and
-why). Every variant scores the same events in the same order, and must produce the same scores.
+Batches of 1 to 10,000 events of seeded synthetic streams, and of the Numenta Anomaly Benchmark (NAB) where its data is, are scored against
+a sliding window of each stream: by loops and array operations, by ring kernels that keep the windows in their state, and on a GPU also
+with windows that are sent along with every batch. All scores are compared with a reference before anything is timed. Printed are p50 and
+p99 of a batch and per event, events per second, and the share of the time that passes data to and from where it is scored.
 
-    python benchmarks/realtime_anomaly_benchmark.py --data ../shared/data/nab
+    python benchmarks/realtime_anomaly_benchmark.py                        # two minutes
+    python benchmarks/realtime_anomaly_benchmark.py --data path/to/nab     # NAB's folder with windows.json and CSV files
+    python benchmarks/realtime_anomaly_benchmark.py --window 10000         # 0.2.0's window
 """
 
 from __future__ import annotations
 
-import asyncio
-import math
+import argparse
+import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
-from typing import Annotated, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from _harness import CLOCK, Series, add_examples, arguments, check, collect_garbage, progress, report
+from _anomaly_detector import FLOOR, ArrayScorer, LoopScorer, Scorer, Values, compiled_loop, plain_loop, score_arrays
+from _anomaly_kernels import AsyncioScorer, NativeScorer, ThreadScorer
+from _harness import add_examples, arguments, check, progress
+from _scaling import NO_CUDA, Crossover, Device, Limits, Row, Scaling, crossover, sample
+from _scaling_report import report_scaling
+from pydotcompute.core.accelerator import cuda_available
+from pydotcompute.exceptions import BackendNotAvailableError
 
 add_examples()
 
-from anomaly_detection import FORGET, WARM_UP, Detector, Measurement, Score  # noqa: E402
-from pydotcompute import RingKernelMessage, RingKernelRuntime, message  # noqa: E402
-from pydotcompute.native import HandlerContext, NativeKernel, state  # noqa: E402
-from pydotcompute.ring_kernels import ThreadedKernelContext, ThreadedRingKernel  # noqa: E402
-from series import TimeSeries, load  # noqa: E402
+from series import load  # noqa: E402
 
-Scores = NDArray[np.float64]
-WINDOW = 256
-STREAMS = 64
-
-
-def events(streams: list[TimeSeries], limit: int) -> list[Any]:
-    """Return the first `limit` measurements, interleaved as live streams would be."""
-    result: list[Any] = []
-    for index in range(max(len(stream.values) for stream in streams)):
-        for number, stream in enumerate(streams):
-            if index < len(stream.values):
-                result.append(Measurement(stream=number, index=index, value=float(stream.values[index])))
-        if len(result) >= limit:
-            break
-    return result[:limit]
+ALERT = 4.0
+# Pairs whose crossovers are printed: the first may be faster than the second.
+PAIRS = [
+    ("GPU", "CPU"),
+    ("numpy", "python"),
+    ("numba", "numpy"),
+    ("ring-native-blocks", "ring-native-events"),
+    ("ring-native-blocks", "numpy"),
+    ("ring-asyncio", "numpy"),
+]
+# Subjects whose handler runs the loop of `numba`, and cannot read a clock: their transfer is what they take longer than it.
+COMPARED_WITH_NUMBA = ("ring-native-events", "ring-native-blocks")
 
 
-class Outcome:
-    """Result of a variant: the scores in order, the latency of each single ask, and the streaming time."""
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A subject of the benchmark.
 
-    def __init__(self, count: int) -> None:
-        self.scores = np.full(count, np.nan)
-        self.asks = np.zeros(count)
-        self.seconds = 0.0
+    Attributes:
+        name: Name of the subject.
+        make: Makes it, for a number of streams and a length of the window.
+        missing: Why it cannot be measured here; empty if it can.
+        device: Where it computes.
+        is_timed: Whether it is timed, or only compared with the reference.
+    """
 
-
-def direct(measurements: list[Any]) -> Outcome:
-    """Call the detector as a plain function: the baseline of all other variants."""
-    outcome = Outcome(len(measurements))
-    detectors: dict[int, Detector] = {}
-    start = CLOCK()
-    for index, one in enumerate(measurements):
-        before = CLOCK()
-        outcome.scores[index] = detectors.setdefault(one.stream, Detector()).score(one.value)
-        outcome.asks[index] = CLOCK() - before
-    outcome.seconds = (CLOCK() - start) / 1e9
-    return outcome
+    name: str
+    make: Callable[[int, int], Scorer]
+    missing: str = ""
+    device: Device = "cpu"
+    is_timed: bool = True
 
 
-def on_asyncio(measurements: list[Any]) -> Outcome:
-    """Use the example's ring kernel: first streaming `WINDOW` events at a time, then single asks of a new kernel."""
+@dataclass(frozen=True)
+class Streams:
+    """The series of one source.
 
-    async def run() -> Outcome:
-        outcome = Outcome(len(measurements))
-        async with RingKernelRuntime() as runtime:
-            await runtime.launch("detector")
-            await runtime.activate("detector")
-            start = CLOCK()
-            for first in range(0, len(measurements), WINDOW):
-                window = measurements[first : first + WINDOW]
-                for one in window:
-                    await runtime.send("detector", one)
-                for index in range(first, first + len(window)):
-                    outcome.scores[index] = _in_order(await runtime.receive("detector"), measurements[index])
-            outcome.seconds = (CLOCK() - start) / 1e9
-        async with RingKernelRuntime() as runtime:
-            await runtime.launch("detector")
-            await runtime.activate("detector")
-            for index, one in enumerate(measurements):
-                before = CLOCK()
-                score = await runtime.send_and_receive("detector", one)
-                outcome.asks[index] = CLOCK() - before
-                check(_in_order(score, one) == outcome.scores[index], f"event {index} has another score in a single ask")
-        return outcome
+    Attributes:
+        case: Short description, for tables.
+        series: The values of each stream.
+        expected: The score of each value.
+    """
 
-    return asyncio.run(run())
+    case: str
+    series: list[Values]
+    expected: list[Values]
 
+    @classmethod
+    def of(cls, case: str, series: list[Values], window: int) -> Streams:
+        """Score the series with the reference: NumPy's array operations over each whole series."""
+        expected = []
+        for values in series:
+            floor = FLOOR * max(abs(float(values[0])), 1.0)
+            expected.append(score_arrays(np, np.zeros(window), values - values[0], 0, window, floor))
+        return cls(case, series, expected)
 
-def on_a_thread(measurements: list[Any]) -> Outcome:
-    """Use the same detector as a ring kernel on a thread."""
-
-    def kernel(ctx: ThreadedKernelContext[Any, Any]) -> None:
-        detectors: dict[int, Detector] = {}
-        while not ctx.should_terminate:
-            one = ctx.receive(timeout=1.0)
-            if one is not None:
-                score = detectors.setdefault(one.stream, Detector()).score(one.value)
-                ctx.send(Score(stream=one.stream, index=one.index, deviations=score))
-
-    outcome = Outcome(len(measurements))
-    with ThreadedRingKernel("detector", kernel) as streamed:
-        start = CLOCK()
-        for first in range(0, len(measurements), WINDOW):
-            window = measurements[first : first + WINDOW]
-            for one in window:
-                streamed.send(one)
-            for index in range(first, first + len(window)):
-                outcome.scores[index] = _in_order(streamed.receive(timeout=5.0), measurements[index])
-        outcome.seconds = (CLOCK() - start) / 1e9
-    with ThreadedRingKernel("detector", kernel) as asked_kernel:
-        for index, one in enumerate(measurements):
-            before = CLOCK()
-            asked_kernel.send(one)
-            score = asked_kernel.receive(timeout=5.0)
-            outcome.asks[index] = CLOCK() - before
-            check(_in_order(score, one) == outcome.scores[index], f"event {index} has another score in a single ask")
-    return outcome
+    def batches(self, size: int) -> list[tuple[int, int]]:
+        """Return all full batches as (stream, first value), interleaved as live streams would be."""
+        firsts = range(0, max(map(len, self.series)), size)
+        return [(stream, first) for first in firsts for stream, one in enumerate(self.series) if first + size <= len(one)]
 
 
-@message
-class Event(RingKernelMessage):
-    """Input of the native ring kernel: a measurement."""
-
-    stream: int
-    index: int
-    value: float
-
-
-@message
-class EventScore(RingKernelMessage):
-    """Reply of the native ring kernel: the score of an event."""
-
-    stream: int
-    index: int
-    deviations: float
+def synthetic(streams: int, length: int) -> list[Values]:
+    """Make series of slow waves with noise, and spikes of 15 standard deviations of the noise in one value of 1,000."""
+    random = np.random.default_rng(seed=7)
+    series = []
+    for stream in range(streams):
+        values = 50 + 5 * np.sin(np.arange(length) / 300 + stream) + random.normal(0, 1, length)
+        values[random.random(length) < 0.001] += 15
+        series.append(values)
+    return series
 
 
-@state
-class Memory:
-    """State of `Detector` for up to 64 streams."""
-
-    seen: Annotated[NDArray[np.int64], STREAMS]
-    mean: Annotated[NDArray[np.float64], STREAMS]
-    variance: Annotated[NDArray[np.float64], STREAMS]
+def without(package: str) -> str:
+    """Return that a package is not installed; empty if it is."""
+    return "" if importlib.util.find_spec(package) else f"{package} is not installed: pip install {package}"
 
 
-def score_event(ctx: HandlerContext, state: Memory, msg: Event) -> EventScore:
-    """Compiled equivalent of `Detector.score`."""
-    stream, seen = msg.stream, state.seen[msg.stream]
-    deviation = msg.value - state.mean[stream] if seen > 0 else 0.0
-    spread = math.sqrt(state.variance[stream])
-    deviations = abs(deviation) / spread if seen >= WARM_UP and spread > 0.0 else 0.0
-    weight = max(FORGET, 1.0 / (seen + 1))
-    state.mean[stream] = state.mean[stream] + weight * deviation if seen > 0 else msg.value
-    state.variance[stream] = (1.0 - weight) * (state.variance[stream] + weight * deviation * deviation)
-    state.seen[stream] = seen + 1
-    return EventScore(stream, msg.index, deviations)
+def cupy_scorer(streams: int, window: int, resident: bool) -> Scorer:
+    """Return the array operations of CuPy."""
+    import cupy
+
+    return ArrayScorer(streams, window, cupy, resident)
 
 
-def native(measurements: list[Any]) -> Outcome:
-    """Use the same detector as machine code: first streaming records, `WINDOW` per call, then single asks."""
-    outcome = Outcome(len(measurements))
-    with NativeKernel(score_event, state=Memory) as streamed:
-        records = np.array([(one.stream, one.index, one.value) for one in measurements], streamed.input_dtype)
-        start = CLOCK()
-        for first in range(0, len(records), WINDOW):
-            window = records[first : first + WINDOW]
-            event_scores = streamed.ask_many(window)
-            check(np.array_equal(event_scores["index"], window["index"]), f"scores of the window at event {first} are out of order")
-            outcome.scores[first : first + len(window)] = event_scores["deviations"]
-        outcome.seconds = (CLOCK() - start) / 1e9
-    events = [Event(stream=one.stream, index=one.index, value=one.value) for one in measurements]
-    with NativeKernel(score_event, state=Memory) as asked_kernel:
-        for index, event in enumerate(events):
-            before = CLOCK()
-            event_score = asked_kernel.ask(event)
-            outcome.asks[index] = CLOCK() - before
-            check(_in_order(event_score, event) == outcome.scores[index], f"event {index} has another score in a single ask")
-    return outcome
+def entries() -> list[Entry]:
+    """Return all subjects."""
+    no_cuda = "" if cuda_available() else NO_CUDA
+    no_cupy = no_cuda or without("cupy")
+    no_numba = without("numba")
+    loop = plain_loop if no_numba else compiled_loop
+    return [
+        Entry("python", lambda streams, window: LoopScorer(streams, window, plain_loop())),
+        Entry("numpy", lambda streams, window: ArrayScorer(streams, window, np, resident=True)),
+        Entry("numba", lambda streams, window: LoopScorer(streams, window, compiled_loop()), no_numba),
+        Entry("ring-asyncio", lambda streams, window: AsyncioScorer(streams, window, loop())),
+        Entry("ring-thread", lambda streams, window: ThreadScorer(streams, window, loop())),
+        Entry("ring-native-events", lambda streams, window: NativeScorer(streams, window, "cpu", blocks=False), no_numba),
+        Entry("ring-native-blocks", lambda streams, window: NativeScorer(streams, window, "cpu", blocks=True), no_numba),
+        Entry("ring-emulated", lambda streams, window: NativeScorer(streams, window, "emulated", blocks=True), no_numba, is_timed=False),
+        # Before CuPy: the runtime must open the GPU before other libraries do.
+        Entry("ring-cuda-events", lambda streams, window: NativeScorer(streams, window, "cuda", False), no_cuda or no_numba, "gpu"),
+        Entry("ring-cuda-blocks", lambda streams, window: NativeScorer(streams, window, "cuda", True), no_cuda or no_numba, "gpu"),
+        Entry("cupy-resident", lambda streams, window: cupy_scorer(streams, window, True), no_cupy, "gpu"),
+        Entry("cupy-stateless", lambda streams, window: cupy_scorer(streams, window, False), no_cupy, "gpu"),
+    ]
 
 
-def _in_order(score: Any, measurement: Any) -> float:
-    """Return the value of a score after checking that it belongs to the measurement."""
-    check(score is not None, f"no score for value {measurement.index} of stream {measurement.stream} within 5 s")
-    same = (score.stream, score.index) == (measurement.stream, measurement.index)
-    check(same, f"the score of value {score.index} of stream {score.stream} are out of order")
-    return float(score.deviations)
+def verify(name: str, scorer: Scorer, streams: Streams, size: int, batches: list[tuple[int, int]]) -> None:
+    """Stop the benchmark unless a subject's scores are those of the reference."""
+    scored = scorer.score_all([(stream, streams.series[stream][first : first + size]) for stream, first in batches])
+    for (stream, first), one in zip(batches, scored, strict=True):
+        same = np.allclose(one.scores, streams.expected[stream][first : first + size], rtol=1e-6, atol=1e-6)
+        check(bool(same), f"{name}: the scores of values {first} to {first + size - 1} of stream {stream} differ from NumPy's")
 
 
-VARIANTS: dict[str, Callable[[list[Any]], Outcome]] = {"function": direct, "asyncio": on_asyncio, "thread": on_a_thread, "native": native}
+class Timing:
+    """Calls of one scorer with one batch after the other, and their times."""
+
+    def __init__(self, scorer: Scorer, streams: Streams, size: int, batches: list[tuple[int, int]]) -> None:
+        self._scorer = scorer
+        self._batches = cycle([(stream, streams.series[stream][first : first + size]) for stream, first in batches])
+        # Several batches per call, so that an event loop is not started for each.
+        self._per_call = max(1, min(100, 1000 // size))
+        self._transfer_ns, self._elapsed_ns, self._is_measured = 0, 0, True
+
+    def call(self) -> list[int]:
+        """Score the next batches, and return the duration of each in nanoseconds."""
+        scored = self._scorer.score_all(list(islice(self._batches, self._per_call)))
+        for one in scored:
+            self._is_measured &= one.transfer_ns is not None
+            self._transfer_ns += one.transfer_ns or 0
+            self._elapsed_ns += one.elapsed_ns
+        return [one.elapsed_ns for one in scored]
+
+    def transfer(self) -> float | None:
+        """Return the share of transfer in all calls; `None` if the scorer does not measure it."""
+        return self._transfer_ns / self._elapsed_ns if self._is_measured else None
+
+
+def measure(scaling: Scaling, group: dict[Entry, Scorer], streams: Streams, size: int, window: int) -> None:
+    """Check subjects at one batch size, and time in turn those that are to be timed."""
+    batches = streams.batches(size)
+    # Enough for every stream's window to fill, and to forget its first values.
+    checked = batches[: len(streams.series) * -(-(window + 200) // size)]
+    timings: dict[str, Timing] = {}
+    for entry, scorer in group.items():
+        verify(entry.name, scorer, streams, size, checked)
+        if entry.is_timed:
+            timings[entry.name] = Timing(scorer, streams, size, batches)
+    samples = sample({name: timing.call for name, timing in timings.items()}, scaling.limits)
+    for entry, scorer in group.items():
+        if entry.is_timed:
+            own = samples[entry.name]
+            share = timings[entry.name].transfer()
+            if entry.name in COMPARED_WITH_NUMBA:
+                share = max(0.0, 1 - float(np.median(samples["numba"])) / float(np.median(own)))
+            elif isinstance(scorer, NativeScorer) and (handled := scorer.handler_ns(size)) is not None:
+                share = max(0.0, 1 - handled / float(np.median(own)))
+            scaling.rows.append(Row(streams.case, "score", entry.name, size, own, size, entry.device, share))
+
+
+def measure_streams(scaling: Scaling, streams: Streams, sizes: list[int], window: int) -> None:
+    """Measure every subject at every batch size: those on the CPU in turn, each on a GPU alone."""
+    subjects = entries()
+    compared: dict[str, None] = {}
+    timed_on_cpu = [entry for entry in subjects if entry.device == "cpu" and entry.is_timed]
+    for place, size in enumerate(progress(sizes, f"batch sizes, {streams.case}")):
+        if not streams.batches(size):
+            scaling.skip("all", "no series is so long", streams.case, size)
+            continue
+        # The emulated device takes long for each message, so it is compared at the largest batch only.
+        alone = [entry for entry in subjects if entry not in timed_on_cpu and (entry.is_timed or place == len(sizes) - 1)]
+        for group in [timed_on_cpu, *([entry] for entry in alone)]:
+            with ExitStack() as stack:
+                made: dict[Entry, Scorer] = {}
+                for entry in group:
+                    if (scorer := make(scaling, entry, streams, size, window)) is not None:
+                        stack.callback(scorer.close)
+                        made[entry] = scorer
+                measure(scaling, made, streams, size, window)
+                compared |= {entry.name if entry.is_timed else f"{entry.name} (not timed)": None for entry in made}
+    alerts = sum(int((scores > ALERT).sum()) for scores in streams.expected)
+    events = sum(map(len, streams.series))
+    scaling.checks.append(
+        f"Checked on {streams.case}, {len(streams.series)} streams, {events:,} events, {alerts:,} of them scored above {ALERT:g}: "
+        f"scores equal to NumPy's: {', '.join(compared)}."
+    )
+
+
+def make(scaling: Scaling, entry: Entry, streams: Streams, size: int, window: int) -> Scorer | None:
+    """Make a subject, or record why not."""
+    if entry.missing:
+        scaling.skip(entry.name, entry.missing)
+        return None
+    if reason := scaling.too_slow(streams.case, "score", entry.name, size):
+        scaling.skip(entry.name, reason, streams.case, size)
+        return None
+    try:
+        return entry.make(len(streams.series), window)
+    except BackendNotAvailableError as error:
+        scaling.skip(entry.name, str(error))
+        return None
+
+
+def sources(scaling: Scaling, options: argparse.Namespace) -> Iterator[Streams]:
+    """Yield the synthetic streams, and those of NAB if its data is there."""
+    length = 2000 if options.quick else 40_000
+    yield Streams.of("synthetic", synthetic(4, length), options.window)
+    if options.data is None and options.quick:
+        scaling.skip("all", "left out by --quick; --data FOLDER measures it", "NAB")
+        return
+    series, origin = load(options.data)
+    if origin.startswith("synthetic"):
+        scaling.skip("all", "no data in ../shared/data/nab beside the project, and no --data FOLDER", "NAB")
+    else:
+        yield Streams.of("NAB", [one.values for one in series], options.window)
+
+
+def parse() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = arguments(__doc__, "realtime_anomaly")
+    parser.add_argument("--data", type=Path, help="a folder with NAB's windows.json and CSV files")
+    parser.add_argument("--batches", type=int, nargs="+", help="batch sizes (1 10 100 1000 10000; with --quick 1 100)")
+    parser.add_argument("--window", type=int, help="values in the window of a stream (1000; with --quick 150)")
+    parser.add_argument("--row-limit", type=float, default=15, help="skip rows that would take longer, in seconds (%(default)g)")
+    parser.add_argument("--sampling", type=float, help="time to spend on each row, in seconds (0.5; with --quick 0.01)")
+    options = parser.parse_args()
+    options.batches = options.batches or ([1, 100] if options.quick else [1, 10, 100, 1000, 10_000])
+    options.window = options.window or (150 if options.quick else 1000)
+    return options
+
+
+def crossovers(scaling: Scaling) -> list[Crossover]:
+    """Return the crossovers of `PAIRS`."""
+    found = [crossover(scaling.rows, operation, case, *pair) for operation, case, _ in scaling.groups() for pair in PAIRS]
+    return [one for one in found if one.sizes or one.faster == "GPU"]
 
 
 def main() -> int:
     """Measure and report."""
-    parser = arguments(__doc__, "realtime_anomaly")
-    parser.add_argument("--data", type=Path, help="a folder with NAB's windows.json and CSV files")
-    parser.add_argument("--events", type=int, help="events per round (default 50,000; with --quick 2,000)")
-    parser.add_argument("--rounds", type=int, help="number of rounds (default 5; with --quick 1)")
-    options = parser.parse_args()
-    streams, origin = load(options.data, limit=STREAMS)
-    measurements = events(streams, options.events or (2000 if options.quick else 50_000))
-    rounds = options.rounds or (1 if options.quick else 5)
-
-    outcomes: dict[str, list[Outcome]] = {name: [] for name in VARIANTS}
-    for _ in progress(range(rounds), "rounds"):
-        for name, run in VARIANTS.items():
-            collect_garbage()
-            outcome = run(measurements)
-            expected = outcomes["function"][0].scores if outcomes["function"] else outcome.scores
-            check(not np.isnan(outcome.scores).any(), f"{name}: an event has no score")
-            # Compiled code may round sums differently in the last place.
-            same = np.allclose(outcome.scores, expected, rtol=1e-9, atol=1e-12)
-            check(bool(same), f"{name}: the scores differ from those of the plain function")
-            outcomes[name].append(outcome)
-
-    series = []
-    for name, runs in outcomes.items():
-        asks = np.concatenate([one.asks for one in runs])
-        rates = np.array([len(measurements) / one.seconds / 1e6 for one in runs])
-        series += [
-            Series(f"{name} ask", asks, what="one event, until its score", reference=name == "function"),
-            Series(f"{name} stream", rates, unit="M events/s", reference=name == "function"),
-        ]
-    alerts = int((outcomes["function"][0].scores > 6).sum())
+    options = parse()
+    limits = Limits(options.sampling or (0.01 if options.quick else 0.5), options.row_limit, float("inf"), least=5, most=5000)
+    scaling = Scaling("events per batch", "events", limits, per_item=True)
+    for streams in sources(scaling, options):
+        measure_streams(scaling, streams, options.batches, options.window)
     notes = [
-        origin,
-        f"{len(measurements):,} events of {len(streams)} streams, {alerts} of them scored above 6; all variants produced the same scores",
+        f"Window: {options.window:,} values of each stream.",
+        "An event's score is there when its batch is answered: p50 and p99 in µs are the latency of each event of the batch, without the "
+        "time in which the batch fills; those in ns are its cost, the batch's time divided by its events.",
+        "transfer: for ring-asyncio and ring-thread, the call without the loop, which the ring kernel times itself; for ring-native, the "
+        "call beyond the median of numba, whose loop the handler runs; for ring-cuda, the call beyond the handler's time by the device's "
+        "clock; for cupy, the copies there and back, each awaited.",
     ]
-    report(options, "Anomaly detection", series, notes)
+    report_scaling(options, "Anomaly detection", scaling, crossovers(scaling), notes, "a batch, and of each event in it")
     return 0
 
 
