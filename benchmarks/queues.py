@@ -17,6 +17,11 @@ from typing import Any
 
 BATCH = 1000
 """Pairs of calls per sample of :func:`put_get`; reading the clock costs as much as several calls."""
+METHOD = (
+    "one process, time.perf_counter_ns; put and get in blocks of 1,000 pairs, of which a sample is the mean; asks and ways between "
+    "processes singly, after a tenth of their number to warm up. p50 and p99 of all samples"
+)
+"""How the samples are taken; printed with the results, because it is not pyperf's method."""
 
 
 def put_get(queue: Any, samples: int = 500, put: str = "put", get: str = "get") -> list[float]:
@@ -165,6 +170,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print only numbers, in nanoseconds")
     parser.add_argument("--only", default="", help="run only measurements whose name contains this")
     arguments = parser.parse_args()
+    if not arguments.json:
+        # Not at import: other programs use the functions without this folder on their path.
+        from _harness import Machine, command_line
+
+        print(f"Command: {command_line()}\nMachine: {Machine.here()}\nMethod: {METHOD}\n", flush=True)
     results = {}
     for name, measure in measurements().items():
         if arguments.only in name:
