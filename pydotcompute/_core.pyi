@@ -317,6 +317,7 @@ class Counters:
     total_latency_ns: int
     max_latency_ns: int
     min_latency_ns: int
+    never_awaited: int
     error_count: int
     last_error: str | None
     def start_clock(self) -> None: ...

@@ -21,7 +21,7 @@ from pydotcompute.ring_kernels.fast_queue import FastMessageQueue
 from pydotcompute.ring_kernels.queue import BackpressureStrategy, MessageQueue
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Coroutine
+    from collections.abc import AsyncIterator, Coroutine
 
     from pydotcompute.ring_kernels.telemetry import RingKernelTelemetry
 
@@ -131,7 +131,7 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
 
             Args:
                 message: The request.
-                timeout: Maximum time to wait, in seconds; ``None`` for no limit.
+                timeout: Maximum time to wait for a free slot and the reply, in seconds; ``None`` for no limit.
 
             Raises:
                 KernelStateError: The ring kernel is not running.
@@ -342,12 +342,6 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
 
     def __repr__(self) -> str:
         return f"RingKernel(id={self.kernel_id!r}, state={self.state.name})"
-
-
-async def _ask_after_put(enqueued: Awaitable[bool], reply: Awaitable[Any]) -> Any:
-    """Completes an ask whose request had to wait for a free slot."""
-    await enqueued
-    return await reply
 
 
 @asynccontextmanager

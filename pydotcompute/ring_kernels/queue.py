@@ -101,7 +101,7 @@ class MessageQueue(_core.Mailbox, Generic[T]):
             """Removes and returns the next message, or ``None`` if the queue is empty."""
 
         def get_stats(self) -> dict[str, Any]:
-            """Returns the counters: current_size, max_size, total_enqueued, total_dequeued, total_dropped."""
+            """Returns the counters: current_size, max_size, total_enqueued, total_dequeued, total_dropped, never_awaited."""
 
     def __repr__(self) -> str:
         return f"MessageQueue(size={self.qsize}/{self.maxsize})"

@@ -32,6 +32,7 @@ class RingKernelTelemetry(_core.Counters):
         error_count: Number of exceptions.
         last_error: Text of the latest exception.
         uptime_seconds: Time since activation.
+        never_awaited: Sends, receives and asks that did nothing because they were never awaited.
     """
 
     if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class RingKernelTelemetry(_core.Counters):
         error_count: int = 0
         last_error: str | None = None
         uptime_seconds: float = 0.0
+        never_awaited: int = 0
     else:
         # The base class implements the others; the annotations are for `dataclasses.fields`.
         kernel_id: str
@@ -57,6 +59,7 @@ class RingKernelTelemetry(_core.Counters):
         error_count: int
         last_error: str | None
         uptime_seconds: float
+        never_awaited: int
 
     def __init__(
         self,
@@ -70,6 +73,7 @@ class RingKernelTelemetry(_core.Counters):
         error_count: int = 0,
         last_error: str | None = None,
         uptime_seconds: float = 0.0,
+        never_awaited: int = 0,
     ) -> None:
         self._queue: _core.Mailbox | None = None
         self._queue_depth = queue_depth
@@ -82,6 +86,7 @@ class RingKernelTelemetry(_core.Counters):
         self.min_latency_ns = min_latency_ns
         self.error_count = error_count
         self.last_error = last_error
+        self.never_awaited = never_awaited
 
     if not TYPE_CHECKING:
 
@@ -121,7 +126,7 @@ class RingKernelTelemetry(_core.Counters):
         """Resets all counters and the uptime; keeps `kernel_id`."""
         self.messages_processed = self.messages_dropped = self.queue_depth = 0
         self.total_latency_ns = self.max_latency_ns = self.min_latency_ns = 0
-        self.error_count = 0
+        self.error_count = self.never_awaited = 0
         self.last_error = None
         self.uptime_seconds = 0.0
 
@@ -139,6 +144,7 @@ class RingKernelTelemetry(_core.Counters):
             "error_count": self.error_count,
             "last_error": self.last_error,
             "uptime_seconds": self.uptime_seconds,
+            "never_awaited": self.never_awaited,
         }
 
     def __reduce__(self) -> tuple[Any, ...]:

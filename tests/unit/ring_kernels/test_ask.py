@@ -89,6 +89,44 @@ class TestAsk:
                 with pytest.raises(QueueFullError):
                     await call(Request(2), timeout=0.01)
 
+    async def test_one_timeout_covers_the_free_slot_and_the_reply(self) -> None:
+        async def slow(ctx: KernelContext[Request, Reply]) -> None:
+            await ctx.receive()
+            await asyncio.sleep(0.02)
+            await ctx.receive()
+            await asyncio.Event().wait()
+
+        config = RingKernelConfig("k", input_queue_size=1)
+        async with managed_kernel("k", slow, config=config) as kernel:
+            await kernel.send(Request(1))
+            await asyncio.sleep(0)
+            await kernel.send(Request(2))
+            with pytest.raises(QueueTimeoutError):
+                await kernel.ask(Request(3), timeout=0.1)
+            await kernel.terminate(0.0)
+
+    async def test_a_request_that_gave_up_before_there_was_a_free_slot_is_not_sent(self) -> None:
+        got = []
+
+        async def collect(ctx: KernelContext[Request, Reply]) -> None:
+            while not ctx.should_terminate:
+                got.append((await ctx.receive()).value)
+
+        config = RingKernelConfig("k", input_queue_size=1)
+        async with managed_kernel("k", collect, config=config) as kernel:
+            await kernel.deactivate()
+            await kernel.send(Request(1))
+            with pytest.raises(QueueFullError):
+                await kernel.ask(Request(2), timeout=0.01)
+            cancelled = asyncio.ensure_future(kernel.ask(Request(3)))
+            await asyncio.sleep(0)
+            cancelled.cancel()
+            await asyncio.wait([cancelled])
+            await kernel.reactivate()
+            await kernel.send(Request(4))
+            await asyncio.sleep(0.001)
+        assert got == [1, 4]
+
     async def test_a_request_that_is_dropped_for_a_newer_one(self) -> None:
         config = RingKernelConfig("k", input_queue_size=1, backpressure_strategy="drop_oldest")
         async with managed_kernel("k", double, config=config) as kernel:

@@ -27,6 +27,7 @@ pub(crate) struct Counters {
     max_latency: AtomicU64,
     /// [`NO_LATENCY`] before the first message.
     min_latency: AtomicU64,
+    never_awaited: AtomicU64,
     errors: AtomicU64,
     last_error: Mutex<Option<String>>,
     started: AtomicU64,
@@ -40,6 +41,7 @@ impl Counters {
             total_latency: AtomicU64::new(0),
             max_latency: AtomicU64::new(0),
             min_latency: AtomicU64::new(NO_LATENCY),
+            never_awaited: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             last_error: Mutex::new(None),
             started: AtomicU64::new(0),
@@ -59,6 +61,10 @@ impl Counters {
 
     pub(super) fn count_dropped(&self, messages: u64) {
         self.dropped.fetch_add(messages, Relaxed);
+    }
+
+    pub(super) fn count_never_awaited(&self) {
+        self.never_awaited.fetch_add(1, Relaxed);
     }
 }
 
@@ -122,6 +128,16 @@ impl Counters {
     #[setter]
     fn set_min_latency_ns(&self, value: u64) {
         self.min_latency.store(if value == 0 { NO_LATENCY } else { value }, Relaxed);
+    }
+
+    #[getter]
+    fn never_awaited(&self) -> u64 {
+        self.never_awaited.load(Relaxed)
+    }
+
+    #[setter]
+    fn set_never_awaited(&self, value: u64) {
+        self.never_awaited.store(value, Relaxed);
     }
 
     #[getter]

@@ -14,12 +14,12 @@ impl Mailbox {
             task_resume::resume_via_loop(py, task)?;
         }
         if let Some(rare) = rare {
-            let RareEffects { rejected, dropped, waited, removed } = *rare;
+            let RareEffects { dropped, waited, removed } = *rare;
             drop(removed);
             if let Some(caller) = waited {
                 wait_cycle::finish(&caller);
             }
-            for ask in [rejected, dropped.and_then(|entry| entry.ask)].into_iter().flatten() {
+            if let Some(ask) = dropped.and_then(|entry| entry.ask) {
                 self.fail_ask(py, &ask)?;
             }
         }

@@ -129,6 +129,8 @@ pub(super) struct MailboxState {
     /// Messages that coroutines have received. A message that was delivered to a waiter, and not received, may return to the queue.
     pub(super) received: u64,
     pub(super) dropped: u64,
+    /// Calls of its methods, or of those of the ring kernel, whose awaitables were never awaited.
+    pub(super) never_awaited: u64,
     pub(super) peak: usize,
 }
 
@@ -150,8 +152,6 @@ pub(super) struct Effects {
 /// Effects that few operations have.
 #[derive(Default)]
 pub(super) struct RareEffects {
-    /// An ask whose message was rejected.
-    pub(super) rejected: Option<Py<PyAny>>,
     /// The message that a full mailbox dropped.
     pub(super) dropped: Option<Entry>,
     /// The output of a ring kernel whose wait for another one has ended.
@@ -169,13 +169,6 @@ impl Effects {
     pub(super) fn end_wait(&mut self, caller: Option<Py<Mailbox>>) {
         if caller.is_some() {
             self.rare().waited = caller;
-        }
-    }
-
-    /// Records that a message was rejected, if it belongs to an ask.
-    pub(super) fn reject(&mut self, ask: Option<Py<PyAny>>) {
-        if ask.is_some() {
-            self.rare().rejected = ask;
         }
     }
 }

@@ -4,8 +4,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use super::errors;
-use super::mailbox::{Backpressure, Effects, Entry, Mailbox};
+use super::mailbox::{Effects, Entry, Mailbox};
 use super::priority_queue::Order;
 use super::waiter::{Kind, WaiterState};
 use super::waiter_type;
@@ -16,55 +15,34 @@ impl Mailbox {
         self.lock().accept(py, entry, effects)
     }
 
-    /// Puts a message. Returns an awaitable of `True`, which waits while the mailbox is full.
+    /// Returns an awaitable of `True`, which puts a message and waits while the mailbox is full.
     pub(super) fn put_for<'py>(
         me: &Bound<'py, Self>,
         message: Bound<'py, PyAny>,
         timeout: Option<f64>,
-        ask: Option<Py<PyAny>>,
+        method: &'static str,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = me.py();
-        let order = me.get().order();
-        let level = match order.level_of(&message) {
+        let level = match me.get().order().level_of(&message) {
             Ok(level) => level,
-            Err(error) => return waiter_type::ready(py, Err(error)),
+            Err(error) => return waiter_type::failed(py, method, error),
         };
-        let mut effects = Effects::default();
-        let entry = Entry { message: message.unbind(), level, accepted_at: 0, ask };
-        let result = me.get().try_put(py, entry, &mut effects);
-        me.get().apply_effects(py, effects)?;
-        match result {
-            Ok(()) => waiter_type::done(py),
-            Err(entry) => Self::put_when_not_full(me, entry, timeout),
-        }
-    }
-
-    /// Returns an awaitable that waits for a free slot, or a failed one if the mailbox rejects or the timeout is 0.
-    fn put_when_not_full<'py>(
-        me: &Bound<'py, Self>,
-        entry: Entry,
-        timeout: Option<f64>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let py = me.py();
-        let (rejects, kernel, capacity) = {
-            let state = me.get().lock();
-            (state.backpressure == Backpressure::Reject, state.kernel.clone(), state.capacity)
-        };
-        if rejects || timeout.is_some_and(|timeout| timeout <= 0.0) {
-            let mut effects = Effects::default();
-            effects.reject(entry.ask);
-            me.get().apply_effects(py, effects)?;
-            return waiter_type::ready(py, Err(errors::full(py, &kernel, capacity)));
-        }
-        let mut state = WaiterState::new(Kind::Put, Some(entry.message), timeout);
-        state.level = entry.level;
-        state.ask = entry.ask;
+        let mut state = WaiterState::new(Kind::Put, Some(message.unbind()), timeout);
+        state.level = level;
+        state.method = method;
         waiter_type::new_waiter(py, me.clone().unbind(), state)
     }
 
-    /// Returns an awaitable of the next message.
-    pub(super) fn get_for<'py>(me: &Bound<'py, Self>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
-        waiter_type::new_waiter(me.py(), me.clone().unbind(), WaiterState::new(Kind::Get, None, timeout))
+    /// Returns an awaitable of the next message. `input` is that of the ring kernel, if this is its output.
+    pub(super) fn get_for<'py>(
+        me: &Bound<'py, Self>,
+        timeout: Option<f64>,
+        method: &'static str,
+        input: Option<Py<Mailbox>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let mut state = WaiterState::new(Kind::Get, None, timeout);
+        (state.method, state.input) = (method, input);
+        waiter_type::new_waiter(me.py(), me.clone().unbind(), state)
     }
 
     /// Takes the next message without waiting.
@@ -146,7 +124,7 @@ impl Mailbox {
         message: Bound<'py, PyAny>,
         timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        Self::put_for(slf, message, timeout, None)
+        Self::put_for(slf, message, timeout, "put")
     }
 
     /// Takes the next message.
@@ -161,7 +139,7 @@ impl Mailbox {
     ///     QueueTimeoutError: The queue was empty until the timeout.
     #[pyo3(signature = (*, timeout=None))]
     fn get<'py>(slf: &Bound<'py, Self>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
-        Self::get_for(slf, timeout)
+        Self::get_for(slf, timeout, "get", None)
     }
 
     /// Puts a message without waiting.
@@ -244,13 +222,15 @@ impl Mailbox {
     /// Returns the counters of the queue, and for a queue with bands the number of messages in each band.
     ///
     /// Returns:
-    ///     ``current_size``, ``max_size``, ``peak_size``, ``total_enqueued``, ``total_dequeued``, ``total_dropped``, ``band_counts``.
+    ///     ``current_size``, ``max_size``, ``peak_size``, ``total_enqueued``, ``total_dequeued``, ``total_dropped``, ``never_awaited``,
+    ///     ``band_counts``.
     fn get_stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let state = self.lock();
         let bands =
             (self.order() == Order::Bands).then(|| [0, 1, 2, 3].map(|level| state.queue.level_len(level)));
         let (len, maxsize, peak) = (state.queue.len(), state.maxsize(), state.peak);
         let (enqueued, dequeued, dropped) = (state.enqueued, state.dequeued, state.dropped);
+        let never_awaited = state.never_awaited;
         drop(state);
         let stats = PyDict::new(py);
         stats.set_item(intern!(py, "current_size"), len)?;
@@ -259,6 +239,7 @@ impl Mailbox {
         stats.set_item(intern!(py, "total_enqueued"), enqueued)?;
         stats.set_item(intern!(py, "total_dequeued"), dequeued)?;
         stats.set_item(intern!(py, "total_dropped"), dropped)?;
+        stats.set_item(intern!(py, "never_awaited"), never_awaited)?;
         if let Some(bands) = bands {
             let counts = PyDict::new(py);
             for (name, count) in ["system", "high", "normal", "low"].into_iter().zip(bands) {

@@ -12,6 +12,8 @@ use super::waiter::{self, Kind, Status, WaiterState};
 /// The result of polling a mailbox for a coroutine.
 pub(super) enum Step {
     Value(Py<PyAny>),
+    /// The first step of an ask or of a send to an output, which runs Python code.
+    Begin,
     /// The coroutine must be parked.
     Park,
     /// The coroutine is parked already.
@@ -22,6 +24,8 @@ pub(super) enum Step {
 /// Why a wait has no value.
 pub(super) enum WaitError {
     AlreadyAwaited,
+    /// There is no free slot, and the mailbox or the caller does not wait for one.
+    Full,
     /// Another task awaits the same waiter.
     AwaitedByTwoTasks,
     TimedOut(Kind, f64),
@@ -57,6 +61,7 @@ impl MailboxState {
             dequeued: 0,
             received: 0,
             dropped: 0,
+            never_awaited: 0,
             peak: 0,
         }
     }
@@ -168,8 +173,8 @@ impl MailboxState {
         Ok(())
     }
 
-    /// Polls again for a free slot when the awaitable of a rejected `put` is awaited: the mailbox may have changed since.
-    pub(super) fn poll_again(
+    /// Polls for a free slot, for a coroutine that is not parked.
+    pub(super) fn poll_put(
         &mut self,
         py: Python<'_>,
         waiter: &mut WaiterState,
@@ -177,7 +182,6 @@ impl MailboxState {
     ) -> Step {
         if let Some(cause) = &self.failure {
             waiter.status = Status::Done;
-            effects.reject(waiter.ask.take());
             return Step::Failed(WaitError::KernelFailed(cause.clone_ref(py)));
         }
         let Some(message) = waiter.value.take() else { return Step::Park };
@@ -187,11 +191,20 @@ impl MailboxState {
                 waiter.status = Status::Done;
                 Step::Value(pyo3::types::PyBool::new(py, true).to_owned().into_any().unbind())
             }
+            Err(_) if self.refuses(waiter.timeout) => {
+                waiter.status = Status::Done;
+                Step::Failed(WaitError::Full)
+            }
             Err(entry) => {
                 (waiter.value, waiter.ask) = (Some(entry.message), entry.ask);
                 Step::Park
             }
         }
+    }
+
+    /// Returns whether a message for which there is no free slot is refused at once.
+    pub(super) fn refuses(&self, timeout: Option<f64>) -> bool {
+        self.backpressure == Backpressure::Reject || timeout.is_some_and(|timeout| timeout <= 0.0)
     }
 
     fn push(&mut self, entry: Entry) {
@@ -288,7 +301,7 @@ impl MailboxState {
             Kind::Get => self.getters.push_back(waiter),
             Kind::Put => self.putters.push_back(waiter),
             // `ask` has registered it in `asks_sent` of the output.
-            Kind::Ask | Kind::Ready => {}
+            Kind::Send | Kind::Ask | Kind::Ready => {}
         }
     }
 
@@ -298,7 +311,7 @@ impl MailboxState {
             Kind::Get => &mut self.getters,
             Kind::Put => &mut self.putters,
             // An abandoned ask stays, so that its reply is not taken for that of another ask.
-            Kind::Ask | Kind::Ready => return,
+            Kind::Send | Kind::Ask | Kind::Ready => return,
         };
         if let Some(at) = list.iter().position(|other| waiter::same(other, waiter)) {
             list.remove(at);
@@ -309,6 +322,13 @@ impl MailboxState {
         self.dropped += messages;
         if let Some(counters) = &self.counters {
             counters.get().count_dropped(messages);
+        }
+    }
+
+    /// Counts a call whose awaitable was never awaited, in the telemetry of the ring kernel.
+    pub(super) fn count_never_awaited(&self) {
+        if let Some(counters) = &self.counters {
+            counters.get().count_never_awaited();
         }
     }
 

@@ -13,7 +13,10 @@
 //! | [`reply_matching`] | matching replies to asks |
 //! | [`waiter`] | an awaitable that a task treats as a future: its data |
 //! | [`waiter_steps`] | the steps of a coroutine that waits |
+//! | [`begin`] | the first step of an ask, and of a send to an output |
+//! | [`never_awaited`] | the warning for an operation that was never awaited |
 //! | [`wait_cycle`] | ring kernels that wait for each other |
+//! | [`waiter_memory`] | the memory of waiters |
 //! | [`waiter_type`] | the Python type of waiters, built by hand |
 //! | [`parked_task`], [`task_resume`] | a suspended task; resuming it within the current call or through its loop |
 //! | [`timer`], [`timeout_timer`] | a timer handle; one timer for all waiters of a mailbox |
@@ -36,6 +39,7 @@
 // No class has the flag `dict`. Subclasses in Python have a dictionary anyway. With the flag, CPython 3.11 creates the dictionary during
 // allocation. That may start a garbage collection, which would visit the object while its fields are all zero.
 
+mod begin;
 mod counters;
 mod effects;
 mod errors;
@@ -44,6 +48,7 @@ mod mailbox;
 mod mailbox_lifecycle;
 mod mailbox_methods;
 mod mailbox_state;
+mod never_awaited;
 mod parked_task;
 mod ports;
 mod priority_queue;
@@ -53,6 +58,7 @@ mod timeout_timer;
 mod timer;
 mod wait_cycle;
 mod waiter;
+mod waiter_memory;
 mod waiter_steps;
 mod waiter_type;
 

@@ -10,8 +10,8 @@ use pyo3::types::{PyDict, PyString};
 use pyo3::{ffi, intern};
 
 use super::errors;
-use super::mailbox::{Effects, Entry, Mailbox};
-use super::waiter::{Kind, Status, WaiterState};
+use super::mailbox::Mailbox;
+use super::waiter::{Kind, WaiterState};
 use super::waiter_type;
 
 /// The queues of a ring kernel.
@@ -84,7 +84,9 @@ impl ContextPort {
         let queues = self.queues()?;
         let input = queues.input.bind(py);
         match input.cast::<Mailbox>() {
-            Ok(mailbox) if queues.is_plain_get => Mailbox::get_for(mailbox, timeout),
+            Ok(mailbox) if queues.is_plain_get => {
+                Mailbox::get_for(mailbox, timeout, "KernelContext.receive", None)
+            }
             _ => input.call_method("get", (), Some(&timeout_keyword(py, timeout)?)),
         }
     }
@@ -105,20 +107,7 @@ impl ContextPort {
     ///     AmbiguousReplyError: The awaitable raises it if the message may be the reply to another request. The callers of all requests
     ///         received get it too, as the cause of their ``KernelError``. Use `reply`.
     fn send<'py>(&self, message: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let py = message.py();
-        let queues = self.queues()?;
-        let output = queues.output.bind(py);
-        let mailbox = match output.cast::<Mailbox>() {
-            Ok(mailbox) if queues.is_plain_put => mailbox,
-            _ => return output.call_method1("put", (message,)),
-        };
-        if !mailbox.get().expects_replies() {
-            return Mailbox::put_for(mailbox, message, None, None);
-        }
-        let received = queues.input.bind(py).cast::<Mailbox>().map_or(0, |input| input.get().lock().received);
-        let mut effects = Effects::default();
-        let matched = mailbox.get().match_reply(py, message.unbind(), received, &mut effects);
-        Self::finish_send(mailbox, matched, effects)
+        self.send_as(message, None, "KernelContext.send")
     }
 
     /// Sends the reply to a request; waits while the output queue is full, if the message was no request.
@@ -138,15 +127,7 @@ impl ContextPort {
         message: &Bound<'py, PyAny>,
         reply: Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let queues = self.queues()?;
-        let output = queues.output.bind(message.py());
-        let mailbox = match output.cast::<Mailbox>() {
-            Ok(mailbox) if queues.is_plain_put => mailbox,
-            _ => return output.call_method1("put", (reply,)),
-        };
-        let mut effects = Effects::default();
-        let matched = mailbox.get().reply_to(message, reply.unbind(), &mut effects);
-        Self::finish_send(mailbox, matched, effects)
+        self.send_as(reply, Some(message), "KernelContext.reply")
     }
 
     /// Tells the caller of a request that there will be no reply: it gets ``NoReplyError`` at once. No effect on other messages.
@@ -173,21 +154,25 @@ impl ContextPort {
 }
 
 impl ContextPort {
-    /// Completes a send whose message was matched to an ask, or puts it if it is an output.
-    fn finish_send<'py>(
-        mailbox: &Bound<'py, Mailbox>,
-        matched: PyResult<Option<Py<PyAny>>>,
-        effects: Effects,
+    /// Returns an awaitable that sends a message, as the reply to a question if one is given.
+    fn send_as<'py>(
+        &self,
+        message: Bound<'py, PyAny>,
+        question: Option<&Bound<'py, PyAny>>,
+        method: &'static str,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let py = mailbox.py();
-        match matched {
-            Ok(Some(output)) => Mailbox::put_for(mailbox, output.into_bound(py), None, None),
-            Ok(None) => {
-                mailbox.get().apply_effects(py, effects)?;
-                waiter_type::done(py)
-            }
-            Err(error) => waiter_type::ready(py, Err(error)),
-        }
+        let py = message.py();
+        let queues = self.queues()?;
+        let output = queues.output.bind(py);
+        let mailbox = match output.cast::<Mailbox>() {
+            Ok(mailbox) if queues.is_plain_put => mailbox,
+            _ => return output.call_method1("put", (message,)),
+        };
+        let mut state = WaiterState::new(Kind::Send, Some(message.unbind()), None);
+        state.method = method;
+        state.asked_message = question.map(|question| question.clone().unbind());
+        state.input = queues.input.bind(py).cast::<Mailbox>().ok().map(|input| input.clone().unbind());
+        waiter_type::new_waiter(py, mailbox.clone().unbind(), state)
     }
 
     fn queues(&self) -> PyResult<&Queues> {
@@ -260,11 +245,7 @@ impl KernelPort {
     ///     An awaitable of True.
     #[pyo3(signature = (message, timeout=None))]
     fn send<'py>(&self, message: Bound<'py, PyAny>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
-        let py = message.py();
-        match self.check_send(&message, "send message to") {
-            Ok(endpoints) => Mailbox::put_for(endpoints.input.bind(py), message, timeout, None),
-            Err(error) => waiter_type::ready(py, Err(error)),
-        }
+        self.send_as(message, timeout, "RingKernel.send")
     }
 
     /// Takes the next message of the output.
@@ -276,10 +257,7 @@ impl KernelPort {
     ///     An awaitable of the message.
     #[pyo3(signature = (timeout=None))]
     fn receive<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
-        match self.running_endpoints(py, "receive message from", true) {
-            Ok(endpoints) => Mailbox::get_for(endpoints.output.bind(py), timeout),
-            Err(error) => waiter_type::ready(py, Err(error)),
-        }
+        self.receive_as(py, timeout, "RingKernel.receive")
     }
 
     /// Sends a message and waits for its reply.
@@ -293,38 +271,8 @@ impl KernelPort {
     /// Returns:
     ///     An awaitable of the reply.
     #[pyo3(signature = (message, timeout=None))]
-    fn ask<'py>(
-        slf: &Bound<'py, Self>,
-        message: Bound<'py, PyAny>,
-        timeout: Option<f64>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let py = message.py();
-        let endpoints = match slf.get().check_send(&message, "ask") {
-            Ok(endpoints) => endpoints,
-            Err(error) => return waiter_type::ready(py, Err(error)),
-        };
-        let order = endpoints.input.get().order();
-        let level = match order.level_of(&message) {
-            Ok(level) => level,
-            Err(error) => return waiter_type::ready(py, Err(error)),
-        };
-        let reply = register_ask(&endpoints, &message, timeout)?;
-        let entry = Entry {
-            message: message.clone().unbind(),
-            level,
-            accepted_at: 0,
-            ask: Some(reply.clone().unbind()),
-        };
-        let mut effects = Effects::default();
-        let result = endpoints.input.get().try_put(py, entry, &mut effects);
-        endpoints.input.get().apply_effects(py, effects)?;
-        match result {
-            Ok(()) => Ok(reply),
-            Err(entry) => {
-                let put = Mailbox::put_for(endpoints.input.bind(py), message, timeout, entry.ask)?;
-                py.import("pydotcompute.ring_kernels.lifecycle")?.call_method1("_ask_after_put", (put, reply))
-            }
-        }
+    fn ask<'py>(&self, message: Bound<'py, PyAny>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+        self.ask_as(message, timeout, "RingKernel.ask")
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -344,22 +292,58 @@ impl KernelPort {
     }
 }
 
-/// Creates the waiter for the reply to a message that is about to be sent, and registers it at the output.
-fn register_ask<'py>(
-    endpoints: &Endpoints,
-    message: &Bound<'py, PyAny>,
-    timeout: Option<f64>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let py = message.py();
-    let mut state = WaiterState::new(Kind::Ask, None, timeout);
-    state.status = Status::AwaitingReply;
-    state.asked_message = Some(message.clone().unbind());
-    let reply = waiter_type::new_waiter(py, endpoints.output.clone_ref(py), state)?;
-    endpoints.output.get().lock().asks_sent.push_back(reply.clone().unbind());
-    Ok(reply)
-}
-
 impl KernelPort {
+    fn send_as<'py>(
+        &self,
+        message: Bound<'py, PyAny>,
+        timeout: Option<f64>,
+        method: &'static str,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = message.py();
+        match self.check_send(&message, "send message to") {
+            Ok(endpoints) => Mailbox::put_for(endpoints.input.bind(py), message, timeout, method),
+            Err(error) => waiter_type::failed(py, method, error),
+        }
+    }
+
+    fn receive_as<'py>(
+        &self,
+        py: Python<'py>,
+        timeout: Option<f64>,
+        method: &'static str,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        match self.running_endpoints(py, "receive message from", true) {
+            Ok(endpoints) => {
+                let input = endpoints.input.clone_ref(py);
+                Mailbox::get_for(endpoints.output.bind(py), timeout, method, Some(input))
+            }
+            Err(error) => waiter_type::failed(py, method, error),
+        }
+    }
+
+    fn ask_as<'py>(
+        &self,
+        message: Bound<'py, PyAny>,
+        timeout: Option<f64>,
+        method: &'static str,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = message.py();
+        let endpoints = match self.check_send(&message, "ask") {
+            Ok(endpoints) => endpoints,
+            Err(error) => return waiter_type::failed(py, method, error),
+        };
+        let level = match endpoints.input.get().order().level_of(&message) {
+            Ok(level) => level,
+            Err(error) => return waiter_type::failed(py, method, error),
+        };
+        let mut state = WaiterState::new(Kind::Ask, None, timeout);
+        state.level = level;
+        state.asked_message = Some(message.unbind());
+        state.input = Some(endpoints.input.clone_ref(py));
+        state.method = method;
+        waiter_type::new_waiter(py, endpoints.output.clone_ref(py), state)
+    }
+
     /// Returns the endpoints of a ring kernel that is launched and has not ended, or `KernelStateError`.
     fn running_endpoints(
         &self,
@@ -433,10 +417,10 @@ impl RuntimePort {
     ) -> PyResult<Bound<'py, PyAny>> {
         match self.find_kernel(kernel_id) {
             Ok(kernel) => match kernel.cast::<KernelPort>() {
-                Ok(port) => port.get().send(message, timeout),
+                Ok(port) => port.get().send_as(message, timeout, "RingKernelRuntime.send"),
                 Err(_) => kernel.call_method1("send", (message, timeout)),
             },
-            Err(error) => waiter_type::ready(kernel_id.py(), Err(error)),
+            Err(error) => waiter_type::failed(kernel_id.py(), "RingKernelRuntime.send", error),
         }
     }
 
@@ -453,10 +437,10 @@ impl RuntimePort {
         let py = kernel_id.py();
         match self.find_kernel(kernel_id) {
             Ok(kernel) => match kernel.cast::<KernelPort>() {
-                Ok(port) => port.get().receive(py, timeout),
+                Ok(port) => port.get().receive_as(py, timeout, "RingKernelRuntime.receive"),
                 Err(_) => kernel.call_method1("receive", (timeout,)),
             },
-            Err(error) => waiter_type::ready(py, Err(error)),
+            Err(error) => waiter_type::failed(py, "RingKernelRuntime.receive", error),
         }
     }
 
@@ -473,10 +457,10 @@ impl RuntimePort {
     ) -> PyResult<Bound<'py, PyAny>> {
         match self.find_kernel(kernel_id) {
             Ok(kernel) => match kernel.cast::<KernelPort>() {
-                Ok(port) => KernelPort::ask(port, message, timeout),
+                Ok(port) => port.get().ask_as(message, timeout, "RingKernelRuntime.send_and_receive"),
                 Err(_) => kernel.call_method1("ask", (message, timeout)),
             },
-            Err(error) => waiter_type::ready(kernel_id.py(), Err(error)),
+            Err(error) => waiter_type::failed(kernel_id.py(), "RingKernelRuntime.send_and_receive", error),
         }
     }
 

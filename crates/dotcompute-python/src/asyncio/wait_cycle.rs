@@ -65,7 +65,7 @@ fn target(py: Python<'_>, waiter: &Bound<'_, PyAny>) -> Option<Py<Mailbox>> {
             taken.is_none_or(|position| position == latest).then(|| mailbox.clone_ref(py))
         }
         Kind::Put => state.output.as_ref().map(|output| output.clone_ref(py)),
-        Kind::Get | Kind::Ready => None,
+        Kind::Get | Kind::Send | Kind::Ready => None,
     }
 }
 
@@ -130,6 +130,9 @@ fn end(waiter: &Bound<'_, PyAny>, target: &Py<Mailbox>, error: PyErr) -> PyResul
 
 /// Removes the message of an ask from the queue of the ring kernel. Does nothing if the ring kernel has taken it.
 fn withdraw(py: Python<'_>, ask: &Py<PyAny>, output: &Py<Mailbox>) -> PyResult<()> {
+    if output.get().withdraw_pending(py, ask).is_some() {
+        return Ok(());
+    }
     let (input, removed) = {
         let mut state = output.get().lock();
         let input = state.owner.as_ref().map(|owner| owner.input.clone_ref(py));

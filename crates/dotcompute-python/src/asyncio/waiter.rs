@@ -24,6 +24,8 @@ pub(super) enum Kind {
     Get,
     /// A free slot for its message in its mailbox.
     Put,
+    /// As `Put`, in an output. First the message is matched to an ask.
+    Send,
     /// The reply to its message. Its mailbox is the output of the ring kernel.
     Ask,
 }
@@ -31,9 +33,9 @@ pub(super) enum Kind {
 /// The progress of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
-    /// Not awaited yet.
+    /// Not awaited yet: nothing has happened.
     New,
-    /// An ask whose message is sent, and which is not awaited yet.
+    /// An ask whose message is on its way, and which is not parked yet.
     AwaitingReply,
     /// Yielded to a task, which is suspended.
     Parked,
@@ -68,8 +70,14 @@ pub(super) struct WaiterState {
     pub(super) value: Option<Py<PyAny>>,
     /// For a message to put: the waiter for its reply.
     pub(super) ask: Option<Py<PyAny>>,
-    /// For an ask: the message that was sent.
+    /// For an ask: the message that is sent. For a reply: the message that it replies to.
     pub(super) asked_message: Option<Py<PyAny>>,
+    /// The input of the ring kernel, where `mailbox` is its output.
+    pub(super) input: Option<Py<Mailbox>>,
+    /// For an ask whose message waits for a free slot of the input: the waiter of that message.
+    pub(super) pending_put: Option<Py<PyAny>>,
+    /// The method that created the waiter, as its users call it.
+    pub(super) method: &'static str,
     /// For an ask whose message was received: the value of `received` of the input then.
     pub(super) position: u64,
     /// The output of the ring kernel whose task waits, while the wait is registered with it. See [`wait_cycle`](super::wait_cycle).
@@ -80,6 +88,7 @@ pub(super) struct WaiterState {
 }
 
 impl WaiterState {
+    #[inline(always)]
     pub(super) fn new(kind: Kind, value: Option<Py<PyAny>>, timeout: Option<f64>) -> Self {
         WaiterState {
             kind,
@@ -91,6 +100,9 @@ impl WaiterState {
             value,
             ask: None,
             asked_message: None,
+            input: None,
+            pending_put: None,
+            method: "",
             position: 0,
             caller: None,
             wakeup: None,

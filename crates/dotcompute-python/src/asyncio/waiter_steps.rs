@@ -29,9 +29,10 @@ fn nanoseconds(seconds: f64) -> u64 {
 pub(super) fn resume<'py>(waiter: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = waiter.py();
     let Some(mailbox) = mailbox(waiter) else {
-        // SAFETY: `waiter` is live, and a waiter without a mailbox is immutable.
+        // SAFETY: `waiter` is live. Of a waiter without a mailbox, only the status changes, here.
         let (failure, value) = unsafe {
-            let this = &*object(waiter);
+            let this = &mut *object(waiter);
+            this.state.status = Status::Done;
             (this.failure, this.state.value.as_ref())
         };
         let value = value.map(|value| value.bind(py).clone()).unwrap_or_else(|| py.None().into_bound(py));
@@ -96,9 +97,10 @@ impl Mailbox {
         self.apply_effects(py, effects)?;
         match step {
             Step::Value(value) => Ok(Some(value.into_bound(py))),
+            Step::Begin => self.begin(me, waiter),
             Step::Park => self.park(me, waiter),
             Step::AlreadyParked => Ok(None),
-            Step::Failed(error) => self.wait_result(py, error),
+            Step::Failed(error) => self.fail_wait(py, waiter, error),
         }
     }
 
@@ -107,8 +109,13 @@ impl Mailbox {
         // SAFETY: `waiter` is a waiter of this mailbox, whose lock is held as `mailbox_state`.
         let state = unsafe { waiter::state(waiter) };
         match state.status {
-            Status::New if state.kind == Kind::Get => mailbox_state.poll_first(py, state, effects),
-            Status::New | Status::AwaitingReply => Step::Park,
+            Status::New => match state.kind {
+                Kind::Get => mailbox_state.poll_first(py, state, effects),
+                Kind::Put => mailbox_state.poll_put(py, state, effects),
+                Kind::Send | Kind::Ask => Step::Begin,
+                Kind::Ready => Step::Park,
+            },
+            Status::AwaitingReply => Step::Park,
             Status::Parked if state.wakeup.is_some() => Step::Failed(WaitError::AwaitedByTwoTasks),
             Status::Parked => Step::AlreadyParked,
             Status::Delivered => {
@@ -127,7 +134,6 @@ impl Mailbox {
             status => {
                 state.status = Status::Done;
                 effects.end_wait(state.caller.take());
-                effects.reject(state.ask.take());
                 mailbox_state.wait_error(py, status, state)
             }
         }
@@ -149,7 +155,7 @@ impl Mailbox {
             // Another thread may have sent a message since the first poll.
             let step = match state.status {
                 Status::New if state.kind == Kind::Get => mailbox_state.poll_first(py, state, &mut effects),
-                Status::New if state.kind == Kind::Put => mailbox_state.poll_again(py, state, &mut effects),
+                Status::New if state.kind == Kind::Put => mailbox_state.poll_put(py, state, &mut effects),
                 Status::New | Status::AwaitingReply => Step::Park,
                 _ => Step::AlreadyParked,
             };
@@ -173,13 +179,33 @@ impl Mailbox {
                 Ok(None)
             }
             Step::Value(value) => Ok(Some(value.into_bound(py))),
-            Step::Failed(error) => self.wait_result(py, error),
-            Step::AlreadyParked => self.resume(me, waiter),
+            Step::Failed(error) => self.fail_wait(py, waiter, error),
+            Step::AlreadyParked | Step::Begin => self.resume(me, waiter),
+        }
+    }
+
+    /// Ends a wait without a value.
+    fn fail_wait<'py>(
+        &self,
+        py: Python<'py>,
+        waiter: &Bound<'py, PyAny>,
+        error: WaitError,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        match (self.withdraw_pending(py, waiter.as_unbound()), error) {
+            // The message of an ask found no free slot.
+            (Some(input), WaitError::TimedOut(_, seconds)) => {
+                input.get().wait_result(py, WaitError::TimedOut(Kind::Put, seconds))
+            }
+            (_, error) => self.wait_result(py, error),
         }
     }
 
     /// The exception of a wait without a value, or the value that the timeout behavior prescribes.
-    fn wait_result<'py>(&self, py: Python<'py>, error: WaitError) -> PyResult<Option<Bound<'py, PyAny>>> {
+    pub(super) fn wait_result<'py>(
+        &self,
+        py: Python<'py>,
+        error: WaitError,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let (kernel, capacity, timeout_behavior) = {
             let mailbox_state = self.lock();
             (mailbox_state.kernel.clone(), mailbox_state.capacity, mailbox_state.timeout_behavior)
@@ -189,6 +215,7 @@ impl Mailbox {
                 "awaiting a mailbox operation: it was awaited before and has returned its outcome; call the method again",
             )),
             WaitError::AwaitedByTwoTasks => Err(awaited_by_two_tasks()),
+            WaitError::Full => Err(errors::full(py, &kernel, capacity)),
             WaitError::TimedOut(Kind::Put, _) => match timeout_behavior {
                 TimeoutBehavior::Return => {
                     Ok(Some(pyo3::types::PyBool::new(py, false).to_owned().into_any()))
@@ -273,11 +300,6 @@ impl Mailbox {
             match status {
                 Status::Parked | Status::AwaitingReply => {
                     mailbox_state.remove_waiter(waiter.as_unbound(), state.kind);
-                    effects.reject(state.ask.take());
-                    None
-                }
-                Status::New | Status::Cancelled | Status::TimedOut | Status::Raises => {
-                    effects.reject(state.ask.take());
                     None
                 }
                 Status::Delivered if state.kind == Kind::Get => {
@@ -292,6 +314,7 @@ impl Mailbox {
                 _ => None,
             }
         };
+        self.withdraw_pending(py, waiter.as_unbound());
         self.apply_effects(py, effects)
     }
 

@@ -14,7 +14,9 @@ use pyo3::types::{PyTuple, PyType};
 
 use super::errors;
 use super::mailbox::Mailbox;
+use super::never_awaited;
 use super::waiter::{Kind, Status, WaiterObject, WaiterState, mailbox};
+use super::waiter_memory;
 use super::waiter_steps::{abandon, resume, subscribe};
 
 /// Returns the type, which is created on the first call.
@@ -23,6 +25,8 @@ pub(super) fn class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     Ok(CLASS.get_or_try_init(py, || create_class(py).map(Bound::unbind))?.bind(py))
 }
 
+// Inlined so that the state is written to the object itself, not copied there.
+#[inline(always)]
 fn new(
     py: Python<'_>,
     mailbox: Option<Py<Mailbox>>,
@@ -30,21 +34,22 @@ fn new(
     failure: bool,
 ) -> PyResult<Bound<'_, PyAny>> {
     let class = class(py)?;
-    // SAFETY: `create_class` gives `class` the size of `WaiterObject`. The allocator zeroes the bytes after the header, which is a valid
-    // value for the garbage collector (`None` everywhere). The writes below initialize every field, and no call into Python lies between.
+    let raw = waiter_memory::allocate(class)?;
+    // SAFETY: `create_class` gives `class` the size of `WaiterObject`. The writes initialize every field, before the garbage collector
+    // sees the object.
     unsafe {
-        let raw = ffi::PyType_GenericAlloc(class.as_type_ptr(), 0);
-        let waiter = Bound::from_owned_ptr_or_err(py, raw)?;
         let object = raw.cast::<WaiterObject>();
         ptr::addr_of_mut!((*object).blocking).write(None);
         (*object).failure = failure;
         ptr::addr_of_mut!((*object).mailbox).write(mailbox);
         ptr::addr_of_mut!((*object).state).write(state);
-        Ok(waiter)
+        ffi::PyObject_GC_Track(raw.cast());
+        Ok(Bound::from_owned_ptr(py, raw))
     }
 }
 
 /// Creates a waiter of a mailbox.
+#[inline(always)]
 pub(super) fn new_waiter<'py>(
     py: Python<'py>,
     mailbox: Py<Mailbox>,
@@ -53,22 +58,26 @@ pub(super) fn new_waiter<'py>(
     new(py, Some(mailbox), state, false)
 }
 
-/// Creates an awaitable with a known outcome.
-pub(super) fn ready<'py>(py: Python<'py>, outcome: PyResult<Py<PyAny>>) -> PyResult<Bound<'py, PyAny>> {
-    match outcome {
-        Ok(value) => new(py, None, WaiterState::new(Kind::Ready, Some(value), None), false),
-        Err(error) => {
-            let error = error.into_value(py).into_any();
-            new(py, None, WaiterState::new(Kind::Ready, Some(error), None), true)
-        }
-    }
+/// Creates an awaitable that raises.
+pub(super) fn failed<'py>(
+    py: Python<'py>,
+    method: &'static str,
+    error: PyErr,
+) -> PyResult<Bound<'py, PyAny>> {
+    let mut state = WaiterState::new(Kind::Ready, Some(error.into_value(py).into_any()), None);
+    state.method = method;
+    new(py, None, state, true)
 }
 
-/// Returns an awaitable of `True`, shared by all operations that completed at once.
+/// Returns an awaitable of `True`, shared by all operations that completed at once. It need not be awaited.
 pub(super) fn done(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     static DONE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let true_ = || pyo3::types::PyBool::new(py, true).to_owned().into_any().unbind();
-    Ok(DONE.get_or_try_init(py, || ready(py, Ok(true_())).map(Bound::unbind))?.bind(py).clone())
+    let create = || {
+        let value = pyo3::types::PyBool::new(py, true).to_owned().into_any().unbind();
+        let state = WaiterState { status: Status::Done, ..WaiterState::new(Kind::Ready, Some(value), None) };
+        new(py, None, state, false).map(Bound::unbind)
+    };
+    Ok(DONE.get_or_try_init(py, create)?.bind(py).clone())
 }
 
 /// Runs `body` with the waiter. If `body` fails, sets the Python error and returns `failed`.
@@ -118,12 +127,15 @@ unsafe extern "C" fn iternext(waiter: *mut ffi::PyObject) -> *mut ffi::PyObject 
     })
 }
 
+/// Runs once per `await`, so it bypasses PyO3, which would attach the thread again.
 unsafe extern "C" fn return_self(waiter: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    call(waiter, ptr::null_mut(), |this| Ok(this.clone().into_ptr()))
+    // SAFETY: CPython calls the slots of a type with a live instance of it, on an attached thread.
+    unsafe { ffi::Py_NewRef(waiter) }
 }
 
 unsafe extern "C" fn method_await(waiter: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    call(waiter, ptr::null_mut(), |this| Ok(this.clone().into_ptr()))
+    // SAFETY: as above.
+    unsafe { ffi::Py_NewRef(waiter) }
 }
 
 unsafe extern "C" fn method_send(waiter: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
@@ -271,6 +283,8 @@ unsafe extern "C" fn traverse(
             state.value.as_ref().map(Py::as_ptr),
             state.ask.as_ref().map(Py::as_ptr),
             state.asked_message.as_ref().map(Py::as_ptr),
+            state.input.as_ref().map(Py::as_ptr),
+            state.pending_put.as_ref().map(Py::as_ptr),
             state.caller.as_ref().map(Py::as_ptr),
             state.wakeup.as_ref().map(Py::as_ptr),
             state.context.as_ref().map(Py::as_ptr),
@@ -290,6 +304,7 @@ unsafe extern "C" fn traverse(
 unsafe extern "C" fn clear(waiter: *mut ffi::PyObject) -> c_int {
     // SAFETY: the garbage collector found the object unreachable, so no other reference accesses it.
     unsafe {
+        never_awaited::report(&*waiter.cast::<WaiterObject>());
         let state = &mut (*waiter.cast::<WaiterObject>()).state;
         let empty = WaiterState::new(state.kind, None, None);
         release(std::mem::replace(state, WaiterState { status: Status::Done, ..empty }));
@@ -303,26 +318,40 @@ unsafe extern "C" fn clear(waiter: *mut ffi::PyObject) -> c_int {
 ///
 /// The interpreter must be the caller of the calling function, so that the thread is attached.
 unsafe fn release(state: WaiterState) {
-    let WaiterState { value, ask, asked_message, caller, wakeup, context, event_loop, .. } = state;
-    // SAFETY: an owned reference or null; the thread is attached (contract of this function).
-    unsafe { ffi::Py_XDECREF(caller.map_or(ptr::null_mut(), Py::into_ptr)) };
-    for reference in [value, ask, asked_message, wakeup, context, event_loop] {
+    let WaiterState {
+        value,
+        ask,
+        asked_message,
+        input,
+        pending_put,
+        caller,
+        wakeup,
+        context,
+        event_loop,
+        ..
+    } = state;
+    for mailbox in [caller, input] {
+        // SAFETY: an owned reference or null; the thread is attached (contract of this function).
+        unsafe { ffi::Py_XDECREF(mailbox.map_or(ptr::null_mut(), Py::into_ptr)) };
+    }
+    for reference in [value, ask, asked_message, pending_put, wakeup, context, event_loop] {
         // SAFETY: an owned reference or null; the thread is attached (contract of this function).
         unsafe { ffi::Py_XDECREF(reference.map_or(ptr::null_mut(), Py::into_ptr)) };
     }
 }
 
 unsafe extern "C" fn dealloc(waiter: *mut ffi::PyObject) {
-    // SAFETY: CPython calls this once, when the reference count is 0, so each field is read out once. The memory came from the GC
-    // allocator (`PyType_GenericAlloc`) and returns to it. An instance of a heap type owns a reference to its type, dropped last.
+    // SAFETY: CPython calls this once, when the reference count is 0, so each field is read out once. The memory came from `waiter_memory`
+    // and returns to it. An instance of a heap type owns a reference to its type, dropped last.
     unsafe {
         let class = ffi::Py_TYPE(waiter);
         ffi::PyObject_GC_UnTrack(waiter.cast());
         let object = waiter.cast::<WaiterObject>();
+        never_awaited::report(&*object);
         ffi::Py_XDECREF(ptr::addr_of_mut!((*object).blocking).read().map_or(ptr::null_mut(), Py::into_ptr));
         ffi::Py_XDECREF(ptr::addr_of_mut!((*object).mailbox).read().map_or(ptr::null_mut(), Py::into_ptr));
         release(ptr::addr_of_mut!((*object).state).read());
-        ffi::PyObject_GC_Del(waiter.cast());
+        waiter_memory::free(waiter);
         ffi::Py_DECREF(class.cast());
     }
 }
