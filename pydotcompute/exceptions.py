@@ -36,6 +36,7 @@ __all__ = [
     "MessageSerializationError",
     "MetalError",
     "NoReplyError",
+    "NoPeerError",
     "PeerDiedError",
     "PyDotComputeError",
     "QueueClosedError",
@@ -252,6 +253,23 @@ class QueueTimeoutError(QueueError):
 
 class QueueClosedError(QueueError):
     """A queue between processes was closed by this process or its peer, and has no messages left."""
+
+
+class NoPeerError(QueueTimeoutError):
+    """No process became the other end of a queue until the timeout.
+
+    Attributes:
+        queue: Name of the queue.
+        side: Endpoint that has no owner: ``"producer"`` or ``"consumer"``.
+        timeout: The timeout, in seconds.
+    """
+
+    def __init__(self, queue: str, side: str, timeout: float) -> None:
+        super().__init__(queue, timeout, "receive")
+        self.queue = queue
+        self.side = side
+        call = "put" if side == "producer" else "get"
+        self.args = (f"Queue '{queue}' had no running {side} within {timeout} s; start the process that calls {call}, or wait longer",)
 
 
 class PeerDiedError(QueueError):

@@ -11,10 +11,12 @@ Between threads of one process use the queues of :mod:`~pydotcompute.ring_kernel
 - **Closing.** :meth:`SharedQueue.close`, leaving a ``with`` block or exiting the process releases the endpoints. The other side receives
   the remaining messages and then gets :class:`QueueClosedError`.
 - **Crashes.** If a process ends in any other way, including ``kill -9``, a waiting peer detects it within about 50 ms. The peer receives
-  the messages already published, and then gets :class:`PeerDiedError`. A new process may take over the endpoint. A message whose `put`
-  did not complete is lost; one whose `get` did not complete is received again.
-- **Name.** The name is removed when the creator or the consumer closes the queue. The creator leaves it in place while messages are queued
-  and no consumer has attached, so that one still can. After a crash of all processes it remains; see :meth:`SharedQueue.remove`.
+  the messages already published, and then gets :class:`PeerDiedError`. A new process may take over the endpoint, for which
+  :meth:`SharedQueue.wait_for_consumer` and :meth:`SharedQueue.wait_for_producer` wait. A message whose `put` did not complete is lost; one
+  whose `get` did not complete is received again.
+- **Name.** The name is removed when the creator or the consumer closes the queue, and if these were killed, when the last process that
+  used the queue closes it. The creator leaves it in place while messages are queued and no consumer has attached, so that one still can.
+  After a crash of all processes it remains; see :meth:`SharedQueue.remove`.
 
 Example:
     >>> from pydotcompute.ring_kernels.shared_queue import SharedQueue
@@ -35,6 +37,7 @@ from multiprocessing import util
 from typing import Any, Literal, Self
 
 from pydotcompute._core import SharedRing
+from pydotcompute.exceptions import NoPeerError
 
 __all__ = ["SharedQueue"]
 
@@ -143,6 +146,49 @@ class SharedQueue(SharedRing):
             MessageDeserializationError: The message cannot be deserialized; its bytes are the error's attribute `data`.
         """
         return super().get(timeout)
+
+    def wait_for_consumer(self, timeout: float | None = None) -> int:
+        """Waits until a running process is the consumer, for example a new one after :class:`PeerDiedError`.
+
+        Args:
+            timeout: Maximum time to wait, in seconds; ``None`` for no limit.
+
+        Returns:
+            The process id of the consumer. A process becomes the consumer with its first `get`.
+
+        Raises:
+            NoPeerError: There was no consumer until the timeout.
+            QueueClosedError: This process has closed the queue.
+
+        Example:
+            >>> queue = SharedQueue.create()
+            >>> queue.get_nowait()
+            >>> queue.wait_for_consumer(timeout=1.0) == os.getpid()
+            True
+            >>> queue.close()
+        """
+        return self._wait_for("consumer", timeout)
+
+    def wait_for_producer(self, timeout: float | None = None) -> int:
+        """Waits until a running process is the producer; as :meth:`wait_for_consumer`.
+
+        Args:
+            timeout: Maximum time to wait, in seconds; ``None`` for no limit.
+
+        Returns:
+            The process id of the producer. A process becomes the producer with its first `put`.
+
+        Raises:
+            NoPeerError: There was no producer until the timeout.
+            QueueClosedError: This process has closed the queue.
+        """
+        return self._wait_for("producer", timeout)
+
+    def _wait_for(self, side: str, timeout: float | None) -> int:
+        process = self._wait_for_owner(side == "producer", timeout)
+        if process is None:
+            raise NoPeerError(self.name, side, timeout or 0.0)
+        return process
 
     def __reduce__(self) -> tuple[Callable[..., SharedQueue], tuple[Any, ...]]:
         return (_attach, (type(self), self.name, self.wait_strategy))

@@ -9,11 +9,12 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from pydotcompute.exceptions import PeerDiedError, QueueClosedError, QueueError
+from pydotcompute.exceptions import NoPeerError, PeerDiedError, QueueClosedError, QueueError, QueueTimeoutError
 from pydotcompute.ring_kernels.shared_queue import SharedQueue
 
 MILLION = 1_000_000
@@ -23,7 +24,7 @@ def process(code: str, *arguments: object) -> subprocess.Popen[str]:
     """Starts a Python process that runs `code`, with `SharedQueue` imported and the arguments in `args`."""
     prologue = "import os, sys, time\nfrom pydotcompute.ring_kernels.shared_queue import SharedQueue\nargs = sys.argv[1:]\n"
     program = prologue + textwrap.dedent(code)
-    return subprocess.Popen([sys.executable, "-c", program, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-c", program, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def line(other: subprocess.Popen[str]) -> str:
@@ -226,6 +227,116 @@ class TestTwoProcesses:
         assert other.returncode == -signal.SIGINT
         with pytest.raises(QueueClosedError):
             queue.put(b"1")
+
+
+def exists(name: str) -> bool:
+    try:
+        SharedQueue.attach(name).close()
+    except QueueError:
+        return False
+    return True
+
+
+CREATE_AND_RECEIVE = """
+    queue = SharedQueue.create(args[0], 64)
+    print("created", flush=True)
+    queue.get()
+    print("here", flush=True)
+    time.sleep(3600)
+"""
+
+PUT = """
+    queue = SharedQueue.attach(args[0])
+    queue.put(b"first")
+    print("put", flush=True)
+    sys.stdin.readline()
+    for number in range(int(args[1])):
+        queue.put(b"later")
+"""
+
+
+class TestNames:
+    """What remains of a queue whose processes have ended."""
+
+    @pytest.fixture
+    def name(self) -> Iterator[str]:
+        name = f"pydotcompute-test-{os.getpid()}"
+        yield name
+        SharedQueue.remove(name)
+
+    @pytest.mark.parametrize("messages", [0, 3])
+    def test_a_producer_that_outlives_a_killed_consumer_removes_the_name(self, name: str, messages: int) -> None:
+        consumer = process(CREATE_AND_RECEIVE, name)
+        assert line(consumer) == "created"
+        producer = process(PUT, name, messages)
+        assert [line(consumer), line(producer)] == ["here", "put"]
+        consumer.kill()
+        consumer.communicate()
+        assert exists(name), "a new consumer could attach"
+        finish(producer)
+        assert not exists(name)
+
+    def test_the_creator_removes_the_name_after_both_ends_were_killed(self, name: str) -> None:
+        with SharedQueue.create(name, 64):
+            consumer = process("queue = SharedQueue.attach(args[0])\nqueue.get()\nprint('here', flush=True)\ntime.sleep(3600)", name)
+            producer = process(PUT, name, 0)
+            assert [line(producer), line(consumer)] == ["put", "here"]
+            producer.kill()
+            producer.communicate()
+            with SharedQueue.attach(name) as queue:
+                queue.put(b"never received")
+                consumer.kill()
+                consumer.communicate()
+            assert exists(name), "the creator runs"
+        assert not exists(name)
+
+    def test_a_producer_that_outlives_the_killed_creator_of_an_empty_queue_removes_the_name(self, name: str) -> None:
+        creator = process("queue = SharedQueue.create(args[0], 64)\nprint('created', flush=True)\ntime.sleep(3600)", name)
+        assert line(creator) == "created"
+        with SharedQueue.attach(name) as queue:
+            creator.kill()
+            creator.communicate()
+            assert not queue.closed
+        assert not exists(name)
+
+    def test_messages_for_a_consumer_that_never_attached_stay(self, name: str) -> None:
+        with SharedQueue.create(name, 64) as queue:
+            queue.put(b"kept")
+        with SharedQueue.attach(name) as queue:
+            assert queue.get() == b"kept"
+        assert not exists(name)
+
+
+class TestWaitingForAPeer:
+    def test_a_new_consumer_is_waited_for(self, queue: SharedQueue) -> None:
+        code = "queue = SharedQueue.attach(args[0])\nprint(queue.get(), flush=True)\ntime.sleep(3600)"
+        first = process(code, queue.name)
+        assert queue.wait_for_consumer(timeout=60) == first.pid
+        queue.put(b"1")
+        assert line(first) == "b'1'"
+        first.kill()
+        first.communicate()
+        with pytest.raises(NoPeerError, match=f"Queue '{queue.name}' had no running consumer within 0.02 s") as none:
+            queue.wait_for_consumer(timeout=0.02)
+        assert isinstance(none.value, QueueTimeoutError)
+        assert (none.value.queue, none.value.side) == (queue.name, "consumer")
+        second = process(code, queue.name)
+        assert queue.wait_for_consumer() == second.pid
+        queue.put(b"2")
+        assert line(second) == "b'2'"
+        second.kill()
+        second.communicate()
+
+    def test_a_producer_is_waited_for(self, queue: SharedQueue) -> None:
+        producer = process(PUT, queue.name, 0)
+        assert queue.wait_for_producer(timeout=60) == producer.pid
+        assert queue.get() == b"first"
+        finish(producer)
+
+    def test_a_closed_queue_waits_for_no_peer(self, queue: SharedQueue) -> None:
+        queue.close()
+        with pytest.raises(QueueClosedError):
+            queue.wait_for_producer()
 
 
 def _echo(requests: SharedQueue, replies: SharedQueue) -> None:

@@ -21,6 +21,9 @@ use crate::threads::errors;
 /// Interval at which a wait checks for signals and whether the other process still runs.
 const PEER_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
+/// Interval at which a wait for a new owner of an endpoint looks.
+const OWNER_CHECK_INTERVAL: Duration = Duration::from_millis(5);
+
 /// Number of forks between the start of the program and this process. A child does not own the endpoints of its parent.
 static FORKS: AtomicU64 = AtomicU64::new(0);
 
@@ -274,6 +277,30 @@ impl Endpoints {
         }
     }
 
+    /// Waits until a running process owns the endpoint of `owner`. Returns its id, or `None` at the deadline.
+    pub(super) fn wait_for_owner(
+        &self,
+        py: Python<'_>,
+        owner: &AtomicU64,
+        deadline: Option<Instant>,
+    ) -> PyResult<Option<u32>> {
+        loop {
+            self.check_open(py, "wait at")?;
+            let process = Process::from_word(owner.load(Ordering::Acquire));
+            if let Some(process) = process.filter(|process| process.is_alive()) {
+                return Ok(Some(process.id()));
+            }
+            let now = Instant::now();
+            let next_check = now + OWNER_CHECK_INTERVAL;
+            let until = deadline.map_or(next_check, |deadline| deadline.min(next_check));
+            if until <= now {
+                return Ok(None);
+            }
+            py.detach(|| std::thread::sleep(until - now));
+            py.check_signals()?;
+        }
+    }
+
     /// Releases the endpoints, wakes all waiters, and unlinks the name unless that would make queued messages unreachable.
     pub(super) fn close(&self) {
         self.reset_if_forked();
@@ -282,17 +309,34 @@ impl Endpoints {
         }
         let header = self.segment.header();
         let is_consumer = self.consumer.try_lock().is_ok_and(|endpoint| endpoint.is_some());
+        let is_creator = self.created_here.load(Ordering::Relaxed);
         self.release();
+        if is_creator {
+            header.owners.creator.store(0, Ordering::Release);
+        }
         // Wake threads of this process that wait on an endpoint.
         header.producer_parking.wake();
         header.consumer_parking.wake();
-        let consumer = Process::from_word(header.owners.consumer.load(Ordering::Acquire));
-        let reachable =
-            is_consumer || self.segment.messages() == 0 || consumer.is_some_and(Process::is_alive);
-        if is_consumer || (self.created_here.load(Ordering::Relaxed) && reachable) {
+        if is_consumer || (is_creator && self.is_reachable()) || self.is_abandoned() {
             // Ignored: the name does not exist any more, or this user may not unlink it. The caller of `close` can do nothing about it.
             let _ = Segment::remove(self.name());
         }
+    }
+
+    /// Whether no queued message needs the name: there is none, or a running consumer has the queue open.
+    fn is_reachable(&self) -> bool {
+        let consumer = Process::from_word(self.segment.header().owners.consumer.load(Ordering::Acquire));
+        self.segment.messages() == 0 || consumer.is_some_and(Process::is_alive)
+    }
+
+    /// Whether the name would outlive every process that used the queue: none that owns it runs, and one was killed that would have
+    /// unlinked it. That is the consumer, or the creator of an empty queue.
+    fn is_abandoned(&self) -> bool {
+        let owners = &self.segment.header().owners;
+        let [producer, consumer, creator] = [&owners.producer, &owners.consumer, &owners.creator]
+            .map(|owner| Process::from_word(owner.load(Ordering::Acquire)));
+        let was_killed = consumer.is_some() || (creator.is_some() && self.segment.messages() == 0);
+        was_killed && ![producer, consumer, creator].into_iter().flatten().any(Process::is_alive)
     }
 }
 

@@ -279,6 +279,24 @@ impl SharedRing {
             .map(Process::id)
     }
 
+    /// Waits until a running process owns an endpoint.
+    ///
+    /// Args:
+    ///     producer: Whether to wait for the producer, and not for the consumer.
+    ///     timeout: Maximum wait, in seconds. None waits without limit.
+    ///
+    /// Returns:
+    ///     Its process id, or None after the timeout.
+    ///
+    /// Raises:
+    ///     QueueClosedError: This process has closed the queue.
+    fn _wait_for_owner(&self, py: Python<'_>, producer: bool, timeout: Option<f64>) -> PyResult<Option<u32>> {
+        let owners = &self.endpoints.segment.header().owners;
+        let owner = if producer { &owners.producer } else { &owners.consumer };
+        let deadline = deadline_once(&mut None, timeout)?;
+        self.endpoints.wait_for_owner(py, owner, deadline)
+    }
+
     /// Puts a message.
     ///
     /// Args:

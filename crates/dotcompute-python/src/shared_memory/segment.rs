@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! byte 0     magic, version, size of a slot, size of the ring     written once; the magic last
-//!      128   owner words: the processes that own the producer and the consumer endpoint
+//!      128   owner words: the processes that own the producer and the consumer endpoint, and the one that created the queue
 //!      256   parking word of the consumer
 //!      384   parking word of the producer
 //!      512   number of messages ever pushed; written by the producer
@@ -22,10 +22,11 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::shm::{self, OFlags};
 
 use super::frame::{SlotClass, max_slot_size};
+use super::owner_process::Process;
 use super::parking::ParkingWord;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"DCQUEUE\0");
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// A counter on a cache line of its own.
 #[repr(C, align(128))]
@@ -45,11 +46,13 @@ pub(super) struct SegmentHeader {
     pub(super) popped: CounterLine,
 }
 
-/// Owners of the endpoints, as words of [`Process`](super::owner_process::Process). 0 without an owner.
+/// Owners of the endpoints and of the name, as words of [`Process`]. 0 without an owner.
 #[repr(C, align(128))]
 pub(super) struct OwnerWords {
     pub(super) producer: AtomicU64,
     pub(super) consumer: AtomicU64,
+    /// The process that created the queue, until it closes it.
+    pub(super) creator: AtomicU64,
 }
 
 const _: () = {
@@ -162,6 +165,7 @@ impl Segment {
         header.version.store(VERSION, Ordering::Relaxed);
         header.stride.store(class.stride as u32, Ordering::Relaxed);
         header.ring_bytes.store(ring_bytes as u64, Ordering::Relaxed);
+        header.owners.creator.store(Process::current().word(), Ordering::Relaxed);
         // SYNC POINT: queue magic
         // Release: pairs with the acquire load in `check`; publishes the header and the ring.
         header.magic.store(MAGIC, Ordering::Release);
