@@ -72,7 +72,11 @@ class CPUBackend(Backend):
         return np.zeros(shape, dtype=dtype)
 
     def free(self, array: NDArray[T]) -> None:
-        """Does nothing: NumPy frees the memory with the last reference to the array."""
+        """Does nothing: NumPy frees the memory with the last reference to the array.
+
+        Args:
+            array: The array.
+        """
 
     def copy_to_device(self, host_array: NDArray[T]) -> NDArray[T]:
         """Copies an array.

@@ -149,7 +149,11 @@ class CUDABackend(Backend):
             return self._cupy.zeros(shape, dtype=dtype)
 
     def free(self, array: Any) -> None:
-        """Does nothing: CuPy frees the memory with the last reference to the array."""
+        """Does nothing: CuPy frees the memory with the last reference to the array.
+
+        Args:
+            array: The array.
+        """
 
     def copy_to_device(self, host_array: NDArray[T]) -> Any:
         """Copies an array to the GPU.

@@ -167,7 +167,19 @@ class MetalBackend(Backend):
         return self._register(array, requested)
 
     def allocate_zeros(self, shape: tuple[int, ...], dtype: np.dtype[T] | type[T]) -> Any:
-        """Allocates an array of zeros: as :meth:`allocate`."""
+        """Allocates an array of zeros.
+
+        Args:
+            shape: Shape.
+            dtype: Element type.
+
+        Returns:
+            An MLX array.
+
+        Raises:
+            BackendNotAvailableError: MLX is not installed.
+            MetalError: MLX does not support the type, or there is not enough memory.
+        """
         return self.allocate(shape, dtype)
 
     def _register(self, array: Any, dtype: np.dtype[Any]) -> Any:

@@ -174,11 +174,20 @@ class KernelCache:
         return entry.payload
 
     def contains(self, kernel_name: str, source_hash: str) -> bool:
-        """Whether there is a valid entry of this name and hash."""
+        """Whether there is a valid entry of this name and hash.
+
+        Args:
+            kernel_name: Name of the kernel.
+            source_hash: Hash of everything that affects compilation.
+        """
         return self._read(self._path(kernel_name, source_hash)) is not None
 
     def remove(self, kernel_name: str, source_hash: str) -> bool:
         """Removes an entry.
+
+        Args:
+            kernel_name: Name of the kernel.
+            source_hash: Hash of everything that affects compilation.
 
         Returns:
             Whether there was an entry and it was removed.

@@ -159,6 +159,9 @@ class KernelCompiler:
     def warm_up(self, kernel: Callable[..., Any]) -> CompiledKernel:
         """Compiles a function with the options of its decorator or of the compiler, and loads what earlier runs compiled.
 
+        Args:
+            kernel: A function, decorated or plain.
+
         Raises:
             KernelCompilationError: As :meth:`compile`.
         """
@@ -169,7 +172,11 @@ class KernelCompiler:
         return compiled
 
     def get_cached_kernel(self, source_hash: str) -> CompiledKernel | None:
-        """Returns the kernel that this compiler compiled under a hash, or ``None``."""
+        """Returns the kernel that this compiler compiled under a hash, or ``None``.
+
+        Args:
+            source_hash: ``source_hash`` of a compiled kernel.
+        """
         return self._compiled_cache.get(source_hash)
 
     def clear_cache(self) -> int:

@@ -290,7 +290,11 @@ class KernelRegistry:
             self._kernels[name] = kernel
 
     def get(self, name: str) -> Callable[..., Any] | None:
-        """Returns the kernel of this name, or ``None``."""
+        """Returns the kernel of this name, or ``None``.
+
+        Args:
+            name: Name under which the kernel was registered.
+        """
         return self._kernels.get(name)
 
     def list(self) -> builtins.list[str]:

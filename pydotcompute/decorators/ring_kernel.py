@@ -123,13 +123,21 @@ def ring_kernel(
 
 
 def get_ring_kernel_meta(func: Callable[..., Any]) -> dict[str, Any] | None:
-    """Returns the metadata of a decorated function: ``kernel_id``, ``input_type``, ``output_type``, ``config``; or ``None``."""
+    """Returns the metadata of a decorated function: ``kernel_id``, ``input_type``, ``output_type``, ``config``; or ``None``.
+
+    Args:
+        func: Any function.
+    """
     meta: dict[str, Any] | None = getattr(func, "_ring_kernel_meta", None)
     return meta
 
 
 def is_ring_kernel(func: Callable[..., Any]) -> bool:
-    """Whether a function is decorated with ``@ring_kernel``."""
+    """Whether a function is decorated with ``@ring_kernel``.
+
+    Args:
+        func: Any function.
+    """
     return get_ring_kernel_meta(func) is not None
 
 
@@ -158,47 +166,83 @@ class RingKernelBuilder:
         self._handler: Callable[..., Any] | None = None
 
     def with_input_type(self, input_type: type) -> RingKernelBuilder:
-        """Sets the class of the messages."""
+        """Sets the class of the messages.
+
+        Args:
+            input_type: The class; other messages are rejected.
+        """
         self._input_type = input_type
         return self
 
     def with_output_type(self, output_type: type) -> RingKernelBuilder:
-        """Sets the class of replies and outputs."""
+        """Sets the class of replies and outputs.
+
+        Args:
+            output_type: The class.
+        """
         self._output_type = output_type
         return self
 
     def with_queue_size(self, size: int) -> RingKernelBuilder:
-        """Sets the capacity of both queues, in messages."""
+        """Sets the capacity of both queues, in messages.
+
+        Args:
+            size: At least 1.
+        """
         self._input_queue_size = self._output_queue_size = size
         return self
 
     def with_input_queue_size(self, size: int) -> RingKernelBuilder:
-        """Sets the capacity of the input queue, in messages."""
+        """Sets the capacity of the input queue, in messages.
+
+        Args:
+            size: At least 1.
+        """
         self._input_queue_size = size
         return self
 
     def with_output_queue_size(self, size: int) -> RingKernelBuilder:
-        """Sets the capacity of the output queue, in messages."""
+        """Sets the capacity of the output queue, in messages.
+
+        Args:
+            size: At least 1.
+        """
         self._output_queue_size = size
         return self
 
     def with_grid_size(self, size: int) -> RingKernelBuilder:
-        """Sets the number of blocks, on a GPU."""
+        """Sets the number of blocks, on a GPU.
+
+        Args:
+            size: At least 1.
+        """
         self._grid_size = size
         return self
 
     def with_block_size(self, size: int) -> RingKernelBuilder:
-        """Sets the number of threads per block, on a GPU."""
+        """Sets the number of threads per block, on a GPU.
+
+        Args:
+            size: At least 1.
+        """
         self._block_size = size
         return self
 
     def with_backpressure(self, strategy: str) -> RingKernelBuilder:
-        """Sets what a full input queue does: ``"block"``, ``"reject"`` or ``"drop_oldest"``."""
+        """Sets what a full input queue does with a message.
+
+        Args:
+            strategy: ``"block"``, ``"reject"`` or ``"drop_oldest"``.
+        """
         self._backpressure = strategy
         return self
 
     def with_handler(self, handler: Callable[..., Any]) -> RingKernelBuilder:
-        """Sets the function of the ring kernel."""
+        """Sets the function of the ring kernel.
+
+        Args:
+            handler: The function; it receives the context.
+        """
         self._handler = handler
         return self
 

@@ -348,5 +348,9 @@ def _shared_validator(strict: bool) -> RuntimeValidator:
 
 
 def get_validator(strict: bool = True) -> RuntimeValidator:
-    """Returns the strict or the lenient validator of this process."""
+    """Returns the strict or the lenient validator of this process.
+
+    Args:
+        strict: Whether an invalid message class is an error rather than a warning.
+    """
     return _shared_validator(bool(strict))

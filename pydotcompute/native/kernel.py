@@ -246,21 +246,60 @@ class NativeKernel:
         return self._core.receive(timeout)
 
     async def tell_async(self, message: Any, timeout: float | None = None) -> None:
-        """Asynchronous :meth:`tell`: waits for a free slot without blocking the event loop."""
+        """Asynchronous :meth:`tell`: waits for a free slot without blocking the event loop.
+
+        Args:
+            message: A message of the handler's class.
+            timeout: Maximum time to wait for a free slot, in seconds.
+
+        Raises:
+            TypeValidationError: The message is of another class.
+            MessageSerializationError: A value does not fit its field.
+            QueueFullError: The queue is full, and the backpressure is ``"reject"``.
+            QueueTimeoutError: The queue stayed full until the timeout. The message was not sent.
+            KernelStateError: The ring kernel is not activated yet, or has ended.
+        """
         try:
             await complete(self._core.begin_tell(message), timeout)
         except TimeoutError as error:
             raise QueueTimeoutError(self.name, timeout or 0.0, "send") from error
 
     async def ask_async(self, message: Any, timeout: float | None = None) -> Any:
-        """Asynchronous :meth:`ask`, which does not block the event loop. Without a timeout an idle ring kernel runs inline."""
+        """Asynchronous :meth:`ask`, which does not block the event loop. Without a timeout an idle ring kernel runs inline.
+
+        Args:
+            message: A message of the handler's class.
+            timeout: Maximum time to wait in total, in seconds.
+
+        Returns:
+            The return value of the handler.
+
+        Raises:
+            KernelError: The handler raised (the exception is ``__cause__``), or returned no reply.
+            QueueTimeoutError: No reply arrived before the timeout.
+            TypeValidationError: The message is of another class.
+            MessageSerializationError: A value does not fit its field.
+            QueueFullError: The queue is full, and the backpressure is ``"reject"``.
+            KernelStateError: The ring kernel is not activated yet, or has ended.
+        """
         try:
             return await complete(self._core.begin_ask(message, timeout is not None), timeout)
         except TimeoutError as error:
             raise QueueTimeoutError(self.name, timeout or 0.0, "receive") from error
 
     async def receive_async(self, timeout: float | None = None) -> Any:
-        """Asynchronous :meth:`receive`, which does not block the event loop."""
+        """Asynchronous :meth:`receive`, which does not block the event loop.
+
+        Args:
+            timeout: Maximum time to wait, in seconds.
+
+        Returns:
+            The output.
+
+        Raises:
+            QueueTimeoutError: No output arrived before the timeout.
+            KernelStateError: The ring kernel is not activated yet, or it has ended and all outputs were received.
+        """
         try:
             return await complete(self._core.begin_receive(), timeout)
         except TimeoutError as error:

@@ -136,15 +136,54 @@ class NativeRingKernel:
             await asyncio.to_thread(self._native.terminate, timeout)
 
     async def send(self, message: Any, timeout: float | None = None) -> None:
-        """Sends a message: as :meth:`NativeKernel.tell`."""
+        """Sends a message without waiting for it to be handled.
+
+        Args:
+            message: A message of the handler's class.
+            timeout: Maximum time to wait for a free slot, in seconds.
+
+        Raises:
+            TypeValidationError: The message is of another class.
+            MessageSerializationError: A value does not fit its field.
+            QueueFullError: The queue is full, and the backpressure is ``"reject"``.
+            QueueTimeoutError: The queue stayed full until the timeout. The message was not sent.
+            KernelStateError: The ring kernel is not activated yet, or has ended.
+        """
         await self.native.tell_async(message, timeout)
 
     async def receive(self, timeout: float | None = None) -> Any:
-        """Receives an output: as :meth:`NativeKernel.receive`."""
+        """Waits for the next output: the handler's return value for a message that was sent.
+
+        Args:
+            timeout: Maximum time to wait, in seconds.
+
+        Returns:
+            The output.
+
+        Raises:
+            QueueTimeoutError: No output arrived before the timeout.
+            KernelStateError: The ring kernel is not activated yet, or it has ended and all outputs were received.
+        """
         return await self.native.receive_async(timeout)
 
     async def ask(self, message: Any, timeout: float | None = None) -> Any:
-        """Sends a request and waits for the reply: as :meth:`NativeKernel.ask`."""
+        """Sends a request and waits for the reply.
+
+        Args:
+            message: A message of the handler's class.
+            timeout: Maximum time to wait in total, in seconds.
+
+        Returns:
+            The return value of the handler.
+
+        Raises:
+            KernelError: The handler raised (the exception is ``__cause__``), or returned no reply.
+            QueueTimeoutError: No reply arrived before the timeout.
+            TypeValidationError: The message is of another class.
+            MessageSerializationError: A value does not fit its field.
+            QueueFullError: The queue is full, and the backpressure is ``"reject"``.
+            KernelStateError: The ring kernel is not activated yet, or has ended.
+        """
         return await self.native.ask_async(message, timeout)
 
     def __repr__(self) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
+import types
 import weakref
 from collections.abc import Callable
 from enum import Enum
@@ -49,6 +51,15 @@ class Outbox(Protocol):
     def _stop_blocking_puts(self) -> None: ...
 
 
+def _copied(function: Any, cls: type) -> Any:
+    """Returns a copy of a function, as a method of a class."""
+    copy = types.FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+    functools.update_wrapper(copy, function)
+    del copy.__wrapped__  # type: ignore[attr-defined]
+    copy.__qualname__ = f"{cls.__qualname__}.{function.__name__}"
+    return copy
+
+
 class ThreadKernel(Generic[TIn, TOut, S]):
     """A function on a dedicated thread, between an input and an output queue.
 
@@ -57,6 +68,12 @@ class ThreadKernel(Generic[TIn, TOut, S]):
     """
 
     _thread_prefix = "kernel"
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if ThreadKernel in cls.__bases__:
+            # Copies, so that `help` and the errors of wrong calls name the class that users know. A call costs the same.
+            cls.start, cls.stop = _copied(ThreadKernel.start, cls), _copied(ThreadKernel.stop, cls)  # type: ignore[method-assign]
 
     def __init__(self, kernel_id: str, kernel_func: Callable[..., Any], states: type[S], config: Config) -> None:
         self.kernel_id = kernel_id

@@ -233,15 +233,39 @@ def get_buffer_registry() -> BufferRegistry:
 
 
 def register_buffer(array: Any) -> BufferHandle:
-    """Registers an array: as :meth:`BufferRegistry.register`."""
+    """Registers an array in the process's registry. The array is not copied.
+
+    Args:
+        array: A NumPy, CuPy or MLX array, a tensor, or another object with ``shape``, ``dtype`` and ``nbytes``.
+
+    Returns:
+        Its handle.
+
+    Raises:
+        TypeError: The object is not an array.
+    """
     return get_buffer_registry().register(array)
 
 
 def get_buffer(buffer_id: UUID) -> Any | None:
-    """Returns the array of a handle: as :meth:`BufferRegistry.get`."""
+    """Returns the array of a handle, from the process's registry.
+
+    Args:
+        buffer_id: Id of the handle.
+
+    Returns:
+        The array; ``None`` if it is not registered.
+    """
     return get_buffer_registry().get(buffer_id)
 
 
 def release_buffer(buffer_id: UUID) -> bool:
-    """Drops an array: as :meth:`BufferRegistry.release`."""
+    """Drops an array from the process's registry, regardless of its reference count.
+
+    Args:
+        buffer_id: Id of the handle.
+
+    Returns:
+        Whether the array was registered.
+    """
     return get_buffer_registry().release(buffer_id)

@@ -136,7 +136,11 @@ class CythonKernelContext(Generic[TIn, TOut]):
         return accepted
 
     def send_nowait(self, message: TOut) -> bool:
-        """Sends an output without waiting. Returns whether the queue accepted it."""
+        """Sends an output without waiting. Returns whether the queue accepted it.
+
+        Args:
+            message: The output.
+        """
         accepted: bool = self.output_queue.put(message)
         return accepted
 
@@ -203,6 +207,9 @@ class CythonRingKernel(ThreadKernel[TIn, TOut, CythonKernelState]):
 
     def send_nowait(self, message: TIn) -> bool:
         """Sends a message without waiting.
+
+        Args:
+            message: The message.
 
         Returns:
             Whether the queue accepted the message. ``False`` if it is full or the kernel is not running.

@@ -53,7 +53,11 @@ def register_ring_kernel(
 
 
 def get_registered_kernel(kernel_id: str) -> dict[str, Any] | None:
-    """Returns the registration of a name: ``func``, ``input_type``, ``output_type`` and ``config``; ``None`` if there is none."""
+    """Returns the registration of a name: ``func``, ``input_type``, ``output_type`` and ``config``; ``None`` if there is none.
+
+    Args:
+        kernel_id: Name that ``@ring_kernel`` or :func:`register_ring_kernel` registered.
+    """
     return _kernel_registry.get(kernel_id)
 
 
@@ -230,6 +234,9 @@ class RingKernelRuntime(_core.RuntimePort):
     async def activate(self, kernel_id: str) -> None:
         """Starts a ring kernel.
 
+        Args:
+            kernel_id: Name of the ring kernel.
+
         Raises:
             KernelNotFoundError: No ring kernel has this name.
             KernelStateError: The ring kernel is not launched, or already activated.
@@ -239,6 +246,9 @@ class RingKernelRuntime(_core.RuntimePort):
     async def deactivate(self, kernel_id: str) -> None:
         """Pauses a ring kernel; its messages stay queued.
 
+        Args:
+            kernel_id: Name of the ring kernel.
+
         Raises:
             KernelNotFoundError: No ring kernel has this name.
             KernelStateError: The ring kernel is not active.
@@ -247,6 +257,9 @@ class RingKernelRuntime(_core.RuntimePort):
 
     async def reactivate(self, kernel_id: str) -> None:
         """Continues a paused ring kernel.
+
+        Args:
+            kernel_id: Name of the ring kernel.
 
         Raises:
             KernelNotFoundError: No ring kernel has this name.
@@ -326,13 +339,20 @@ class RingKernelRuntime(_core.RuntimePort):
     def get_kernel_state(self, kernel_id: str) -> KernelState:
         """Returns the lifecycle state of a ring kernel.
 
+        Args:
+            kernel_id: Name of the ring kernel.
+
         Raises:
             KernelNotFoundError: No ring kernel has this name.
         """
         return self._get_kernel(kernel_id).state
 
     def get_telemetry(self, kernel_id: str) -> RingKernelTelemetry | None:
-        """Returns the telemetry of a ring kernel; ``None`` if no kernel has this name or telemetry is off."""
+        """Returns the telemetry of a ring kernel; ``None`` if no kernel has this name or telemetry is off.
+
+        Args:
+            kernel_id: Name of the ring kernel.
+        """
         return self._telemetry.get_kernel_telemetry(kernel_id) if self._telemetry is not None else None
 
     def get_all_telemetry(self) -> dict[str, RingKernelTelemetry]:

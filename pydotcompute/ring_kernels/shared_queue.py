@@ -101,6 +101,9 @@ class SharedQueue(SharedRing):
     def remove(cls, name: str) -> bool:
         """Removes a name, for example after all processes that used the queue were killed. Processes that have it open can continue.
 
+        Args:
+            name: Name of the queue.
+
         Returns:
             Whether there was a queue of this name.
 

@@ -92,6 +92,7 @@ class RingKernelTelemetry(_core.Counters):
 
         @property
         def queue_depth(self) -> int:
+            """Messages in the input queue."""
             return self._queue_depth if self._queue is None else self._queue.qsize
 
         @queue_depth.setter
@@ -100,6 +101,7 @@ class RingKernelTelemetry(_core.Counters):
 
         @property
         def uptime_seconds(self) -> float:
+            """Time since activation."""
             return self._uptime + self.seconds_since_start()
 
         @uptime_seconds.setter
@@ -278,13 +280,27 @@ class GPUMonitor:
         return [self.get_gpu_info(index) for index in range(self._device_count)]
 
     def get_utilization(self, device_index: int = 0) -> float:
-        """Returns the fraction of time in which a kernel ran on a GPU, 0 to 1; 0 if there is no GPU."""
+        """Returns the fraction of time in which a kernel ran on a GPU, 0 to 1; 0 if there is no GPU.
+
+        Args:
+            device_index: Device index, from 0.
+
+        Raises:
+            BackendNotAvailableError: There are GPUs, and this one is not among them.
+        """
         if not self.is_available:
             return 0.0
         return float(self._nvml.nvmlDeviceGetUtilizationRates(self._device(device_index)).gpu / 100)
 
     def get_memory_info(self, device_index: int = 0) -> dict[str, int]:
-        """Returns a GPU's memory in bytes: ``total``, ``used`` and ``free``; zeros if there is no GPU."""
+        """Returns a GPU's memory in bytes: ``total``, ``used`` and ``free``; zeros if there is no GPU.
+
+        Args:
+            device_index: Device index, from 0.
+
+        Raises:
+            BackendNotAvailableError: There are GPUs, and this one is not among them.
+        """
         if not self.is_available:
             return {"total": 0, "used": 0, "free": 0}
         memory = self._nvml.nvmlDeviceGetMemoryInfo(self._device(device_index))
@@ -327,7 +343,11 @@ class TelemetryCollector:
         return GPUMonitor()
 
     def register_kernel(self, kernel_id: str) -> RingKernelTelemetry:
-        """Starts to collect for a ring kernel, and starts its uptime. Returns the existing telemetry if the name is registered already."""
+        """Starts to collect for a ring kernel, and starts its uptime. Returns the existing telemetry if the name is registered already.
+
+        Args:
+            kernel_id: Name of the ring kernel.
+        """
         with self._lock:
             telemetry = self._kernel_telemetry.get(kernel_id)
             if telemetry is None:
@@ -336,7 +356,11 @@ class TelemetryCollector:
         return telemetry
 
     def unregister_kernel(self, kernel_id: str) -> None:
-        """Removes a ring kernel; totals keep its counts. Unknown names are ignored."""
+        """Removes a ring kernel; totals keep its counts. Unknown names are ignored.
+
+        Args:
+            kernel_id: Name of the ring kernel.
+        """
         with self._lock:
             telemetry = self._kernel_telemetry.pop(kernel_id, None)
             if telemetry is not None:
@@ -346,7 +370,11 @@ class TelemetryCollector:
                 self._removed.error_count += telemetry.error_count
 
     def get_kernel_telemetry(self, kernel_id: str) -> RingKernelTelemetry | None:
-        """Returns the telemetry of one ring kernel, or ``None``."""
+        """Returns the telemetry of one ring kernel, or ``None``.
+
+        Args:
+            kernel_id: Name of the ring kernel.
+        """
         return self._kernel_telemetry.get(kernel_id)
 
     def get_all_telemetry(self) -> dict[str, RingKernelTelemetry]:

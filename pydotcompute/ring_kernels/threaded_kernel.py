@@ -277,6 +277,9 @@ class ThreadedRingKernel(ThreadKernel[TIn, TOut, ThreadedKernelState]):
     def send_nowait(self, message: TIn) -> bool:
         """Sends a message without waiting.
 
+        Args:
+            message: The message.
+
         Returns:
             Whether the queue accepted the message. ``False`` if it is full or the kernel is not running.
 

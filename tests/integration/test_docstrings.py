@@ -1,11 +1,17 @@
-"""Every example in a docstring of the package runs and prints its expected output."""
+"""What `help` shows: every example in a docstring runs and prints its expected output, every public function documents its parameters, and
+names and errors are those of the classes that users know."""
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib
+import inspect
 import pkgutil
+import re
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +24,7 @@ from pydotcompute.compilation import cache as cache_module
 from pydotcompute.compilation.cache import KernelCache
 from pydotcompute.ring_kernels.message import _message_registry
 from pydotcompute.ring_kernels.runtime import _kernel_registry
+from pydotcompute.ring_kernels.shared_queue import SharedQueue
 
 
 def examples() -> list[Any]:
@@ -49,3 +56,183 @@ def test_examples_of_docstrings(example: doctest.DocTest, tmp_path: Path, monkey
     result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE).run(example, out=report.append)
     assert result.attempted > 0
     assert result.failed == 0, "".join(report)
+
+
+# Types of the extension from which public classes inherit methods. `help` and errors show these names instead of the public ones.
+# Types and functions are only removed from these sets.
+INTERNAL_TYPES = {"ContextPort", "Counters", "KernelPort", "Mailbox", "RuntimePort", "SharedRing"}
+# Functions of the extension whose text does not name each parameter.
+WITHOUT_PARAMETERS = {
+    "RingBuffer.put",
+    "RingBuffer.put_nowait",
+    "RingKernelRuntime.receive",
+    "RingKernelRuntime.send",
+    "RingKernelRuntime.send_and_receive",
+}
+# Functions of the extension whose text lacks errors of the declaration for type checkers.
+WITHOUT_ERRORS = {
+    "KernelContext.receive",
+    "RingKernel.ask",
+    "RingKernel.receive",
+    "RingKernel.send",
+    "RingKernelRuntime.receive",
+    "RingKernelRuntime.send",
+    "RingKernelRuntime.send_and_receive",
+}
+# Counters of the extension without a text.
+WITHOUT_TEXT = {
+    "RingKernelTelemetry.error_count",
+    "RingKernelTelemetry.last_error",
+    "RingKernelTelemetry.max_latency_ns",
+    "RingKernelTelemetry.messages_dropped",
+    "RingKernelTelemetry.messages_processed",
+    "RingKernelTelemetry.total_latency_ns",
+}
+
+
+@dataclass(frozen=True)
+class Member:
+    """A public function, or a method or property of a public class."""
+
+    name: str
+    attribute: Any
+    owner: type | None
+
+    @property
+    def function(self) -> Any:
+        """The attribute, without its binding to a class."""
+        return getattr(self.attribute, "__func__", self.attribute)
+
+    @property
+    def is_function(self) -> bool:
+        return callable(self.function) and not inspect.isclass(self.function)
+
+    @property
+    def is_internal(self) -> bool:
+        """Whether it shows the name of an internal type."""
+        return str(getattr(self.function, "__qualname__", "")).partition(".")[0] in INTERNAL_TYPES
+
+    def parameters(self) -> list[inspect.Parameter]:
+        return [p for p in inspect.signature(self.function).parameters.values() if p.name not in ("self", "cls")]
+
+
+def public_modules() -> Iterator[ModuleType]:
+    """Yields the modules of the package that users import."""
+    for about in pkgutil.walk_packages(pydotcompute.__path__, "pydotcompute."):
+        if not any(part.startswith("_") and part != "_cython" for part in about.name.split(".")):
+            yield importlib.import_module(about.name)
+
+
+def public_objects() -> Iterator[tuple[str, Any]]:
+    """Yields the classes and functions that the modules of the package export, each once."""
+    seen = set()
+    for module in [pydotcompute, *public_modules()]:
+        for name in getattr(module, "__all__", ()):
+            exported = getattr(module, name)
+            ours = str(getattr(exported, "__module__", "")).startswith("pydotcompute")
+            if ours and callable(exported) and id(exported) not in seen:
+                seen.add(id(exported))
+                yield name, exported
+
+
+def members() -> Iterator[Member]:
+    """Yields the public functions, and the public methods and properties of the public classes, inherited ones included."""
+    for name, exported in public_objects():
+        if not inspect.isclass(exported):
+            yield Member(name, exported, None)
+            continue
+        for attribute in dir(exported):
+            cls = next((cls for cls in exported.__mro__ if attribute in vars(cls)), object)
+            static = inspect.getattr_static(exported, attribute)
+            if not attribute.startswith("_") and cls.__module__.startswith("pydotcompute"):
+                member = Member(f"{name}.{attribute}", static, exported)
+                # Other attributes are the defaults of dataclasses' fields and the members of enumerations.
+                if member.is_function or inspect.isdatadescriptor(static):
+                    yield member
+
+
+ALL = [*members()]
+PUBLIC_NAMES = {name for name, _ in public_objects()}
+functions = pytest.mark.parametrize("member", [member for member in ALL if member.is_function], ids=lambda member: member.name)
+
+
+def test_the_public_api_was_found() -> None:
+    names = {member.name for member in ALL}
+    assert len(names) > 350
+    assert names >= {"RingKernelRuntime.send", "RingKernelRuntime.launch", "KernelContext.receive", "message", "SyncQueue.put"}
+
+
+def section(text: str, title: str) -> str:
+    """Returns the indented lines below a title of a docstring."""
+    found = re.search(rf"^{title}:\n((?:[ ]+.*\n?|\n)*)", text, re.MULTILINE)
+    return found[1] if found else ""
+
+
+@pytest.mark.parametrize("member", ALL, ids=lambda member: member.name)
+def test_everything_public_has_a_text(member: Member) -> None:
+    assert inspect.getdoc(member.function) or member.name in WITHOUT_TEXT
+
+
+@functions
+def test_a_text_names_each_parameter(member: Member) -> None:
+    arguments = section(inspect.getdoc(member.function) or "", "Args")
+    missing = [p.name for p in member.parameters() if not re.search(rf"^\s+\**{p.name}:", arguments, re.MULTILINE)]
+    assert not missing or member.name in WITHOUT_PARAMETERS
+
+
+@functions
+def test_names_are_those_of_public_classes(member: Member) -> None:
+    owner, _, _ = member.function.__qualname__.rpartition(".")
+    assert owner == "" or owner in PUBLIC_NAMES or member.is_internal, member.function.__qualname__
+
+
+@functions
+def test_the_error_of_a_wrong_call_names_the_function(member: Member) -> None:
+    kinds = {p.kind for p in member.parameters()}
+    if kinds >= {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}:
+        pytest.skip("accepts all arguments")
+    call: Callable[..., Any] = member.function
+    if inspect.ismethoddescriptor(call):
+        if member.owner in (None, SharedQueue):
+            pytest.skip("needs an object that holds resources")
+        call = getattr(member.owner.__new__(member.owner), member.name.rpartition(".")[2])  # type: ignore[union-attr]
+    with pytest.raises(TypeError) as caught:
+        call(*range(30), no_such_parameter=1)
+    # For a method without parameters, the extension names the class of the object.
+    assert str(caught.value).startswith((f"{member.function.__qualname__}()", f"{member.name}()"))
+
+
+def declared_for_type_checkers() -> Iterator[tuple[str, Any, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """Yields the methods that a public class declares for type checkers only: name, class, declaration."""
+    for module in public_modules():
+        for cls in ast.parse(inspect.getsource(module)).body:
+            blocks = [block for block in getattr(cls, "body", ()) if isinstance(block, ast.If)]
+            for block in blocks if isinstance(cls, ast.ClassDef) else ():
+                for declaration in block.body if ast.unparse(block.test) == "TYPE_CHECKING" else ():
+                    if isinstance(declaration, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                        yield f"{cls.name}.{declaration.name}", getattr(module, cls.name), declaration
+
+
+DECLARED = [pytest.param(*declared, id=declared[0]) for declared in declared_for_type_checkers()]
+
+
+@pytest.mark.parametrize(("name", "cls", "declaration"), DECLARED)
+def test_what_type_checkers_see_exists_and_has_the_same_parameters(
+    name: str, cls: type, declaration: ast.FunctionDef | ast.AsyncFunctionDef
+) -> None:
+    static = inspect.getattr_static(cls, declaration.name)
+    if inspect.isdatadescriptor(static):
+        assert "property" in {ast.unparse(decorator) for decorator in declaration.decorator_list}
+        return
+    scope: dict[str, Any] = {}
+    exec(f"def declared({ast.unparse(declaration.args)}): ...", {"__future__": None, **vars(sys.modules[cls.__module__]), **scope}, scope)
+    wanted, actual = (
+        [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()][1:]
+        for function in (scope["declared"], static)
+    )
+    assert actual == wanted
+    raised, documented = (
+        set(re.findall(r"^\s+(\w+):", section(inspect.cleandoc(text), "Raises"), re.MULTILINE))
+        for text in (ast.get_docstring(declaration) or "", inspect.getdoc(static) or "")
+    )
+    assert raised <= documented or name in WITHOUT_ERRORS, raised - documented
