@@ -24,6 +24,7 @@ __all__ = [
     "BufferSyncError",
     "CUDAError",
     "CompilationError",
+    "EventLoopError",
     "InvalidConfigurationError",
     "KernelAlreadyExistsError",
     "KernelCompilationError",
@@ -35,8 +36,8 @@ __all__ = [
     "MessageError",
     "MessageSerializationError",
     "MetalError",
-    "NoReplyError",
     "NoPeerError",
+    "NoReplyError",
     "PeerDiedError",
     "PyDotComputeError",
     "QueueClosedError",
@@ -113,6 +114,25 @@ _STATE_HINTS = {
     "TERMINATED": "; it has ended: launch a new one",
     "FAILED": "; it raised an exception, which receive() raises: terminate it and launch it again",
 }
+
+
+class EventLoopError(KernelStateError):
+    """A ring kernel was used from another event loop than its own, which does not run, so that no call would ever end.
+
+    Attributes:
+        kernel_loop: The event loop of the ring kernel, as text.
+        calling_loop: The event loop of the caller, as text; ``"none"`` outside of a loop.
+    """
+
+    def __init__(self, kernel_id: str, current_state: str, operation: str, kernel_loop: object, calling_loop: object) -> None:
+        super().__init__(kernel_id, current_state, operation)
+        self.kernel_loop = str(kernel_loop)
+        self.calling_loop = "none" if calling_loop is None else str(calling_loop)
+        self.args = (
+            f"Cannot {operation} kernel '{kernel_id}' from event loop {self.calling_loop}: it belongs to {self.kernel_loop}, "
+            f"which does not run (the kernel's state is '{current_state}'); "
+            "use a runtime within one asyncio.run(), or launch the kernel again in this loop",
+        )
 
 
 class KernelAlreadyExistsError(KernelError):

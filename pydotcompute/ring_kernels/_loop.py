@@ -1,6 +1,7 @@
 """Faster event loops: uvloop and eager tasks.
 
-Importing pydotcompute installs uvloop if it is available, unless the environment variable ``PYDOTCOMPUTE_NO_UVLOOP`` is set.
+Importing pydotcompute installs uvloop if it is available, unless the environment variable ``PYDOTCOMPUTE_NO_UVLOOP`` is set or the program
+has set an event loop policy of its own. Otherwise the package changes no event loop and no policy, except at a call of the functions below.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ __all__ = [
     "is_uvloop_available",
     "is_uvloop_installed",
     "optimize_current_loop",
+    "start_task",
 ]
 
 _uvloop_installed = False
@@ -66,8 +68,17 @@ def install_uvloop() -> bool:
 
 
 def install_at_import() -> bool:
-    """Import hook of the package: :func:`install_uvloop`, unless the environment variable ``PYDOTCOMPUTE_NO_UVLOOP`` is set."""
-    return not os.environ.get("PYDOTCOMPUTE_NO_UVLOOP") and install_uvloop()
+    """Calls :func:`install_uvloop`, unless ``PYDOTCOMPUTE_NO_UVLOOP`` is set or the program has set an event loop policy of its own."""
+    return not os.environ.get("PYDOTCOMPUTE_NO_UVLOOP") and (_uvloop_installed or not _has_custom_policy()) and install_uvloop()
+
+
+def _has_custom_policy() -> bool:
+    """Whether the program has set an event loop policy."""
+    with warnings.catch_warnings():
+        # Python 3.14 plans to remove policies.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        policy = asyncio.get_event_loop_policy()
+    return type(policy).__module__.partition(".")[0] != "asyncio"
 
 
 def _eager_task_factory(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **kwargs: Any) -> asyncio.Task[Any]:
@@ -99,6 +110,21 @@ def install_eager_task_factory(loop: asyncio.AbstractEventLoop | None = None) ->
     eager = loop.get_task_factory() in (_eager_task_factory, asyncio.eager_task_factory)
     _eager_tasks_installed = _eager_tasks_installed or eager
     return eager
+
+
+def start_task(coro: Coroutine[Any, Any, None], *, name: str, eager: bool) -> asyncio.Task[None]:
+    """Creates a task on the running loop.
+
+    Args:
+        coro: What the task runs.
+        name: Name of the task.
+        eager: Whether its first step runs within this call (Python 3.12 and later, on a loop without a task factory). The loop itself is
+            not changed: the tasks that `coro` creates start as ever.
+    """
+    loop = asyncio.get_running_loop()
+    if sys.version_info >= (3, 12) and eager and loop.get_task_factory() is None:
+        return asyncio.Task(coro, loop=loop, name=name, eager_start=True)
+    return loop.create_task(coro, name=name)
 
 
 def get_loop_info() -> dict[str, str | bool]:

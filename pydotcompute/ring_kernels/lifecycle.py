@@ -13,9 +13,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydotcompute import _core
-from pydotcompute.exceptions import KernelStateError
+from pydotcompute.exceptions import EventLoopError, KernelStateError
 from pydotcompute.ring_kernels._context import KernelContext
 from pydotcompute.ring_kernels._kernel_function import check_function
+from pydotcompute.ring_kernels._loop import start_task
 from pydotcompute.ring_kernels._settings import DeadLetter, KernelState, RingKernelConfig, Supervision
 from pydotcompute.ring_kernels.fast_queue import FastMessageQueue
 from pydotcompute.ring_kernels.queue import BackpressureStrategy, MessageQueue
@@ -78,6 +79,7 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         self._telemetry: RingKernelTelemetry | None = None
         self._dead_letters: deque[DeadLetter] = deque(maxlen=_MAX_DEAD_LETTERS)
         self._restarts: deque[float] = deque()
+        self._starts_eagerly = False
         self.error: BaseException | None = None
 
     @property
@@ -182,12 +184,14 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         """
         context = self._require(KernelState.LAUNCHED, "activate")
         assert context is not None
+        for queue in (context.input_queue, context.output_queue):
+            queue._set_event_loop(asyncio.get_running_loop())
         context._active.set()
         self._set_state(KernelState.ACTIVE.value)
         if self._telemetry is not None:
             self._telemetry._watch(context.input_queue)
             self._telemetry.start_clock()
-        self._task = asyncio.create_task(self._run(context), name=f"ring_kernel_{self.kernel_id}")
+        self._task = start_task(self._run(context), name=f"ring_kernel_{self.kernel_id}", eager=self._starts_eagerly)
         self._task.add_done_callback(functools.partial(self._task_ended, context))
 
     async def deactivate(self) -> None:
@@ -221,10 +225,17 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
 
         Args:
             timeout: Maximum time to wait for the function to return, in seconds.
+
+        Raises:
+            EventLoopError: The ring kernel belongs to another event loop, which does not run.
         """
         context, task = self._context, self._task
         if self.state is KernelState.TERMINATED and context is None:
             return
+        if task is not None and not task.done():
+            own, calling = task.get_loop(), asyncio.get_running_loop()
+            if own is not calling and not own.is_running():
+                raise EventLoopError(self.kernel_id, self.state.name, "terminate", own, calling)
         failed = self.state is KernelState.FAILED
         self._set_state(KernelState.TERMINATING.value)
         if context is not None:

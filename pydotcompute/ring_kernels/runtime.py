@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from pydotcompute import _core
-from pydotcompute.exceptions import KernelAlreadyExistsError, KernelNotFoundError, KernelStateError
-from pydotcompute.ring_kernels._loop import get_loop_info, install_eager_task_factory, install_uvloop
+from pydotcompute.exceptions import EventLoopError, KernelAlreadyExistsError, KernelNotFoundError, KernelStateError
+from pydotcompute.ring_kernels._loop import get_loop_info, install_at_import
 from pydotcompute.ring_kernels.lifecycle import KernelContext, KernelState, RingKernel, RingKernelConfig
 from pydotcompute.ring_kernels.telemetry import RingKernelTelemetry, TelemetryCollector
 
@@ -66,8 +67,8 @@ class RingKernelRuntime(_core.RuntimePort):
 
     Args:
         enable_telemetry: Whether messages and latencies are telemetry.
-        use_uvloop: Whether to make uvloop, if available, the default for event loops created afterwards.
-        use_eager_tasks: Whether tasks of the loop start eagerly (Python 3.12 and later).
+        use_uvloop: Whether to make uvloop the default for event loops created afterwards, under the conditions of the package's import.
+        use_eager_tasks: Whether ring kernels run until their first wait within :meth:`activate` (Python 3.12 and later).
 
     Example:
         >>> async def double(ctx):
@@ -88,8 +89,7 @@ class RingKernelRuntime(_core.RuntimePort):
         self._closed = False
         self._native_runtime: NativeRuntime | None = None
         self._use_eager_tasks = use_eager_tasks
-        self._eager_tasks_installed = False
-        self._uvloop_installed = use_uvloop and install_uvloop()
+        self._uvloop_installed = use_uvloop and install_at_import()
 
     async def __aenter__(self) -> RingKernelRuntime:
         await self.start()
@@ -100,8 +100,6 @@ class RingKernelRuntime(_core.RuntimePort):
 
     async def start(self) -> None:
         """Prepares the runtime for launches. Also reopens a runtime that was shut down."""
-        if self._use_eager_tasks:
-            self._eager_tasks_installed = install_eager_task_factory()
         self._active, self._closed = True, False
 
     async def shutdown(self, timeout: float = 10.0) -> None:
@@ -109,8 +107,14 @@ class RingKernelRuntime(_core.RuntimePort):
 
         Args:
             timeout: Maximum time to wait for all ring kernels, in seconds; those that have not ended by then are cancelled.
+
+        Raises:
+            EventLoopError: A ring kernel belongs to another event loop, which does not run. The runtime stays as it is.
         """
         outcomes = await asyncio.gather(*(kernel.terminate(timeout) for kernel in list(self._kernels.values())), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, EventLoopError):
+                raise outcome
         self._kernels.clear()
         self._active, self._closed = False, True
         if self._native_runtime is not None:
@@ -203,6 +207,7 @@ class RingKernelRuntime(_core.RuntimePort):
         if native is not None:
             return await self._launch_native(kernel_id, kernel_func, config, input_type, output_type, native)
         kernel: RingKernel[Any, Any] = RingKernel(kernel_id, kernel_func, config=config, input_type=input_type, output_type=output_type)
+        kernel._starts_eagerly = self._use_eager_tasks
         await kernel.launch()
         if self._telemetry is not None:
             kernel._telemetry = self._telemetry.register_kernel(kernel_id)
@@ -403,7 +408,7 @@ class RingKernelRuntime(_core.RuntimePort):
         """Returns the running loop's class and the installed optimisations; see :func:`pydotcompute.ring_kernels.get_loop_info`."""
         return get_loop_info() | {
             "runtime_uvloop_installed": self._uvloop_installed,
-            "runtime_eager_tasks_installed": self._eager_tasks_installed,
+            "runtime_eager_tasks_installed": self._use_eager_tasks and sys.version_info >= (3, 12),
         }
 
     def __repr__(self) -> str:

@@ -32,6 +32,21 @@ pub(super) fn state(py: Python<'_>, kernel: &str, state: &str, operation: &str) 
     exception(py, "KernelStateError", (kernel, state, operation))
 }
 
+/// The call came from another event loop than that of the ring kernel, which does not run.
+pub(super) fn event_loop(
+    py: Python<'_>,
+    kernel: &str,
+    state: &str,
+    operation: &str,
+    own: &Bound<'_, PyAny>,
+) -> PyErr {
+    let calling = match super::task_resume::running_loop_or_none(py) {
+        Ok(calling) => calling,
+        Err(error) => return error,
+    };
+    exception(py, "EventLoopError", (kernel, state, operation, own, calling))
+}
+
 pub(super) fn not_found(py: Python<'_>, kernel: &str, available: Vec<String>) -> PyErr {
     exception(py, "KernelNotFoundError", (kernel, available))
 }

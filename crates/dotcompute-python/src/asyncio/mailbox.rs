@@ -121,6 +121,8 @@ pub(super) struct MailboxState {
     pub(super) counters: Option<Py<Counters>>,
     /// The output mailbox for replies to these messages.
     pub(super) output: Option<Py<Mailbox>>,
+    /// The event loop of the ring kernel.
+    pub(super) event_loop: Option<Py<PyAny>>,
     /// The ring kernel that writes these messages. Outputs only.
     pub(super) owner: Option<Owner>,
     pub(super) timer: Option<Timer>,

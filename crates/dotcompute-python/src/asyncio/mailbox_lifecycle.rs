@@ -60,6 +60,12 @@ impl Mailbox {
         drop(old);
     }
 
+    /// Sets the event loop of the ring kernel, so that a wait from another loop can be refused if this one does not run.
+    fn _set_event_loop(&self, event_loop: Py<PyAny>) {
+        let old = self.lock().event_loop.replace(event_loop);
+        drop(old);
+    }
+
     /// Counts handled messages and their latencies from now on.
     fn _set_counters(&self, counters: Option<Py<Counters>>) {
         let mut state = self.lock();
@@ -147,6 +153,7 @@ impl Mailbox {
         visit.call(&state.failure)?;
         visit.call(&state.counters)?;
         visit.call(&state.output)?;
+        visit.call(&state.event_loop)?;
         if let Some(owner) = &state.owner {
             visit.call(&owner.input)?;
             visit.call(&owner.waits_on)?;

@@ -55,6 +55,7 @@ impl MailboxState {
             current: None,
             counters: None,
             output: None,
+            event_loop: None,
             owner: None,
             timer: None,
             enqueued: 0,

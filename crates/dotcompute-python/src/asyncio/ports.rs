@@ -12,7 +12,7 @@ use pyo3::{ffi, intern};
 use super::errors;
 use super::mailbox::Mailbox;
 use super::waiter::{Kind, WaiterState};
-use super::waiter_type;
+use super::{task_resume, waiter_type};
 
 /// The queues of a ring kernel.
 struct Queues {
@@ -168,8 +168,14 @@ impl ContextPort {
             Ok(mailbox) if queues.is_plain_put => mailbox,
             _ => return output.call_method1("put", (message,)),
         };
+        // Without an open ask, the message is most probably an output, whose level is needed.
+        let has_level = !mailbox.get().expects_replies();
+        let level = match if has_level { mailbox.get().order().level_of(&message) } else { Ok(0) } {
+            Ok(level) => level,
+            Err(error) => return waiter_type::failed(py, method, error),
+        };
         let mut state = WaiterState::new(Kind::Send, Some(message.unbind()), None);
-        state.method = method;
+        (state.method, state.level, state.has_level) = (method, level, has_level);
         state.asked_message = question.map(|question| question.clone().unbind());
         state.input = queues.input.bind(py).cast::<Mailbox>().ok().map(|input| input.clone().unbind());
         waiter_type::new_waiter(py, mailbox.clone().unbind(), state)
@@ -292,6 +298,29 @@ impl KernelPort {
     }
 }
 
+/// Returns the error of a call that the state does not allow. If the event loop of the ring kernel does not run, the error names the loops.
+fn state_error(py: Python<'_>, endpoints: Option<&Endpoints>, state: u8, operation: &str) -> PyResult<PyErr> {
+    let name = STATE_NAMES.get(usize::from(state)).copied().unwrap_or("?");
+    let Some(endpoints) = endpoints else { return Ok(errors::state(py, "", name, operation)) };
+    let (event_loop, failure) = {
+        let output = endpoints.output.get().lock();
+        (
+            output.event_loop.as_ref().map(|own| own.clone_ref(py)),
+            output.failure.as_ref().map(|one| one.clone_ref(py)),
+        )
+    };
+    if let Some(own) = event_loop.map(|own| own.into_bound(py))
+        && task_resume::is_stopped_elsewhere(&own)?
+    {
+        return Ok(errors::event_loop(py, &endpoints.kernel, name, operation, &own));
+    }
+    let error = errors::state(py, &endpoints.kernel, name, operation);
+    if state == FAILED {
+        error.set_cause(py, failure.map(|cause| PyErr::from_value(cause.into_bound(py))));
+    }
+    Ok(error)
+}
+
 impl KernelPort {
     fn send_as<'py>(
         &self,
@@ -357,15 +386,7 @@ impl KernelPort {
             (Some(endpoints), ACTIVE | DEACTIVATED) => Ok(endpoints),
             // Messages sent before the failure can still be received, and then the failure is raised.
             (Some(endpoints), FAILED) if allow_failed => Ok(endpoints),
-            (endpoints, state) => {
-                let kernel = endpoints.map(|endpoints| endpoints.kernel.clone()).unwrap_or_default();
-                Err(errors::state(
-                    py,
-                    &kernel,
-                    STATE_NAMES.get(usize::from(state)).unwrap_or(&"?"),
-                    operation,
-                ))
-            }
+            (endpoints, state) => Err(state_error(py, endpoints.as_deref(), state, operation)?),
         }
     }
 

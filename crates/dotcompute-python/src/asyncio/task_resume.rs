@@ -43,7 +43,7 @@ pub(super) fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 ///
 /// CPython before 3.14 stores the running loop in the thread's dictionary, in an entry created for each run of a loop. Its getter calls
 /// `getpid` each time. This function caches the loop while the entry is the same object.
-fn running_loop_or_none(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+pub(super) fn running_loop_or_none(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     static GET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     // SAFETY: this thread is attached (`py`). Both references are borrowed, from the thread state and from its dictionary, and the second
     // becomes owned before any Python code runs.
@@ -67,6 +67,15 @@ fn running_loop_or_none(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     let old = RUNNING_LOOP_CACHE.replace(cached);
     drop(old);
     Ok(event_loop)
+}
+
+/// Returns whether the event loop of a ring kernel is not the running one and does not run elsewhere, so that nothing would end a wait.
+pub(super) fn is_stopped_elsewhere(event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = event_loop.py();
+    if is_running_here(py, event_loop.as_unbound())? {
+        return Ok(false);
+    }
+    Ok(!event_loop.call_method0(intern!(py, "is_running"))?.is_truthy()?)
 }
 
 /// Clears the cache of the running event loop. The child calls it after a fork, where no loop runs.

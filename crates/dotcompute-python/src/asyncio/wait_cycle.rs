@@ -125,16 +125,16 @@ fn end(waiter: &Bound<'_, PyAny>, target: &Py<Mailbox>, error: PyErr) -> PyResul
     };
     drop(old);
     mailbox.get().apply_effects(py, effects)?;
-    if is_ask { withdraw(py, waiter.as_unbound(), target) } else { Ok(()) }
+    if is_ask { withdraw(py, waiter.as_unbound(), target.get()) } else { Ok(()) }
 }
 
 /// Removes the message of an ask from the queue of the ring kernel. Does nothing if the ring kernel has taken it.
-fn withdraw(py: Python<'_>, ask: &Py<PyAny>, output: &Py<Mailbox>) -> PyResult<()> {
-    if output.get().withdraw_pending(py, ask).is_some() {
+pub(super) fn withdraw(py: Python<'_>, ask: &Py<PyAny>, output: &Mailbox) -> PyResult<()> {
+    if output.withdraw_pending(py, ask).is_some() {
         return Ok(());
     }
     let (input, removed) = {
-        let mut state = output.get().lock();
+        let mut state = output.lock();
         let input = state.owner.as_ref().map(|owner| owner.input.clone_ref(py));
         let sent = state.asks_sent.iter().position(|other| waiter::same(other, ask));
         (input, sent.and_then(|position| state.asks_sent.remove(position)))

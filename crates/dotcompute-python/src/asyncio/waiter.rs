@@ -61,6 +61,8 @@ pub(super) struct WaiterState {
     pub(super) status: Status,
     /// Level and acceptance time of the delivered message, to return it to the queue.
     pub(super) level: u8,
+    /// For `Send`: whether the level is that of the message.
+    pub(super) has_level: bool,
     pub(super) accepted_at: u64,
     /// The timeout in seconds, as the caller gave it.
     pub(super) timeout: Option<f64>,
@@ -94,6 +96,7 @@ impl WaiterState {
             kind,
             status: Status::New,
             level: 0,
+            has_level: false,
             accepted_at: 0,
             timeout,
             deadline: 0,

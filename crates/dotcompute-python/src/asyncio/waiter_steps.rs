@@ -112,6 +112,10 @@ impl Mailbox {
             Status::New => match state.kind {
                 Kind::Get => mailbox_state.poll_first(py, state, effects),
                 Kind::Put => mailbox_state.poll_put(py, state, effects),
+                Kind::Send if state.has_level && !self.expects_replies() => {
+                    state.kind = Kind::Put;
+                    mailbox_state.poll_put(py, state, effects)
+                }
                 Kind::Send | Kind::Ask => Step::Begin,
                 Kind::Ready => Step::Park,
             },
@@ -147,6 +151,9 @@ impl Mailbox {
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = me.py();
         let event_loop = task_resume::running_loop(py)?;
+        if let Some(error) = self.refuse_foreign_loop(waiter, &event_loop)? {
+            return Err(error);
+        }
         let mut effects = Effects::default();
         let (step, deadline) = {
             let mut mailbox_state = self.lock();
@@ -182,6 +189,33 @@ impl Mailbox {
             Step::Failed(error) => self.fail_wait(py, waiter, error),
             Step::AlreadyParked | Step::Begin => self.resume(me, waiter),
         }
+    }
+
+    /// Ends a wait that nothing would end: the event loop of the ring kernel is another one, and does not run. Returns the error.
+    fn refuse_foreign_loop(
+        &self,
+        waiter: &Bound<'_, PyAny>,
+        event_loop: &Bound<'_, PyAny>,
+    ) -> PyResult<Option<PyErr>> {
+        let py = event_loop.py();
+        let (own, kernel, is_ask) = {
+            let mailbox_state = self.lock();
+            let own = match &mailbox_state.event_loop {
+                Some(own) if !own.is(event_loop) => own.clone_ref(py).into_bound(py),
+                _ => return Ok(None),
+            };
+            // SAFETY: `waiter` is a waiter of this mailbox, whose lock is held as `mailbox_state`.
+            let is_ask = unsafe { waiter::state(waiter.as_unbound()) }.kind == Kind::Ask;
+            (own, mailbox_state.kernel.clone(), is_ask)
+        };
+        if !task_resume::is_stopped_elsewhere(&own)? {
+            return Ok(None);
+        }
+        self.abandon(waiter)?;
+        if is_ask {
+            wait_cycle::withdraw(py, waiter.as_unbound(), self)?;
+        }
+        Ok(Some(errors::event_loop(py, &kernel, "ACTIVE", "wait for", &own)))
     }
 
     /// Ends a wait without a value.
