@@ -9,13 +9,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from pydotcompute.core.accelerator import cuda_available
+from pydotcompute.native import compile_cubin
 
 pytest.importorskip("numba")
 pytest.importorskip("matplotlib")
@@ -30,7 +31,8 @@ def modules() -> Iterator[dict[str, ModuleType]]:
     """The benchmarks' modules, importable as they are for the benchmarks themselves; removed afterwards."""
     before, path = set(sys.modules), list(sys.path)
     sys.path.insert(0, str(ROOT / "benchmarks"))
-    names = ["_harness", "_scaling", "_pagerank_graphs", "_pagerank_arrays", "pagerank_benchmark", "realtime_anomaly_benchmark"]
+    names = ["_harness", "_scaling", "_pagerank_graphs", "_pagerank_arrays", "_pagerank_kernels", "pagerank_benchmark"]
+    names += ["_anomaly_detector", "_anomaly_kernels", "realtime_anomaly_benchmark"]
     yield {name: importlib.import_module(name) for name in names}
     sys.path[:] = path
     for name in set(sys.modules) - before:
@@ -161,6 +163,49 @@ def test_subjects_take_turns_until_their_time_is_spent(modules: dict[str, Module
     assert {name: times.tolist() for name, times in samples.items()} == {"short": [100] * 7, "long": [5000] * 3, "free": [0] * 7}
     # 1,000 ns in five rounds: two calls of 100 ns in each, until there are seven.
     assert "".join(name[0] for name in called) == "sslfffffff" + "ssl" * 2 + "s"
+
+
+@pytest.fixture
+def stand_in() -> Any:
+    """NumPy with the names of CuPy that the benchmarks use, so that the code of their GPU rows runs without a GPU."""
+    stream = SimpleNamespace(synchronize=lambda: None)
+    return SimpleNamespace(**vars(np), asnumpy=np.array, cuda=SimpleNamespace(get_current_stream=lambda: stream))
+
+
+def test_the_ranks_of_a_gpu_are_those_of_numpy(modules: dict[str, ModuleType], stand_in: Any) -> None:
+    arrays, graph = modules["_pagerank_arrays"], modules["_pagerank_graphs"].kronecker(7, 4)
+    ends = np.array([1, 2], dtype=np.int32), np.array([3, 3], dtype=np.int32)
+    on_cpu = arrays.MatrixRanking(graph, np, arrays.counted_product())
+    makers = [arrays.dense_matrix(stand_in)]
+    if HAS_SCIPY:
+        makers.append(arrays.sparse_matrix(stand_in, importlib.import_module("scipy.sparse")))
+    ranked, updated = on_cpu.rank(), on_cpu.update(*ends)
+    for maker in makers:
+        on_gpu = arrays.MatrixRanking(graph, stand_in, maker)
+        assert np.allclose(on_gpu.rank().ranks, ranked.ranks, rtol=0, atol=1e-12)
+        assert np.allclose(on_gpu.update(*ends).ranks, updated.ranks, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_the_scores_of_a_gpu_are_those_of_numpy(modules: dict[str, ModuleType], stand_in: Any, resident: bool) -> None:
+    detector = modules["_anomaly_detector"]
+    values = np.random.default_rng(1).normal(50, 1, 600)
+    on_gpu, on_cpu = detector.ArrayScorer(1, 150, stand_in, resident), detector.LoopScorer(1, 150, detector.plain_loop())
+    for first in range(0, 600, 200):
+        scored = on_gpu.score(0, values[first : first + 200])
+        assert np.allclose(scored.scores, on_cpu.score(0, values[first : first + 200]).scores)
+        assert 0 < scored.transfer_ns < scored.elapsed_ns
+
+
+@pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("numba_cuda", "nvidia")),
+    reason="not installed: pip install 'pydotcompute[cuda]'",
+)
+def test_the_handlers_compile_for_a_gpu(modules: dict[str, ModuleType]) -> None:
+    graph, kernels, detectors = modules["_pagerank_graphs"].kronecker(7, 4), modules["_pagerank_kernels"], modules["_anomaly_kernels"]
+    assert compile_cubin(kernels.handle_command, state=kernels.initial_state(graph, 10))[:4] == b"\x7fELF"
+    for handler in (detectors.score_event, detectors.score_block):
+        assert compile_cubin(handler, state=detectors.initial_state(4, 100))[:4] == b"\x7fELF"
 
 
 def test_rows_over_the_limits_are_skipped_with_the_reason(modules: dict[str, ModuleType], capsys: pytest.CaptureFixture[str]) -> None:
