@@ -3,8 +3,8 @@
 A ring kernel is told new edges and asked for ranks. It keeps graph and ranks between the messages, so an update costs the new edges and the
 few sweeps that the ranks then need, and the graph never moves again.
 
-- `AsyncioRanking`: a coroutine; the compiled loop of the subject `numba`, behind messages.
-- `ThreadsRanking`: the partitioned ring kernels of `examples/pagerank.py`, one thread each.
+- `AsyncioRanking`: a coroutine; the compiled loop of `CompiledRanking`, behind messages.
+- `ThreadsRanking`: the partitioned ring kernels of `examples/pagerank.py`, one thread each. `RowsRanking` is their loop without messages.
 - `NativeRanking`: a compiled handler on a Rust thread, on a GPU (`device="cuda"`) or on the emulated device. One thread of the device
   handles a message. The state is one record with arrays; every sweep is one ask, and the ranks come back in blocks.
 """
@@ -23,7 +23,7 @@ from _pagerank_graphs import EdgeList
 from pydotcompute import RingKernelMessage, RingKernelRuntime, message
 from pydotcompute.native import HandlerContext, NativeKernel
 
-from pagerank import PageRank  # isort: skip  # `_pagerank_graphs` made the examples importable.
+from pagerank import PageRank, compiled  # isort: skip  # `_pagerank_graphs` made the examples importable.
 
 # Ranks in one reply. A reply of a GPU ring kernel has at most 4,072 bytes.
 BLOCK = 256
@@ -100,6 +100,33 @@ class AsyncioRanking:
         """End the ring kernel and its event loop."""
         self._runner.run(self._runtime.__aexit__(None, None, None))
         self._runner.close()
+
+
+class RowsRanking:
+    """The loop of `ThreadsRanking` over the whole graph, compiled by Numba and called as a function. Its graph cannot grow."""
+
+    def __init__(self, graph: EdgeList) -> None:
+        self._graph, self._sinks = graph.compressed(), graph.out_degrees == 0
+        self._ranks, self._shares = np.empty(graph.vertices), np.zeros(graph.vertices)
+        self._loop = compiled()
+
+    def _sweep(self) -> float:
+        graph, ranks, new = self._graph, self._ranks, np.empty_like(self._ranks)
+        np.divide(ranks, graph.out_degrees, out=self._shares, where=~self._sinks)
+        base = float(1 - DAMPING + DAMPING * ranks[self._sinks].sum()) / len(ranks)
+        change = self._loop(graph.starts, graph.sources, self._shares, base, ranks, new, 0)
+        self._ranks = new
+        return change
+
+    def rank(self) -> Ranking:
+        """Rank from equal ranks."""
+        start = CLOCK()
+        self._ranks[:] = 1 / len(self._ranks)
+        sweeps = until_stable(self._sweep)
+        return Ranking(self._ranks.copy(), sweeps, CLOCK() - start)
+
+    def close(self) -> None:
+        """Nothing to release."""
 
 
 class ThreadsRanking:

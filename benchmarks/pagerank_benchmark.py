@@ -35,7 +35,7 @@ from _pagerank_arrays import (
     sparse_matrix,
 )
 from _pagerank_graphs import EdgeList, kronecker, real
-from _pagerank_kernels import AsyncioRanking, NativeRanking, ThreadsRanking, state_bytes
+from _pagerank_kernels import AsyncioRanking, NativeRanking, RowsRanking, ThreadsRanking, state_bytes
 from _scaling import NO_CUDA, Crossover, Device, Limits, Row, Scaling, crossover, sample
 from _scaling_report import report_scaling
 from pydotcompute.core.accelerator import cuda_available
@@ -46,8 +46,9 @@ NEW_EDGES = 100
 PAIRS = [
     ("GPU", "CPU"),
     ("scipy-sparse", "numpy-dense"),
-    ("numba", "scipy-sparse"),
-    ("ring-threads-2", "numba"),
+    ("numba-edges", "scipy-sparse"),
+    ("numba-rows", "scipy-sparse"),
+    ("ring-threads-2", "numba-rows"),
     ("ring-asyncio", "scipy-sparse"),
     ("ring-native", "scipy-sparse"),
 ]
@@ -112,7 +113,8 @@ def entries(reserve: int) -> list[Entry]:
         Entry("numpy-dense", lambda graph: MatrixRanking(graph, np, dense_matrix(np)), needed_bytes=dense_bytes),
         Entry("numpy-sparse", lambda graph: MatrixRanking(graph, np, counted_product())),
         Entry("scipy-sparse", scipy_ranking, without("scipy")),
-        Entry("numba", lambda graph: CompiledRanking(graph, reserve), no_numba),
+        Entry("numba-edges", lambda graph: CompiledRanking(graph, reserve), no_numba),
+        Entry("numba-rows", RowsRanking, no_numba),
         Entry("ring-asyncio", lambda graph: AsyncioRanking(graph, reserve), no_numba),
         Entry("ring-threads-2", lambda graph: ThreadsRanking(graph, 2)),
         Entry("ring-native", lambda graph: NativeRanking(graph, reserve, "cpu"), no_numba, state_bytes),
