@@ -79,15 +79,6 @@ WITHOUT_ERRORS = {
     "RingKernelRuntime.send",
     "RingKernelRuntime.send_and_receive",
 }
-# Counters of the extension without a text.
-WITHOUT_TEXT = {
-    "RingKernelTelemetry.error_count",
-    "RingKernelTelemetry.last_error",
-    "RingKernelTelemetry.max_latency_ns",
-    "RingKernelTelemetry.messages_dropped",
-    "RingKernelTelemetry.messages_processed",
-    "RingKernelTelemetry.total_latency_ns",
-}
 
 
 @dataclass(frozen=True)
@@ -170,7 +161,7 @@ def section(text: str, title: str) -> str:
 
 @pytest.mark.parametrize("member", ALL, ids=lambda member: member.name)
 def test_everything_public_has_a_text(member: Member) -> None:
-    assert inspect.getdoc(member.function) or member.name in WITHOUT_TEXT
+    assert inspect.getdoc(member.function)
 
 
 @functions

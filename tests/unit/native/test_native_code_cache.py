@@ -33,7 +33,7 @@ STEP = 1
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KernelCache:
     """An empty disk cache, and no code in memory."""
     store = KernelCache(tmp_path / "stored")
-    monkeypatch.setattr(cache_module, "_cache", store)
+    monkeypatch.setattr(cache_module, "_global_cache", store)
     _cpu._codes.clear()
     return store
 
@@ -116,7 +116,7 @@ def test_a_folder_that_cannot_be_written_is_no_error(
     compiled: list[str], runtime: NativeRuntime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quiet_log: None
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(cache_module, "_cache", KernelCache(tmp_path / "file" / "folder"))
+    monkeypatch.setattr(cache_module, "_global_cache", KernelCache(tmp_path / "file" / "folder"))
     for _ in range(2):
         assert answer(handlers.in_sequence, Count(7), runtime, Sequence).value == 1
     assert compiled == ["in_sequence"], "the process still compiles once"

@@ -76,6 +76,7 @@ impl Counters {
         Counters::zero()
     }
 
+    /// Messages handled.
     #[getter]
     fn messages_processed(&self) -> u64 {
         self.processed.load(Relaxed)
@@ -86,6 +87,7 @@ impl Counters {
         self.processed.store(value, Relaxed);
     }
 
+    /// Messages dropped: by a full queue, or with the ring kernel.
     #[getter]
     fn messages_dropped(&self) -> u64 {
         self.dropped.load(Relaxed)
@@ -96,6 +98,7 @@ impl Counters {
         self.dropped.store(value, Relaxed);
     }
 
+    /// Sum of the latencies of all messages handled, in nanoseconds.
     #[getter]
     fn total_latency_ns(&self) -> u64 {
         self.total_latency.load(Relaxed)
@@ -106,6 +109,7 @@ impl Counters {
         self.total_latency.store(value, Relaxed);
     }
 
+    /// Largest latency of a message, in nanoseconds.
     #[getter]
     fn max_latency_ns(&self) -> u64 {
         self.max_latency.load(Relaxed)
@@ -116,6 +120,7 @@ impl Counters {
         self.max_latency.store(value, Relaxed);
     }
 
+    /// Smallest latency of a message, in nanoseconds; 0 before the first.
     #[getter]
     fn min_latency_ns(&self) -> u64 {
         match self.min_latency.load(Relaxed) {
@@ -130,6 +135,7 @@ impl Counters {
         self.min_latency.store(if value == 0 { NO_LATENCY } else { value }, Relaxed);
     }
 
+    /// Sends, receives and asks of this ring kernel that were never awaited, and so did nothing.
     #[getter]
     fn never_awaited(&self) -> u64 {
         self.never_awaited.load(Relaxed)
@@ -140,6 +146,7 @@ impl Counters {
         self.never_awaited.store(value, Relaxed);
     }
 
+    /// Errors of the ring kernel's function.
     #[getter]
     fn error_count(&self) -> u64 {
         self.errors.load(Relaxed)
@@ -150,6 +157,7 @@ impl Counters {
         self.errors.store(value, Relaxed);
     }
 
+    /// Text of the last error, or None.
     #[getter]
     fn last_error(&self) -> Option<String> {
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
