@@ -14,7 +14,16 @@ class MessageIdField:
     def __init__(self) -> None: ...
 
 class MessageCodec:
-    def __new__(cls, cls_: type[Any], fields: list[tuple[str, bool, Any, bool]], lazy_id: bool, plain: bool) -> MessageCodec: ...
+    def __new__(
+        cls,
+        cls_: type[Any],
+        fields: list[tuple[str, bool, Any, bool, int]],
+        names: tuple[str, bool, int],
+        lazy_id: bool,
+        plain: bool,
+        base: bool,
+        standard: bool,
+    ) -> MessageCodec: ...
 
 def encode_message(message: Any) -> bytes: ...
 def decode_message(cls: type[_M], data: bytes | bytearray | memoryview) -> _M: ...

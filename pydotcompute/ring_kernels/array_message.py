@@ -30,8 +30,10 @@ import msgpack
 import numpy as np
 
 from pydotcompute.exceptions import MessageDeserializationError, MessageSerializationError
+from pydotcompute.ring_kernels._class_names import qualified_name
+from pydotcompute.ring_kernels._message_values import PLAIN_BITS, declared_types, describe, describe_dtype, dtype_of, restore
 from pydotcompute.ring_kernels.buffer_registry import get_buffer_registry
-from pydotcompute.ring_kernels.message import RingKernelMessage, message
+from pydotcompute.ring_kernels.message import RingKernelMessage, _find_message_class, _message_registry, message
 
 __all__ = ["ArrayMessage", "array_message"]
 
@@ -39,6 +41,8 @@ T = TypeVar("T", bound="ArrayMessage")
 _C = TypeVar("_C")
 
 _MARKS = ("__type__", "__array_msg__", "__array_refs__")
+# Keys of maps that are not dictionaries.
+_RESERVED_KEYS = frozenset({"__py__", "__uuid_bin__", "__uuid__", "__array_fallback__", "__ndarray__", "__array_ref__"})
 
 
 @dataclass
@@ -66,13 +70,14 @@ class ArrayMessage(RingKernelMessage):
         held: dict[str, UUID] = {}
         try:
             content: dict[str, Any] = {}
+            declared = declared_types(type(self))
             for name in _field_names(type(self)):
                 value = getattr(self, name)
-                content[name] = self._export_handle(name, value, held) if _is_array(value) else value
+                content[name] = self._export_handle(name, value, held) if _is_array(value) else _encode_field(name, value, declared)
             content["__array_refs__"] = {name: buffer_id.hex for name, buffer_id in held.items()}
-            content["__type__"] = type(self).__name__
+            content["__type__"] = _message_registry.written_name(type(self))
             content["__array_msg__"] = True
-            data: bytes = msgpack.packb(content, default=_encode)
+            data: bytes = msgpack.packb(content)
         except Exception as error:
             for buffer_id in held.values():
                 get_buffer_registry().decrement_ref(buffer_id)
@@ -102,13 +107,14 @@ class ArrayMessage(RingKernelMessage):
             A message of this class.
 
         Raises:
-            MessageDeserializationError: The bytes are not a message, a field without default is missing, or an array was released or is
-                in another process.
+            MessageDeserializationError: The bytes are not a message of this class, a field without default is missing, or an array was
+                released or is in another process.
         """
         try:
             content = msgpack.unpackb(data, object_hook=_decode, strict_map_key=False)
             if not isinstance(content, dict):
                 raise TypeError(f"expected a map of the message's fields, got {type(content).__name__}")
+            _check_type(cls, content.get("__type__"))
             for mark in _MARKS:
                 content.pop(mark, None)
             _restore_ids(content)
@@ -149,21 +155,63 @@ def _is_array(value: Any) -> bool:
     return hasattr(type(value), "__dlpack__") and all(hasattr(value, name) for name in ("shape", "dtype", "nbytes"))
 
 
-def _encode(value: Any) -> Any:
-    """Converts a value that MessagePack does not support."""
+def _encode_field(name: str, value: Any, declared: dict[str, int]) -> Any:
+    try:
+        return _encode(value, declared.get(name, 0))
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"field '{name}': {error}") from error
+
+
+def _encode(value: Any, declared: int = 0) -> Any:
+    """Converts a value to what MessagePack supports, as the extension does for other messages."""
+    cls = type(value)
+    if value is None or cls in (int, float, str, bool, bytes):
+        return value
+    if cls is dict:
+        return _encode_dict(value, declared)
+    if cls in (list, tuple, set, frozenset):
+        items = [_encode(item, declared) for item in value]
+        return items if cls is list or (cls is tuple and declared & PLAIN_BITS[list]) else _tagged(cls.__name__, items)
     if isinstance(value, UUID):
         return {"__uuid_bin__": value.bytes}
-    if isinstance(value, np.ndarray):
+    if hasattr(cls, "with_correlation"):
+        return _tagged("message", [_message_registry.written_name(cls), value.serialize()])
+    kind, payload = ("array", None) if cls is np.ndarray else describe(value, declared)
+    if kind == "array":
         # An array inside a list or map is copied into the bytes.
         if value.dtype.hasobject:
             raise TypeError(f"an array of {value.dtype} is not serializable")
-        return {"__array_fallback__": True, "data": value.tobytes(), "shape": list(value.shape), "dtype": str(value.dtype)}
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"a value of {type(value).__name__} is not serializable; use numbers, strings, bytes, lists, maps, UUIDs and arrays")
+        return {"__array_fallback__": True, "data": value.tobytes(), "shape": list(value.shape), "dtype": describe_dtype(value.dtype)}
+    if kind == "packed":
+        return value
+    return _encode(payload, declared) if kind == "plain" else _tagged(kind, _encode(payload))
+
+
+def _encode_dict(value: dict[Any, Any], declared: int) -> dict[Any, Any]:
+    entries = [(_encode(key, declared), _encode(item, declared)) for key, item in value.items()]
+    if all(type(key) in (str, bytes, int) and key not in _RESERVED_KEYS for key, _ in entries):
+        return dict(entries)
+    return _tagged("dict", [part for entry in entries for part in entry])
+
+
+def _tagged(kind: str, payload: Any) -> dict[str, Any]:
+    return {"__py__": kind, "v": payload}
+
+
+_CONTAINERS: dict[str, Any] = {
+    "tuple": tuple,
+    "set": set,
+    "frozenset": frozenset,
+    "dict": lambda flat: dict(zip(flat[::2], flat[1::2], strict=True)),
+}
 
 
 def _decode(content: dict[Any, Any]) -> Any:
+    if content.keys() == {"__py__", "v"}:
+        kind, payload = content["__py__"], content["v"]
+        if kind == "message":
+            return _find_message_class(payload[0]).deserialize(payload[1])
+        return _CONTAINERS[kind](payload) if kind in _CONTAINERS else restore(kind, payload)
     if "__uuid_bin__" in content:
         return UUID(bytes=content["__uuid_bin__"])
     if "__uuid__" in content:
@@ -171,8 +219,13 @@ def _decode(content: dict[Any, Any]) -> Any:
     elements = content.get("data") if "__array_fallback__" in content else content.get("__ndarray__")
     if elements is not None:
         # Copied, because arrays backed by bytes are read-only.
-        return np.frombuffer(elements, dtype=content["dtype"]).reshape(content["shape"]).copy()
+        return np.frombuffer(elements, dtype=dtype_of(content["dtype"])).reshape(content["shape"]).copy()
     return content
+
+
+def _check_type(cls: type[Any], name: str | None) -> None:
+    if cls is not ArrayMessage and name is not None and name not in (cls.__name__, qualified_name(cls)):
+        raise TypeError(f"the bytes are a message of the class '{name}', not of {qualified_name(cls)}; call the deserialize of that class")
 
 
 def _restore_ids(content: dict[Any, Any]) -> None:

@@ -15,7 +15,12 @@ A class that derives from :class:`RingKernelMessage` is fully typed for type che
 and methods at run time, but its own fields come first.
 
 The serialized form is MessagePack: a map of the fields by name, with the class name as ``__type__``. UUIDs are
-``{"__uuid_bin__": 16 bytes}``, NumPy arrays ``{"__ndarray__": bytes, "dtype": str, "shape": list}``.
+``{"__uuid_bin__": 16 bytes}``, NumPy arrays ``{"__ndarray__": bytes, "dtype": str, "shape": list}``, and values of other types, such as
+nested messages, dates and tuples, ``{"__py__": kind, "v": payload}``. A value that would not come back as it is raises an error in
+``serialize``. The page "Messages" of the documentation has the whole format.
+
+Sending a message to a ring kernel or a queue of the same process does not serialize it: the receiver gets the same object. Do not change a
+message, or an array in it, after it was sent. To keep changing it, send a copy: ``copy.deepcopy(message)``.
 """
 
 from __future__ import annotations
@@ -30,6 +35,10 @@ from uuid import UUID
 
 from pydotcompute import _core
 from pydotcompute.exceptions import MessageDeserializationError
+from pydotcompute.ring_kernels._class_names import qualified_name
+from pydotcompute.ring_kernels._message_classes import ANY_MODULE, MessageClasses, class_mark
+from pydotcompute.ring_kernels._message_methods import compare, is_generated, represent
+from pydotcompute.ring_kernels._message_values import declared_types
 
 __all__ = ["RingKernelMessage", "deserialize_message", "get_message_type", "message"]
 
@@ -39,8 +48,8 @@ _C = TypeVar("_C")
 # File name that tracebacks show for generated constructors.
 _GENERATED = "<pydotcompute.message>"
 
-# Message classes by name, for deserialization without a known class.
-_message_registry: dict[str, type[Any]] = {}
+# Message classes, for deserialization without a known class.
+_message_registry = MessageClasses()
 
 # A forked child must not reuse ids that its parent generated in advance.
 if hasattr(os, "register_at_fork"):
@@ -52,11 +61,19 @@ def _check_priority(priority: int) -> None:
         raise ValueError(f"Priority must be 0-255, got {priority}")
 
 
+def _add_methods(cls: type[Any]) -> None:
+    """Adds the methods of messages that `dataclass` would generate otherwise: it generates only those that a class lacks."""
+    for name, method in (("__eq__", compare), ("__repr__", represent)):
+        if name not in cls.__dict__:
+            setattr(cls, name, method)
+
+
 @dataclass
-class RingKernelMessage:
+class RingKernelMessage:  # noqa: PLW1641 - mutable, hence without a hash
     """Base class of all messages.
 
-    The id of a message is generated on first access, since most ids are never read.
+    The id of a message is generated on first access, since most ids are never read. Messages are equal if their classes and all their
+    fields are, arrays included. They are mutable and therefore not hashable.
 
     Attributes:
         message_id: Id of this message; random (UUID version 4).
@@ -78,8 +95,16 @@ class RingKernelMessage:
         priority: int = field(default=128)
         correlation_id: UUID | None = field(default=None)
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _message_registry.register(cls)
+        _add_methods(cls)
+
     def __post_init__(self) -> None:
         _check_priority(self.priority)
+
+    __eq__ = compare
+    __repr__ = represent
 
     def serialize(self) -> bytes:
         """Serializes the message.
@@ -88,7 +113,7 @@ class RingKernelMessage:
             MessagePack bytes: a map of all fields by name, and ``__type__``.
 
         Raises:
-            MessageSerializationError: A field holds a value that is not serializable; the error names the field.
+            MessageSerializationError: A field holds a value that would not come back as it is; the error names the field.
         """
         return _core.encode_message(self)
 
@@ -96,7 +121,8 @@ class RingKernelMessage:
     def deserialize(cls: type[T], data: bytes) -> T:
         """Deserializes a message.
 
-        Fields unknown to this class are ignored, and fields missing from the bytes get their defaults, so that classes can evolve.
+        Fields unknown to this class are ignored, and fields missing from the bytes get their defaults, so that classes can evolve. The base
+        class reads the header of any message.
 
         Args:
             data: Output of :meth:`serialize`; any object that supports the buffer protocol.
@@ -105,7 +131,8 @@ class RingKernelMessage:
             A message of this class.
 
         Raises:
-            MessageDeserializationError: The bytes are not a message, the class rejects a value, or a field without default is missing.
+            MessageDeserializationError: The bytes are not a message of this class, the class rejects a value, or a field without default is
+                missing.
         """
         return _core.decode_message(cls, data)
 
@@ -138,6 +165,7 @@ class RingKernelMessage:
         return dict(self.__dict__)
 
 
+_message_registry.register(RingKernelMessage)
 _post_init: Any = RingKernelMessage.__post_init__
 
 
@@ -155,8 +183,7 @@ def _is_plain(cls: type[Any]) -> bool:
     initialize = getattr(cls.__init__, "__code__", None)
     return (
         initialize is not None
-        # Generated by `_write_init`, or by `dataclass`, whose functions are created inside `__create_fn__`.
-        and (initialize.co_filename == _GENERATED or initialize.co_qualname.startswith("__create_fn__."))
+        and (initialize.co_filename == _GENERATED or is_generated(cls.__init__))
         and getattr(cls, "__post_init__", None) is _post_init
         and not any({"__new__", "__setattr__"} & base.__dict__.keys() or base.__dict__.get("__slots__") for base in cls.__mro__[:-1])
         and all(f.init for f in dataclasses.fields(cls))
@@ -167,9 +194,14 @@ def _make_codec(cls: type[Any]) -> _core.MessageCodec:
     """Registers the layout of a class with the extension, which then serializes and deserializes its messages."""
     if not dataclasses.is_dataclass(cls):
         raise TypeError(f"{cls.__name__} is not a message: decorate it with @message")
-    fields = [(f.name, f.default is not dataclasses.MISSING, f.default, f.init) for f in dataclasses.fields(cls)]
+    declared = declared_types(cls)
+    fields = [(f.name, f.default is not dataclasses.MISSING, f.default, f.init, declared.get(f.name, 0)) for f in dataclasses.fields(cls)]
+    written = _message_registry.written_name(cls)
+    names = (qualified_name(cls), written != cls.__name__, class_mark(cls))
     attribute = next((base.__dict__["message_id"] for base in cls.__mro__ if "message_id" in base.__dict__), None)
-    codec = _core.MessageCodec(cls, fields, isinstance(attribute, _core.MessageIdField), _is_plain(cls))
+    is_standard = getattr(cls, "serialize", None) is RingKernelMessage.serialize
+    is_lazy, is_base = isinstance(attribute, _core.MessageIdField), cls is RingKernelMessage
+    codec = _core.MessageCodec(cls, fields, names, is_lazy, _is_plain(cls), is_base, is_standard)
     cls._codec = codec  # type: ignore[attr-defined]
     return codec
 
@@ -242,6 +274,7 @@ def _decorate(cls: type[_C]) -> type[_C]:
         if not own_post_init:
             # Set it before calling `dataclass`: the generated constructor calls `__post_init__` only if it exists by then.
             cls.__post_init__ = RingKernelMessage.__post_init__  # type: ignore[attr-defined]
+        _add_methods(cls)
         cls = dataclass(cls)
         if lazy and not own_post_init and not own_init:
             _write_init(cls)
@@ -253,7 +286,7 @@ def _decorate(cls: type[_C]) -> type[_C]:
                 setattr(cls, name, RingKernelMessage.__dict__[name])
         if not hasattr(cls, "deserialize"):
             cls.deserialize = classmethod(RingKernelMessage.deserialize.__func__)  # type: ignore[attr-defined]
-    _message_registry[cls.__name__] = cls
+    _message_registry.register(cls)
     return cls
 
 
@@ -271,7 +304,7 @@ def message(cls: None = None) -> Callable[[type[_C]], type[_C]]: ...
 def message(cls: type[_C] | None = None) -> type[_C] | Callable[[type[_C]], type[_C]]:
     """Makes a class a message: a dataclass with the header fields and the methods of :class:`RingKernelMessage`.
 
-    The class is also registered under its name, for :func:`deserialize_message`.
+    The class is also registered under its module and name, for :func:`deserialize_message`.
 
     Args:
         cls: The class; its annotations declare the fields.
@@ -294,7 +327,7 @@ def get_message_type(name: str) -> type[RingKernelMessage] | None:
     """Returns the message class last registered under a name.
 
     Args:
-        name: Name of the class.
+        name: Name of the class, alone or as ``module:qualified name``.
 
     Returns:
         The class, or ``None``.
@@ -309,18 +342,25 @@ def deserialize_message(data: bytes) -> RingKernelMessage:
         data: Output of a message's ``serialize``.
 
     Returns:
-        A message of the class registered under the ``__type__`` of the bytes. If they name no class, a :class:`RingKernelMessage` with
-        the header fields only.
+        A message of the class that ``__type__`` names in the bytes. If they name no class, a :class:`RingKernelMessage` with the header
+        fields only.
 
     Raises:
-        MessageDeserializationError: The bytes are not a message, or name a class that this process does not know.
+        MessageDeserializationError: The bytes are not a message, or name a class that this process does not know or has several of.
     """
+    return _deserialize_marked(data, ANY_MODULE)
+
+
+def _deserialize_marked(data: bytes, mark: int) -> RingKernelMessage:
+    """Deserializes a message whose class the transport marks beside the bytes."""
     try:
         name = _core.message_type_name(data)
+        cls: type[RingKernelMessage] = _find_message_class(name, mark) if name else RingKernelMessage
     except Exception as error:
         raise MessageDeserializationError(RingKernelMessage, error) from error
-    cls: type[RingKernelMessage] | None = _message_registry.get(name) if name else RingKernelMessage
-    if cls is None:
-        cause = LookupError(f"this process has no message class '{name}'; import the module that defines it before reading the message")
-        raise MessageDeserializationError(RingKernelMessage, cause) from cause
     return cls.deserialize(data)
+
+
+def _find_message_class(name: str, mark: int = ANY_MODULE) -> type[Any]:
+    """Returns the class that bytes name. The extension calls it for nested messages."""
+    return _message_registry.find(name, mark)

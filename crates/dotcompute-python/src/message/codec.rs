@@ -11,6 +11,7 @@ use pyo3::{ffi, intern};
 use rmp::encode as mp;
 
 use super::decode::{self, Reader};
+use super::plain::{Place, PlainTypes};
 use super::{encode, id, python};
 
 /// A field of a message class.
@@ -21,6 +22,21 @@ struct Field {
     default: Option<Py<PyAny>>,
     /// Whether the constructor has a parameter for it.
     init: bool,
+    /// The plain types that its annotation names.
+    declared: PlainTypes,
+}
+
+/// What Python passes for a field: name, whether it has a default, default, whether the constructor takes it, declared plain types.
+type FieldParts<'py> = (Bound<'py, PyString>, bool, Bound<'py, PyAny>, bool, u16);
+
+/// How the bytes name a class.
+struct Names {
+    bare: String,
+    qualified: String,
+    /// Whether another class of this process has the same bare name. Then the bytes have the qualified one.
+    is_shared: bool,
+    /// Distinguishes the class from others with the same bare name, where the transport carries it.
+    mark: u32,
 }
 
 /// Encodes and decodes messages of one class. Created by the first message that needs it.
@@ -32,6 +48,11 @@ pub(crate) struct MessageCodec {
     lazy_id: bool,
     /// Whether decoding may set the attributes directly: the class has no user-defined `__init__` or `__post_init__`.
     is_plain: bool,
+    /// Whether this is the base class, which reads the header of any message.
+    is_base: bool,
+    /// Whether the class has the `serialize` of the base class.
+    is_standard: bool,
+    names: Names,
 }
 
 #[pymethods]
@@ -40,27 +61,41 @@ impl MessageCodec {
     ///
     /// Args:
     ///     class: The message class.
-    ///     fields: ``(name, has_default, default, init)`` for each field.
+    ///     fields: ``(name, has_default, default, init, declared)`` for each field.
+    ///     names: ``(qualified, is_shared, mark)``: how bytes name the class.
     ///     lazy_id: Whether ``MessageIdField`` implements ``message_id``.
     ///     plain: Whether the class has no user-defined ``__init__`` or ``__post_init__``.
+    ///     base: Whether this is the base class of all messages.
+    ///     standard: Whether the class has the ``serialize`` of the base class.
     #[new]
     fn new(
         class: Bound<'_, PyType>,
-        fields: Vec<(Bound<'_, PyString>, bool, Bound<'_, PyAny>, bool)>,
+        fields: Vec<FieldParts<'_>>,
+        names: (String, bool, u32),
         lazy_id: bool,
         plain: bool,
+        base: bool,
+        standard: bool,
     ) -> PyResult<Self> {
-        let field =
-            |(name, has_default, default, init): (Bound<'_, PyString>, bool, Bound<'_, PyAny>, bool)| {
-                Ok(Field {
-                    key: name.extract()?,
-                    name: name.unbind(),
-                    default: has_default.then(|| default.unbind()),
-                    init,
-                })
-            };
-        let fields = fields.into_iter().map(field).collect::<PyResult<_>>()?;
-        Ok(MessageCodec { class: class.unbind(), fields, lazy_id, is_plain: plain })
+        let field = |(name, has_default, default, init, declared): FieldParts<'_>| {
+            Ok(Field {
+                key: name.extract()?,
+                name: name.unbind(),
+                default: has_default.then(|| default.unbind()),
+                init,
+                declared: PlainTypes::new(declared),
+            })
+        };
+        let (qualified, is_shared, mark) = names;
+        Ok(MessageCodec {
+            fields: fields.into_iter().map(field).collect::<PyResult<_>>()?,
+            names: Names { bare: class.name()?.to_str()?.to_owned(), qualified, is_shared, mark },
+            class: class.unbind(),
+            lazy_id,
+            is_plain: plain,
+            is_base: base,
+            is_standard: standard,
+        })
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -73,11 +108,43 @@ impl MessageCodec {
 }
 
 impl MessageCodec {
+    /// The name that the bytes carry.
+    pub(super) fn type_name(&self) -> &str {
+        if self.names.is_shared { &self.names.qualified } else { &self.names.bare }
+    }
+
+    pub(super) fn is_standard(&self) -> bool {
+        self.is_standard
+    }
+
     fn encode(&self, message: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
+        self.encode_map(message, out, 0, 1)?;
+        encode::string(out, "__type__")?;
+        encode::string(out, self.type_name())
+    }
+
+    /// Appends a map of the fields, whose values are at `depth`.
+    pub(super) fn encode_fields(
+        &self,
+        message: &Bound<'_, PyAny>,
+        out: &mut Vec<u8>,
+        depth: usize,
+    ) -> PyResult<()> {
+        self.encode_map(message, out, depth, 0)
+    }
+
+    /// Appends the fields and the header of a map that has `others` more entries.
+    fn encode_map(
+        &self,
+        message: &Bound<'_, PyAny>,
+        out: &mut Vec<u8>,
+        depth: usize,
+        others: usize,
+    ) -> PyResult<()> {
         let py = message.py();
         encode::written(mp::write_map_len(
             out,
-            u32::try_from(self.fields.len() + 1)
+            u32::try_from(self.fields.len() + others)
                 .map_err(|_| PyTypeError::new_err("the message class has too many fields"))?,
         ))?;
         for field in &self.fields {
@@ -90,10 +157,10 @@ impl MessageCodec {
                 continue;
             }
             let value = message.getattr(field.name.bind(py))?;
-            encode::value(out, &value, 0).map_err(|error| in_field(py, &field.key, error))?;
+            encode::value(out, &value, Place { depth, declared: field.declared })
+                .map_err(|error| in_field(py, &field.key, error))?;
         }
-        encode::string(out, "__type__")?;
-        encode::string(out, self.class.bind(py).name()?.to_str()?)
+        Ok(())
     }
 
     /// Creates a message from decoded values.
@@ -149,8 +216,21 @@ impl MessageCodec {
 
     fn decode<'py>(&self, py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
         let mut reader = Reader::new(bytes);
+        let message = self.decode_fields(py, &mut reader, 0)?;
+        if reader.is_empty() { Ok(message) } else { Err(reader.error("unexpected bytes after the value")) }
+    }
+
+    /// Reads a map of the fields, whose values are at `depth`, and `__type__`.
+    pub(super) fn decode_fields<'py>(
+        &self,
+        py: Python<'py>,
+        reader: &mut Reader<'_>,
+        depth: usize,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let mut decoded = DecodedFields { values: Vec::with_capacity(self.fields.len()), id: None };
         decoded.values.resize_with(self.fields.len(), || None);
+        let mut type_name = None;
+        let mut unknown = 0;
         // Fields are encoded in order, so the key is nearly always that of the next field.
         let mut expected = 0;
         for _ in 0..reader.map_len()? {
@@ -160,16 +240,43 @@ impl MessageCodec {
             match self.position(key, expected) {
                 Some(index) => {
                     expected = index + 1;
-                    self.read_field(py, &mut reader, index, &mut decoded)?;
+                    self.read_field(py, reader, index, depth, &mut decoded)?;
                 }
-                // `__type__`, or a field that this class does not have.
-                None => drop(decode::value(py, &mut reader, 0)?),
+                None if key == "__type__" => match reader.string()? {
+                    Some(name) => type_name = Some(name),
+                    None => reader.skip()?,
+                },
+                // A field that this class does not have.
+                None => {
+                    unknown += 1;
+                    drop(decode::value(py, reader, depth)?);
+                }
             }
         }
-        if !reader.is_empty() {
-            return Err(reader.error("unexpected bytes after the value"));
+        if let Some(name) = type_name {
+            let missing = decoded.values.iter().filter(|value| value.is_none()).count();
+            self.check_type(name, unknown == 0 && missing == usize::from(decoded.id.is_some()))?;
         }
         self.build(py, decoded)
+    }
+
+    /// Checks that the bytes are a message of this class.
+    fn check_type(&self, name: &str, has_same_fields: bool) -> PyResult<()> {
+        let Names { bare, qualified, is_shared, .. } = &self.names;
+        // The bare name of several classes is accepted with exactly the fields of this one.
+        if self.is_base || name == qualified || (name == bare && (!is_shared || has_same_fields)) {
+            return Ok(());
+        }
+        let problem = if name == bare {
+            format!(
+                "the bytes name the class '{name}', and their fields are not those of {qualified}, one of several classes with this name"
+            )
+        } else {
+            format!(
+                "the bytes are a message of the class '{name}', not of {qualified}; call the deserialize of that class, or deserialize_message"
+            )
+        };
+        Err(PyTypeError::new_err(problem))
     }
 
     fn position(&self, key: &str, expected: usize) -> Option<usize> {
@@ -184,6 +291,7 @@ impl MessageCodec {
         py: Python<'py>,
         reader: &mut Reader<'_>,
         index: usize,
+        depth: usize,
         decoded: &mut DecodedFields<'py>,
     ) -> PyResult<()> {
         let name = &self.fields[index].key;
@@ -194,7 +302,7 @@ impl MessageCodec {
                 return Ok(());
             }
         }
-        let mut value = decode::value(py, reader, 0).map_err(|error| in_field(py, name, error))?;
+        let mut value = decode::value(py, reader, depth).map_err(|error| in_field(py, name, error))?;
         if is_id || **name == *"correlation_id" {
             value = as_id(value)?;
         }
@@ -249,19 +357,40 @@ fn in_field(py: Python<'_>, name: &str, error: PyErr) -> PyErr {
     outer
 }
 
-/// Returns the codec of a class, which the class stores in `_codec`.
-fn codec_of<'py>(class: &Bound<'py, PyType>) -> PyResult<Bound<'py, MessageCodec>> {
+/// Returns the codec that a class stores in `_codec`.
+fn stored_codec<'py>(class: &Bound<'py, PyType>) -> Option<Bound<'py, MessageCodec>> {
+    let codec = class.getattr(intern!(class.py(), "_codec")).ok()?.cast_into_exact::<MessageCodec>().ok()?;
+    // A subclass inherits the attribute of its parent.
+    codec.get().class.is(class).then_some(codec)
+}
+
+/// Returns the codec of a message class. The first call creates it.
+pub(super) fn codec_of<'py>(class: &Bound<'py, PyType>) -> PyResult<Bound<'py, MessageCodec>> {
     static CREATE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let py = class.py();
-    if let Ok(stored) = class.getattr(intern!(py, "_codec"))
-        && let Ok(codec) = stored.cast_into_exact::<MessageCodec>()
-        // A subclass inherits the attribute of its parent.
-        && codec.get().class.is(class)
-    {
+    if let Some(codec) = stored_codec(class) {
         return Ok(codec);
     }
-    let codec = CREATE.import(py, "pydotcompute.ring_kernels.message", "_make_codec")?.call1((class,))?;
-    Ok(codec.cast_into::<MessageCodec>()?)
+    let create = CREATE.import(class.py(), "pydotcompute.ring_kernels.message", "_make_codec")?;
+    Ok(create.call1((class,))?.cast_into::<MessageCodec>()?)
+}
+
+/// Returns the codec of a class if it is a message class.
+pub(super) fn codec_of_message<'py>(
+    class: &Bound<'py, PyType>,
+) -> PyResult<Option<Bound<'py, MessageCodec>>> {
+    let py = class.py();
+    if let Some(codec) = stored_codec(class) {
+        return Ok(Some(codec));
+    }
+    let is_message = class.hasattr(intern!(py, "with_correlation"))?
+        && class.hasattr(intern!(py, "deserialize"))?
+        && class.hasattr(intern!(py, "__dataclass_fields__"))?;
+    if is_message { codec_of(class).map(Some) } else { Ok(None) }
+}
+
+/// Returns the mark of the class of a message, for a transport that carries it beside the bytes. 1 for other objects.
+pub(crate) fn class_mark(object: &Bound<'_, PyAny>) -> u32 {
+    stored_codec(&object.get_type()).map_or(1, |codec| codec.get().names.mark)
 }
 
 fn error_class<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
@@ -361,7 +490,7 @@ pub(super) fn message_type_name<'py>(data: &Bound<'py, PyBytes>) -> PyResult<Opt
         } else if key.is_none() {
             return Err(reader.error("a field name is not a string"));
         } else {
-            decode::value(data.py(), &mut reader, 0)?;
+            reader.skip()?;
         }
     }
     Ok(name)

@@ -10,7 +10,7 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyT
 use pyo3::{IntoPyObjectExt, intern};
 use rmp::Marker;
 
-use super::python;
+use super::{python, tagged};
 
 /// Maximum nesting depth.
 const MAX_DEPTH: usize = 511;
@@ -61,6 +61,73 @@ impl<'a> Reader<'a> {
     /// A big-endian length of `N` bytes.
     fn length<const N: usize>(&mut self) -> PyResult<usize> {
         Ok(self.array::<N>()?.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)))
+    }
+
+    /// The first byte, without reading it.
+    pub(super) fn peek(&self) -> Option<Marker> {
+        self.rest.first().map(|byte| Marker::from_u8(*byte))
+    }
+
+    /// Reads `prefix` and returns whether it was there. Otherwise reads nothing.
+    pub(super) fn skip_prefix(&mut self, prefix: &[u8]) -> bool {
+        let rest = self.rest.strip_prefix(prefix);
+        self.rest = rest.unwrap_or(self.rest);
+        rest.is_some()
+    }
+
+    /// Whether the next value may be a string that starts with two underscores: after a marker, and a length of up to four bytes.
+    fn is_at_underscores(&self) -> bool {
+        [1, 2, 3, 5].iter().any(|start| self.rest.get(*start..).is_some_and(|text| text.starts_with(b"__")))
+    }
+
+    /// Reads the header of a list and returns its number of items.
+    pub(super) fn array_len(&mut self) -> PyResult<usize> {
+        let here = *self;
+        match self.marker()? {
+            Marker::FixArray(len) => Ok(usize::from(len)),
+            Marker::Array16 => self.length::<2>(),
+            Marker::Array32 => self.length::<4>(),
+            other => Err(here.error(format_args!("expected a list, got {other:?}"))),
+        }
+    }
+
+    /// Reads one value, without creating it.
+    pub(super) fn skip(&mut self) -> PyResult<()> {
+        let mut values: usize = 1;
+        while values > 0 {
+            values -= 1;
+            let here = *self;
+            let bytes = match self.marker()? {
+                Marker::FixStr(len) => usize::from(len),
+                Marker::Str8 | Marker::Bin8 => self.length::<1>()?,
+                Marker::Str16 | Marker::Bin16 => self.length::<2>()?,
+                Marker::Str32 | Marker::Bin32 => self.length::<4>()?,
+                Marker::U8 | Marker::I8 => 1,
+                Marker::U16 | Marker::I16 | Marker::FixExt1 => 2,
+                Marker::FixExt2 => 3,
+                Marker::U32 | Marker::I32 | Marker::F32 => 4,
+                Marker::FixExt4 => 5,
+                Marker::U64 | Marker::I64 | Marker::F64 => 8,
+                Marker::FixExt8 => 9,
+                Marker::FixExt16 => 17,
+                Marker::Ext8 => self.length::<1>()? + 1,
+                Marker::Ext16 => self.length::<2>()? + 1,
+                Marker::Ext32 => self.length::<4>()? + 1,
+                Marker::FixArray(_) | Marker::Array16 | Marker::Array32 => {
+                    *self = here;
+                    values = values.saturating_add(self.array_len()?);
+                    0
+                }
+                Marker::FixMap(_) | Marker::Map16 | Marker::Map32 => {
+                    *self = here;
+                    values = values.saturating_add(self.map_len()?.saturating_mul(2));
+                    0
+                }
+                _ => 0,
+            };
+            self.take(bytes)?;
+        }
+        Ok(())
     }
 
     /// Reads the header of a map and returns its number of entries.
@@ -134,9 +201,15 @@ pub(super) fn value<'py>(
         Marker::Bin8 => binary::<1>(py, reader),
         Marker::Bin16 => binary::<2>(py, reader),
         Marker::Bin32 => binary::<4>(py, reader),
-        Marker::FixArray(len) => list(py, reader, usize::from(len), depth),
-        Marker::Array16 => reader.length::<2>().and_then(|len| list(py, reader, len, depth)),
-        Marker::Array32 => reader.length::<4>().and_then(|len| list(py, reader, len, depth)),
+        Marker::FixArray(len) => list(py, reader, usize::from(len), depth).map(Bound::into_any),
+        Marker::Array16 => {
+            let len = reader.length::<2>()?;
+            list(py, reader, len, depth).map(Bound::into_any)
+        }
+        Marker::Array32 => {
+            let len = reader.length::<4>()?;
+            list(py, reader, len, depth).map(Bound::into_any)
+        }
         Marker::FixMap(len) => map(py, reader, usize::from(len), depth),
         Marker::Map16 => reader.length::<2>().and_then(|len| map(py, reader, len, depth)),
         Marker::Map32 => reader.length::<4>().and_then(|len| map(py, reader, len, depth)),
@@ -157,7 +230,8 @@ fn binary<'py, const N: usize>(py: Python<'py>, reader: &mut Reader<'_>) -> PyRe
     Ok(PyBytes::new(py, reader.take(len)?).into_any())
 }
 
-fn check_nested(reader: &Reader<'_>, len: usize, depth: usize) -> PyResult<()> {
+/// Checks a list or map of `len` items, of which at least one byte each must follow.
+pub(super) fn check_nested(reader: &Reader<'_>, len: usize, depth: usize) -> PyResult<()> {
     if depth >= MAX_DEPTH {
         return Err(reader.error(format_args!("values are nested more than {MAX_DEPTH} deep")));
     }
@@ -168,18 +242,19 @@ fn check_nested(reader: &Reader<'_>, len: usize, depth: usize) -> PyResult<()> {
     Ok(())
 }
 
-fn list<'py>(
+/// Reads the items of a list.
+pub(super) fn list<'py>(
     py: Python<'py>,
     reader: &mut Reader<'_>,
     len: usize,
     depth: usize,
-) -> PyResult<Bound<'py, PyAny>> {
+) -> PyResult<Bound<'py, PyList>> {
     check_nested(reader, len, depth)?;
     let items = PyList::empty(py);
     for _ in 0..len {
         items.append(value(py, reader, depth + 1)?)?;
     }
-    Ok(items.into_any())
+    Ok(items)
 }
 
 fn map<'py>(
@@ -189,9 +264,16 @@ fn map<'py>(
     depth: usize,
 ) -> PyResult<Bound<'py, PyAny>> {
     check_nested(reader, len, depth)?;
+    if len == 2
+        && let Some(kind) = tagged::kind(reader)?
+    {
+        return tagged::value(py, reader, kind, depth);
+    }
     let entries = PyDict::new(py);
+    let mut may_be_object = false;
     for _ in 0..len {
         let here = *reader;
+        may_be_object |= here.is_at_underscores();
         let key = value(py, reader, depth + 1)?;
         if !key.is_exact_instance_of::<PyString>()
             && !key.is_exact_instance_of::<PyBytes>()
@@ -201,7 +283,7 @@ fn map<'py>(
         }
         entries.set_item(key, value(py, reader, depth + 1)?)?;
     }
-    object(entries)
+    if may_be_object { object(entries) } else { Ok(entries.into_any()) }
 }
 
 /// Converts a map to the value that it encodes: an id, an array, or the map itself.
@@ -230,7 +312,7 @@ fn array<'py>(entries: &Bound<'py, PyDict>, data: &Bound<'py, PyAny>) -> PyResul
     let entry = |name: &Bound<'py, PyString>| {
         entries.get_item(name)?.ok_or_else(|| PyValueError::new_err(format!("an array has no {name}")))
     };
-    let (dtype, shape) = (entry(intern!(py, "dtype"))?, entry(intern!(py, "shape"))?);
+    let (dtype, shape) = (tagged::dtype(entry(intern!(py, "dtype"))?)?, entry(intern!(py, "shape"))?);
     let shape = PyTuple::new(py, shape.extract::<Vec<i64>>()?)?;
     let flat = FROM_BUFFER.import(py, "numpy", "frombuffer")?.call1((data, dtype))?;
     flat.call_method1(intern!(py, "reshape"), (shape,))?.call_method0(intern!(py, "copy"))

@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | [`encode`] | Python values to MessagePack |
 //! | [`decode`] | MessagePack to Python values |
+//! | [`tagged`] | both for values of other types than MessagePack's |
+//! | [`plain`] | the plain types that a field declares |
 //! | [`codec`] | both for the fields of one message class |
 //! | [`id`] | the id of a message, created on first read |
 //! | [`python`] | operations on Python objects that PyO3 lacks |
@@ -12,9 +14,13 @@ mod codec;
 mod decode;
 mod encode;
 mod id;
+mod plain;
 mod python;
+mod tagged;
 
 use pyo3::prelude::*;
+
+pub(crate) use codec::class_mark;
 
 /// Adds the names of this module to the extension module.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -12,12 +12,12 @@ use pyo3::types::{PyBytes, PyMemoryView};
 use super::endpoints::{Endpoints, WaitOutcome};
 use super::owner_process::Process;
 use super::segment::Segment;
+use crate::message::class_mark;
 use crate::threads::errors;
 use crate::threads::gil_wait::deadline_once;
 
-/// Kinds of frames.
+/// Kind of a frame with bytes. Any other kind is a message: the mark of its class, which tells classes with the same name apart.
 const BYTES: u32 = 0;
-const MESSAGE: u32 = 1;
 
 /// A queue in shared memory. `SharedQueue` derives from it and adds constructors.
 #[pyclass(name = "SharedRing", module = "pydotcompute._core", frozen, subclass, weakref)]
@@ -29,11 +29,11 @@ impl SharedRing {
     /// Decodes a message that `get` has taken. An error has the bytes as attribute `data`, since they are no longer in the queue.
     fn decode(py: Python<'_>, kind: u32, bytes: Bound<'_, PyBytes>) -> PyResult<Py<PyAny>> {
         static DECODE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        if kind != MESSAGE {
+        if kind == BYTES {
             return Ok(bytes.into_any().unbind());
         }
-        let decode = DECODE.import(py, "pydotcompute.ring_kernels.message", "deserialize_message")?;
-        decode.call1((&bytes,)).map(Bound::unbind).inspect_err(|error| {
+        let decode = DECODE.import(py, "pydotcompute.ring_kernels.message", "_deserialize_marked")?;
+        decode.call1((&bytes, kind)).map(Bound::unbind).inspect_err(|error| {
             // Best effort: the decoding error is the one to report.
             let _ = error.value(py).setattr("data", &bytes);
         })
@@ -157,7 +157,7 @@ fn encode<'py>(item: &Bound<'py, PyAny>) -> PyResult<(u32, Bound<'py, PyBytes>)>
     }
     if item.hasattr("serialize")? {
         let bytes = item.call_method0("serialize")?;
-        return Ok((MESSAGE, bytes.cast_into::<PyBytes>()?));
+        return Ok((class_mark(item), bytes.cast_into::<PyBytes>()?));
     }
     let bytes = PyMemoryView::from(item)?.call_method0("tobytes")?;
     Ok((BYTES, bytes.cast_into::<PyBytes>()?))
