@@ -197,7 +197,7 @@ def checks(
 
 
 def run_checks(all_checks: Iterator[tuple[str, Callable[[], str | None]]]) -> bool:
-    """Runs the commands and prints what became of each. Returns whether all work."""
+    """Runs the commands and prints what became of each. Returns whether there are commands and all work."""
     count, failed = 0, 0
     for text, check in all_checks:
         start = time.monotonic()
@@ -210,7 +210,7 @@ def run_checks(all_checks: Iterator[tuple[str, Callable[[], str | None]]]) -> bo
             print(f"  {problem}", flush=True)
         count, failed = count + 1, failed + (problem is not None)
     print(f"{count - failed} of {count} commands work")
-    return failed == 0
+    return failed == 0 and count > 0
 
 
 @contextmanager
