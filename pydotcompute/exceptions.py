@@ -1,7 +1,7 @@
 """Exceptions of pydotcompute. Each carries the facts of its message as attributes.
 
-All derive from :class:`PyDotComputeError`. A message states the operation, its subject, what went wrong and what to do. All exceptions can
-be pickled, because errors cross process boundaries.
+All derive from :class:`PyDotComputeError`, except for :class:`KernelStopped`, which is no error. A message states the operation, its
+subject, what went wrong and what to do. All exceptions can be pickled, because errors cross process boundaries.
 
 Example:
     >>> from pydotcompute.exceptions import KernelNotFoundError
@@ -12,6 +12,7 @@ Example:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -28,9 +29,12 @@ __all__ = [
     "InvalidConfigurationError",
     "KernelAlreadyExistsError",
     "KernelCompilationError",
+    "KernelEndedError",
     "KernelError",
     "KernelNotFoundError",
     "KernelStateError",
+    "KernelStopped",
+    "KernelStoppedInTime",
     "MSLCompilationError",
     "MessageDeserializationError",
     "MessageError",
@@ -161,6 +165,15 @@ class NoReplyError(KernelError):
         super().__init__(f"Kernel '{kernel_id}' will not reply: {reason}")
 
 
+class KernelEndedError(KernelStateError, NoReplyError):
+    """There will be no reply to a request: the ring kernel ended before it replied. Received and queued requests end alike."""
+
+    def __init__(self, kernel_id: str, current_state: str) -> None:
+        NoReplyError.__init__(self, kernel_id, f"it has ended (state '{current_state}'); launch a new one")
+        self.current_state = current_state
+        self.operation = "get a reply from"
+
+
 class AmbiguousReplyError(KernelError):
     """A ring kernel sent a message that may be the reply to one of several requests, or to an earlier one.
 
@@ -269,6 +282,31 @@ class QueueTimeoutError(QueueError):
         self.timeout = timeout
         self.operation = operation
         super().__init__(f"Timeout ({timeout}s) waiting to {operation} message for kernel '{kernel_id}'")
+
+
+class KernelStopped(asyncio.CancelledError):
+    """The ring kernel terminates, and its input queue is empty: raised by ``ctx.receive()`` in its function.
+
+    It is a ``CancelledError``, not an error: a function that does not catch it ends gracefully. One that received with a timeout gets it as
+    :class:`KernelStoppedInTime`. ``async for message in ctx`` ends instead.
+
+    Attributes:
+        kernel_id: Name of the ring kernel.
+    """
+
+    def __init__(self, kernel_id: str) -> None:
+        self.kernel_id = kernel_id
+        super().__init__(f"Kernel '{kernel_id}' terminates")
+
+
+class KernelStoppedInTime(KernelStopped, QueueTimeoutError):
+    """The ring kernel terminates before a message arrived and before the timeout: raised by ``ctx.receive(timeout=...)`` in its function.
+
+    It is a ``QueueTimeoutError`` too, so that a loop that goes on after timeouts reads ``ctx.should_terminate`` next.
+    """
+
+    def __init__(self, kernel_id: str, timeout: float) -> None:
+        QueueTimeoutError.__init__(self, kernel_id, timeout, "receive")
 
 
 class QueueClosedError(QueueError):

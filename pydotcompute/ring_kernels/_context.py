@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from pydotcompute import _core
+from pydotcompute.exceptions import KernelStopped
 from pydotcompute.ring_kernels.fast_queue import FastMessageQueue
 from pydotcompute.ring_kernels.queue import MessageQueue
 
@@ -30,9 +31,9 @@ class KernelContext(_core.ContextPort, Generic[TIn, TOut]):
 
     Example:
         >>> async def double(ctx):
-        ...     while not ctx.should_terminate:
-        ...         number = await ctx.receive()
+        ...     async for number in ctx:
         ...         await ctx.send(2 * number)
+        ...     print("every message is handled, and the ring kernel terminates")
     """
 
     kernel_id: str
@@ -52,6 +53,13 @@ class KernelContext(_core.ContextPort, Generic[TIn, TOut]):
         """Waits until the ring kernel is active."""
         await self._active.wait()
 
+    async def _next_of_queue(self) -> TIn:
+        """A step of ``async for`` for a queue of another class than the package's own."""
+        try:
+            return await self.receive()
+        except KernelStopped:
+            raise StopAsyncIteration from None
+
     if TYPE_CHECKING:
 
         @property
@@ -61,15 +69,20 @@ class KernelContext(_core.ContextPort, Generic[TIn, TOut]):
         def receive(self, timeout: float | None = None) -> Coroutine[Any, Any, TIn]:
             """Receives the next message; waits while the input queue is empty.
 
-            If the ring kernel was asked to terminate and the queue is empty, this raises ``QueueTimeoutError`` at once if a timeout is
-            given, and ``asyncio.CancelledError`` otherwise.
-
             Args:
                 timeout: Maximum time to wait, in seconds; ``None`` for no limit.
 
             Raises:
                 QueueTimeoutError: No message arrived before the timeout.
+                KernelStopped: The ring kernel was asked to terminate, and the queue is empty. Also a ``CancelledError``, and with a timeout
+                    also a ``QueueTimeoutError``. A function that does not catch it ends gracefully.
             """
+
+        def __aiter__(self) -> Self:
+            """Iterates over the messages, until the ring kernel was asked to terminate and the queue is empty."""
+
+        def __anext__(self) -> Coroutine[Any, Any, TIn]:
+            """Receives the next message."""
 
         def send(self, message: TOut) -> Coroutine[Any, Any, bool]:
             """Sends the reply to the request received last, or an output; waits while the output queue is full.

@@ -52,7 +52,8 @@ class DeadLetter:
 
     Attributes:
         message: The message.
-        reason: ``"failed"``: the ring kernel raised while it handled the message. ``"unhandled"``: it ended first.
+        reason: ``"failed"``: the ring kernel raised while it handled the message, or before. ``"unhandled"``: it ended first.
+            ``"dropped"``: a newer message took its place in the full input queue (``drop_oldest``).
         cause: The exception, if any.
     """
 
@@ -74,6 +75,8 @@ class RingKernelConfig:
         backpressure_strategy: What a full input queue does: ``"block"``, ``"reject"`` or ``"drop_oldest"``.
         use_fast_queue: Whether the input queue has four priority bands; otherwise it is strictly ordered by priority.
         supervision: What happens after an exception.
+        dead_letter_capacity: Number of messages kept for ``dead_letters``: of dropped ones, and of others. All are counted. Large messages
+            of a queue that drops the oldest may call for less.
     """
 
     kernel_id: str
@@ -84,11 +87,14 @@ class RingKernelConfig:
     backpressure_strategy: str = "block"
     use_fast_queue: bool = True
     supervision: Supervision = field(default_factory=Supervision)
+    dead_letter_capacity: int = 1000
 
     def __post_init__(self) -> None:
         for name in ("grid_size", "block_size", "input_queue_size", "output_queue_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if self.dead_letter_capacity < 0:
+            raise ValueError(f"dead_letter_capacity must be >= 0, got {self.dead_letter_capacity}")
         if self.backpressure_strategy.upper() not in BackpressureStrategy.__members__:
             valid = ", ".join(name.lower() for name in BackpressureStrategy.__members__)
             raise ValueError(f"backpressure_strategy must be one of {valid}, got {self.backpressure_strategy!r}")

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydotcompute import _core
-from pydotcompute.exceptions import EventLoopError, KernelStateError
+from pydotcompute.exceptions import EventLoopError, KernelStateError, KernelStopped
 from pydotcompute.ring_kernels._context import KernelContext
 from pydotcompute.ring_kernels._kernel_function import check_function
 from pydotcompute.ring_kernels._loop import start_task
@@ -31,10 +31,7 @@ __all__ = ["DeadLetter", "KernelContext", "KernelState", "RingKernel", "RingKern
 TIn = TypeVar("TIn")
 TOut = TypeVar("TOut")
 
-_log = logging.getLogger("pydotcompute")
-
-# Dead letters stored per ring kernel; all of them are counted.
-_MAX_DEAD_LETTERS = 1000
+_log = logging.getLogger(__name__)
 
 
 class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
@@ -77,7 +74,8 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         self._task: asyncio.Task[None] | None = None
         self._context: KernelContext[TIn, TOut] | None = None
         self._telemetry: RingKernelTelemetry | None = None
-        self._dead_letters: deque[DeadLetter] = deque(maxlen=_MAX_DEAD_LETTERS)
+        self._dead_letters: deque[DeadLetter] = deque(maxlen=self._config.dead_letter_capacity)
+        self._dropped: deque[TIn] = deque(maxlen=self._config.dead_letter_capacity)
         self._restarts: deque[float] = deque()
         self._starts_eagerly = False
         self.error: BaseException | None = None
@@ -94,8 +92,8 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
 
     @property
     def dead_letters(self) -> list[DeadLetter]:
-        """The most recent messages that will never be handled, with the reason; up to 1,000."""
-        return list(self._dead_letters)
+        """The most recent messages that will never be handled, with the reason: first those that the full input queue dropped."""
+        return [*(DeadLetter(message, "dropped") for message in self._dropped), *self._dead_letters]
 
     if TYPE_CHECKING:
 
@@ -165,9 +163,11 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
             output_queue=self._queue(config.output_queue_size, "block"),
         )
         context.input_queue._set_output(context.output_queue)
+        context.input_queue._set_dropped(self._dropped.append)
         self._bind(self.kernel_id, context.input_queue, context.output_queue, self.input_type)
         self._context = context
         self._set_state(KernelState.LAUNCHED.value)
+        _log.debug("kernel '%s' launched", self.kernel_id)
 
     def _queue(self, size: int, backpressure: str) -> MessageQueue[Any] | FastMessageQueue[Any]:
         if not self._config.use_fast_queue:
@@ -193,6 +193,7 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
             self._telemetry.start_clock()
         self._task = start_task(self._run(context), name=f"ring_kernel_{self.kernel_id}", eager=self._starts_eagerly)
         self._task.add_done_callback(functools.partial(self._task_ended, context))
+        _log.info("kernel '%s' activated", self.kernel_id)
 
     async def deactivate(self) -> None:
         """Pauses the ring kernel: it receives no messages, which stay queued.
@@ -205,6 +206,7 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         context._active.clear()
         context.input_queue._set_paused(True)
         self._set_state(KernelState.DEACTIVATED.value)
+        _log.info("kernel '%s' deactivated", self.kernel_id)
 
     async def reactivate(self) -> None:
         """Continues after a pause.
@@ -217,11 +219,13 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         context._active.set()
         self._set_state(KernelState.ACTIVE.value)
         context.input_queue._set_paused(False)
+        _log.info("kernel '%s' reactivated", self.kernel_id)
 
     async def terminate(self, timeout: float = 5.0) -> None:
         """Terminates the ring kernel: sets ``ctx.should_terminate``, waits for the function, and cancels it at the timeout.
 
-        Unhandled messages become dead letters. Waiting callers get an error.
+        A function that waits for a message ends its ``async for``, or gets ``KernelStopped``, once it has received all queued messages.
+        Unhandled messages become dead letters, and their number is logged. Waiting callers get ``KernelStateError``.
 
         Args:
             timeout: Maximum time to wait for the function to return, in seconds.
@@ -243,24 +247,32 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
             context._active.set()
             context.input_queue._set_paused(False)
             context.input_queue._end_getters()
+        cancelled = False
         if task is not None and not task.done() and task is not asyncio.current_task():
-            await self._join(task, timeout)
+            cancelled = await self._join(task, timeout)
         if context is not None:
-            self._dead_letter_queued(context, "unhandled", self.error if failed else None)
+            # Fail waiting requests first: they get the same error whether their message is still queued or not.
             terminated = KernelStateError(self.kernel_id, KernelState.TERMINATED.name, "receive message from")
             context.output_queue._fail(terminated)
+            if cancelled:
+                self._dead_letter_current(context, "unhandled", None)
+            self._dead_letter_queued(context, "unhandled", self.error if failed else None)
             context.input_queue._fail(terminated)
         self._context = self._task = None
         self._set_state(KernelState.TERMINATED.value)
+        _log.info("kernel '%s' terminated", self.kernel_id)
 
-    async def _join(self, task: asyncio.Task[None], timeout: float) -> None:
-        """Waits for the function to return; cancels it at the timeout."""
+    async def _join(self, task: asyncio.Task[None], timeout: float) -> bool:
+        """Waits for the function to return; cancels it at the timeout. Returns whether it was cancelled."""
         await asyncio.wait({task}, timeout=timeout)
-        if not task.done():
-            task.cancel(f"kernel '{self.kernel_id}' did not end within {timeout} s")
-            await asyncio.wait({task}, timeout=max(timeout, 1.0))
+        if task.done():
+            return False
+        _log.debug("terminating kernel '%s': cancelling its function after %s s", self.kernel_id, timeout)
+        task.cancel(f"kernel '{self.kernel_id}' did not end within {timeout} s")
+        await asyncio.wait({task}, timeout=max(timeout, 1.0))
         if not task.done():
             _log.error("terminating kernel '%s': its function was cancelled and is still running", self.kernel_id)
+        return True
 
     async def _run(self, context: KernelContext[TIn, TOut]) -> None:
         """Runs the function, and restarts it after exceptions as long as supervision allows."""
@@ -294,6 +306,10 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
             if not inspect.isawaitable(result):
                 raise TypeError(f"the function of kernel '{self.kernel_id}' returned {result!r}, which cannot be awaited")
             await result
+        except KernelStopped:
+            # The function left it to this method.
+            if not context.should_terminate:
+                raise
         except Exception as error:
             _log.error("kernel '%s' raised %s", self.kernel_id, type(error).__name__, exc_info=error)
             if self._telemetry is not None:
@@ -302,8 +318,9 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
             if delay is None or context.should_terminate:
                 self._fail(context, error)
                 return True
-            self._dead_letter_current(context, error)
+            self._dead_letter_current(context, "failed", error)
             context.output_queue._fail_open_asks(error)
+            _log.warning("restarting kernel '%s' in %s s", self.kernel_id, delay)
             await asyncio.sleep(delay)
             return False
         return True
@@ -321,18 +338,21 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         self._restarts.append(now)
         return delay
 
-    def _dead_letter_current(self, context: KernelContext[TIn, TOut], error: BaseException) -> None:
+    def _dead_letter_current(self, context: KernelContext[TIn, TOut], reason: str, cause: BaseException | None) -> None:
         """Turns the message that the function was handling into a dead letter."""
         message = context.input_queue._take_current()
         if message is not None:
-            self._dead_letters.append(DeadLetter(message[0], "failed", error))
+            self._dead_letters.append(DeadLetter(message[0], reason, cause))
+            if reason == "unhandled":
+                _log.warning("kernel '%s' was cancelled while it handled a message; see its dead_letters", self.kernel_id)
 
     def _fail(self, context: KernelContext[TIn, TOut], error: BaseException) -> None:
         """Marks the kernel as failed. Waiting and later callers get the error."""
         self.error = error
         self._set_state(KernelState.FAILED.value)
+        _log.info("kernel '%s' failed: %s: %s", self.kernel_id, type(error).__name__, error)
         context._active.clear()
-        self._dead_letter_current(context, error)
+        self._dead_letter_current(context, "failed", error)
         # Fail waiting requests first, so that callers get the cause even if their message is still queued.
         context.output_queue._fail(error)
         self._dead_letter_queued(context, "failed", error)
@@ -342,14 +362,20 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         """Handles a function that returned without a termination request: its outputs stay receivable, and it accepts no messages."""
         self._set_state(KernelState.TERMINATED.value)
         context._active.clear()
-        self._dead_letter_queued(context, "unhandled", None)
         ended = KernelStateError(self.kernel_id, KernelState.TERMINATED.name, "receive message from")
         context.output_queue._fail(ended)
+        self._dead_letter_queued(context, "unhandled", None)
         context.input_queue._fail(ended)
+        _log.info("kernel '%s' ended: its function returned", self.kernel_id)
 
     def _dead_letter_queued(self, context: KernelContext[TIn, TOut], reason: str, cause: BaseException | None) -> None:
-        """Turns the queued messages into dead letters."""
-        self._dead_letters.extend(DeadLetter(message, reason, cause) for message in context.input_queue._drain())
+        """Turns the queued messages into dead letters, and logs how many, and how many outputs are left."""
+        messages = context.input_queue._drain()
+        self._dead_letters.extend(DeadLetter(message, reason, cause) for message in messages)
+        if messages:
+            _log.warning("kernel '%s' ended before it handled %d queued messages; see its dead_letters", self.kernel_id, len(messages))
+        if outputs := context.output_queue.qsize:
+            _log.info("kernel '%s' ended with %d outputs that were not received", self.kernel_id, outputs)
 
     def __repr__(self) -> str:
         return f"RingKernel(id={self.kernel_id!r}, state={self.state.name})"

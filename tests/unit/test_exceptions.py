@@ -1,5 +1,6 @@
 """Exceptions carry their details as attributes, and can be pickled."""
 
+import asyncio
 import pickle
 
 import pytest
@@ -10,6 +11,7 @@ from pydotcompute.exceptions import (
     BufferNotAllocatedError,
     KernelNotFoundError,
     KernelStateError,
+    KernelStopped,
     MessageDeserializationError,
     PyDotComputeError,
     QueueTimeoutError,
@@ -17,7 +19,12 @@ from pydotcompute.exceptions import (
 )
 
 
-@pytest.mark.parametrize("name", exceptions.__all__)
+def test_the_end_of_a_ring_kernel_is_a_cancellation_that_no_handler_of_errors_catches() -> None:
+    assert issubclass(KernelStopped, asyncio.CancelledError)
+    assert not issubclass(KernelStopped, Exception)
+
+
+@pytest.mark.parametrize("name", sorted({*exceptions.__all__} - {"KernelStopped"}))
 def test_all_exceptions_derive_from_the_base(name: str) -> None:
     assert issubclass(getattr(exceptions, name), PyDotComputeError)
 

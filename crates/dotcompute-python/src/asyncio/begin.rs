@@ -107,7 +107,9 @@ impl Mailbox {
         let accepted = {
             let mut state = self.lock();
             match &state.failure {
-                Some(cause) => return Ok(Step::Failed(WaitError::KernelFailed(cause.clone_ref(py)))),
+                Some(cause) => {
+                    return Ok(Step::Failed(WaitError::KernelFailed(cause.clone_ref(py), Kind::Ask)));
+                }
                 None => state.accept(py, entry, &mut effects),
             }
         };

@@ -19,8 +19,14 @@ impl Mailbox {
             if let Some(caller) = waited {
                 wait_cycle::finish(&caller);
             }
-            if let Some(ask) = dropped.and_then(|entry| entry.ask) {
-                self.fail_ask(py, &ask)?;
+            if let Some(Entry { message, ask, .. }) = dropped {
+                if let Some(ask) = ask {
+                    self.fail_ask(py, &ask)?;
+                }
+                let record = self.lock().dropped_messages.as_ref().map(|record| record.clone_ref(py));
+                if let Some(record) = record {
+                    record.call1(py, (message,))?;
+                }
             }
         }
         if let Some(ReceivedAsk { ask, output: Some(output), position }) = received {

@@ -32,6 +32,14 @@ pub(super) fn state(py: Python<'_>, kernel: &str, state: &str, operation: &str) 
     exception(py, "KernelStateError", (kernel, state, operation))
 }
 
+/// The ring kernel terminates while it waits for a message.
+pub(super) fn stopped(py: Python<'_>, kernel: &str, timeout: Option<f64>) -> PyErr {
+    match timeout {
+        None => exception(py, "KernelStopped", (kernel,)),
+        Some(seconds) => exception(py, "KernelStoppedInTime", (kernel, seconds)),
+    }
+}
+
 /// The call came from another event loop than that of the ring kernel, which does not run.
 pub(super) fn event_loop(
     py: Python<'_>,
@@ -57,13 +65,18 @@ pub(super) fn wrong_type(expected: &Bound<'_, PyAny>, actual: &Bound<'_, PyAny>,
 
 /// The error of a wait for a failed ring kernel: a new `KernelError` for each caller, with the failure as its cause.
 ///
-/// If the cause is a `KernelStateError` about this ring kernel, the result is an equal `KernelStateError`.
-pub(super) fn failed(py: Python<'_>, kernel: &str, cause: &Bound<'_, PyAny>) -> PyErr {
+/// If the cause is a `KernelStateError` about this ring kernel, it has ended: the result is an equal `KernelStateError`, and a
+/// `KernelEndedError` for an ask.
+pub(super) fn failed(py: Python<'_>, kernel: &str, cause: &Bound<'_, PyAny>, is_ask: bool) -> PyErr {
     if cause.getattr("kernel_id").and_then(|id| id.extract::<String>()).is_ok_and(|id| id == kernel)
         && let Ok(state) = cause.getattr("current_state").and_then(|state| state.extract::<String>())
         && let Ok(operation) = cause.getattr("operation").and_then(|operation| operation.extract::<String>())
     {
-        return self::state(py, kernel, &state, &operation);
+        return if is_ask {
+            exception(py, "KernelEndedError", (kernel, state))
+        } else {
+            self::state(py, kernel, &state, &operation)
+        };
     }
     let kind = cause.get_type().name().map_or_else(|_| "an exception".to_owned(), |name| name.to_string());
     let error = exception(py, "KernelError", (format!("Kernel '{kernel}' failed: {kind}: {cause}"),));

@@ -121,6 +121,8 @@ pub(super) struct MailboxState {
     pub(super) counters: Option<Py<Counters>>,
     /// The output mailbox for replies to these messages.
     pub(super) output: Option<Py<Mailbox>>,
+    /// Called with each message that the full mailbox drops.
+    pub(super) dropped_messages: Option<Py<PyAny>>,
     /// The event loop of the ring kernel.
     pub(super) event_loop: Option<Py<PyAny>>,
     /// The ring kernel that writes these messages. Outputs only.

@@ -60,6 +60,12 @@ impl Mailbox {
         drop(old);
     }
 
+    /// Calls this function with each message that the full mailbox drops from now on.
+    fn _set_dropped(&self, function: Py<PyAny>) {
+        let old = self.lock().dropped_messages.replace(function);
+        drop(old);
+    }
+
     /// Sets the event loop of the ring kernel, so that a wait from another loop can be refused if this one does not run.
     fn _set_event_loop(&self, event_loop: Py<PyAny>) {
         let old = self.lock().event_loop.replace(event_loop);
@@ -153,6 +159,7 @@ impl Mailbox {
         visit.call(&state.failure)?;
         visit.call(&state.counters)?;
         visit.call(&state.output)?;
+        visit.call(&state.dropped_messages)?;
         visit.call(&state.event_loop)?;
         if let Some(owner) = &state.owner {
             visit.call(&owner.input)?;

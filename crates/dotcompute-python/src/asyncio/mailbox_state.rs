@@ -29,9 +29,16 @@ pub(super) enum WaitError {
     /// Another task awaits the same waiter.
     AwaitedByTwoTasks,
     TimedOut(Kind, f64),
-    KernelFailed(Py<PyAny>),
+    /// The ring kernel has failed or ended, with this exception.
+    KernelFailed(Py<PyAny>, Kind),
     Cancelled(Option<Py<PyAny>>),
-    Ended(Kind),
+    /// There will be no reply.
+    NoReply,
+    /// The ring kernel terminates. Its wait for a message had this timeout, or is a step of `async for`.
+    Stopped {
+        timeout: Option<f64>,
+        iterates: bool,
+    },
     Raised(Py<PyAny>),
 }
 
@@ -55,6 +62,7 @@ impl MailboxState {
             current: None,
             counters: None,
             output: None,
+            dropped_messages: None,
             event_loop: None,
             owner: None,
             timer: None,
@@ -88,7 +96,7 @@ impl MailboxState {
         }
         if let Some(cause) = &self.failure {
             waiter.status = Status::Done;
-            return Step::Failed(WaitError::KernelFailed(cause.clone_ref(py)));
+            return Step::Failed(WaitError::KernelFailed(cause.clone_ref(py), waiter.kind));
         }
         if waiter.timeout.is_some_and(|timeout| timeout <= 0.0) && !self.ending {
             waiter.status = Status::Done;
@@ -183,7 +191,7 @@ impl MailboxState {
     ) -> Step {
         if let Some(cause) = &self.failure {
             waiter.status = Status::Done;
-            return Step::Failed(WaitError::KernelFailed(cause.clone_ref(py)));
+            return Step::Failed(WaitError::KernelFailed(cause.clone_ref(py), waiter.kind));
         }
         let Some(message) = waiter.value.take() else { return Step::Park };
         let entry = Entry { message, level: waiter.level, accepted_at: 0, ask: waiter.ask.take() };
@@ -335,25 +343,30 @@ impl MailboxState {
 
     /// The error of a wait that ended without a value.
     pub(super) fn wait_error(&self, py: Python<'_>, status: Status, waiter: &mut WaiterState) -> Step {
+        let ended = match waiter.kind {
+            Kind::Get => WaitError::Stopped { timeout: waiter.timeout, iterates: waiter.iterates },
+            _ => WaitError::NoReply,
+        };
         Step::Failed(match status {
             Status::TimedOut => WaitError::TimedOut(waiter.kind, waiter.timeout.unwrap_or_default()),
             Status::Cancelled => WaitError::Cancelled(waiter.value.take()),
-            Status::Raises => waiter.value.take().map_or(WaitError::Ended(waiter.kind), WaitError::Raised),
+            Status::Raises => waiter.value.take().map_or(ended, WaitError::Raised),
             Status::KernelFailed => match &self.failure {
-                Some(cause) => WaitError::KernelFailed(cause.clone_ref(py)),
-                None => waiter.value.take().map_or(WaitError::Ended(waiter.kind), WaitError::KernelFailed),
+                Some(cause) => WaitError::KernelFailed(cause.clone_ref(py), waiter.kind),
+                None => {
+                    waiter.value.take().map_or(ended, |cause| WaitError::KernelFailed(cause, waiter.kind))
+                }
             },
-            _ => WaitError::Ended(waiter.kind),
+            _ => ended,
         })
     }
 
-    /// Ends every wait for a message because the ring kernel terminates: as timed out where the caller gave a timeout.
+    /// Ends every wait for a message because the ring kernel terminates.
     pub(super) fn end_getters(&mut self, py: Python<'_>, effects: &mut Effects) {
         while let Some(getter) = self.next_getter() {
             // SAFETY: `getter` is a waiter of this mailbox, whose lock is held (`&mut self`).
             let waiter = unsafe { waiter::state(&getter) };
-            let status = if waiter.timeout.is_some() { Status::TimedOut } else { Status::Ended };
-            effects.others.extend(waiter.finish(&getter, status, py));
+            effects.others.extend(waiter.finish(&getter, Status::Ended, py));
         }
     }
 

@@ -91,6 +91,24 @@ impl ContextPort {
         }
     }
 
+    fn __aiter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    /// Takes the next message for ``async for``, which ends once the ring kernel terminates and the input is empty.
+    fn __anext__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let queues = slf.get().queues()?;
+        match queues.input.bind(py).cast::<Mailbox>() {
+            Ok(mailbox) if queues.is_plain_get => {
+                let mut state = WaiterState::new(Kind::Get, None, None);
+                (state.iterates, state.method) = (true, "KernelContext.__anext__");
+                waiter_type::new_waiter(py, mailbox.clone().unbind(), state)
+            }
+            _ => slf.call_method0(intern!(py, "_next_of_queue")),
+        }
+    }
+
     /// Sends the reply to the request received last, or an output; waits while the output queue is full.
     ///
     /// With a ``correlation_id``, the message is the reply to the request with that id, or an output if there is none. Otherwise it is

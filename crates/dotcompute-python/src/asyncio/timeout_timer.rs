@@ -11,7 +11,7 @@ use super::counters::now_ns;
 use super::mailbox::{Effects, Mailbox, MailboxState};
 use super::task_resume;
 use super::timer::Timer;
-use super::waiter::{self, Status};
+use super::waiter::{self, Kind, Status};
 
 /// Some event loops have a clock resolution of a millisecond: a deadline within half of that is due.
 const TIMER_SLACK_NS: u64 = 500_000;
@@ -68,6 +68,7 @@ impl MailboxState {
     /// Ends every wait whose deadline has passed. Returns the earliest remaining deadline.
     fn expire(&mut self, py: Python<'_>, now: u64, effects: &mut Effects) -> Option<u64> {
         let mut next = None;
+        let is_ending = self.ending;
         let lists = [&mut self.getters, &mut self.putters, &mut self.asks_sent, &mut self.asks_open];
         for (index, list) in lists.into_iter().enumerate() {
             let is_ask = index >= 2;
@@ -81,7 +82,8 @@ impl MailboxState {
                     next = Some(next.map_or(state.deadline, |next: u64| next.min(state.deadline)));
                     return true;
                 }
-                let status = if state.timeout.is_some() { Status::TimedOut } else { Status::Ended };
+                let stops = is_ending && state.kind == Kind::Get;
+                let status = if stops { Status::Ended } else { Status::TimedOut };
                 effects.others.extend(state.finish(waiter, status, py));
                 // An expired ask stays, so that its reply is not taken for that of another ask.
                 is_ask

@@ -78,6 +78,8 @@ pub(super) struct WaiterState {
     pub(super) input: Option<Py<Mailbox>>,
     /// For an ask whose message waits for a free slot of the input: the waiter of that message.
     pub(super) pending_put: Option<Py<PyAny>>,
+    /// For `Get`: whether the wait is a step of `async for`, which ends the iteration when the ring kernel terminates.
+    pub(super) iterates: bool,
     /// The method that created the waiter, as its users call it.
     pub(super) method: &'static str,
     /// For an ask whose message was received: the value of `received` of the input then.
@@ -105,6 +107,7 @@ impl WaiterState {
             asked_message: None,
             input: None,
             pending_put: None,
+            iterates: false,
             method: "",
             position: 0,
             caller: None,

@@ -2,7 +2,7 @@
 
 use std::ptr;
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PyStopAsyncIteration};
 use pyo3::prelude::*;
 
 use super::counters::now_ns;
@@ -261,17 +261,16 @@ impl Mailbox {
                 TimeoutBehavior::Return => Ok(Some(py.None().into_bound(py))),
                 _ => Err(errors::timeout(py, &kernel, seconds, "receive")),
             },
-            WaitError::KernelFailed(cause) => Err(errors::failed(py, &kernel, cause.bind(py))),
+            WaitError::KernelFailed(cause, kind) => {
+                Err(errors::failed(py, &kernel, cause.bind(py), kind == Kind::Ask))
+            }
             WaitError::Cancelled(reason) => {
                 Err(errors::cancelled(py, reason.map(|reason| reason.into_bound(py))))
             }
             WaitError::Raised(error) => Err(PyErr::from_value(error.into_bound(py))),
-            WaitError::Ended(Kind::Get) => Err(errors::cancelled(py, None)),
-            WaitError::Ended(_) => Err(errors::no_reply(
-                py,
-                &kernel,
-                "the message was dropped, or the kernel ended before handling it",
-            )),
+            WaitError::Stopped { iterates: true, .. } => Err(PyStopAsyncIteration::new_err(())),
+            WaitError::Stopped { timeout, .. } => Err(errors::stopped(py, &kernel, timeout)),
+            WaitError::NoReply => Err(errors::no_reply(py, &kernel, "its queue dropped the message")),
         }
     }
 
