@@ -40,6 +40,7 @@ class Context(Protocol):
 class Inbox(Protocol[TIn]):
     """The part of an input queue that :class:`ThreadKernel` uses."""
 
+    def __len__(self) -> int: ...
     def shutdown(self) -> None: ...
     def _drain(self) -> list[TIn]: ...
 
@@ -142,6 +143,7 @@ class ThreadKernel(Generic[TIn, TOut, S]):
                 _non_daemons.add(self)
             self._state = self._running
             self._thread.start()
+        _logger.info("Kernel '%s' started on thread '%s'", self.kernel_id, self._thread.name)
 
     def stop(self, timeout: float = 5.0) -> None:
         """Asks the function to stop, and waits until it has.
@@ -217,6 +219,12 @@ class ThreadKernel(Generic[TIn, TOut, S]):
         if error is not None:
             # Log the failure: `error` and `receive` report it too, but a program may use neither.
             _logger.error("Kernel '%s' failed", self.kernel_id, exc_info=error)
+        else:
+            _logger.info("Kernel '%s' ended", self.kernel_id)
+        if self._inbox is not None and len(self._inbox):
+            _logger.warning(
+                "Kernel '%s' ended before it handled %d queued messages; see its dead_letters", self.kernel_id, len(self._inbox)
+            )
 
     def _raise_failure(self, operation: str) -> None:
         """Raises ``KernelError`` if the function failed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -26,6 +27,8 @@ __all__ = ["RingKernelRuntime", "get_registered_kernel", "register_ring_kernel"]
 
 TIn = TypeVar("TIn")
 TOut = TypeVar("TOut")
+
+_log = logging.getLogger(__name__)
 
 _kernel_registry: dict[str, dict[str, Any]] = {}
 
@@ -101,6 +104,7 @@ class RingKernelRuntime(_core.RuntimePort):
     async def start(self) -> None:
         """Prepares the runtime for launches. Also reopens a runtime that was shut down."""
         self._active, self._closed = True, False
+        _log.debug("runtime started")
 
     async def shutdown(self, timeout: float = 10.0) -> None:
         """Terminates all ring kernels concurrently, and shuts the runtime down.
@@ -115,6 +119,7 @@ class RingKernelRuntime(_core.RuntimePort):
         for outcome in outcomes:
             if isinstance(outcome, EventLoopError):
                 raise outcome
+        _log.info("runtime shut down, with %d ring kernels", len(self._kernels))
         self._kernels.clear()
         self._active, self._closed = False, True
         if self._native_runtime is not None:

@@ -14,6 +14,7 @@ from pydotcompute.exceptions import KernelEndedError, KernelStateError, KernelSt
 from pydotcompute.ring_kernels.fast_queue import FastMessageQueue
 from pydotcompute.ring_kernels.lifecycle import DeadLetter, KernelContext, KernelState, RingKernelConfig
 from pydotcompute.ring_kernels.runtime import RingKernelRuntime
+from pydotcompute.ring_kernels.threaded_kernel import ThreadedKernelContext, ThreadedRingKernel
 
 Context = KernelContext[Any, Any]
 
@@ -195,3 +196,50 @@ class TestDeadLetters:
         await kernel.terminate(0.0)
         assert kernel.dead_letters == [DeadLetter("in work", "unhandled")]
         assert "cancelled while it handled a message" in caplog.text
+
+
+class TestLog:
+    async def test_lifecycle_events(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.DEBUG, logger="pydotcompute")
+        async with RingKernelRuntime() as runtime:
+            await runtime.launch("k", never)
+            await runtime.activate("k")
+            await runtime.deactivate("k")
+            await runtime.reactivate("k")
+            for number in range(3):
+                await runtime.send("k", number)
+            await runtime.terminate("k", timeout=0.0)
+        events = [(record.levelname, record.getMessage()) for record in caplog.records if "'k'" in record.getMessage()]
+        expected = ["launched", "activated", "deactivated", "reactivated", "cancelling", "3 queued messages", "terminated"]
+        assert [word in text for word, (_, text) in zip(expected, events, strict=True)] == [True] * 7
+        assert [level for level, _ in events] == ["DEBUG", "INFO", "INFO", "INFO", "DEBUG", "WARNING", "INFO"]
+        assert all(record.name.startswith("pydotcompute.") for record in caplog.records)
+        assert "runtime shut down" in caplog.text
+
+    async def test_outputs_that_were_not_received(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO, logger="pydotcompute")
+
+        async def sends(ctx: Context) -> None:
+            await ctx.send(1)
+            await ctx.send(2)
+            await ctx.receive()
+
+        kernel = await active(sends)
+        await yield_to_loop()
+        await kernel.terminate()
+        assert "2 outputs that were not received" in caplog.text
+
+    def test_threads(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO, logger="pydotcompute")
+
+        def returns(ctx: ThreadedKernelContext[Any, Any]) -> None:
+            ctx.wait_shutdown()
+
+        kernel = ThreadedRingKernel("k", returns)
+        kernel.start()
+        for number in range(3):
+            kernel.send(number)
+        kernel.stop()
+        assert [record.levelname for record in caplog.records] == ["INFO", "INFO", "WARNING"]
+        assert "3 queued messages" in caplog.text
+        assert [letter.message for letter in kernel.dead_letters] == [0, 1, 2]
