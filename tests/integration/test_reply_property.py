@@ -6,12 +6,13 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from async_handlers import Number, yield_to_loop
 from pydotcompute.exceptions import AmbiguousReplyError, KernelError
-from pydotcompute.ring_kernels.lifecycle import KernelContext, RingKernel, RingKernelConfig
+from pydotcompute.ring_kernels.lifecycle import KernelContext, RingKernel, RingKernelConfig, Supervision
 
 # A caller that gets no answer fails the test after this time, in seconds.
 LIMIT = 30.0
@@ -48,6 +49,10 @@ class Script:
                 await asyncio.wait([receive])
             if not receive.cancelled():
                 self.held.append(receive.result())
+        elif command == "fail":
+            # Supervision restarts the function; all requests received have ended.
+            self.held.clear()
+            raise ValueError("scripted")
         elif self.held:
             message = self.held[index % len(self.held)]
             if command == "send" and number_of(message) < 0:
@@ -74,7 +79,7 @@ def number_of(message: Any) -> int:
 
 
 ANSWERS = ["send", "reply", "task", "correlate", "skip"]
-COMMANDS = ["receive", "receive", "receive", "cancelled receive", *ANSWERS, "send"]
+COMMANDS = ["receive", "receive", "receive", "cancelled receive", *ANSWERS, "send", "fail"]
 
 steps = st.one_of(
     # Small numbers repeat, as the same object.
@@ -86,7 +91,8 @@ steps = st.one_of(
 
 
 async def run(script: Script, sequence: list[tuple[Any, ...]]) -> None:
-    kernel: RingKernel[Any, Any] = RingKernel("scripted", script.function, config=RingKernelConfig("scripted", output_queue_size=1000))
+    config = RingKernelConfig("scripted", output_queue_size=1000, supervision=Supervision(max_restarts=None))
+    kernel: RingKernel[Any, Any] = RingKernel("scripted", script.function, config=config)
     await kernel.launch()
     await kernel.activate()
     expected = []
@@ -115,6 +121,7 @@ async def run(script: Script, sequence: list[tuple[Any, ...]]) -> None:
             assert isinstance(caller.exception(), KernelError)
 
 
+@pytest.mark.usefixtures("quiet_log")
 @settings(max_examples=300, deadline=None)
 @given(sequence=st.lists(steps, max_size=40))
 def test_no_caller_gets_anothers_reply_and_every_caller_ends(sequence: list[tuple[Any, ...]]) -> None:
