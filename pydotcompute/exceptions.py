@@ -13,6 +13,7 @@ Example:
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,7 @@ __all__ = [
     "CUDAError",
     "CompilationError",
     "EventLoopError",
+    "ForkedProcessError",
     "InvalidConfigurationError",
     "KernelAlreadyExistsError",
     "KernelCompilationError",
@@ -67,6 +69,25 @@ class PyDotComputeError(Exception):
 
     def __reduce__(self) -> tuple[Callable[..., PyDotComputeError], tuple[Any, ...]]:
         return (_rebuild, (type(self), self.args, dict(self.__dict__)))
+
+
+class ForkedProcessError(PyDotComputeError):
+    """A process used an object of its parent, which ``fork`` has copied without the threads and the event loop that serve it.
+
+    Attributes:
+        subject: The object.
+        owner_pid: Id of the process that created it.
+        pid: Id of the process that used it.
+    """
+
+    def __init__(self, subject: str, owner_pid: int) -> None:
+        self.subject = subject
+        self.owner_pid = owner_pid
+        self.pid = os.getpid()
+        super().__init__(
+            f"Cannot use {subject} in process {self.pid}, which was forked from process {owner_pid}: this copy is not connected to the "
+            "original. Create it after the fork, or exchange messages with the other process through a SharedQueue"
+        )
 
 
 class KernelError(PyDotComputeError):

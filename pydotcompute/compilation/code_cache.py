@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydotcompute.compilation.cache import get_kernel_cache
 from pydotcompute.compilation.fingerprint import Fingerprint
@@ -47,6 +49,7 @@ class CodeCache(Generic[_C]):
         self._lock = threading.RLock()
         # With the objects that the fingerprint identifies by their address, which must not be used again for another.
         self._codes: dict[str, tuple[_C, tuple[object, ...]]] = {}
+        _caches.add(self)
 
     def get(self, name: str, fingerprint: Fingerprint, compile_code: Callable[[], Artifact[_C]]) -> _C:
         """Returns the code of a function. Compiles it if neither this process nor, on this machine, an earlier one has.
@@ -89,3 +92,16 @@ class CodeCache(Generic[_C]):
             # The checksum was correct, so a different version of some library wrote the entry.
             _log.warning("loading the cached code of %r failed: %r; compiling again", name, error)
             return None
+
+
+_caches: weakref.WeakSet[CodeCache[Any]] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    """Frees the locks in a forked child: a thread of the parent, which the child lacks, may have held them. Code stays valid."""
+    for one in _caches:
+        one._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -38,7 +39,13 @@ from weakref import WeakSet
 import numpy as np
 
 from pydotcompute import _core
-from pydotcompute.exceptions import InvalidConfigurationError, KernelError, QueueTimeoutError, TypeValidationError
+from pydotcompute.exceptions import (
+    ForkedProcessError,
+    InvalidConfigurationError,
+    KernelError,
+    QueueTimeoutError,
+    TypeValidationError,
+)
 from pydotcompute.native._cpu import compile_for_host
 from pydotcompute.native._cuda import compile_for_device, device_source, emulated_device_source, wheel_folders
 from pydotcompute.native._event_loop import complete
@@ -74,6 +81,9 @@ class NativeKernel:
     The return value of the handler is the reply to an :meth:`ask`. For a message sent with :meth:`tell` it is an output, which
     :meth:`receive` returns. If the handler raises, the message becomes a dead letter, and ``on_error`` selects how the ring kernel
     continues. A waiting caller gets :class:`~pydotcompute.exceptions.KernelError` with the exception as its cause.
+
+    It belongs to the process that launched it: in a forked child every method raises
+    :class:`~pydotcompute.exceptions.ForkedProcessError`.
 
     Args:
         handler: A plain function ``handler(ctx, state, msg: Request) -> Reply``. See :mod:`pydotcompute.native`.
@@ -418,10 +428,15 @@ class NativeKernel:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.terminate()
+        # A forked child that leaves the block leaves the ring kernel to its parent.
+        with contextlib.suppress(ForkedProcessError):
+            self.terminate()
 
     def __repr__(self) -> str:
-        return f"<NativeKernel {self.name!r}: {self.lifecycle_state}>"
+        try:
+            return f"<NativeKernel {self.name!r}: {self.lifecycle_state}>"
+        except ForkedProcessError as error:
+            return f"<NativeKernel {self.name!r} of process {error.owner_pid}>"
 
 
 def _no_exception(code: object, returned: int) -> None:
@@ -470,3 +485,14 @@ def _default_name(handler: str) -> str:
     with _names_lock:
         number = _names[handler] = _names.get(handler, 0) + 1
     return handler if number == 1 else f"{handler}-{number}"
+
+
+def _forget_parent() -> None:
+    """Leaves the ring kernels of the parent to it, in a forked child. The parent may have held the lock at the fork."""
+    global _names_lock
+    _names_lock = threading.Lock()
+    _kernels.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 from types import TracebackType
 from weakref import WeakSet
 
 from pydotcompute import _core
-from pydotcompute.exceptions import InvalidConfigurationError
+from pydotcompute.exceptions import ForkedProcessError, InvalidConfigurationError
 
 __all__ = ["NativeRuntime", "runtimes", "shared_runtime"]
 
@@ -49,6 +51,7 @@ class NativeRuntime:
 
         Raises:
             KernelError: Some handlers did not return in time; the error names them.
+            ForkedProcessError: The runtime belongs to the process from which this one was forked.
         """
         self._core.shutdown(timeout)
 
@@ -56,7 +59,9 @@ class NativeRuntime:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.shutdown()
+        # A forked child that leaves the block leaves the runtime to its parent.
+        with contextlib.suppress(ForkedProcessError):
+            self.shutdown()
 
 
 #: All runtimes that exist, for interpreter shutdown.
@@ -72,3 +77,15 @@ def shared_runtime() -> NativeRuntime:
         if _shared is None:
             _shared = NativeRuntime()
         return _shared
+
+
+def _forget_parent() -> None:
+    """Gives a forked child a shared runtime of its own. The parent may have held the lock at the fork."""
+    global _shared, _shared_lock
+    _shared_lock = threading.Lock()
+    _shared = None
+    runtimes.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent)

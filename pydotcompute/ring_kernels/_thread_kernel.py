@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
+import os
 import threading
 import types
 import weakref
@@ -11,7 +13,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from pydotcompute.exceptions import KernelError, KernelStateError
+from pydotcompute.exceptions import ForkedProcessError, KernelError, KernelStateError
 from pydotcompute.ring_kernels.lifecycle import DeadLetter
 
 __all__ = ["Config", "ThreadKernel"]
@@ -65,7 +67,8 @@ class ThreadKernel(Generic[TIn, TOut, S]):
     """A function on a dedicated thread, between an input and an output queue.
 
     States: ``CREATED -> RUNNING -> STOPPING -> STOPPED``. An exception changes ``RUNNING`` or ``STOPPING`` to ``FAILED``. Subclasses
-    create the queues and the context, and pass the enumeration of the states.
+    create the queues and the context, and pass the enumeration of the states. In a process forked after the start, every method raises
+    ``ForkedProcessError``: the thread exists in the parent only.
     """
 
     _thread_prefix = "kernel"
@@ -90,15 +93,24 @@ class ThreadKernel(Generic[TIn, TOut, S]):
         self._inbox: Inbox[TIn] | None = None
         self._outbox: Outbox | None = None
         self._dead_letters: list[DeadLetter] = []
+        # Process in which the thread runs.
+        self._pid: int | None = None
+
+    def _check_process(self) -> None:
+        """Raises ``ForkedProcessError`` if the thread was started in another process. Queues check it themselves."""
+        if self._pid is not None and self._pid != os.getpid():
+            raise ForkedProcessError(f"kernel '{self.kernel_id}'", self._pid)
 
     @property
     def state(self) -> S:
         """Current state."""
+        self._check_process()
         return self._state
 
     @property
     def is_running(self) -> bool:
         """Whether the function runs and was not asked to stop."""
+        self._check_process()
         return self._state is self._running
 
     @property
@@ -112,6 +124,7 @@ class ThreadKernel(Generic[TIn, TOut, S]):
 
         If the function failed, the first one is the message that it received last.
         """
+        self._check_process()
         with self._transition:
             if self._state in (self._states["STOPPED"], self._states["FAILED"]):
                 self._dead_letter_queued()
@@ -129,9 +142,11 @@ class ThreadKernel(Generic[TIn, TOut, S]):
         Raises:
             KernelStateError: The kernel was started before; a kernel runs only once.
         """
+        self._check_process()
         with self._transition:
             if self._state is not self._states["CREATED"]:
                 raise KernelStateError(self.kernel_id, self._state.name, "start")
+            self._pid = os.getpid()
             context = self._make_context(self._stop_requested)
             self._thread = threading.Thread(
                 target=self._run,
@@ -158,6 +173,7 @@ class ThreadKernel(Generic[TIn, TOut, S]):
         self._join(timeout)
 
     def _request_stop(self) -> None:
+        self._check_process()
         with self._transition:
             if self._state is self._states["FAILED"]:
                 self._state = self._states["STOPPED"]
@@ -246,7 +262,9 @@ class ThreadKernel(Generic[TIn, TOut, S]):
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: object) -> None:
-        self.stop()
+        # A forked child that leaves the block leaves the kernel to its parent.
+        with contextlib.suppress(ForkedProcessError):
+            self.stop()
 
 
 _non_daemons: weakref.WeakSet[ThreadKernel[Any, Any, Any]] = weakref.WeakSet()
@@ -257,6 +275,10 @@ def _stop_non_daemons() -> None:
     for kernel in list(_non_daemons):
         kernel._request_stop()
 
+
+if hasattr(os, "register_at_fork"):
+    # A forked child has no such threads.
+    os.register_at_fork(after_in_child=_non_daemons.clear)
 
 # `atexit` callbacks run only after non-daemon threads have ended; `concurrent.futures` uses this hook too.
 threading._register_atexit(_stop_non_daemons)  # type: ignore[attr-defined]

@@ -147,7 +147,7 @@ class FastMessageQueue(_core.Mailbox, Generic[T]):
         return _core.Mailbox.put_batch(self, [_Serialized.of(message) for message in messages])
 
     def __repr__(self) -> str:
-        return f"FastMessageQueue(size={self.qsize}/{self.maxsize})"
+        return "FastMessageQueue(of the parent process)" if self._is_inherited else f"FastMessageQueue(size={self.qsize}/{self.maxsize})"
 
 
 class _Serialized(bytes):
@@ -209,4 +209,4 @@ class RingBuffer(_core.Mailbox, Generic[T]):
         put_nowait = _core.Mailbox._put_item_nowait
 
     def __repr__(self) -> str:
-        return f"RingBuffer(size={self.size}/{self.capacity})"
+        return "RingBuffer(of the parent process)" if self._is_inherited else f"RingBuffer(size={self.size}/{self.capacity})"

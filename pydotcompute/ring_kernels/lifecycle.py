@@ -378,7 +378,8 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
             _log.info("kernel '%s' ended with %d outputs that were not received", self.kernel_id, outputs)
 
     def __repr__(self) -> str:
-        return f"RingKernel(id={self.kernel_id!r}, state={self.state.name})"
+        inherited = self._context is not None and self._context.input_queue._is_inherited
+        return f"RingKernel(id={self.kernel_id!r}, {'of the parent process' if inherited else f'state={self.state.name}'})"
 
 
 @asynccontextmanager

@@ -104,4 +104,4 @@ class MessageQueue(_core.Mailbox, Generic[T]):
             """Returns the counters: current_size, max_size, total_enqueued, total_dequeued, total_dropped, never_awaited."""
 
     def __repr__(self) -> str:
-        return f"MessageQueue(size={self.qsize}/{self.maxsize})"
+        return "MessageQueue(of the parent process)" if self._is_inherited else f"MessageQueue(size={self.qsize}/{self.maxsize})"

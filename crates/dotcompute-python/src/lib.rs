@@ -3,6 +3,7 @@
 //! Each module adds its types to the extension module. The Python package re-exports the public ones.
 
 mod asyncio;
+mod fork;
 mod memory;
 mod message;
 mod native;
@@ -16,6 +17,7 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    fork::register();
     memory::register(module)?;
     asyncio::register(module)?;
     message::register(module)?;

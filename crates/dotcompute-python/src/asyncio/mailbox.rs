@@ -15,6 +15,7 @@ use super::lock::{Guard, Lock};
 use super::parked_task::ParkedTask;
 use super::priority_queue::{Order, PriorityQueue};
 use super::timer::Timer;
+use crate::fork::Origin;
 
 /// An ask whose message the ring kernel has received.
 pub(super) struct ReceivedAsk {
@@ -185,6 +186,7 @@ pub(crate) struct Mailbox {
     pub(super) order: OnceLock<Order>,
     /// Number of open asks. Read without the lock, so that a `send` without open asks skips reply matching.
     pub(super) open_asks: AtomicUsize,
+    origin: Origin,
 }
 
 impl Mailbox {
@@ -194,7 +196,34 @@ impl Mailbox {
             state: Lock::new(MailboxState::unconfigured()),
             order: OnceLock::new(),
             open_asks: AtomicUsize::new(0),
+            origin: Origin::current(),
         }
+    }
+
+    /// Checks that the mailbox is no copy that a forked child inherited.
+    ///
+    /// # Errors
+    ///
+    /// `ForkedProcessError`.
+    #[inline]
+    pub(super) fn check_process(&self, py: Python<'_>) -> PyResult<()> {
+        if self.origin.is_inherited() { Err(self.inherited(py)) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn inherited(&self, py: Python<'_>) -> PyErr {
+        // In a forked child the lock may be held by a thread of the parent.
+        let kernel = self.state.try_lock().map(|state| state.kernel.clone()).unwrap_or_default();
+        if kernel.is_empty() {
+            self.origin.error(py, "this queue")
+        } else {
+            self.origin.error(py, &format!("kernel '{kernel}'"))
+        }
+    }
+
+    /// Whether a forked child inherited the mailbox.
+    pub(super) fn is_inherited(&self) -> bool {
+        self.origin.is_inherited()
     }
 
     pub(super) fn lock(&self) -> Guard<'_, MailboxState> {

@@ -82,6 +82,7 @@ impl Mailbox {
 
     /// Pauses or resumes delivery. A paused mailbox accepts messages and delivers none.
     fn _set_paused(&self, py: Python<'_>, paused: bool) -> PyResult<()> {
+        self.check_process(py)?;
         self.lock().paused = paused;
         loop {
             let mut effects = Effects::default();
@@ -94,6 +95,7 @@ impl Mailbox {
 
     /// Ends waits for a message once the mailbox is empty, because the ring kernel terminates.
     fn _end_getters(&self, py: Python<'_>) -> PyResult<()> {
+        self.check_process(py)?;
         let mut effects = Effects::default();
         {
             let mut state = self.lock();
@@ -105,6 +107,7 @@ impl Mailbox {
 
     /// Raises ``KernelError`` with this cause in every current waiter, and in later ones once the mailbox is empty.
     fn _fail(&self, py: Python<'_>, cause: Py<PyAny>) -> PyResult<()> {
+        self.check_process(py)?;
         let mut effects = Effects::default();
         let old = {
             let mut state = self.lock();
@@ -138,6 +141,7 @@ impl Mailbox {
     /// Returns:
     ///     The messages, in order.
     fn _drain(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
+        self.check_process(py)?;
         self.drain(py, true)
     }
 

@@ -23,6 +23,9 @@ impl Mailbox {
         method: &'static str,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = me.py();
+        if let Err(error) = me.get().check_process(py) {
+            return waiter_type::failed(py, method, error);
+        }
         let level = match me.get().order().level_of(&message) {
             Ok(level) => level,
             Err(error) => return waiter_type::failed(py, method, error),
@@ -40,6 +43,9 @@ impl Mailbox {
         method: &'static str,
         input: Option<Py<Mailbox>>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        if let Err(error) = me.get().check_process(me.py()) {
+            return waiter_type::failed(me.py(), method, error);
+        }
         let mut state = WaiterState::new(Kind::Get, None, timeout);
         (state.method, state.input) = (method, input);
         waiter_type::new_waiter(me.py(), me.clone().unbind(), state)
@@ -47,6 +53,7 @@ impl Mailbox {
 
     /// Takes the next message without waiting.
     fn take_now(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        self.check_process(py)?;
         let mut effects = Effects::default();
         let message = self.lock().take_unless_paused(py, &mut effects);
         self.apply_effects(py, effects)?;
@@ -55,6 +62,7 @@ impl Mailbox {
 
     fn put_now(&self, message: &Bound<'_, PyAny>) -> PyResult<bool> {
         let py = message.py();
+        self.check_process(py)?;
         let order = self.order();
         let entry = Entry {
             message: message.clone().unbind(),
@@ -81,25 +89,33 @@ impl Mailbox {
 
     /// Number of queued messages.
     #[getter]
-    fn qsize(&self) -> usize {
-        self.lock().queue.len()
+    fn qsize(&self, py: Python<'_>) -> PyResult<usize> {
+        self.check_process(py)?;
+        Ok(self.lock().queue.len())
     }
 
     /// Whether there are no queued messages.
     #[getter]
-    fn empty(&self) -> bool {
-        self.lock().queue.len() == 0
+    fn empty(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.qsize(py)? == 0)
     }
 
     /// Whether there are no free slots.
     #[getter]
-    fn full(&self) -> bool {
+    fn full(&self, py: Python<'_>) -> PyResult<bool> {
+        self.check_process(py)?;
         let state = self.lock();
-        state.queue.len() >= state.capacity
+        Ok(state.queue.len() >= state.capacity)
     }
 
-    fn __len__(&self) -> usize {
-        self.lock().queue.len()
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        self.qsize(py)
+    }
+
+    /// Whether a forked child inherited the queue.
+    #[getter]
+    fn _is_inherited(&self) -> bool {
+        self.is_inherited()
     }
 
     fn __bool__(&self) -> bool {
@@ -216,6 +232,7 @@ impl Mailbox {
     /// Returns:
     ///     Number of messages discarded.
     fn clear(&self, py: Python<'_>) -> PyResult<usize> {
+        self.check_process(py)?;
         self.drain(py, false).map(|messages| messages.len())
     }
 
@@ -225,6 +242,7 @@ impl Mailbox {
     ///     ``current_size``, ``max_size``, ``peak_size``, ``total_enqueued``, ``total_dequeued``, ``total_dropped``, ``never_awaited``,
     ///     ``band_counts``.
     fn get_stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        self.check_process(py)?;
         let state = self.lock();
         let bands =
             (self.order() == Order::Bands).then(|| [0, 1, 2, 3].map(|level| state.queue.level_len(level)));

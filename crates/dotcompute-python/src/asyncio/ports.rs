@@ -250,9 +250,15 @@ impl KernelPort {
     }
 
     /// The value of the current `KernelState`.
+    ///
+    /// Raises:
+    ///     ForkedProcessError: The ring kernel was launched in the parent process.
     #[getter]
-    fn _state_number(&self) -> u8 {
-        self.state.load(Relaxed)
+    fn _state_number(&self, py: Python<'_>) -> PyResult<u8> {
+        if let Some(endpoints) = self.endpoints.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            endpoints.input.get().check_process(py)?;
+        }
+        Ok(self.state.load(Relaxed))
     }
 
     fn _set_state(&self, state: u8) {
@@ -400,6 +406,9 @@ impl KernelPort {
     ) -> PyResult<std::sync::Arc<Endpoints>> {
         let state = self.state.load(Relaxed);
         let endpoints = self.endpoints.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(endpoints) = &endpoints {
+            endpoints.input.get().check_process(py)?;
+        }
         match (endpoints, state) {
             (Some(endpoints), ACTIVE | DEACTIVATED) => Ok(endpoints),
             // Messages sent before the failure can still be received, and then the failure is raised.

@@ -78,9 +78,13 @@ pub(super) fn is_stopped_elsewhere(event_loop: &Bound<'_, PyAny>) -> PyResult<bo
     Ok(!event_loop.call_method0(intern!(py, "is_running"))?.is_truthy()?)
 }
 
-/// Clears the cache of the running event loop. The child calls it after a fork, where no loop runs.
+/// Clears the record of the running event loop. The child calls it after a fork, where no loop runs.
 #[pyfunction]
 pub(super) fn clear_running_loop_cache() {
+    // Set if a ring kernel has forked. A nested step that the child returns to puts the outer values back.
+    STEPPING_LOOP.set(std::ptr::null_mut());
+    NESTED_RESUMES.set(0);
+    CONSECUTIVE_RESUMES.set(0);
     drop(RUNNING_LOOP_CACHE.take());
 }
 

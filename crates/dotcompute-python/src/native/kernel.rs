@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use dotcompute_core::error::{AskError, LifecycleError, ReceiveError, Refusal};
+use dotcompute_core::error::{AskError, ReceiveError, Refusal};
 use dotcompute_core::handle::KernelHandle;
 use dotcompute_core::message::record::RecordBytes;
 use dotcompute_core::telemetry::LatencySummary;
@@ -15,10 +15,11 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
-use super::blocking::{self, Deadline, SIGNAL_CHECK_INTERVAL, block_on};
+use super::blocking::{Deadline, SIGNAL_CHECK_INTERVAL, block_on};
 use super::error;
 use super::execution_place::ExecutionPlace;
 use super::record_codec::{RecordCodec, bytes_of};
+use crate::fork::Origin;
 
 pub(super) type Handle = KernelHandle<RecordBytes, RecordBytes>;
 
@@ -29,14 +30,15 @@ const NORMAL: u8 = 128;
 #[pyclass(frozen, module = "pydotcompute._core")]
 pub(crate) struct NativeKernel {
     /// For asks with a timeout, and for every other call.
-    handle: Arc<Handle>,
+    pub(super) handle: Arc<Handle>,
     /// For asks without a timeout: an idle ring kernel handles them on the thread of the caller.
-    inline: Arc<Handle>,
+    pub(super) inline: Arc<Handle>,
     /// Handles for other priorities, with and without inline asks.
-    by_priority: Mutex<BTreeMap<(u8, bool), Arc<Handle>>>,
+    pub(super) by_priority: Mutex<BTreeMap<(u8, bool), Arc<Handle>>>,
     input: Py<RecordCodec>,
     output: Option<Py<RecordCodec>>,
-    place: ExecutionPlace,
+    pub(super) place: ExecutionPlace,
+    pub(super) origin: Origin,
 }
 
 impl NativeKernel {
@@ -47,7 +49,25 @@ impl NativeKernel {
         place: ExecutionPlace,
     ) -> Self {
         let inline = Arc::new(handle.with_inline_asks());
-        Self { handle: Arc::new(handle), inline, by_priority: Mutex::default(), input, output, place }
+        Self {
+            handle: Arc::new(handle),
+            inline,
+            by_priority: Mutex::default(),
+            input,
+            output,
+            place,
+            origin: Origin::current(),
+        }
+    }
+
+    /// Checks that the ring kernel runs in this process. A forked child has a copy of it without its thread.
+    ///
+    /// # Errors
+    ///
+    /// `ForkedProcessError`.
+    #[inline]
+    pub(super) fn check_process(&self, py: Python<'_>) -> PyResult<()> {
+        self.origin.check(py, || format!("native ring kernel '{}'", self.handle.name()))
     }
 
     /// The handle for messages of normal priority.
@@ -64,6 +84,7 @@ impl NativeKernel {
 
     /// Returns the handle for the priority of a message.
     pub(super) fn handle_for(&self, message: &Bound<'_, PyAny>, inline: bool) -> PyResult<Arc<Handle>> {
+        self.check_process(message.py())?;
         let normal = if inline { &self.inline } else { &self.handle };
         let Some(priority) = message.getattr_opt(intern!(message.py(), "priority"))? else {
             return Ok(Arc::clone(normal));
@@ -166,8 +187,9 @@ impl NativeKernel {
 
     /// Name of the lifecycle state, such as ``"ACTIVE"``.
     #[getter]
-    fn lifecycle_state(&self) -> String {
-        self.handle.state().to_string().to_uppercase()
+    fn lifecycle_state(&self, py: Python<'_>) -> PyResult<String> {
+        self.check_process(py)?;
+        Ok(self.handle.state().to_string().to_uppercase())
     }
 
     /// Sends a message without waiting for a reply.
@@ -227,6 +249,7 @@ impl NativeKernel {
     ///     KernelStateError: The ring kernel is not activated, or ended.
     #[pyo3(signature = (timeout = None))]
     fn receive<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+        self.check_process(py)?;
         let output = self.receive_record(py, Deadline::new(py, timeout)?)?;
         self.unpack_output(py, &output)
     }
@@ -246,6 +269,7 @@ impl NativeKernel {
         records: &Bound<'_, PyAny>,
         timeout: Option<f64>,
     ) -> PyResult<(usize, Option<PyErr>)> {
+        self.check_process(py)?;
         let bytes = bytes_of(records)?;
         let deadline = Deadline::new(py, timeout)?;
         let size = self.input.get().size();
@@ -288,6 +312,7 @@ impl NativeKernel {
         records: &Bound<'py, PyAny>,
         timeout: Option<f64>,
     ) -> PyResult<(Bound<'py, PyBytes>, Option<PyErr>)> {
+        self.check_process(py)?;
         let bytes = bytes_of(records)?;
         let deadline = Deadline::new(py, timeout)?;
         let mut replies = Vec::new();
@@ -318,106 +343,12 @@ impl NativeKernel {
         Ok((PyBytes::new(py, &replies), failure))
     }
 
-    /// Copies the state at a message boundary.
-    ///
-    /// Args:
-    ///     timeout: Maximum wait for a device, in seconds.
-    ///
-    /// Returns:
-    ///     The bytes of the state.
-    fn state_bytes<'py>(&self, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyBytes>> {
-        let bytes = match &self.place {
-            ExecutionPlace::Host(program) => py.detach(|| program.snapshot()),
-            ExecutionPlace::Device { .. } => {
-                let timeout = blocking::seconds(py, "timeout", timeout)?;
-                py.detach(|| self.handle.checkpoint_bytes(timeout))
-                    .map_err(|error| error::lifecycle_error(py, &error))?
-            }
-        };
-        Ok(PyBytes::new(py, &bytes))
-    }
-
-    /// Overwrites the state at a message boundary.
-    ///
-    /// Args:
-    ///     bytes: The new state.
-    ///     timeout: Maximum wait for a device, in seconds.
-    ///
-    /// Raises:
-    ///     KernelError: The size of the state differs.
-    fn restore_bytes(&self, py: Python<'_>, bytes: &[u8], timeout: f64) -> PyResult<()> {
-        match &self.place {
-            ExecutionPlace::Host(program) => match py.detach(|| program.restore(bytes)) {
-                true => Ok(()),
-                false => Err(error::kernel_error(
-                    py,
-                    "restoring the state: the number of bytes differs from the size of the state",
-                )),
-            },
-            ExecutionPlace::Device { .. } => {
-                let timeout = blocking::seconds(py, "timeout", timeout)?;
-                py.detach(|| self.handle.restore_bytes(bytes, timeout))
-                    .map_err(|error| error::lifecycle_error(py, &error))
-            }
-        }
-    }
-
-    /// Starts handling messages.
-    fn activate(&self, py: Python<'_>) -> PyResult<()> {
-        self.handle.activate().map_err(|error| error::lifecycle_error(py, &error))
-    }
-
-    /// Pauses the ring kernel at the next message boundary and waits until it has paused.
-    ///
-    /// Args:
-    ///     timeout: Maximum wait, in seconds.
-    fn deactivate(&self, py: Python<'_>, timeout: f64) -> PyResult<()> {
-        let deactivate = self.handle.deactivate_async(blocking::seconds(py, "timeout", timeout)?);
-        self.wait_for_transition(py, deactivate)
-    }
-
-    /// Resumes the ring kernel after `deactivate`.
-    fn reactivate(&self, py: Python<'_>) -> PyResult<()> {
-        self.handle.reactivate().map_err(|error| error::lifecycle_error(py, &error))
-    }
-
-    /// Terminates the ring kernel after it has handled its queued messages, and waits for that.
-    ///
-    /// Args:
-    ///     timeout: Maximum wait, in seconds.
-    fn terminate(&self, py: Python<'_>, timeout: f64) -> PyResult<()> {
-        let terminate = self.handle.terminate_async(blocking::seconds(py, "timeout", timeout)?);
-        self.wait_for_transition(py, terminate)
-    }
-
-    /// Terminates the ring kernel at the next message boundary. Queued messages become dead letters.
-    fn abort(&self, py: Python<'_>) -> PyResult<()> {
-        py.detach(|| self.handle.abort()).map_err(|error| error::lifecycle_error(py, &error))
-    }
-
-    /// Waits until the ring kernel has ended.
-    ///
-    /// Args:
-    ///     timeout: Maximum wait, in seconds. None waits without limit.
-    ///
-    /// Returns:
-    ///     Whether the ring kernel has ended.
-    fn wait_ended(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
-        let deadline = Deadline::new(py, timeout)?;
-        while let Some(interval) = deadline.next_interval() {
-            if py.detach(|| self.handle.wait_ended(interval)).has_ended() {
-                return Ok(true);
-            }
-            py.check_signals()?;
-        }
-        Ok(self.handle.state().has_ended())
-    }
-
     /// Returns the counters and latencies of the ring kernel.
     ///
     /// Returns:
     ///     Counters by name. ``queue_time`` and ``handle_time`` are samples, median, 99 %, 99.9 % and maximum, in seconds.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        self.check_process(py)?;
         let stats = self.handle.stats();
         let dict = PyDict::new(py);
         for (name, count) in [
@@ -446,19 +377,6 @@ fn latency(latency: &LatencySummary) -> (u64, f64, f64, f64, f64) {
 }
 
 impl NativeKernel {
-    /// Waits for a lifecycle transition.
-    fn wait_for_transition(
-        &self,
-        py: Python<'_>,
-        transition: impl Future<Output = Result<(), LifecycleError>> + Send,
-    ) -> PyResult<()> {
-        let no_deadline = Deadline::new(py, None)?;
-        match block_on(py, no_deadline, transition)? {
-            Some(Err(error)) => Err(error::lifecycle_error(py, &error)),
-            Some(Ok(())) | None => Ok(()),
-        }
-    }
-
     fn receive_record(&self, py: Python<'_>, deadline: Deadline) -> PyResult<RecordBytes> {
         match self.handle.try_receive() {
             Ok(output) => return Ok(output),
@@ -475,14 +393,5 @@ impl NativeKernel {
                 Err(error) => return Err(error::not_received(py, &error, deadline.seconds())),
             }
         }
-    }
-}
-
-impl Drop for NativeKernel {
-    /// Terminates the ring kernel after it has handled its queued messages.
-    fn drop(&mut self) {
-        let mut terminate = pin!(self.handle.terminate_async(Duration::MAX));
-        // The first poll requests the termination. The drop does not wait for it.
-        let _ = terminate.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     }
 }

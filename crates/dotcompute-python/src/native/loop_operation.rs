@@ -53,6 +53,7 @@ impl NativeOperation {
         notifier: &NativeNotifier,
         number: u64,
     ) -> PyResult<(bool, Option<Bound<'py, PyAny>>)> {
+        self.kernel.get().check_process(py)?;
         let waker = notifier.waker(number);
         // The poll may run a handler inline, so detach from the interpreter.
         let polled = py.detach(|| {
@@ -111,10 +112,11 @@ impl NativeKernel {
     ///
     /// Returns:
     ///     The operation. Its result is the output.
-    fn begin_receive(slf: &Bound<'_, Self>) -> NativeOperation {
+    fn begin_receive(slf: &Bound<'_, Self>) -> PyResult<NativeOperation> {
+        slf.get().check_process(slf.py())?;
         let handle = slf.get().handle();
         let receive = async move { Outcome::Receive(handle.receive_async().await) };
-        NativeOperation::new(slf.clone().unbind(), receive)
+        Ok(NativeOperation::new(slf.clone().unbind(), receive))
     }
 }
 

@@ -7,7 +7,8 @@
 //! | [`device`] | compiled handlers as ring kernels of a GPU, or of the emulated device |
 //! | [`execution_place`] | where a native ring kernel runs |
 //! | [`exceptions`] | exceptions that compiled handlers raise |
-//! | [`kernel`] | `NativeKernel`: tell, ask, receive, lifecycle |
+//! | [`kernel`] | `NativeKernel`: tell, ask, receive |
+//! | `kernel_lifecycle` | its activation, pause, end and state |
 //! | [`runtime`] | `NativeRuntime`: launch, dead letters, shutdown |
 //! | [`blocking`] | waiting while detached from the interpreter, interruptible by Ctrl-C |
 //! | `loop_notifier`, `loop_operation` | the same operations for an event loop |
@@ -20,6 +21,7 @@ mod exceptions;
 mod execution_place;
 mod handler;
 mod kernel;
+mod kernel_lifecycle;
 #[cfg(unix)]
 mod loop_notifier;
 #[cfg(unix)]

@@ -22,6 +22,7 @@ use super::execution_place::ExecutionPlace;
 use super::handler::{Handler, Program};
 use super::kernel::NativeKernel;
 use super::record_codec::{RecordCodec, bytes_of};
+use crate::fork::Origin;
 
 /// Owns native ring kernels.
 #[pyclass(frozen, module = "pydotcompute._core")]
@@ -30,6 +31,7 @@ pub(crate) struct NativeRuntime {
     runtime: Mutex<Option<Runtime>>,
     /// Ring kernels on devices, by device name. Each device is opened by its first launch.
     devices: Mutex<BTreeMap<String, DeviceRuntime>>,
+    origin: Origin,
 }
 
 impl NativeRuntime {
@@ -38,8 +40,14 @@ impl NativeRuntime {
         self.devices.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Checks that the runtime belongs to this process. A forked child has a copy of it without its threads.
+    fn check_process(&self, py: Python<'_>) -> PyResult<()> {
+        self.origin.check(py, || "this native runtime".to_owned())
+    }
+
     /// Calls `f` with the runtime, or fails after the shutdown.
     fn with<T>(&self, py: Python<'_>, f: impl FnOnce(&Runtime) -> PyResult<T>) -> PyResult<T> {
+        self.check_process(py)?;
         let runtime = self.runtime.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
         match &*runtime {
             Some(runtime) => f(runtime),
@@ -62,7 +70,7 @@ impl NativeRuntime {
     fn new(py: Python<'_>, workers: Option<usize>) -> PyResult<Self> {
         let options = workers.into_iter().fold(RuntimeOptions::new(), RuntimeOptions::workers);
         let runtime = Runtime::with_options(options).map_err(|error| error::launch_error(py, &error))?;
-        Ok(Self { runtime: Mutex::new(Some(runtime)), devices: Mutex::default() })
+        Ok(Self { runtime: Mutex::new(Some(runtime)), devices: Mutex::default(), origin: Origin::current() })
     }
 
     /// Launches a ring kernel whose handler is compiled for the CPU.
@@ -175,6 +183,7 @@ impl NativeRuntime {
     /// Number of messages that became dead letters.
     #[getter]
     fn dead_letter_count(&self, py: Python<'_>) -> PyResult<u64> {
+        self.check_process(py)?;
         let on_devices: u64 =
             self.devices(py).values().map(|device| device.runtime.dead_letter_count()).sum();
         self.with(py, |runtime| Ok(runtime.dead_letter_count() + on_devices))
@@ -201,6 +210,7 @@ impl NativeRuntime {
     /// Raises:
     ///     KernelError: A ring kernel did not terminate in time.
     fn shutdown(&self, py: Python<'_>, timeout: f64) -> PyResult<()> {
+        self.check_process(py)?;
         let timeout = blocking::seconds(py, "timeout", timeout)?;
         let runtime = self.runtime.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner).take();
         let Some(runtime) = runtime else { return Ok(()) };
@@ -211,6 +221,16 @@ impl NativeRuntime {
             on_devices.into_iter().chain([runtime.shutdown(timeout)]).collect::<Result<(), _>>()
         })
         .map_err(|error| error::kernel_error(py, &error.to_string()))
+    }
+}
+
+impl Drop for NativeRuntime {
+    fn drop(&mut self) {
+        if self.origin.is_inherited() {
+            // It belongs to the parent: its threads do not exist in this process, so nothing could end them.
+            std::mem::forget(self.runtime.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+            std::mem::forget(std::mem::take(self.devices.get_mut().unwrap_or_else(PoisonError::into_inner)));
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! process that has ended.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, Once, OnceLock};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use dotcompute_ring::record::RecordError;
@@ -16,6 +16,7 @@ use super::frame::{Receiver, Sender};
 use super::owner_process::Process;
 use super::parking::ParkingWord;
 use super::segment::Segment;
+use crate::fork::forks;
 use crate::threads::errors;
 
 /// Interval at which a wait checks for signals and whether the other process still runs.
@@ -23,21 +24,6 @@ const PEER_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Interval at which a wait for a new owner of an endpoint looks.
 const OWNER_CHECK_INTERVAL: Duration = Duration::from_millis(5);
-
-/// Number of forks between the start of the program and this process. A child does not own the endpoints of its parent.
-static FORKS: AtomicU64 = AtomicU64::new(0);
-
-extern "C" fn count_fork() {
-    FORKS.fetch_add(1, Ordering::Relaxed);
-}
-
-fn register_fork_handler() {
-    static REGISTERED: Once = Once::new();
-    REGISTERED.call_once(|| {
-        // SAFETY: `count_fork` only increments an atomic, which is async-signal-safe, so it may run in the child of a threaded process.
-        unsafe { libc::pthread_atfork(None, None, Some(count_fork)) };
-    });
-}
 
 /// The result of a wait.
 pub(super) enum WaitOutcome {
@@ -54,7 +40,7 @@ pub(super) struct Endpoints {
     consumer: Mutex<Option<Box<dyn Receiver>>>,
     pub(super) segment: Segment,
     pub(super) strategy: WaitStrategy,
-    /// Value of [`FORKS`] at creation, or at the last check.
+    /// Value of [`forks`] at creation, or at the last check. A child does not own the endpoints of its parent.
     forks: AtomicU64,
     /// Whether this process created the queue, so that `close` unlinks the name.
     created_here: AtomicBool,
@@ -71,13 +57,12 @@ fn epoch() -> Instant {
 
 impl Endpoints {
     pub(super) fn new(segment: Segment, strategy: WaitStrategy, created_here: bool) -> Self {
-        register_fork_handler();
         Self {
             producer: Mutex::new(None),
             consumer: Mutex::new(None),
             segment,
             strategy,
-            forks: AtomicU64::new(FORKS.load(Ordering::Relaxed)),
+            forks: AtomicU64::new(forks()),
             created_here: AtomicBool::new(created_here),
             closed: AtomicBool::new(false),
             peer_checked_at: AtomicU64::new(epoch().elapsed().as_nanos() as u64),
@@ -106,7 +91,7 @@ impl Endpoints {
 
     #[inline]
     fn is_forked(&self) -> bool {
-        self.forks.load(Ordering::Relaxed) != FORKS.load(Ordering::Relaxed)
+        self.forks.load(Ordering::Relaxed) != forks()
     }
 
     #[cold]
@@ -119,7 +104,7 @@ impl Endpoints {
         };
         // Forget, not drop: a drop would close the ring that the parent uses.
         std::mem::forget((producer.take(), consumer.take()));
-        self.forks.store(FORKS.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.forks.store(forks(), Ordering::Relaxed);
     }
 
     /// Makes this process the owner of an endpoint.

@@ -16,6 +16,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::errors;
 use super::gil_wait::{deadline_once, detach_count, wait_detached, yield_gil};
+use crate::fork::Origin;
 
 type Object = Py<PyAny>;
 
@@ -67,6 +68,7 @@ pub(crate) struct ObjectRing {
     puts_do_not_block: AtomicBool,
     shut_down: AtomicBool,
     capacity: usize,
+    origin: Origin,
 }
 
 impl ObjectRing {
@@ -90,11 +92,27 @@ impl ObjectRing {
             get_detach_count: AtomicU64::new(0),
             puts_do_not_block: AtomicBool::new(false),
             shut_down: AtomicBool::new(false),
+            origin: Origin::current(),
         })
     }
 
     pub(crate) fn capacity(&self) -> usize {
         self.capacity
+    }
+
+    /// Checks that the ring is no copy that a forked child inherited.
+    ///
+    /// # Errors
+    ///
+    /// `ForkedProcessError`.
+    #[inline]
+    pub(crate) fn check_process(&self, py: Python<'_>) -> PyResult<()> {
+        self.origin.check(py, || "this queue between threads".to_owned())
+    }
+
+    /// Whether a forked child inherited the ring.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.origin.is_inherited()
     }
 
     /// Number of objects in the ring.
@@ -138,9 +156,10 @@ impl ObjectRing {
     ///
     /// # Errors
     ///
-    /// `QueueError` if another thread uses the producer endpoint.
+    /// `QueueError` if another thread uses the producer endpoint; `ForkedProcessError` in a forked child.
     #[inline]
     pub(crate) fn put_now(&self, py: Python<'_>, item: Object) -> PyResult<PutResult> {
+        self.check_process(py)?;
         let mut producer = self.producer.lock("producer")?;
         if self.is_shut_down() {
             return Ok(PutResult::ShutDown);
@@ -158,9 +177,10 @@ impl ObjectRing {
     ///
     /// # Errors
     ///
-    /// `QueueError` if another thread uses the consumer endpoint.
+    /// `QueueError` if another thread uses the consumer endpoint; `ForkedProcessError` in a forked child.
     #[inline]
     pub(crate) fn get_now(&self, py: Python<'_>) -> PyResult<Option<Object>> {
+        self.check_process(py)?;
         let mut consumer = self.consumer.lock("consumer")?;
         if let Some(item) = self.pop(&mut consumer) {
             return Ok(Some(item));
@@ -176,6 +196,7 @@ impl ObjectRing {
     ///
     /// As for [`put_now`](Self::put_now), and the exception of a signal handler.
     pub(crate) fn put(&self, py: Python<'_>, item: Object, timeout: Option<f64>) -> PyResult<PutResult> {
+        self.check_process(py)?;
         let mut producer = self.producer.lock("producer")?;
         let mut item = item;
         let mut deadline = None;
@@ -212,6 +233,7 @@ impl ObjectRing {
     ///
     /// As for [`get_now`](Self::get_now), and the exception of a signal handler.
     pub(crate) fn get(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<Object>> {
+        self.check_process(py)?;
         let mut consumer = self.consumer.lock("consumer")?;
         let mut deadline = None;
         loop {

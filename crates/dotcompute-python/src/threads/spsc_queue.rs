@@ -52,20 +52,21 @@ impl SpscQueue {
 
     /// Current number of items.
     #[getter]
-    fn size(&self) -> usize {
-        self.ring.len()
+    fn size(&self, py: Python<'_>) -> PyResult<usize> {
+        self.ring.check_process(py)?;
+        Ok(self.ring.len())
     }
 
     /// Whether the queue is currently empty.
     #[getter]
-    fn empty(&self) -> bool {
-        self.ring.len() == 0
+    fn empty(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.size(py)? == 0)
     }
 
     /// Whether the queue is currently full.
     #[getter]
-    fn full(&self) -> bool {
-        self.ring.len() == self.ring.capacity()
+    fn full(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.size(py)? == self.ring.capacity())
     }
 
     /// Puts an item, waiting for a free slot.
@@ -131,30 +132,39 @@ impl SpscQueue {
     ///
     /// Raises:
     ///     QueueError: Another thread is in a get.
-    fn clear(&self) -> PyResult<usize> {
+    fn clear(&self, py: Python<'_>) -> PyResult<usize> {
+        self.ring.check_process(py)?;
         Ok(self.ring.drain()?.len())
     }
 
     /// Rejects puts from now on and wakes all waiting threads. Items in the queue can still be taken.
-    fn shutdown(&self) {
+    fn shutdown(&self, py: Python<'_>) -> PyResult<()> {
+        self.ring.check_process(py)?;
         self.ring.shutdown();
+        Ok(())
     }
 
     /// Makes puts return at once if the queue is full, including waiting ones. Called when a ring kernel stops.
-    fn _stop_blocking_puts(&self) {
+    fn _stop_blocking_puts(&self, py: Python<'_>) -> PyResult<()> {
+        self.ring.check_process(py)?;
         self.ring.stop_blocking_puts();
+        Ok(())
     }
 
     /// Takes all items, oldest first. Called to collect dead letters.
-    fn _drain(&self) -> PyResult<Vec<Py<PyAny>>> {
+    fn _drain(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
+        self.ring.check_process(py)?;
         self.ring.drain()
     }
 
-    fn __len__(&self) -> usize {
-        self.ring.len()
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        self.size(py)
     }
 
     fn __repr__(&self) -> String {
+        if self.ring.is_inherited() {
+            return "SPSCQueue(of the parent process)".to_owned();
+        }
         format!("SPSCQueue(size={}/{})", self.ring.len(), self.ring.capacity())
     }
 
@@ -209,20 +219,21 @@ impl FastSpscQueue {
 
     /// Current number of items.
     #[getter]
-    fn size(&self) -> usize {
-        self.ring.len()
+    fn size(&self, py: Python<'_>) -> PyResult<usize> {
+        self.ring.check_process(py)?;
+        Ok(self.ring.len())
     }
 
     /// Whether the queue is currently empty.
     #[getter]
-    fn empty(&self) -> bool {
-        self.ring.len() == 0
+    fn empty(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.size(py)? == 0)
     }
 
     /// Whether the queue is currently full.
     #[getter]
-    fn full(&self) -> bool {
-        self.ring.len() == self.ring.capacity()
+    fn full(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.size(py)? == self.ring.capacity())
     }
 
     /// Puts an item without waiting. If the queue is full, releases the GIL for a microsecond and tries again.
@@ -285,30 +296,39 @@ impl FastSpscQueue {
     ///
     /// Raises:
     ///     QueueError: Another thread is in a get.
-    fn clear(&self) -> PyResult<()> {
+    fn clear(&self, py: Python<'_>) -> PyResult<()> {
+        self.ring.check_process(py)?;
         self.ring.drain().map(drop)
     }
 
     /// Rejects puts from now on and wakes all waiting threads. Items in the queue can still be taken.
-    fn shutdown(&self) {
+    fn shutdown(&self, py: Python<'_>) -> PyResult<()> {
+        self.ring.check_process(py)?;
         self.ring.shutdown();
+        Ok(())
     }
 
     /// Makes puts return at once if the queue is full, including waiting ones. Called when a ring kernel stops.
-    fn _stop_blocking_puts(&self) {
+    fn _stop_blocking_puts(&self, py: Python<'_>) -> PyResult<()> {
+        self.ring.check_process(py)?;
         self.ring.stop_blocking_puts();
+        Ok(())
     }
 
     /// Takes all items, oldest first. Called to collect dead letters.
-    fn _drain(&self) -> PyResult<Vec<Py<PyAny>>> {
+    fn _drain(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
+        self.ring.check_process(py)?;
         self.ring.drain()
     }
 
-    fn __len__(&self) -> usize {
-        self.ring.len()
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        self.size(py)
     }
 
     fn __repr__(&self) -> String {
+        if self.ring.is_inherited() {
+            return "FastSPSCQueue(of the parent process)".to_owned();
+        }
         format!("FastSPSCQueue(size={}/{})", self.ring.len(), self.ring.capacity())
     }
 

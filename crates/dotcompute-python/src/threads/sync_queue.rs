@@ -18,6 +18,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::errors::{self, generic_alias};
 use super::gil_wait::{deadline_once, detach_count, wait_detached, yield_gil};
+use crate::fork::Origin;
 
 type Object = Py<PyAny>;
 
@@ -57,9 +58,16 @@ pub(crate) struct SyncQueue {
     /// Puts return at once if the queue is full.
     puts_do_not_block: AtomicBool,
     shut_down: AtomicBool,
+    origin: Origin,
 }
 
 impl SyncQueue {
+    /// Checks that the queue is no copy that a forked child inherited.
+    #[inline]
+    fn check_process(&self, py: Python<'_>) -> PyResult<()> {
+        self.origin.check(py, || "this queue between threads".to_owned())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Items> {
         // No code under the lock panics between two changes, so poisoned items are consistent.
         self.items.lock().unwrap_or_else(PoisonError::into_inner)
@@ -158,6 +166,7 @@ impl SyncQueue {
             get_detach_count: AtomicU64::new(0),
             puts_do_not_block: AtomicBool::new(false),
             shut_down: AtomicBool::new(false),
+            origin: Origin::current(),
         }
     }
 
@@ -174,20 +183,21 @@ impl SyncQueue {
 
     /// Current number of items.
     #[getter]
-    fn qsize(&self) -> usize {
-        self.len()
+    fn qsize(&self, py: Python<'_>) -> PyResult<usize> {
+        self.check_process(py)?;
+        Ok(self.len())
     }
 
     /// Whether the queue is currently empty.
     #[getter]
-    fn empty(&self) -> bool {
-        self.len() == 0
+    fn empty(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.qsize(py)? == 0)
     }
 
     /// Whether the queue is currently full.
     #[getter]
-    fn full(&self) -> bool {
-        self.is_full(self.len())
+    fn full(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.is_full(self.qsize(py)?))
     }
 
     /// Puts an item, waiting for a free slot.
@@ -204,6 +214,7 @@ impl SyncQueue {
     ///     RuntimeError: The queue was shut down; the item was not put.
     #[pyo3(signature = (item, timeout = None))]
     fn put(&self, py: Python<'_>, item: Py<PyAny>, timeout: Option<f64>) -> PyResult<bool> {
+        self.check_process(py)?;
         let mut item = item;
         let mut deadline = None;
         loop {
@@ -238,6 +249,7 @@ impl SyncQueue {
     ///     RuntimeError: The queue was shut down and is empty.
     #[pyo3(signature = (timeout = None))]
     fn get(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+        self.check_process(py)?;
         let mut deadline = None;
         loop {
             // Read before the last pop, so that items put before the shutdown are still found.
@@ -265,52 +277,60 @@ impl SyncQueue {
     ///
     /// Returns:
     ///     Whether the item was put. False also if the queue was shut down.
-    fn put_nowait(&self, py: Python<'_>, item: Py<PyAny>) -> bool {
+    fn put_nowait(&self, py: Python<'_>, item: Py<PyAny>) -> PyResult<bool> {
+        self.check_process(py)?;
         if self.is_shut_down() {
-            return false;
+            return Ok(false);
         }
-        let Err(item) = self.push(item) else { return true };
+        let Err(item) = self.push(item) else { return Ok(true) };
         yield_gil(py, || !self.is_full(self.len()), &self.get_detach_count);
-        !self.is_shut_down() && self.push(item).is_ok()
+        Ok(!self.is_shut_down() && self.push(item).is_ok())
     }
 
     /// Takes the oldest item without waiting. If the queue is empty, releases the GIL for a microsecond and tries again.
     ///
     /// Returns:
     ///     The item, or None if the queue is empty.
-    fn get_nowait(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.pop().or_else(|| {
+    fn get_nowait(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        self.check_process(py)?;
+        Ok(self.pop().or_else(|| {
             yield_gil(py, || self.len() > 0, &self.put_detach_count);
             self.pop()
-        })
+        }))
     }
 
     /// Discards all items.
     ///
     /// Returns:
     ///     Number of items discarded.
-    fn clear(&self) -> usize {
-        self.take_all().len()
+    fn clear(&self, py: Python<'_>) -> PyResult<usize> {
+        self.check_process(py)?;
+        Ok(self.take_all().len())
     }
 
     /// Rejects puts from now on and wakes all waiting threads. Items in the queue can still be taken.
-    fn shutdown(&self) {
+    fn shutdown(&self, py: Python<'_>) -> PyResult<()> {
+        self._stop_blocking_puts(py)?;
         // Release: pairs with the acquire load in `is_shut_down`.
         self.shut_down.store(true, Ordering::Release);
-        self._stop_blocking_puts();
+        self.freed.notify_all();
         self.filled.notify_all();
+        Ok(())
     }
 
     /// Makes puts return at once if the queue is full, including waiting ones. Called when a ring kernel stops.
-    fn _stop_blocking_puts(&self) {
+    fn _stop_blocking_puts(&self, py: Python<'_>) -> PyResult<()> {
+        self.check_process(py)?;
         // Release: pairs with the acquire load in `put`.
         self.puts_do_not_block.store(true, Ordering::Release);
         self.freed.notify_all();
+        Ok(())
     }
 
     /// Takes all items, oldest first. Called to collect dead letters.
-    fn _drain(&self) -> Vec<Py<PyAny>> {
-        self.take_all().into()
+    fn _drain(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
+        self.check_process(py)?;
+        Ok(self.take_all().into())
     }
 
     /// Returns the counters, read together.
@@ -318,6 +338,7 @@ impl SyncQueue {
     /// Returns:
     ///     ``current_size``, ``max_size``, ``total_enqueued`` and ``total_dequeued``.
     fn get_stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        self.check_process(py)?;
         let (size, enqueued, dequeued) = {
             let items = self.lock();
             (items.queue.len(), items.enqueued, items.dequeued)
@@ -330,11 +351,14 @@ impl SyncQueue {
         Ok(stats)
     }
 
-    fn __len__(&self) -> usize {
-        self.len()
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        self.qsize(py)
     }
 
     fn __repr__(&self) -> String {
+        if self.origin.is_inherited() {
+            return "SyncQueue(of the parent process)".to_owned();
+        }
         format!("SyncQueue(size={}/{})", self.len(), self.maxsize)
     }
 
@@ -345,6 +369,9 @@ impl SyncQueue {
     }
 
     fn __clear__(&self) {
-        drop(self.take_all());
+        // In a forked child the lock may be held by a thread of the parent.
+        if !self.origin.is_inherited() {
+            drop(self.take_all());
+        }
     }
 }
