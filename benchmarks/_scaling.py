@@ -170,7 +170,7 @@ class Scaling:
         return ", ".join([skipped.subject, *where]) + f": {skipped.reason}"
 
     def too_slow(self, case: str, operation: str, subject: str, items: float) -> str | None:
-        """Return why a row would take too long, judged by the subject's rate at the next smaller size; `None` if it would not."""
+        """Return why a row would take too long, by the subject's rate at the next smaller size; `None` if it would not."""
         earlier = [row for row in self.rows if (row.case, row.operation, row.subject) == (case, operation, subject)]
         if not earlier:
             return None

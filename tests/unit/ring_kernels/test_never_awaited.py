@@ -89,10 +89,10 @@ async def test_operations_of_a_queue(make: Callable[[int], Any]) -> None:
 async def test_a_call_that_would_have_raised() -> None:
     async with RingKernelRuntime() as runtime:
         with recorded() as texts:
-            runtime.send("nobody", 1)
+            runtime.send("absent", 1)
         assert texts == ["'RingKernelRuntime.send' was never awaited, and its error was not raised"]
         with recorded() as texts, pytest.raises(KernelNotFoundError):
-            await runtime.send("nobody", 1)
+            await runtime.send("absent", 1)
         assert texts == []
 
 
