@@ -27,6 +27,11 @@ def _main_module() -> str:
     return Path(file).stem if file else "__main__"
 
 
+def is_in_main_module(cls: type[Any]) -> bool:
+    """Whether a class is defined in the main module of this process."""
+    return cls.__module__ in _MAIN
+
+
 def qualified_name(cls: type[Any]) -> str:
     """Returns the name of a class with its module.
 
@@ -38,7 +43,7 @@ def qualified_name(cls: type[Any]) -> str:
     """
     name = _names.get(cls)
     if name is None:
-        module = _main_module() if cls.__module__ in _MAIN else cls.__module__
+        module = _main_module() if is_in_main_module(cls) else cls.__module__
         name = _names[cls] = f"{module}:{cls.__qualname__}"
     return name
 

@@ -6,19 +6,20 @@ import zlib
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
-from pydotcompute.ring_kernels._class_names import qualified_name
+from pydotcompute.ring_kernels._class_names import is_in_main_module, qualified_name
 
-__all__ = ["ANY_MODULE", "MessageClasses", "class_mark"]
+__all__ = ["MAIN_MODULE", "MessageClasses", "class_mark"]
 
-# Mark of a class whose module is not known.
-ANY_MODULE = 1
+# Mark of the classes of a main module. Another process may have a copy of such a class, but cannot import the class itself.
+MAIN_MODULE = 1
 
 
 def class_mark(cls: type[Any]) -> int:
     """Returns the 32 bits that a shared queue carries beside a message, and that tell classes with the same bare name apart."""
-    name = qualified_name(cls)
-    # A main module without a file has no name in other processes. 0 marks bytes that are not a message.
-    return ANY_MODULE if name.startswith("__main__:") else max(zlib.crc32(name.encode()), ANY_MODULE + 1)
+    if is_in_main_module(cls):
+        return MAIN_MODULE
+    # 0 marks bytes that are not a message.
+    return max(zlib.crc32(qualified_name(cls).encode()), MAIN_MODULE + 1)
 
 
 class MessageClasses(MutableMapping[str, type[Any]]):
@@ -31,7 +32,7 @@ class MessageClasses(MutableMapping[str, type[Any]]):
     def __init__(self) -> None:
         self._classes: dict[str, type[Any]] = {}
         self._by_name: dict[str, list[type[Any]]] = {}
-        self._found: dict[tuple[str, int], type[Any]] = {}
+        self._found: dict[tuple[str, int | None], type[Any]] = {}
 
     def register(self, cls: type[Any]) -> None:
         """Adds a class, or replaces its earlier definition."""
@@ -51,12 +52,12 @@ class MessageClasses(MutableMapping[str, type[Any]]):
         is_shared = any(qualified_name(other) != qualified for other in self.named(cls.__name__))
         return qualified if is_shared else cls.__name__
 
-    def find(self, name: str, mark: int = ANY_MODULE) -> type[Any]:
+    def find(self, name: str, mark: int | None = None) -> type[Any]:
         """Finds the class that bytes name.
 
         Args:
             name: The bare or qualified name.
-            mark: Mark of the sender's class.
+            mark: Mark of the sender's class; `None` if the transport carries none.
 
         Returns:
             The class.
@@ -69,10 +70,11 @@ class MessageClasses(MutableMapping[str, type[Any]]):
             found = self._found[name, mark] = self._search(name, mark)
         return found
 
-    def _search(self, name: str, mark: int) -> type[Any]:
+    def _search(self, name: str, mark: int | None) -> type[Any]:
         exact = self._classes.get(name)
         candidates = [exact] if exact is not None else self.named(name)
-        fitting = [cls for cls in candidates if mark in (ANY_MODULE, class_mark(cls))]
+        same = [cls for cls in candidates if mark == class_mark(cls)]
+        fitting = same or [cls for cls in candidates if mark in (None, MAIN_MODULE) or class_mark(cls) == MAIN_MODULE]
         if len(fitting) == 1:
             return fitting[0]
         existing = ", ".join(qualified_name(cls) for cls in candidates)

@@ -36,7 +36,7 @@ from uuid import UUID
 from pydotcompute import _core
 from pydotcompute.exceptions import MessageDeserializationError
 from pydotcompute.ring_kernels._class_names import qualified_name
-from pydotcompute.ring_kernels._message_classes import ANY_MODULE, MessageClasses, class_mark
+from pydotcompute.ring_kernels._message_classes import MAIN_MODULE, MessageClasses, class_mark
 from pydotcompute.ring_kernels._message_methods import compare, is_generated, represent
 from pydotcompute.ring_kernels._message_values import declared_types
 
@@ -348,19 +348,22 @@ def deserialize_message(data: bytes) -> RingKernelMessage:
     Raises:
         MessageDeserializationError: The bytes are not a message, or name a class that this process does not know or has several of.
     """
-    return _deserialize_marked(data, ANY_MODULE)
+    return _deserialize_marked(data, None)
 
 
-def _deserialize_marked(data: bytes, mark: int) -> RingKernelMessage:
-    """Deserializes a message whose class the transport marks beside the bytes."""
+def _deserialize_marked(data: bytes, mark: int | None) -> RingKernelMessage:
+    """Deserializes a message whose class the transport may mark beside the bytes."""
     try:
         name = _core.message_type_name(data)
         cls: type[RingKernelMessage] = _find_message_class(name, mark) if name else RingKernelMessage
     except Exception as error:
         raise MessageDeserializationError(RingKernelMessage, error) from error
+    if mark is not None and MAIN_MODULE in (mark, class_mark(cls)) and cls.serialize is RingKernelMessage.serialize:
+        # The sender's class may be another one with this name, unless it has the same fields.
+        return _core.decode_message(cls, data, True)
     return cls.deserialize(data)
 
 
-def _find_message_class(name: str, mark: int = ANY_MODULE) -> type[Any]:
+def _find_message_class(name: str, mark: int | None = None) -> type[Any]:
     """Returns the class that bytes name. The extension calls it for nested messages."""
     return _message_registry.find(name, mark)

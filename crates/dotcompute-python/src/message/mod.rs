@@ -7,12 +7,14 @@
 //! | [`tagged`] | both for values of other types than MessagePack's |
 //! | [`plain`] | the plain types that a field declares |
 //! | [`codec`] | both for the fields of one message class |
+//! | [`errors`] | the class, the field and the cause |
 //! | [`id`] | the id of a message, created on first read |
 //! | [`python`] | operations on Python objects that PyO3 lacks |
 
 mod codec;
 mod decode;
 mod encode;
+mod errors;
 mod id;
 mod plain;
 mod python;
