@@ -205,7 +205,8 @@ class NativeKernel:
         """Sends a message without waiting for it to be handled.
 
         Args:
-            message: A message of the handler's class. Its ``priority`` decides which queued messages it overtakes.
+            message: A message of the handler's class. Its ``priority`` decides which queued messages it overtakes. The call copies its
+                fields.
             timeout: Maximum time to wait for a free slot, in seconds.
 
         Raises:

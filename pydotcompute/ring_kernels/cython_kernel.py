@@ -126,7 +126,7 @@ class CythonKernelContext(Generic[TIn, TOut]):
         """Sends an output.
 
         Args:
-            message: The output.
+            message: The output. The receiver gets this object: do not change it afterwards.
             timeout: Maximum time to wait for a free slot, in seconds. ``None`` does not wait.
 
         Returns:
@@ -185,7 +185,7 @@ class CythonRingKernel(ThreadKernel[TIn, TOut, CythonKernelState]):
         """Sends a message to the kernel.
 
         Args:
-            message: The message.
+            message: The message. The receiver gets this object: do not change it afterwards.
             timeout: Maximum time to wait for a free slot, in seconds. ``None`` does not wait.
 
         Returns:

@@ -102,7 +102,8 @@ class FastMessageQueue(_core.Mailbox, Generic[T]):
             """Adds a message; waits while the queue is full.
 
             Args:
-                message: The message; without a ``priority`` attribute it has normal priority.
+                message: The message; without a ``priority`` attribute it has normal priority. Unless `serialize` is set, the receiver
+                    gets this object: do not change it afterwards.
                 timeout: Maximum time to wait, in seconds; ``0`` does not wait, ``None`` waits without limit.
 
             Returns:
@@ -193,7 +194,10 @@ class RingBuffer(_core.Mailbox, Generic[T]):
     if TYPE_CHECKING:
 
         def put(self, item: T, *, timeout: float | None = None) -> Coroutine[Any, Any, bool]:
-            """Adds an item; waits while the queue is full. Returns ``False`` if it stayed full until the timeout (seconds)."""
+            """Adds an item, which must not be changed afterwards; waits while the queue is full.
+
+            Returns ``False`` if it stayed full until the timeout (seconds).
+            """
 
         def put_nowait(self, item: T) -> bool:
             """Adds an item if the queue is not full. Returns whether it was added."""

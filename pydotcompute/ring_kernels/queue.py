@@ -70,7 +70,8 @@ class MessageQueue(_core.Mailbox, Generic[T]):
             """Adds a message.
 
             Args:
-                message: The message; without a ``priority`` attribute it has priority 128.
+                message: The message; without a ``priority`` attribute it has priority 128. The receiver gets this object: do not change
+                    it afterwards.
                 timeout: Maximum time to wait for a free slot, in seconds; ``None`` for no limit.
 
             Returns:

@@ -300,7 +300,7 @@ class RingKernelRuntime(_core.RuntimePort):
 
             Args:
                 kernel_id: Name of the ring kernel.
-                message: The message.
+                message: The message. The receiver gets this object: do not change it afterwards.
                 timeout: Maximum time to wait, in seconds; ``None`` for no limit.
 
             Raises:

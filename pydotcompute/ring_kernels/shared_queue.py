@@ -116,7 +116,8 @@ class SharedQueue(SharedRing):
         """Adds a message; waits while the queue is full.
 
         Args:
-            item: Bytes, an object that supports the buffer protocol, or a message (``@message``), which is received as one.
+            item: Bytes, an object that supports the buffer protocol, or a message (``@message``), which is received as one. The queue takes
+                a copy during the call.
             timeout: Maximum time to wait, in seconds; ``None`` for no limit.
 
         Returns:

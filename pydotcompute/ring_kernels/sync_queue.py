@@ -1,7 +1,7 @@
 """Queues between threads: MPMC, or SPSC.
 
-Both store Python objects without serialization. Blocking calls wait in Rust with the GIL released. They return when the other side puts
-or gets, at the timeout, after :meth:`shutdown`, or on Ctrl-C.
+Both pass Python objects themselves, without serialization: do not change an object after it was put. Blocking calls
+wait in Rust with the GIL released. They return when the other side puts or gets, at the timeout, after :meth:`shutdown`, or on Ctrl-C.
 
 ===============  ======================  ==================  =============================================
 queue            producers, consumers    capacity            at a timeout, or if the queue is full

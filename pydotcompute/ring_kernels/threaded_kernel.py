@@ -127,7 +127,7 @@ class ThreadedKernelContext(Generic[TIn, TOut]):
         """Sends an output; waits while the output queue is full.
 
         Args:
-            message: The output.
+            message: The output. The receiver gets this object: do not change it afterwards.
             timeout: Maximum time to wait, in seconds. ``None`` waits until a slot is free or the kernel is asked to stop.
 
         Returns:
@@ -217,7 +217,7 @@ class ThreadedRingKernel(ThreadKernel[TIn, TOut, ThreadedKernelState]):
         """Sends a message to the kernel; waits while the input queue is full.
 
         Args:
-            message: The message.
+            message: The message. The receiver gets this object: do not change it afterwards.
             timeout: Maximum time to wait, in seconds. ``None`` waits until a slot is free or the kernel ends.
 
         Returns:
@@ -414,7 +414,7 @@ class ThreadedKernelPool:
         """Sends a message to the next worker, round-robin.
 
         Args:
-            message: The message.
+            message: The message. The receiver gets this object: do not change it afterwards.
             timeout: Maximum time to wait for a free slot, in seconds. ``None`` waits until a slot is free or the worker ends.
 
         Returns:

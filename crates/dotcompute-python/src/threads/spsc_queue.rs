@@ -72,7 +72,7 @@ impl SpscQueue {
     /// Puts an item, waiting for a free slot.
     ///
     /// Args:
-    ///     item: Any object.
+    ///     item: Any object. The receiver gets this object: do not change it afterwards.
     ///     timeout: Maximum wait, in seconds. 0 or less does not wait, None waits without limit.
     ///
     /// Returns:
@@ -103,7 +103,7 @@ impl SpscQueue {
     /// Puts an item without waiting. If the queue is full, releases the GIL for a microsecond and tries again.
     ///
     /// Args:
-    ///     item: Any object.
+    ///     item: Any object. The receiver gets this object: do not change it afterwards.
     ///
     /// Returns:
     ///     Whether the item was put. False also if the queue was shut down.
@@ -239,7 +239,7 @@ impl FastSpscQueue {
     /// Puts an item without waiting. If the queue is full, releases the GIL for a microsecond and tries again.
     ///
     /// Args:
-    ///     item: Any object.
+    ///     item: Any object. The receiver gets this object: do not change it afterwards.
     ///
     /// Returns:
     ///     Whether the item was put. False also if the queue was shut down.
@@ -264,7 +264,7 @@ impl FastSpscQueue {
     /// Puts an item, waiting for a free slot.
     ///
     /// Args:
-    ///     item: Any object.
+    ///     item: Any object. The receiver gets this object: do not change it afterwards.
     ///     timeout_sec: Maximum wait, in seconds. 0 or less does not wait.
     ///
     /// Returns:

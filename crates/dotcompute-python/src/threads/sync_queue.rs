@@ -203,7 +203,7 @@ impl SyncQueue {
     /// Puts an item, waiting for a free slot.
     ///
     /// Args:
-    ///     item: Any object.
+    ///     item: Any object. The receiver gets this object: do not change it afterwards.
     ///     timeout: Maximum wait, in seconds. 0 or less does not wait, None waits without limit.
     ///
     /// Returns:
@@ -273,7 +273,7 @@ impl SyncQueue {
     /// Puts an item without waiting. If the queue is full, releases the GIL for a microsecond and tries again.
     ///
     /// Args:
-    ///     item: Any object.
+    ///     item: Any object. The receiver gets this object: do not change it afterwards.
     ///
     /// Returns:
     ///     Whether the item was put. False also if the queue was shut down.
