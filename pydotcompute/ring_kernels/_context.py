@@ -100,7 +100,7 @@ class KernelContext(_core.ContextPort, Generic[TIn, TOut]):
                     the cause of their ``KernelError``.
             """
 
-        def reply(self, message: TIn, reply: TOut) -> Coroutine[Any, Any, bool]:
+        def reply(self, message: TIn, answer: TOut) -> Coroutine[Any, Any, bool]:
             """Sends the reply to a request; waits while the output queue is full, if the message was no request.
 
             The request is named by the object that :meth:`receive` returned. Of several requests with this object, the first one is meant
@@ -109,7 +109,7 @@ class KernelContext(_core.ContextPort, Generic[TIn, TOut]):
 
             Args:
                 message: The message that was received.
-                reply: The reply.
+                answer: The reply.
 
             Example:
                 >>> async def pairs(ctx):

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydotcompute import _core
@@ -32,6 +33,9 @@ TIn = TypeVar("TIn")
 TOut = TypeVar("TOut")
 
 _log = logging.getLogger(__name__)
+
+# The run of a ring kernel's function that the current task belongs to: tasks inherit it from those that create them.
+_run_of_task: ContextVar[object | None] = ContextVar("pydotcompute_run_of_task", default=None)
 
 
 class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
@@ -301,6 +305,9 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
 
     async def _run_once(self, context: KernelContext[TIn, TOut]) -> bool:
         """Runs the function once. Returns whether that was the last run."""
+        run = object()
+        _run_of_task.set(run)
+        context.output_queue._begin_run(run)
         try:
             result = self._kernel_func(context)
             if not inspect.isawaitable(result):

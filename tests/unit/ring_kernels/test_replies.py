@@ -194,10 +194,15 @@ class TestSend:
         assert isinstance(refused[0], AmbiguousReplyError)
         await kernel.terminate(0.0)
 
-    async def test_a_plain_loop_goes_on_after_a_restart(self) -> None:
-        async def inverts(ctx: Context) -> None:
+    @pytest.mark.parametrize("form", ["plain", "in a task", "send in a task"])
+    async def test_a_plain_loop_goes_on_after_a_restart(self, form: str) -> None:
+        async def loop(ctx: Context) -> None:
             while not ctx.should_terminate:
-                await ctx.send(1 / await ctx.receive())
+                inverse = 1 / await ctx.receive()
+                await (asyncio.ensure_future(ctx.send(inverse)) if form == "send in a task" else ctx.send(inverse))
+
+        async def inverts(ctx: Context) -> None:
+            await (asyncio.ensure_future(loop(ctx)) if form == "in a task" else loop(ctx))
 
         kernel = await active(inverts, supervision=Supervision(max_restarts=None))
         results = await ask_all(kernel, [0, 1, 0, 2])

@@ -109,6 +109,10 @@ pub(super) struct MailboxState {
     pub(super) asks_open: VecDeque<Py<PyAny>>,
     /// Whether open asks were once ended by an error: tasks of the ring kernel may still work for them. Outputs only.
     pub(super) has_ended_asks: bool,
+    /// Whether that error was an unclear reply of the present run. Outputs only.
+    pub(super) has_refused: bool,
+    /// Identifies the present run of the ring kernel's function, which supervision may restart. Outputs only.
+    pub(super) run: Option<Py<PyAny>>,
     /// While set, messages are accepted and none is delivered.
     pub(super) paused: bool,
     /// Whether the ring kernel is terminating: a wait for a message ends once the mailbox is empty.

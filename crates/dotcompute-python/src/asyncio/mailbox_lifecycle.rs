@@ -119,6 +119,15 @@ impl Mailbox {
         self.apply_effects(py, effects)
     }
 
+    /// Identifies the run of the ring kernel's function that begins now.
+    fn _begin_run(&self, run: Py<PyAny>) {
+        let mut state = self.lock();
+        state.has_refused = false;
+        let old = state.run.replace(run);
+        drop(state);
+        drop(old);
+    }
+
     /// Raises ``KernelError`` with this cause in the open asks. The ring kernel restarts.
     fn _fail_open_asks(&self, py: Python<'_>, cause: &Bound<'_, PyAny>) -> PyResult<()> {
         self.end_open_asks(py, cause)
@@ -163,6 +172,7 @@ impl Mailbox {
         visit.call(&state.failure)?;
         visit.call(&state.counters)?;
         visit.call(&state.output)?;
+        visit.call(&state.run)?;
         visit.call(&state.dropped_messages)?;
         visit.call(&state.event_loop)?;
         if let Some(owner) = &state.owner {

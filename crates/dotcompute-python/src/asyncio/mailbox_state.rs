@@ -55,6 +55,8 @@ impl MailboxState {
             asks_sent: VecDeque::new(),
             asks_open: VecDeque::new(),
             has_ended_asks: false,
+            has_refused: false,
+            run: None,
             paused: false,
             ending: false,
             failure: None,

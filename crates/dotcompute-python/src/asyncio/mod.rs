@@ -20,7 +20,8 @@
 //! | [`waiter_type`] | the Python type of waiters, built by hand |
 //! | [`parked_task`], [`task_resume`] | a suspended task; resuming it within the current call or through its loop |
 //! | [`timer`], [`timeout_timer`] | a timer handle; one timer for all waiters of a mailbox |
-//! | [`ports`] | tell, ask and receive for ring kernels and their users |
+//! | [`context_port`] | receive, send, reply and skip for the function of a ring kernel |
+//! | [`ports`] | tell, ask and receive for the users of ring kernels |
 //!
 //! # How a send resumes the receiver
 //!
@@ -40,6 +41,7 @@
 // allocation. That may start a garbage collection, which would visit the object while its fields are all zero.
 
 mod begin;
+mod context_port;
 mod counters;
 mod effects;
 mod errors;
@@ -68,7 +70,7 @@ use pyo3::prelude::*;
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<mailbox::Mailbox>()?;
     module.add_class::<counters::Counters>()?;
-    module.add_class::<ports::ContextPort>()?;
+    module.add_class::<context_port::ContextPort>()?;
     module.add_class::<ports::KernelPort>()?;
     module.add_class::<ports::RuntimePort>()?;
     module.add_function(wrap_pyfunction!(task_resume::resume_from_loop, module)?)?;

@@ -165,8 +165,8 @@ impl Mailbox {
                 };
                 match meaning {
                     Meaning::Output => None,
-                    // A task other than that of the ring kernel may still work for an ask that has ended.
-                    Meaning::Reply(ask) if !has_ended_asks || self.is_own_task(py)? => Some(ask),
+                    // A task that the ring kernel has created may still work for an ask that has ended.
+                    Meaning::Reply(ask) if !has_ended_asks || self.works_for_open_asks(py)? => Some(ask),
                     Meaning::Reply(_) | Meaning::Unclear => return Err(self.refuse_unclear(py)?),
                 }
             }
@@ -241,20 +241,30 @@ impl Mailbox {
         None
     }
 
-    /// Returns whether the task of the ring kernel itself runs, and not another task that its function has created.
-    fn is_own_task(&self, py: Python<'_>) -> PyResult<bool> {
-        static CURRENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let task = CURRENT.import(py, "asyncio", "current_task")?.call0()?;
+    /// Returns whether the current task cannot work for an ask that has ended: it is that of the ring kernel itself, or was created by the
+    /// present run of its function, in which no asks have ended.
+    fn works_for_open_asks(&self, py: Python<'_>) -> PyResult<bool> {
+        static CURRENT_TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        static RUN_OF_TASK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let task = CURRENT_TASK.import(py, "asyncio", "current_task")?.call0()?;
         let output = task.getattr_opt(intern!(py, "_ring_kernel_output"))?;
-        Ok(output.is_some_and(|output| {
+        if output.is_some_and(|output| {
             output.cast::<Mailbox>().is_ok_and(|output| std::ptr::eq(output.get(), self))
-        }))
+        }) {
+            return Ok(true);
+        }
+        let run = RUN_OF_TASK
+            .import(py, "pydotcompute.ring_kernels.lifecycle", "_run_of_task")?
+            .call_method0("get")?;
+        let state = self.lock();
+        Ok(!state.has_refused && state.run.as_ref().is_some_and(|present| present.is(&run)))
     }
 
     /// Ends all open asks because it is unclear which one a message replies to. Returns the error.
     fn refuse_unclear(&self, py: Python<'_>) -> PyResult<PyErr> {
         let (kernel, open) = {
-            let state = self.lock();
+            let mut state = self.lock();
+            state.has_refused = true;
             (state.kernel.clone(), state.asks_open.len())
         };
         let error = errors::ambiguous_reply(py, &kernel, open);

@@ -1,0 +1,214 @@
+//! The context of a ring kernel: `receive`, `send`, `reply` and `skip` for its function.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::pyclass::{PyTraverseError, PyVisit};
+use pyo3::types::PyDict;
+
+use super::mailbox::Mailbox;
+use super::waiter::{Kind, WaiterState};
+use super::waiter_type;
+
+/// The queues of a ring kernel.
+struct Queues {
+    input: Py<PyAny>,
+    output: Py<PyAny>,
+    /// Whether `input.get` is the method of `Mailbox`, so that it can be called directly.
+    is_plain_get: bool,
+    /// Whether `output.put` is the method of `Mailbox`.
+    is_plain_put: bool,
+}
+
+/// Returns whether a method of a queue is the one of `Mailbox`. A user may pass another queue class, or override the method.
+fn is_plain(queue: &Bound<'_, PyAny>, method: &str) -> PyResult<bool> {
+    let py = queue.py();
+    if !queue.is_instance_of::<Mailbox>() {
+        return Ok(false);
+    }
+    let instance_dict = queue.getattr_opt(intern!(py, "__dict__"))?;
+    Ok(queue.get_type().getattr(method)?.is(py.get_type::<Mailbox>().getattr(method)?)
+        && !instance_dict.map_or(Ok(false), |dict| dict.contains(method))?)
+}
+
+/// The context of a ring kernel: its queues and its stop flag. `KernelContext` derives from it.
+#[pyclass(frozen, subclass, module = "pydotcompute._core")]
+pub(crate) struct ContextPort {
+    queues: OnceLock<Queues>,
+    stop_requested: AtomicBool,
+}
+
+#[pymethods]
+impl ContextPort {
+    #[new]
+    #[pyo3(signature = (*_arguments, **_keywords))]
+    fn new(_arguments: &Bound<'_, PyAny>, _keywords: Option<&Bound<'_, PyAny>>) -> Self {
+        ContextPort { queues: OnceLock::new(), stop_requested: AtomicBool::new(false) }
+    }
+
+    /// Sets the queues, once.
+    fn _bind(&self, input: &Bound<'_, PyAny>, output: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (is_plain_get, is_plain_put) = (is_plain(input, "get")?, is_plain(output, "put")?);
+        let (input, output) = (input.clone().unbind(), output.clone().unbind());
+        self.queues.set(Queues { input, output, is_plain_get, is_plain_put }).map_err(|_| {
+            PyRuntimeError::new_err(
+                "binding a kernel context: it has its queues already; create a new context",
+            )
+        })
+    }
+
+    /// Makes `should_terminate` true.
+    fn _request_stop(&self) {
+        self.stop_requested.store(true, Relaxed);
+    }
+
+    /// Whether the ring kernel should return.
+    #[getter]
+    fn should_terminate(&self) -> bool {
+        self.stop_requested.load(Relaxed)
+    }
+
+    /// Takes the next message of the input.
+    ///
+    /// Args:
+    ///     timeout: Maximum wait for a message, in seconds. None waits without limit.
+    ///
+    /// Returns:
+    ///     An awaitable of the message.
+    #[pyo3(signature = (timeout=None))]
+    fn receive<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+        let queues = self.queues()?;
+        let input = queues.input.bind(py);
+        match input.cast::<Mailbox>() {
+            Ok(mailbox) if queues.is_plain_get => {
+                Mailbox::get_for(mailbox, timeout, "KernelContext.receive", None)
+            }
+            _ => input.call_method("get", (), Some(&timeout_keyword(py, timeout)?)),
+        }
+    }
+
+    fn __aiter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    /// Takes the next message for ``async for``, which ends once the ring kernel terminates and the input is empty.
+    fn __anext__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let queues = slf.get().queues()?;
+        match queues.input.bind(py).cast::<Mailbox>() {
+            Ok(mailbox) if queues.is_plain_get => {
+                let mut state = WaiterState::new(Kind::Get, None, None);
+                (state.iterates, state.method) = (true, "KernelContext.__anext__");
+                waiter_type::new_waiter(py, mailbox.clone().unbind(), state)
+            }
+            _ => slf.call_method0(intern!(py, "_next_of_queue")),
+        }
+    }
+
+    /// Sends the reply to the request received last, or an output; waits while the output queue is full.
+    ///
+    /// With a ``correlation_id``, the message is the reply to the request with that id, or an output if there is none. Otherwise it is
+    /// the reply to the request if that was received last and is the only one without a reply. It is an output if no request waits for
+    /// a reply.
+    ///
+    /// Args:
+    ///     message: The reply or output.
+    ///
+    /// Returns:
+    ///     An awaitable of True.
+    ///
+    /// Raises:
+    ///     AmbiguousReplyError: The awaitable raises it if the message may be the reply to another request. The callers of all requests
+    ///         received get it too, as the cause of their ``KernelError``. Use `reply`.
+    fn send<'py>(&self, message: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.send_as(message, None, "KernelContext.send")
+    }
+
+    /// Sends the reply to a request; waits while the output queue is full, if the message was no request.
+    ///
+    /// The request is named by the object that `receive` returned. Of several requests with this object, the first one is meant whose
+    /// caller waits. If the caller has given up, the reply is dropped. A reply to a message that is no request, or has its reply, is an
+    /// output.
+    ///
+    /// Args:
+    ///     message: The message that was received.
+    ///     answer: The reply.
+    ///
+    /// Returns:
+    ///     An awaitable of True.
+    fn reply<'py>(
+        &self,
+        message: &Bound<'py, PyAny>,
+        answer: Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.send_as(answer, Some(message), "KernelContext.reply")
+    }
+
+    /// Tells the caller of a request that there will be no reply: it gets ``NoReplyError`` at once. No effect on other messages.
+    ///
+    /// Args:
+    ///     message: The message that was received.
+    ///
+    /// Returns:
+    ///     An awaitable of True. The effect does not depend on whether it is awaited.
+    fn skip<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        if let Ok(mailbox) = self.queues()?.output.bind(message.py()).cast::<Mailbox>() {
+            mailbox.get().skip_ask(message)?;
+        }
+        waiter_type::done(message.py())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Some(queues) = self.queues.get() {
+            visit.call(&queues.input)?;
+            visit.call(&queues.output)?;
+        }
+        Ok(())
+    }
+}
+
+impl ContextPort {
+    /// Returns an awaitable that sends a message, as the reply to a question if one is given.
+    fn send_as<'py>(
+        &self,
+        message: Bound<'py, PyAny>,
+        question: Option<&Bound<'py, PyAny>>,
+        method: &'static str,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = message.py();
+        let queues = self.queues()?;
+        let output = queues.output.bind(py);
+        let mailbox = match output.cast::<Mailbox>() {
+            Ok(mailbox) if queues.is_plain_put => mailbox,
+            _ => return output.call_method1("put", (message,)),
+        };
+        // Without an open ask, the message is most probably an output, whose level is needed.
+        let has_level = !mailbox.get().expects_replies();
+        let level = match if has_level { mailbox.get().order().level_of(&message) } else { Ok(0) } {
+            Ok(level) => level,
+            Err(error) => return waiter_type::failed(py, method, error),
+        };
+        let mut state = WaiterState::new(Kind::Send, Some(message.unbind()), None);
+        (state.method, state.level, state.has_level) = (method, level, has_level);
+        state.asked_message = question.map(|question| question.clone().unbind());
+        state.input = queues.input.bind(py).cast::<Mailbox>().ok().map(|input| input.clone().unbind());
+        waiter_type::new_waiter(py, mailbox.clone().unbind(), state)
+    }
+
+    fn queues(&self) -> PyResult<&Queues> {
+        self.queues.get().ok_or_else(|| {
+            PyRuntimeError::new_err(
+                "using a kernel context: it has no queues yet; launch the ring kernel first",
+            )
+        })
+    }
+}
+
+fn timeout_keyword<'py>(py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyDict>> {
+    let keywords = PyDict::new(py);
+    keywords.set_item("timeout", timeout)?;
+    Ok(keywords)
+}
