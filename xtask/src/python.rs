@@ -1,7 +1,7 @@
 //! Checks of pydotcompute: lints, types, tests, and the wheel as users install it.
 //!
 //! Everything runs in a virtual environment under `target/`. The package is installed there with
-//! `pip install -e ".[dev,docs]"`. The extension is built once, in release mode; the wheel reuses that build.
+//! `pip install -e ".[dev,metal]"`. The extension is built once, in release mode; the wheel reuses that build.
 
 use std::fs;
 use std::num::NonZero;

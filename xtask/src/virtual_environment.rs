@@ -28,7 +28,7 @@ impl Environment {
         }
         let environment = Self::kept(workspace, DEVELOPMENT)?;
         println!("installing pydotcompute and its tools from PyPI into {}", environment.folder.display());
-        environment.pip(workspace, &["install", "--quiet", "--editable", ".[dev,docs]"], &[])?;
+        environment.pip(workspace, &["install", "--quiet", "--editable", ".[dev,metal]"], &[])?;
         Ok(READY.get_or_init(|| environment).clone())
     }
 

@@ -3,170 +3,21 @@
 //! Also reads the format of pydotcompute 0.2, including ids as strings (`{"__uuid__": ...}`). Every length is checked against the remaining
 //! bytes before memory is allocated, so a wrong length causes no large allocation.
 
-use pyo3::exceptions::PyValueError;
+use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PySet, PyString, PyType};
 use pyo3::{IntoPyObjectExt, intern};
 use rmp::Marker;
 
-use super::{python, tagged};
+use super::build::{DecodedFields, as_id};
+use super::codec::{MessageCodec, codec_of};
+use super::errors::{in_field, wrapped};
+use super::objects;
+use super::reader::{Reader, check_nested};
 
-/// Maximum nesting depth.
-const MAX_DEPTH: usize = 511;
-
-/// The bytes not read yet, and the total length.
-#[derive(Clone, Copy)]
-pub(super) struct Reader<'a> {
-    rest: &'a [u8],
-    total: usize,
-}
-
-impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Reader { rest: bytes, total: bytes.len() }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.rest.is_empty()
-    }
-
-    fn offset(&self) -> usize {
-        self.total - self.rest.len()
-    }
-
-    /// Creates an error with the current offset.
-    pub(super) fn error(&self, problem: impl std::fmt::Display) -> PyErr {
-        PyValueError::new_err(format!("{problem} at byte {} of {}", self.offset(), self.total))
-    }
-
-    pub(super) fn take(&mut self, count: usize) -> PyResult<&'a [u8]> {
-        match self.rest.split_at_checked(count) {
-            Some((taken, rest)) => {
-                self.rest = rest;
-                Ok(taken)
-            }
-            None => Err(self.error(format_args!("{count} bytes expected, {} remain", self.rest.len()))),
-        }
-    }
-
-    fn array<const N: usize>(&mut self) -> PyResult<[u8; N]> {
-        Ok(self.take(N)?.try_into().expect("`take` returns `N` bytes"))
-    }
-
-    fn marker(&mut self) -> PyResult<Marker> {
-        Ok(Marker::from_u8(self.array::<1>()?[0]))
-    }
-
-    /// A big-endian length of `N` bytes.
-    fn length<const N: usize>(&mut self) -> PyResult<usize> {
-        Ok(self.array::<N>()?.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)))
-    }
-
-    /// The first byte, without reading it.
-    pub(super) fn peek(&self) -> Option<Marker> {
-        self.rest.first().map(|byte| Marker::from_u8(*byte))
-    }
-
-    /// Reads `prefix` and returns whether it was there. Otherwise reads nothing.
-    pub(super) fn skip_prefix(&mut self, prefix: &[u8]) -> bool {
-        let rest = self.rest.strip_prefix(prefix);
-        self.rest = rest.unwrap_or(self.rest);
-        rest.is_some()
-    }
-
-    /// Whether the next value may be a string that starts with two underscores: after a marker, and a length of up to four bytes.
-    fn is_at_underscores(&self) -> bool {
-        [1, 2, 3, 5].iter().any(|start| self.rest.get(*start..).is_some_and(|text| text.starts_with(b"__")))
-    }
-
-    /// Reads the header of a list and returns its number of items.
-    pub(super) fn array_len(&mut self) -> PyResult<usize> {
-        let here = *self;
-        match self.marker()? {
-            Marker::FixArray(len) => Ok(usize::from(len)),
-            Marker::Array16 => self.length::<2>(),
-            Marker::Array32 => self.length::<4>(),
-            other => Err(here.error(format_args!("expected a list, got {other:?}"))),
-        }
-    }
-
-    /// Reads one value, without creating it.
-    pub(super) fn skip(&mut self) -> PyResult<()> {
-        let mut values: usize = 1;
-        while values > 0 {
-            values -= 1;
-            let here = *self;
-            let bytes = match self.marker()? {
-                Marker::FixStr(len) => usize::from(len),
-                Marker::Str8 | Marker::Bin8 => self.length::<1>()?,
-                Marker::Str16 | Marker::Bin16 => self.length::<2>()?,
-                Marker::Str32 | Marker::Bin32 => self.length::<4>()?,
-                Marker::U8 | Marker::I8 => 1,
-                Marker::U16 | Marker::I16 | Marker::FixExt1 => 2,
-                Marker::FixExt2 => 3,
-                Marker::U32 | Marker::I32 | Marker::F32 => 4,
-                Marker::FixExt4 => 5,
-                Marker::U64 | Marker::I64 | Marker::F64 => 8,
-                Marker::FixExt8 => 9,
-                Marker::FixExt16 => 17,
-                Marker::Ext8 => self.length::<1>()? + 1,
-                Marker::Ext16 => self.length::<2>()? + 1,
-                Marker::Ext32 => self.length::<4>()? + 1,
-                Marker::FixArray(_) | Marker::Array16 | Marker::Array32 => {
-                    *self = here;
-                    values = values.saturating_add(self.array_len()?);
-                    0
-                }
-                Marker::FixMap(_) | Marker::Map16 | Marker::Map32 => {
-                    *self = here;
-                    values = values.saturating_add(self.map_len()?.saturating_mul(2));
-                    0
-                }
-                _ => 0,
-            };
-            self.take(bytes)?;
-        }
-        Ok(())
-    }
-
-    /// Reads the header of a map and returns its number of entries.
-    pub(super) fn map_len(&mut self) -> PyResult<usize> {
-        let here = *self;
-        match self.marker()? {
-            Marker::FixMap(len) => Ok(usize::from(len)),
-            Marker::Map16 => self.length::<2>(),
-            Marker::Map32 => self.length::<4>(),
-            other => Err(here.error(format_args!("expected a map, got {other:?}"))),
-        }
-    }
-
-    /// Reads a string. If the next value is not a string, reads nothing and returns `None`.
-    pub(super) fn string(&mut self) -> PyResult<Option<&'a str>> {
-        let here = *self;
-        let len = match self.marker()? {
-            Marker::FixStr(len) => usize::from(len),
-            Marker::Str8 => self.length::<1>()?,
-            Marker::Str16 => self.length::<2>()?,
-            Marker::Str32 => self.length::<4>()?,
-            _ => {
-                *self = here;
-                return Ok(None);
-            }
-        };
-        let bytes = self.take(len)?;
-        std::str::from_utf8(bytes).map(Some).map_err(|_| here.error("a string is not UTF-8"))
-    }
-
-    /// Reads an id in the form of messages. If the next value is not one, reads nothing and returns `None`.
-    pub(super) fn uuid(&mut self) -> Option<[u8; 16]> {
-        // A map with one entry: a string of 12 bytes, then 16 bytes.
-        const HEADER: &[u8] = b"\x81\xac__uuid_bin__\xc4\x10";
-        let id = self.rest.strip_prefix(HEADER)?.first_chunk::<16>()?;
-        self.rest = &self.rest[HEADER.len() + 16..];
-        Some(*id)
-    }
-}
+/// Levels of nesting of the fields of a nested message: the tag, the list of name and fields, and the map of the fields.
+const MESSAGE_LEVELS: usize = 3;
 
 /// Reads one value.
 ///
@@ -214,7 +65,7 @@ pub(super) fn value<'py>(
         Marker::Map16 => reader.length::<2>().and_then(|len| map(py, reader, len, depth)),
         Marker::Map32 => reader.length::<4>().and_then(|len| map(py, reader, len, depth)),
         Marker::Reserved => Err(here.error("0xc1 is not a MessagePack marker")),
-        _ => extension(py, reader, here),
+        _ => objects::extension(py, reader, here),
     }
 }
 
@@ -228,18 +79,6 @@ fn peek_string<'a>(reader: &mut Reader<'a>) -> PyResult<Option<&'a str>> {
 fn binary<'py, const N: usize>(py: Python<'py>, reader: &mut Reader<'_>) -> PyResult<Bound<'py, PyAny>> {
     let len = reader.length::<N>()?;
     Ok(PyBytes::new(py, reader.take(len)?).into_any())
-}
-
-/// Checks a list or map of `len` items, of which at least one byte each must follow.
-pub(super) fn check_nested(reader: &Reader<'_>, len: usize, depth: usize) -> PyResult<()> {
-    if depth >= MAX_DEPTH {
-        return Err(reader.error(format_args!("values are nested more than {MAX_DEPTH} deep")));
-    }
-    // Each item takes at least one byte.
-    if len > reader.rest.len() {
-        return Err(reader.error(format_args!("{len} items expected, which exceed the remaining bytes")));
-    }
-    Ok(())
 }
 
 /// Reads the items of a list.
@@ -265,9 +104,9 @@ fn map<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     check_nested(reader, len, depth)?;
     if len == 2
-        && let Some(kind) = tagged::kind(reader)?
+        && let Some(kind) = reader.kind()?
     {
-        return tagged::value(py, reader, kind, depth);
+        return tagged(py, reader, kind, depth);
     }
     let entries = PyDict::new(py);
     let mut may_be_object = false;
@@ -283,62 +122,215 @@ fn map<'py>(
         }
         entries.set_item(key, value(py, reader, depth + 1)?)?;
     }
-    if may_be_object { object(entries) } else { Ok(entries.into_any()) }
+    if may_be_object { objects::object(entries) } else { Ok(entries.into_any()) }
 }
 
-/// Converts a map to the value that it encodes: an id, an array, or the map itself.
-fn object(entries: Bound<'_, PyDict>) -> PyResult<Bound<'_, PyAny>> {
-    let py = entries.py();
-    if let Some(id) = entries.get_item(intern!(py, "__uuid_bin__"))? {
-        let bytes: [u8; 16] = id
-            .extract::<&[u8]>()?
-            .try_into()
-            .map_err(|_| PyValueError::new_err("an id does not have 16 bytes"))?;
-        return python::uuid_from_bytes(py, &bytes);
-    }
-    if let Some(id) = entries.get_item(intern!(py, "__uuid__"))? {
-        return python::uuid_class(py)?.call1((id,));
-    }
-    match entries.get_item(intern!(py, "__ndarray__"))? {
-        Some(data) => array(&entries, &data),
-        None => Ok(entries.into_any()),
-    }
-}
-
-/// Decodes an array. The array owns its data and is writable.
-fn array<'py>(entries: &Bound<'py, PyDict>, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    static FROM_BUFFER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let py = entries.py();
-    let entry = |name: &Bound<'py, PyString>| {
-        entries.get_item(name)?.ok_or_else(|| PyValueError::new_err(format!("an array has no {name}")))
-    };
-    let (dtype, shape) = (tagged::dtype(entry(intern!(py, "dtype"))?)?, entry(intern!(py, "shape"))?);
-    let shape = PyTuple::new(py, shape.extract::<Vec<i64>>()?)?;
-    let flat = FROM_BUFFER.import(py, "numpy", "frombuffer")?.call1((data, dtype))?;
-    flat.call_method1(intern!(py, "reshape"), (shape,))?.call_method0(intern!(py, "copy"))
-}
-
-/// Decodes an extension type with the package `msgpack`.
-fn extension<'py>(
+/// Reads a payload and returns the value.
+fn tagged<'py>(
     py: Python<'py>,
     reader: &mut Reader<'_>,
-    start: Reader<'_>,
+    kind: &str,
+    depth: usize,
 ) -> PyResult<Bound<'py, PyAny>> {
-    static UNPACK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    *reader = Reader { rest: reader.rest, total: start.total };
-    let marker = start.rest[0];
-    let len = match marker {
-        0xc7 => reader.length::<1>()?,
-        0xc8 => reader.length::<2>()?,
-        0xc9 => reader.length::<4>()?,
-        // Fixed lengths of 1, 2, 4, 8 and 16 bytes.
-        fixed => 1 << (fixed - 0xd4),
+    static RESTORE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    check_nested(reader, 1, depth)?;
+    match kind {
+        "tuple" => Ok(items(py, reader, depth)?.to_tuple().into_any()),
+        "set" => Ok(PySet::new(py, items(py, reader, depth)?)?.into_any()),
+        "frozenset" => Ok(PyFrozenSet::new(py, items(py, reader, depth)?)?.into_any()),
+        "dict" => pairs(py, reader, depth),
+        "message" => nested_message(py, reader, depth),
+        _ => {
+            let payload = value(py, reader, depth + 1)?;
+            let restore = RESTORE.import(py, "pydotcompute.ring_kernels._message_values", "restore")?;
+            restore.call1((kind, payload))
+        }
+    }
+}
+
+fn items<'py>(py: Python<'py>, reader: &mut Reader<'_>, depth: usize) -> PyResult<Bound<'py, PyList>> {
+    let len = reader.array_len()?;
+    list(py, reader, len, depth)
+}
+
+fn pairs<'py>(py: Python<'py>, reader: &mut Reader<'_>, depth: usize) -> PyResult<Bound<'py, PyAny>> {
+    let here = *reader;
+    let len = reader.array_len()?;
+    check_nested(reader, len, depth)?;
+    if len % 2 != 0 {
+        return Err(here.error("a key without a value"));
+    }
+    let entries = PyDict::new(py);
+    for _ in 0..len / 2 {
+        let key = value(py, reader, depth + 1)?;
+        entries.set_item(key, value(py, reader, depth + 1)?)?;
+    }
+    Ok(entries.into_any())
+}
+
+fn nested_message<'py>(
+    py: Python<'py>,
+    reader: &mut Reader<'_>,
+    depth: usize,
+) -> PyResult<Bound<'py, PyAny>> {
+    static FIND: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let here = *reader;
+    let name = match reader.array_len()? {
+        2 => reader.string()?,
+        _ => None,
     };
-    reader.take(len + 1)?;
-    let whole = &start.rest[..start.rest.len() - reader.rest.len()];
-    UNPACK
-        .import(py, "pydotcompute.ring_kernels._msgpack_fallback", "unpack")?
-        .call1((PyBytes::new(py, whole),))
+    let Some(name) = name else {
+        return Err(here.error("a nested message does not start with the name of its class"));
+    };
+    let find = FIND.import(py, "pydotcompute.ring_kernels.message", "_find_message_class")?;
+    let class = find.call1((name,))?.cast_into::<PyType>().map_err(PyErr::from)?;
+    if matches!(reader.peek(), Some(Marker::Bin8 | Marker::Bin16 | Marker::Bin32)) {
+        let bytes = value(py, reader, depth)?;
+        return class.call_method1(intern!(py, "deserialize"), (bytes,));
+    }
+    let depth = depth + MESSAGE_LEVELS;
+    check_nested(reader, 1, depth)?;
+    codec_of(&class)?.get().decode_fields(py, reader, depth)
+}
+
+impl MessageCodec {
+    fn decode<'py>(&self, py: Python<'py>, bytes: &[u8], exact: bool) -> PyResult<Bound<'py, PyAny>> {
+        let mut reader = Reader::new(bytes);
+        let message = self.decode_map(py, &mut reader, 0, exact)?;
+        if reader.is_empty() { Ok(message) } else { Err(reader.error("unexpected bytes after the value")) }
+    }
+
+    /// Reads a map of the fields, whose values are at `depth`.
+    pub(super) fn decode_fields<'py>(
+        &self,
+        py: Python<'py>,
+        reader: &mut Reader<'_>,
+        depth: usize,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.decode_map(py, reader, depth, false)
+    }
+
+    /// Reads a map of the fields and `__type__`. `exact`: whether it must have exactly the fields of this class.
+    fn decode_map<'py>(
+        &self,
+        py: Python<'py>,
+        reader: &mut Reader<'_>,
+        depth: usize,
+        exact: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let mut decoded = DecodedFields { values: Vec::with_capacity(self.fields.len()), id: None };
+        decoded.values.resize_with(self.fields.len(), || None);
+        let mut type_name = None;
+        let mut unknown = 0;
+        // Fields are encoded in order, so the key is nearly always that of the next field.
+        let mut expected = 0;
+        for _ in 0..reader.map_len()? {
+            let Some(key) = reader.string()? else {
+                return Err(reader.error("a field name is not a string"));
+            };
+            match self.position(key, expected) {
+                Some(index) => {
+                    expected = index + 1;
+                    self.read_field(py, reader, index, depth, &mut decoded)?;
+                }
+                None if key == "__type__" => match reader.string()? {
+                    Some(name) => type_name = Some(name),
+                    None => reader.skip()?,
+                },
+                // A field that this class does not have.
+                None => {
+                    unknown += 1;
+                    drop(value(py, reader, depth)?);
+                }
+            }
+        }
+        if let Some(name) = type_name {
+            let missing = decoded.values.iter().filter(|value| value.is_none()).count();
+            let has_same_fields = unknown == 0 && missing == usize::from(decoded.id.is_some());
+            self.check_type(name, exact, has_same_fields)?;
+        }
+        self.build(py, decoded)
+    }
+
+    fn read_field<'py>(
+        &self,
+        py: Python<'py>,
+        reader: &mut Reader<'_>,
+        index: usize,
+        depth: usize,
+        decoded: &mut DecodedFields<'py>,
+    ) -> PyResult<()> {
+        let name = &self.fields[index].key;
+        let is_id = **name == *"message_id";
+        if is_id && self.lazy_id {
+            decoded.id = reader.uuid();
+            if decoded.id.is_some() {
+                return Ok(());
+            }
+        }
+        let mut value = value(py, reader, depth).map_err(|error| in_field(py, name, error))?;
+        if is_id || **name == *"correlation_id" {
+            value = as_id(value)?;
+        }
+        decoded.values[index] = Some(value);
+        Ok(())
+    }
+}
+
+/// Decodes a message.
+///
+/// Args:
+///     class: The message class.
+///     data: The bytes, or another object with the buffer protocol.
+///     exact: Whether the bytes must have exactly the fields of the class. By default others are ignored, and missing ones get defaults.
+///
+/// Returns:
+///     The message.
+///
+/// Raises:
+///     MessageDeserializationError: The bytes are not a message, lack a field, or have a value that the class rejects.
+#[pyfunction]
+#[pyo3(signature = (class, data, exact = false))]
+pub(super) fn decode_message<'py>(
+    class: &Bound<'py, PyType>,
+    data: &Bound<'py, PyAny>,
+    exact: bool,
+) -> PyResult<Bound<'py, PyAny>> {
+    let decoded = codec_of(class).and_then(|codec| {
+        if let Ok(bytes) = data.cast::<PyBytes>() {
+            return codec.get().decode(class.py(), bytes.as_bytes(), exact);
+        }
+        let copy = PyBuffer::<u8>::get(data)?.to_vec(class.py())?;
+        codec.get().decode(class.py(), &copy, exact)
+    });
+    decoded.map_err(|error| wrapped(class, "MessageDeserializationError", error))
+}
+
+/// Reads the name of the class from the bytes of a message.
+///
+/// Args:
+///     data: The bytes.
+///
+/// Returns:
+///     The name, or None without ``__type__``.
+///
+/// Raises:
+///     ValueError: The bytes are not a map of named fields.
+#[pyfunction]
+pub(super) fn message_type_name<'py>(data: &Bound<'py, PyBytes>) -> PyResult<Option<String>> {
+    let mut reader = Reader::new(data.as_bytes());
+    let mut name = None;
+    for _ in 0..reader.map_len()? {
+        let key = reader.string()?;
+        if key == Some("__type__") {
+            name = reader.string()?.map(str::to_owned);
+        } else if key.is_none() {
+            return Err(reader.error("a field name is not a string"));
+        } else {
+            reader.skip()?;
+        }
+    }
+    Ok(name)
 }
 
 /// Decodes one MessagePack value. Maps that encode ids and arrays become UUIDs and arrays.

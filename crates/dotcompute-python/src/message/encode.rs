@@ -13,46 +13,18 @@ use pyo3::{IntoPyObjectExt, intern};
 use rmp::Marker;
 use rmp::encode as mp;
 
-use super::decode::Reader;
-use super::plain::Place;
-use super::{codec, python, tagged};
+use super::codec::{MessageCodec, codec_of, codec_of_message};
+use super::errors::{in_field, wrapped};
+use super::plain::{Place, PlainTypes};
+use super::reader::Reader;
+use super::writer::{self, KIND, bytes, check_depth, length, string, uuid, written};
+use super::{id, python};
 
-/// Maximum nesting depth, as in the package `msgpack`. It also stops a list that contains itself.
-const MAX_DEPTH: usize = 511;
+/// Levels of nesting of the fields of a nested message: the tag, the list of name and fields, and the map of the fields.
+const MESSAGE_LEVELS: usize = 3;
 
 /// Keys of maps that are not dictionaries.
-const RESERVED_KEYS: [&str; 4] = [tagged::KIND, "__uuid_bin__", "__uuid__", "__ndarray__"];
-
-/// Converts a length. MessagePack lengths have at most 32 bits.
-pub(super) fn length(len: usize) -> PyResult<u32> {
-    u32::try_from(len).map_err(|_| {
-        PyValueError::new_err(format!("{len} items or bytes exceed the MessagePack limit of 32 bits"))
-    })
-}
-
-/// Converts the result of an `rmp` function. Writing to a `Vec` does not fail.
-pub(super) fn written<T, E>(result: Result<T, E>) -> PyResult<()> {
-    result.map(drop).map_err(|_| PyValueError::new_err("out of memory"))
-}
-
-/// Appends a string.
-pub(super) fn string(out: &mut Vec<u8>, string: &str) -> PyResult<()> {
-    length(string.len())?;
-    written(mp::write_str(out, string))
-}
-
-/// Appends bytes.
-pub(super) fn bytes(out: &mut Vec<u8>, bytes: &[u8]) -> PyResult<()> {
-    length(bytes.len())?;
-    written(mp::write_bin(out, bytes))
-}
-
-/// Appends an id in the form of version 0.2.
-pub(super) fn uuid(out: &mut Vec<u8>, id: &[u8; 16]) -> PyResult<()> {
-    written(mp::write_map_len(out, 1))?;
-    string(out, "__uuid_bin__")?;
-    bytes(out, id)
-}
+const RESERVED_KEYS: [&str; 4] = [KIND, "__uuid_bin__", "__uuid__", "__ndarray__"];
 
 /// Appends any value.
 ///
@@ -94,16 +66,6 @@ fn integer(out: &mut Vec<u8>, number: &Bound<'_, PyInt>) -> PyResult<()> {
     }
 }
 
-/// Checks that a list or map may be written at a depth.
-pub(super) fn check_depth(depth: usize) -> PyResult<()> {
-    if depth < MAX_DEPTH {
-        return Ok(());
-    }
-    Err(PyValueError::new_err(format!(
-        "values are nested more than {MAX_DEPTH} deep, or contain themselves; send flatter values"
-    )))
-}
-
 fn container(out: &mut Vec<u8>, object: &Bound<'_, PyAny>, place: Place) -> PyResult<()> {
     check_depth(place.depth)?;
     if let Ok(list) = object.cast_exact::<PyList>() {
@@ -114,7 +76,7 @@ fn container(out: &mut Vec<u8>, object: &Bound<'_, PyAny>, place: Place) -> PyRe
     }
     if let Ok(tuple) = object.cast_exact::<PyTuple>() {
         if !place.declared.has_list() {
-            tagged::start(out, "tuple")?;
+            writer::start_tagged(out, "tuple")?;
         }
         return sequence(out, tuple.len(), tuple.iter(), place);
     }
@@ -124,7 +86,7 @@ fn container(out: &mut Vec<u8>, object: &Bound<'_, PyAny>, place: Place) -> PyRe
         if object.get_type().is(&class) {
             // A copy: writing an item may run Python code that changes the set.
             let items = object.try_iter()?.collect::<PyResult<Vec<_>>>()?;
-            tagged::start(out, kind)?;
+            writer::start_tagged(out, kind)?;
             return sequence(out, items.len(), items.into_iter(), place);
         }
     }
@@ -158,7 +120,7 @@ fn map(out: &mut Vec<u8>, dict: &Bound<'_, PyDict>, place: Place) -> PyResult<()
         has_plain_keys &= map_key(out, &pair.get_item(0)?, place.inside(1))?;
         value(out, &pair.get_item(1)?, place.inside(1))?;
     }
-    if has_plain_keys { Ok(()) } else { tagged::map_to_pairs(out, header, items.len()) }
+    if has_plain_keys { Ok(()) } else { writer::map_to_pairs(out, header, items.len()) }
 }
 
 /// Appends a key. Returns whether it may be the key of a MessagePack map.
@@ -207,10 +169,10 @@ fn other(out: &mut Vec<u8>, object: &Bound<'_, PyAny>, place: Place) -> PyResult
         if place.declared.has_type_of(&item) {
             return value(out, &item, place);
         }
-    } else if let Some(codec) = codec::codec_of_message(&class)? {
-        return tagged::message(out, codec.get(), object, place);
+    } else if let Some(codec) = codec_of_message(&class)? {
+        return nested_message(out, codec.get(), object, place);
     }
-    tagged::described(out, object, place)
+    described(out, object, place)
 }
 
 /// Appends an array: any object with `tobytes`, `dtype` and `shape`.
@@ -242,4 +204,123 @@ fn dtype_name<'py>(dtype: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         return Ok(dtype.str()?.into_any());
     }
     DESCRIBE.import(py, "pydotcompute.ring_kernels._message_values", "describe_dtype")?.call1((dtype,))
+}
+
+/// Appends a message that is a value of a field.
+fn nested_message(
+    out: &mut Vec<u8>,
+    codec: &MessageCodec,
+    object: &Bound<'_, PyAny>,
+    place: Place,
+) -> PyResult<()> {
+    writer::start_tagged(out, "message")?;
+    written(mp::write_array_len(out, 2))?;
+    string(out, codec.type_name())?;
+    if codec.is_standard() {
+        let inner = place.inside(MESSAGE_LEVELS);
+        check_depth(inner.depth)?;
+        return codec.encode_fields(object, out, inner.depth);
+    }
+    // The class has a `serialize` of its own.
+    let serialized = object.call_method0(intern!(object.py(), "serialize"))?;
+    bytes(out, serialized.extract()?)
+}
+
+/// Appends an object with a kind and a payload that the Python module finds.
+fn described(out: &mut Vec<u8>, object: &Bound<'_, PyAny>, place: Place) -> PyResult<()> {
+    static DESCRIBE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = object.py();
+    let describe = DESCRIBE.import(py, "pydotcompute.ring_kernels._message_values", "describe")?;
+    let described = describe.call1((object, place.declared.bits()))?;
+    let (kind, payload): (Bound<'_, PyString>, Bound<'_, PyAny>) = described.extract()?;
+    match kind.to_str()? {
+        "plain" => value(out, &payload, place.inside(1)),
+        "array" => array(out, object, place),
+        "packed" => {
+            out.extend_from_slice(payload.extract()?);
+            Ok(())
+        }
+        kind => {
+            check_depth(place.depth)?;
+            writer::start_tagged(out, kind)?;
+            value(out, &payload, Place { declared: PlainTypes::NONE, ..place.inside(1) })
+        }
+    }
+}
+
+impl MessageCodec {
+    fn encode(&self, message: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
+        self.encode_map(message, out, 0, 1)?;
+        string(out, "__type__")?;
+        string(out, self.type_name())
+    }
+
+    /// Appends a map of the fields, whose values are at `depth`.
+    pub(super) fn encode_fields(
+        &self,
+        message: &Bound<'_, PyAny>,
+        out: &mut Vec<u8>,
+        depth: usize,
+    ) -> PyResult<()> {
+        self.encode_map(message, out, depth, 0)
+    }
+
+    /// Appends the fields and the header of a map that has `others` more entries.
+    fn encode_map(
+        &self,
+        message: &Bound<'_, PyAny>,
+        out: &mut Vec<u8>,
+        depth: usize,
+        others: usize,
+    ) -> PyResult<()> {
+        let py = message.py();
+        written(mp::write_map_len(
+            out,
+            u32::try_from(self.fields.len() + others)
+                .map_err(|_| PyTypeError::new_err("the message class has too many fields"))?,
+        ))?;
+        for field in &self.fields {
+            string(out, &field.key)?;
+            if self.lazy_id
+                && *field.key == *"message_id"
+                && let Some(id) = id::id_bytes(message)?
+            {
+                uuid(out, &id)?;
+                continue;
+            }
+            let of_field = message.getattr(field.name.bind(py))?;
+            value(out, &of_field, Place { depth, declared: field.declared })
+                .map_err(|error| in_field(py, &field.key, error))?;
+        }
+        Ok(())
+    }
+}
+
+/// Encodes a message.
+///
+/// Args:
+///     message: The message.
+///
+/// Returns:
+///     The bytes.
+///
+/// Raises:
+///     MessageSerializationError: A value cannot be encoded; the error names the field.
+#[pyfunction]
+pub(super) fn encode_message<'py>(message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    thread_local! {
+        /// Buffer of the last message, reused for the next.
+        static SCRATCH: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+    }
+    /// A larger buffer is freed.
+    const MAX_SCRATCH: usize = 1 << 20;
+    let class = message.get_type();
+    let mut out = SCRATCH.take();
+    out.clear();
+    let encoded = codec_of(&class).and_then(|codec| codec.get().encode(message, &mut out));
+    let bytes = encoded.map(|()| PyBytes::new(message.py(), &out));
+    if out.capacity() <= MAX_SCRATCH {
+        SCRATCH.replace(out);
+    }
+    bytes.map_err(|error| wrapped(&class, "MessageSerializationError", error))
 }
