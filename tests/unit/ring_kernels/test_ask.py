@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from async_handlers import Reply, Request, double
+from async_handlers import Reply, Request, double, yield_to_loop
 from pydotcompute.exceptions import KernelError, QueueFullError, QueueTimeoutError, TypeValidationError
 from pydotcompute.ring_kernels.lifecycle import KernelContext, RingKernelConfig, managed_kernel
 from pydotcompute.ring_kernels.runtime import RingKernelRuntime
@@ -90,9 +90,11 @@ class TestAsk:
                     await call(Request(2), timeout=0.01)
 
     async def test_one_timeout_covers_the_free_slot_and_the_reply(self) -> None:
+        gate = asyncio.Event()
+
         async def slow(ctx: KernelContext[Request, Reply]) -> None:
             await ctx.receive()
-            await asyncio.sleep(0.02)
+            await gate.wait()
             await ctx.receive()
             await asyncio.Event().wait()
 
@@ -101,8 +103,11 @@ class TestAsk:
             await kernel.send(Request(1))
             await asyncio.sleep(0)
             await kernel.send(Request(2))
+            asked = asyncio.ensure_future(kernel.ask(Request(3), timeout=0.5))
+            await yield_to_loop()
+            gate.set()
             with pytest.raises(QueueTimeoutError):
-                await kernel.ask(Request(3), timeout=0.1)
+                await asked
             await kernel.terminate(0.0)
 
     async def test_a_request_that_gave_up_before_there_was_a_free_slot_is_not_sent(self) -> None:
@@ -124,7 +129,7 @@ class TestAsk:
             await asyncio.wait([cancelled])
             await kernel.reactivate()
             await kernel.send(Request(4))
-            await asyncio.sleep(0.001)
+            await yield_to_loop(20)
         assert got == [1, 4]
 
     async def test_a_request_that_is_dropped_for_a_newer_one(self) -> None:
