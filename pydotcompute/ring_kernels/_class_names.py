@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import weakref
 from pathlib import Path
@@ -72,7 +73,8 @@ def find_class(name: str) -> type[Any]:
     if found is None and module == _main_module():
         found = sys.modules.get("__main__")
     for part in path.split("."):
-        found = getattr(found, part, None)
+        # Static: the `__getattr__` of a module may import another one.
+        found = inspect.getattr_static(found, part, None)
     if isinstance(found, type) and qualified_name(found) == name:
         return found
     try:

@@ -177,6 +177,15 @@ class TestNames:
         assert find_class(qualified_name(Path)) is Path
         assert find_class(qualified_name(TestNames)) is TestNames
 
+    def test_a_lazy_module_imports_nothing(self, plant: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (plant / "lazy.py").write_text("def __getattr__(name):\n    import gauges_a\n    return getattr(gauges_a, name)\n")
+        monkeypatch.delitem(sys.modules, "lazy", raising=False)
+        load("lazy")
+        with pytest.raises(LookupError):
+            find_class("lazy:Gauge")
+        assert "gauges_a" not in sys.modules
+        del sys.modules["lazy"]
+
     @pytest.mark.parametrize("name", ["os:system", "no.such.module:X", "pathlib:Path.cwd", "pathlib", "", "json:OrderedDict"])
     def test_other_names_are_not(self, name: str) -> None:
         with pytest.raises(LookupError, match="import the module"):
