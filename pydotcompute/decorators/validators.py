@@ -10,8 +10,9 @@ import typing
 import warnings
 from collections.abc import Callable
 from dataclasses import is_dataclass
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
+from pydotcompute._type_aliases import without_aliases
 from pydotcompute.exceptions import InvalidConfigurationError, TypeValidationError
 
 __all__ = [
@@ -107,6 +108,7 @@ def validate_config(config_cls: type) -> Callable[[F], F]:
 
 def _has_type(value: Any, expected: Any) -> bool:
     """Whether a value matches an annotation. Parts that a value does not show, such as a callable's parameters, always match."""
+    expected = without_aliases(expected)
     if expected is Any or isinstance(expected, TypeVar):
         return True
     if expected is None:
@@ -116,10 +118,14 @@ def _has_type(value: Any, expected: Any) -> bool:
     origin, args = get_origin(expected), get_args(expected)
     if origin is None:
         return isinstance(value, expected) if isinstance(expected, type) else True
+    if origin is Annotated:
+        return _has_type(value, args[0])
     if origin in (Union, types.UnionType):
         return any(_has_type(value, arg) for arg in args)
     if origin is Literal:
         return value in args
+    if not isinstance(origin, type):
+        return True  # A special form, such as `ClassVar[int]`.
     if not isinstance(value, origin):
         return False
     return _has_items(value, origin, args)

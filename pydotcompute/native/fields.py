@@ -27,6 +27,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from pydotcompute import _core
+from pydotcompute._type_aliases import without_aliases
 from pydotcompute.exceptions import TypeValidationError
 
 __all__ = ["RecordField", "RecordLayout", "initial_record", "layout_of", "state"]
@@ -122,7 +123,8 @@ def layout_of(cls: type[Any]) -> RecordLayout:
     return _layouts.setdefault(cls, RecordLayout(cls, fields))
 
 
-def _field(cls: type[Any], name: str, annotation: Any) -> RecordField:
+def _field(cls: type[Any], name: str, declared: Any) -> RecordField:
+    annotation = without_aliases(declared)
     number = _number(annotation)
     if number is not None:
         return RecordField(name, number)
@@ -135,12 +137,13 @@ def _field(cls: type[Any], name: str, annotation: Any) -> RecordField:
     raise TypeValidationError(
         float,
         annotation if isinstance(annotation, type) else type(annotation),
-        f"{cls.__name__}.{name}, declared as {annotation!r}: fields of a native ring kernel's messages and state must be numbers (int, "
+        f"{cls.__name__}.{name}, declared as {declared!r}: fields of a native ring kernel's messages and state must be numbers (int, "
         "float, bool, pydotcompute.native.float32, …) or fixed-size arrays (Annotated[NDArray[numpy.float32], 8])",
     )
 
 
 def _number(annotation: Any) -> np.dtype[Any] | None:
+    annotation = without_aliases(annotation)
     if annotation in _PYTHON_NUMBERS:
         return np.dtype(_PYTHON_NUMBERS[annotation])
     if get_origin(annotation) is Annotated:
@@ -163,6 +166,7 @@ def _shape(extra: Any) -> tuple[int, ...] | None:
 
 def _element(base: Any) -> np.dtype[Any] | None:
     """Returns the element type of an array annotation: ``NDArray[float32]`` is ``ndarray[shape, dtype[float32]]``."""
+    base = without_aliases(base)
     if get_origin(base) is not np.ndarray:
         return None
     arguments = get_args(get_args(base)[-1])

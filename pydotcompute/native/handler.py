@@ -13,6 +13,7 @@ from typing import Any, Union, get_args, get_origin
 
 import numpy as np
 
+from pydotcompute._type_aliases import without_aliases
 from pydotcompute.exceptions import TypeValidationError
 from pydotcompute.native.fields import RecordLayout, initial_record, layout_of
 
@@ -139,6 +140,7 @@ def _class_of(func: types.FunctionType, annotation: Any, what: str) -> type[Any]
     """Returns the class that an annotation names; ``Reply`` for ``Reply | None``. ``None`` if there is no annotation."""
     if isinstance(annotation, str):
         annotation = _evaluate(func, annotation, what)
+    annotation = without_aliases(annotation)
     if annotation in (inspect.Signature.empty, None, type(None)):
         return None
     if get_origin(annotation) in (Union, types.UnionType):
