@@ -9,6 +9,10 @@ The cache never makes a program fail. If the folder is not writable, :meth:`Kern
 
 Write access to the folder is permission to run code. The folder must therefore belong to the user, and is created with access for the user
 only.
+
+Own code, not the library `diskcache`: its index is an SQLite database, which one damaged page makes unreadable as a whole and which needs
+locks that network file systems lack, and its values have no checksum. Machine code must not run unchecked. Numba's own cache has no
+checksum either, and stores code beside the sources; see :mod:`pydotcompute.compilation.host_object`.
 """
 
 from __future__ import annotations
