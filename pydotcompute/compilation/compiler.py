@@ -102,6 +102,8 @@ class KernelCompiler:
         """
         self._options = options or CompilationOptions()
         self._compiled_cache: dict[str, CompiledKernel] = {}
+        # Objects that a hash identifies by their address, which must not be used again for another object.
+        self._identified: dict[str, tuple[object, ...]] = {}
         self._lock = threading.RLock()
         self._cuda: bool | None = None
 
@@ -154,6 +156,7 @@ class KernelCompiler:
             compiled = CompiledKernel(kernel, name, function_hash.digest, signature, options, milliseconds, ptx)
             if options.cache:
                 self._compiled_cache[function_hash.digest] = compiled
+                self._identified[function_hash.digest] = function_hash.identified
         return compiled
 
     def warm_up(self, kernel: Callable[..., Any]) -> CompiledKernel:
@@ -188,6 +191,7 @@ class KernelCompiler:
         with self._lock:
             count = len(self._compiled_cache)
             self._compiled_cache.clear()
+            self._identified.clear()
         return count
 
     def get_cache_stats(self) -> dict[str, int]:

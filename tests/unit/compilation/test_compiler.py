@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import types
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -198,6 +201,31 @@ def test_the_hash_covers_variables_of_enclosing_functions() -> None:
     compiler = KernelCompiler(CPU)
     assert compiler.compile(adder(1)).kernel(1) == 2
     assert compiler.compile(adder(2)).kernel(1) == 3
+
+
+def test_an_object_without_a_stable_value_lives_as_long_as_its_kernel() -> None:
+    """Its address is part of the hash: another object at the same address would get the code of this one."""
+
+    class Unpicklable:
+        def __reduce__(self) -> str:
+            raise TypeError("has no value")
+
+    holder = types.ModuleType("module_of_user")
+    holder.OBJECT = Unpicklable()  # type: ignore[attr-defined]
+    alive = weakref.ref(holder.OBJECT)
+
+    def returns_one(value: int) -> int:
+        return 1 if value else holder.OBJECT
+
+    compiler = KernelCompiler(CPU)
+    kept = compiler.compile(returns_one)
+    del holder.OBJECT
+    gc.collect()
+    assert alive() is not None
+    assert compiler.get_cached_kernel(kept.source_hash) is kept
+    compiler.clear_cache()
+    gc.collect()
+    assert alive() is None
 
 
 def test_mutually_recursive_functions_have_a_hash() -> None:
