@@ -50,6 +50,12 @@ const TEST_PACKAGES: [&str; 5] = ["numba>=0.62", "pytest", "pytest-asyncio", "py
 /// The tests of handlers on GPUs.
 const GPU_HANDLERS: &str = "tests/unit/native/test_native_cuda.py";
 
+/// A program that runs the tests of pydotcompute 0.2.0, from PyPI, with this package.
+const SEED_SUITE: &str = "tests/seed_suite.py";
+
+/// A program that tests a wheel on every CPython of this machine, with the oldest and the newest NumPy.
+const MATRIX: &str = "tests/matrix.py";
+
 /// A program that tests an installed wheel with only its required dependencies.
 const SMOKE: &str = "tests/integration/wheel_smoke.py";
 
@@ -62,11 +68,12 @@ pub fn check(workspace: &Workspace) -> Result<(), Failure> {
     let environment = Environment::developers(workspace)?;
     // Many tests wait for processes and threads: one more than the cores run at a time.
     let processes = format!("--numprocesses={}", cores() + 1);
-    let checks: [(&str, &[&str]); 4] = [
+    let checks: [(&str, &[&str]); 5] = [
         ("ruff", &["format", "--check"]),
         ("ruff", &["check"]),
         ("mypy", &[]),
         ("pytest", &["--quiet", "-rfEs", "--durations=5", "--dist=worksteal", &processes]),
+        ("python", &[SEED_SUITE]),
     ];
     for (program, arguments) in checks {
         environment.program(program).args(arguments).run(workspace)?;
@@ -123,6 +130,23 @@ pub fn wheel(workspace: &Workspace) -> Result<(), Failure> {
         .args(["-W", "error", "-I"])
         .arg(workspace.root().join(SMOKE))
         .in_directory(fresh.folder())
+        .run(workspace)
+}
+
+/// Runs the tests that depend on versions on every CPython of this machine, with the oldest and the newest NumPy that the package allows.
+///
+/// # Errors
+///
+/// When the wheel cannot be built, an environment cannot be created, or a test fails.
+pub fn matrix(workspace: &Workspace) -> Result<(), Failure> {
+    let wheel = build_wheel(workspace)?;
+    let folder = workspace.target_dir().join("matrix");
+    Environment::developers(workspace)?
+        .program("python")
+        .arg(workspace.root().join(MATRIX))
+        .arg(&wheel)
+        .arg("--folder")
+        .arg(folder)
         .run(workspace)
 }
 

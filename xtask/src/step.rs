@@ -46,12 +46,14 @@ pub enum Step {
     Cli,
     /// Ten seconds of random churn of ring kernels
     Soak,
-    /// pydotcompute in a virtual environment: ruff, mypy, pytest
+    /// pydotcompute in a virtual environment: ruff, mypy, pytest, and the tests of 0.2.0
     Python,
     /// The documentation of pydotcompute, warnings denied
     Site,
     /// The wheel: built, inspected, and tested in a fresh environment
     Wheel,
+    /// The wheel on every CPython of this machine, with the oldest and the newest NumPy
+    PythonMatrix,
     /// Python handlers compiled for GPUs and linked, with the compilers from PyPI
     PythonCubins,
     /// The extension, checked for free-threaded Python
@@ -70,7 +72,7 @@ impl Step {
     /// Steps of `cargo xtask test --quick`, for use before each commit.
     pub const QUICK: [Step; 5] = [Step::Fmt, Step::Modules, Step::Vocabulary, Step::Clippy, Step::QuickTests];
     /// Steps of `cargo xtask test`: those that share builds first, those that download or need a build of their own last.
-    pub const TEST: [Step; 21] = [
+    pub const TEST: [Step; 22] = [
         Step::Fmt,
         Step::Modules,
         Step::Vocabulary,
@@ -88,6 +90,7 @@ impl Step {
         Step::Python,
         Step::Site,
         Step::Wheel,
+        Step::PythonMatrix,
         Step::FreeThreaded,
         Step::Cubins,
         Step::PythonCubins,
@@ -122,6 +125,7 @@ impl Step {
             Step::Python => python::check(workspace),
             Step::Site => python::site(workspace),
             Step::Wheel => python::wheel(workspace),
+            Step::PythonMatrix => python::matrix(workspace),
             Step::PythonCubins => python::cubins(workspace),
             Step::FreeThreaded => python::free_threaded(workspace),
         }
