@@ -159,20 +159,17 @@ class Timing:
         self._batches = cycle([(stream, streams.series[stream][first : first + size]) for stream, first in batches])
         # Several batches per call, because a first ask pays for entering the event loop; programs that stay in it do not.
         self._per_call = max(20, min(100, 1000 // size))
-        self._transfer_ns, self._elapsed_ns, self._is_measured = 0, 0, True
+        self._shares: list[float] = []
 
     def call(self) -> list[int]:
         """Score the next batches, and return the duration of each in nanoseconds."""
         scored = self._scorer.score_all(list(islice(self._batches, self._per_call)))
-        for one in scored:
-            self._is_measured &= one.transfer_ns is not None
-            self._transfer_ns += one.transfer_ns or 0
-            self._elapsed_ns += one.elapsed_ns
+        self._shares += [one.transfer_ns / one.elapsed_ns for one in scored if one.transfer_ns is not None]
         return [one.elapsed_ns for one in scored]
 
     def transfer(self) -> float | None:
-        """Return the share of transfer in all calls; `None` if the scorer does not measure it."""
-        return self._transfer_ns / self._elapsed_ns if self._is_measured else None
+        """Return the median of the calls' shares of transfer; `None` if the scorer does not measure it."""
+        return float(np.median(self._shares)) if self._shares else None
 
 
 def measure(scaling: Scaling, group: dict[Entry, Scorer], streams: Streams, size: int, window: int) -> None:
