@@ -2,7 +2,7 @@
 //!
 //! `alloc_zeroed` does not: above an alignment of 16 bytes Rust's default allocator writes every byte itself, and glibc writes every byte of
 //! a block that was used before. Here small blocks come from `alloc_zeroed` with a small alignment and are aligned by hand, and large ones
-//! from the system: on Linux cut from a [`slab`], elsewhere mapped one by one.
+//! from the system: on Linux cut from large mappings, elsewhere mapped one by one.
 
 #[cfg(all(feature = "std", unix, not(loom)))]
 mod mapping;
