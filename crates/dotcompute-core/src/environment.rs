@@ -142,7 +142,7 @@ pub const VARIABLES: &[EnvironmentVariable] = &[
     EnvironmentVariable {
         name: NO_UVLOOP,
         values: "any text that is not empty, such as `1`",
-        default: "uvloop is installed on import if it is available",
+        default: "uvloop is installed on import if it is available and the program has set no event loop policy",
         effect: "Keeps asyncio's own event loop.",
         read_by: "pydotcompute",
     },

@@ -87,6 +87,16 @@ impl<'a, I: Message, O: Message> AsyncAsk<'a, I, O> {
 
     #[inline]
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<O, AskError<I>>> {
+        let polled = self.poll_stages(cx);
+        if polled.is_ready() {
+            // The future may be kept for long after it is ready, as combinators do. Its call has ended.
+            (self.wait, self.slot) = (None, None);
+        }
+        polled
+    }
+
+    #[inline]
+    fn poll_stages(&mut self, cx: &mut Context<'_>) -> Poll<Result<O, AskError<I>>> {
         if let Stage::New = self.stage
             && let Err(error) = self.begin()
         {
@@ -133,7 +143,6 @@ impl<'a, I: Message, O: Message> AsyncAsk<'a, I, O> {
     #[inline]
     fn begin_to_wait(&mut self) {
         self.stage = Stage::Waiting;
-        self.send.finish();
     }
 
     #[inline]
@@ -145,7 +154,6 @@ impl<'a, I: Message, O: Message> AsyncAsk<'a, I, O> {
             Poll::Pending if self.poll_timeout(cx).is_ready() => AskOutcome::TimedOut,
             Poll::Pending => return Poll::Pending,
         };
-        self.wait = None;
         let slot = self.slot.take().expect("borrowed above");
         Poll::Ready(self.handle.finish_ask(slot, outcome, self.timeout.unwrap_or_default()))
     }
@@ -211,7 +219,10 @@ impl<'a, I: Message, O: Message> AsyncSend<'a, I, O> {
             self.is_checked = true;
         }
         match (self.pending.poll(cx), limit) {
-            (Poll::Ready(outcome), _) => Poll::Ready(outcome),
+            (Poll::Ready(outcome), _) => {
+                self.finish();
+                Poll::Ready(outcome)
+            }
             (Poll::Pending, Some(limit)) if self.poll_delay(cx, || limit).is_ready() => {
                 Poll::Ready(self.pending.time_out(limit))
             }
