@@ -15,6 +15,10 @@ use super::waiter::{Kind, Status, WaiterObject};
 ///
 /// The interpreter must be the caller of the calling function, so that the thread is attached. The waiter must be live, and unreachable
 /// for other code.
+#[allow(
+    deprecated,
+    reason = "the replacements of `PyErr_Fetch` and `PyErr_Restore` are not in the stable ABI of 3.11"
+)]
 pub(super) unsafe fn report(waiter: &WaiterObject) {
     let state = &waiter.state;
     if state.status != Status::New || state.method.is_empty() {
