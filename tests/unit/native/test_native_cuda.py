@@ -112,7 +112,7 @@ def test_exceptions_raised_on_a_gpu_are_described() -> None:
 
 @compiles
 def test_code_for_a_gpu_is_compiled_once_and_kept_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "_cache", KernelCache(tmp_path))
+    monkeypatch.setattr(cache, "_global_cache", KernelCache(tmp_path))
     _cuda._codes.clear()
     compiled: list[tuple[int, int]] = []
     compile_handler = _cuda._compile
