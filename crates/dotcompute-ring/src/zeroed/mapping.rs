@@ -21,8 +21,8 @@ pub(super) fn unmap(base: NonNull<u8>, bytes: usize) {
 
 /// Returns the pages of a mapping to the system, and keeps the addresses. On Linux the pages read as zeros afterwards.
 pub(super) fn discard(base: NonNull<u8>, bytes: usize) {
-    // SAFETY: `map` returned this memory, and its owner does not use its contents any more. The advice fails only for memory that was not
-    // mapped or is locked; the pages then stay as they are.
+    // SAFETY: `map` returned this memory, and its owner does not use its contents any more. It owns every page that the range touches, so no
+    // other memory loses its contents. If the advice fails, as for locked memory, the pages stay as they are.
     let result = unsafe { libc::madvise(base.as_ptr().cast(), bytes, libc::MADV_DONTNEED) };
     if result != 0 {
         // SAFETY: as above; the memory is mapped and writable.
