@@ -1,12 +1,108 @@
 //! Claims of many slots at once, written or read in place, and published or released together.
 
+use alloc::vec::Vec;
 use core::fmt;
 use core::iter::FusedIterator;
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 
 use super::{Consumer, Producer};
+use crate::error::PushError;
 use crate::layout::RingRef;
+
+impl<T> Producer<T> {
+    /// Claims up to `max` consecutive slots, which are written in place and published together. Claims fewer if fewer are free.
+    ///
+    /// # Errors
+    ///
+    /// [`PushError`] if no slot is free, or the consumer was dropped.
+    ///
+    /// ```
+    /// use dotcompute_ring::spsc;
+    ///
+    /// let (mut producer, mut consumer) = spsc::channel(4)?;
+    /// let mut claim = producer.claim(3)?;
+    /// claim.fill(10..);
+    /// assert_eq!(claim.commit(), 3);
+    /// assert_eq!(consumer.claim(8).unwrap().collect::<Vec<_>>(), [10, 11, 12]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn claim(&mut self, max: usize) -> Result<ClaimedWrite<'_, T>, PushError<()>> {
+        if self.is_closed() {
+            return Err(PushError::Closed(()));
+        }
+        match self.free_slots(max as u64).min(max as u64) {
+            0 if max > 0 => Err(PushError::Full(())),
+            claimed => Ok(ClaimedWrite { producer: self, claimed, written: 0 }),
+        }
+    }
+
+    /// Pushes as many values as there are free slots, taking them from the front of `values`. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// [`PushError::Closed`] if the consumer was dropped; `values` is unchanged.
+    pub fn try_push_batch(&mut self, values: &mut Vec<T>) -> Result<usize, PushError<()>> {
+        match self.claim(values.len()) {
+            Ok(mut claim) => {
+                let free_slots = claim.len();
+                claim.fill(values.drain(..free_slots));
+                Ok(claim.commit())
+            }
+            Err(PushError::Full(())) => Ok(0),
+            Err(closed) => Err(closed),
+        }
+    }
+}
+
+impl<T> Consumer<T> {
+    /// Claims up to `max` of the oldest values, which are read in place or taken, and whose slots are released together. `None` if the ring
+    /// is empty.
+    ///
+    /// ```
+    /// use dotcompute_ring::spsc;
+    ///
+    /// let (mut producer, mut consumer) = spsc::channel(4)?;
+    /// producer.claim(4)?.fill([1, 2, 3, 4]);
+    /// assert!(consumer.claim(4).is_none(), "nothing was committed");
+    ///
+    /// let mut values = vec![1, 2, 3, 4];
+    /// producer.try_push_batch(&mut values)?;
+    /// let mut claim = consumer.claim(3).unwrap();
+    /// assert_eq!(claim.iter().sum::<i32>(), 1 + 2 + 3);
+    /// assert_eq!(claim.next(), Some(1));
+    /// drop(claim);
+    /// assert_eq!(consumer.try_pop(), Some(2), "what was not taken is still there");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn claim(&mut self, max: usize) -> Option<ClaimedRead<'_, T>> {
+        let max = (max as u64).min(self.ring_ref.capacity());
+        if max == 0 || !self.is_next_ready() {
+            return None;
+        }
+        // Slots are filled in order, so the last tag tells for all of them.
+        if self.is_ready(self.head + max - 1) {
+            return Some(ClaimedRead { consumer: self, remaining: max });
+        }
+        let mut ready = 1;
+        while ready < max && self.is_ready(self.head + ready) {
+            self.prefetcher.prefetch_after(self.ring_ref, self.head + ready);
+            ready += 1;
+        }
+        Some(ClaimedRead { consumer: self, remaining: ready })
+    }
+
+    /// Pops up to `max` values, oldest first, to the end of `into`. Returns how many.
+    #[inline]
+    pub fn pop_batch(&mut self, into: &mut Vec<T>, max: usize) -> usize {
+        let Some(claim) = self.claim(max) else { return 0 };
+        let count = claim.len();
+        into.extend(claim);
+        count
+    }
+}
 
 /// Slots claimed for writing ([`Producer::claim`]). Dropping the claim without [`commit`](Self::commit) drops the written values and
 /// publishes nothing.
