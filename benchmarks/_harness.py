@@ -170,6 +170,24 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def existing_file(text: str) -> Path:
+    """Parse an argument that names a file.
+
+    Args:
+        text: The path.
+
+    Returns:
+        The path of a file that exists.
+
+    Raises:
+        argparse.ArgumentTypeError: There is no such file.
+    """
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text}")
+    return path
+
+
 def arguments(description: str | None, stem: str) -> argparse.ArgumentParser:
     """Create a parser with the options that all benchmarks share.
 

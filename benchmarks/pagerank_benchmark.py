@@ -18,11 +18,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
-from _harness import arguments, check, progress
+from _harness import arguments, check, existing_file, progress
 from _pagerank_arrays import (
     CompiledRanking,
     MatrixRanking,
@@ -261,7 +260,7 @@ def crossovers(scaling: Scaling) -> list[Crossover]:
 def parse() -> argparse.Namespace:
     """Parse the command line."""
     parser = arguments(__doc__, "pagerank")
-    parser.add_argument("--graph", "--edges", type=Path, help="the real graph: a file with one edge, `source target`, per line")
+    parser.add_argument("--graph", "--edges", type=existing_file, help="the real graph: a file with one edge, `source target`, per line")
     parser.add_argument("--scales", type=int, nargs="+", help="graphs of 2 ** SCALE vertices (10 12 14 16 18 20; with --quick 8 10)")
     parser.add_argument("--degrees", type=int, nargs="+", help="edges per vertex (2 10 50; with --quick 10)")
     parser.add_argument("--max-edges", type=float, default=4e6, help="skip graphs with more edges (%(default)g)")

@@ -260,6 +260,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--row-limit", type=float, default=15, help="skip rows that would take longer, in seconds (%(default)g)")
     parser.add_argument("--sampling", type=float, help="time to spend on each row, in seconds (0.5; with --quick 0.01)")
     options = parser.parse_args()
+    if options.data is not None and not (options.data / "windows.json").is_file():
+        parser.error(f"{options.data} has no windows.json; --data takes the folder of the Numenta Anomaly Benchmark")
     options.batches = options.batches or ([1, 100] if options.quick else [1, 10, 100, 1000, 10_000])
     options.window = options.window or (150 if options.quick else 1000)
     return options

@@ -236,6 +236,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--environment", type=Path, metavar="FOLDER", help="use this environment instead of a fresh one")
     parser.add_argument("--root", type=Path, default=ROOT, metavar="FOLDER", help="root of the repository (%(default)s)")
     options = parser.parse_args(arguments)
+    if not any(options.only in command.text for command in (*COMMANDS, *benchmarks(options.root))):
+        parser.error(f"no command contains {options.only!r}")
 
     def run_in(folder: Path) -> int:
         environment = Environment(folder, options.root)

@@ -140,6 +140,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sdist", type=Path, metavar="FILE", help="the source distribution of 0.2.0, instead of fetching it from PyPI")
     parser.add_argument("--at-least", type=int, default=AT_LEAST, metavar="N", help="how many tests must pass (default: %(default)s)")
     options = parser.parse_args(arguments)
+    if options.sdist is not None and not options.sdist.is_file():
+        parser.error(f"there is no file {options.sdist}; leave --sdist out to fetch the sources from PyPI")
     with tempfile.TemporaryDirectory(prefix="pydotcompute-seed-") as name:
         folder = Path(name)
         try:

@@ -254,3 +254,18 @@ def test_a_wrong_rank_or_score_ends_the_benchmark(modules: dict[str, ModuleType]
     scorer = anomaly.LoopScorer(1, 150, anomaly.plain_loop())
     with pytest.raises(failed, match="a: the scores of values 100 to 199 of stream 0 differ"):
         anomaly.verify("a", scorer, streams, 100, streams.batches(100))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("pagerank_benchmark.py", "--graph", "missing"), "there is no file missing"),
+        (("realtime_anomaly_benchmark.py", "--data", "missing"), "missing has no windows.json"),
+    ],
+)
+def test_data_that_is_not_there_is_an_error_before_anything_runs(arguments: tuple[str, ...], problem: str, tmp_path: Path) -> None:
+    script, *options = arguments
+    command = [sys.executable, str(ROOT / "benchmarks" / script), *options]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert problem in done.stderr

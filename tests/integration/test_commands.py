@@ -119,8 +119,9 @@ def test_a_command_that_does_not_work_is_reported(project: Project, name: str, t
 
 def test_a_choice_without_commands_is_an_error(project: Project) -> None:
     status, output = project.run("--only", "no such command")
-    assert status == 1, output
-    assert "0 of 0 commands work" in output
+    assert status == 2, output
+    assert "no command contains 'no such command'" in output
+    assert "creating an environment" not in output
 
 
 def test_a_program_that_is_not_installed_is_reported(project: Project) -> None:

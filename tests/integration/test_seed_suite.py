@@ -100,6 +100,13 @@ def test_without_a_network_the_program_says_so() -> None:
     assert "--sdist FILE" in output
 
 
+def test_a_file_that_is_not_there_is_an_error() -> None:
+    command = [sys.executable, str(PROGRAM), "--sdist", "missing.tar.gz"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "there is no file missing.tar.gz" in done.stderr
+
+
 def test_private_names_of_its_caches(tmp_path: Path) -> None:
     kernels = cache.KernelCache(tmp_path, max_entries=7, max_size_mb=1)
     assert (kernels._cache_dir, kernels._max_entries, kernels._max_size_bytes, kernels._entries) == (tmp_path, 7, 1 << 20, {})

@@ -12,6 +12,6 @@ pub(crate) fn score(text: &str) -> Result<f64, String> {
 pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value > 0.0 && value <= 1e9 => Ok(value),
-        _ => Err(String::from("give a number of seconds greater than 0")),
+        _ => Err(String::from("give a number of seconds greater than 0, and at most 1e9")),
     }
 }

@@ -38,7 +38,7 @@ static ALLOCATOR: CountingAllocator = CountingAllocator;
 #[command(about = "Random churn of ring kernels, with checks that nothing hangs, leaks or is lost", version)]
 struct Cli {
     /// How long to run
-    #[arg(long, default_value_t = 60.0, value_parser = seconds)]
+    #[arg(long, default_value_t = 60.0, allow_negative_numbers = true, value_parser = seconds)]
     seconds: f64,
     /// Repeat the decisions of an earlier run. A random seed by default
     #[arg(long)]
@@ -54,7 +54,7 @@ struct Cli {
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if seconds > 0.0 && seconds <= 1e7 => Ok(seconds),
-        _ => Err(String::from("give a number of seconds greater than 0")),
+        _ => Err(String::from("give a number of seconds greater than 0, and at most 1e7")),
     }
 }
 

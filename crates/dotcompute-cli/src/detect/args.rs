@@ -25,7 +25,7 @@ pub struct DetectArgs {
     #[arg(long, value_name = "windows.json")]
     pub labels: Option<PathBuf>,
     /// Lowest score that is an alert, from 0 to 1. A score of 0.5 breaks a record of the series.
-    #[arg(long, value_name = "SCORE", default_value_t = detector::THRESHOLD, value_parser = crate::arguments::score)]
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true, default_value_t = detector::THRESHOLD, value_parser = crate::arguments::score)]
     pub threshold: f64,
     /// Print the result as one JSON document.
     #[arg(long)]

@@ -31,13 +31,13 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, Args)]
 pub struct WatchArgs {
     /// How long to watch. Without it, the command runs until Ctrl-C.
-    #[arg(long, value_name = "SECONDS", value_parser = crate::arguments::seconds)]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = crate::arguments::seconds)]
     pub seconds: Option<f64>,
     /// Sampling interval in milliseconds. Operating systems update CPU usage about 5 times per second.
-    #[arg(long, value_name = "MS", default_value_t = 250, value_parser = clap::value_parser!(u64).range(200..=3_600_000))]
+    #[arg(long, value_name = "MS", allow_negative_numbers = true, default_value_t = 250, value_parser = clap::value_parser!(u64).range(200..=3_600_000))]
     pub interval: u64,
     /// Lowest score that is an alert, from 0 to 1.
-    #[arg(long, value_name = "SCORE", default_value_t = crate::detector::LIVE_THRESHOLD, value_parser = crate::arguments::score)]
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true, default_value_t = crate::detector::LIVE_THRESHOLD, value_parser = crate::arguments::score)]
     pub threshold: f64,
     /// Draw the timeline into this file.
     #[arg(long, value_name = "FILE.png", default_value = "timeline.png")]

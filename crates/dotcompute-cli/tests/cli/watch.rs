@@ -98,9 +98,13 @@ fn invalid_arguments_fail_before_sampling() {
         (&["--seconds", "3000", "--plot", "missing/timeline.png"], "missing/timeline.png"),
         (&["--seconds", "3000", "--plot", "."], "drawing ."),
         (&["--seconds", "0"], "greater than 0"),
+        (&["--seconds", "-1"], "greater than 0"),
+        (&["--seconds", "1e99"], "at most 1e9"),
         (&["--seconds", "soon"], "--seconds"),
         (&["--interval", "5"], "--interval"),
+        (&["--interval", "-5"], "--interval"),
         (&["--threshold", "1.5"], "between 0 and 1"),
+        (&["--threshold", "-0.5"], "between 0 and 1"),
     ];
     for (arguments, named) in cases {
         let output = wait(watch(folder.path(), arguments));
