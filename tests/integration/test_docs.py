@@ -24,16 +24,21 @@ SNIPPETS = list(find_examples(*PAGES))
 
 
 @pytest.fixture(autouse=True)
-def restored_registries() -> Iterator[None]:
-    """Undoes the effects of a snippet: the module `__main__`, registered messages and ring kernels, and disabled logging."""
+def undone_effects() -> Iterator[None]:
+    """Undoes the effects of a snippet: the module `__main__`, registered messages and ring kernels, and the configuration of logging."""
     main = sys.modules["__main__"]
     registries = [(registry, dict(registry)) for registry in (_message_registry, _kernel_registry)]
+    loggers = [(logger, logger.level, list(logger.handlers)) for logger in (logging.getLogger(), logging.getLogger("pydotcompute"))]
     yield
     sys.modules["__main__"] = main
     for registry, before in registries:
         registry.clear()
         registry.update(before)
     logging.disable(logging.NOTSET)
+    for logger, level, handlers in loggers:
+        logger.setLevel(level)
+        for handler in set(logger.handlers) - set(handlers):
+            logger.removeHandler(handler)
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: f"{snippet.path.name}:{snippet.start_line}")
@@ -51,6 +56,11 @@ def test_snippet_prints_its_expected_output(snippet: CodeExample, eval_example: 
         failure = f"{snippet.path.name}, line {line}: {type(error).__name__}: {error}"
     if failure is not None:
         pytest.fail(failure, pytrace=False)
+
+
+def test_a_snippet_leaves_the_configuration_of_logging_as_it_was() -> None:
+    assert logging.getLogger("pydotcompute").level == logging.NOTSET
+    assert [handler for handler in logging.getLogger().handlers if type(handler) is logging.StreamHandler] == []
 
 
 def test_all_main_pages_have_snippets_with_output() -> None:
