@@ -25,6 +25,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from uv import find_uv_bin
+
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ROOT / "tests"
 
@@ -184,14 +186,14 @@ class Matrix:
         python = folder / "bin" / "python"
         complete = folder / "complete"
         if complete.exists():
-            self._pip(python, "--force-reinstall", "--no-deps", str(self._wheel))
+            self._pip_install(python, "--force-reinstall", "--no-deps", str(self._wheel))
         else:
             shutil.rmtree(folder, ignore_errors=True)
             run([cell.interpreter.path, "-m", "venv", "--without-pip", folder])
             self._install(python, cell.which)
             complete.touch()
         if cell.covered:
-            self._pip(python, "pytest-cov>=6")
+            self._pip_install(python, "pytest-cov>=6")
         cell.versions = json.loads(run([python, "-P", "-c", _VERSIONS], cwd=folder))
         if not Path(cell.versions["file"] or "").is_relative_to(folder):
             raise CellError(f"the tests would import {cell.versions['file']}, which is not the wheel's")
@@ -204,18 +206,20 @@ class Matrix:
         versions = [f"numpy=={line}{patch}" for line in lines for patch in (".0", ".*")] if which == "oldest" else [self._numpy]
         failure: CellError | None = None
         for version in versions:
+            try:
+                self._pip_install(python, "--dry-run", "--no-deps", version)
+            except CellError as error:
+                failure = error
+                continue  # There is no wheel of this version for this interpreter.
             for numba in ([NUMBA], []):
                 try:
-                    return self._pip(python, version, *numba, *packages)
+                    return self._pip_install(python, version, *numba, *packages)
                 except CellError as error:
                     failure = error
-                    if "No matching distribution found for numpy" in str(error):
-                        break
         raise failure or CellError(f"{python}: no version of NumPy")
 
-    def _pip(self, python: Path, *arguments: str) -> None:
-        settings = ["--disable-pip-version-check", "--quiet", "--no-compile", "--only-binary", ":all:"]
-        run([sys.executable, "-m", "pip", "--python", python, "install", *settings, *arguments], timeout=600)
+    def _pip_install(self, python: Path, *arguments: str) -> None:
+        run([find_uv_bin(), "pip", "install", "--python", python, "--quiet", "--only-binary", ":all:", *arguments], timeout=600)
 
     def _test(self, cell: Cell, python: Path) -> None:
         tests = [TESTS / "unit", TESTS / "integration"] if self._full else [TESTS / test for test in SUBSET]

@@ -120,7 +120,7 @@ impl Invocation {
         self.finish(root, &mut child)
     }
 
-    /// Runs it and returns its standard output.
+    /// Runs it and returns its standard output. If it fails, prints that output, which says why.
     ///
     /// # Errors
     ///
@@ -136,7 +136,10 @@ impl Invocation {
         });
         let finished = self.finish(root, &mut child);
         let text = reader.join().unwrap_or_else(|_| Err(io::Error::other("the reading thread panicked")));
-        finished?;
+        if let Err(failure) = finished {
+            print!("{}", text.unwrap_or_default());
+            return Err(failure);
+        }
         text.map_err(|error| Failure::Output { command: self.to_string(), problem: error.to_string() })
     }
 

@@ -3,10 +3,8 @@
 //! The compiler is 200 MB, which users install on request or have with a toolkit, so no other step may need it. This step fails if it
 //! cannot be installed.
 
-use std::fs;
-use std::path::PathBuf;
-
 use crate::command::{Failure, Invocation};
+use crate::virtual_environment::Environment;
 use crate::workspace::Workspace;
 
 /// NVIDIA's wheels, pinned: the tests read generated code, which differs between versions.
@@ -27,9 +25,11 @@ const OTHERS: [&str; 1] = ["emulated"];
 ///
 /// # Errors
 ///
-/// When Python or pip are missing or fail, or a test fails.
+/// When the compiler cannot be installed, or a test fails.
 pub fn run(workspace: &Workspace) -> Result<(), Failure> {
-    let site_packages = install(workspace)?;
+    let environment = Environment::kept(workspace, "cubins-venv")?;
+    environment.install(workspace, &WHEELS, &[])?;
+    let site_packages = environment.site_packages(workspace)?;
     println!("compiling with {} in {}", WHEELS.join(" and "), site_packages.display());
     let mut tests =
         Invocation::cargo(["test", "--workspace"]).env("DOTCOMPUTE_TEST_WHEELS", site_packages.as_os_str());
@@ -41,25 +41,6 @@ pub fn run(workspace: &Workspace) -> Result<(), Failure> {
         .args(["compiles", "--", "--nocapture"])
         .env("DOTCOMPUTE_TEST_WHEELS", site_packages.as_os_str())
         .run(workspace)
-}
-
-/// Creates the virtual environment and returns its site-packages folder. A file that lists the wheels is written last: an interrupted
-/// installation, or one of other wheels, is repeated.
-fn install(workspace: &Workspace) -> Result<PathBuf, Failure> {
-    let venv = workspace.target_dir().join("cubins-venv");
-    let (python, note) = (venv.join("bin/python"), venv.join("wheels.txt"));
-    if fs::read_to_string(&note).ok() != Some(WHEELS.join("\n")) {
-        println!("installing {} from PyPI into {} (200 MB, once)", WHEELS.join(" and "), venv.display());
-        Invocation::new("python3").args(["-m", "venv", "--clear"]).arg(&venv).run(workspace)?;
-        Invocation::new(&python)
-            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary=:all:"])
-            .args(WHEELS)
-            .run(workspace)?;
-        fs::write(&note, WHEELS.join("\n")).map_err(Failure::io(format!("writing {}", note.display())))?;
-    }
-    let ask = "import sysconfig; print(sysconfig.get_path('purelib'))";
-    let site_packages = Invocation::new(&python).args(["-c", ask]).capture(workspace)?;
-    Ok(PathBuf::from(site_packages.trim_end()))
 }
 
 #[cfg(test)]

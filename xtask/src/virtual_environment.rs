@@ -1,4 +1,7 @@
 //! Virtual environments of Python under `target/`.
+//!
+//! uv creates them and installs the packages: it takes seconds where pip takes minutes, and environments share the packages that it has
+//! downloaded. It comes from PyPI. `UV_DEFAULT_INDEX` and its other variables name another package index.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -8,6 +11,12 @@ use crate::workspace::Workspace;
 
 /// Name of the development environment.
 const DEVELOPMENT: &str = "python-venv";
+
+/// Name of the environment that has uv and nothing else.
+const INSTALLER: &str = "uv-venv";
+
+/// The package installer; any release with this major interface serves.
+const UV: &str = "uv>=0.9,<1";
 
 /// A virtual environment.
 #[derive(Clone)]
@@ -28,7 +37,9 @@ impl Environment {
         }
         let environment = Self::kept(workspace, DEVELOPMENT)?;
         println!("installing pydotcompute and its tools from PyPI into {}", environment.folder.display());
-        environment.pip(workspace, &["install", "--quiet", "--editable", ".[dev,metal]"], &[])?;
+        // The extension is built again even where only Rust sources have changed, of which uv knows nothing.
+        let package = ["--reinstall-package", "pydotcompute", "--editable", ".[dev,metal]"];
+        environment.install(workspace, &package, &[])?;
         Ok(READY.get_or_init(|| environment).clone())
     }
 
@@ -67,7 +78,11 @@ impl Environment {
     }
 
     fn create(&self, workspace: &Workspace) -> Result<(), Failure> {
-        Invocation::new("python3").args(["-m", "venv", "--clear"]).arg(&self.folder).run(workspace)
+        // With pip, which some programs that run inside need.
+        uv(workspace)?
+            .args(["venv", "--quiet", "--clear", "--seed", "--python", "python3"])
+            .arg(&self.folder)
+            .run(workspace)
     }
 
     /// The folder of the environment.
@@ -84,16 +99,45 @@ impl Environment {
         Invocation::new(self.folder.join("bin").join(name))
     }
 
-    /// Runs pip.
+    /// Installs packages.
     ///
     /// # Errors
     ///
-    /// When it fails.
-    pub fn pip(&self, workspace: &Workspace, arguments: &[&str], paths: &[&Path]) -> Result<(), Failure> {
-        Invocation::new(self.python())
-            .args(["-m", "pip", "--disable-pip-version-check"])
-            .args(arguments)
+    /// When uv cannot be installed, or a package cannot.
+    pub fn install(&self, workspace: &Workspace, packages: &[&str], paths: &[&Path]) -> Result<(), Failure> {
+        uv(workspace)?
+            .args(["pip", "install", "--quiet", "--python"])
+            .arg(self.python())
+            .args(packages)
             .args(paths)
             .run(workspace)
     }
+
+    /// The folder of the environment's packages.
+    ///
+    /// # Errors
+    ///
+    /// When the environment's Python cannot be run.
+    pub fn site_packages(&self, workspace: &Workspace) -> Result<PathBuf, Failure> {
+        let ask = "import sysconfig; print(sysconfig.get_path('purelib'))";
+        let folder = Invocation::new(self.python()).args(["-c", ask]).capture(workspace)?;
+        Ok(PathBuf::from(folder.trim_end()))
+    }
+}
+
+/// uv, installed from PyPI when a run first needs it.
+///
+/// # Errors
+///
+/// When Python or pip are missing, or pip cannot install it.
+pub fn uv(workspace: &Workspace) -> Result<Invocation, Failure> {
+    let program = Environment::at(workspace, INSTALLER).folder.join("bin/uv");
+    if !program.is_file() {
+        let folder = workspace.target_dir().join(INSTALLER);
+        Invocation::new("python3").args(["-m", "venv", "--clear"]).arg(&folder).run(workspace)?;
+        Invocation::new(folder.join("bin/python"))
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", UV])
+            .run(workspace)?;
+    }
+    Ok(Invocation::new(program))
 }

@@ -31,8 +31,8 @@ pub fn add_package(workspace: &Workspace, folder: &Path) -> Result<Program, Fail
     copy(&wheel, &wheels.join(wheel.file_name().unwrap_or_default()))?;
     let download =
         ["download", "--quiet", "--only-binary=:all:", "--implementation=py", "--abi=none", "--platform=any"];
-    let arguments: Vec<_> = download.into_iter().chain(TOOLS).chain(["--dest"]).collect();
-    Environment::developers(workspace)?.pip(workspace, &arguments, &[&wheels])?;
+    let pip = Environment::developers(workspace)?.program("python").args(["-m", "pip"]);
+    pip.args(download).args(TOOLS).arg("--dest").arg(&wheels).run(workspace)?;
     for file in tracked(workspace)? {
         copy(&workspace.root().join(&file), &python.join(&file))?;
     }
