@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
+import textwrap
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,16 +22,22 @@ from pydotcompute.ring_kernels.runtime import _kernel_registry
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-SNIPPETS = list(find_examples(*PAGES))
+EXAMPLES = list(find_examples(*PAGES))
+# A snippet with a title is a part of the file of that name, which has tests of its own.
+PARTS = [part for part in EXAMPLES if "title" in part.prefix_settings()]
+SNIPPETS = [snippet for snippet in EXAMPLES if snippet not in PARTS]
 
 
 @pytest.fixture(autouse=True)
 def undone_effects() -> Iterator[None]:
-    """Undoes the effects of a snippet: the module `__main__`, registered messages and ring kernels, and the configuration of logging."""
+    """Undoes the effects of a snippet: on `__main__`, registered messages and ring kernels, handlers of signals, and logging."""
     main = sys.modules["__main__"]
     registries = [(registry, dict(registry)) for registry in (_message_registry, _kernel_registry)]
     loggers = [(logger, logger.level, list(logger.handlers)) for logger in (logging.getLogger(), logging.getLogger("pydotcompute"))]
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     sys.modules["__main__"] = main
     for registry, before in registries:
         registry.clear()
@@ -43,6 +51,9 @@ def undone_effects() -> Iterator[None]:
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: f"{snippet.path.name}:{snippet.start_line}")
 def test_snippet_prints_its_expected_output(snippet: CodeExample, eval_example: EvalExample) -> None:
+    for library in ("httpx", "starlette"):
+        if f"import {library}" in snippet.source or f"from {library}" in snippet.source:
+            pytest.importorskip(library, reason="the extra `dev` is not installed")
     failure = None
     try:
         if "#>" in snippet.source:
@@ -56,6 +67,13 @@ def test_snippet_prints_its_expected_output(snippet: CodeExample, eval_example: 
         failure = f"{snippet.path.name}, line {line}: {type(error).__name__}: {error}"
     if failure is not None:
         pytest.fail(failure, pytrace=False)
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: f"{part.path.name}:{part.start_line}")
+def test_a_part_of_a_program_is_in_its_file(part: CodeExample) -> None:
+    program = (ROOT / part.prefix_settings()["title"]).read_text()
+    # The page has parts of a function without its indentation.
+    assert any(textwrap.indent(part.source, indent) in program for indent in ("", "    ")), f"copy the part to {part.path.name} again"
 
 
 def test_a_snippet_leaves_the_configuration_of_logging_as_it_was() -> None:
