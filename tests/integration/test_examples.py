@@ -16,7 +16,7 @@ DPKG = Path("/var/lib/dpkg/status")
 
 # Modules that examples import, which are not programs; and examples with their own tests below.
 SHARED_MODULES = {"graphs.py", "series.py"}
-WITH_TESTS = {"anomaly_detection.py", "pagerank.py", "shutdown.py", "streaming_pipeline.py", "vector_add.py"}
+WITH_TESTS = {"anomaly_detection.py", "pagerank.py", "serving.py", "shutdown.py", "streaming_pipeline.py", "vector_add.py"}
 OTHERS = sorted(path.name for path in (ROOT / "examples").glob("*.py") if path.name not in SHARED_MODULES | WITH_TESTS)
 
 
@@ -84,6 +84,12 @@ def test_anomaly_detection_says_why_its_series_are_synthetic(tmp_path: Path) -> 
 
 def test_shutdown_by_its_own_signal(tmp_path: Path) -> None:
     assert "0 not stored" in output_of("examples/shutdown.py", "--seconds", 0.2, cwd=tmp_path)
+
+
+def test_serving_by_a_real_server(tmp_path: Path) -> None:
+    for library in ("starlette", "uvicorn"):
+        pytest.importorskip(library, reason="the extra `dev` is not installed")
+    assert "200 requests at once, 0 wrong answers" in output_of("examples/serving.py", cwd=tmp_path)
 
 
 @pytest.mark.parametrize("example", OTHERS)
