@@ -102,3 +102,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     built = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stdout + built.stderr
     assert (tmp_path / "api" / "runtime" / "index.html").is_file()
+    pages = {page: page.read_text() for page in tmp_path.rglob("*.html")}
+    # Links to other servers are fine; what a browser loads to show a page is not.
+    loaded = r"<(?:script|img|iframe)\b[^>]*\bsrc=[\"']?(?:https?:)?//|<link\b[^>]*\bhref=[\"']?(?:https?:)?//|class=[\"']?mermaid"
+    assert [str(page) for page, text in pages.items() if re.search(loaded, text)] == []
