@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, List, Literal, Tuple  # noqa: UP035 - old annotations are checked too
 
 import numpy as np
 import pytest
@@ -54,6 +56,16 @@ class Settings:
     limits: dict[str, int] | None = None
     names: list[str] | None = None
     mode: Literal["fast", "exact"] = "fast"
+    weights: Sequence[float] = ()
+    tags: Set[str] | None = None
+    table: Mapping[str, Sequence[int]] | None = None
+    recent: deque[int] | None = None
+    counts: Counter[str] | None = None
+    kind: type[Exception] = ValueError
+    values: Iterator[int] | None = None
+    old_list: List = ()  # noqa: UP006
+    old_tuple: Tuple = ()  # noqa: UP006
+    nothing: tuple[()] = ()
     anything: Any = None
 
 
@@ -73,6 +85,16 @@ def configure(
     limits: Any = None,
     names: Any = None,
     mode: Any = "fast",
+    weights: Any = (),
+    tags: Any = None,
+    table: Any = None,
+    recent: Any = None,
+    counts: Any = None,
+    kind: Any = ValueError,
+    values: Any = None,
+    old_list: Any = [],  # noqa: B006
+    old_tuple: Any = (),
+    nothing: Any = (),
     unknown: Any = None,
 ) -> Any:
     """Returns its first arguments."""
@@ -90,6 +112,16 @@ def configure(
         {"limits": {"a": 1}},
         {"names": ["a"]},
         {"mode": "exact"},
+        {"weights": [1, 2.5]},
+        {"weights": range(3)},
+        {"tags": {"a"}},
+        {"table": {"a": (1, 2)}},
+        {"recent": deque([1])},
+        {"counts": Counter("aab")},
+        {"kind": KeyError},
+        {"values": iter("any")},
+        {"old_list": [1, "a"]},
+        {"old_tuple": (1, "a")},
         {"unknown": object()},
     ],
 )
@@ -112,6 +144,17 @@ def test_arguments_of_the_declared_types_pass(arguments: dict[str, Any]) -> None
         {"names": ["a", 1]},
         {"names": "a"},
         {"mode": "slow"},
+        {"weights": [1.0, "2"]},
+        {"weights": "12"},
+        {"tags": {1}},
+        {"table": {"a": (1, "2")}},
+        {"recent": deque(["1"])},
+        {"counts": Counter([1])},
+        {"kind": int},
+        {"values": [1]},
+        {"old_list": (1,)},
+        {"old_tuple": [1]},
+        {"nothing": (1,)},
     ],
 )
 def test_errors_name_an_argument_of_another_type(arguments: dict[str, Any]) -> None:
