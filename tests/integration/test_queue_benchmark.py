@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -35,6 +37,12 @@ def test_asks_get_replies(queues: ModuleType) -> None:
 def test_messages_make_a_round_trip_to_another_process(queues: ModuleType) -> None:
     samples = queues.one_way(50, wait="adaptive")
     assert len(samples) == 50 and min(samples) > 0
+
+
+def test_the_output_names_the_method(queues: ModuleType) -> None:
+    command = [sys.executable, str(queues.__file__), "--only", "none of them"]
+    printed = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout
+    assert f"Method: {queues.METHOD}\n" in printed
 
 
 def test_a_wrong_reply_raises(queues: ModuleType) -> None:
