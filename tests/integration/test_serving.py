@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import signal
+import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -183,3 +186,44 @@ async def test_requests_that_wait_at_shutdown_get_their_answers(serving: Any, he
         requests.append(asyncio.create_task(release_at_shutdown()))
     *answers, _ = await asyncio.gather(*requests)
     assert [answer.json()["score"] for answer in answers] == list(range(10))
+
+
+SERVED = """
+import pathlib, socket, sys, time
+sys.path.insert(0, sys.argv[1])
+import serving, uvicorn
+
+def model(rows):
+    print("called", flush=True)
+    while not pathlib.Path("released").exists():
+        time.sleep(0.001)
+    return rows[:, 0]
+
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+server = uvicorn.Server(uvicorn.Config(serving.create_app(model, timeout=60), log_level="info"))
+server.run(sockets=[listener])
+"""
+
+
+def test_a_server_that_gets_sigterm_answers_the_request_that_it_handles(serving: Any, tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", "-c", SERVED, str(SERVING.parent)]
+    pipe = subprocess.PIPE
+    with (
+        subprocess.Popen(command, cwd=tmp_path, stdout=pipe, stderr=subprocess.STDOUT, text=True) as process,
+        ThreadPoolExecutor(1) as client,
+    ):
+        try:
+            assert process.stdout is not None
+            lines = iter(process.stdout.readline, "")
+            answer = client.submit(serving.post, int(next(lines)), [7, 0, 0])
+            assert "called\n" in lines
+            process.send_signal(signal.SIGTERM)
+            assert any("Shutting down" in line for line in lines)
+            (tmp_path / "released").touch()
+            assert answer.result(60) == {"score": 7.0, "batch": 1}
+            assert any("Application shutdown complete" in line for line in lines)
+            # Uvicorn ends by the signal itself, after everything is shut down.
+            assert process.wait(60) in (0, -signal.SIGTERM)
+        finally:
+            process.kill()
