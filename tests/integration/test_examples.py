@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NAB = ROOT.parent / "shared" / "data" / "nab"
 DPKG = Path("/var/lib/dpkg/status")
 
-# Modules that examples import, which are not programs; and examples with their own tests below.
+# Modules that examples import, which are not programs; and examples with their own tests, below or in `test_shutdown.py`.
 SHARED_MODULES = {"graphs.py", "series.py"}
 WITH_TESTS = {"anomaly_detection.py", "pagerank.py", "serving.py", "shutdown.py", "streaming_pipeline.py", "vector_add.py"}
 OTHERS = sorted(path.name for path in (ROOT / "examples").glob("*.py") if path.name not in SHARED_MODULES | WITH_TESTS)
@@ -80,10 +80,6 @@ def test_anomaly_detection_says_why_its_series_are_synthetic(tmp_path: Path) -> 
     printed = output_of("examples/anomaly_detection.py", "--series", 1, cwd=tmp_path)
     assert "no NAB data" in printed
     assert "3 of 3 anomalies found, 0 alerts elsewhere" in printed
-
-
-def test_shutdown_by_its_own_signal(tmp_path: Path) -> None:
-    assert "0 not stored" in output_of("examples/shutdown.py", "--seconds", 0.2, cwd=tmp_path)
 
 
 def test_serving_by_a_real_server(tmp_path: Path) -> None:

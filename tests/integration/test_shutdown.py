@@ -83,10 +83,9 @@ def test_a_signal_ends_the_program_after_all_that_was_sent_is_handled(number: si
 
 
 def test_what_is_not_handled_in_time_is_reported() -> None:
-    with program(str(EXAMPLE), "--write", str(2 * LIMIT_S), "--timeout", "0.1") as process:
-        wait_for("ready", process)
-        status, output, errors = output_after(signal.SIGTERM, process)
-    assert status == 1
+    with program(str(EXAMPLE), "--write", str(2 * LIMIT_S), "--timeout", "0.1", "--seconds", "0.1") as process:
+        output, errors = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 1
     assert counts(output)["sent"] == counts(output)["not stored"] >= 1
     assert counts(output)["stored"] == 0
     assert "the first that was not stored is Reading(number=0): unhandled" in errors
