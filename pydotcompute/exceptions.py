@@ -31,6 +31,7 @@ __all__ = [
     "InvalidConfigurationError",
     "KernelAlreadyExistsError",
     "KernelCompilationError",
+    "KernelConnectionError",
     "KernelEndedError",
     "KernelError",
     "KernelNotFoundError",
@@ -125,9 +126,7 @@ class KernelStateError(KernelError):
     """
 
     def __init__(self, kernel_id: str, current_state: str, operation: str) -> None:
-        self.kernel_id = kernel_id
-        self.current_state = current_state
-        self.operation = operation
+        self.kernel_id, self.current_state, self.operation = kernel_id, current_state, operation
         hint = _STATE_HINTS.get(current_state.upper(), "")
         super().__init__(f"Cannot {operation} kernel '{kernel_id}' from state '{current_state}'{hint}")
 
@@ -170,6 +169,19 @@ class KernelAlreadyExistsError(KernelError):
     def __init__(self, kernel_id: str) -> None:
         self.kernel_id = kernel_id
         super().__init__(f"Kernel '{kernel_id}' is already registered; terminate it first, or choose another name")
+
+
+class KernelConnectionError(KernelError):
+    """Two ring kernels cannot be connected, or are not connected.
+
+    Attributes:
+        source: Name of the ring kernel that sends.
+        target: Name of the ring kernel that would receive.
+    """
+
+    def __init__(self, operation: str, source: str, target: str, reason: str) -> None:
+        self.source, self.target = source, target
+        super().__init__(f"Cannot {operation} kernel '{source}' {'to' if operation == 'connect' else 'from'} kernel '{target}': {reason}")
 
 
 class NoReplyError(KernelError):
@@ -299,9 +311,7 @@ class QueueTimeoutError(QueueError):
     """
 
     def __init__(self, kernel_id: str, timeout: float, operation: str) -> None:
-        self.kernel_id = kernel_id
-        self.timeout = timeout
-        self.operation = operation
+        self.kernel_id, self.timeout, self.operation = kernel_id, timeout, operation
         super().__init__(f"Timeout ({timeout}s) waiting to {operation} message for kernel '{kernel_id}'")
 
 
@@ -345,8 +355,7 @@ class NoPeerError(QueueTimeoutError):
 
     def __init__(self, queue: str, side: str, timeout: float) -> None:
         super().__init__(queue, timeout, "receive")
-        self.queue = queue
-        self.side = side
+        self.queue, self.side = queue, side
         call = "put" if side == "producer" else "get"
         self.args = (f"Queue '{queue}' had no running {side} within {timeout} s; start the process that calls {call}, or wait longer",)
 
@@ -361,9 +370,7 @@ class PeerDiedError(QueueError):
     """
 
     def __init__(self, queue: str, pid: int, side: str) -> None:
-        self.queue = queue
-        self.pid = pid
-        self.side = side
+        self.queue, self.pid, self.side = queue, pid, side
         super().__init__(
             f"Process {pid}, the {side} of queue '{queue}', has ended without closing it; "
             f"start another {side}, which continues at the same position, or close the queue"

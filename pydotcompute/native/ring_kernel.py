@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from pydotcompute.exceptions import KernelStateError
+from pydotcompute.exceptions import KernelStateError, QueueTimeoutError
+from pydotcompute.native._connections import Forwarder, NativeSink
 from pydotcompute.native.handler import HandlerDeclaration, declare
 from pydotcompute.native.kernel import NativeKernel
 from pydotcompute.native.runtime import NativeRuntime
-from pydotcompute.ring_kernels.lifecycle import KernelState, RingKernelConfig
+from pydotcompute.ring_kernels._routing import OutputRouter
+from pydotcompute.ring_kernels.lifecycle import DeadLetter, KernelState, RingKernelConfig
 
 __all__ = ["NativeRingKernel"]
 
@@ -46,12 +50,17 @@ class NativeRingKernel:
     ) -> None:
         self.kernel_id = kernel_id
         self._declared: HandlerDeclaration = declare(handler, state=state, input_type=input_type, output_type=output_type)
-        self.input_type = self._declared.input.cls
-        self.output_type = None if self._declared.output is None else self._declared.output.cls
+        self.input_type: type[Any] | None = self._declared.input.cls
+        self.output_type: type[Any] | None = None if self._declared.output is None else self._declared.output.cls
         self._runtime = runtime
         self._config = config or RingKernelConfig(kernel_id=kernel_id)
         self._device = device
         self._native: NativeKernel | None = None
+        self._router: OutputRouter | None = None
+        self._forwarder: Forwarder | None = None
+        self._dead_letters: deque[DeadLetter] = deque(maxlen=self._config.dead_letter_capacity)
+        # Set once the ring kernel has left the state LAUNCHED.
+        self._changed = asyncio.Event()
 
     @property
     def native(self) -> NativeKernel:
@@ -73,6 +82,40 @@ class NativeRingKernel:
     def config(self) -> RingKernelConfig:
         """Settings."""
         return self._config
+
+    @property
+    def dead_letters(self) -> list[DeadLetter]:
+        """The most recent outputs that no connected ring kernel accepted.
+
+        For messages that it did not handle itself, see :meth:`pydotcompute.native.NativeRuntime.dead_letters`.
+        """
+        return list(self._dead_letters)
+
+    @property
+    def unrouted(self) -> int:
+        """Number of outputs that were dropped because every ring kernel that this one was connected to has ended."""
+        return 0 if self._router is None else self._router.unrouted
+
+    def _open_router(self) -> OutputRouter:
+        if self._router is None:
+            self._router = OutputRouter(self, self._route)
+        return self._router
+
+    def _open_sink(self) -> NativeSink:
+        return NativeSink(self)
+
+    def _add_dead_letter(self, letter: DeadLetter) -> None:
+        self._dead_letters.append(letter)
+
+    def _route(self, routing: bool) -> asyncio.Task[None] | None:
+        """Makes the router deliver the outputs, or queues them again. Returns the task that ends."""
+        if not routing:
+            forwarder, self._forwarder = self._forwarder, None
+            return None if forwarder is None else forwarder.stop()
+        can_send = self.output_type is not None and self.state is not KernelState.LAUNCHED
+        if can_send and self._router is not None and self._forwarder is None:
+            self._forwarder = Forwarder(self, self._router)
+        return None
 
     async def launch(self) -> None:
         """Compiles the handler and allocates the ring kernel's resources, without blocking the event loop.
@@ -106,6 +149,9 @@ class NativeRingKernel:
             KernelStateError: The ring kernel is not launched, or already activated.
         """
         self.native.activate()
+        self._changed.set()
+        if self._router is not None and self._router.is_routing:
+            self._route(True)
 
     async def deactivate(self) -> None:
         """Pauses the ring kernel at its next message boundary. Messages stay queued.
@@ -132,8 +178,17 @@ class NativeRingKernel:
         Raises:
             KernelError: The ring kernel did not finish in time.
         """
-        if self._native is not None:
+        if self._native is None:
+            return
+        deadline = time.monotonic() + timeout
+        try:
             await asyncio.to_thread(self._native.terminate, timeout)
+        finally:
+            self._changed.set()
+            if self._forwarder is not None:
+                await self._forwarder.finish(max(deadline - time.monotonic(), 0.0))
+            elif self._router is not None:
+                self._router.close()
 
     async def send(self, message: Any, timeout: float | None = None) -> None:
         """Sends a message without waiting for it to be handled.
@@ -152,7 +207,7 @@ class NativeRingKernel:
         await self.native.tell_async(message, timeout)
 
     async def receive(self, timeout: float | None = None) -> Any:
-        """Waits for the next output: the handler's return value for a message that was sent.
+        """Waits for the next output: the handler's return value for a message that was sent. There is none while it is connected.
 
         Args:
             timeout: Maximum time to wait, in seconds.
@@ -164,7 +219,12 @@ class NativeRingKernel:
             QueueTimeoutError: No output arrived before the timeout.
             KernelStateError: The ring kernel is not activated yet, or it has ended and all outputs were received.
         """
-        return await self.native.receive_async(timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        # A connected ring kernel has no outputs for this method.
+        while (forwarder := self._forwarder) is not None:
+            if not await forwarder.stopped(timeout):
+                raise QueueTimeoutError(self.kernel_id, timeout or 0.0, "receive")
+        return await self.native.receive_async(None if deadline is None else max(deadline - time.monotonic(), 0.0))
 
     async def ask(self, message: Any, timeout: float | None = None) -> Any:
         """Sends a request and waits for the reply.

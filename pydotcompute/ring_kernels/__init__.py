@@ -23,6 +23,7 @@ from pydotcompute.ring_kernels.buffer_registry import (
     register_buffer,
     release_buffer,
 )
+from pydotcompute.ring_kernels.connection import Connection
 from pydotcompute.ring_kernels.cython_kernel import (
     CythonKernelConfig,
     CythonKernelContext,
@@ -51,6 +52,7 @@ __all__ = [
     "ArrayMessage",
     "BufferHandle",
     "BufferRegistry",
+    "Connection",
     "CythonKernelConfig",
     "CythonKernelContext",
     "CythonKernelState",

@@ -53,7 +53,8 @@ class DeadLetter:
     Attributes:
         message: The message.
         reason: ``"failed"``: the ring kernel raised while it handled the message, or before. ``"unhandled"``: it ended first.
-            ``"dropped"``: a newer message took its place in the full input queue (``drop_oldest``).
+            ``"dropped"``: a newer message took its place in the full input queue (``drop_oldest``). ``"undelivered"``: it was an output,
+            and the connected ring kernel did not accept it.
         cause: The exception, if any.
     """
 

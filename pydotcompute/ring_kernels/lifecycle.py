@@ -18,6 +18,7 @@ from pydotcompute.exceptions import EventLoopError, KernelStateError, KernelStop
 from pydotcompute.ring_kernels._context import KernelContext
 from pydotcompute.ring_kernels._kernel_function import check_function
 from pydotcompute.ring_kernels._loop import start_task
+from pydotcompute.ring_kernels._routing import MailboxSink, OutputRouter
 from pydotcompute.ring_kernels._settings import DeadLetter, KernelState, RingKernelConfig, Supervision
 from pydotcompute.ring_kernels.fast_queue import FastMessageQueue
 from pydotcompute.ring_kernels.queue import BackpressureStrategy, MessageQueue
@@ -82,6 +83,7 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         self._dropped: deque[TIn] = deque(maxlen=self._config.dead_letter_capacity)
         self._restarts: deque[float] = deque()
         self._starts_eagerly = False
+        self._router: OutputRouter | None = None
         self.error: BaseException | None = None
 
     @property
@@ -98,6 +100,34 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
     def dead_letters(self) -> list[DeadLetter]:
         """The most recent messages that will never be handled, with the reason: first those that the full input queue dropped."""
         return [*(DeadLetter(message, "dropped") for message in self._dropped), *self._dead_letters]
+
+    @property
+    def unrouted(self) -> int:
+        """Number of outputs that were dropped because every ring kernel that this one was connected to has ended."""
+        return 0 if self._router is None else self._router.unrouted
+
+    def _open_router(self) -> OutputRouter:
+        if self._router is None:
+            self._router = OutputRouter(self, self._route)
+        return self._router
+
+    def _route(self, routing: bool) -> None:
+        """Makes the router deliver the outputs, or queues them again."""
+        if self._context is not None:
+            self._context.output_queue._set_router(self._router if routing else None)
+
+    def _open_sink(self) -> MailboxSink:
+        context = self._context
+        assert context is not None, "connect() checks the state"
+        return MailboxSink(self, context.input_queue)
+
+    def _add_dead_letter(self, letter: DeadLetter) -> None:
+        self._dead_letters.append(letter)
+
+    def _close_router(self) -> None:
+        """Ends the connections to other ring kernels, because this one has ended."""
+        if self._router is not None:
+            self._router.close()
 
     if TYPE_CHECKING:
 
@@ -262,6 +292,7 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
                 self._dead_letter_current(context, "unhandled", None)
             self._dead_letter_queued(context, "unhandled", self.error if failed else None)
             context.input_queue._fail(terminated)
+            self._close_router()
         self._context = self._task = None
         self._set_state(KernelState.TERMINATED.value)
         _log.info("kernel '%s' terminated", self.kernel_id)
@@ -364,6 +395,7 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         context.output_queue._fail(error)
         self._dead_letter_queued(context, "failed", error)
         context.input_queue._fail(error)
+        self._close_router()
 
     def _finish(self, context: KernelContext[TIn, TOut]) -> None:
         """Handles a function that returned without a termination request: its outputs stay receivable, and it accepts no messages."""
@@ -373,6 +405,7 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
         context.output_queue._fail(ended)
         self._dead_letter_queued(context, "unhandled", None)
         context.input_queue._fail(ended)
+        self._close_router()
         _log.info("kernel '%s' ended: its function returned", self.kernel_id)
 
     def _dead_letter_queued(self, context: KernelContext[TIn, TOut], reason: str, cause: BaseException | None) -> None:

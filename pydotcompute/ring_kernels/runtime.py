@@ -6,13 +6,18 @@ import asyncio
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from pydotcompute import _core
 from pydotcompute.exceptions import EventLoopError, KernelAlreadyExistsError, KernelNotFoundError, KernelStateError
+from pydotcompute.ring_kernels import _pipeline
+from pydotcompute.ring_kernels._kernel_registry import get_registered_kernel, register_ring_kernel
+from pydotcompute.ring_kernels._kernel_registry import kernel_registry as _kernel_registry
 from pydotcompute.ring_kernels._loop import get_loop_info, install_at_import
+from pydotcompute.ring_kernels.connection import Connection
 from pydotcompute.ring_kernels.lifecycle import KernelContext, KernelState, RingKernel, RingKernelConfig
 from pydotcompute.ring_kernels.telemetry import RingKernelTelemetry, TelemetryCollector
 
@@ -30,39 +35,9 @@ TOut = TypeVar("TOut")
 
 _log = logging.getLogger(__name__)
 
-_kernel_registry: dict[str, dict[str, Any]] = {}
-
 # The extension caches the running loop of each thread; a forked child has none.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_core.clear_running_loop_cache)
-
-
-def register_ring_kernel(
-    kernel_id: str,
-    func: Callable[..., Any],
-    input_type: type | None = None,
-    output_type: type | None = None,
-    **config: Any,
-) -> None:
-    """Registers a function under a name for all runtimes, as ``@ring_kernel`` does.
-
-    Args:
-        kernel_id: The name. A later registration replaces an earlier one.
-        func: The function.
-        input_type: Class of the messages.
-        output_type: Class of replies and outputs.
-        **config: Settings, as in :class:`RingKernelConfig`.
-    """
-    _kernel_registry[kernel_id] = {"func": func, "input_type": input_type, "output_type": output_type, "config": config}
-
-
-def get_registered_kernel(kernel_id: str) -> dict[str, Any] | None:
-    """Returns the registration of a name: ``func``, ``input_type``, ``output_type`` and ``config``; ``None`` if there is none.
-
-    Args:
-        kernel_id: Name that ``@ring_kernel`` or :func:`register_ring_kernel` registered.
-    """
-    return _kernel_registry.get(kernel_id)
 
 
 class RingKernelRuntime(_core.RuntimePort):
@@ -107,7 +82,7 @@ class RingKernelRuntime(_core.RuntimePort):
         _log.debug("runtime started")
 
     async def shutdown(self, timeout: float = 10.0) -> None:
-        """Terminates all ring kernels concurrently, and shuts the runtime down.
+        """Terminates all ring kernels concurrently, but each after those whose outputs it gets, and shuts the runtime down.
 
         Args:
             timeout: Maximum time to wait for all ring kernels, in seconds; those that have not ended by then are cancelled.
@@ -115,10 +90,14 @@ class RingKernelRuntime(_core.RuntimePort):
         Raises:
             EventLoopError: A ring kernel belongs to another event loop, which does not run. The runtime stays as it is.
         """
-        outcomes = await asyncio.gather(*(kernel.terminate(timeout) for kernel in list(self._kernels.values())), return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, EventLoopError):
-                raise outcome
+        deadline = time.monotonic() + timeout
+        outcomes: list[BaseException | None] = []
+        for kernels in _pipeline.order_of_ending(self._kernels.values()):
+            remaining = max(deadline - time.monotonic(), 0.0) if outcomes else timeout
+            outcomes += await _pipeline.terminate_all(kernels, remaining)
+            for outcome in outcomes:
+                if isinstance(outcome, EventLoopError):
+                    raise outcome
         _log.info("runtime shut down, with %d ring kernels", len(self._kernels))
         self._kernels.clear()
         self._active, self._closed = False, True
@@ -292,6 +271,57 @@ class RingKernelRuntime(_core.RuntimePort):
         self._kernels.pop(kernel_id, None)
         if self._telemetry is not None:
             self._telemetry.unregister_kernel(kernel_id)
+
+    def connect(self, source: str, target: str) -> Connection:
+        """Delivers the outputs of one ring kernel to another, as messages, from now on. Both may be of any tier that a runtime launches.
+
+        Outputs are what the source sends that is no reply to a request. A ring kernel that is connected to several others sends each output
+        to all of them, the same object (fan-out); several may be connected to one (fan-in); two connections between the same ring kernels
+        deliver each output twice. Circles are allowed. While a target is full, or is not activated yet, the source waits in ``ctx.send``;
+        a target that rejects or drops the oldest applies that.
+
+        ``receive`` gets no outputs of a connected ring kernel, except those that it had sent before; the first connection of a native ring
+        kernel takes these too. After the last :meth:`disconnect` outputs are queued for ``receive`` again.
+
+        A connection ends with either of its ring kernels. An output that finds a failed target becomes a dead letter of the source.
+        Once every target has ended, outputs are dropped and counted as ``unrouted`` of the source.
+
+        Args:
+            source: Name of the ring kernel that sends.
+            target: Name of the ring kernel that receives.
+
+        Returns:
+            The connection, which is also a context manager.
+
+        Raises:
+            KernelNotFoundError: No ring kernel has one of these names.
+            KernelConnectionError: Both names are the same.
+            KernelStateError: One of the ring kernels has ended.
+            TypeValidationError: The target does not take the outputs of the source.
+        """
+        return _pipeline.connect(self._get_kernel(source), self._get_kernel(target))
+
+    def disconnect(self, source: str, target: str) -> Connection:
+        """Ends every connection from one ring kernel to another; see :meth:`Connection.disconnect`.
+
+        Args:
+            source: Name of the ring kernel that sends.
+            target: Name of the ring kernel that receives.
+
+        Returns:
+            The connection that has ended, and of several the last one.
+
+        Raises:
+            KernelNotFoundError: No ring kernel has one of these names.
+            KernelConnectionError: They are not connected.
+        """
+        return [one.disconnect() for one in _pipeline.connections_between(self._get_kernel(source), self._get_kernel(target))][-1]
+
+    @property
+    def connections(self) -> list[Connection]:
+        """The connections between the ring kernels."""
+        routers = [kernel._router for kernel in self._kernels.values() if kernel._router is not None]
+        return [connection for router in routers for connection in router.connections if connection.is_connected]
 
     if TYPE_CHECKING:
 

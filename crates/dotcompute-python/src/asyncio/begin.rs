@@ -1,4 +1,5 @@
-//! The first step of an ask, and of a send to the output of a ring kernel. Before it, nothing has happened.
+//! The first step of an ask, of a send to the output of a ring kernel, and of a message for connected ring kernels. Before it, nothing has
+//! happened.
 
 use pyo3::prelude::*;
 
@@ -8,18 +9,23 @@ use super::waiter::{self, Kind, Status, WaiterState};
 use super::waiter_type;
 
 impl Mailbox {
-    /// Runs the first step of a coroutine that asks, or sends to this output. Returns `None` if the coroutine suspends.
+    /// Runs the first step of a coroutine that asks, or sends to this output. Returns `None` if the coroutine suspends, or goes on in another
+    /// coroutine.
     pub(super) fn begin<'py>(
         &self,
         me: &Bound<'py, Self>,
         waiter: &Bound<'py, PyAny>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let is_ask = {
+        let kind = {
             let _state = self.lock();
             // SAFETY: `waiter` is a waiter of this mailbox, whose lock is held as `_state`.
-            unsafe { waiter::state(waiter.as_unbound()) }.kind == Kind::Ask
+            unsafe { waiter::state(waiter.as_unbound()) }.kind
         };
-        if is_ask { self.begin_ask(me, waiter) } else { self.begin_send(me, waiter) }
+        match kind {
+            Kind::Ask => self.begin_ask(me, waiter),
+            Kind::Put => self.begin_delivery(me, waiter),
+            _ => self.begin_send(me, waiter),
+        }
     }
 
     /// Completes an ask with the message, or puts it as an output.
@@ -72,7 +78,7 @@ impl Mailbox {
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = me.py();
         let ask = waiter.as_unbound();
-        let (message, input, level, timeout) = {
+        let (message, input, level, timeout, accepted_at) = {
             let mut state = self.lock();
             // SAFETY: `ask` is a waiter of this mailbox, whose lock is held as `state`.
             let ask_state = unsafe { waiter::state(ask) };
@@ -80,10 +86,10 @@ impl Mailbox {
             state.asks_sent.push_back(ask.clone_ref(py));
             let message = ask_state.asked_message.as_ref().map(|message| message.clone_ref(py));
             let input = ask_state.input.as_ref().map(|input| input.clone_ref(py));
-            (message, input, ask_state.level, ask_state.timeout)
+            (message, input, ask_state.level, ask_state.timeout, ask_state.accepted_at)
         };
         let (Some(message), Some(input)) = (message, input) else { return Ok(None) };
-        let entry = Entry { message, level, accepted_at: 0, ask: Some(ask.clone_ref(py)) };
+        let entry = Entry { message, level, accepted_at, ask: Some(ask.clone_ref(py)) };
         match input.get().send_request(input.bind(py), entry, timeout)? {
             Step::Failed(error) => {
                 self.end_unsent_ask(ask);

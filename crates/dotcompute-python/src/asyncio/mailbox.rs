@@ -132,6 +132,8 @@ pub(super) struct MailboxState {
     pub(super) event_loop: Option<Py<PyAny>>,
     /// The ring kernel that writes these messages. Outputs only.
     pub(super) owner: Option<Owner>,
+    /// Delivers the messages to other ring kernels, if this one is connected. Outputs only.
+    pub(super) router: Option<Py<PyAny>>,
     pub(super) timer: Option<Timer>,
     pub(super) enqueued: u64,
     pub(super) dequeued: u64,

@@ -175,6 +175,7 @@ impl Mailbox {
         visit.call(&state.run)?;
         visit.call(&state.dropped_messages)?;
         visit.call(&state.event_loop)?;
+        visit.call(&state.router)?;
         if let Some(owner) = &state.owner {
             visit.call(&owner.input)?;
             visit.call(&owner.waits_on)?;

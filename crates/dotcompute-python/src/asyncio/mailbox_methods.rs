@@ -6,6 +6,7 @@ use pyo3::types::{PyDict, PyList};
 
 use super::mailbox::{Effects, Entry, Mailbox};
 use super::priority_queue::Order;
+use super::routing;
 use super::waiter::{Kind, WaiterState};
 use super::waiter_type;
 
@@ -63,6 +64,9 @@ impl Mailbox {
     fn put_now(&self, message: &Bound<'_, PyAny>) -> PyResult<bool> {
         let py = message.py();
         self.check_process(py)?;
+        if let Some(router) = self.router(py) {
+            return routing::deliver_now(&router, message);
+        }
         let order = self.order();
         let entry = Entry {
             message: message.clone().unbind(),

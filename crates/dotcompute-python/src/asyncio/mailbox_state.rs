@@ -12,7 +12,7 @@ use super::waiter::{self, Kind, Status, WaiterState};
 /// The result of polling a mailbox for a coroutine.
 pub(super) enum Step {
     Value(Py<PyAny>),
-    /// The first step of an ask or of a send to an output, which runs Python code.
+    /// The first step of an ask, of a send to an output, or of a message for connected ring kernels, which runs Python code.
     Begin,
     /// The coroutine must be parked.
     Park,
@@ -67,6 +67,7 @@ impl MailboxState {
             dropped_messages: None,
             event_loop: None,
             owner: None,
+            router: None,
             timer: None,
             enqueued: 0,
             dequeued: 0,
@@ -164,7 +165,7 @@ impl MailboxState {
         mut entry: Entry,
         effects: &mut Effects,
     ) -> Result<(), Entry> {
-        if self.counters.is_some() {
+        if self.counters.is_some() && entry.accepted_at == 0 {
             entry.accepted_at = now_ns();
         }
         if !self.paused
@@ -194,6 +195,9 @@ impl MailboxState {
         if let Some(cause) = &self.failure {
             waiter.status = Status::Done;
             return Step::Failed(WaitError::KernelFailed(cause.clone_ref(py), waiter.kind));
+        }
+        if self.router.is_some() {
+            return Step::Begin;
         }
         let Some(message) = waiter.value.take() else { return Step::Park };
         let entry = Entry { message, level: waiter.level, accepted_at: 0, ask: waiter.ask.take() };

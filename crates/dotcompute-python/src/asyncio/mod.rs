@@ -14,6 +14,7 @@
 //! | [`waiter`] | an awaitable that a task treats as a future: its data |
 //! | [`waiter_steps`] | the steps of a coroutine that waits |
 //! | [`begin`] | the first step of an ask, and of a send to an output |
+//! | [`routing`] | delivery of the outputs of connected ring kernels |
 //! | [`never_awaited`] | the warning for an operation that was never awaited |
 //! | [`wait_cycle`] | ring kernels that wait for each other |
 //! | [`waiter_memory`] | the memory of waiters |
@@ -55,6 +56,7 @@ mod parked_task;
 mod ports;
 mod priority_queue;
 mod reply_matching;
+mod routing;
 mod task_resume;
 mod timeout_timer;
 mod timer;

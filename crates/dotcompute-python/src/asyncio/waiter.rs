@@ -148,6 +148,9 @@ pub(super) struct WaiterObject {
     ///
     /// asyncio treats any object with this attribute not `None` as a future. Before the `await`, a waiter must count as a coroutine.
     pub(super) blocking: Option<Py<PyAny>>,
+    /// The coroutine that continues this one after its first step: it delivers a message to connected ring kernels. Only the thread that steps
+    /// this coroutine accesses it.
+    pub(super) delegate: Option<Py<PyAny>>,
     /// For `Kind::Ready`: whether the value is an exception to raise.
     pub(super) failure: bool,
     pub(super) mailbox: Option<Py<Mailbox>>,
@@ -177,4 +180,11 @@ pub(super) fn object(waiter: &Bound<'_, PyAny>) -> *mut WaiterObject {
 pub(super) fn mailbox<'a>(waiter: &'a Bound<'_, PyAny>) -> Option<&'a Py<Mailbox>> {
     // SAFETY: callers pass waiters only, and the field is written before the waiter is shared and never after.
     unsafe { (*object(waiter)).mailbox.as_ref() }
+}
+
+/// Returns the coroutine that continues this one.
+#[inline]
+pub(super) fn delegate<'py>(waiter: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+    // SAFETY: callers pass waiters only. The thread that steps the waiter sets the field, once, and no other thread accesses it.
+    unsafe { (*object(waiter)).delegate.as_ref() }.map(|delegate| delegate.bind(waiter.py()).clone())
 }

@@ -25,7 +25,7 @@ fn nanoseconds(seconds: f64) -> u64 {
     if seconds.is_nan() { 0 } else { (seconds * 1e9).clamp(0.0, MAX_NS) as u64 }
 }
 
-/// Runs one step of the awaiting coroutine. Returns the outcome, or `None` if the coroutine suspends.
+/// Runs one step of the awaiting coroutine. Returns the outcome, or `None` if the coroutine suspends or has a delegate now.
 pub(super) fn resume<'py>(waiter: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = waiter.py();
     let Some(mailbox) = mailbox(waiter) else {
@@ -39,8 +39,8 @@ pub(super) fn resume<'py>(waiter: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'
         return if failure { Err(PyErr::from_value(value)) } else { Ok(Some(value)) };
     };
     let outcome = mailbox.get().resume(mailbox.bind(py), waiter)?;
-    let blocking =
-        outcome.is_none().then(|| pyo3::types::PyBool::new(py, true).to_owned().into_any().unbind());
+    let suspends = outcome.is_none() && waiter::delegate(waiter).is_none();
+    let blocking = suspends.then(|| pyo3::types::PyBool::new(py, true).to_owned().into_any().unbind());
     // SAFETY: only the thread that steps this coroutine, and the task that it steps for, access the flag. The old value is a bool, so
     // dropping it runs no Python code.
     unsafe { *ptr::addr_of_mut!((*object(waiter)).blocking) = blocking };

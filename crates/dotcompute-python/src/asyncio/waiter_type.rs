@@ -15,9 +15,10 @@ use pyo3::types::{PyTuple, PyType};
 use super::errors;
 use super::mailbox::Mailbox;
 use super::never_awaited;
-use super::waiter::{Kind, Status, WaiterObject, WaiterState, mailbox};
+use super::routing::{self, Stepped};
+use super::waiter::{self, Kind, Status, WaiterObject, WaiterState, mailbox};
 use super::waiter_memory;
-use super::waiter_steps::{abandon, resume, subscribe};
+use super::waiter_steps::{abandon, subscribe};
 
 /// Returns the type, which is created on the first call.
 pub(super) fn class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
@@ -40,6 +41,7 @@ fn new(
     unsafe {
         let object = raw.cast::<WaiterObject>();
         ptr::addr_of_mut!((*object).blocking).write(None);
+        ptr::addr_of_mut!((*object).delegate).write(None);
         (*object).failure = failure;
         ptr::addr_of_mut!((*object).mailbox).write(mailbox);
         ptr::addr_of_mut!((*object).state).write(state);
@@ -108,9 +110,9 @@ unsafe extern "C" fn am_send(
     // SAFETY: by the contract of `am_send`, `result` points to one writable pointer.
     unsafe { *result = ptr::null_mut() };
     let step = |this: &Bound<'_, PyAny>| {
-        let (value, step) = match resume(this)? {
-            Some(value) => (value, ffi::PySendResult::PYGEN_RETURN),
-            None => (this.clone(), ffi::PySendResult::PYGEN_NEXT),
+        let (value, step) = match routing::step(this)? {
+            Stepped::Returned(value) => (value, ffi::PySendResult::PYGEN_RETURN),
+            Stepped::Yielded(value) => (value, ffi::PySendResult::PYGEN_NEXT),
         };
         // SAFETY: `result` is writable (above); the caller takes over the reference.
         unsafe { *result = value.into_ptr() };
@@ -121,9 +123,9 @@ unsafe extern "C" fn am_send(
 
 /// The iterator protocol: the outcome is the value of a `StopIteration`.
 unsafe extern "C" fn iternext(waiter: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    call(waiter, ptr::null_mut(), |this| match resume(this)? {
-        Some(value) => Err(PyStopIteration::new_err((value.unbind(),))),
-        None => Ok(this.clone().into_ptr()),
+    call(waiter, ptr::null_mut(), |this| match routing::step(this)? {
+        Stepped::Returned(value) => Err(PyStopIteration::new_err((value.unbind(),))),
+        Stepped::Yielded(value) => Ok(value.into_ptr()),
     })
 }
 
@@ -150,6 +152,9 @@ unsafe extern "C" fn method_throw(
     call(waiter, ptr::null_mut(), |this| {
         // SAFETY: CPython passes a live tuple to a METH_VARARGS method.
         let arguments = unsafe { Bound::from_borrowed_ptr(this.py(), arguments) }.cast_into::<PyTuple>()?;
+        if let Some(delegate) = waiter::delegate(this) {
+            return Ok(delegate.call_method1("throw", arguments)?.into_ptr());
+        }
         // Either throw(value) or the older form throw(type, value, traceback).
         let first = arguments.get_item(0)?;
         let value = match arguments.get_item(1) {
@@ -167,6 +172,9 @@ unsafe extern "C" fn method_throw(
 
 unsafe extern "C" fn method_close(waiter: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     call(waiter, ptr::null_mut(), |this| {
+        if let Some(delegate) = waiter::delegate(this) {
+            return Ok(delegate.call_method0("close")?.into_ptr());
+        }
         abandon(this)?;
         Ok(this.py().None().into_ptr())
     })
@@ -280,6 +288,7 @@ unsafe extern "C" fn traverse(
         let state = &this.state;
         let references = [
             this.mailbox.as_ref().map(Py::as_ptr),
+            this.delegate.as_ref().map(Py::as_ptr),
             state.value.as_ref().map(Py::as_ptr),
             state.ask.as_ref().map(Py::as_ptr),
             state.asked_message.as_ref().map(Py::as_ptr),
@@ -307,6 +316,8 @@ unsafe extern "C" fn clear(waiter: *mut ffi::PyObject) -> c_int {
         never_awaited::report(&*waiter.cast::<WaiterObject>());
         let state = &mut (*waiter.cast::<WaiterObject>()).state;
         let empty = WaiterState::new(state.kind, None, None);
+        let delegate = (*waiter.cast::<WaiterObject>()).delegate.take();
+        ffi::Py_XDECREF(delegate.map_or(ptr::null_mut(), Py::into_ptr));
         release(std::mem::replace(state, WaiterState { status: Status::Done, ..empty }));
     }
     0
@@ -349,6 +360,7 @@ unsafe extern "C" fn dealloc(waiter: *mut ffi::PyObject) {
         let object = waiter.cast::<WaiterObject>();
         never_awaited::report(&*object);
         ffi::Py_XDECREF(ptr::addr_of_mut!((*object).blocking).read().map_or(ptr::null_mut(), Py::into_ptr));
+        ffi::Py_XDECREF(ptr::addr_of_mut!((*object).delegate).read().map_or(ptr::null_mut(), Py::into_ptr));
         ffi::Py_XDECREF(ptr::addr_of_mut!((*object).mailbox).read().map_or(ptr::null_mut(), Py::into_ptr));
         release(ptr::addr_of_mut!((*object).state).read());
         waiter_memory::free(waiter);
