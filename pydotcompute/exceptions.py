@@ -131,12 +131,14 @@ class KernelStateError(KernelError):
         super().__init__(f"Cannot {operation} kernel '{kernel_id}' from state '{current_state}'{hint}")
 
 
+# What to do, in words that fit every tier: each object with a lifecycle has these methods.
 _STATE_HINTS = {
     "CREATED": "; launch() and activate() it first",
     "LAUNCHED": "; activate() it first",
-    "DEACTIVATED": "; reactivate() it first",
+    "DEACTIVATED": "; it is paused: reactivate() it",
+    "STOPPED": "; it has ended: launch a new one",
     "TERMINATED": "; it has ended: launch a new one",
-    "FAILED": "; it raised an exception, which receive() raises: terminate it and launch it again",
+    "FAILED": "; it raised an exception: terminate() it and launch a new one",
 }
 
 

@@ -43,11 +43,12 @@ from pydotcompute.exceptions import (
     ForkedProcessError,
     InvalidConfigurationError,
     KernelError,
+    KernelStateError,
     QueueTimeoutError,
     TypeValidationError,
 )
 from pydotcompute.native._cpu import compile_for_host
-from pydotcompute.native._cuda import compile_for_device, device_source, emulated_device_source, wheel_folders
+from pydotcompute.native._cuda import compile_cubin, compile_for_device, device_source, emulated_device_source, wheel_folders
 from pydotcompute.native._event_loop import complete
 from pydotcompute.native.handler import HandlerDeclaration, declare
 from pydotcompute.native.runtime import NativeRuntime, runtimes, shared_runtime
@@ -205,8 +206,8 @@ class NativeKernel:
         """Sends a message without waiting for it to be handled.
 
         Args:
-            message: A message of the handler's class. Its ``priority`` decides which queued messages it overtakes. The call copies its
-                fields.
+            message: A message of the handler's class. Its ``priority`` decides which queued messages it overtakes. It is handed over:
+                neither side changes it afterwards. The ring kernel gets a copy of its fields.
             timeout: Maximum time to wait for a free slot, in seconds.
 
         Raises:
@@ -225,7 +226,8 @@ class NativeKernel:
         The GIL is released meanwhile.
 
         Args:
-            message: A message of the handler's class.
+            message: A message of the handler's class. It is handed over: neither side changes it afterwards. The ring kernel gets a copy
+                of its fields.
             timeout: Maximum time to wait in total, in seconds. The message may still be handled afterwards.
 
         Returns:
@@ -260,7 +262,8 @@ class NativeKernel:
         """Asynchronous :meth:`tell`: waits for a free slot without blocking the event loop.
 
         Args:
-            message: A message of the handler's class.
+            message: A message of the handler's class. It is handed over: neither side changes it afterwards. The ring kernel gets a copy
+                of its fields.
             timeout: Maximum time to wait for a free slot, in seconds.
 
         Raises:
@@ -279,7 +282,8 @@ class NativeKernel:
         """Asynchronous :meth:`ask`, which does not block the event loop. Without a timeout an idle ring kernel runs inline.
 
         Args:
-            message: A message of the handler's class.
+            message: A message of the handler's class. It is handed over: neither side changes it afterwards. The ring kernel gets a copy
+                of its fields.
             timeout: Maximum time to wait in total, in seconds.
 
         Returns:
@@ -320,7 +324,7 @@ class NativeKernel:
         """Sends each record of an array as a message, in order. Creates no Python object per message.
 
         Args:
-            records: A structured array of :attr:`input_dtype`, or one that NumPy can convert to it.
+            records: A structured array of :attr:`input_dtype`, or one that NumPy can convert to it. The call copies the records.
             timeout: Maximum time to wait for free slots in total, in seconds.
 
         Returns:
@@ -340,7 +344,7 @@ class NativeKernel:
         """Sends each record of an array as a request, in order, and waits for all replies. Creates no Python object per message.
 
         Args:
-            records: A structured array of :attr:`input_dtype`, or one that NumPy can convert to it.
+            records: A structured array of :attr:`input_dtype`, or one that NumPy can convert to it. The call copies the records.
             timeout: Maximum time to wait in total, in seconds.
 
         Returns:
@@ -376,6 +380,15 @@ class NativeKernel:
                 self._declared.input.cls, type(records), f"records for kernel '{self.name}', which takes structured arrays of {expected}"
             )
         return np.ascontiguousarray(records[list(expected.names or ())], expected)
+
+    def launch(self) -> None:
+        """No effect: the constructor has launched the ring kernel. For code that serves every tier.
+
+        Raises:
+            KernelStateError: The ring kernel was activated before, or has ended.
+        """
+        if self.lifecycle_state != "LAUNCHED":
+            raise KernelStateError(self.name, self.lifecycle_state, "launch")
 
     def activate(self) -> None:
         """Starts handling messages.
@@ -442,38 +455,6 @@ class NativeKernel:
 
 def _no_exception(code: object, returned: int) -> None:
     """Exception lookup of the emulated device, which reports only that an exception was raised."""
-
-
-def compile_cubin(handler: Callable[..., Any], *, state: Any = None, architecture: tuple[int, int] = (9, 0)) -> bytes:
-    """Compiles a handler and links it into the resident loop, as a launch on a GPU does. Needs no GPU: for builds and tests.
-
-    Args:
-        handler: As in :class:`NativeKernel`.
-        state: As in :class:`NativeKernel`.
-        architecture: Compute capability to compile for.
-
-    Returns:
-        The machine code, a cubin.
-
-    Raises:
-        BackendNotAvailableError: numba-cuda, or NVIDIA's compiler or linker, is not installed.
-        KernelCompilationError: The handler does not compile; the error names the user's file and line.
-        CompilationError: The compiled code does not link.
-    """
-    declared = handler if isinstance(handler, HandlerDeclaration) else declare(handler, state=state)
-    compiled = compile_for_device(declared, architecture)
-    input_dtype, output_dtype = declared.input.dtype, None if declared.output is None else declared.output.dtype
-    cubin, _log = _core.link_cubin(
-        declared.name,
-        device_source(declared),
-        compiled.lto_ir,
-        (input_dtype.itemsize, input_dtype.alignment),
-        None if output_dtype is None else (output_dtype.itemsize, output_dtype.alignment),
-        declared.initial.tobytes(),
-        architecture,
-        wheel_folders(),
-    )
-    return cubin
 
 
 _kernels: WeakSet[NativeKernel] = WeakSet()

@@ -194,7 +194,8 @@ class NativeRingKernel:
         """Sends a message without waiting for it to be handled.
 
         Args:
-            message: A message of the handler's class.
+            message: A message of the handler's class. It is handed over: neither side changes it afterwards. The ring kernel gets a copy
+                of its fields.
             timeout: Maximum time to wait for a free slot, in seconds.
 
         Raises:
@@ -230,7 +231,8 @@ class NativeRingKernel:
         """Sends a request and waits for the reply.
 
         Args:
-            message: A message of the handler's class.
+            message: A message of the handler's class. It is handed over: neither side changes it afterwards. The ring kernel gets a copy
+                of its fields.
             timeout: Maximum time to wait in total, in seconds.
 
         Returns:

@@ -31,8 +31,18 @@ class NativeRuntime:
     def __init__(self, workers: int | None = None) -> None:
         if workers is not None and workers < 1:
             raise InvalidConfigurationError("workers", workers, "the runtime needs a thread to run ring kernels; use 1 or more")
+        self._workers = workers
         self._core = _core.NativeRuntime(workers)
         runtimes.add(self)
+
+    def start(self) -> None:
+        """Reopens the runtime after :meth:`shutdown`, without ring kernels. Before that it has no effect: the constructor has started it.
+
+        Raises:
+            ForkedProcessError: The runtime belongs to the process from which this one was forked.
+        """
+        if self._core.is_shut_down:
+            self._core = _core.NativeRuntime(self._workers)
 
     @property
     def dead_letter_count(self) -> int:

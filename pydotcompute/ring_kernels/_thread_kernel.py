@@ -1,4 +1,4 @@
-"""Base class of ring kernels on dedicated threads: start, failure, stop, and dead letters."""
+"""Base class of ring kernels on dedicated threads: lifecycle, failure, and dead letters."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ class Inbox(Protocol[TIn]):
 
     def __len__(self) -> int: ...
     def shutdown(self) -> None: ...
+    def _set_paused(self, paused: bool) -> None: ...
     def _drain(self) -> list[TIn]: ...
 
 
@@ -54,21 +55,24 @@ class Outbox(Protocol):
     def _stop_blocking_puts(self) -> None: ...
 
 
-def _copied(function: Any, cls: type) -> Any:
-    """Returns a copy of a function, as a method of a class."""
-    copy = types.FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
-    functools.update_wrapper(copy, function)
+def _copied(member: Any, cls: type) -> Any:
+    """Returns a copy of a method or property, as one of a class."""
+    if isinstance(member, property):
+        return property(_copied(member.fget, cls))
+    copy = types.FunctionType(member.__code__, member.__globals__, member.__name__, member.__defaults__, member.__closure__)
+    functools.update_wrapper(copy, member)
     del copy.__wrapped__  # type: ignore[attr-defined]
-    copy.__qualname__ = f"{cls.__qualname__}.{function.__name__}"
+    copy.__qualname__ = f"{cls.__qualname__}.{member.__name__}"
     return copy
 
 
 class ThreadKernel(Generic[TIn, TOut, S]):
     """A function on a dedicated thread, between an input and an output queue.
 
-    States: ``CREATED -> RUNNING -> STOPPING -> STOPPED``. An exception changes ``RUNNING`` or ``STOPPING`` to ``FAILED``. Subclasses
-    create the queues and the context, and pass the enumeration of the states. In a process forked after the start, every method raises
-    ``ForkedProcessError``: the thread exists in the parent only.
+    States: ``CREATED -> LAUNCHED -> RUNNING -> STOPPING -> STOPPED``, and ``DEACTIVATED`` between ``RUNNING`` and ``RUNNING``. An
+    exception changes ``RUNNING``, ``DEACTIVATED`` or ``STOPPING`` to ``FAILED``. Subclasses create the queues and the context, and pass
+    the enumeration of the states. In a process forked after the launch, every method raises ``ForkedProcessError``: the thread exists in
+    the parent only.
     """
 
     _thread_prefix = "kernel"
@@ -77,7 +81,9 @@ class ThreadKernel(Generic[TIn, TOut, S]):
         super().__init_subclass__(**options)
         if ThreadKernel in cls.__bases__:
             # Copies, so that `help` and the errors of wrong calls name the class that users know. A call costs the same.
-            cls.start, cls.stop = _copied(ThreadKernel.start, cls), _copied(ThreadKernel.stop, cls)  # type: ignore[method-assign]
+            for name, member in vars(ThreadKernel).items():
+                if not name.startswith("_") and name not in vars(cls):
+                    setattr(cls, name, _copied(member, cls))
 
     def __init__(self, kernel_id: str, kernel_func: Callable[..., Any], states: type[S], config: Config) -> None:
         self.kernel_id = kernel_id
@@ -86,10 +92,14 @@ class ThreadKernel(Generic[TIn, TOut, S]):
         self._thread_config = config
         self._state: S = states["CREATED"]
         self._running: S = states["RUNNING"]
+        # Whether the function receives no messages while it runs. Its state is then shown as `DEACTIVATED`.
+        self._paused = False
         self._transition = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stop_requested = threading.Event()
         self._error: Exception | None = None
+        # From launch to activation.
+        self._context: Any = None
         self._inbox: Inbox[TIn] | None = None
         self._outbox: Outbox | None = None
         self._dead_letters: list[DeadLetter] = []
@@ -105,17 +115,21 @@ class ThreadKernel(Generic[TIn, TOut, S]):
     def state(self) -> S:
         """Current state."""
         self._check_process()
-        return self._state
+        return self._shown_state()
+
+    def _shown_state(self) -> S:
+        state = self._state
+        return self._states["DEACTIVATED"] if self._paused and state is self._running else state
 
     @property
     def is_running(self) -> bool:
-        """Whether the function runs and was not asked to stop."""
+        """Whether the function runs and was not asked to end, also while it is paused."""
         self._check_process()
         return self._state is self._running
 
     @property
     def error(self) -> Exception | None:
-        """The exception that ended the function, or ``None``. It stays set after :meth:`stop`."""
+        """The exception that ended the function, or ``None``. It stays set after :meth:`terminate`."""
         return self._error
 
     @property
@@ -136,35 +150,49 @@ class ThreadKernel(Generic[TIn, TOut, S]):
         queued = self._inbox._drain() if self._inbox is not None else []
         self._dead_letters.extend(DeadLetter(message, reason, self._error) for message in queued)
 
-    def start(self) -> None:
-        """Creates the queues and starts the thread.
+    def launch(self) -> None:
+        """Creates the queues and the context, without starting the function.
 
         Raises:
-            KernelStateError: The kernel was started before; a kernel runs only once.
+            KernelStateError: The kernel was launched before; a kernel runs only once.
         """
         self._check_process()
         with self._transition:
-            if self._state is not self._states["CREATED"]:
-                raise KernelStateError(self.kernel_id, self._state.name, "start")
-            self._pid = os.getpid()
-            context = self._make_context(self._stop_requested)
-            self._thread = threading.Thread(
-                target=self._run,
-                args=(context,),
-                name=self._thread_config.thread_name or f"{self._thread_prefix}_{self.kernel_id}",
-                daemon=self._thread_config.daemon,
-            )
-            if not self._thread_config.daemon:
-                _non_daemons.add(self)
-            self._state = self._running
-            self._thread.start()
-        _logger.info("Kernel '%s' started on thread '%s'", self.kernel_id, self._thread.name)
+            self._require("CREATED", "launch")
+            self._create_thread()
 
-    def stop(self, timeout: float = 5.0) -> None:
-        """Asks the function to stop, and waits until it has.
+    def activate(self) -> None:
+        """Starts the function on its thread.
+
+        Raises:
+            KernelStateError: The kernel is not launched, or already activated.
+        """
+        self._check_process()
+        with self._transition:
+            self._require("LAUNCHED", "activate")
+            self._start_thread()
+
+    def deactivate(self) -> None:
+        """Pauses the kernel: its function receives no messages, which stay queued. The message that it handles is not interrupted.
+
+        Raises:
+            KernelStateError: The kernel is not active.
+        """
+        self._set_paused(True, "RUNNING", "deactivate")
+
+    def reactivate(self) -> None:
+        """Continues after a pause.
+
+        Raises:
+            KernelStateError: The kernel is not deactivated.
+        """
+        self._set_paused(False, "DEACTIVATED", "reactivate")
+
+    def terminate(self, timeout: float = 5.0) -> None:
+        """Asks the function to end, and waits until it has.
 
         From now on :meth:`send` is rejected. The function can still send outputs while the output queue has free slots. Messages that it
-        does not receive are in :attr:`dead_letters`. No effect if the kernel was not started or was already stopped.
+        does not receive are in :attr:`dead_letters`. No effect if the kernel was not launched or has ended.
 
         Args:
             timeout: Maximum time to wait, in seconds. If the function has not returned by then, the state stays ``STOPPING`` until it does.
@@ -172,10 +200,67 @@ class ThreadKernel(Generic[TIn, TOut, S]):
         self._request_stop()
         self._join(timeout)
 
+    def start(self) -> None:
+        """Launches and activates the kernel: the name of 0.2 for :meth:`launch` and :meth:`activate` in one call.
+
+        Raises:
+            KernelStateError: The kernel was started before; a kernel runs only once.
+        """
+        self._check_process()
+        with self._transition:
+            if self._state is not self._states["LAUNCHED"]:
+                self._require("CREATED", "start")
+                self._create_thread()
+            self._start_thread()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """Terminates the kernel: the name of 0.2 for :meth:`terminate`.
+
+        Args:
+            timeout: As for :meth:`terminate`, in seconds.
+        """
+        self.terminate(timeout)
+
+    def _require(self, state: str, operation: str) -> None:
+        """Raises ``KernelStateError`` in another state. The caller holds `_transition`."""
+        if self._shown_state() is not self._states[state]:
+            raise self._state_error(operation)
+
+    def _create_thread(self) -> None:
+        self._pid = os.getpid()
+        context = self._context = self._make_context(self._stop_requested)
+        self._thread = threading.Thread(
+            target=self._run,
+            args=(context,),
+            name=self._thread_config.thread_name or f"{self._thread_prefix}_{self.kernel_id}",
+            daemon=self._thread_config.daemon,
+        )
+        self._state = self._states["LAUNCHED"]
+        _logger.debug("Kernel '%s' launched", self.kernel_id)
+
+    def _start_thread(self) -> None:
+        assert self._thread is not None and self._context is not None
+        context, self._context = self._context, None
+        self._open_queues(context)
+        if not self._thread_config.daemon:
+            _non_daemons.add(self)
+        self._state = self._running
+        self._thread.start()
+        _logger.info("Kernel '%s' activated on thread '%s'", self.kernel_id, self._thread.name)
+
+    def _set_paused(self, paused: bool, required: str, operation: str) -> None:
+        self._check_process()
+        with self._transition:
+            self._require(required, operation)
+            assert self._inbox is not None
+            self._paused = paused
+            self._inbox._set_paused(paused)
+        _logger.info("Kernel '%s' %sd", self.kernel_id, operation)
+
     def _request_stop(self) -> None:
         self._check_process()
         with self._transition:
-            if self._state is self._states["FAILED"]:
+            if self._state in (self._states["FAILED"], self._states["LAUNCHED"]):
                 self._state = self._states["STOPPED"]
             if self._state is not self._running:
                 return
@@ -188,12 +273,12 @@ class ThreadKernel(Generic[TIn, TOut, S]):
 
     def _join(self, timeout: float) -> None:
         thread = self._thread
-        if thread is None or thread is threading.current_thread():
+        if thread is None or thread.ident is None or thread is threading.current_thread():
             return
         thread.join(timeout)
         if thread.is_alive():
             _logger.warning(
-                "Stopping kernel '%s': its function is still running after %s s; make it check ctx.should_terminate",
+                "Terminating kernel '%s': its function is still running after %s s; make it check ctx.should_terminate",
                 self.kernel_id,
                 timeout,
             )
@@ -203,6 +288,10 @@ class ThreadKernel(Generic[TIn, TOut, S]):
 
     def _make_context(self, stop_requested: threading.Event) -> Context:
         """Creates the queues and the context that the function receives."""
+        raise NotImplementedError
+
+    def _open_queues(self, context: Any) -> None:
+        """Lets callers use the queues. Before the activation, `send` and `receive` find none."""
         raise NotImplementedError
 
     def _run(self, context: Context) -> None:
@@ -253,7 +342,7 @@ class ThreadKernel(Generic[TIn, TOut, S]):
 
     def _state_error(self, operation: str) -> KernelStateError:
         """Returns the error for an operation that the current state does not allow."""
-        error = KernelStateError(self.kernel_id, self._state.name, operation)
+        error = KernelStateError(self.kernel_id, self._shown_state().name, operation)
         error.__cause__ = self._error
         return error
 

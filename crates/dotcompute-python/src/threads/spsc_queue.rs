@@ -2,11 +2,12 @@
 
 use dotcompute_ring::fence::Fence;
 use pyo3::prelude::*;
-use pyo3::types::PyType;
+use pyo3::types::{PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::errors::generic_alias;
 use super::object_ring::{ObjectRing, PutResult};
+use crate::arguments::take_one;
 
 /// A lock-free FIFO queue between one producer thread and one consumer thread.
 ///
@@ -72,7 +73,7 @@ impl SpscQueue {
     /// Puts an item, waiting for a free slot.
     ///
     /// Args:
-    ///     item: Any object. The receiver gets this object: do not change it afterwards.
+    ///     item: Any object. It is handed over, not copied: neither side changes it afterwards.
     ///     timeout: Maximum wait, in seconds. 0 or less does not wait, None waits without limit.
     ///
     /// Returns:
@@ -103,14 +104,16 @@ impl SpscQueue {
     /// Puts an item without waiting. If the queue is full, releases the GIL for a microsecond and tries again.
     ///
     /// Args:
-    ///     item: Any object. The receiver gets this object: do not change it afterwards.
+    ///     item: Any object. It is handed over, not copied: neither side changes it afterwards.
     ///
     /// Returns:
     ///     Whether the item was put. False also if the queue was shut down.
     ///
     /// Raises:
     ///     QueueError: Another thread is in a put.
-    fn put_nowait(&self, py: Python<'_>, item: Py<PyAny>) -> PyResult<bool> {
+    #[pyo3(signature = (item, *extra), text_signature = "($self, item)")]
+    fn put_nowait(&self, py: Python<'_>, item: Py<PyAny>, extra: &Bound<'_, PyTuple>) -> PyResult<bool> {
+        take_one("SPSCQueue.put_nowait", extra)?;
         Ok(self.ring.put_now(py, item)? == PutResult::Done)
     }
 
@@ -148,6 +151,13 @@ impl SpscQueue {
     fn _stop_blocking_puts(&self, py: Python<'_>) -> PyResult<()> {
         self.ring.check_process(py)?;
         self.ring.stop_blocking_puts();
+        Ok(())
+    }
+
+    /// Pauses gets, or ends the pause. Called when a ring kernel is deactivated or reactivated.
+    fn _set_paused(&self, py: Python<'_>, paused: bool) -> PyResult<()> {
+        self.ring.check_process(py)?;
+        self.ring.set_paused(paused);
         Ok(())
     }
 
@@ -239,14 +249,16 @@ impl FastSpscQueue {
     /// Puts an item without waiting. If the queue is full, releases the GIL for a microsecond and tries again.
     ///
     /// Args:
-    ///     item: Any object. The receiver gets this object: do not change it afterwards.
+    ///     item: Any object. It is handed over, not copied: neither side changes it afterwards.
     ///
     /// Returns:
     ///     Whether the item was put. False also if the queue was shut down.
     ///
     /// Raises:
     ///     QueueError: Another thread is in a put.
-    fn put(&self, py: Python<'_>, item: Py<PyAny>) -> PyResult<bool> {
+    #[pyo3(signature = (item, *extra), text_signature = "($self, item)")]
+    fn put(&self, py: Python<'_>, item: Py<PyAny>, extra: &Bound<'_, PyTuple>) -> PyResult<bool> {
+        take_one("FastSPSCQueue.put", extra)?;
         Ok(self.ring.put_now(py, item)? == PutResult::Done)
     }
 
@@ -264,7 +276,7 @@ impl FastSpscQueue {
     /// Puts an item, waiting for a free slot.
     ///
     /// Args:
-    ///     item: Any object. The receiver gets this object: do not change it afterwards.
+    ///     item: Any object. It is handed over, not copied: neither side changes it afterwards.
     ///     timeout_sec: Maximum wait, in seconds. 0 or less does not wait.
     ///
     /// Returns:
@@ -312,6 +324,13 @@ impl FastSpscQueue {
     fn _stop_blocking_puts(&self, py: Python<'_>) -> PyResult<()> {
         self.ring.check_process(py)?;
         self.ring.stop_blocking_puts();
+        Ok(())
+    }
+
+    /// Pauses gets, or ends the pause. Called when a ring kernel is deactivated or reactivated.
+    fn _set_paused(&self, py: Python<'_>, paused: bool) -> PyResult<()> {
+        self.ring.check_process(py)?;
+        self.ring.set_paused(paused);
         Ok(())
     }
 

@@ -13,11 +13,12 @@ use dotcompute_ring::fence::Fence;
 use dotcompute_ring::wait_list::{WaitList, WaitToken};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyType};
+use pyo3::types::{PyDict, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::errors::{self, generic_alias};
 use super::gil_wait::{deadline_once, detach_count, wait_detached, yield_gil};
+use crate::arguments::take_one;
 use crate::fork::Origin;
 
 type Object = Py<PyAny>;
@@ -57,6 +58,8 @@ pub(crate) struct SyncQueue {
     get_detach_count: AtomicU64,
     /// Puts return at once if the queue is full.
     puts_do_not_block: AtomicBool,
+    /// Gets find no item.
+    gets_are_paused: AtomicBool,
     shut_down: AtomicBool,
     origin: Origin,
 }
@@ -80,6 +83,11 @@ impl SyncQueue {
     fn is_shut_down(&self) -> bool {
         // Acquire: pairs with the release store in `shutdown`.
         self.shut_down.load(Ordering::Acquire)
+    }
+
+    fn is_paused(&self) -> bool {
+        // Acquire: pairs with the release store in `_set_paused`.
+        self.gets_are_paused.load(Ordering::Acquire)
     }
 
     fn len(&self) -> usize {
@@ -106,6 +114,9 @@ impl SyncQueue {
     }
 
     fn pop(&self) -> Option<Object> {
+        if self.is_paused() {
+            return None;
+        }
         let mut items = self.lock();
         let item = items.queue.pop_front()?;
         items.dequeued += 1;
@@ -165,6 +176,7 @@ impl SyncQueue {
             put_detach_count: AtomicU64::new(0),
             get_detach_count: AtomicU64::new(0),
             puts_do_not_block: AtomicBool::new(false),
+            gets_are_paused: AtomicBool::new(false),
             shut_down: AtomicBool::new(false),
             origin: Origin::current(),
         }
@@ -203,7 +215,7 @@ impl SyncQueue {
     /// Puts an item, waiting for a free slot.
     ///
     /// Args:
-    ///     item: Any object. The receiver gets this object: do not change it afterwards.
+    ///     item: Any object. It is handed over, not copied: neither side changes it afterwards.
     ///     timeout: Maximum wait, in seconds. 0 or less does not wait, None waits without limit.
     ///
     /// Returns:
@@ -262,7 +274,7 @@ impl SyncQueue {
                     "Cannot get from a queue that has been shut down and is empty; no further item can arrive",
                 ));
             }
-            let ready = || self.len() > 0 || self.is_shut_down();
+            let ready = || (self.len() > 0 && !self.is_paused()) || self.is_shut_down();
             let deadline = deadline_once(&mut deadline, timeout)?;
             if !Self::wait(py, deadline, &self.filled, ready, &self.put_detach_count)? {
                 return Err(errors::queue_timeout(py, "sync_queue", timeout.unwrap_or(0.0), "get"));
@@ -273,11 +285,13 @@ impl SyncQueue {
     /// Puts an item without waiting. If the queue is full, releases the GIL for a microsecond and tries again.
     ///
     /// Args:
-    ///     item: Any object. The receiver gets this object: do not change it afterwards.
+    ///     item: Any object. It is handed over, not copied: neither side changes it afterwards.
     ///
     /// Returns:
     ///     Whether the item was put. False also if the queue was shut down.
-    fn put_nowait(&self, py: Python<'_>, item: Py<PyAny>) -> PyResult<bool> {
+    #[pyo3(signature = (item, *extra), text_signature = "($self, item)")]
+    fn put_nowait(&self, py: Python<'_>, item: Py<PyAny>, extra: &Bound<'_, PyTuple>) -> PyResult<bool> {
+        take_one("SyncQueue.put_nowait", extra)?;
         self.check_process(py)?;
         if self.is_shut_down() {
             return Ok(false);
@@ -311,7 +325,8 @@ impl SyncQueue {
     /// Rejects puts from now on and wakes all waiting threads. Items in the queue can still be taken.
     fn shutdown(&self, py: Python<'_>) -> PyResult<()> {
         self._stop_blocking_puts(py)?;
-        // Release: pairs with the acquire load in `is_shut_down`.
+        // Release: pairs with the acquire loads in `is_paused` and `is_shut_down`.
+        self.gets_are_paused.store(false, Ordering::Release);
         self.shut_down.store(true, Ordering::Release);
         self.freed.notify_all();
         self.filled.notify_all();
@@ -324,6 +339,15 @@ impl SyncQueue {
         // Release: pairs with the acquire load in `put`.
         self.puts_do_not_block.store(true, Ordering::Release);
         self.freed.notify_all();
+        Ok(())
+    }
+
+    /// Pauses gets, or ends the pause. Called when a ring kernel is deactivated or reactivated.
+    fn _set_paused(&self, py: Python<'_>, paused: bool) -> PyResult<()> {
+        self.check_process(py)?;
+        // Release: pairs with the acquire load in `is_paused`.
+        self.gets_are_paused.store(paused, Ordering::Release);
+        self.filled.notify_all();
         Ok(())
     }
 
