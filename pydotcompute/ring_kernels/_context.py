@@ -21,7 +21,7 @@ TOut = TypeVar("TOut")
 
 
 @dataclass
-class KernelContext(_core.ContextPort, Generic[TIn, TOut]):
+class KernelContext(_core.KernelContext, Generic[TIn, TOut]):
     """Context of a ring kernel's function: receives messages and sends replies and outputs.
 
     Attributes:
@@ -72,6 +72,9 @@ class KernelContext(_core.ContextPort, Generic[TIn, TOut]):
             Args:
                 timeout: Maximum time to wait, in seconds; ``None`` for no limit.
 
+            Returns:
+                The message. It was handed over, not copied: neither side changes it.
+
             Raises:
                 QueueTimeoutError: No message arrived before the timeout.
                 KernelStopped: The ring kernel was asked to terminate, and the queue is empty. Also a ``CancelledError``, and with a timeout
@@ -93,7 +96,10 @@ class KernelContext(_core.ContextPort, Generic[TIn, TOut]):
             :meth:`reply`.
 
             Args:
-                message: The reply or output.
+                message: The reply or output. It is handed over, not copied: neither side changes it afterwards.
+
+            Returns:
+                ``True``.
 
             Raises:
                 AmbiguousReplyError: The message may be the reply to another request. The callers of all requests received get it too, as
@@ -109,7 +115,10 @@ class KernelContext(_core.ContextPort, Generic[TIn, TOut]):
 
             Args:
                 message: The message that was received.
-                answer: The reply.
+                answer: The reply. It is handed over, not copied: neither side changes it afterwards.
+
+            Returns:
+                ``True``.
 
             Example:
                 >>> async def pairs(ctx):
@@ -126,4 +135,7 @@ class KernelContext(_core.ContextPort, Generic[TIn, TOut]):
 
             Args:
                 message: The message that was received.
+
+            Returns:
+                ``True``.
             """

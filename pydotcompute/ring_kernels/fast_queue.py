@@ -69,7 +69,7 @@ class QueueStats:
     band_counts: dict[str, int] | None = None
 
 
-class FastMessageQueue(_core.Mailbox, Generic[T]):
+class FastMessageQueue(_core.FastMessageQueue, Generic[T]):
     """A queue with four priority bands, for coroutines.
 
     Args:
@@ -102,8 +102,8 @@ class FastMessageQueue(_core.Mailbox, Generic[T]):
             """Adds a message; waits while the queue is full.
 
             Args:
-                message: The message; without a ``priority`` attribute it has normal priority. Unless `serialize` is set, the receiver
-                    gets this object: do not change it afterwards.
+                message: The message; without a ``priority`` attribute it has normal priority. It is handed over, not copied, unless
+                    `serialize` is set: neither side changes it afterwards.
                 timeout: Maximum time to wait, in seconds; ``0`` does not wait, ``None`` waits without limit.
 
             Returns:
@@ -111,10 +111,11 @@ class FastMessageQueue(_core.Mailbox, Generic[T]):
 
             Raises:
                 QueueFullError: The queue stayed full until the timeout. The message was not added.
+                ForkedProcessError: The queue belongs to the process from which this one was forked.
             """
 
         def get(self, *, timeout: float | None = None) -> Coroutine[Any, Any, T]:
-            """Removes and returns the next message of the first non-empty band; waits while the queue is empty.
+            """Removes and returns the next message of the first band that is not empty; waits while the queue is empty.
 
             Args:
                 timeout: Maximum time to wait, in seconds; ``None`` for no limit.
@@ -124,28 +125,60 @@ class FastMessageQueue(_core.Mailbox, Generic[T]):
 
             Raises:
                 QueueTimeoutError: The queue stayed empty until the timeout.
+                ForkedProcessError: The queue belongs to the process from which this one was forked.
             """
 
         def put_nowait(self, message: T) -> bool:
-            """Adds a message if the queue is not full. Returns whether it was added."""
+            """Adds a message without waiting.
+
+            Args:
+                message: The message. It is handed over, not copied, unless `serialize` is set: neither side changes it afterwards.
+
+            Returns:
+                Whether it was added. ``False`` if the queue is full.
+
+            Raises:
+                ForkedProcessError: The queue belongs to the process from which this one was forked.
+            """
 
         def get_nowait(self) -> T | None:
-            """Removes and returns the next message, or ``None`` if the queue is empty."""
+            """Removes and returns the next message of the first band that is not empty, without waiting.
+
+            Returns:
+                The message, or ``None`` if the queue is empty.
+
+            Raises:
+                ForkedProcessError: The queue belongs to the process from which this one was forked.
+            """
 
         def put_batch(self, messages: list[T]) -> int:
-            """Adds messages until the queue is full. Returns how many were added."""
+            """Adds messages in order, without waiting, until the queue is full.
+
+            Args:
+                messages: The messages. They are handed over, not copied, unless `serialize` is set: neither side changes them afterwards.
+
+            Returns:
+                Number of messages added.
+            """
 
         def get_batch(self, max_count: int) -> list[T]:
-            """Removes and returns up to `max_count` messages, higher bands first."""
+            """Removes and returns queued messages, without waiting.
+
+            Args:
+                max_count: Maximum number of messages.
+
+            Returns:
+                The messages, in the order in which `get` returns them.
+            """
 
     def _put_bytes(self, message: Any, *, timeout: float | None = None) -> Coroutine[Any, Any, bool]:
-        return _core.Mailbox.put(self, _Serialized.of(message), timeout=timeout)
+        return super().put(_Serialized.of(message), timeout=timeout)
 
     def _put_bytes_nowait(self, message: Any) -> bool:
-        return _core.Mailbox.put_nowait(self, _Serialized.of(message))
+        return super().put_nowait(_Serialized.of(message))
 
     def _put_batch_bytes(self, messages: list[Any]) -> int:
-        return _core.Mailbox.put_batch(self, [_Serialized.of(message) for message in messages])
+        return super().put_batch([_Serialized.of(message) for message in messages])
 
     def __repr__(self) -> str:
         return "FastMessageQueue(of the parent process)" if self._is_inherited else f"FastMessageQueue(size={self.qsize}/{self.maxsize})"
@@ -166,7 +199,7 @@ class _Serialized(bytes):
         return data
 
 
-class RingBuffer(_core.Mailbox, Generic[T]):
+class RingBuffer(_core.RingBuffer, Generic[T]):
     """A bounded queue without priorities, for coroutines.
 
     Args:
@@ -194,23 +227,54 @@ class RingBuffer(_core.Mailbox, Generic[T]):
     if TYPE_CHECKING:
 
         def put(self, item: T, *, timeout: float | None = None) -> Coroutine[Any, Any, bool]:
-            """Adds an item, which must not be changed afterwards; waits while the queue is full.
+            """Adds an item; waits while the queue is full.
 
-            Returns ``False`` if it stayed full until the timeout (seconds).
+            Args:
+                item: The item. It is handed over, not copied: neither side changes it afterwards.
+                timeout: Maximum time to wait, in seconds; ``None`` for no limit.
+
+            Returns:
+                Whether it was added. ``False`` if the queue stayed full until the timeout.
+
+            Raises:
+                ForkedProcessError: The queue belongs to the process from which this one was forked.
             """
 
         def put_nowait(self, item: T) -> bool:
-            """Adds an item if the queue is not full. Returns whether it was added."""
+            """Adds an item without waiting.
+
+            Args:
+                item: The item. It is handed over, not copied: neither side changes it afterwards.
+
+            Returns:
+                Whether it was added. ``False`` if the queue is full.
+
+            Raises:
+                ForkedProcessError: The queue belongs to the process from which this one was forked.
+            """
 
         def get(self, *, timeout: float | None = None) -> Coroutine[Any, Any, T | None]:
-            """Removes and returns the oldest item; waits while the queue is empty. Returns ``None`` at the timeout (seconds)."""
+            """Removes and returns the oldest item; waits while the queue is empty.
+
+            Args:
+                timeout: Maximum time to wait, in seconds; ``None`` for no limit.
+
+            Returns:
+                The item, or ``None`` if the queue stayed empty until the timeout.
+
+            Raises:
+                ForkedProcessError: The queue belongs to the process from which this one was forked.
+            """
 
         def get_nowait(self) -> T | None:
-            """Removes and returns the oldest item, or ``None`` if the queue is empty."""
-    else:
-        # The base class names this parameter `message`.
-        put = _core.Mailbox._put_item
-        put_nowait = _core.Mailbox._put_item_nowait
+            """Removes and returns the oldest item without waiting.
+
+            Returns:
+                The item, or ``None`` if the queue is empty.
+
+            Raises:
+                ForkedProcessError: The queue belongs to the process from which this one was forked.
+            """
 
     def __repr__(self) -> str:
         return "RingBuffer(of the parent process)" if self._is_inherited else f"RingBuffer(size={self.size}/{self.capacity})"

@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 _run_of_task: ContextVar[object | None] = ContextVar("pydotcompute_run_of_task", default=None)
 
 
-class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
+class RingKernel(_core.RingKernel, Generic[TIn, TOut]):
     """A ring kernel that runs as a coroutine of the running event loop.
 
     It starts in two phases: :meth:`launch` allocates resources and can fail, :meth:`activate` starts the function.
@@ -135,7 +135,7 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
             """Sends a message; waits while the input queue is full.
 
             Args:
-                message: The message.
+                message: The message. It is handed over, not copied: neither side changes it afterwards.
                 timeout: Maximum time to wait, in seconds; ``None`` for no limit.
 
             Raises:
@@ -151,6 +151,9 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
             Args:
                 timeout: Maximum time to wait, in seconds; ``None`` for no limit.
 
+            Returns:
+                The output. It was handed over, not copied: neither side changes it.
+
             Raises:
                 KernelStateError: The ring kernel is not running.
                 KernelError: The ring kernel failed; the exception is the cause. Outputs sent before the failure are received first.
@@ -161,11 +164,14 @@ class RingKernel(_core.KernelPort, Generic[TIn, TOut]):
             """Sends a request and waits for its reply.
 
             Any number of callers may wait at the same time. :meth:`KernelContext.send` and :meth:`KernelContext.reply` document how replies
-            are matched to requests.
+            are matched to requests. Other messages that the ring kernel sends stay queued for :meth:`receive`.
 
             Args:
-                message: The request.
+                message: The request. It is handed over, not copied: neither side changes it afterwards.
                 timeout: Maximum time to wait for a free slot and the reply, in seconds; ``None`` for no limit.
+
+            Returns:
+                The reply.
 
             Raises:
                 KernelStateError: The ring kernel is not running.

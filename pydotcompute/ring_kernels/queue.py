@@ -36,7 +36,7 @@ class PriorityItem(Generic[T]):
     message: T = field(compare=False)
 
 
-class MessageQueue(_core.Mailbox, Generic[T]):
+class MessageQueue(_core.MessageQueue, Generic[T]):
     """A queue for coroutines.
 
     Args:
@@ -67,11 +67,11 @@ class MessageQueue(_core.Mailbox, Generic[T]):
     if TYPE_CHECKING:
 
         def put(self, message: T, *, timeout: float | None = None) -> Coroutine[Any, Any, bool]:
-            """Adds a message.
+            """Adds a message; waits while the queue is full and its strategy is ``BLOCK``.
 
             Args:
-                message: The message; without a ``priority`` attribute it has priority 128. The receiver gets this object: do not change
-                    it afterwards.
+                message: The message; without a ``priority`` attribute it has priority 128. It is handed over, not copied: neither side
+                    changes it afterwards.
                 timeout: Maximum time to wait for a free slot, in seconds; ``None`` for no limit.
 
             Returns:
@@ -80,6 +80,7 @@ class MessageQueue(_core.Mailbox, Generic[T]):
             Raises:
                 QueueFullError: The queue is full, and the strategy is ``REJECT`` or the timeout is 0.
                 QueueTimeoutError: The queue stayed full until the timeout.
+                ForkedProcessError: The queue belongs to the process from which this one was forked.
             """
 
         def get(self, *, timeout: float | None = None) -> Coroutine[Any, Any, T]:
@@ -93,16 +94,39 @@ class MessageQueue(_core.Mailbox, Generic[T]):
 
             Raises:
                 QueueTimeoutError: The queue stayed empty until the timeout.
+                ForkedProcessError: The queue belongs to the process from which this one was forked.
             """
 
         def put_nowait(self, message: T) -> bool:
-            """Adds a message if the queue is not full. Returns whether it was added."""
+            """Adds a message without waiting.
+
+            Args:
+                message: The message. It is handed over, not copied: neither side changes it afterwards.
+
+            Returns:
+                Whether it was added. ``False`` if the queue is full, unless the strategy is ``DROP_OLDEST``.
+
+            Raises:
+                ForkedProcessError: The queue belongs to the process from which this one was forked.
+            """
 
         def get_nowait(self) -> T | None:
-            """Removes and returns the next message, or ``None`` if the queue is empty."""
+            """Removes and returns the next message without waiting.
+
+            Returns:
+                The message, or ``None`` if the queue is empty.
+
+            Raises:
+                ForkedProcessError: The queue belongs to the process from which this one was forked.
+            """
 
         def get_stats(self) -> dict[str, Any]:
-            """Returns the counters: current_size, max_size, total_enqueued, total_dequeued, total_dropped, never_awaited."""
+            """Returns the counters.
+
+            Returns:
+                ``current_size``, ``max_size``, ``peak_size``, ``total_enqueued``, ``total_dequeued``, ``total_dropped`` and
+                ``never_awaited``; in a queue with priority bands also ``band_counts``, the number of messages by band.
+            """
 
     def __repr__(self) -> str:
         return "MessageQueue(of the parent process)" if self._is_inherited else f"MessageQueue(size={self.qsize}/{self.maxsize})"

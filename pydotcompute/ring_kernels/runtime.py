@@ -40,7 +40,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_core.clear_running_loop_cache)
 
 
-class RingKernelRuntime(_core.RuntimePort):
+class RingKernelRuntime(_core.RingKernelRuntime):
     """Owns ring kernels, routes messages to them by name, and terminates them.
 
     Args:
@@ -330,12 +330,13 @@ class RingKernelRuntime(_core.RuntimePort):
 
             Args:
                 kernel_id: Name of the ring kernel.
-                message: The message. The receiver gets this object: do not change it afterwards.
+                message: The message. It is handed over, not copied: neither side changes it afterwards. A native ring kernel gets a copy.
                 timeout: Maximum time to wait, in seconds; ``None`` for no limit.
 
             Raises:
                 KernelNotFoundError: No ring kernel has this name.
                 KernelStateError: The ring kernel is not running.
+                KernelError: The ring kernel failed during the call.
                 QueueFullError: The queue stayed full until the timeout.
                 TypeValidationError: The message is not of the kernel's input type.
             """
@@ -348,7 +349,7 @@ class RingKernelRuntime(_core.RuntimePort):
                 timeout: Maximum time to wait, in seconds; ``None`` for no limit.
 
             Returns:
-                The output.
+                The output. It was handed over, not copied: neither side changes it.
 
             Raises:
                 KernelNotFoundError: No ring kernel has this name.
@@ -362,7 +363,7 @@ class RingKernelRuntime(_core.RuntimePort):
 
             Args:
                 kernel_id: Name of the ring kernel.
-                message: The request.
+                message: The request. It is handed over, not copied: neither side changes it afterwards. A native ring kernel gets a copy.
                 timeout: Maximum time to wait, in seconds; ``None`` for no limit.
 
             Returns:
@@ -372,8 +373,10 @@ class RingKernelRuntime(_core.RuntimePort):
                 KernelNotFoundError: No ring kernel has this name.
                 KernelStateError: The ring kernel is not running.
                 KernelError: The ring kernel failed; the exception is the cause.
+                NoReplyError: The ring kernel skipped the request, or its full queue dropped it.
                 QueueFullError: The queue stayed full until the timeout.
                 QueueTimeoutError: No reply arrived before the timeout.
+                TypeValidationError: The message is not of the kernel's input type.
             """
 
     def get_kernel_state(self, kernel_id: str) -> KernelState:

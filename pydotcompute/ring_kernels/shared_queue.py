@@ -36,7 +36,7 @@ from collections.abc import Callable
 from multiprocessing import util
 from typing import Any, Literal, Self
 
-from pydotcompute._core import SharedRing
+from pydotcompute import _core
 from pydotcompute.exceptions import NoPeerError
 
 __all__ = ["SharedQueue"]
@@ -44,7 +44,7 @@ __all__ = ["SharedQueue"]
 Wait = Literal["spin", "adaptive", "park"]
 
 
-class SharedQueue(SharedRing):
+class SharedQueue(_core.SharedQueue):
     """A bounded queue from one process to another. Create one with :meth:`create` or :meth:`attach`.
 
     It can be pickled, and so passed to processes started with `multiprocessing`, where it attaches by name. Keep it open here until they
@@ -116,8 +116,8 @@ class SharedQueue(SharedRing):
         """Adds a message; waits while the queue is full.
 
         Args:
-            item: Bytes, an object that supports the buffer protocol, or a message (``@message``), which is received as one. The queue takes
-                a copy during the call.
+            item: Bytes, an object that supports the buffer protocol, or a message (``@message``), which is received as one. It is handed
+                over: neither side changes it afterwards. The queue takes a copy during the call.
             timeout: Maximum time to wait, in seconds; ``None`` for no limit.
 
         Returns:
@@ -211,11 +211,11 @@ def _attach(cls: type[SharedQueue], name: str, wait: Wait) -> SharedQueue:
     return cls.attach(name, wait=wait)
 
 
-_open_queues: weakref.WeakSet[SharedRing] = weakref.WeakSet()
+_open_queues: weakref.WeakSet[_core.SharedQueue] = weakref.WeakSet()
 _registered_pid = 0
 
 
-def _close_at_exit(queue: SharedRing) -> None:
+def _close_at_exit(queue: _core.SharedQueue) -> None:
     """Registers a queue to be closed at process exit. The extension calls it when this process acquires an endpoint.
 
     Uses `multiprocessing` finalizers, because `multiprocessing` processes do not run `atexit` functions.

@@ -16,7 +16,7 @@ __all__ = ["GPUInfo", "GPUMonitor", "RingKernelTelemetry", "TelemetryCollector"]
 
 
 @dataclass(init=False, repr=False)
-class RingKernelTelemetry(_core.Counters):
+class RingKernelTelemetry(_core.RingKernelTelemetry):
     """Counters of one ring kernel.
 
     The runtime updates them; they can be read at any time.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -77,12 +77,12 @@ async def test_sends_of_a_kernel_send_nothing() -> None:
 
 
 @pytest.mark.parametrize("make", [MessageQueue, FastMessageQueue])
-async def test_operations_of_a_queue(make: Callable[[int], Any]) -> None:
+async def test_operations_of_a_queue(make: type[Any]) -> None:
     queue = make(4)
     with recorded() as texts:
         queue.put(1)
         queue.get(timeout=1.0)
-    assert [text.split(",")[0] for text in texts] == ["'put' was never awaited", "'get' was never awaited"]
+    assert [text.split(",")[0] for text in texts] == [f"'{make.__name__}.{method}' was never awaited" for method in ("put", "get")]
     assert (queue.qsize, queue.get_stats()["never_awaited"]) == (0, 2)
 
 

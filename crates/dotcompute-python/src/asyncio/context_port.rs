@@ -7,35 +7,43 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyTuple};
 
 use super::mailbox::Mailbox;
+use super::queues::{FastMessageQueue, MessageQueue, RingBuffer};
 use super::waiter::{Kind, WaiterState};
 use super::waiter_type;
+use crate::arguments::take_one;
 
 /// The queues of a ring kernel.
 struct Queues {
     input: Py<PyAny>,
     output: Py<PyAny>,
-    /// Whether `input.get` is the method of `Mailbox`, so that it can be called directly.
+    /// Whether `input.get` is the method of a queue class of the package, so that the mailbox can be called directly.
     is_plain_get: bool,
-    /// Whether `output.put` is the method of `Mailbox`.
+    /// Whether `output.put` is the method of a queue class of the package.
     is_plain_put: bool,
 }
 
-/// Returns whether a method of a queue is the one of `Mailbox`. A user may pass another queue class, or override the method.
+/// Returns whether a method of a queue is that of a queue class of the package. A user may pass another queue class, or override the method.
 fn is_plain(queue: &Bound<'_, PyAny>, method: &str) -> PyResult<bool> {
     let py = queue.py();
     if !queue.is_instance_of::<Mailbox>() {
         return Ok(false);
     }
+    let actual = queue.get_type().getattr(method)?;
+    let classes =
+        [py.get_type::<MessageQueue>(), py.get_type::<FastMessageQueue>(), py.get_type::<RingBuffer>()];
+    let mut is_own = false;
+    for class in classes {
+        is_own |= actual.is(class.getattr(method)?);
+    }
     let instance_dict = queue.getattr_opt(intern!(py, "__dict__"))?;
-    Ok(queue.get_type().getattr(method)?.is(py.get_type::<Mailbox>().getattr(method)?)
-        && !instance_dict.map_or(Ok(false), |dict| dict.contains(method))?)
+    Ok(is_own && !instance_dict.map_or(Ok(false), |dict| dict.contains(method))?)
 }
 
 /// The context of a ring kernel: its queues and its stop flag. `KernelContext` derives from it.
-#[pyclass(frozen, subclass, module = "pydotcompute._core")]
+#[pyclass(name = "KernelContext", frozen, subclass, module = "pydotcompute._core")]
 pub(crate) struct ContextPort {
     queues: OnceLock<Queues>,
     stop_requested: AtomicBool,
@@ -65,19 +73,24 @@ impl ContextPort {
         self.stop_requested.store(true, Relaxed);
     }
 
-    /// Whether the ring kernel should return.
+    /// Whether the ring kernel was asked to terminate.
     #[getter]
     fn should_terminate(&self) -> bool {
         self.stop_requested.load(Relaxed)
     }
 
-    /// Takes the next message of the input.
+    /// Receives the next message; waits while the input queue is empty.
     ///
     /// Args:
-    ///     timeout: Maximum wait for a message, in seconds. None waits without limit.
+    ///     timeout: Maximum time to wait, in seconds; ``None`` for no limit.
     ///
     /// Returns:
-    ///     An awaitable of the message.
+    ///     The message. It was handed over, not copied: neither side changes it.
+    ///
+    /// Raises:
+    ///     QueueTimeoutError: No message arrived before the timeout.
+    ///     KernelStopped: The ring kernel was asked to terminate, and the queue is empty. Also a ``CancelledError``, and with a timeout
+    ///         also a ``QueueTimeoutError``. A function that does not catch it ends gracefully.
     #[pyo3(signature = (timeout=None))]
     fn receive<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
         let queues = self.queues()?;
@@ -90,11 +103,12 @@ impl ContextPort {
         }
     }
 
+    /// Iterates over the messages, until the ring kernel was asked to terminate and the queue is empty.
     fn __aiter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
         slf
     }
 
-    /// Takes the next message for ``async for``, which ends once the ring kernel terminates and the input is empty.
+    /// Receives the next message for ``async for``.
     fn __anext__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let queues = slf.get().queues()?;
@@ -110,35 +124,49 @@ impl ContextPort {
 
     /// Sends the reply to the request received last, or an output; waits while the output queue is full.
     ///
-    /// With a ``correlation_id``, the message is the reply to the request with that id, or an output if there is none. Otherwise it is
-    /// the reply to the request if that was received last and is the only one without a reply. It is an output if no request waits for
-    /// a reply.
+    /// With a ``correlation_id``, the message is the reply to the request with that id, or an output if there is none. Otherwise it
+    /// is the reply to the request if that was received last and is the only one without a reply. It is an output if no request
+    /// waits for a reply. A function that receives further messages before it replies, or replies from tasks that it creates, uses
+    /// :meth:`reply`.
     ///
     /// Args:
-    ///     message: The reply or output.
+    ///     message: The reply or output. It is handed over, not copied: neither side changes it afterwards.
     ///
     /// Returns:
-    ///     An awaitable of True.
+    ///     ``True``.
     ///
     /// Raises:
-    ///     AmbiguousReplyError: The awaitable raises it if the message may be the reply to another request. The callers of all requests
-    ///         received get it too, as the cause of their ``KernelError``. Use `reply`.
-    fn send<'py>(&self, message: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    ///     AmbiguousReplyError: The message may be the reply to another request. The callers of all requests received get it too, as
+    ///         the cause of their ``KernelError``.
+    #[pyo3(signature = (message, *extra), text_signature = "($self, message)")]
+    fn send<'py>(
+        &self,
+        message: Bound<'py, PyAny>,
+        extra: &Bound<'py, PyTuple>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        take_one("KernelContext.send", extra)?;
         self.send_as(message, None, "KernelContext.send")
     }
 
     /// Sends the reply to a request; waits while the output queue is full, if the message was no request.
     ///
-    /// The request is named by the object that `receive` returned. Of several requests with this object, the first one is meant whose
-    /// caller waits. If the caller has given up, the reply is dropped. A reply to a message that is no request, or has its reply, is an
-    /// output.
+    /// The request is named by the object that :meth:`receive` returned. Of several requests with this object, the first one is meant
+    /// whose caller waits. If the caller has given up, the reply is dropped. A reply to a message that is no request, or has its
+    /// reply, is an output.
     ///
     /// Args:
     ///     message: The message that was received.
-    ///     answer: The reply.
+    ///     answer: The reply. It is handed over, not copied: neither side changes it afterwards.
     ///
     /// Returns:
-    ///     An awaitable of True.
+    ///     ``True``.
+    ///
+    /// Example:
+    ///     >>> async def pairs(ctx):
+    ///     ...     while not ctx.should_terminate:
+    ///     ...         first, second = await ctx.receive(), await ctx.receive()
+    ///     ...         await ctx.reply(second, first)
+    ///     ...         await ctx.reply(first, second)
     fn reply<'py>(
         &self,
         message: &Bound<'py, PyAny>,
@@ -147,14 +175,22 @@ impl ContextPort {
         self.send_as(answer, Some(message), "KernelContext.reply")
     }
 
-    /// Tells the caller of a request that there will be no reply: it gets ``NoReplyError`` at once. No effect on other messages.
+    /// Tells the caller of a request that there will be no reply: it gets ``NoReplyError`` at once.
+    ///
+    /// No effect on other messages. The effect does not depend on whether the call is awaited.
     ///
     /// Args:
     ///     message: The message that was received.
     ///
     /// Returns:
-    ///     An awaitable of True. The effect does not depend on whether it is awaited.
-    fn skip<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    ///     ``True``.
+    #[pyo3(signature = (message, *extra), text_signature = "($self, message)")]
+    fn skip<'py>(
+        &self,
+        message: &Bound<'py, PyAny>,
+        extra: &Bound<'py, PyTuple>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        take_one("KernelContext.skip", extra)?;
         if let Ok(mailbox) = self.queues()?.output.bind(message.py()).cast::<Mailbox>() {
             mailbox.get().skip_ask(message)?;
         }

@@ -5,6 +5,9 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use crate::arguments::take_one;
 
 /// Returns nanoseconds of the monotonic clock since the first call of this function. Never 0.
 pub(super) fn now_ns() -> u64 {
@@ -19,7 +22,7 @@ const NO_LATENCY: u64 = u64::MAX;
 /// Counters of one ring kernel. `RingKernelTelemetry` derives from it.
 ///
 /// Writers hold the lock of the mailbox, or are Python code of one thread. The counters are atomic for concurrent readers.
-#[pyclass(frozen, subclass, module = "pydotcompute._core")]
+#[pyclass(name = "RingKernelTelemetry", frozen, subclass, module = "pydotcompute._core")]
 pub(crate) struct Counters {
     processed: AtomicU64,
     dropped: AtomicU64,
@@ -168,12 +171,12 @@ impl Counters {
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = value;
     }
 
-    /// Starts the clock of `seconds_since_start`.
+    /// Starts the clock of :meth:`seconds_since_start`. Activation does so.
     fn start_clock(&self) {
         self.started.store(now_ns(), Relaxed);
     }
 
-    /// Returns the seconds since `start_clock`, or 0 before it.
+    /// Returns the time since :meth:`start_clock`, in seconds; 0 before it.
     fn seconds_since_start(&self) -> f64 {
         match self.started.load(Relaxed) {
             0 => 0.0,
@@ -185,8 +188,11 @@ impl Counters {
     ///
     /// Args:
     ///     latency_ns: Its latency, in nanoseconds.
-    fn record_message(&self, latency_ns: u64) {
+    #[pyo3(signature = (latency_ns, *extra), text_signature = "($self, latency_ns)")]
+    fn record_message(&self, latency_ns: u64, extra: &Bound<'_, PyTuple>) -> PyResult<()> {
+        take_one("RingKernelTelemetry.record_message", extra)?;
         self.count_handled(latency_ns);
+        Ok(())
     }
 
     /// Records a message that will never be handled.
@@ -198,8 +204,11 @@ impl Counters {
     ///
     /// Args:
     ///     error: Its text, which becomes ``last_error``.
-    fn record_error(&self, error: String) {
+    #[pyo3(signature = (error, *extra), text_signature = "($self, error)")]
+    fn record_error(&self, error: String, extra: &Bound<'_, PyTuple>) -> PyResult<()> {
+        take_one("RingKernelTelemetry.record_error", extra)?;
         self.errors.fetch_add(1, Relaxed);
         self.set_last_error(Some(error));
+        Ok(())
     }
 }

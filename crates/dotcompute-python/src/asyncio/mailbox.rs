@@ -184,7 +184,7 @@ impl Effects {
     }
 }
 
-/// A bounded queue with waiting coroutines. The queue classes of the package derive from it.
+/// What the queue classes have in common, and what ring kernels do with their queues.
 #[pyclass(frozen, subclass, weakref, module = "pydotcompute._core")]
 pub(crate) struct Mailbox {
     pub(super) state: Lock<MailboxState>,

@@ -15,6 +15,20 @@ impl Mailbox {
         Mailbox::unconfigured()
     }
 
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        self.queued(py)
+    }
+
+    fn __bool__(&self) -> bool {
+        true
+    }
+
+    /// Whether a forked child inherited the queue.
+    #[getter]
+    fn _is_inherited(&self) -> bool {
+        self.is_inherited()
+    }
+
     /// Configures the queue. The constructors of the derived classes call it.
     ///
     /// Args:

@@ -1,4 +1,4 @@
-//! Methods of a mailbox that users call.
+//! Operations of a mailbox that the queue classes and ports offer to users.
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -53,7 +53,7 @@ impl Mailbox {
     }
 
     /// Takes the next message without waiting.
-    fn take_now(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+    pub(super) fn take_now(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         self.check_process(py)?;
         let mut effects = Effects::default();
         let message = self.lock().take_unless_paused(py, &mut effects);
@@ -61,7 +61,7 @@ impl Mailbox {
         Ok(message)
     }
 
-    fn put_now(&self, message: &Bound<'_, PyAny>) -> PyResult<bool> {
+    pub(super) fn put_now(&self, message: &Bound<'_, PyAny>) -> PyResult<bool> {
         let py = message.py();
         self.check_process(py)?;
         if let Some(router) = self.router(py) {
@@ -81,129 +81,9 @@ impl Mailbox {
         self.apply_effects(py, effects)?;
         Ok(accepted)
     }
-}
 
-#[pymethods]
-impl Mailbox {
-    /// Maximum number of messages; 0 for no limit.
-    #[getter]
-    fn maxsize(&self) -> usize {
-        self.lock().maxsize()
-    }
-
-    /// Number of queued messages.
-    #[getter]
-    fn qsize(&self, py: Python<'_>) -> PyResult<usize> {
-        self.check_process(py)?;
-        Ok(self.lock().queue.len())
-    }
-
-    /// Whether there are no queued messages.
-    #[getter]
-    fn empty(&self, py: Python<'_>) -> PyResult<bool> {
-        Ok(self.qsize(py)? == 0)
-    }
-
-    /// Whether there are no free slots.
-    #[getter]
-    fn full(&self, py: Python<'_>) -> PyResult<bool> {
-        self.check_process(py)?;
-        let state = self.lock();
-        Ok(state.queue.len() >= state.capacity)
-    }
-
-    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
-        self.qsize(py)
-    }
-
-    /// Whether a forked child inherited the queue.
-    #[getter]
-    fn _is_inherited(&self) -> bool {
-        self.is_inherited()
-    }
-
-    fn __bool__(&self) -> bool {
-        true
-    }
-
-    /// Puts a message.
-    ///
-    /// Args:
-    ///     message: The message.
-    ///     timeout: Maximum wait for a free slot, in seconds. None waits without limit.
-    ///
-    /// Returns:
-    ///     An awaitable of True.
-    ///
-    /// Raises:
-    ///     QueueFullError: The queue is full, and it rejects messages or the timeout is 0.
-    ///     QueueTimeoutError: The queue was full until the timeout.
-    #[pyo3(signature = (message, *, timeout=None))]
-    fn put<'py>(
-        slf: &Bound<'py, Self>,
-        message: Bound<'py, PyAny>,
-        timeout: Option<f64>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        Self::put_for(slf, message, timeout, "put")
-    }
-
-    /// Takes the next message.
-    ///
-    /// Args:
-    ///     timeout: Maximum wait for a message, in seconds. None waits without limit.
-    ///
-    /// Returns:
-    ///     An awaitable of the message.
-    ///
-    /// Raises:
-    ///     QueueTimeoutError: The queue was empty until the timeout.
-    #[pyo3(signature = (*, timeout=None))]
-    fn get<'py>(slf: &Bound<'py, Self>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
-        Self::get_for(slf, timeout, "get", None)
-    }
-
-    /// Puts a message without waiting.
-    ///
-    /// Args:
-    ///     message: The message.
-    ///
-    /// Returns:
-    ///     Whether the queue accepted the message.
-    fn put_nowait(&self, message: &Bound<'_, PyAny>) -> PyResult<bool> {
-        self.put_now(message)
-    }
-
-    /// `put` with the parameter name ``item``.
-    #[pyo3(signature = (item, *, timeout=None))]
-    fn _put_item<'py>(
-        slf: &Bound<'py, Self>,
-        item: Bound<'py, PyAny>,
-        timeout: Option<f64>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        Self::put(slf, item, timeout)
-    }
-
-    /// `put_nowait` with the parameter name ``item``.
-    fn _put_item_nowait(&self, item: &Bound<'_, PyAny>) -> PyResult<bool> {
-        self.put_nowait(item)
-    }
-
-    /// Takes the next message without waiting.
-    ///
-    /// Returns:
-    ///     The message, or None if the queue is empty.
-    fn get_nowait(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-        self.take_now(py)
-    }
-
-    /// Puts messages in order, without waiting, until the queue is full.
-    ///
-    /// Args:
-    ///     messages: The messages.
-    ///
-    /// Returns:
-    ///     Number of messages accepted.
-    fn put_batch(&self, messages: &Bound<'_, PyList>) -> PyResult<usize> {
+    /// Puts messages in order, without waiting, until the mailbox is full. Returns how many it accepted.
+    pub(super) fn put_list(&self, messages: &Bound<'_, PyList>) -> PyResult<usize> {
         let mut accepted = 0;
         for message in messages {
             if !self.put_now(&message)? {
@@ -214,14 +94,8 @@ impl Mailbox {
         Ok(accepted)
     }
 
-    /// Takes queued messages without waiting.
-    ///
-    /// Args:
-    ///     max_count: Maximum number of messages to take.
-    ///
-    /// Returns:
-    ///     The messages, in order.
-    fn get_batch(&self, py: Python<'_>, max_count: usize) -> PyResult<Vec<Py<PyAny>>> {
+    /// Takes up to `max_count` messages without waiting.
+    pub(super) fn take_list(&self, py: Python<'_>, max_count: usize) -> PyResult<Vec<Py<PyAny>>> {
         let mut messages = Vec::new();
         while messages.len() < max_count
             && let Some(message) = self.take_now(py)?
@@ -231,21 +105,27 @@ impl Mailbox {
         Ok(messages)
     }
 
-    /// Discards all queued messages.
-    ///
-    /// Returns:
-    ///     Number of messages discarded.
-    fn clear(&self, py: Python<'_>) -> PyResult<usize> {
+    /// Number of queued messages.
+    pub(super) fn queued(&self, py: Python<'_>) -> PyResult<usize> {
+        self.check_process(py)?;
+        Ok(self.lock().queue.len())
+    }
+
+    /// Whether there are no free slots.
+    pub(super) fn is_full(&self, py: Python<'_>) -> PyResult<bool> {
+        self.check_process(py)?;
+        let state = self.lock();
+        Ok(state.queue.len() >= state.capacity)
+    }
+
+    /// Discards all queued messages. Returns how many.
+    pub(super) fn discard_all(&self, py: Python<'_>) -> PyResult<usize> {
         self.check_process(py)?;
         self.drain(py, false).map(|messages| messages.len())
     }
 
-    /// Returns the counters of the queue, and for a queue with bands the number of messages in each band.
-    ///
-    /// Returns:
-    ///     ``current_size``, ``max_size``, ``peak_size``, ``total_enqueued``, ``total_dequeued``, ``total_dropped``, ``never_awaited``,
-    ///     ``band_counts``.
-    fn get_stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+    /// Returns the counters by name, and with bands the number of messages in each.
+    pub(super) fn counters_by_name<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         self.check_process(py)?;
         let state = self.lock();
         let bands =

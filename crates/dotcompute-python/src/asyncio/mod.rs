@@ -8,7 +8,8 @@
 //! | [`mailbox`] | a bounded queue with waiting coroutines: its data |
 //! | [`mailbox_state`] | its transitions, under the lock |
 //! | [`effects`] | the part of an operation after the lock is released |
-//! | [`mailbox_methods`] | methods for users |
+//! | [`mailbox_methods`] | its operations for users |
+//! | [`queues`] | the queue classes, with the methods for users |
 //! | [`mailbox_lifecycle`] | methods for the lifecycle of a ring kernel |
 //! | [`reply_matching`] | matching replies to asks |
 //! | [`waiter`] | an awaitable that a task treats as a future: its data |
@@ -55,6 +56,7 @@ mod never_awaited;
 mod parked_task;
 mod ports;
 mod priority_queue;
+mod queues;
 mod reply_matching;
 mod routing;
 mod task_resume;
@@ -71,6 +73,9 @@ use pyo3::prelude::*;
 /// Adds the names of this module to the extension module.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<mailbox::Mailbox>()?;
+    module.add_class::<queues::MessageQueue>()?;
+    module.add_class::<queues::FastMessageQueue>()?;
+    module.add_class::<queues::RingBuffer>()?;
     module.add_class::<counters::Counters>()?;
     module.add_class::<context_port::ContextPort>()?;
     module.add_class::<ports::KernelPort>()?;

@@ -6,12 +6,13 @@ use std::sync::{PoisonError, RwLock};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyDict, PyString, PyTuple};
 
 use super::errors;
 use super::mailbox::Mailbox;
 use super::waiter::{Kind, WaiterState};
 use super::{task_resume, waiter_type};
+use crate::arguments::take_one;
 
 /// States, with the values of `KernelState` in Python.
 const ACTIVE: u8 = 3;
@@ -28,7 +29,7 @@ struct Endpoints {
 }
 
 /// The sending and receiving side of a ring kernel for its users. `RingKernel` derives from it.
-#[pyclass(frozen, subclass, weakref, module = "pydotcompute._core")]
+#[pyclass(name = "RingKernel", frozen, subclass, weakref, module = "pydotcompute._core")]
 pub(crate) struct KernelPort {
     endpoints: RwLock<Option<std::sync::Arc<Endpoints>>>,
     state: AtomicU8,
@@ -64,41 +65,58 @@ impl KernelPort {
         self.state.store(state, Relaxed);
     }
 
-    /// Sends a message to the input.
+    /// Sends a message; waits while the input queue is full.
     ///
     /// Args:
-    ///     message: The message.
-    ///     timeout: Maximum wait for a free slot, in seconds. None waits without limit.
+    ///     message: The message. It is handed over, not copied: neither side changes it afterwards.
+    ///     timeout: Maximum time to wait, in seconds; ``None`` for no limit.
     ///
-    /// Returns:
-    ///     An awaitable of True.
+    /// Raises:
+    ///     KernelStateError: The ring kernel is not running.
+    ///     KernelError: The ring kernel failed during the call.
+    ///     QueueFullError: The queue stayed full until the timeout; the message was not sent.
+    ///     TypeValidationError: The message is not of the kernel's input type.
     #[pyo3(signature = (message, timeout=None))]
     fn send<'py>(&self, message: Bound<'py, PyAny>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
         self.send_as(message, timeout, "RingKernel.send")
     }
 
-    /// Takes the next message of the output.
+    /// Receives the next output; waits while there is none.
     ///
     /// Args:
-    ///     timeout: Maximum wait for a message, in seconds. None waits without limit.
+    ///     timeout: Maximum time to wait, in seconds; ``None`` for no limit.
     ///
     /// Returns:
-    ///     An awaitable of the message.
+    ///     The output. It was handed over, not copied: neither side changes it.
+    ///
+    /// Raises:
+    ///     KernelStateError: The ring kernel is not running.
+    ///     KernelError: The ring kernel failed; the exception is the cause. Outputs sent before the failure are received first.
+    ///     QueueTimeoutError: No output arrived before the timeout.
     #[pyo3(signature = (timeout=None))]
     fn receive<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
         self.receive_as(py, timeout, "RingKernel.receive")
     }
 
-    /// Sends a message and waits for its reply.
+    /// Sends a request and waits for its reply.
     ///
-    /// Other messages that the ring kernel sends stay queued for `receive`.
+    /// Any number of callers may wait at the same time. :meth:`KernelContext.send` and :meth:`KernelContext.reply` document how replies
+    /// are matched to requests. Other messages that the ring kernel sends stay queued for :meth:`receive`.
     ///
     /// Args:
-    ///     message: The message.
-    ///     timeout: Maximum wait for the reply, in seconds. None waits without limit.
+    ///     message: The request. It is handed over, not copied: neither side changes it afterwards.
+    ///     timeout: Maximum time to wait for a free slot and the reply, in seconds; ``None`` for no limit.
     ///
     /// Returns:
-    ///     An awaitable of the reply.
+    ///     The reply.
+    ///
+    /// Raises:
+    ///     KernelStateError: The ring kernel is not running.
+    ///     KernelError: The ring kernel failed; the exception is the cause.
+    ///     NoReplyError: The ring kernel skipped the request, or its full queue dropped it.
+    ///     QueueFullError: The queue stayed full until the timeout.
+    ///     QueueTimeoutError: No reply arrived before the timeout.
+    ///     TypeValidationError: The message is not of the kernel's input type.
     #[pyo3(signature = (message, timeout=None))]
     fn ask<'py>(&self, message: Bound<'py, PyAny>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
         self.ask_as(message, timeout, "RingKernel.ask")
@@ -232,7 +250,7 @@ impl KernelPort {
 }
 
 /// Sending and receiving by the name of a ring kernel. `RingKernelRuntime` derives from it.
-#[pyclass(frozen, subclass, weakref, module = "pydotcompute._core")]
+#[pyclass(name = "RingKernelRuntime", frozen, subclass, weakref, module = "pydotcompute._core")]
 pub(crate) struct RuntimePort {
     kernels: Py<PyDict>,
 }
@@ -251,10 +269,19 @@ impl RuntimePort {
         self.kernels.clone_ref(py)
     }
 
-    /// Sends a message to the input of a ring kernel, as ``RingKernel.send``.
+    /// Sends a message to a ring kernel; waits while its input queue is full.
+    ///
+    /// Args:
+    ///     kernel_id: Name of the ring kernel.
+    ///     message: The message. It is handed over, not copied: neither side changes it afterwards. A native ring kernel gets a copy.
+    ///     timeout: Maximum time to wait, in seconds; ``None`` for no limit.
     ///
     /// Raises:
-    ///     KernelNotFoundError: The awaitable raises it if no ring kernel has this name.
+    ///     KernelNotFoundError: No ring kernel has this name.
+    ///     KernelStateError: The ring kernel is not running.
+    ///     KernelError: The ring kernel failed during the call.
+    ///     QueueFullError: The queue stayed full until the timeout.
+    ///     TypeValidationError: The message is not of the kernel's input type.
     #[pyo3(signature = (kernel_id, message, *, timeout=None))]
     fn send<'py>(
         &self,
@@ -271,16 +298,28 @@ impl RuntimePort {
         }
     }
 
-    /// Takes the next message of the output of a ring kernel, as ``RingKernel.receive``.
+    /// Receives the next output of a ring kernel; waits while there is none.
+    ///
+    /// Args:
+    ///     kernel_id: Name of the ring kernel.
+    ///     timeout: Maximum time to wait, in seconds; ``None`` for no limit.
+    ///
+    /// Returns:
+    ///     The output. It was handed over, not copied: neither side changes it.
     ///
     /// Raises:
-    ///     KernelNotFoundError: The awaitable raises it if no ring kernel has this name.
-    #[pyo3(signature = (kernel_id, *, timeout=None))]
+    ///     KernelNotFoundError: No ring kernel has this name.
+    ///     KernelStateError: The ring kernel is not running.
+    ///     KernelError: The ring kernel failed; the exception is the cause.
+    ///     QueueTimeoutError: No output arrived before the timeout.
+    #[pyo3(signature = (kernel_id, *extra, timeout=None), text_signature = "($self, kernel_id, *, timeout=None)")]
     fn receive<'py>(
         &self,
         kernel_id: &Bound<'py, PyString>,
+        extra: &Bound<'py, PyTuple>,
         timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        take_one("RingKernelRuntime.receive", extra)?;
         let py = kernel_id.py();
         match self.find_kernel(kernel_id) {
             Ok(kernel) => match kernel.cast::<KernelPort>() {
@@ -291,10 +330,24 @@ impl RuntimePort {
         }
     }
 
-    /// Sends a message and waits for its reply, as ``RingKernel.ask``.
+    /// Sends a request to a ring kernel and waits for its reply, as :meth:`RingKernel.ask`.
+    ///
+    /// Args:
+    ///     kernel_id: Name of the ring kernel.
+    ///     message: The request. It is handed over, not copied: neither side changes it afterwards. A native ring kernel gets a copy.
+    ///     timeout: Maximum time to wait, in seconds; ``None`` for no limit.
+    ///
+    /// Returns:
+    ///     The reply.
     ///
     /// Raises:
-    ///     KernelNotFoundError: The awaitable raises it if no ring kernel has this name.
+    ///     KernelNotFoundError: No ring kernel has this name.
+    ///     KernelStateError: The ring kernel is not running.
+    ///     KernelError: The ring kernel failed; the exception is the cause.
+    ///     NoReplyError: The ring kernel skipped the request, or its full queue dropped it.
+    ///     QueueFullError: The queue stayed full until the timeout.
+    ///     QueueTimeoutError: No reply arrived before the timeout.
+    ///     TypeValidationError: The message is not of the kernel's input type.
     #[pyo3(signature = (kernel_id, message, *, timeout=None))]
     fn send_and_receive<'py>(
         &self,

@@ -7,11 +7,12 @@ use dotcompute_ring::wait::WaitStrategy;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyMemoryView};
+use pyo3::types::{PyBytes, PyMemoryView, PyTuple};
 
 use super::endpoints::{Endpoints, WaitOutcome};
 use super::owner_process::Process;
 use super::segment::Segment;
+use crate::arguments::take_one;
 use crate::message::class_mark;
 use crate::threads::errors;
 use crate::threads::gil_wait::deadline_once;
@@ -20,7 +21,7 @@ use crate::threads::gil_wait::deadline_once;
 const BYTES: u32 = 0;
 
 /// A queue in shared memory. `SharedQueue` derives from it and adds constructors.
-#[pyclass(name = "SharedRing", module = "pydotcompute._core", frozen, subclass, weakref)]
+#[pyclass(name = "SharedQueue", module = "pydotcompute._core", frozen, subclass, weakref)]
 pub(crate) struct SharedRing {
     endpoints: Endpoints,
 }
@@ -351,27 +352,40 @@ impl SharedRing {
         }
     }
 
-    /// Puts a message without waiting.
+    /// Adds a message without waiting.
     ///
     /// Args:
-    ///     item: As for ``put``.
+    ///     item: As for :meth:`put`. It is handed over: neither side changes it afterwards. The queue takes a copy during the call.
     ///
     /// Returns:
-    ///     Whether the message was put.
+    ///     Whether the message was added. ``False`` if the queue is full.
     ///
     /// Raises:
-    ///     Exception: As for ``put``, except ``QueueFullError``.
-    fn put_nowait(slf: &Bound<'_, Self>, item: &Bound<'_, PyAny>) -> PyResult<bool> {
+    ///     MessageError: The message is larger than `slot_size`.
+    ///     PeerDiedError: The queue is full, and the consumer's process has ended.
+    ///     QueueClosedError: The consumer or this process has closed the queue.
+    ///     QueueError: Another process or thread is the producer.
+    ///     TypeError: The item is neither bytes nor a message.
+    #[pyo3(signature = (item, *extra), text_signature = "($self, item)")]
+    fn put_nowait(
+        slf: &Bound<'_, Self>,
+        item: &Bound<'_, PyAny>,
+        extra: &Bound<'_, PyTuple>,
+    ) -> PyResult<bool> {
+        take_one("SharedQueue.put_nowait", extra)?;
         Self::put_within(slf, item, Some(0.0))
     }
 
-    /// Takes the oldest message without waiting.
+    /// Removes and returns the oldest message without waiting.
     ///
     /// Returns:
-    ///     The message, or None if the queue is empty.
+    ///     Bytes or the message; ``None`` if the queue is empty.
     ///
     /// Raises:
-    ///     Exception: As for ``get``, except ``QueueTimeoutError``.
+    ///     PeerDiedError: The queue is empty, and the producer's process has ended.
+    ///     QueueClosedError: The queue is empty and the producer has closed it, or this process has closed it.
+    ///     QueueError: Another process or thread is the consumer.
+    ///     MessageDeserializationError: The message cannot be deserialized; its bytes are the error's attribute `data`.
     fn get_nowait(slf: &Bound<'_, Self>) -> PyResult<Option<Py<PyAny>>> {
         Self::get_within(slf, Some(0.0))
     }
