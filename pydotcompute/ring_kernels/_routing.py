@@ -210,7 +210,7 @@ class OutputRouter:
 class MailboxSink:
     """The input of an asyncio ring kernel."""
 
-    def __init__(self, kernel: RingKernel[Any, Any], queue: _core.Mailbox) -> None:
+    def __init__(self, kernel: RingKernel[Any, Any], queue: _core.MessageQueue | _core.FastMessageQueue) -> None:
         self._kernel = kernel
         self._queue = queue
         self._drops = kernel.config.backpressure_strategy.lower() == "drop_oldest"

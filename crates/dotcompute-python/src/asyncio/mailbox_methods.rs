@@ -94,7 +94,7 @@ impl Mailbox {
         Ok(accepted)
     }
 
-    /// Takes up to `max_count` messages without waiting.
+    /// Removes at most `max_count` messages, without waiting.
     pub(super) fn take_list(&self, py: Python<'_>, max_count: usize) -> PyResult<Vec<Py<PyAny>>> {
         let mut messages = Vec::new();
         while messages.len() < max_count
