@@ -29,6 +29,8 @@ pub const CXX: &str = "CXX";
 pub const EMULATED_CXXFLAGS: &str = "DOTCOMPUTE_EMULATED_CXXFLAGS";
 /// Keeps the output of the compiler of the emulated device.
 pub const EMULATED_KEEP: &str = "DOTCOMPUTE_EMULATED_KEEP";
+/// Seeds an emulated device under stress.
+pub const EMULATED_STRETCH: &str = "DOTCOMPUTE_EMULATED_STRETCH";
 /// Disables uvloop.
 pub const NO_UVLOOP: &str = "PYDOTCOMPUTE_NO_UVLOOP";
 /// Names NVIDIA's wheels for the compiler tests.
@@ -137,6 +139,14 @@ pub const VARIABLES: &[EnvironmentVariable] = &[
         values: "an existing folder",
         default: "the output is removed once it is loaded",
         effect: "Keeps the source and the library of each emulated kernel in this folder, for debuggers and sanitizers.",
+        read_by: "dotcompute-cuda",
+    },
+    EnvironmentVariable {
+        name: EMULATED_STRETCH,
+        values: "a seed, a number from 0 to 18446744073709551615",
+        default: "stores are visible at once, and fences take no longer than they need",
+        effect: "Stores of the emulated device become visible up to 100 µs late, and its fences take up to 100 µs longer, at random: what a \
+                 GPU may do and an idle host rarely does.",
         read_by: "dotcompute-cuda",
     },
     EnvironmentVariable {

@@ -50,10 +50,6 @@ DC_DEVICE void store_release_sys(u64 *word, u64 value) {
 // wrote before that store is visible after the fence.
 template <class Word> DC_DEVICE void acquire_sys(const Word *) { asm volatile("fence.acq_rel.sys;" : : : "memory"); }
 
-// Sequentially consistent fence between a store and a load of another word. The host has the same fence between its store and its load,
-// in the opposite order; at least one side sees the other's store.
-DC_DEVICE void fence_sys() { asm volatile("fence.sc.sys;" : : : "memory"); }
-
 // The u64 overload works on shared and on device memory.
 DC_DEVICE u32 load_acquire_gpu(const u32 *word) {
     u32 value;

@@ -35,25 +35,59 @@ struct EmulatedThread {
 
 static thread_local EmulatedThread emulated_thread;
 
-DC_DEVICE u32 load_relaxed_sys(const u32 *word) { return __atomic_load_n(word, __ATOMIC_RELAXED); }
-DC_DEVICE u64 load_relaxed_sys(const u64 *word) { return __atomic_load_n(word, __ATOMIC_RELAXED); }
-DC_DEVICE void store_relaxed_sys(u64 *word, u64 value) { __atomic_store_n(word, value, __ATOMIC_RELAXED); }
-DC_DEVICE void store_release_sys(u32 *word, u32 value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
-DC_DEVICE void store_release_sys(u64 *word, u64 value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
+} // namespace dc
+
+#ifdef DOTCOMPUTE_STRETCHED
+#include "stretched.cuh"
+#else
+namespace dc {
+// Stores are visible at once, and fences take no longer than they need.
+template <class Word> DC_DEVICE bool delay_store(Word *, Word) { return false; }
+template <class Word> DC_DEVICE bool load_delayed(const Word *, Word *) { return false; }
+DC_DEVICE void publish_due() {}
+DC_DEVICE void publish_all() {}
+DC_DEVICE void stretch_fence() {}
+} // namespace dc
+#endif
+
+namespace dc {
+
+template <class Word> DC_DEVICE Word emulated_load(const Word *word) {
+    Word value;
+    return load_delayed(word, &value) ? value : __atomic_load_n(word, __ATOMIC_RELAXED);
+}
+DC_DEVICE u32 load_relaxed_sys(const u32 *word) { return emulated_load(word); }
+DC_DEVICE u64 load_relaxed_sys(const u64 *word) { return emulated_load(word); }
+DC_DEVICE void store_relaxed_sys(u64 *word, u64 value) {
+    if (!delay_store(word, value)) __atomic_store_n(word, value, __ATOMIC_RELAXED);
+}
+DC_DEVICE void store_release_sys(u32 *word, u32 value) {
+    if (!delay_store(word, value)) __atomic_store_n(word, value, __ATOMIC_RELEASE);
+}
+DC_DEVICE void store_release_sys(u64 *word, u64 value) {
+    if (!delay_store(word, value)) __atomic_store_n(word, value, __ATOMIC_RELEASE);
+}
 // A load and not a fence: ThreadSanitizer does not support fences.
-template <class Word> DC_DEVICE void acquire_sys(const Word *word) { (void)__atomic_load_n(word, __ATOMIC_ACQUIRE); }
-DC_DEVICE void fence_sys() {
-    // A read-modify-write besides the fence, for the same reason.
-    static u32 fence_word;
-    (void)__atomic_fetch_add(&fence_word, 0u, __ATOMIC_SEQ_CST);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+template <class Word> DC_DEVICE void acquire_sys(const Word *word) {
+    stretch_fence();
+    (void)__atomic_load_n(word, __ATOMIC_ACQUIRE);
 }
 DC_DEVICE u32 load_acquire_gpu(const u32 *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
-DC_DEVICE void store_release_gpu(u32 *word, u32 value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
-DC_DEVICE u32 add_acq_rel_gpu(u32 *word, u32 value) { return __atomic_fetch_add(word, value, __ATOMIC_ACQ_REL); }
+// A release at the device's scope also orders the thread's earlier stores to host memory.
+DC_DEVICE void store_release_gpu(u32 *word, u32 value) {
+    publish_all();
+    __atomic_store_n(word, value, __ATOMIC_RELEASE);
+}
+DC_DEVICE u32 add_acq_rel_gpu(u32 *word, u32 value) {
+    publish_all();
+    return __atomic_fetch_add(word, value, __ATOMIC_ACQ_REL);
+}
 DC_DEVICE u64 fetch_add_relaxed(u64 *counter) { return __atomic_fetch_add(counter, 1ull, __ATOMIC_RELAXED); }
 DC_DEVICE u64 load_acquire_gpu(const u64 *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
-DC_DEVICE void store_release_gpu(u64 *word, u64 value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
+DC_DEVICE void store_release_gpu(u64 *word, u64 value) {
+    publish_all();
+    __atomic_store_n(word, value, __ATOMIC_RELEASE);
+}
 DC_DEVICE u64 compare_exchange(u64 *word, u64 from, u64 to) {
     __atomic_compare_exchange_n(word, &from, to, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
     return from;
@@ -75,12 +109,14 @@ DC_DEVICE u32 block_index() { return emulated_thread.block; }
 DC_DEVICE u32 grid_blocks() { return emulated_thread.blocks; }
 
 DC_DEVICE u64 time_ns() {
+    publish_due();
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (u64)now.tv_sec * 1000000000ull + (u64)now.tv_nsec;
 }
 
 DC_DEVICE void pause_ns(u32 duration) {
+    publish_due();
     if (duration < 1000) {
         sched_yield();
         return;
@@ -92,6 +128,7 @@ DC_DEVICE void pause_ns(u32 duration) {
 // The last thread to arrive starts the next round. Waiting threads yield and then sleep: there are fewer cores than threads.
 DC_DEVICE void barrier() {
     EmulatedBlock *block = emulated_thread.block_state;
+    publish_all();
     if (emulated_thread.threads == 1) return;
     u32 round = __atomic_load_n(&block->round, __ATOMIC_ACQUIRE);
     if (__atomic_add_fetch(&block->arrived, 1, __ATOMIC_ACQ_REL) == emulated_thread.threads) {

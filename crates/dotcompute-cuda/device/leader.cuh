@@ -119,7 +119,13 @@ struct Leader {
                     pause = 32;
                     return true;
                 }
-                if (launch.idle_timeout_ns && now - last_message > launch.idle_timeout_ns && try_leave_idle(launch, links)) {
+                bool is_idle = launch.idle_timeout_ns && now - last_message > launch.idle_timeout_ns;
+                if (is_idle && !has_message(links, slot)) {
+                    // SYNC POINT: idle exit
+                    // STATE_OFF_DEVICE is final: this grid looks for no message again, whatever arrives. A message that arrives after the
+                    // polls above is the host's to find: the device proxy reads the state after each post, and again after each change of
+                    // the state (`Port::relaunch_if_needed`, device_port.rs). For links, the watchdog does.
+                    set_state(launch, STATE_OFF_DEVICE);
                     return false;
                 }
             } else if (command == COMMAND_PAUSE) {
@@ -187,20 +193,11 @@ struct Leader {
 
     __device__ u64 tag() const { return source == FROM_HOST ? head : head | LINKED_FLAG; }
 
-    // Publishes STATE_OFF_DEVICE, then checks once more for a message. Returns false, running again, if there is work.
-    __device__ bool try_leave_idle(const Launch &launch, const Links &links) {
-        // SYNC POINT: idle exit
-        // This side stores the state, fences and loads the slot; the host posts, fences and loads the state. At least one sees the other's
-        // store. A message that arrives over a link later is found by the watchdog, which relaunches the ring kernel.
-        set_state(launch, STATE_OFF_DEVICE);
-        fence_sys();
-        u64 slot = load_relaxed_sys(seq_of(launch.input, head));
-        bool leaves = slot != head + 1 && (load_relaxed_sys(&launch.control->host.command) & COMMAND_MASK) == COMMAND_RUN;
-        for (u32 link = 0; link < links.incoming; ++link) leaves = leaves && !link_has_message(links, link);
-        if (leaves) return true;
-        set_state(launch, STATE_RUNNING);
-        last_message = time_ns();
-        return false;
+    // Whether a message waits, whatever keeps it from being handled. `slot` is the sequence tag of the host's next message.
+    __device__ bool has_message(const Links &links, u64 slot) const {
+        bool found = slot == head + 1;
+        for (u32 link = 0; link < links.incoming; ++link) found = found || link_has_message(links, link);
+        return found;
     }
 
     __device__ void begin(const Launch &launch) {

@@ -12,7 +12,7 @@
 //   SYNC POINT: state                device publishes what it does       host reads it
 //   SYNC POINT: pause                device stops between two messages   host reads or writes the state of the handler
 //   SYNC POINT: fault acknowledge    device holds after a fault          host resets the state and acknowledges the fault
-//   SYNC POINT: idle exit            device leaves without work          host posts; one of the two sees the other
+//   SYNC POINT: idle exit            device leaves without work          host posts, then watches the state
 //   SYNC POINT: quiesce leave        host asks every ring kernel to go   device leaves at the next message boundary
 //   SYNC POINT: relaunch             host launches the grid again        device continues from the words of the last grid
 //   SYNC POINT: grid launch          host writes memory, then launches   device reads it without ordering of its own
@@ -63,7 +63,8 @@ enum State : u32 {
     STATE_FAULTED = 3,
     // Exiting or exited on COMMAND_STOP or COMMAND_KILL.
     STATE_STOPPED = 4,
-    // Exiting or exited for a relaunch: after idle_timeout_ns or max_residency_ns, or on COMMAND_LEAVE.
+    // Exiting or exited for a relaunch: after idle_timeout_ns or max_residency_ns, or on COMMAND_LEAVE. Final: only the host stores another
+    // state, after the grid has exited.
     STATE_OFF_DEVICE = 5
 };
 
@@ -148,7 +149,7 @@ struct EventHeader {
 // Written by the host, read by the device.
 struct alignas(128) HostLine {
     // Bits 0 to 7: Command. Bit 8: COMMAND_LEAVE. Bit 9: COMMAND_COPY_TO_HOST. Bits 16 to 23: closed outgoing links.
-    // Writers: host threads, by atomic read-modify-write (release; SeqCst to close a link). Readers: the leader at every poll, and
+    // Writers: host threads, by atomic read-modify-write (release). Readers: the leader at every poll, and
     // device threads that wait for a free slot. They load relaxed; an acquire fence follows before data that the host published.
     u32 command;
     // The value of `DeviceLine.faults` up to which the host has handled faults. The device holds while the two differ.

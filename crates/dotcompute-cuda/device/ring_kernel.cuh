@@ -253,6 +253,7 @@ struct GridShape {
     extern "C" void dc_ring_kernel(const dc::Launch *launch, const dc::EmulatedThread *thread) {                       \
         dc::emulated_thread = *thread;                                                                                 \
         dc::SHAPE::run<INPUT, OUTPUT, STATE>(*launch, HANDLER);                                                        \
+        dc::publish_all();                                                                                             \
     }
 #else
 #define DC_RING_KERNEL(SHAPE, INPUT, OUTPUT, STATE, HANDLER)                                                           \

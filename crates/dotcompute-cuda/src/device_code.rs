@@ -11,9 +11,10 @@ use crate::Architecture;
 use crate::compile::{Input, LtoIr, Source};
 
 /// The framework's headers: the name used in `#include`, and the text.
-pub const HEADERS: [(&str, &str); 8] = [
+pub const HEADERS: [(&str, &str); 9] = [
     ("atomics.cuh", include_str!("../device/atomics.cuh")),
     ("emulated.cuh", include_str!("../device/emulated.cuh")),
+    ("stretched.cuh", include_str!("../device/stretched.cuh")),
     ("protocol.cuh", include_str!("../device/protocol.cuh")),
     ("ring.cuh", include_str!("../device/ring.cuh")),
     ("links.cuh", include_str!("../device/links.cuh")),

@@ -67,9 +67,16 @@ impl Port {
     /// Relaunches the ring kernel if it is off the device while messages wait for it.
     fn relaunch_if_needed(&self) {
         // SYNC POINT: idle exit
-        // The host posts, fences and loads the state. `Leader::try_leave_idle` (leader.cuh) stores the state, fences and loads the slot.
-        // Both fences are sequentially consistent, so at least one side sees the other's store and every message has a resident ring kernel or a relaunch.
-        fence(Ordering::SeqCst);
+        // The device leaves when its polls find no message (`Leader::wait`, leader.cuh), and `STATE_OFF_DEVICE` is final. The proxy comes
+        // here after each post, and in `register_waker` before it waits; the watchdog wakes it whenever the state is not the registered
+        // one. For a message that the device's last polls have missed, the state read here is one of these:
+        //
+        // - `STATE_OFF_DEVICE`: the relaunch below waits for the exit of the grid, which no message delays. The new grid finds the message,
+        //   because its launch comes after the post.
+        // - Another state: the store of `STATE_OFF_DEVICE` is not visible yet. The proxy registers the state that it has read. The store
+        //   becomes visible, the watchdog finds a state that is not the registered one, and the proxy comes here again.
+        //
+        // Neither side needs a fence: the proof takes only that each store becomes visible at some time.
         if self.kernel.state() == STATE_OFF_DEVICE
             && self.last_command == Some(DeviceCommand::Run)
             && self.free_slots() < self.channel.messages.capacity()
@@ -188,6 +195,10 @@ impl DevicePort for Port {
             DeviceCommand::Pause => COMMAND_PAUSE,
             _ => COMMAND_STOP,
         });
+        // SYNC POINT: relaunch
+        // Pairs with the fence in `ResidentKernel::relaunch_if_off_device`: if a state read after this is `STATE_OFF_DEVICE`, a relaunch that
+        // is under way finds the command, and a proxy that has commanded a pause may use the state of the handler.
+        fence(Ordering::SeqCst);
         self.relaunch_if_needed();
     }
 

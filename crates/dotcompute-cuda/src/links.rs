@@ -3,7 +3,7 @@
 //! A link is a ring in device memory. The source kernel produces into it and the target kernel consumes from it; the host takes no part
 //! in the transfer of a message. `device_peer` creates links.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use dotcompute_core::backend::BackendError;
@@ -67,7 +67,10 @@ impl Link {
         let control = self.source_memory.control();
         // SYNC POINT: link close
         // The source confirms in `closed_links` (`Leader::apply_link_routing`, leader.cuh), unless it is off the device or lost.
-        control.host.command.fetch_or(self.bit() << COMMAND_CLOSED_SHIFT, Ordering::SeqCst);
+        control.host.command.fetch_or(self.bit() << COMMAND_CLOSED_SHIFT, Ordering::Release);
+        // SYNC POINT: relaunch
+        // Pairs with the fence in `ResidentKernel::relaunch_if_off_device`: a source that is off the device is relaunched with the link closed.
+        fence(Ordering::SeqCst);
         let is_off_device = matches!(source.state(), STATE_OFF_DEVICE | STATE_STOPPED) || source.is_lost();
         // Acquire: pairs with the release store of `closed_links`; `sent` then includes every message sent before the confirmation.
         is_off_device || control.device.closed_links.load(Ordering::Acquire) & u64::from(self.bit()) != 0

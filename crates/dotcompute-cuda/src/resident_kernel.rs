@@ -4,8 +4,8 @@
 //! stays in device memory, its messages in the rings and its counters in the control block. While it is off the device, the host may
 //! write the words that otherwise belong to the device.
 
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
 use dotcompute_core::deadline;
@@ -70,39 +70,57 @@ impl ResidentKernel {
         self.memory.control().host.command.load(Ordering::Relaxed) & COMMAND_LEAVE != 0
     }
 
-    /// Relaunches the grid if it is off the device and the host is not quiescing the device.
+    /// Whether the host wants the ring kernel to handle messages: its command is to run, and it does not quiesce the device.
+    fn may_run(&self) -> bool {
+        let word = self.memory.control().host.command.load(Ordering::Relaxed);
+        word & (COMMAND_MASK | COMMAND_LEAVE) == COMMAND_RUN
+    }
+
+    /// Relaunches the grid if it is off the device and may run.
     pub(crate) fn relaunch_if_off_device(&self) {
         if self.state() != STATE_OFF_DEVICE {
             return;
         }
         let _relaunch = lock(&self.relaunch_lock);
-        if self.state() != STATE_OFF_DEVICE || self.is_quiescing() || self.watched.lost().is_some() {
+        if self.state() != STATE_OFF_DEVICE || !self.may_run() || self.watched.lost().is_some() {
             return;
         }
         // SYNC POINT: grid exit
-        // The state says that the grid is about to exit. It touches no shared word after that, but a second grid must not start first.
+        // `STATE_OFF_DEVICE` is final, so the wait ends: the grid touches no shared word but `event_tail` after it. A second grid must not
+        // start first.
         if !self.grid.wait_exited(Instant::now() + EXIT_TIMEOUT) {
             self.watched.mark_lost("it reported that it left the device, but its grid did not exit");
             return;
         }
+        let state = &self.memory.control().device.state;
         // SYNC POINT: relaunch
         // The grid has exited, so the host may write the device's word. The new grid reads it in `Leader::start` (leader.cuh), after its
-        // launch.
-        self.memory.control().device.state.store(STATE_LAUNCHED, Ordering::Release);
-        if let Err(error) = self.grid.start() {
+        // launch. Store, fence, load of the command; `Port::command` and `Link::close` store to the command, fence and load the state. Either
+        // they find that the ring kernel is about to run, or this thread finds what they command.
+        state.store(STATE_LAUNCHED, Ordering::Release);
+        fence(Ordering::SeqCst);
+        if !self.may_run() {
+            state.store(STATE_OFF_DEVICE, Ordering::Release);
+        } else if let Err(error) = self.grid.start() {
             self.watched.mark_lost(&format!("relaunching it on the device failed: {error}"));
         }
     }
 
-    fn is_off_device(&self) -> bool {
-        matches!(self.state(), STATE_OFF_DEVICE | STATE_STOPPED) || self.watched.lost().is_some()
+    /// Whether the ring kernel has been asked to leave the device and no grid of it is launched any more. Its last grid may be exiting.
+    fn has_left(&self) -> bool {
+        // A relaunch that does not know of the request holds the lock until its grid is launched. A later one finds the request.
+        let _relaunch = match self.relaunch_lock.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        matches!(self.state(), STATE_OFF_DEVICE | STATE_STOPPED)
     }
 }
 
 impl Relaunch for ResidentKernel {
     fn relaunch_for_links(&self) {
-        let command = self.memory.control().host.command.load(Ordering::Relaxed) & COMMAND_MASK;
-        if self.state() == STATE_OFF_DEVICE && command == COMMAND_RUN && self.links.have_messages() {
+        if self.state() == STATE_OFF_DEVICE && self.may_run() && self.links.have_messages() {
             self.relaunch_if_off_device();
         }
     }
@@ -169,14 +187,17 @@ impl ResidentKernels {
 
 fn wait_off_device(kernel: &ResidentKernel, deadline: Instant) -> bool {
     let mut pause = Duration::from_micros(2);
-    while !kernel.is_off_device() {
+    while !kernel.has_left() {
+        // A lost kernel may never exit; a later operation that needs the whole device reports it.
+        if kernel.watched.lost().is_some() {
+            return true;
+        }
         if Instant::now() >= deadline {
             return false;
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_micros(200));
     }
-    // A lost kernel may never exit; a later operation that needs the whole device reports it.
     kernel.watched.lost().is_some() || kernel.grid.wait_exited(deadline)
 }
 

@@ -18,6 +18,9 @@ use crate::protocol::Launch;
 /// Environment variable with additional compiler flags, such as `-fsanitize=thread`, separated by spaces.
 pub const CXXFLAGS_ENV_VAR: &str = environment::EMULATED_CXXFLAGS;
 
+/// Environment variable with a seed: stores of the device become visible late, and its fences take long, at random.
+pub const STRETCH_ENV_VAR: &str = environment::EMULATED_STRETCH;
+
 /// Environment variable with a directory that stores compiled files, for debuggers and sanitizers that read them at run time.
 pub const KEEP_DIR_ENV_VAR: &str = environment::EMULATED_KEEP;
 
@@ -46,6 +49,14 @@ pub enum CompilerError {
     /// The handler is not given as text.
     #[error("the handler's code is not text; pass CUDA C++")]
     NoText,
+    /// The seed of the environment variable is not a number.
+    #[error(
+        "{STRETCH_ENV_VAR} is `{value}`, which is not a seed; set it to a number from 0 to 18446744073709551615, or unset it"
+    )]
+    Seed {
+        /// The value of the variable.
+        value: String,
+    },
     /// The compiled library could not be loaded, or files could not be written.
     #[error("{doing}: {problem}")]
     Machine {
@@ -89,12 +100,20 @@ pub(super) struct HostKernel {
     _library: Library,
 }
 
-/// Compiles a ring kernel, or returns the one that this process compiled before from the same text and flags.
-pub(super) fn compile(name: &str, program: &DeviceProgram) -> Result<Arc<HostKernel>, CompilerError> {
+/// Compiles a ring kernel, or returns the one that this process compiled before from the same text and flags. With `stretch_seed`, or the seed
+/// of [`STRETCH_ENV_VAR`], its stores are delayed and its fences stretched.
+pub(super) fn compile(
+    name: &str,
+    program: &DeviceProgram,
+    stretch_seed: Option<u64>,
+) -> Result<Arc<HostKernel>, CompilerError> {
     type LoadedKernels = Mutex<HashMap<String, Arc<HostKernel>>>;
     static LOADED: OnceLock<LoadedKernels> = OnceLock::new();
     let text = text(&host_sources(program).ok_or(CompilerError::NoText)?);
-    let flags = std::env::var(CXXFLAGS_ENV_VAR).unwrap_or_default();
+    let mut flags = std::env::var(CXXFLAGS_ENV_VAR).unwrap_or_default();
+    if let Some(seed) = stretch_seed.map_or_else(seed_from_environment, |seed| Ok(Some(seed)))? {
+        flags.push_str(&format!(" -DDOTCOMPUTE_STRETCHED={seed}ull"));
+    }
     let key = format!("{flags}\n{text}");
     let loaded = LOADED.get_or_init(LoadedKernels::default);
     let find = || loaded.lock().unwrap_or_else(PoisonError::into_inner).get(&key).map(Arc::clone);
@@ -106,6 +125,11 @@ pub(super) fn compile(name: &str, program: &DeviceProgram) -> Result<Arc<HostKer
     let kernel = Arc::new(build(name, &text, &flags)?);
     loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&kernel));
     Ok(kernel)
+}
+
+fn seed_from_environment() -> Result<Option<u64>, CompilerError> {
+    let Ok(value) = std::env::var(STRETCH_ENV_VAR) else { return Ok(None) };
+    value.parse().map(Some).map_err(|_| CompilerError::Seed { value })
 }
 
 fn text(sources: &[Source]) -> String {

@@ -31,7 +31,7 @@ use crate::watchdog::Watchdog;
 use host_memory::HostMemory;
 use resident_grid::{EmulatedGrid, EmulatedResidency};
 
-pub use host_compiler::{CXXFLAGS_ENV_VAR, CompilerError, KEEP_DIR_ENV_VAR, find_compiler};
+pub use host_compiler::{CXXFLAGS_ENV_VAR, CompilerError, KEEP_DIR_ENV_VAR, STRETCH_ENV_VAR, find_compiler};
 
 /// Options of an emulated device.
 #[derive(Debug, Clone)]
@@ -45,6 +45,9 @@ pub struct EmulatedOptions {
     pub idle_timeout: Duration,
     /// Longest uninterrupted residency: a ring kernel leaves the device after it and is relaunched at once. Zero: it stays. Default 2 s.
     pub max_residency: Duration,
+    /// Seed of a device under stress, for tests: its stores become visible late, and its fences take long, at random. Default: the seed in
+    /// [`STRETCH_ENV_VAR`], or a device that does neither.
+    pub stretch_seed: Option<u64>,
 }
 
 impl Default for EmulatedOptions {
@@ -54,6 +57,7 @@ impl Default for EmulatedOptions {
             heartbeat_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_millis(100),
             max_residency: Duration::from_secs(2),
+            stretch_seed: None,
         }
     }
 }
@@ -104,7 +108,7 @@ impl EmulatedBackend {
             reservation.map_err(|error| failed("reserving resources for it", error.to_string()))?;
         let layout = ChannelLayout::new(program.input.size, program.output.size, program.queue_capacity);
         let layout = layout.map_err(|error| failed("creating its rings", error.to_string()))?;
-        let compiled = host_compiler::compile(kernel, program)
+        let compiled = host_compiler::compile(kernel, program, self.options.stretch_seed)
             .map_err(|error| failed("compiling its handler", error.to_string()))?;
         let channel = HostDeviceChannel::new(Arc::new(HostMemory::zeroed(layout.bytes())), layout);
         let channel = channel.map_err(|error| failed("creating its rings", error.to_string()))?;
@@ -140,5 +144,54 @@ impl Backend for EmulatedBackend {
         self.kernels
             .quiesce(timeout, act)
             .map_err(|kernels| BackendError::QuiesceTimeout { kernels, waited: timeout })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+    use std::time::Instant;
+
+    use dotcompute_conformance::{DEVICE_HANDLERS, Number, number, watchdog};
+    use dotcompute_core::device::{DeviceKernel, Shape};
+
+    use super::*;
+    use crate::protocol::{COMMAND_KILL, COMMAND_RUN, InputHeader, STATE_OFF_DEVICE};
+
+    /// The store of the state and the device's polls for messages are far apart on a device under stress. A message that is posted in between
+    /// must not bring the grid back: a host that has seen the state waits for the exit of the grid.
+    #[test]
+    fn a_grid_that_says_that_it_has_left_exits_whatever_arrives() {
+        watchdog!();
+        const IDLE: Duration = Duration::from_micros(200);
+        let kernel = DeviceKernel::<Number, Number>::cuda_cpp("conformance.cu", DEVICE_HANDLERS);
+        let kernel = kernel.entry("sum").state(number(0)).shape(Shape::Block { threads: 1 });
+        let program = kernel.program();
+        let layout = ChannelLayout::new(8, 8, 512).unwrap();
+        let mut channel =
+            HostDeviceChannel::new(Arc::new(HostMemory::zeroed(layout.bytes())), layout).unwrap();
+        let compiled = host_compiler::compile("sum", program, Some(1)).unwrap();
+        let limits = ResidencyLimits { idle: IDLE, max_stay: Duration::ZERO };
+        let reservation = OccupancyBudget::new(1).reserve(1).unwrap();
+        let kernels = Arc::default();
+        let grid =
+            EmulatedGrid::new("sum", program, &channel, compiled, limits, reservation, kernels).unwrap();
+        let memory = Arc::clone(&channel.memory);
+        let (state, command) = (&memory.control().device.state, &memory.control().host.command);
+        command.store(COMMAND_RUN, Ordering::Release);
+        for round in 0..60 {
+            grid.start().unwrap();
+            while state.load(Ordering::Acquire) != STATE_OFF_DEVICE {
+                std::thread::yield_now();
+            }
+            let handled = memory.done();
+            assert!(channel.messages.push(InputHeader { wants_reply: 0, priority: 0 }, &[1; 8]));
+            assert!(grid.wait_exited(Instant::now() + Duration::from_secs(60)));
+            let [state, now] = [u64::from(state.load(Ordering::Acquire)), memory.done()];
+            assert_eq!([state, now], [u64::from(STATE_OFF_DEVICE), handled], "in round {round}");
+            memory.control().device.state.store(0, Ordering::Release);
+            assert_eq!(handled, round, "the grid of this round has handled the message of the last one");
+        }
+        command.store(COMMAND_KILL, Ordering::Release);
     }
 }
