@@ -39,6 +39,7 @@ mod occupancy;
 mod protocol;
 mod resident_grid;
 mod resident_kernel;
+mod resident_kernels;
 mod watchdog;
 
 pub use architecture::Architecture;

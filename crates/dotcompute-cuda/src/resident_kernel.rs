@@ -1,14 +1,16 @@
-//! Residency of ring kernels on a device: leave, relaunch and quiesce.
+//! Residency of a ring kernel on a device: launch, leave and relaunch.
 //!
 //! A ring kernel leaves the device when it is idle, and when the host quiesces the device ([`ResidentKernels::quiesce`]). Its state
 //! stays in device memory, its messages in the rings and its counters in the control block. While it is off the device, the host may
 //! write the words that otherwise belong to the device.
+//!
+//! [`ResidentKernels::quiesce`]: crate::resident_kernels::ResidentKernels::quiesce
 
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
-use dotcompute_core::deadline;
+use dotcompute_core::backend::BackendError;
 
 use crate::host_device_channel::ChannelMemory;
 use crate::links::{LinkSource, Links};
@@ -70,6 +72,19 @@ impl ResidentKernel {
         self.memory.control().host.command.load(Ordering::Relaxed) & COMMAND_LEAVE != 0
     }
 
+    /// Launches the first grid, unless `starts_off_device` returns true, which it decides while no other thread launches the ring kernel.
+    pub(crate) fn launch(&self, starts_off_device: impl FnOnce() -> bool) -> Result<(), BackendError> {
+        let _relaunch = lock(&self.relaunch_lock);
+        if starts_off_device() { Ok(()) } else { self.grid.start() }
+    }
+
+    /// Marks the ring kernel, which has not been launched yet, as one that the host has brought off the device.
+    pub(crate) fn start_off_device(&self) {
+        let control = self.memory.control();
+        control.host.command.fetch_or(COMMAND_LEAVE, Ordering::Release);
+        control.device.state.store(STATE_OFF_DEVICE, Ordering::Release);
+    }
+
     /// Whether the host wants the ring kernel to handle messages: its command is to run, and it does not quiesce the device.
     fn may_run(&self) -> bool {
         let word = self.memory.control().host.command.load(Ordering::Relaxed);
@@ -107,7 +122,7 @@ impl ResidentKernel {
     }
 
     /// Whether the ring kernel has been asked to leave the device and no grid of it is launched any more. Its last grid may be exiting.
-    fn has_left(&self) -> bool {
+    pub(crate) fn has_left(&self) -> bool {
         // A relaunch that does not know of the request holds the lock until its grid is launched. A later one finds the request.
         let _relaunch = match self.relaunch_lock.try_lock() {
             Ok(guard) => guard,
@@ -133,82 +148,5 @@ impl LinkSource for ResidentKernel {
 
     fn is_lost(&self) -> bool {
         self.watched.lost().is_some()
-    }
-}
-
-/// The ring kernels of one device.
-#[derive(Default)]
-pub(crate) struct ResidentKernels {
-    all: Mutex<Vec<Weak<ResidentKernel>>>,
-    /// Held while the device is quiesced: one thread at a time.
-    quiesce_lock: Mutex<()>,
-}
-
-impl ResidentKernels {
-    pub(crate) fn add(&self, kernel: &Arc<ResidentKernel>) {
-        let mut all = lock(&self.all);
-        all.retain(|kernel| kernel.strong_count() > 0);
-        all.push(Arc::downgrade(kernel));
-    }
-
-    fn alive(&self) -> Vec<Arc<ResidentKernel>> {
-        lock(&self.all).iter().filter_map(Weak::upgrade).collect()
-    }
-
-    /// Asks every ring kernel to leave the device at its next message boundary, runs `act` while none is resident, and relaunches them.
-    ///
-    /// # Errors
-    ///
-    /// The names of the ring kernels that were still resident after `timeout`; `act` is not run then.
-    pub(crate) fn quiesce<T>(&self, timeout: Duration, act: impl FnOnce() -> T) -> Result<T, Vec<String>> {
-        let _quiesce = lock(&self.quiesce_lock);
-        let kernels = self.alive();
-        let guard = RelaunchGuard(&kernels);
-        for kernel in &kernels {
-            // SYNC POINT: quiesce leave
-            // `Leader::wait` (leader.cuh) reads the flag at every poll, and responds with `STATE_OFF_DEVICE`. A device thread that waits for
-            // a free slot of a link reads it too.
-            kernel.memory.control().host.command.fetch_or(COMMAND_LEAVE, Ordering::Release);
-            // The device proxy drains the event ring now, so that a full ring does not delay the exit.
-            kernel.watched.wake();
-        }
-        let deadline = deadline::after(timeout);
-        let is_resident = |kernel: &&Arc<ResidentKernel>| !wait_off_device(kernel, deadline);
-        let stuck: Vec<String> =
-            kernels.iter().filter(is_resident).map(|kernel| kernel.name.clone()).collect();
-        if !stuck.is_empty() {
-            return Err(stuck);
-        }
-        let result = act();
-        drop(guard);
-        Ok(result)
-    }
-}
-
-fn wait_off_device(kernel: &ResidentKernel, deadline: Instant) -> bool {
-    let mut pause = Duration::from_micros(2);
-    while !kernel.has_left() {
-        // A lost kernel may never exit; a later operation that needs the whole device reports it.
-        if kernel.watched.lost().is_some() {
-            return true;
-        }
-        if Instant::now() >= deadline {
-            return false;
-        }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_micros(200));
-    }
-    kernel.watched.lost().is_some() || kernel.grid.wait_exited(deadline)
-}
-
-/// Relaunches quiesced ring kernels when it is dropped, also if `act` panics.
-struct RelaunchGuard<'a>(&'a [Arc<ResidentKernel>]);
-
-impl Drop for RelaunchGuard<'_> {
-    fn drop(&mut self) {
-        for kernel in self.0 {
-            kernel.memory.control().host.command.fetch_and(!COMMAND_LEAVE, Ordering::Release);
-            kernel.relaunch_if_off_device();
-        }
     }
 }

@@ -15,7 +15,7 @@ use dotcompute_conformance::{
     DEVICE_HANDLERS, Fixture, Number, TIMEOUT, TestBackend, TestDevice, TestKernel, number, watchdog,
 };
 use dotcompute_core::device::{DeviceKernel, Shape};
-use dotcompute_core::error::AskError;
+use dotcompute_core::error::{AskError, LaunchError};
 use dotcompute_core::handle::KernelHandle;
 use dotcompute_core::lifecycle::State;
 use dotcompute_core::memory::{DeviceMemory as _, UnifiedBuffer};
@@ -151,6 +151,45 @@ fn memory_is_allocated_and_one_shot_kernels_load_beside_ring_kernels() {
         memory.trim().unwrap();
         assert_eq!(ring_kernel.ask(number(1)).unwrap(), number(2 * round));
     }
+}
+
+/// What quiesces the device works inside `quiesced`, which holds it quiet already, and is refused on another thread.
+#[test]
+fn a_quiesced_thread_may_launch_connect_and_use_memory() {
+    watchdog!();
+    let Some(backend) = fake_driver::backend(|options| options.quiesce_timeout = Duration::from_millis(100))
+    else {
+        return;
+    };
+    let runtime = Runtime::with_options(RuntimeOptions::new().workers(2).device(backend)).unwrap();
+    let launch = |name, entry| {
+        let kernel = runtime.launch_on_device(name, KernelOptions::new(), kernel(entry, 1))?;
+        kernel.activate().unwrap();
+        Ok::<_, LaunchError>(kernel)
+    };
+    let [count, sum] = [launch("count", "count").unwrap(), launch("sum", "sum").unwrap()];
+    let memory = CudaMemory::open(0).unwrap();
+    let late = runtime
+        .quiesced(TIMEOUT, || {
+            assert_eq!(runtime.quiesced(TIMEOUT, || 3).unwrap(), 3);
+            let opened = CudaMemory::open(0).unwrap();
+            drop(opened.page_locked(64).unwrap());
+            memory.trim().unwrap();
+            count.connect(&sum).unwrap();
+            count.tell(number(5)).unwrap();
+            let late = launch("late", "sum").unwrap();
+            let error = std::thread::scope(|scope| scope.spawn(|| launch("refused", "sum")).join());
+            let error = error.unwrap().unwrap_err().to_string();
+            assert!(error.contains("another thread has kept it quiet for 100ms"), "{error}");
+            // Waits for the whole device on a GPU, and is reported by the fake driver if a ring kernel is resident.
+            memory.trim().unwrap();
+            assert_eq!(count.stats().handled, 0);
+            late
+        })
+        .unwrap();
+    assert_eq!(late.ask(number(2)).unwrap(), number(2));
+    runtime.shutdown(TIMEOUT).unwrap();
+    assert_eq!((count.stats().handled, sum.stats().handled), (1, 5));
 }
 
 #[test]

@@ -76,6 +76,20 @@ pub enum BackendError {
         /// The time waited.
         waited: Duration,
     },
+    /// Another thread held the device quiet for too long.
+    #[error(
+        "quiescing the device: another thread has kept it quiet for {waited:?}; wait longer, or let the closure of that thread return"
+    )]
+    QuiescedElsewhere {
+        /// The time waited.
+        waited: Duration,
+    },
+    /// A handler has asked to quiesce the device.
+    #[error(
+        "quiescing the device: the call comes from the handler of a ring kernel, which ring kernels on the device may need to reach a message \
+         boundary; call it from another thread"
+    )]
+    QuiesceInHandler,
     /// The device reported an error.
     #[error("the {backend} backend, while {doing}: {problem}")]
     Device {

@@ -41,11 +41,12 @@ pub trait Backend: Send + Sync {
     fn launch(&self, plan: LaunchPlan) -> Result<Resident, BackendError>;
 
     /// Runs `act` while no ring kernel is on the device. Each leaves at its next message boundary, within `timeout`, and is relaunched
-    /// afterwards. A backend whose ring kernels do not occupy a device just runs `act`.
+    /// afterwards. A backend whose ring kernels do not occupy a device just runs `act`. The calling thread may call this again inside `act`,
+    /// and launch ring kernels, which start off the device.
     ///
     /// # Errors
     ///
-    /// [`BackendError::QuiesceTimeout`]; `act` was not run then.
+    /// [`BackendError::QuiesceTimeout`], or [`BackendError::QuiescedElsewhere`] while another thread is inside `act`; `act` was not run then.
     fn quiesced(&self, _timeout: Duration, act: &mut dyn FnMut()) -> Result<(), BackendError> {
         act();
         Ok(())

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::backend::cpu::CpuBackend;
 use crate::backend::{Backend, BackendError};
+use crate::cell::current::CurrentKernel;
 use crate::cell::typed_cell::TypedCell;
 use crate::dead_letter::{DeadLetter, DeadLetterInfo, DeadLetters};
 use crate::error::{LaunchError, LifecycleError, ShutdownError};
@@ -243,9 +244,14 @@ impl Runtime {
     /// Each ring kernel leaves at its next message boundary, preserves its state, and is relaunched afterwards. Messages sent meanwhile are
     /// queued. Ring kernels on the host are not affected.
     ///
+    /// Inside `act`, the same thread may call `quiesced` again, launch and connect ring kernels, and use the memory of the device: the device is
+    /// quiet already. A ring kernel that is launched there starts off the device. A reply of a ring kernel on the device does not arrive before
+    /// `act` returns. Other threads that quiesce the device, also to launch or connect a ring kernel, wait until `act` has returned.
+    ///
     /// # Errors
     ///
-    /// [`BackendError::QuiesceTimeout`] if some did not reach a message boundary within `timeout`; `act` was not run then.
+    /// [`BackendError::QuiesceTimeout`] if some did not reach a message boundary within `timeout`; [`BackendError::QuiescedElsewhere`] if another
+    /// thread was still inside `act` then; [`BackendError::QuiesceInHandler`], at once, in the handler of a ring kernel. `act` was not run then.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -256,6 +262,9 @@ impl Runtime {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn quiesced<T>(&self, timeout: Duration, act: impl FnOnce() -> T) -> Result<T, BackendError> {
+        if CurrentKernel::is_any() {
+            return Err(BackendError::QuiesceInHandler);
+        }
         let Some(device) = &self.device else { return Ok(act()) };
         let (mut act, mut result) = (Some(act), None);
         device.quiesced(timeout, &mut || result = act.take().map(|act| act()))?;

@@ -48,7 +48,7 @@ use crate::driver::{Device, Driver, DriverError, Module};
 use crate::host_device_channel::{ChannelLayout, HostDeviceChannel};
 use crate::library::Search;
 use crate::occupancy::OccupancyBudget;
-use crate::resident_grid::{ResidencyLimits, ResidentGrid as _};
+use crate::resident_grid::ResidencyLimits;
 use crate::resident_kernel::ResidentKernel;
 use crate::watchdog::Watchdog;
 use error::device_error;
@@ -225,10 +225,9 @@ impl CudaBackend {
             reservations,
         };
         let grid = Arc::new(CudaGrid::new(kernel, program, params).map_err(|error| failed(&error))?);
-        grid.start()?;
         let residency = CudaResidency(Arc::clone(&grid));
         let kernel = ResidentKernel::new(kernel, grid, Arc::clone(&channel.memory));
-        self.process_device.kernels.add(&kernel);
+        self.process_device.kernels.launch(&kernel, 1)?;
         let port = Port::new(channel, kernel, program, Arc::clone(&self.watchdog));
         Ok(Resident { residency: Box::new(residency), port: Some(Box::new(port)) })
     }

@@ -13,7 +13,7 @@ use dotcompute_core::deadline;
 use super::deferred_free::DeferredFreeList;
 use crate::driver::{Device, DriverError};
 use crate::occupancy::OccupancyBudget;
-use crate::resident_kernel::ResidentKernels;
+use crate::resident_kernels::{QuiesceError, ResidentKernels};
 
 /// Resources of a ring kernel that stay allocated until its grid has exited.
 pub(super) trait ExitWaiter: Send + Sync {
@@ -55,20 +55,21 @@ impl ProcessDevice {
         self.in_use.lock().unwrap_or_else(PoisonError::into_inner).push(resources);
     }
 
-    /// Runs `act` while no ring kernel of this process is resident on the device.
+    /// Runs `act` while no ring kernel of this process is resident on the device. Inside `act`, the same thread may call it again.
     ///
     /// # Errors
     ///
-    /// [`BackendError::QuiesceTimeout`] if a ring kernel is still resident after `timeout`; `act` is not run then.
+    /// [`BackendError::QuiesceTimeout`] if a ring kernel is still resident after `timeout`, and [`BackendError::QuiescedElsewhere`] if another
+    /// thread still holds the device quiet; `act` is not run then.
     pub(super) fn quiesced<T>(&self, timeout: Duration, act: impl FnOnce() -> T) -> Result<T, BackendError> {
         let deadline = deadline::after(timeout);
-        let not_quiet = |kernels| BackendError::QuiesceTimeout { kernels, waited: timeout };
+        let not_quiet = |error: QuiesceError| error.after(timeout);
         let acted = self.kernels.quiesce(timeout, || {
             self.wait_for_exits(deadline)?;
             self.deferred_free.drain();
             Ok(act())
         });
-        acted.map_err(not_quiet)?.map_err(not_quiet)
+        acted.map_err(not_quiet)?.map_err(|kernels| not_quiet(QuiesceError::Resident(kernels)))
     }
 
     /// Waits also for terminated ring kernels whose grid has not exited yet, and drops resources that have no other owner.

@@ -25,8 +25,9 @@ use dotcompute_core::backend::{Backend, BackendError, BackendKind, LaunchPlan, P
 use crate::device_port::Port;
 use crate::host_device_channel::{ChannelLayout, HostDeviceChannel};
 use crate::occupancy::OccupancyBudget;
-use crate::resident_grid::{ResidencyLimits, ResidentGrid as _};
-use crate::resident_kernel::{ResidentKernel, ResidentKernels};
+use crate::resident_grid::ResidencyLimits;
+use crate::resident_kernel::ResidentKernel;
+use crate::resident_kernels::ResidentKernels;
 use crate::watchdog::Watchdog;
 use host_memory::HostMemory;
 use resident_grid::{EmulatedGrid, EmulatedResidency};
@@ -116,10 +117,9 @@ impl EmulatedBackend {
             ResidencyLimits { idle: self.options.idle_timeout, max_stay: self.options.max_residency };
         let kernels = Arc::clone(&self.kernels);
         let grid = EmulatedGrid::new(kernel, program, &channel, compiled, limits, reservation, kernels)?;
-        grid.start()?;
         let residency = EmulatedResidency(Arc::clone(&grid));
         let kernel = ResidentKernel::new(kernel, grid, Arc::clone(&channel.memory));
-        self.kernels.add(&kernel);
+        self.kernels.launch(&kernel, 0)?;
         let port = Port::new(channel, kernel, program, Arc::clone(&self.watchdog));
         Ok(Resident { residency: Box::new(residency), port: Some(Box::new(port)) })
     }
@@ -141,9 +141,7 @@ impl Backend for EmulatedBackend {
     }
 
     fn quiesced(&self, timeout: Duration, act: &mut dyn FnMut()) -> Result<(), BackendError> {
-        self.kernels
-            .quiesce(timeout, act)
-            .map_err(|kernels| BackendError::QuiesceTimeout { kernels, waited: timeout })
+        self.kernels.quiesce(timeout, act).map_err(|error| error.after(timeout))
     }
 }
 
@@ -157,6 +155,7 @@ mod tests {
 
     use super::*;
     use crate::protocol::{COMMAND_KILL, COMMAND_RUN, InputHeader, STATE_OFF_DEVICE};
+    use crate::resident_grid::ResidentGrid as _;
 
     /// The store of the state and the device's polls for messages are far apart on a device under stress. A message that is posted in between
     /// must not bring the grid back: a host that has seen the state waits for the exit of the grid.

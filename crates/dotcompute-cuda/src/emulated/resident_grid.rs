@@ -13,7 +13,7 @@ use crate::host_device_channel::{ChannelMemory, HostDeviceChannel, SharedMemory 
 use crate::occupancy::Reservation;
 use crate::protocol::{GridLine, Launch};
 use crate::resident_grid::{DeviceAddresses, LinkMemory, ResidencyLimits, ResidentGrid, launch};
-use crate::resident_kernel::ResidentKernels;
+use crate::resident_kernels::ResidentKernels;
 
 /// Longest wait for ring kernels to leave the device before a link is created.
 const QUIESCE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -205,8 +205,7 @@ impl ResidentGrid for EmulatedGrid {
     }
 
     fn quiesced(&self, act: &mut dyn FnMut()) -> Result<(), BackendError> {
-        let not_quiet = |kernels| BackendError::QuiesceTimeout { kernels, waited: QUIESCE_TIMEOUT };
-        self.kernels.quiesce(QUIESCE_TIMEOUT, act).map_err(not_quiet)
+        self.kernels.quiesce(QUIESCE_TIMEOUT, act).map_err(|error| error.after(QUIESCE_TIMEOUT))
     }
 
     fn link_memory(&self, bytes: usize) -> Result<Arc<dyn LinkMemory>, BackendError> {
