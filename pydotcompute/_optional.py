@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 from pydotcompute import _core
+from pydotcompute._driver_settings import request_resident_settings
 from pydotcompute.exceptions import BackendNotAvailableError, CUDAError
 
 __all__ = ["busy_streams", "cuda_devices", "import_cupy", "import_mlx", "import_numba_cuda", "stream_ordered_pool", "wait_for_device_work"]
@@ -27,8 +28,7 @@ def _import(name: str, backend: str, extra: str) -> Any:
 def cuda_devices() -> list[_core.Device]:
     """Lists the GPUs of this machine, and initializes the CUDA driver for that.
 
-    Sets ``CUDA_MODULE_LOADING=EAGER`` first, unless the variable is set already. With lazy loading, the first use of any module in this
-    process would wait for the whole device, on which a ring kernel may be resident.
+    Requests the driver's settings for ring kernels first: ``pydotcompute._driver_settings``.
 
     Returns:
         The devices. None of them is opened.
@@ -37,7 +37,7 @@ def cuda_devices() -> list[_core.Device]:
         BackendNotAvailableError: There is no driver or no GPU; the error says which, and what to do.
         CUDAError: A driver call failed.
     """
-    os.environ.setdefault("CUDA_MODULE_LOADING", "EAGER")
+    request_resident_settings()
     return _core.cuda_devices()
 
 

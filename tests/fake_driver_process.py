@@ -51,6 +51,7 @@ def library() -> TemporaryDirectory[str]:
     folder = TemporaryDirectory()
     compiler = ["cc", "-shared", "-fPIC", "-O1", "-o", f"{folder.name}/libcuda.so", str(SOURCE), "-lpthread", "-ldl"]
     subprocess.run(compiler, check=True)
+    Path(folder.name, "libcuda.so.1").symlink_to("libcuda.so")
     return folder
 
 
