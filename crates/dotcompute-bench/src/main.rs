@@ -115,7 +115,7 @@ fn host_benches(options: &HostOptions) -> Result<(), BenchError> {
 
 fn gpu_benches(options: &gpu::Options) -> Result<(), BenchError> {
     // Called before other threads start; the driver reads the variable when it is initialised.
-    dotcompute::cuda::driver::request_eager_loading();
+    dotcompute::cuda::driver::request_resident_settings();
     let bar = bar("{spinner} {pos} {msg}");
     let text = gpu::run(options, |round, bench, subject| {
         bar.set_message(format!("round {}: {bench}, {subject}", round + 1));

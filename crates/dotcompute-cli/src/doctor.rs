@@ -126,6 +126,7 @@ fn panics() -> Check {
 
 fn cuda() -> Vec<Check> {
     let mut checks = vec![driver()];
+    checks.extend(hardware_queues());
     if cfg!(unix) {
         let devices = ["/dev/nvidiactl", "/dev/nvidia-uvm"];
         let absent: Vec<_> = devices.into_iter().filter(|path| !Path::new(path).exists()).collect();
@@ -161,6 +162,16 @@ fn driver() -> Check {
         }
         Err(error) => Check::new("CUDA driver", false, error.to_string(), meaning),
     }
+}
+
+/// How many ring kernels may be resident on each GPU. None without a driver.
+fn hardware_queues() -> Option<Check> {
+    let queues = Driver::open().ok()?.hardware_queues();
+    let meaning = "each ring kernel on a GPU takes one, and buffers, copies and one-shot kernels take a few";
+    Some(
+        Check::new("hardware queues", queues.count == 32, queues.to_string(), meaning)
+            .with_advice(queues.advice()),
+    )
 }
 
 fn gpu_compiler() -> Check {

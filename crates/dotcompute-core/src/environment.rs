@@ -23,6 +23,8 @@ pub const CUDA_PATH: &str = "CUDA_PATH";
 pub const VIRTUAL_ENV: &str = "VIRTUAL_ENV";
 /// Selects when the CUDA driver loads the code of modules.
 pub const CUDA_MODULE_LOADING: &str = "CUDA_MODULE_LOADING";
+/// Sets the number of hardware queues of the CUDA driver.
+pub const CUDA_DEVICE_MAX_CONNECTIONS: &str = "CUDA_DEVICE_MAX_CONNECTIONS";
 /// Names the C++ compiler of the emulated device.
 pub const CXX: &str = "CXX";
 /// Additional flags for the compiler of the emulated device.
@@ -118,6 +120,14 @@ pub const VARIABLES: &[EnvironmentVariable] = &[
         default: "set to `EAGER` before the driver is initialised, in Rust only while the process has one thread",
         effect: "The CUDA driver loads the code of modules at once, or at the first launch of a function. A lazy load waits for the whole \
                  device, so it does not return while a ring kernel is resident. A value that is already set is kept.",
+        read_by: "dotcompute-cuda, pydotcompute, the CUDA driver",
+    },
+    EnvironmentVariable {
+        name: CUDA_DEVICE_MAX_CONNECTIONS,
+        values: "`1` to `32`",
+        default: "set to `32` before the driver is initialised, in Rust only while the process has one thread; the CUDA driver's own default is `8`",
+        effect: "The number of hardware queues. Work in a queue that is shared with a ring kernel waits for its end, so each ring kernel takes \
+                 a queue of its own, and a launch that finds none is an error. A value that is already set is kept.",
         read_by: "dotcompute-cuda, pydotcompute, the CUDA driver",
     },
     EnvironmentVariable {

@@ -226,7 +226,7 @@ struct Control {
     LinkTable table;
 };
 
-// The words that the blocks of a grid share, in device memory. The host zeroes them before each launch, and does not read them.
+// The words that the blocks of a grid share, in device memory. The host zeroes them before the first launch, and does not read them.
 struct alignas(128) GridLine {
     // Blocks that have arrived at the barrier in this round. Added to by thread 0 of each block, acquire-release; the last resets it.
     u32 arrived;

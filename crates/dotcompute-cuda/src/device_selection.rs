@@ -114,7 +114,21 @@ mod tests {
         assert_eq!(selected.device.unwrap().kind(), BackendKind::Emulated);
         let error = by_name("gpu").unwrap_err().to_string();
         assert!(error.contains("`gpu`") && error.contains("emulated"), "{error}");
-        // With and without a GPU, the selection succeeds and has a reason.
-        assert!(!by_name("").unwrap().reason.is_empty());
+    }
+
+    /// Without a name: the GPU that can be opened, else no device and why.
+    #[test]
+    fn without_a_name_a_usable_gpu_is_selected() {
+        let selected = by_name("").unwrap();
+        match CudaBackend::new() {
+            Ok(backend) => {
+                assert!(selected.kind == BackendKind::Cuda && selected.device.is_some(), "{selected:?}");
+                assert!(selected.reason.contains(&backend.device().name), "{selected:?}");
+            }
+            Err(error) => {
+                assert!(selected.kind == BackendKind::Cpu && selected.device.is_none(), "{selected:?}");
+                assert_eq!(selected.reason, format!("no GPU is usable: {error}"));
+            }
+        }
     }
 }

@@ -19,7 +19,7 @@
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::ptr::{self, NonNull};
 
-use crate::driver::request_eager_loading;
+use crate::driver::request_resident_settings;
 use crate::library::{self, Component, Identity, Search, SharedObject, Unavailable, Version, functions};
 
 /// The input type for LTO-IR.
@@ -92,14 +92,14 @@ fn name_of(code: i32) -> &'static str {
 }
 
 impl NvJitLink {
-    /// Finds and loads nvJitLink. Requests eager loading first ([`request_eager_loading`]), because some versions, such as 12.4, initialise
+    /// Finds and loads nvJitLink. Requests the driver's settings first ([`request_resident_settings`]), because some versions, such as 12.4, initialise
     /// the driver.
     ///
     /// # Errors
     ///
     /// [`Unavailable`] with every location that was searched.
     pub fn load(search: &Search) -> Result<Self, Unavailable> {
-        request_eager_loading();
+        request_resident_settings();
         library::load(Component::NvJitLink, search, Self::bind)
     }
 

@@ -77,6 +77,19 @@ impl ResidentKernels {
         self.lock().all.iter().filter_map(Weak::upgrade).collect()
     }
 
+    /// Returns the names of the ring kernels that are in their handlers.
+    pub(crate) fn in_handlers(&self) -> Vec<String> {
+        let in_handler = |kernel: &Arc<ResidentKernel>| {
+            kernel.memory.control().device.current_message.load(Ordering::Relaxed) != 0
+        };
+        self.alive().iter().filter(|kernel| in_handler(kernel)).map(|kernel| kernel.name.clone()).collect()
+    }
+
+    /// Marks every ring kernel as lost.
+    pub(crate) fn mark_all_lost(&self, reason: &str) {
+        self.alive().iter().for_each(|kernel| kernel.watched.mark_lost(reason));
+    }
+
     /// Asks every ring kernel to leave the device at its next message boundary, runs `act` while none is resident, and relaunches them. Inside
     /// `act`, the same thread runs a nested `act` at once.
     ///

@@ -4,6 +4,7 @@
 mod common;
 mod fake_driver;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -77,17 +78,34 @@ fn a_kernel_that_does_not_compile_or_exist_is_an_error() {
 #[test]
 fn every_export_method_is_probed() {
     watchdog!();
-    if backend().is_none() {
-        return;
-    }
+    let Some(backend) = backend() else { return };
     let results = probe(0).unwrap();
     let names: Vec<_> = results.iter().map(|result| result.what).collect();
     assert_eq!(names, ["dma_buf_attribute", "dma_buf_mmap", "dma_buf_mmap_pcie", "gdrdrv"]);
-    for result in &results {
-        println!("{result:?}");
-        assert!(!result.outcome.is_empty());
-        let unsupported = fake_driver::folder().is_some() && result.what.starts_with("dma_buf_mmap");
-        assert!(!unsupported || result.outcome.contains("asking for a dma-buf"), "{result:?}");
+    results.iter().for_each(|result| println!("{result:?}"));
+    let device = backend.device();
+    let [attribute, maps @ .., gdrdrv] = &results[..] else { panic!("{results:?}") };
+    assert_eq!(attribute.works, device.dma_buf);
+    assert!(
+        attribute.outcome.contains(&format!("reports {} for {}", device.dma_buf, device.name)),
+        "{attribute:?}"
+    );
+    assert!(
+        gdrdrv.works == Path::new("/dev/gdrdrv").exists() || gdrdrv.outcome.contains("denied"),
+        "{gdrdrv:?}"
+    );
+    for map in maps {
+        // A mapping that works has been read back; any other says at which step it failed.
+        let steps = [
+            "the device reads what the host wrote",
+            "dma-buf",
+            "where the host wrote",
+            "reading device memory back",
+        ];
+        let step = steps.iter().position(|step| map.outcome.contains(step));
+        assert!(if map.works { step == Some(0) } else { step > Some(0) }, "{map:?}");
+        // The fake driver has no dma-bufs, although its attribute says so.
+        assert!(fake_driver::folder().is_none() || map.outcome.contains("asking for a dma-buf"), "{map:?}");
     }
 }
 

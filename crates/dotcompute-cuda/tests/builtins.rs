@@ -11,10 +11,9 @@ fn a_compiler_without_its_builtins_is_an_error_that_names_them() {
     use dotcompute_cuda::nvrtc::Nvrtc;
 
     let Some(wheels) = std::env::var_os("DOTCOMPUTE_TEST_WHEELS") else {
-        println!(
-            "skipped: `cargo xtask test --only cubins` runs this test, with wheels whose builtins library it can hide"
+        return common::skipped(
+            "`cargo xtask test --only cubins` runs this test, with wheels whose builtins library it can hide",
         );
-        return;
     };
     let file = std::path::Path::new(&wheels).join("nvidia/cu13/lib/libnvrtc.so.13");
     let folder = tempfile::tempdir().unwrap();

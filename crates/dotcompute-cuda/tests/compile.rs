@@ -151,8 +151,7 @@ fn an_undefined_function_and_an_unknown_option_are_named() {
 fn parts_of_other_front_ends_are_linked_in() {
     let Some(toolchain) = toolchain() else { return };
     if let Err(reason) = toolchain.linker() {
-        println!("skipped: {reason}");
-        return;
+        return common::skipped(reason);
     }
     let nvrtc = Nvrtc::load(&search()).unwrap();
     let text = c"extern \"C\" __device__ int external(int x) { return x + 41; }";

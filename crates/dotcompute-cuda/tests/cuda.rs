@@ -14,6 +14,7 @@ use std::time::Duration;
 use dotcompute_conformance::{
     DEVICE_HANDLERS, Fixture, Number, TIMEOUT, TestBackend, TestDevice, TestKernel, number, watchdog,
 };
+use dotcompute_core::backend::{BackendError, DeviceResource};
 use dotcompute_core::device::{DeviceKernel, Shape};
 use dotcompute_core::error::{AskError, LaunchError};
 use dotcompute_core::handle::KernelHandle;
@@ -25,6 +26,7 @@ use dotcompute_core::orchestrator::{Argument, Geometry, Orchestrator};
 use dotcompute_core::runtime::{Runtime, RuntimeOptions};
 use dotcompute_core::supervision::Supervision;
 use dotcompute_cuda::cuda::{CudaBackend, CudaKernel, CudaLauncher, CudaMemory, CudaOptions};
+use dotcompute_cuda::driver::Driver;
 
 mod thread_shape {
     dotcompute_conformance::device_backend_tests!(super::Gpu<0>);
@@ -285,19 +287,89 @@ fn a_handler_that_never_returns_is_an_error_in_time() {
 }
 
 #[test]
-fn a_lost_context_fails_all_and_a_new_runtime_works() {
+fn a_lost_context_fails_all_with_the_cause_and_is_not_replaced() {
     watchdog!();
-    for _ in 0..2 {
-        let Some(backend) = fake_driver::backend(|_| {}) else { return };
-        let runtime = Runtime::with_options(RuntimeOptions::new().workers(2).device(backend)).unwrap();
-        let bystander = runtime.launch_on_device("sum", KernelOptions::new(), kernel("sum", 1)).unwrap();
-        bystander.activate().unwrap();
-        assert_eq!(bystander.ask(number(1)).unwrap(), number(1));
-        let kernel = faulty(&runtime);
-        kernel.tell(number(14)).unwrap();
-        assert_eq!(kernel.wait_ended(TIMEOUT), State::Failed);
-        assert_eq!(bystander.wait_ended(TIMEOUT), State::Failed);
-        assert!(matches!(bystander.ask(number(1)), Err(AskError::NotSent(_))));
+    let Some(backend) = fake_driver::backend(|_| {}) else { return };
+    let runtime = Runtime::with_options(RuntimeOptions::new().workers(2).device(backend)).unwrap();
+    let bystander = runtime.launch_on_device("sum", KernelOptions::new(), kernel("sum", 1)).unwrap();
+    bystander.activate().unwrap();
+    assert_eq!(bystander.ask(number(1)).unwrap(), number(1));
+    let memory = CudaMemory::open(0).unwrap();
+    let mut buffer = UnifiedBuffer::<u64>::new(memory.clone(), 64).unwrap();
+    buffer.device().unwrap();
+    let kernel_14 = faulty(&runtime);
+    let AskError::Failed(fault) = kernel_14.ask(number(14)).unwrap_err() else { panic!() };
+    let is_cause = |text: &str| {
+        let parts = [
+            "the CUDA context of device 0 is lost",
+            "in their handlers at the time: faulty",
+            "end this process",
+        ];
+        assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+    };
+    is_cause(&fault.cause);
+    assert_eq!(kernel_14.wait_ended(TIMEOUT), State::Failed);
+    assert_eq!(bystander.wait_ended(TIMEOUT), State::Failed);
+    assert!(matches!(bystander.ask(number(1)), Err(AskError::NotSent(_))));
+    // Whatever needs the device fails with the cause, in this runtime and in a new one.
+    let launched = runtime.launch_on_device("late", KernelOptions::new(), kernel("sum", 1));
+    is_cause(&launched.unwrap_err().to_string());
+    is_cause(&runtime.quiesced(TIMEOUT, || ()).unwrap_err().to_string());
+    is_cause(&memory.allocate(64).unwrap_err().to_string());
+    drop((buffer, memory, bystander, kernel_14));
+    drop(runtime);
+    let reopened = CudaBackend::with_options(fake_driver::options()).err().unwrap();
+    is_cause(&reopened.to_string());
+    is_cause(&CudaMemory::open(0).err().unwrap().to_string());
+}
+
+#[test]
+fn a_ring_kernel_without_a_hardware_queue_of_its_own_is_refused() {
+    watchdog!();
+    let Some(backend) = fake_driver::backend(|_| {}) else { return };
+    let queues = Driver::open().unwrap().hardware_queues();
+    let runtime = Runtime::with_options(RuntimeOptions::new().workers(2).device(backend)).unwrap();
+    let launch = |index: u32| {
+        runtime.launch_on_device(&format!("sum-{index}"), KernelOptions::new(), kernel("sum", 1))
+    };
+    let mut kernels = Vec::new();
+    let error = loop {
+        match launch(kernels.len() as u32) {
+            Ok(kernel) => kernels.push(kernel),
+            Err(error) => break error,
+        }
+    };
+    let LaunchError::Backend {
+        source: BackendError::NoRoom { resource, free, capacity, problem, .. }, ..
+    } = error
+    else {
+        panic!("{error}")
+    };
+    // On the fake driver, which has 16 multiprocessors, those are short first if there are many queues.
+    assert_eq!(free, 0, "{problem}");
+    assert_eq!(kernels.len() as u32, capacity, "{problem}");
+    if queues.count <= 16 {
+        assert_eq!(resource, DeviceResource::HardwareQueues, "{problem}");
+        assert!(problem.contains(&format!("the device has {queues}")), "{problem}");
+        assert!(problem.contains("terminate a ring kernel"), "{problem}");
+    }
+    // Every admitted ring kernel runs beside the others, and a queue is free again once its ring kernel has ended.
+    for kernel in &kernels {
+        kernel.activate().unwrap();
+    }
+    for kernel in &kernels {
+        assert_eq!(kernel.ask(number(5)).unwrap(), number(5));
+    }
+    kernels.pop().unwrap().terminate(TIMEOUT).unwrap();
+    launch(99).unwrap().activate().unwrap();
+}
+
+#[test]
+fn eight_queues_are_enough_for_five_ring_kernels_on_the_fake_driver() {
+    let test = "a_ring_kernel_without_a_hardware_queue_of_its_own_is_refused";
+    for count in ["8", "4"] {
+        let variables = [("CUDA_DEVICE_MAX_CONNECTIONS", count)];
+        fake_driver::run_tests(|name| name == test, &variables, &["ALIASES", "STALE", "WAITS"]);
     }
 }
 

@@ -12,8 +12,9 @@ use std::process::{Command, ExitCode};
 use std::sync::mpsc;
 use std::thread;
 
+use cudarc::driver::result;
 use dotcompute_conformance::watchdog::{DEFAULT_LIMIT, Watchdog};
-use dotcompute_cuda::driver::{Driver, DriverError, Module, request_eager_loading};
+use dotcompute_cuda::driver::{Driver, DriverError, Module, request_resident_settings};
 
 /// Environment variable of a child process: its scenario.
 const SCENARIO_ENV_VAR: &str = "DOTCOMPUTE_DRIVER_SCENARIO";
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
         let _watchdog = Watchdog::start("driver", DEFAULT_LIMIT);
         fake_driver::build(folder.path());
         devices_are_listed(folder.path());
-        eager_loading_is_requested_where_that_is_sound(folder.path());
+        settings_are_requested_where_that_is_sound(folder.path());
         an_unusable_driver_is_an_error_with_advice(folder.path());
         modules_are_loaded_eagerly(folder.path());
         a_machine_without_the_driver_gets_advice();
@@ -53,6 +54,7 @@ fn run_scenario(scenario: &str) -> Result<(), DriverError> {
         "open" => {
             let driver = Driver::open()?;
             println!("version {}, loading {}", driver.version(), driver.module_loading()?);
+            println!("{}", driver.hardware_queues());
         }
         "devices" => {
             let driver = Driver::open()?;
@@ -65,10 +67,15 @@ fn run_scenario(scenario: &str) -> Result<(), DriverError> {
         "threads" => {
             let (end_tx, end_rx) = mpsc::channel::<()>();
             let other = thread::spawn(move || end_rx.recv().is_err());
-            println!("requested {}", request_eager_loading());
-            println!("loading {}", Driver::open()?.module_loading()?);
+            println!("requested {}", request_resident_settings());
+            let driver = Driver::open()?;
+            println!("loading {}\n{}", driver.module_loading()?, driver.hardware_queues());
             drop(end_tx);
             assert!(other.join().expect("the other thread"));
+        }
+        "other first" => {
+            result::init().map_err(|error| DriverError::OutOfMemory { doing: error.to_string() })?;
+            println!("{}", Driver::open()?.hardware_queues());
         }
         "module" => {
             let Some(toolchain) = common::toolchain() else { return Ok(()) };
@@ -88,6 +95,7 @@ fn child(scenario: &str, fake: Option<&Path>, environment: &[(&str, &str)]) -> S
     let mut command = Command::new(program);
     command
         .env_remove("CUDA_MODULE_LOADING")
+        .env_remove("CUDA_DEVICE_MAX_CONNECTIONS")
         .env(SCENARIO_ENV_VAR, scenario)
         .envs(environment.iter().copied());
     if let Some(folder) = fake {
@@ -136,16 +144,32 @@ fn devices_are_listed(fake: &Path) {
     contains(&text, &["there is no CUDA device 2: this process sees 2"]);
 }
 
-fn eager_loading_is_requested_where_that_is_sound(fake: &Path) {
+fn settings_are_requested_where_that_is_sound(fake: &Path) {
     let text = child("open", Some(fake), &[]);
     contains(&text, &["version 13.0, loading eagerly", "CUDA_MODULE_LOADING=EAGER"]);
+    contains(&text, &["CUDA_DEVICE_MAX_CONNECTIONS=32", "32 hardware queues (CUDA_DEVICE_MAX_CONNECTIONS)"]);
     // A value set by the user is kept, and the environment of a process with several threads is not changed.
     let text = child("open", Some(fake), &[("CUDA_MODULE_LOADING", "LAZY")]);
     contains(&text, &["loading lazily", "CUDA_MODULE_LOADING=LAZY"]);
     let text = child("threads", Some(fake), &[]);
-    contains(&text, &["requested false", "loading lazily", "CUDA_MODULE_LOADING=\n"]);
+    contains(
+        &text,
+        &["requested false", "loading lazily", "CUDA_MODULE_LOADING=, CUDA_DEVICE_MAX_CONNECTIONS=\n"],
+    );
+    contains(&text, &["8 hardware queues (the default: CUDA_DEVICE_MAX_CONNECTIONS is not set)"]);
     let text = child("threads", Some(fake), &[("CUDA_MODULE_LOADING", "EAGER")]);
-    contains(&text, &["requested true", "loading eagerly"]);
+    contains(&text, &["requested false", "loading eagerly"]);
+    let both = [("CUDA_MODULE_LOADING", "EAGER"), ("CUDA_DEVICE_MAX_CONNECTIONS", "32")];
+    contains(
+        &child("threads", Some(fake), &both),
+        &["requested true", "loading eagerly", "32 hardware queues"],
+    );
+    let text = child("open", Some(fake), &[("CUDA_DEVICE_MAX_CONNECTIONS", "4")]);
+    contains(&text, &["4 hardware queues (CUDA_DEVICE_MAX_CONNECTIONS)", "CUDA_DEVICE_MAX_CONNECTIONS=4"]);
+    // What the driver has read cannot be changed, so nothing is set after it has been initialised.
+    let text = child("other first", Some(fake), &[]);
+    contains(&text, &["8 hardware queues (the default: other code initialised CUDA first"]);
+    assert!(!text.contains("CUDA_DEVICE_MAX_CONNECTIONS=32"), "{text}");
 }
 
 fn an_unusable_driver_is_an_error_with_advice(fake: &Path) {

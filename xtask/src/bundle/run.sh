@@ -16,6 +16,7 @@ cd "$(dirname "$0")" || exit 1
 
 export DOTCOMPUTE_DEVICE="${DOTCOMPUTE_DEVICE:-cuda}"
 export CUDA_MODULE_LOADING="${CUDA_MODULE_LOADING:-EAGER}"
+export CUDA_DEVICE_MAX_CONNECTIONS="${CUDA_DEVICE_MAX_CONNECTIONS:-32}"
 export RUST_BACKTRACE="${RUST_BACKTRACE:-1}"
 OUT="${OUT:-out}"
 # Seconds: for one test, for all of them, for those in Python, for everything.

@@ -27,6 +27,18 @@ impl fmt::Display for BackendKind {
     }
 }
 
+/// What a device can be short of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DeviceResource {
+    /// Blocks that are resident at once; each takes a multiprocessor.
+    Blocks,
+    /// Grids that run at once.
+    Grids,
+    /// Hardware queues, of which each ring kernel needs one.
+    HardwareQueues,
+}
+
 /// Why a backend could not do what was requested.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -63,6 +75,22 @@ pub enum BackendError {
         /// Which backend.
         backend: BackendKind,
         /// Why not.
+        problem: String,
+    },
+    /// The device has no room for it beside what is resident. It would wait for ever, so it was not launched.
+    #[error("the {backend} backend has no room for it: {problem}")]
+    NoRoom {
+        /// Which backend.
+        backend: BackendKind,
+        /// What the device is short of.
+        resource: DeviceResource,
+        /// How many it needs.
+        requested: u32,
+        /// How many are free.
+        free: u32,
+        /// How many ring kernels may take on this device.
+        capacity: u32,
+        /// The numbers in words, and what would fit.
         problem: String,
     },
     /// Ring kernels did not leave the device in time.

@@ -16,7 +16,7 @@ pub(crate) mod residency;
 pub(crate) mod shared_task;
 pub(crate) mod worker_pool;
 
-pub use error::{BackendError, BackendKind};
+pub use error::{BackendError, BackendKind, DeviceResource};
 pub use launch_plan::{HostTask, LaunchPlan, Program};
 pub use residency::{Residency, Resident};
 pub use shared_task::SharedTask;

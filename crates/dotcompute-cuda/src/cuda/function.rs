@@ -40,7 +40,16 @@ unsafe impl Sync for Function {}
 impl Function {
     /// Returns the ring kernel entry point of `module`.
     pub(super) fn of(module: &Module) -> Result<Self, DriverError> {
-        Self::named(module, KERNEL)
+        let function = Self::named(module, KERNEL)?;
+        // The first block on an idle multiprocessor fixes the split between L1 cache and shared memory there, and a resident block would keep
+        // it for ever: with the default, a kernel that needs much shared memory could no longer run there. The largest shared memory suits all.
+        let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+        let largest = sys::CUshared_carveout::CU_SHAREDMEM_CARVEOUT_MAX_SHARED as i32;
+        // SAFETY: `module` is loaded for as long as it is borrowed.
+        unsafe { sys::cuFuncSetAttribute(function.0, attribute, largest) }
+            .result()
+            .map_err(DriverError::while_doing("setting the shared memory of its multiprocessors"))?;
+        Ok(function)
     }
 
     /// Returns the kernel `name` of `module`.

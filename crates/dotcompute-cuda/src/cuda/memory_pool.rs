@@ -18,6 +18,7 @@ use super::error::device_error;
 use super::pinned_memory::PinnedMemory;
 use super::process_device::ProcessDevice;
 use super::stream::Stream;
+use super::streams::Purpose;
 use super::{live_context, unavailable};
 use crate::driver::{Device, Driver, DriverError};
 
@@ -72,7 +73,7 @@ impl CudaMemory {
         let process_device = ProcessDevice::of(device);
         let created = process_device.quiesced(QUIESCE_TIMEOUT, || {
             let pool = Pool::new(device.index, &context, &process_device.deferred_free)?;
-            Ok((pool, Stream::new(&context, &process_device.deferred_free)?))
+            Ok((pool, process_device.streams.take(&context, Purpose::Buffers)?))
         })?;
         let (pool, stream) =
             created.map_err(|error: DriverError| device_error("opening the memory of the device", &error))?;
@@ -102,11 +103,13 @@ impl Inner {
         doing: impl Fn() -> String,
         enqueue: impl FnOnce(sys::CUstream) -> sys::CUresult,
     ) -> Result<(), DriverError> {
-        self.context.bind_to_thread().map_err(DriverError::while_doing(doing()))?;
-        enqueue(self.stream.handle()).result().map_err(DriverError::while_doing(doing()))?;
-        // SAFETY: `self` owns the stream. The stream waits for no other stream, so a ring kernel does not block this call.
-        unsafe { result::stream::synchronize(self.stream.handle()) }
-            .map_err(DriverError::while_doing(doing()))
+        self.process_device.check()?;
+        let completed = self.context.bind_to_thread().and_then(|()| {
+            enqueue(self.stream.handle()).result()?;
+            // SAFETY: the stream exists. It waits for no other stream, so a ring kernel does not block this call.
+            unsafe { result::stream::synchronize(self.stream.handle()) }
+        });
+        self.process_device.noted(&self.context, completed.map_err(DriverError::while_doing(doing())))
     }
 
     fn quiesced<T>(
@@ -319,7 +322,8 @@ impl DeviceBlock for Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        if self.memory.context.bind_to_thread().is_ok() {
+        // Nothing of a lost context is freed: see `ProcessDevice`.
+        if self.memory.process_device.check().is_ok() && self.memory.context.bind_to_thread().is_ok() {
             // SAFETY: the block was allocated from the pool and is freed only here. Every user of the block has waited for its work to
             // complete.
             let _ = unsafe { sys::cuMemFreeAsync(self.address, self.memory.stream.handle()) };

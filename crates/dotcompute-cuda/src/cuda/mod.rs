@@ -13,11 +13,12 @@
 //! - The host controls the device by plain stores to page-locked host memory. Messages need no driver call.
 //! - Driver calls that wait for the device (loading code, allocating and freeing memory) run while no ring kernel is resident: a launch
 //!   quiesces the resident ring kernels at their next message boundary.
-//! - All work goes to non-blocking streams that wait for no other stream.
+//! - All work goes to non-blocking streams that wait for no other stream, and each ring kernel has a hardware queue of its own.
 //! - An idle ring kernel leaves the device, and the next message relaunches it. A busy ring kernel leaves the device every
 //!   [`max_residency`](CudaOptions::max_residency) and is relaunched at once, so that driver calls that synchronize the whole device
 //!   complete.
-//! - The watchdog checks heartbeats and each ring kernel's stream; a context error fails every ring kernel in that context.
+//! - The watchdog checks heartbeats and each ring kernel's stream; an error that loses the context fails everything on the device at
+//!   once, with the cause. The process then has to be replaced: the backend refuses to open the device again.
 
 mod accelerators;
 #[doc(hidden)]
@@ -32,11 +33,12 @@ mod pinned_memory;
 mod process_device;
 mod resident_grid;
 mod stream;
+mod streams;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use cudarc::driver::{CudaContext, result, sys};
+use cudarc::driver::{CudaContext, result};
 use dotcompute_core::backend::device_port::DeviceProgram;
 use dotcompute_core::backend::{Backend, BackendError, BackendKind, LaunchPlan, Program, Resident};
 
@@ -47,11 +49,11 @@ use crate::device_port::Port;
 use crate::driver::{Device, Driver, DriverError, Module};
 use crate::host_device_channel::{ChannelLayout, HostDeviceChannel};
 use crate::library::Search;
-use crate::occupancy::OccupancyBudget;
+use crate::occupancy::{OccupancyBudget, Unit};
 use crate::resident_grid::ResidencyLimits;
 use crate::resident_kernel::ResidentKernel;
 use crate::watchdog::Watchdog;
-use error::device_error;
+use error::{device_error, launch_error, no_room};
 use function::{Function, required_multiprocessors};
 use pinned_memory::PinnedMemory;
 use process_device::ProcessDevice;
@@ -160,7 +162,7 @@ impl CudaBackend {
             .map_err(|source| BackendError::Thread { source })?;
         let multiprocessors = options.multiprocessors.unwrap_or(u32::MAX).min(device.multiprocessors);
         Ok(Arc::new(Self {
-            occupancy: OccupancyBudget::new(multiprocessors),
+            occupancy: OccupancyBudget::new(Unit::Blocks, multiprocessors),
             process_device: ProcessDevice::of(&device),
             options,
             device,
@@ -191,7 +193,10 @@ impl CudaBackend {
         let compiled = compiled.map_err(|error| device_error("compiling its handler", &error))?;
         // Loading code and allocating memory synchronize with the device.
         self.process_device.quiesced(self.options.quiesce_timeout, || {
-            let module = Module::load(&self.context, &compiled.kernel.cubin)
+            let module = Module::load(&self.context, &compiled.kernel.cubin);
+            let module = self
+                .process_device
+                .noted(&self.context, module)
                 .map_err(|error| device_error("loading its code", &error))?;
             self.start(kernel, program, layout, module)
         })?
@@ -208,14 +213,19 @@ impl CudaBackend {
         let failed = |problem: &dyn std::fmt::Display| device_error("reserving resources for it", problem);
         let required = required_multiprocessors(&self.device, function, program.shape)
             .map_err(|problem| failed(&problem))?;
-        let reserve =
-            |budget: &Arc<OccupancyBudget>| budget.reserve(required).map_err(|error| failed(&error));
-        let reservations = [reserve(&self.occupancy)?, reserve(&self.process_device.occupancy)?];
+        let reserve = |budget: &Arc<OccupancyBudget>, units| budget.reserve(units).map_err(no_room);
+        let device = &self.process_device;
+        let reservations = [
+            reserve(&self.occupancy, required)?,
+            reserve(&device.occupancy, required)?,
+            reserve(&device.grids, 1)?,
+        ];
         let backing = PinnedMemory::zeroed(&self.context, &self.process_device.deferred_free, layout.bytes());
         let backing = backing.map_err(|error| failed(&error))?;
         let channel = HostDeviceChannel::new(Arc::new(backing), layout).map_err(|error| failed(&error))?;
         let params = GridParams {
             context: Arc::clone(&self.context),
+            architecture: self.device.architecture,
             process_device: Arc::clone(&self.process_device),
             module,
             function,
@@ -224,7 +234,11 @@ impl CudaBackend {
             limits: ResidencyLimits { idle: self.options.idle_timeout, max_stay: self.options.max_residency },
             reservations,
         };
-        let grid = Arc::new(CudaGrid::new(kernel, program, params).map_err(|error| failed(&error))?);
+        let grid = self
+            .process_device
+            .noted(&self.context, CudaGrid::new(kernel, program, params))
+            .map_err(|error| launch_error("reserving resources for it", &error))?;
+        let grid = Arc::new(grid);
         let residency = CudaResidency(Arc::clone(&grid));
         let kernel = ResidentKernel::new(kernel, grid, Arc::clone(&channel.memory));
         self.process_device.kernels.launch(&kernel, 1)?;
@@ -233,23 +247,15 @@ impl CudaBackend {
     }
 }
 
-/// Returns the primary context of the device. A context that was lost to an earlier error is reset: no code in the process can use it.
+/// Returns the primary context of the device, unless it is lost to an earlier error.
 fn live_context(device: &Device) -> Result<Arc<CudaContext>, DriverError> {
+    let process_device = ProcessDevice::of(device);
+    process_device.check()?;
     let context = device.context()?;
-    let Err(error) = result::mem_get_info().map_err(DriverError::while_doing("checking the context")) else {
-        return Ok(context);
-    };
-    if !error.context_is_lost() {
-        return Err(error);
-    }
-    drop(context);
-    let doing = || DriverError::while_doing("resetting a lost context");
-    let ordinal = i32::try_from(device.index).unwrap_or(i32::MAX);
-    let raw = result::device::get(ordinal).map_err(doing())?;
-    // SAFETY: the driver has returned this device handle. Everything in the context is lost already, also that of other users of the
-    // process, so the reset invalidates nothing that still works.
-    unsafe { sys::cuDevicePrimaryCtxReset_v2(raw) }.result().map_err(doing())?;
-    device.context()
+    let doing = || DriverError::while_doing("checking the context");
+    let usable = context.bind_to_thread().and_then(|()| result::mem_get_info()).map_err(doing());
+    process_device.noted(&context, usable)?;
+    Ok(context)
 }
 
 impl Backend for CudaBackend {

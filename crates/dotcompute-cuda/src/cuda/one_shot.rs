@@ -18,6 +18,7 @@ use super::error::device_error;
 use super::function::{Function, ModuleGuard};
 use super::process_device::ProcessDevice;
 use super::stream::Stream;
+use super::streams::Purpose;
 use super::{CudaOptions, live_context, toolchain, unavailable};
 use crate::cache::{Cache, Origin as Cached};
 use crate::compile::{Input, Source, Toolchain};
@@ -78,8 +79,9 @@ pub struct LoadedKernel {
     _module: ModuleGuard,
 }
 
-/// Compiles one-shot kernels and runs them on a GPU. Each launch uses a stream that waits for no other, so ring kernels stay resident. They
-/// leave the device while a kernel is loaded.
+/// Compiles one-shot kernels and runs them on a GPU. Each launch uses a hardware queue that no ring kernel uses, so ring kernels stay
+/// resident. They leave the device while a kernel is loaded. With 32 hardware queues, two one-shot kernels run at once; a further launch
+/// waits for one of them.
 ///
 /// A kernel receives a pointer for each buffer and a value for each value argument, in order.
 ///
@@ -105,8 +107,8 @@ pub struct CudaLauncher {
     toolchain: Toolchain,
     cache: Cache,
     quiesce_timeout: Duration,
-    /// Streams that no launch uses at present.
-    idle_streams: Mutex<Vec<TimedStream>>,
+    /// Timers that no launch uses at present.
+    idle_timers: Mutex<Vec<Timer>>,
 }
 
 impl CudaLauncher {
@@ -134,7 +136,7 @@ impl CudaLauncher {
             process_device: ProcessDevice::of(&device),
             cache: Cache::from_environment(),
             quiesce_timeout: options.quiesce_timeout,
-            idle_streams: Mutex::default(),
+            idle_timers: Mutex::default(),
             device,
         })
     }
@@ -162,15 +164,27 @@ impl CudaLauncher {
         Ok((loaded.map_err(|error: DriverError| device_error(&doing(), &error))?, origin))
     }
 
-    /// Takes an idle stream, or creates one while ring kernels are off the device.
-    fn timed_stream(&self) -> Result<TimedStream, BackendError> {
-        let idle = self.idle_streams.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        if let Some(idle) = idle {
+    /// Takes an idle timer, or creates one while ring kernels are off the device.
+    fn timer(&self) -> Result<Timer, BackendError> {
+        let idle = self.idle_timers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        idle.map_or_else(|| self.create(|| Timer::new(&self.context, &self.process_device.deferred_free)), Ok)
+    }
+
+    /// Takes a stream. If all hardware queues for one-shot kernels are in use, waits for the end of a launch.
+    fn stream(&self) -> Result<Stream, BackendError> {
+        let streams = &self.process_device.streams;
+        if let Some(idle) = streams.idle_one_shot(&self.context) {
             return Ok(idle);
         }
-        let created = self.process_device.quiesced(self.quiesce_timeout, || {
-            TimedStream::new(&self.context, &self.process_device.deferred_free)
-        })?;
+        self.create(|| match streams.take(&self.context, Purpose::OneShot) {
+            Err(DriverError::NoHardwareQueue { .. }) => Ok(None),
+            other => other.map(Some),
+        })
+        .map(|created| created.unwrap_or_else(|| streams.wait_for_one_shot(&self.context)))
+    }
+
+    fn create<T>(&self, create: impl FnOnce() -> Result<T, DriverError>) -> Result<T, BackendError> {
+        let created = self.process_device.quiesced(self.quiesce_timeout, create)?;
         created.map_err(|error| device_error("creating a stream for the launch", &error))
     }
 }
@@ -202,13 +216,14 @@ impl Launcher for CudaLauncher {
         arguments: Vec<BoundArgument<'_>>,
     ) -> Result<Duration, KernelLaunchError> {
         let mut values = check(&kernel.parameters, &arguments)?;
-        let timed_stream = self.timed_stream()?;
+        let (timer, stream) = (self.timer()?, self.stream()?);
         // SAFETY: `check` has verified one argument of the right size per parameter. The buffers belong to this device and are borrowed by
         // `arguments` until the kernel has completed. The author of the kernel is responsible for its memory accesses.
-        let ran = unsafe { timed_stream.run(kernel.function, geometry, &mut values) };
+        let ran = unsafe { timer.run(&stream, kernel.function, geometry, &mut values) };
+        let ran = self.process_device.noted(&self.context, ran);
         drop(arguments);
         if ran.is_ok() {
-            self.idle_streams.lock().unwrap_or_else(PoisonError::into_inner).push(timed_stream);
+            self.idle_timers.lock().unwrap_or_else(PoisonError::into_inner).push(timer);
         }
         ran.map_err(|error| KernelLaunchError::Backend(device_error("running it", &error)))
     }
@@ -234,18 +249,17 @@ fn check(parameters: &[usize], arguments: &[BoundArgument<'_>]) -> Result<Vec<Bo
     parameters.iter().zip(arguments).enumerate().map(bytes).collect()
 }
 
-/// A stream, and the events that time its launches.
-struct TimedStream {
-    stream: Stream,
+/// The events that time a launch.
+struct Timer {
     start: Event,
     end: Event,
 }
 
-impl TimedStream {
-    /// Creates the stream and its events. The caller has quiesced the device.
+impl Timer {
+    /// Creates the events. The caller has quiesced the device.
     fn new(context: &Arc<CudaContext>, deferred_free: &Arc<DeferredFreeList>) -> Result<Self, DriverError> {
         let event = || Event::new(context, deferred_free);
-        Ok(Self { stream: Stream::new(context, deferred_free)?, start: event()?, end: event()? })
+        Ok(Self { start: event()?, end: event()? })
     }
 
     /// Runs a kernel, waits for it and returns its duration on the device.
@@ -256,6 +270,7 @@ impl TimedStream {
     /// method returns.
     unsafe fn run(
         &self,
+        stream: &Stream,
         function: Function,
         geometry: Geometry,
         values: &mut [Box<[u8]>],
@@ -264,7 +279,7 @@ impl TimedStream {
         self.start.context.bind_to_thread().map_err(doing())?;
         let mut pointers: Vec<*mut c_void> =
             values.iter_mut().map(|value| value.as_mut_ptr().cast()).collect();
-        let (stream, [gx, gy, gz], [bx, by, bz]) = (self.stream.handle(), geometry.grid, geometry.block);
+        let (stream, [gx, gy, gz], [bx, by, bz]) = (stream.handle(), geometry.grid, geometry.block);
         if geometry.shared > SHARED_WITHOUT_OPT_IN {
             let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: the caller passes a function of a loaded module.

@@ -7,12 +7,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use cudarc::driver::CudaContext;
 use dotcompute_core::backend::BackendError;
 use dotcompute_core::deadline;
 
 use super::deferred_free::DeferredFreeList;
-use crate::driver::{Device, DriverError};
-use crate::occupancy::OccupancyBudget;
+use super::error::device_error;
+use super::streams::Streams;
+use crate::driver::{Device, DriverError, HardwareQueues};
+use crate::occupancy::{OccupancyBudget, Unit};
 use crate::resident_kernels::{QuiesceError, ResidentKernels};
 
 /// Resources of a ring kernel that stay allocated until its grid has exited.
@@ -26,7 +29,13 @@ pub(super) trait ExitWaiter: Send + Sync {
 
 /// A device, as this process uses it.
 pub(super) struct ProcessDevice {
+    index: u32,
+    /// Why the device's context is lost, once it is.
+    lost: OnceLock<String>,
     pub(super) occupancy: Arc<OccupancyBudget>,
+    /// The grids that ring kernels may run at once.
+    pub(super) grids: Arc<OccupancyBudget>,
+    pub(super) streams: Arc<Streams>,
     pub(super) kernels: ResidentKernels,
     pub(super) deferred_free: Arc<DeferredFreeList>,
     /// Resources of ring kernels whose grid may still run, or that have another owner.
@@ -41,13 +50,62 @@ impl ProcessDevice {
             PROCESS_DEVICES.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
         let process_device = devices.entry(device.index).or_insert_with(|| {
             Arc::new(Self {
-                occupancy: OccupancyBudget::new(device.multiprocessors),
+                index: device.index,
+                lost: OnceLock::new(),
+                occupancy: OccupancyBudget::new(Unit::Blocks, device.multiprocessors),
+                grids: OccupancyBudget::of_grids(device.architecture),
+                streams: Streams::new(HardwareQueues::in_effect()),
                 kernels: ResidentKernels::default(),
                 deferred_free: Arc::default(),
                 in_use: Mutex::default(),
             })
         });
         Arc::clone(process_device)
+    }
+
+    /// # Errors
+    ///
+    /// [`DriverError::ContextLost`] with the cause if the device's context is lost.
+    pub(super) fn check(&self) -> Result<(), DriverError> {
+        match self.lost.get() {
+            Some(cause) => Err(DriverError::ContextLost { device: self.index, cause: cause.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Passes on the outcome of driver calls. If it says that the context is lost, everything on the device fails now, with this cause.
+    pub(super) fn noted<T>(
+        &self,
+        context: &Arc<CudaContext>,
+        outcome: Result<T, DriverError>,
+    ) -> Result<T, DriverError> {
+        outcome.map_err(|error| {
+            if !error.context_is_lost() {
+                return error;
+            }
+            if self.lost.get().is_none() {
+                self.lose(context, &error);
+            }
+            self.check().err().unwrap_or(error)
+        })
+    }
+
+    /// Records the loss of the context. NVIDIA's advice is to end the process: a reset would free what other code of the process still uses.
+    /// So the context is kept, lost as it is, and nothing in it is freed: its handles could name resources of a later context.
+    fn lose(&self, context: &Arc<CudaContext>, error: &DriverError) {
+        let handling = self.kernels.in_handlers();
+        let cause = match handling.len() {
+            0 => error.to_string(),
+            _ => format!("{error} (in their handlers at the time: {})", handling.join(", ")),
+        };
+        if self.lost.set(cause).is_err() {
+            return;
+        }
+        self.deferred_free.abandon();
+        std::mem::forget(Arc::clone(context));
+        if let Err(lost) = self.check() {
+            self.kernels.mark_all_lost(&lost.to_string());
+        }
     }
 
     /// Keeps `resources` until their grid has exited, even if every other owner drops them: the grid may still write there.
@@ -59,9 +117,10 @@ impl ProcessDevice {
     ///
     /// # Errors
     ///
-    /// [`BackendError::QuiesceTimeout`] if a ring kernel is still resident after `timeout`, and [`BackendError::QuiescedElsewhere`] if another
-    /// thread still holds the device quiet; `act` is not run then.
+    /// [`BackendError::QuiesceTimeout`] if a ring kernel is still resident after `timeout`, [`BackendError::QuiescedElsewhere`] if another thread
+    /// still holds the device quiet, or the cause if the device's context is lost; `act` is not run then.
     pub(super) fn quiesced<T>(&self, timeout: Duration, act: impl FnOnce() -> T) -> Result<T, BackendError> {
+        self.check().map_err(|lost| device_error("quiescing the device", &lost))?;
         let deadline = deadline::after(timeout);
         let not_quiet = |error: QuiesceError| error.after(timeout);
         let acted = self.kernels.quiesce(timeout, || {

@@ -1,10 +1,11 @@
 //! A ring kernel on a GPU: its module, its memory, its streams, and the launch of its grid.
 
 use std::ffi::c_void;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use cudarc::driver::{CudaContext, result};
+use cudarc::driver::{CudaContext, result, sys};
 use dotcompute_core::backend::device_port::{DeviceProgram, Shape};
 use dotcompute_core::backend::{BackendError, Residency};
 
@@ -14,6 +15,8 @@ use super::function::{Function, ModuleGuard};
 use super::pinned_memory::PinnedMemory;
 use super::process_device::{ExitWaiter, ProcessDevice};
 use super::stream::Stream;
+use super::streams::Purpose;
+use crate::Architecture;
 use crate::driver::{DriverError, Module};
 use crate::host_device_channel::ChannelMemory;
 use crate::occupancy::Reservation;
@@ -24,6 +27,10 @@ use crate::resident_grid::{DeviceAddresses, LinkMemory, ResidencyLimits, Residen
 const MAX_POLL_PAUSE: Duration = Duration::from_micros(4);
 /// Bytes of one copy of a state. Larger states are copied in several chunks.
 const STATE_CHUNK_BYTES: usize = 16 << 20;
+/// Longest wait for a launched grid to start.
+const START_TIMEOUT: Duration = Duration::from_millis(1);
+/// The first architecture with memory synchronization domains.
+const FIRST_WITH_DOMAINS: Architecture = Architecture { major: 9, minor: 0 };
 /// Longest time that one copy may take.
 const COPY_TIMEOUT: Duration = Duration::from_secs(4);
 
@@ -37,11 +44,12 @@ struct GridResources {
     name: String,
     launch: Launch,
     shape: Shape,
+    architecture: Architecture,
     function: Function,
     context: Arc<CudaContext>,
-    /// The stream of the grid's launches.
+    /// The stream of the grid's launches, alone in its hardware queue.
     launch_stream: Stream,
-    /// The stream of copies to and from the state, which run while the grid is resident.
+    /// The stream of copies to and from the state, which run while the grid is resident. All ring kernels share it.
     copy_stream: Stream,
     /// The first bytes of the initial state.
     image: Vec<u8>,
@@ -52,9 +60,9 @@ struct GridResources {
     state: DeviceAllocation,
     grid: DeviceAllocation,
     _grid_message: DeviceAllocation,
-    _memory: Arc<ChannelMemory>,
+    memory: Arc<ChannelMemory>,
     _module: ModuleGuard,
-    _reservations: [Reservation; 2],
+    _reservations: [Reservation; 3],
     process_device: Arc<ProcessDevice>,
     quiesce_timeout: Duration,
     links: Mutex<Vec<Arc<dyn LinkMemory>>>,
@@ -63,6 +71,7 @@ struct GridResources {
 /// The parameters of a grid.
 pub(super) struct GridParams {
     pub(super) context: Arc<CudaContext>,
+    pub(super) architecture: Architecture,
     pub(super) process_device: Arc<ProcessDevice>,
     pub(super) module: Module,
     pub(super) function: Function,
@@ -70,7 +79,7 @@ pub(super) struct GridParams {
     pub(super) limits: ResidencyLimits,
     /// Longest wait for ring kernels to leave the device.
     pub(super) quiesce_timeout: Duration,
-    pub(super) reservations: [Reservation; 2],
+    pub(super) reservations: [Reservation; 3],
 }
 
 impl CudaGrid {
@@ -78,6 +87,7 @@ impl CudaGrid {
     pub(super) fn new(name: &str, program: &DeviceProgram, params: GridParams) -> Result<Self, DriverError> {
         let GridParams {
             context,
+            architecture,
             process_device,
             module,
             function,
@@ -88,8 +98,8 @@ impl CudaGrid {
         } = params;
         let deferred_free = Arc::clone(&process_device.deferred_free);
         let module = ModuleGuard::new(module, &deferred_free);
-        let launch_stream = Stream::new(&context, &deferred_free)?;
-        let copy_stream = Stream::new(&context, &deferred_free)?;
+        let launch_stream = process_device.streams.take(&context, Purpose::RingKernel)?;
+        let copy_stream = process_device.streams.take(&context, Purpose::Copies)?;
         let (image, size) = (program.state.bytes.clone(), program.state.size);
         let staging = PinnedMemory::zeroed(&context, &deferred_free, size.min(STATE_CHUNK_BYTES))?;
         let state = DeviceAllocation::new(&context, &deferred_free, size)?;
@@ -105,6 +115,7 @@ impl CudaGrid {
             name: name.to_owned(),
             launch,
             shape: program.shape,
+            architecture,
             function,
             context,
             launch_stream,
@@ -115,7 +126,7 @@ impl CudaGrid {
             state,
             grid,
             _grid_message: grid_message,
-            _memory: memory,
+            memory,
             _module: module,
             _reservations: reservations,
             process_device: Arc::clone(&process_device),
@@ -123,6 +134,7 @@ impl CudaGrid {
             links: Mutex::default(),
         };
         resources.initialize_state()?;
+        resources.clear_grid_line()?;
         let resources = Arc::new(resources);
         process_device.keep_until_exit(Arc::clone(&resources) as Arc<dyn ExitWaiter>);
         Ok(Self { resources })
@@ -140,6 +152,11 @@ impl ExitWaiter for GridResources {
 }
 
 impl GridResources {
+    /// Passes on the outcome of driver calls, and notes the loss of the context.
+    fn noted<T>(&self, outcome: Result<T, DriverError>) -> Result<T, DriverError> {
+        self.process_device.noted(&self.context, outcome)
+    }
+
     /// Writes the initial state: the image, then zeros.
     fn initialize_state(&self) -> Result<(), DriverError> {
         self.write_state(&self.image)?;
@@ -153,6 +170,16 @@ impl GridResources {
             result::memset_d8_async(self.state.address() + at as u64, 0, rest, self.copy_stream.handle())
         }
         .map_err(DriverError::while_doing(doing()))?;
+        self.wait_for_copy(doing)
+    }
+
+    /// Zeroes the words that the blocks of the grid share. Each launch leaves them ready for the next.
+    fn clear_grid_line(&self) -> Result<(), DriverError> {
+        let doing = || String::from("clearing the words that the blocks of a grid share");
+        let (at, stream) = (self.grid.address(), self.copy_stream.handle());
+        // SAFETY: the allocation has the size of a `GridLine`, and no grid runs yet.
+        unsafe { result::memset_d8_async(at, 0, size_of::<GridLine>(), stream) }
+            .map_err(DriverError::while_doing(doing()))?;
         self.wait_for_copy(doing)
     }
 
@@ -198,7 +225,7 @@ impl GridResources {
         let deferred_free = &self.process_device.deferred_free;
         let memory = DeviceAllocation::new(&self.context, deferred_free, bytes)?;
         let staging = Mutex::new(PinnedMemory::zeroed(&self.context, deferred_free, bytes)?);
-        let stream = Stream::new(&self.context, deferred_free)?;
+        let stream = self.process_device.streams.take(&self.context, Purpose::Copies)?;
         let link = CudaLink { context: Arc::clone(&self.context), memory, bytes, staging, stream };
         // SAFETY: the allocation has `bytes` bytes, and no other code has its address yet.
         unsafe { result::memset_d8_async(link.memory.address(), 0, bytes, link.stream.handle()) }
@@ -218,53 +245,101 @@ impl GridResources {
     fn launch(&self) -> Result<(), DriverError> {
         let doing = || DriverError::while_doing("launching a ring kernel");
         self.context.bind_to_thread().map_err(doing())?;
-        let (grid, stream) = (self.grid.address(), self.launch_stream.handle());
-        // SAFETY: the allocation has the size of a `GridLine`, and the stream orders this write before the launch.
-        unsafe { result::memset_d8_async(grid, 0, size_of::<GridLine>(), stream) }.map_err(doing())?;
+        let stream = self.launch_stream.handle();
         let mut argument = self.launch;
         let mut arguments: [*mut c_void; 1] = [(&raw mut argument).cast()];
-        let blocks = (self.shape.blocks(), 1, 1);
-        let threads = (self.shape.threads(), 1, 1);
+        let mut attributes = launch_attributes(self.shape, self.architecture);
+        let config = sys::CUlaunchConfig {
+            gridDimX: self.shape.blocks(),
+            gridDimY: 1,
+            gridDimZ: 1,
+            blockDimX: self.shape.threads(),
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: 0,
+            hStream: stream,
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: attributes.len() as u32,
+        };
         // SYNC POINT: grid launch
         // The launch orders earlier writes of this thread before every read of the grid (`Leader::start`, `find_links`).
-        // SAFETY: the function takes one `Launch`, which the driver copies before it returns. All addresses in it point to memory that
-        // `self` keeps allocated, and `ProcessDevice` keeps `self` until the launch stream is complete.
+        // SAFETY: the function takes one `Launch`, which the driver copies before it returns, as it does the attributes. All addresses in it
+        // point to memory that `self` keeps allocated, and `ProcessDevice` keeps `self` until the launch stream is complete.
         let launched = unsafe {
-            if matches!(self.shape, Shape::Grid { .. }) {
-                result::launch_cooperative_kernel(self.function.0, blocks, threads, 0, stream, &mut arguments)
-            } else {
-                result::launch_kernel(self.function.0, blocks, threads, 0, stream, &mut arguments)
-            }
+            sys::cuLaunchKernelEx(
+                &raw const config,
+                self.function.0,
+                arguments.as_mut_ptr(),
+                std::ptr::null_mut(),
+            )
         };
-        launched.map_err(doing())
+        launched.result().map_err(doing())?;
+        self.await_start()
     }
+
+    /// Waits a moment for the first heartbeat of the grid. The driver may hold a launch back until the host makes another call: CUDA
+    /// guarantees that a launched kernel starts only while calls such as `cuStreamQuery` are made. If the device is busy, the queries of the
+    /// watchdog take over.
+    fn await_start(&self) -> Result<(), DriverError> {
+        let heartbeat = &self.memory.control().device.heartbeat;
+        let (before, deadline) = (heartbeat.load(Ordering::Relaxed), Instant::now() + START_TIMEOUT);
+        while !self.launch_stream.is_done()? && Instant::now() < deadline {
+            // Relaxed: nothing is read because of it.
+            if heartbeat.load(Ordering::Relaxed) != before {
+                break;
+            }
+            std::hint::spin_loop();
+        }
+        Ok(())
+    }
+}
+
+/// Returns the attributes of a ring kernel's launches.
+fn launch_attributes(shape: Shape, architecture: Architecture) -> Vec<sys::CUlaunchAttribute> {
+    let attribute = |id, value| sys::CUlaunchAttribute { id, pad: [0; 4], value };
+    let mut attributes = Vec::new();
+    if matches!(shape, Shape::Grid { .. }) {
+        let value = sys::CUlaunchAttributeValue { cooperative: 1 };
+        attributes.push(attribute(sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_COOPERATIVE, value));
+    }
+    // Without a domain of its own, a system-scope release of the ring kernel waits for the writes in flight of every other kernel, such as
+    // those of a matrix product (CUDA C++ Programming Guide, "Memory Synchronization Domains").
+    if architecture >= FIRST_WITH_DOMAINS {
+        let remote = sys::CUlaunchMemSyncDomain::CU_LAUNCH_MEM_SYNC_DOMAIN_REMOTE;
+        let value = sys::CUlaunchAttributeValue { memSyncDomain: remote };
+        attributes.push(attribute(sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN, value));
+    }
+    attributes
 }
 
 impl ResidentGrid for CudaGrid {
     fn start(&self) -> Result<(), BackendError> {
-        self.resources.launch().map_err(|error| device_error("launching it", &error))
+        self.resources.noted(self.resources.launch()).map_err(|error| device_error("launching it", &error))
     }
 
     fn wait_exited(&self, deadline: Instant) -> bool {
         // SYNC POINT: grid exit
         // The driver reports the stream complete only after the grid's last access to memory (`Leader::leave`, leader.cuh).
         // An error counts as an exit: waiting longer does not help, and the watchdog reports it.
-        self.resources.launch_stream.wait(deadline).unwrap_or(true)
+        self.resources.noted(self.resources.launch_stream.wait(deadline)).unwrap_or(true)
     }
 
     fn reset_state(&self) -> Result<(), BackendError> {
-        self.resources.initialize_state().map_err(|error| device_error("resetting its state", &error))
+        let reset = self.resources.noted(self.resources.initialize_state());
+        reset.map_err(|error| device_error("resetting its state", &error))
     }
 
     fn read_state(&self) -> Result<Vec<u8>, BackendError> {
-        self.resources.read_state().map_err(|error| device_error("reading its state", &error))
+        let read = self.resources.noted(self.resources.read_state());
+        read.map_err(|error| device_error("reading its state", &error))
     }
 
     fn write_state(&self, bytes: &[u8]) -> Result<(), BackendError> {
         let doing = "writing its state";
         let checked = crate::launch_checks::same_size(self.resources.size, bytes.len());
         checked.map_err(|problem| device_error(doing, &problem))?;
-        self.resources.write_state(bytes).map_err(|error| device_error(doing, &error))
+        let written = self.resources.noted(self.resources.write_state(bytes));
+        written.map_err(|error| device_error(doing, &error))
     }
 
     fn quiesced(&self, act: &mut dyn FnMut()) -> Result<(), BackendError> {
@@ -285,7 +360,10 @@ impl ResidentGrid for CudaGrid {
     }
 
     fn device_error(&self) -> Option<String> {
-        self.resources.launch_stream.is_done().err().map(|error| error.to_string())
+        let resources = &self.resources;
+        let lost = resources.process_device.check();
+        let queried = lost.and_then(|()| resources.noted(resources.launch_stream.is_done()));
+        queried.err().map(|error| error.to_string())
     }
 }
 

@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cudarc::driver::sys::CUresult;
-use cudarc::driver::{CudaContext, result, sys};
+use cudarc::driver::{CudaContext, sys};
 
-use super::deferred_free::DeferredFreeList;
+use super::streams::{Purpose, Streams};
 use crate::driver::DriverError;
 
-/// A non-blocking stream. It is destroyed through the deferred free list.
+/// A non-blocking stream. Its owner gives it back to the [`Streams`] of the device by dropping it.
 pub(super) struct Stream {
     handle: sys::CUstream,
     context: Arc<CudaContext>,
-    deferred_free: Arc<DeferredFreeList>,
+    /// None for a stream that is shared by all of its users.
+    home: Option<Arc<Streams>>,
+    purpose: Purpose,
 }
 
 // SAFETY: the driver ties a stream to its context, not to a thread. Any thread may use it after it has made the context current.
@@ -22,14 +24,14 @@ unsafe impl Send for Stream {}
 unsafe impl Sync for Stream {}
 
 impl Stream {
+    /// Wraps a stream of `home`, which no other code uses, or a shared stream.
     pub(super) fn new(
+        handle: sys::CUstream,
         context: &Arc<CudaContext>,
-        deferred_free: &Arc<DeferredFreeList>,
-    ) -> Result<Self, DriverError> {
-        let doing = || DriverError::while_doing("creating a stream");
-        context.bind_to_thread().map_err(doing())?;
-        let handle = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(doing())?;
-        Ok(Self { handle, context: Arc::clone(context), deferred_free: Arc::clone(deferred_free) })
+        home: Option<Arc<Streams>>,
+        purpose: Purpose,
+    ) -> Self {
+        Self { handle, context: Arc::clone(context), home, purpose }
     }
 
     pub(super) fn handle(&self) -> sys::CUstream {
@@ -38,18 +40,13 @@ impl Stream {
 
     /// Whether all enqueued work is complete. Never blocks.
     pub(super) fn is_done(&self) -> Result<bool, DriverError> {
-        let doing = || DriverError::while_doing("querying the stream of a ring kernel");
-        self.context.bind_to_thread().map_err(doing())?;
-        // SAFETY: `self` owns the stream, which is destroyed only after `self` is dropped.
-        match unsafe { sys::cuStreamQuery(self.handle) } {
-            CUresult::CUDA_SUCCESS => Ok(true),
-            CUresult::CUDA_ERROR_NOT_READY => Ok(false),
-            other => other.result().map(|()| true).map_err(doing()),
-        }
+        self.context.bind_to_thread().map_err(DriverError::while_doing(QUERYING))?;
+        is_done(self.handle)
     }
 
     /// Waits until all enqueued work is complete, at most until `deadline`. Returns false on timeout. It polls, and makes no driver call
-    /// that synchronizes with the device.
+    /// that synchronizes with the device. The queries also make the driver submit work that it holds back: a launch is guaranteed to start
+    /// only while the host makes such calls.
     pub(super) fn wait(&self, deadline: Instant) -> Result<bool, DriverError> {
         let mut pause = Duration::from_micros(2);
         while !self.is_done()? {
@@ -65,9 +62,20 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.deferred_free.defer_destroy(&self.context, self.handle, |handle| {
-            // SAFETY: `new` created the stream. Only this closure, queued once by `drop`, destroys it, after the owner is dropped.
-            let _ = unsafe { result::stream::destroy(handle) };
-        });
+        if let Some(home) = &self.home {
+            home.give_back(self.handle, self.purpose);
+        }
+    }
+}
+
+const QUERYING: &str = "querying a stream";
+
+/// Whether all work in a stream is complete. The stream exists, and its context is current.
+pub(super) fn is_done(stream: sys::CUstream) -> Result<bool, DriverError> {
+    // SAFETY: the caller names an existing stream; `Streams` destroys none.
+    match unsafe { sys::cuStreamQuery(stream) } {
+        CUresult::CUDA_SUCCESS => Ok(true),
+        CUresult::CUDA_ERROR_NOT_READY => Ok(false),
+        other => other.result().map(|()| true).map_err(DriverError::while_doing(QUERYING)),
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use cudarc::driver::sys::CUresult;
 use thiserror::Error;
 
+use super::HardwareQueues;
 use crate::library::Version;
 
 /// An error of the CUDA driver.
@@ -54,6 +55,29 @@ pub enum DriverError {
         /// The duration of the wait.
         waited: Duration,
     },
+    /// Every hardware queue for this kind of work is in use. A launch in a shared queue would wait behind a resident ring kernel.
+    #[error(
+        "all {capacity} hardware queues for it are in use: the device has {queues}, of which ring kernels take one each, and copies, buffers and \
+         one-shot kernels the others; {}",
+        .queues.advice()
+    )]
+    NoHardwareQueue {
+        /// The queues of the device.
+        queues: HardwareQueues,
+        /// How many of them this kind of work may take.
+        capacity: u32,
+    },
+    /// The context of a device is lost to an earlier error. CUDA cannot restore it within the process.
+    #[error(
+        "the CUDA context of device {device} is lost: {cause}; every ring kernel and all memory on this device are lost with it, so end this \
+         process and start a new one"
+    )]
+    ContextLost {
+        /// The index of the device.
+        device: u32,
+        /// The error that was noticed first, and the ring kernels that were in their handlers.
+        cause: String,
+    },
     /// A call to the driver failed.
     #[error("the CUDA driver, {doing}: {description} ({name}, code {code}){}", advice(*.code))]
     Call {
@@ -80,7 +104,11 @@ impl DriverError {
     /// ```
     pub fn context_is_lost(&self) -> bool {
         // The results after which, by the driver's documentation, the context or the process must be discarded.
-        matches!(self, Self::Call { code: 214 | 220 | 226 | 700 | 702 | 709 | 710 | 714..=719 | 721, .. })
+        matches!(
+            self,
+            Self::ContextLost { .. }
+                | Self::Call { code: 214 | 220 | 226 | 700 | 702 | 709 | 710 | 714..=719 | 721, .. }
+        )
     }
 
     pub(super) fn unavailable(missing: impl Into<String>, advice: impl Into<String>) -> Self {

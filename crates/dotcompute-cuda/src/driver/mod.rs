@@ -16,8 +16,10 @@
 
 mod device;
 mod error;
+mod hardware_queues;
 mod module;
 mod module_loading;
+mod settings;
 
 use std::mem::MaybeUninit;
 
@@ -27,8 +29,10 @@ use crate::library::Version;
 
 pub use device::Device;
 pub use error::DriverError;
+pub use hardware_queues::{HardwareQueues, QueuesReason};
 pub use module::Module;
-pub use module_loading::{ModuleLoading, request_eager_loading};
+pub use module_loading::ModuleLoading;
+pub use settings::request_resident_settings;
 
 /// The oldest supported driver: that of CUDA 12.4, the first that can load single functions on demand (`cuFuncLoad`).
 pub const MIN_DRIVER_VERSION: Version = Version { major: 12, minor: 4 };
@@ -40,7 +44,8 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Opens the driver's library and initialises it if necessary. Requests eager loading first: [`request_eager_loading`].
+    /// Opens the driver's library and initialises it if necessary. Requests the settings that resident kernels need
+    /// first: [`request_resident_settings`].
     ///
     /// # Errors
     ///
@@ -58,8 +63,12 @@ impl Driver {
         if version < MIN_DRIVER_VERSION {
             return Err(DriverError::TooOld { version, minimum: MIN_DRIVER_VERSION });
         }
-        request_eager_loading();
+        let initialized_before = hardware_queues::is_initialized();
+        if !initialized_before {
+            request_resident_settings();
+        }
         result::init().map_err(|error| DriverError::from_init(&error))?;
+        HardwareQueues::record(initialized_before);
         Ok(Self { version })
     }
 
@@ -75,6 +84,11 @@ impl Driver {
     /// [`DriverError::Call`] if the driver does not report it.
     pub fn module_loading(&self) -> Result<ModuleLoading, DriverError> {
         ModuleLoading::query()
+    }
+
+    /// Returns how many hardware queues each device has in this process.
+    pub fn hardware_queues(&self) -> HardwareQueues {
+        HardwareQueues::in_effect()
     }
 
     /// Returns the number of devices.

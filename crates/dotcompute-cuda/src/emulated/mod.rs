@@ -24,7 +24,7 @@ use dotcompute_core::backend::{Backend, BackendError, BackendKind, LaunchPlan, P
 
 use crate::device_port::Port;
 use crate::host_device_channel::{ChannelLayout, HostDeviceChannel};
-use crate::occupancy::OccupancyBudget;
+use crate::occupancy::{OccupancyBudget, Unit};
 use crate::resident_grid::ResidencyLimits;
 use crate::resident_kernel::ResidentKernel;
 use crate::resident_kernels::ResidentKernels;
@@ -90,7 +90,7 @@ impl EmulatedBackend {
         let watchdog = Watchdog::start("dc-emulated", options.heartbeat_timeout)
             .map_err(|source| BackendError::Thread { source })?;
         Ok(Arc::new(Self {
-            occupancy: OccupancyBudget::new(options.blocks),
+            occupancy: OccupancyBudget::new(Unit::Blocks, options.blocks),
             options,
             watchdog,
             kernels: Arc::default(),
@@ -105,8 +105,7 @@ impl EmulatedBackend {
         };
         crate::launch_checks::check(program).map_err(|problem| failed("checking the launch", problem))?;
         let reservation = self.occupancy.reserve(program.shape.blocks());
-        let reservation =
-            reservation.map_err(|error| failed("reserving resources for it", error.to_string()))?;
+        let reservation = reservation.map_err(|error| error.into_backend_error(BackendKind::Emulated))?;
         let layout = ChannelLayout::new(program.input.size, program.output.size, program.queue_capacity);
         let layout = layout.map_err(|error| failed("creating its rings", error.to_string()))?;
         let compiled = host_compiler::compile(kernel, program, self.options.stretch_seed)
@@ -171,7 +170,7 @@ mod tests {
             HostDeviceChannel::new(Arc::new(HostMemory::zeroed(layout.bytes())), layout).unwrap();
         let compiled = host_compiler::compile("sum", program, Some(1)).unwrap();
         let limits = ResidencyLimits { idle: IDLE, max_stay: Duration::ZERO };
-        let reservation = OccupancyBudget::new(1).reserve(1).unwrap();
+        let reservation = OccupancyBudget::new(Unit::Blocks, 1).reserve(1).unwrap();
         let kernels = Arc::default();
         let grid =
             EmulatedGrid::new("sum", program, &channel, compiled, limits, reservation, kernels).unwrap();

@@ -4,6 +4,8 @@
 #![allow(dead_code)]
 
 use std::env;
+use std::fmt::Display;
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use dotcompute_cuda::Architecture;
@@ -25,14 +27,22 @@ pub fn search() -> Search {
     }
 }
 
+/// Says that the current test is skipped, and why. The text is not captured with the output of a test that passes, so it is always seen.
+pub fn skipped(reason: impl Display) {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    // Standard error cannot be written: then the text is lost.
+    let _ = writeln!(std::io::stderr(), "skipped: {reason} ({test})");
+}
+
 /// The compiler. On a machine without one: none, after printing where it was searched for. If the tests run for the compiler, its absence
 /// is a failure.
 pub fn toolchain() -> Option<Toolchain> {
     match Toolchain::load(&search()) {
         Ok(toolchain) => Some(toolchain),
         Err(error) if env::var_os("DOTCOMPUTE_TEST_WHEELS").is_none() => {
-            println!("skipped: {error}");
-            println!("`cargo xtask test --only cubins` installs a compiler and runs this test with it");
+            skipped(format_args!(
+                "{error}\n`cargo xtask test --only cubins` installs a compiler and runs this test with it"
+            ));
             None
         }
         Err(error) => panic!("{error}"),

@@ -17,19 +17,26 @@ use crate::common;
 /// Environment variable of a process on the fake driver: the driver's folder.
 const FOLDER_ENV_VAR: &str = "DOTCOMPUTE_TEST_FAKE_DRIVER";
 
-/// The driver's source. Part of the program: a bundle has no source tree.
-const SOURCE: &str = include_str!("libcuda.c");
+/// The driver's sources. Part of the program: a bundle has no source tree.
+const SOURCES: [(&str, &str); 5] = [
+    ("libcuda.c", include_str!("libcuda.c")),
+    ("contexts.h", include_str!("contexts.h")),
+    ("queues.h", include_str!("queues.h")),
+    ("memory.h", include_str!("memory.h")),
+    ("kernels.h", include_str!("kernels.h")),
+];
 
-/// The test that runs the others of its program on the fake driver.
-const PARENT_TEST: &str = "all_tests_pass_on_the_fake_driver";
+/// In the names of tests that run others of their program on the fake driver.
+const STARTS_THE_FAKE_DRIVER: &str = "on_the_fake_driver";
 
 /// Compiles the driver into a folder, for `LD_LIBRARY_PATH`.
 pub fn build(folder: &Path) {
-    let source = folder.join("libcuda.c");
-    std::fs::write(&source, SOURCE).unwrap();
+    for (name, text) in SOURCES {
+        std::fs::write(folder.join(name), text).unwrap();
+    }
     let mut compiler = Command::new("cc");
     compiler.args(["-shared", "-fPIC", "-Wall", "-Werror", "-O1", "-o"]).arg(folder.join("libcuda.so"));
-    let status = compiler.arg(source).args(["-lpthread", "-ldl"]).status();
+    let status = compiler.arg(folder.join("libcuda.c")).args(["-lpthread", "-ldl"]).status();
     let status = status.expect("a C compiler, `cc`, as CONTRIBUTING.md asks for");
     assert!(status.success(), "{compiler:?}: {status}");
 }
@@ -126,23 +133,33 @@ pub fn one_shot(text: &str, entry: &str, types: &[&str]) -> String {
     marked(&format!("{first}{text}"), &host_library(&folder, &host))
 }
 
-/// The tests of this program but for [`PARENT_TEST`].
+/// The tests of this program that can run on either driver.
 fn tests() -> Vec<String> {
     let list =
         Command::new(env::current_exe().unwrap()).args(["--list", "--format", "terse"]).output().unwrap();
     let list = String::from_utf8(list.stdout).unwrap();
     let names = list.lines().filter_map(|line| line.strip_suffix(": test"));
-    names.filter(|name| *name != PARENT_TEST).map(str::to_owned).collect()
+    names.filter(|name| !name.contains(STARTS_THE_FAKE_DRIVER)).map(str::to_owned).collect()
+}
+
+/// Whether this test can start others on the fake driver. If not, says why.
+fn can_start() -> bool {
+    if folder().is_some() {
+        common::skipped("this process runs on the fake driver already");
+        return false;
+    }
+    if !cfg!(target_os = "linux") {
+        common::skipped("the fake driver is for Linux");
+        return false;
+    }
+    common::toolchain().is_some()
 }
 
 /// Runs each other test of this program on the fake driver, in a process of its own as on a GPU. Calls that wait beside a resident kernel
-/// are allowed in the tests in `waiting`, and expected there; anywhere else they are an error.
+/// are allowed in the tests in `waiting`, and expected there; anywhere else they are an error. So are launches that share a hardware queue
+/// with a resident kernel, and frees of what a reset has freed.
 pub fn run_all_tests(waiting: &[&str]) {
-    if folder().is_some() || common::toolchain().is_none() {
-        return;
-    }
-    if !cfg!(target_os = "linux") {
-        println!("skipped: the fake driver is for Linux");
+    if !can_start() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -150,17 +167,46 @@ pub fn run_all_tests(waiting: &[&str]) {
     let tests = tests();
     assert!(waiting.iter().all(|test| tests.iter().any(|name| name == test)), "{waiting:?} of {tests:?}");
     for test in &tests {
-        let mut child = Command::new(env::current_exe().unwrap());
-        child.args([test, "--exact", "--nocapture"]).env(FOLDER_ENV_VAR, folder.path());
-        child.env("LD_LIBRARY_PATH", folder.path()).env("DOTCOMPUTE_CACHE", folder.path().join("cache"));
-        let output = child.output().unwrap();
-        let text = [output.stdout, output.stderr].concat();
-        let text = String::from_utf8_lossy(&text);
-        assert!(output.status.success() && text.contains("1 passed"), "{test}: {}\n{text}", output.status);
+        // The process has several threads, so the backend does not set the variable.
+        let text = run(folder.path(), test, &[("CUDA_DEVICE_MAX_CONNECTIONS", "32")]);
+        has_no_fault(test, &text, &["ALIASES", "STALE", "reset"]);
+        let waits = text.contains("WAITS");
         assert_eq!(
             waiting.contains(&test.as_str()),
-            text.contains("WAITS"),
+            waits,
             "{test}: calls that wait beside a resident kernel:\n{text}"
         );
     }
+}
+
+/// Runs some tests on the fake driver with these variables, and checks that none of the `faults` is in their output.
+pub fn run_tests(selects: impl Fn(&str) -> bool, variables: &[(&str, &str)], faults: &[&str]) {
+    if !can_start() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    build(folder.path());
+    let selected: Vec<String> = tests().into_iter().filter(|test| selects(test)).collect();
+    assert!(!selected.is_empty(), "no test of this program is selected");
+    for test in selected {
+        has_no_fault(&test, &run(folder.path(), &test, variables), faults);
+    }
+}
+
+fn has_no_fault(test: &str, text: &str, faults: &[&str]) {
+    for fault in faults {
+        assert!(!text.contains(fault), "{test}: {fault}, see libcuda.c:\n{text}");
+    }
+}
+
+/// Runs a test in a process of its own on the driver in `folder`, and returns its output.
+fn run(folder: &Path, test: &str, variables: &[(&str, &str)]) -> String {
+    let mut child = Command::new(env::current_exe().unwrap());
+    child.args([test, "--exact", "--nocapture"]).env(FOLDER_ENV_VAR, folder);
+    child.env("LD_LIBRARY_PATH", folder).env("DOTCOMPUTE_CACHE", folder.join("cache"));
+    let output = child.envs(variables.iter().copied()).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    assert!(output.status.success() && text.contains("1 passed"), "{test}: {}\n{text}", output.status);
+    text
 }

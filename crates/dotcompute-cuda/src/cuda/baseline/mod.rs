@@ -14,6 +14,7 @@ use super::CudaBackend;
 use super::error::device_error;
 use super::function::{Function, ModuleGuard};
 use super::stream::Stream;
+use super::streams::Purpose;
 use crate::compile::{Input, Source};
 use crate::device_code::HEADERS;
 use crate::driver::{DriverError, Module};
@@ -55,7 +56,7 @@ fn with_kernel<T>(
         let deferred_free = &backend.process_device.deferred_free;
         let module = Module::load(&backend.context, &compiled.kernel.cubin)?;
         let function = Function::named(&module, text.entry)?;
-        let stream = Stream::new(&backend.context, deferred_free)?;
+        let stream = backend.process_device.streams.take(&backend.context, Purpose::RingKernel)?;
         create(LoadedBaseline { function, stream, _module: ModuleGuard::new(module, deferred_free) })
     })?;
     created.map_err(|error| device_error(&format!("loading the kernel `{}`", text.entry), &error))
