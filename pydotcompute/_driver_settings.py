@@ -14,7 +14,6 @@ import sys
 
 __all__ = ["is_driver_initialized", "request_resident_settings"]
 
-_SETTINGS = {"CUDA_MODULE_LOADING": "EAGER", "CUDA_DEVICE_MAX_CONNECTIONS": "32"}
 _NOT_INITIALIZED = 3
 """The result of driver calls before ``cuInit``: ``CUDA_ERROR_NOT_INITIALIZED``."""
 
@@ -45,7 +44,7 @@ def request_resident_settings() -> bool:
         >>> not request_resident_settings() or os.environ["CUDA_MODULE_LOADING"] == "EAGER"
         True
     """
-    if not all(name in os.environ for name in _SETTINGS) and not is_driver_initialized():
-        for name, value in _SETTINGS.items():
-            os.environ.setdefault(name, value)
-    return all(os.environ.get(name) == value for name, value in _SETTINGS.items())
+    if not is_driver_initialized():
+        os.environ.setdefault("CUDA_MODULE_LOADING", "EAGER")
+        os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
+    return os.environ.get("CUDA_MODULE_LOADING") == "EAGER" and os.environ.get("CUDA_DEVICE_MAX_CONNECTIONS") == "32"
