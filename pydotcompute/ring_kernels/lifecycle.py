@@ -229,7 +229,7 @@ class RingKernel(_core.RingKernel, Generic[TIn, TOut]):
         context._active.set()
         self._set_state(KernelState.ACTIVE.value)
         if self._telemetry is not None:
-            self._telemetry._watch(context.input_queue)
+            self._telemetry._watch(context.input_queue, context.output_queue)
             self._telemetry.start_clock()
         self._task = start_task(self._run(context), name=f"ring_kernel_{self.kernel_id}", eager=self._starts_eagerly)
         self._task.add_done_callback(functools.partial(self._task_ended, context))

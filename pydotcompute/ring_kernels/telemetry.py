@@ -6,11 +6,13 @@ import functools
 import importlib
 import threading
 import time
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from pydotcompute import _core
 from pydotcompute.exceptions import BackendNotAvailableError
+from pydotcompute.ring_kernels import latency as _latencies
+from pydotcompute.ring_kernels.latency import LatencySummary
 
 __all__ = ["GPUInfo", "GPUMonitor", "RingKernelTelemetry", "TelemetryCollector"]
 
@@ -33,6 +35,13 @@ class RingKernelTelemetry(_core.RingKernelTelemetry):
         last_error: Text of the latest exception.
         uptime_seconds: Time since activation.
         never_awaited: Sends, receives and asks that did nothing because they were never awaited.
+
+    Example:
+        >>> telemetry = RingKernelTelemetry("sensor")
+        >>> for latency_ns in range(1_000, 101_000, 1_000):
+        ...     telemetry.record_message(latency_ns)
+        >>> telemetry.avg_latency_ns, telemetry.max_latency_ns, telemetry.p50_latency_ns, telemetry.p90_latency_ns
+        (50500.0, 100000, 50175, 90111)
     """
 
     if TYPE_CHECKING:
@@ -119,6 +128,41 @@ class RingKernelTelemetry(_core.RingKernelTelemetry):
         return self.avg_latency_ns / 1e6
 
     @property
+    def p50_latency_ns(self) -> int:
+        """Median of the latencies in nanoseconds, with two significant digits as all percentiles; 0 before the first message."""
+        return self.latency.p50_ns
+
+    @property
+    def p90_latency_ns(self) -> int:
+        """90th percentile of the latencies in nanoseconds."""
+        return self.latency.p90_ns
+
+    @property
+    def p99_latency_ns(self) -> int:
+        """99th percentile of the latencies in nanoseconds."""
+        return self.latency.p99_ns
+
+    @property
+    def latency(self) -> LatencySummary:
+        """Latencies of messages, each from its acceptance to the kernel's next receive: the time in the queue and of handling."""
+        return _latencies.summarize(self, _latencies.TOTAL)
+
+    @property
+    def queue_time(self) -> LatencySummary:
+        """Times of messages in the queue, from acceptance to receive."""
+        return _latencies.summarize(self, _latencies.QUEUE)
+
+    @property
+    def handle_time(self) -> LatencySummary:
+        """Times of handling, from the receive of a message to the next receive."""
+        return _latencies.summarize(self, _latencies.HANDLE)
+
+    @property
+    def ask_time(self) -> LatencySummary:
+        """Times from an ask to its reply, of asks that got one."""
+        return _latencies.summarize(self, _latencies.ASK)
+
+    @property
     def throughput(self) -> float:
         """Messages per second of uptime."""
         uptime = self.uptime_seconds
@@ -131,9 +175,10 @@ class RingKernelTelemetry(_core.RingKernelTelemetry):
         self.error_count = self.never_awaited = 0
         self.last_error = None
         self.uptime_seconds = 0.0
+        self._clear_latencies()
 
     def to_dict(self) -> dict[str, object]:
-        """Returns all counters by name, with mean latency and throughput."""
+        """Returns all counters by name, with throughput, the mean and percentiles of latencies, and their three distributions."""
         return {
             "kernel_id": self.kernel_id,
             "messages_processed": self.messages_processed,
@@ -142,24 +187,37 @@ class RingKernelTelemetry(_core.RingKernelTelemetry):
             "avg_latency_ms": self.avg_latency_ms,
             "max_latency_ns": self.max_latency_ns,
             "min_latency_ns": self.min_latency_ns,
+            **self._percentiles(),
             "throughput": self.throughput,
             "error_count": self.error_count,
             "last_error": self.last_error,
             "uptime_seconds": self.uptime_seconds,
             "never_awaited": self.never_awaited,
+            **self._distributions(),
         }
+
+    def _percentiles(self) -> dict[str, object]:
+        of_all = self.latency
+        return {"p50_latency_ns": of_all.p50_ns, "p90_latency_ns": of_all.p90_ns, "p99_latency_ns": of_all.p99_ns}
+
+    def _distributions(self) -> dict[str, object]:
+        return {name: asdict(getattr(self, name)) for name in ("queue_time", "handle_time", "ask_time")}
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copied or pickled object is a snapshot; its counters no longer change.
-        return type(self), tuple(getattr(self, f.name) for f in fields(self))
+        return type(self), tuple(getattr(self, f.name) for f in fields(self)), _latencies.counts_of(self)
 
-    def _watch(self, queue: _core.Mailbox) -> None:
-        """Counts the messages of a ring kernel's input queue from now on."""
+    def __setstate__(self, counts: list[_latencies.Counts]) -> None:
+        _latencies.add_counts(self, counts)
+
+    def _watch(self, queue: _core.Mailbox, output: _core.Mailbox) -> None:
+        """Counts the messages of a ring kernel's input queue, and the replies that go through its output queue, from now on."""
         self._queue = queue
         queue._set_counters(self)
+        output._set_ask_counters(self)
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{name}={value!r}" for name, value in self.to_dict().items())
+        values = ", ".join(f"{name}={value!r}" for name, value in self.to_dict().items() if not isinstance(value, dict))
         return f"RingKernelTelemetry({values})"
 
 
@@ -368,6 +426,7 @@ class TelemetryCollector:
                 self._removed.messages_dropped += telemetry.messages_dropped
                 self._removed.total_latency_ns += telemetry.total_latency_ns
                 self._removed.error_count += telemetry.error_count
+                _latencies.add_counts(self._removed, _latencies.counts_of(telemetry))
 
     def get_kernel_telemetry(self, kernel_id: str) -> RingKernelTelemetry | None:
         """Returns the telemetry of one ring kernel, or ``None``.
@@ -386,21 +445,26 @@ class TelemetryCollector:
         """Returns totals over all ring kernels, removed ones included.
 
         ``kernel_count`` and ``total_throughput`` are of the present ring kernels, ``uptime_seconds`` of the collector, and
-        ``gpu_utilization`` of the first GPU, 0 to 1.
+        ``gpu_utilization`` of the first GPU, 0 to 1. Percentiles of latencies are those of all messages together.
         """
         with self._lock:
             kernels = list(self._kernel_telemetry.values())
             counted = [*kernels, self._removed]
             processed = sum(k.messages_processed for k in counted)
-            latency = sum(k.total_latency_ns for k in counted)
+            total_latency = sum(k.total_latency_ns for k in counted)
             dropped = sum(k.messages_dropped for k in counted)
             errors = sum(k.error_count for k in counted)
+            together = RingKernelTelemetry()
+            for kernel in counted:
+                _latencies.add_counts(together, _latencies.counts_of(kernel))
         return {
             "kernel_count": len(kernels),
             "total_messages_processed": processed,
             "total_messages_dropped": dropped,
             "total_errors": errors,
-            "avg_latency_ms": latency / processed / 1e6 if processed else 0.0,
+            "avg_latency_ms": total_latency / processed / 1e6 if processed else 0.0,
+            **together._percentiles(),
+            **together._distributions(),
             "total_throughput": sum(k.throughput for k in kernels),
             "uptime_seconds": time.monotonic() - self._created,
             "gpu_utilization": self._gpu_monitor.get_utilization(),

@@ -343,7 +343,7 @@ async def test_a_cancelled_send_is_either_delivered_or_not() -> None:
 async def test_a_copy_of_telemetry_is_a_snapshot(through: Any) -> None:
     queue: FastMessageQueue[int] = FastMessageQueue()
     telemetry = RingKernelTelemetry("kernel")
-    telemetry._watch(queue)
+    telemetry._watch(queue, FastMessageQueue(4))
     telemetry.record_message(5)
     telemetry.record_error("wrong")
     queue.put_nowait(1)

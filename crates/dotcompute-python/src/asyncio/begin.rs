@@ -3,6 +3,7 @@
 
 use pyo3::prelude::*;
 
+use super::counters::now_ns;
 use super::mailbox::{Effects, Entry, Mailbox};
 use super::mailbox_state::{Step, WaitError};
 use super::waiter::{self, Kind, Status, WaiterState};
@@ -83,6 +84,10 @@ impl Mailbox {
             // SAFETY: `ask` is a waiter of this mailbox, whose lock is held as `state`.
             let ask_state = unsafe { waiter::state(ask) };
             ask_state.status = Status::AwaitingReply;
+            if state.ask_counters.is_some() {
+                ask_state.weight = state.sampler.weight_of_next();
+                ask_state.accepted_at = if ask_state.weight == 0 { 0 } else { now_ns() };
+            }
             state.asks_sent.push_back(ask.clone_ref(py));
             let message = ask_state.asked_message.as_ref().map(|message| message.clone_ref(py));
             let input = ask_state.input.as_ref().map(|input| input.clone_ref(py));

@@ -9,6 +9,8 @@ use pyo3::types::PyTuple;
 
 use crate::arguments::take_one;
 
+use super::latencies::Latencies;
+
 /// Returns nanoseconds of the monotonic clock since the first call of this function. Never 0.
 pub(super) fn now_ns() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
@@ -34,6 +36,7 @@ pub(crate) struct Counters {
     errors: AtomicU64,
     last_error: Mutex<Option<String>>,
     started: AtomicU64,
+    pub(super) latencies: Latencies,
 }
 
 impl Counters {
@@ -48,6 +51,7 @@ impl Counters {
             errors: AtomicU64::new(0),
             last_error: Mutex::new(None),
             started: AtomicU64::new(0),
+            latencies: Latencies::default(),
         }
     }
 
@@ -192,6 +196,7 @@ impl Counters {
     fn record_message(&self, latency_ns: u64, extra: &Bound<'_, PyTuple>) -> PyResult<()> {
         take_one("RingKernelTelemetry.record_message", extra)?;
         self.count_handled(latency_ns);
+        self.latencies.record_total(latency_ns);
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::counters::Counters;
+use super::latencies::Sampler;
 use super::lock::{Guard, Lock};
 use super::parked_task::ParkedTask;
 use super::priority_queue::{Order, PriorityQueue};
@@ -121,9 +122,17 @@ pub(super) struct MailboxState {
     pub(super) failure: Option<Py<PyAny>>,
     /// When the current message was accepted. 0 without a current message, and without counters.
     pub(super) current_since: u64,
+    /// When the current message was received. Only of a message that is timed.
+    pub(super) current_received: u64,
+    /// For how many messages the current one counts in histograms. 0 if it is not timed.
+    pub(super) current_weight: u32,
+    /// Selects the messages that are timed, and for an output the asks.
+    pub(super) sampler: Sampler,
     /// The current message. Inputs of ring kernels only.
     pub(super) current: Option<Py<PyAny>>,
     pub(super) counters: Option<Py<Counters>>,
+    /// Where the durations of asks are recorded. Outputs only.
+    pub(super) ask_counters: Option<Py<Counters>>,
     /// The output mailbox for replies to these messages.
     pub(super) output: Option<Py<Mailbox>>,
     /// Called with each message that the full mailbox drops.

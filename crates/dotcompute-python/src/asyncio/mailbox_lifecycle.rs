@@ -94,6 +94,14 @@ impl Mailbox {
         drop(old);
     }
 
+    /// Records the durations of asks from now on. For the output of a ring kernel.
+    fn _set_ask_counters(&self, counters: Option<Py<Counters>>) {
+        let mut state = self.lock();
+        let old = std::mem::replace(&mut state.ask_counters, counters);
+        drop(state);
+        drop(old);
+    }
+
     /// Pauses or resumes delivery. A paused mailbox accepts messages and delivers none.
     fn _set_paused(&self, py: Python<'_>, paused: bool) -> PyResult<()> {
         self.check_process(py)?;
@@ -185,6 +193,7 @@ impl Mailbox {
         visit.call(&state.current)?;
         visit.call(&state.failure)?;
         visit.call(&state.counters)?;
+        visit.call(&state.ask_counters)?;
         visit.call(&state.output)?;
         visit.call(&state.run)?;
         visit.call(&state.dropped_messages)?;

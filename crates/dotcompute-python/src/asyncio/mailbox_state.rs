@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use pyo3::prelude::*;
 
 use super::counters::now_ns;
+use super::latencies::Sampler;
 use super::mailbox::{Backpressure, Effects, Entry, MailboxState, ReceivedAsk, TimeoutBehavior, UNLIMITED};
 use super::priority_queue::{Order, PriorityQueue};
 use super::waiter::{self, Kind, Status, WaiterState};
@@ -61,8 +62,12 @@ impl MailboxState {
             ending: false,
             failure: None,
             current_since: 0,
+            current_received: 0,
+            current_weight: 0,
+            sampler: Sampler::default(),
             current: None,
             counters: None,
+            ask_counters: None,
             output: None,
             dropped_messages: None,
             event_loop: None,
@@ -121,6 +126,9 @@ impl MailboxState {
     /// Records that a coroutine received a message, which belongs to this ask.
     pub(super) fn count_received(&mut self, py: Python<'_>, ask: Option<Py<PyAny>>, effects: &mut Effects) {
         self.received += 1;
+        if self.current_weight != 0 {
+            self.current_received = now_ns();
+        }
         if let Some(ask) = ask {
             let output = self.output.as_ref().map(|output| output.clone_ref(py));
             effects.received = Some(ReceivedAsk { ask, output, position: self.received });
@@ -129,6 +137,7 @@ impl MailboxState {
 
     fn start_message(&mut self, py: Python<'_>, entry: &Entry, effects: &mut Effects) {
         self.current_since = entry.accepted_at;
+        self.current_weight = if entry.accepted_at == 0 { 0 } else { self.sampler.weight_of_next() };
         if self.output.is_none() {
             return;
         }
@@ -301,7 +310,12 @@ impl MailboxState {
         if since != 0
             && let Some(counters) = &self.counters
         {
-            counters.get().count_handled(now_ns().saturating_sub(since));
+            let now = now_ns();
+            let counters = counters.get();
+            counters.count_handled(now.saturating_sub(since));
+            if self.current_weight != 0 {
+                counters.latencies.record_message(since, self.current_received, now, self.current_weight);
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 //! | [`lock`] | the lock of a mailbox |
 //! | [`priority_queue`] | messages in order: FIFO, in bands, or by priority |
 //! | [`counters`] | messages handled and their latencies |
+//! | [`latencies`] | histograms of latencies |
 //! | [`mailbox`] | a bounded queue with waiting coroutines: its data |
 //! | [`mailbox_state`] | its transitions, under the lock |
 //! | [`effects`] | the part of an operation after the lock is released |
@@ -47,6 +48,7 @@ mod context_port;
 mod counters;
 mod effects;
 mod errors;
+mod latencies;
 mod lock;
 mod mailbox;
 mod mailbox_lifecycle;

@@ -13,6 +13,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
+use super::counters::now_ns;
 use super::errors;
 use super::lock::Guard;
 use super::mailbox::{Effects, Mailbox, MailboxState};
@@ -231,6 +232,12 @@ impl Mailbox {
         let ask_state = unsafe { waiter::state(ask) };
         if matches!(ask_state.status, Status::AwaitingReply | Status::Parked) {
             ask_state.value = Some(reply);
+            if ask_state.weight != 0
+                && let Some(counters) = &state.ask_counters
+            {
+                let duration = now_ns().saturating_sub(ask_state.accepted_at);
+                counters.get().latencies.record_ask(duration, ask_state.weight);
+            }
             effects.receiver = ask_state.finish(ask, Status::Delivered, py);
         } else {
             // The caller has abandoned the ask.

@@ -59,11 +59,13 @@ pub(super) enum Status {
 pub(super) struct WaiterState {
     pub(super) kind: Kind,
     pub(super) status: Status,
-    /// Level and acceptance time of the delivered message, to return it to the queue.
+    /// Level and acceptance time of the delivered message, to return it to the queue. For an ask: of its own message.
     pub(super) level: u8,
     /// For `Send`: whether the level is that of the message.
     pub(super) has_level: bool,
     pub(super) accepted_at: u64,
+    /// For how many asks this one counts in the histogram. 0 if it is not timed.
+    pub(super) weight: u32,
     /// The timeout in seconds, as the caller gave it.
     pub(super) timeout: Option<f64>,
     /// On the clock of [`now_ns`](super::counters::now_ns). 0 without a deadline.
@@ -100,6 +102,7 @@ impl WaiterState {
             level: 0,
             has_level: false,
             accepted_at: 0,
+            weight: 0,
             timeout,
             deadline: 0,
             value,
