@@ -172,6 +172,24 @@ def test_the_error_of_a_wrong_call_names_the_function(member: Member) -> None:
     assert "takes 1 positional arguments" not in text
 
 
+def takes_one(member: Member) -> bool:
+    """Whether it is a method of the extension with one positional parameter."""
+    positional = [p for p in member.parameters() if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    return inspect.ismethoddescriptor(member.function) and len(positional) == 1 and positional[0].default is inspect.Parameter.empty
+
+
+@pytest.mark.parametrize("member", [m for m in ALL if m.is_function and takes_one(m)], ids=lambda member: member.name)
+def test_the_error_of_a_second_argument(member: Member) -> None:
+    if member.owner is SharedQueue:
+        pytest.skip("needs an object that holds resources")
+    method = getattr(member.owner.__new__(member.owner), member.name.rpartition(".")[2])  # type: ignore[union-attr]
+    first = {"kernel_id": "k", "messages": [], "error": "text"}.get(member.parameters()[0].name, 1)
+    for second in (2, None):
+        with pytest.raises(TypeError) as caught:
+            method(first, second)
+        assert str(caught.value) == f"{member.name}() takes 1 positional argument but 2 were given"
+
+
 def declared_for_type_checkers() -> Iterator[tuple[str, Any, ast.FunctionDef | ast.AsyncFunctionDef]]:
     """Yields the methods that a public class declares for type checkers only: name, class, declaration."""
     for module in public_modules():

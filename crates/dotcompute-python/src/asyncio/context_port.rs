@@ -13,7 +13,7 @@ use super::mailbox::Mailbox;
 use super::queues::{FastMessageQueue, MessageQueue, RingBuffer};
 use super::waiter::{Kind, WaiterState};
 use super::waiter_type;
-use crate::arguments::take_one;
+use crate::arguments::{Second, take_one};
 
 /// The queues of a ring kernel.
 struct Queues {
@@ -138,13 +138,9 @@ impl ContextPort {
     /// Raises:
     ///     AmbiguousReplyError: The message may be the reply to another request. The callers of all requests received get it too, as
     ///         the cause of their ``KernelError``.
-    #[pyo3(signature = (message, *extra), text_signature = "($self, message)")]
-    fn send<'py>(
-        &self,
-        message: Bound<'py, PyAny>,
-        extra: &Bound<'py, PyTuple>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        take_one("KernelContext.send", extra)?;
+    #[pyo3(signature = (message, second=Second::Absent), text_signature = "($self, message)")]
+    fn send<'py>(&self, message: Bound<'py, PyAny>, second: Second) -> PyResult<Bound<'py, PyAny>> {
+        second.reject("KernelContext.send")?;
         self.send_as(message, None, "KernelContext.send")
     }
 

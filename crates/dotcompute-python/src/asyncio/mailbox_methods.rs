@@ -17,6 +17,8 @@ impl Mailbox {
     }
 
     /// Returns an awaitable of `True`, which puts a message and waits while the mailbox is full.
+    // Inlined, so that the state of the waiter is built in place and not copied.
+    #[inline(always)]
     pub(super) fn put_for<'py>(
         me: &Bound<'py, Self>,
         message: Bound<'py, PyAny>,
@@ -38,6 +40,7 @@ impl Mailbox {
     }
 
     /// Returns an awaitable of the next message. `input` is that of the ring kernel, if this is its output.
+    #[inline(always)]
     pub(super) fn get_for<'py>(
         me: &Bound<'py, Self>,
         timeout: Option<f64>,
@@ -94,7 +97,7 @@ impl Mailbox {
         Ok(accepted)
     }
 
-    /// Removes at most `max_count` messages, without waiting.
+    /// Takes at most `max_count` messages without waiting.
     pub(super) fn take_list(&self, py: Python<'_>, max_count: usize) -> PyResult<Vec<Py<PyAny>>> {
         let mut messages = Vec::new();
         while messages.len() < max_count

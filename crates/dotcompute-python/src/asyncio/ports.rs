@@ -6,13 +6,13 @@ use std::sync::{PoisonError, RwLock};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
-use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::types::{PyDict, PyString};
 
 use super::errors;
 use super::mailbox::Mailbox;
 use super::waiter::{Kind, WaiterState};
 use super::{task_resume, waiter_type};
-use crate::arguments::take_one;
+use crate::arguments::Second;
 
 /// States, with the values of `KernelState` in Python.
 const ACTIVE: u8 = 3;
@@ -312,14 +312,14 @@ impl RuntimePort {
     ///     KernelStateError: The ring kernel is not running.
     ///     KernelError: The ring kernel failed; the exception is the cause.
     ///     QueueTimeoutError: No output arrived before the timeout.
-    #[pyo3(signature = (kernel_id, *extra, timeout=None), text_signature = "($self, kernel_id, *, timeout=None)")]
+    #[pyo3(signature = (kernel_id, second=Second::Absent, *, timeout=None), text_signature = "($self, kernel_id, *, timeout=None)")]
     fn receive<'py>(
         &self,
         kernel_id: &Bound<'py, PyString>,
-        extra: &Bound<'py, PyTuple>,
+        second: Second,
         timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        take_one("RingKernelRuntime.receive", extra)?;
+        second.reject("RingKernelRuntime.receive")?;
         let py = kernel_id.py();
         match self.find_kernel(kernel_id) {
             Ok(kernel) => match kernel.cast::<KernelPort>() {

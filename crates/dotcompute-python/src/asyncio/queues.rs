@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use super::mailbox::Mailbox;
-use crate::arguments::take_one;
+use crate::arguments::{Second, take_one};
 
 /// Defines a queue class with the methods that all queue classes have in common.
 macro_rules! queue_class {
@@ -116,14 +116,14 @@ impl MessageQueue {
     ///     QueueFullError: The queue is full, and the strategy is ``REJECT`` or the timeout is 0.
     ///     QueueTimeoutError: The queue stayed full until the timeout.
     ///     ForkedProcessError: The queue belongs to the process from which this one was forked.
-    #[pyo3(signature = (message, *extra, timeout=None), text_signature = "($self, message, *, timeout=None)")]
+    #[pyo3(signature = (message, second=Second::Absent, *, timeout=None), text_signature = "($self, message, *, timeout=None)")]
     fn put<'py>(
         slf: &Bound<'py, Self>,
         message: Bound<'py, PyAny>,
-        extra: &Bound<'py, PyTuple>,
+        second: Second,
         timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        take_one("MessageQueue.put", extra)?;
+        second.reject("MessageQueue.put")?;
         Mailbox::put_for(slf.as_super(), message, timeout, "MessageQueue.put")
     }
 
@@ -153,13 +153,9 @@ impl MessageQueue {
     ///
     /// Raises:
     ///     ForkedProcessError: The queue belongs to the process from which this one was forked.
-    #[pyo3(signature = (message, *extra), text_signature = "($self, message)")]
-    fn put_nowait(
-        slf: &Bound<'_, Self>,
-        message: &Bound<'_, PyAny>,
-        extra: &Bound<'_, PyTuple>,
-    ) -> PyResult<bool> {
-        take_one("MessageQueue.put_nowait", extra)?;
+    #[pyo3(signature = (message, second=Second::Absent), text_signature = "($self, message)")]
+    fn put_nowait(slf: &Bound<'_, Self>, message: &Bound<'_, PyAny>, second: Second) -> PyResult<bool> {
+        second.reject("MessageQueue.put_nowait")?;
         slf.as_super().get().put_now(message)
     }
 
@@ -207,14 +203,14 @@ impl FastMessageQueue {
     /// Raises:
     ///     QueueFullError: The queue stayed full until the timeout. The message was not added.
     ///     ForkedProcessError: The queue belongs to the process from which this one was forked.
-    #[pyo3(signature = (message, *extra, timeout=None), text_signature = "($self, message, *, timeout=None)")]
+    #[pyo3(signature = (message, second=Second::Absent, *, timeout=None), text_signature = "($self, message, *, timeout=None)")]
     fn put<'py>(
         slf: &Bound<'py, Self>,
         message: Bound<'py, PyAny>,
-        extra: &Bound<'py, PyTuple>,
+        second: Second,
         timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        take_one("FastMessageQueue.put", extra)?;
+        second.reject("FastMessageQueue.put")?;
         Mailbox::put_for(slf.as_super(), message, timeout, "FastMessageQueue.put")
     }
 
@@ -244,13 +240,9 @@ impl FastMessageQueue {
     ///
     /// Raises:
     ///     ForkedProcessError: The queue belongs to the process from which this one was forked.
-    #[pyo3(signature = (message, *extra), text_signature = "($self, message)")]
-    fn put_nowait(
-        slf: &Bound<'_, Self>,
-        message: &Bound<'_, PyAny>,
-        extra: &Bound<'_, PyTuple>,
-    ) -> PyResult<bool> {
-        take_one("FastMessageQueue.put_nowait", extra)?;
+    #[pyo3(signature = (message, second=Second::Absent), text_signature = "($self, message)")]
+    fn put_nowait(slf: &Bound<'_, Self>, message: &Bound<'_, PyAny>, second: Second) -> PyResult<bool> {
+        second.reject("FastMessageQueue.put_nowait")?;
         slf.as_super().get().put_now(message)
     }
 
@@ -296,14 +288,14 @@ impl RingBuffer {
     ///
     /// Raises:
     ///     ForkedProcessError: The queue belongs to the process from which this one was forked.
-    #[pyo3(signature = (item, *extra, timeout=None), text_signature = "($self, item, *, timeout=None)")]
+    #[pyo3(signature = (item, second=Second::Absent, *, timeout=None), text_signature = "($self, item, *, timeout=None)")]
     fn put<'py>(
         slf: &Bound<'py, Self>,
         item: Bound<'py, PyAny>,
-        extra: &Bound<'py, PyTuple>,
+        second: Second,
         timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        take_one("RingBuffer.put", extra)?;
+        second.reject("RingBuffer.put")?;
         Mailbox::put_for(slf.as_super(), item, timeout, "RingBuffer.put")
     }
 
@@ -332,13 +324,9 @@ impl RingBuffer {
     ///
     /// Raises:
     ///     ForkedProcessError: The queue belongs to the process from which this one was forked.
-    #[pyo3(signature = (item, *extra), text_signature = "($self, item)")]
-    fn put_nowait(
-        slf: &Bound<'_, Self>,
-        item: &Bound<'_, PyAny>,
-        extra: &Bound<'_, PyTuple>,
-    ) -> PyResult<bool> {
-        take_one("RingBuffer.put_nowait", extra)?;
+    #[pyo3(signature = (item, second=Second::Absent), text_signature = "($self, item)")]
+    fn put_nowait(slf: &Bound<'_, Self>, item: &Bound<'_, PyAny>, second: Second) -> PyResult<bool> {
+        second.reject("RingBuffer.put_nowait")?;
         slf.as_super().get().put_now(item)
     }
 

@@ -2,12 +2,12 @@
 
 use dotcompute_ring::fence::Fence;
 use pyo3::prelude::*;
-use pyo3::types::{PyTuple, PyType};
+use pyo3::types::PyType;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::errors::generic_alias;
 use super::object_ring::{ObjectRing, PutResult};
-use crate::arguments::take_one;
+use crate::arguments::Second;
 
 /// A lock-free FIFO queue between one producer thread and one consumer thread.
 ///
@@ -111,9 +111,9 @@ impl SpscQueue {
     ///
     /// Raises:
     ///     QueueError: Another thread is in a put.
-    #[pyo3(signature = (item, *extra), text_signature = "($self, item)")]
-    fn put_nowait(&self, py: Python<'_>, item: Py<PyAny>, extra: &Bound<'_, PyTuple>) -> PyResult<bool> {
-        take_one("SPSCQueue.put_nowait", extra)?;
+    #[pyo3(signature = (item, second = Second::Absent), text_signature = "($self, item)")]
+    fn put_nowait(&self, py: Python<'_>, item: Py<PyAny>, second: Second) -> PyResult<bool> {
+        second.reject("SPSCQueue.put_nowait")?;
         Ok(self.ring.put_now(py, item)? == PutResult::Done)
     }
 
@@ -256,9 +256,9 @@ impl FastSpscQueue {
     ///
     /// Raises:
     ///     QueueError: Another thread is in a put.
-    #[pyo3(signature = (item, *extra), text_signature = "($self, item)")]
-    fn put(&self, py: Python<'_>, item: Py<PyAny>, extra: &Bound<'_, PyTuple>) -> PyResult<bool> {
-        take_one("FastSPSCQueue.put", extra)?;
+    #[pyo3(signature = (item, second = Second::Absent), text_signature = "($self, item)")]
+    fn put(&self, py: Python<'_>, item: Py<PyAny>, second: Second) -> PyResult<bool> {
+        second.reject("FastSPSCQueue.put")?;
         Ok(self.ring.put_now(py, item)? == PutResult::Done)
     }
 

@@ -13,12 +13,12 @@ use dotcompute_ring::fence::Fence;
 use dotcompute_ring::wait_list::{WaitList, WaitToken};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::types::{PyDict, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::errors::{self, generic_alias};
 use super::gil_wait::{deadline_once, detach_count, wait_detached, yield_gil};
-use crate::arguments::take_one;
+use crate::arguments::Second;
 use crate::fork::Origin;
 
 type Object = Py<PyAny>;
@@ -289,9 +289,9 @@ impl SyncQueue {
     ///
     /// Returns:
     ///     Whether the item was put. False also if the queue was shut down.
-    #[pyo3(signature = (item, *extra), text_signature = "($self, item)")]
-    fn put_nowait(&self, py: Python<'_>, item: Py<PyAny>, extra: &Bound<'_, PyTuple>) -> PyResult<bool> {
-        take_one("SyncQueue.put_nowait", extra)?;
+    #[pyo3(signature = (item, second = Second::Absent), text_signature = "($self, item)")]
+    fn put_nowait(&self, py: Python<'_>, item: Py<PyAny>, second: Second) -> PyResult<bool> {
+        second.reject("SyncQueue.put_nowait")?;
         self.check_process(py)?;
         if self.is_shut_down() {
             return Ok(false);
