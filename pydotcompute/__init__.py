@@ -28,6 +28,7 @@ from pydotcompute.core.orchestrator import ComputeOrchestrator
 from pydotcompute.core.unified_buffer import BufferState, UnifiedBuffer
 from pydotcompute.decorators.kernel import gpu_kernel, kernel
 from pydotcompute.decorators.ring_kernel import ring_kernel
+from pydotcompute.ring_kernels.lifecycle import Kernel
 from pydotcompute.ring_kernels.message import RingKernelMessage, message
 from pydotcompute.ring_kernels.runtime import RingKernelRuntime
 
@@ -37,6 +38,7 @@ __all__ = [
     "Accelerator",
     "BufferState",
     "ComputeOrchestrator",
+    "Kernel",
     "MemoryPool",
     "RingKernelMessage",
     "RingKernelRuntime",

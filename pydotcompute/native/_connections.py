@@ -34,7 +34,7 @@ _DONE = _Done()
 class NativeSink:
     """The input of a native ring kernel."""
 
-    def __init__(self, kernel: NativeRingKernel) -> None:
+    def __init__(self, kernel: NativeRingKernel[Any, Any]) -> None:
         self._kernel = kernel
 
     @property
@@ -83,7 +83,7 @@ class Forwarder:
         router: Delivers the outputs.
     """
 
-    def __init__(self, kernel: NativeRingKernel, router: OutputRouter) -> None:
+    def __init__(self, kernel: NativeRingKernel[Any, Any], router: OutputRouter) -> None:
         self._kernel = kernel
         self._router = router
         self._is_stopped = False

@@ -33,7 +33,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Generic, Literal, Self, TypeVar
 from weakref import WeakSet
 
 import numpy as np
@@ -53,8 +53,12 @@ from pydotcompute.native._event_loop import complete
 from pydotcompute.native.handler import HandlerDeclaration, declare
 from pydotcompute.native.runtime import NativeRuntime, runtimes, shared_runtime
 from pydotcompute.native.stats import Latency, NativeStats
+from pydotcompute.ring_kernels._type_variables import TIn_contra, TOut_co
 
 __all__ = ["NativeKernel", "compile_cubin"]
+
+# A reply or output, for handlers that return `None` too.
+_Message = TypeVar("_Message")
 
 # Time that interpreter shutdown waits for native ring kernels to reach a message boundary.
 _EXIT_TIMEOUT_S = 2.0
@@ -73,7 +77,7 @@ def _stop_all() -> None:
             runtime.shutdown(_EXIT_TIMEOUT_S)
 
 
-class NativeKernel:
+class NativeKernel(Generic[TIn_contra, TOut_co]):
     """A ring kernel whose handler is machine code: it handles messages without the GIL.
 
     The constructor launches it. It handles messages once it is active. As a context manager it is activated on entry and terminated
@@ -114,7 +118,7 @@ class NativeKernel:
 
     def __init__(
         self,
-        handler: Callable[..., Any] | HandlerDeclaration,
+        handler: Callable[[Any, Any, TIn_contra], TOut_co] | HandlerDeclaration,
         name: str | None = None,
         *,
         state: Any = None,
@@ -202,7 +206,7 @@ class NativeKernel:
         queue_time, handle_time = Latency(*counters.pop("queue_time")), Latency(*counters.pop("handle_time"))
         return NativeStats(**counters, queue_time=queue_time, handle_time=handle_time)
 
-    def tell(self, message: Any, timeout: float | None = None) -> None:
+    def tell(self, message: TIn_contra, timeout: float | None = None) -> None:
         """Sends a message without waiting for it to be handled.
 
         Args:
@@ -219,7 +223,7 @@ class NativeKernel:
         """
         self._core.tell(message, timeout)
 
-    def ask(self, message: Any, timeout: float | None = None) -> Any:
+    def ask(self: NativeKernel[TIn_contra, _Message | None], message: TIn_contra, timeout: float | None = None) -> _Message:
         """Sends a message and waits for the reply.
 
         Without a timeout, an idle ring kernel handles the message on the calling thread, which avoids the round trip to another thread.
@@ -241,9 +245,10 @@ class NativeKernel:
             QueueFullError: The queue is full, and the backpressure is ``"reject"``.
             KernelStateError: The ring kernel is not activated yet, or has ended.
         """
-        return self._core.ask(message, timeout)
+        reply: _Message = self._core.ask(message, timeout)
+        return reply
 
-    def receive(self, timeout: float | None = None) -> Any:
+    def receive(self: NativeKernel[Any, _Message | None], timeout: float | None = None) -> _Message:
         """Waits for the next output: the handler's return value for a message sent with :meth:`tell`.
 
         Args:
@@ -256,9 +261,10 @@ class NativeKernel:
             QueueTimeoutError: No output arrived before the timeout.
             KernelStateError: The ring kernel is not activated yet, or it has ended and all outputs were received.
         """
-        return self._core.receive(timeout)
+        output: _Message = self._core.receive(timeout)
+        return output
 
-    async def tell_async(self, message: Any, timeout: float | None = None) -> None:
+    async def tell_async(self, message: TIn_contra, timeout: float | None = None) -> None:
         """Asynchronous :meth:`tell`: waits for a free slot without blocking the event loop.
 
         Args:
@@ -278,7 +284,7 @@ class NativeKernel:
         except TimeoutError as error:
             raise QueueTimeoutError(self.name, timeout or 0.0, "send") from error
 
-    async def ask_async(self, message: Any, timeout: float | None = None) -> Any:
+    async def ask_async(self: NativeKernel[TIn_contra, _Message | None], message: TIn_contra, timeout: float | None = None) -> _Message:
         """Asynchronous :meth:`ask`, which does not block the event loop. Without a timeout an idle ring kernel runs inline.
 
         Args:
@@ -298,11 +304,12 @@ class NativeKernel:
             KernelStateError: The ring kernel is not activated yet, or has ended.
         """
         try:
-            return await complete(self._core.begin_ask(message, timeout is not None), timeout)
+            reply: _Message = await complete(self._core.begin_ask(message, timeout is not None), timeout)
         except TimeoutError as error:
             raise QueueTimeoutError(self.name, timeout or 0.0, "receive") from error
+        return reply
 
-    async def receive_async(self, timeout: float | None = None) -> Any:
+    async def receive_async(self: NativeKernel[Any, _Message | None], timeout: float | None = None) -> _Message:
         """Asynchronous :meth:`receive`, which does not block the event loop.
 
         Args:
@@ -316,9 +323,10 @@ class NativeKernel:
             KernelStateError: The ring kernel is not activated yet, or it has ended and all outputs were received.
         """
         try:
-            return await complete(self._core.begin_receive(), timeout)
+            output: _Message = await complete(self._core.begin_receive(), timeout)
         except TimeoutError as error:
             raise QueueTimeoutError(self.name, timeout or 0.0, "receive") from error
+        return output
 
     def tell_many(self, records: np.ndarray[Any, Any], timeout: float | None = None) -> int:
         """Sends each record of an array as a message, in order. Creates no Python object per message.
@@ -437,7 +445,7 @@ class NativeKernel:
         """
         self._core.abort()
 
-    def __enter__(self) -> NativeKernel:
+    def __enter__(self) -> Self:
         self.activate()
         return self
 
@@ -457,7 +465,7 @@ def _no_exception(code: object, returned: int) -> None:
     """Exception lookup of the emulated device, which reports only that an exception was raised."""
 
 
-_kernels: WeakSet[NativeKernel] = WeakSet()
+_kernels: WeakSet[NativeKernel[Any, Any]] = WeakSet()
 _names_lock = threading.Lock()
 _names: dict[str, int] = {}
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pydotcompute.exceptions import KernelStateError, QueueTimeoutError
 from pydotcompute.native._connections import Forwarder, NativeSink
@@ -14,12 +14,16 @@ from pydotcompute.native.handler import HandlerDeclaration, declare
 from pydotcompute.native.kernel import NativeKernel
 from pydotcompute.native.runtime import NativeRuntime
 from pydotcompute.ring_kernels._routing import OutputRouter
+from pydotcompute.ring_kernels._type_variables import TIn_contra, TOut_co
 from pydotcompute.ring_kernels.lifecycle import DeadLetter, KernelState, RingKernelConfig
 
 __all__ = ["NativeRingKernel"]
 
+# A reply or output, for handlers that return `None` too.
+_Message = TypeVar("_Message")
 
-class NativeRingKernel:
+
+class NativeRingKernel(Generic[TIn_contra, TOut_co]):
     """A native ring kernel with the asyncio interface: the methods of ``RingKernel``, to be awaited.
 
     Args:
@@ -39,7 +43,7 @@ class NativeRingKernel:
     def __init__(
         self,
         kernel_id: str,
-        handler: Callable[..., Any],
+        handler: Callable[[Any, Any, TIn_contra], TOut_co],
         *,
         runtime: NativeRuntime,
         config: RingKernelConfig | None = None,
@@ -55,7 +59,7 @@ class NativeRingKernel:
         self._runtime = runtime
         self._config = config or RingKernelConfig(kernel_id=kernel_id)
         self._device = device
-        self._native: NativeKernel | None = None
+        self._native: NativeKernel[TIn_contra, TOut_co] | None = None
         self._router: OutputRouter | None = None
         self._forwarder: Forwarder | None = None
         self._dead_letters: deque[DeadLetter] = deque(maxlen=self._config.dead_letter_capacity)
@@ -63,7 +67,7 @@ class NativeRingKernel:
         self._changed = asyncio.Event()
 
     @property
-    def native(self) -> NativeKernel:
+    def native(self) -> NativeKernel[TIn_contra, TOut_co]:
         """The underlying :class:`NativeKernel`, for use from threads and with arrays of messages.
 
         Raises:
@@ -129,7 +133,7 @@ class NativeRingKernel:
             raise KernelStateError(self.kernel_id, self.state.name, "launch")
         self._native = await asyncio.to_thread(self._make)
 
-    def _make(self) -> NativeKernel:
+    def _make(self) -> NativeKernel[TIn_contra, TOut_co]:
         config, supervision = self._config, self._config.supervision
         return NativeKernel(
             self._declared,
@@ -190,7 +194,7 @@ class NativeRingKernel:
             elif self._router is not None:
                 self._router.close()
 
-    async def send(self, message: Any, timeout: float | None = None) -> None:
+    async def send(self, message: TIn_contra, timeout: float | None = None) -> None:
         """Sends a message without waiting for it to be handled.
 
         Args:
@@ -207,7 +211,7 @@ class NativeRingKernel:
         """
         await self.native.tell_async(message, timeout)
 
-    async def receive(self, timeout: float | None = None) -> Any:
+    async def receive(self: NativeRingKernel[Any, _Message | None], timeout: float | None = None) -> _Message:
         """Waits for the next output: the handler's return value for a message that was sent. There is none while it is connected.
 
         Args:
@@ -227,7 +231,7 @@ class NativeRingKernel:
                 raise QueueTimeoutError(self.kernel_id, timeout or 0.0, "receive")
         return await self.native.receive_async(None if deadline is None else max(deadline - time.monotonic(), 0.0))
 
-    async def ask(self, message: Any, timeout: float | None = None) -> Any:
+    async def ask(self: NativeRingKernel[TIn_contra, _Message | None], message: TIn_contra, timeout: float | None = None) -> _Message:
         """Sends a request and waits for the reply.
 
         Args:

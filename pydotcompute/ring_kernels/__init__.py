@@ -32,7 +32,7 @@ from pydotcompute.ring_kernels.cython_kernel import (
     is_cython_kernel_available,
 )
 from pydotcompute.ring_kernels.fast_queue import FastMessageQueue, PriorityBand, RingBuffer
-from pydotcompute.ring_kernels.lifecycle import DeadLetter, KernelState, RingKernel, Supervision
+from pydotcompute.ring_kernels.lifecycle import DeadLetter, Kernel, KernelState, RingKernel, Supervision
 from pydotcompute.ring_kernels.message import RingKernelMessage, message
 from pydotcompute.ring_kernels.queue import MessageQueue
 from pydotcompute.ring_kernels.runtime import RingKernelRuntime
@@ -60,6 +60,7 @@ __all__ = [
     "DeadLetter",
     "FastMessageQueue",
     "GPUMonitor",
+    "Kernel",
     "KernelState",
     "MessageQueue",
     "PriorityBand",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self
 
 from pydotcompute import _core
 from pydotcompute.exceptions import KernelStopped
+from pydotcompute.ring_kernels._type_variables import TIn, TOut
 from pydotcompute.ring_kernels.fast_queue import FastMessageQueue
 from pydotcompute.ring_kernels.queue import MessageQueue
 
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
 __all__ = ["KernelContext"]
-
-TIn = TypeVar("TIn")
-TOut = TypeVar("TOut")
 
 
 @dataclass

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic
 
 from pydotcompute import _core
 from pydotcompute.exceptions import EventLoopError, KernelStateError, KernelStopped
@@ -20,6 +20,7 @@ from pydotcompute.ring_kernels._kernel_function import check_function
 from pydotcompute.ring_kernels._loop import start_task
 from pydotcompute.ring_kernels._routing import MailboxSink, OutputRouter
 from pydotcompute.ring_kernels._settings import DeadLetter, KernelState, RingKernelConfig, Supervision
+from pydotcompute.ring_kernels._type_variables import TIn, TOut
 from pydotcompute.ring_kernels.fast_queue import FastMessageQueue
 from pydotcompute.ring_kernels.queue import BackpressureStrategy, MessageQueue
 
@@ -28,10 +29,7 @@ if TYPE_CHECKING:
 
     from pydotcompute.ring_kernels.telemetry import RingKernelTelemetry
 
-__all__ = ["DeadLetter", "KernelContext", "KernelState", "RingKernel", "RingKernelConfig", "Supervision", "managed_kernel"]
-
-TIn = TypeVar("TIn")
-TOut = TypeVar("TOut")
+__all__ = ["DeadLetter", "Kernel", "KernelContext", "KernelState", "RingKernel", "RingKernelConfig", "Supervision", "managed_kernel"]
 
 _log = logging.getLogger(__name__)
 
@@ -426,6 +424,10 @@ class RingKernel(_core.RingKernel, Generic[TIn, TOut]):
     def __repr__(self) -> str:
         inherited = self._context is not None and self._context.input_queue._is_inherited
         return f"RingKernel(id={self.kernel_id!r}, {'of the parent process' if inherited else f'state={self.state.name}'})"
+
+
+#: The handle that a launch returns, as `Kernel[In, Out]`.
+Kernel = RingKernel
 
 
 @asynccontextmanager

@@ -9,16 +9,24 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from pydotcompute import _core
-from pydotcompute.exceptions import EventLoopError, KernelAlreadyExistsError, KernelNotFoundError, KernelStateError
+from pydotcompute.exceptions import (
+    EventLoopError,
+    InvalidConfigurationError,
+    KernelAlreadyExistsError,
+    KernelNotFoundError,
+    KernelStateError,
+)
 from pydotcompute.ring_kernels import _pipeline
 from pydotcompute.ring_kernels._kernel_registry import get_registered_kernel, register_ring_kernel
 from pydotcompute.ring_kernels._kernel_registry import kernel_registry as _kernel_registry
+from pydotcompute.ring_kernels._launching import KernelFunction, LaunchSettings, NativeHandler, name_of
 from pydotcompute.ring_kernels._loop import get_loop_info, install_at_import
+from pydotcompute.ring_kernels._type_variables import TIn, TOut
 from pydotcompute.ring_kernels.connection import Connection
-from pydotcompute.ring_kernels.lifecycle import KernelContext, KernelState, RingKernel, RingKernelConfig
+from pydotcompute.ring_kernels.lifecycle import KernelState, RingKernel, RingKernelConfig
 from pydotcompute.ring_kernels.telemetry import RingKernelTelemetry, TelemetryCollector
 
 if TYPE_CHECKING:
@@ -29,9 +37,6 @@ if TYPE_CHECKING:
     from pydotcompute.native.runtime import NativeRuntime
 
 __all__ = ["RingKernelRuntime", "get_registered_kernel", "register_ring_kernel"]
-
-TIn = TypeVar("TIn")
-TOut = TypeVar("TOut")
 
 _log = logging.getLogger(__name__)
 
@@ -126,39 +131,39 @@ class RingKernelRuntime(_core.RingKernelRuntime):
 
     @overload
     async def launch(
-        self,
-        kernel_id: str,
-        kernel_func: Callable[[KernelContext[TIn, TOut]], Any] | None = None,
-        *,
-        config: RingKernelConfig | None = None,
-        input_type: type[TIn] | None = None,
-        output_type: type[TOut] | None = None,
+        self, kernel_id: str, kernel_func: KernelFunction[TIn, TOut], **settings: Unpack[LaunchSettings[TIn, TOut]]
     ) -> RingKernel[TIn, TOut]: ...
     @overload
     async def launch(
-        self,
-        kernel_id: str,
-        kernel_func: Callable[[Any, Any, Any], Any],
-        *,
-        config: RingKernelConfig | None = None,
-        input_type: type[Any] | None = None,
-        output_type: type[Any] | None = None,
-    ) -> NativeRingKernel: ...
+        self, kernel_id: str, kernel_func: NativeHandler[TIn, TOut], **settings: Unpack[LaunchSettings[Any, Any]]
+    ) -> NativeRingKernel[TIn, TOut]: ...
+    @overload
+    async def launch(
+        self, kernel_id: str, kernel_func: None = None, **settings: Unpack[LaunchSettings[TIn, TOut]]
+    ) -> RingKernel[TIn, TOut]: ...
+    @overload
+    async def launch(
+        self, kernel_id: KernelFunction[TIn, TOut], **settings: Unpack[LaunchSettings[TIn, TOut]]
+    ) -> RingKernel[TIn, TOut]: ...
+    @overload
+    async def launch(
+        self, kernel_id: NativeHandler[TIn, TOut], **settings: Unpack[LaunchSettings[Any, Any]]
+    ) -> NativeRingKernel[TIn, TOut]: ...
     async def launch(
         self,
-        kernel_id: str,
+        kernel_id: str | Callable[..., Any],
         kernel_func: Callable[..., Any] | None = None,
         *,
         config: RingKernelConfig | None = None,
         input_type: type[Any] | None = None,
         output_type: type[Any] | None = None,
-    ) -> RingKernel[Any, Any] | NativeRingKernel:
+    ) -> RingKernel[Any, Any] | NativeRingKernel[Any, Any]:
         """Launches a ring kernel: allocates its resources, without starting it.
 
         A handler decorated with ``@ring_kernel(device=...)`` becomes a native ring kernel.
 
         Args:
-            kernel_id: Name of the ring kernel.
+            kernel_id: Name of the ring kernel; or its function, which then is the only argument without a keyword and gives the name.
             kernel_func: Its function; by default the one registered under the name.
             config: Settings; by default those registered with the function.
             input_type: Class of the messages.
@@ -170,9 +175,13 @@ class RingKernelRuntime(_core.RingKernelRuntime):
         Raises:
             KernelAlreadyExistsError: The name is in use.
             KernelNotFoundError: No function is given, and none is registered.
-            InvalidConfigurationError: The function is not an ``async def`` function with one parameter, the context.
+            InvalidConfigurationError: The function is not an ``async def`` function with one parameter, the context, or has no name.
             KernelStateError: The runtime was shut down.
         """
+        if not isinstance(kernel_id, str):
+            if kernel_func is not None:
+                raise InvalidConfigurationError("kernel_id", kernel_id, "it is no name; pass the name first, as launch('name', function)")
+            kernel_func, kernel_id = kernel_id, name_of(kernel_id)
         if self._closed:
             raise KernelStateError(kernel_id, "shut down (the runtime)", "launch")
         if kernel_id in self._kernels:
@@ -206,14 +215,14 @@ class RingKernelRuntime(_core.RingKernelRuntime):
         input_type: type[Any] | None,
         output_type: type[Any] | None,
         native: dict[str, Any],
-    ) -> NativeRingKernel:
+    ) -> NativeRingKernel[Any, Any]:
         """Launches a handler declared with ``@ring_kernel(device=...)``. Imports Numba only now."""
         from pydotcompute.native.ring_kernel import NativeRingKernel
         from pydotcompute.native.runtime import NativeRuntime
 
         if self._native_runtime is None:
             self._native_runtime = NativeRuntime()
-        kernel = NativeRingKernel(
+        kernel: NativeRingKernel[Any, Any] = NativeRingKernel(
             kernel_id, handler, runtime=self._native_runtime, config=config, input_type=input_type, output_type=output_type, **native
         )
         await kernel.launch()
@@ -415,32 +424,48 @@ class RingKernelRuntime(_core.RingKernelRuntime):
 
     @overload
     def kernel_scope(
-        self, kernel_id: str, kernel_func: Callable[[KernelContext[TIn, TOut]], Any] | None = None, **kwargs: Any
+        self, kernel_id: str, kernel_func: KernelFunction[TIn, TOut], **kwargs: Unpack[LaunchSettings[TIn, TOut]]
     ) -> AbstractAsyncContextManager[RingKernel[TIn, TOut]]: ...
     @overload
     def kernel_scope(
-        self, kernel_id: str, kernel_func: Callable[[Any, Any, Any], Any], **kwargs: Any
-    ) -> AbstractAsyncContextManager[NativeRingKernel]: ...
+        self, kernel_id: str, kernel_func: NativeHandler[TIn, TOut], **kwargs: Unpack[LaunchSettings[Any, Any]]
+    ) -> AbstractAsyncContextManager[NativeRingKernel[TIn, TOut]]: ...
+    @overload
+    def kernel_scope(
+        self, kernel_id: str, kernel_func: None = None, **kwargs: Unpack[LaunchSettings[TIn, TOut]]
+    ) -> AbstractAsyncContextManager[RingKernel[TIn, TOut]]: ...
+    @overload
+    def kernel_scope(
+        self, kernel_id: KernelFunction[TIn, TOut], **kwargs: Unpack[LaunchSettings[TIn, TOut]]
+    ) -> AbstractAsyncContextManager[RingKernel[TIn, TOut]]: ...
+    @overload
+    def kernel_scope(
+        self, kernel_id: NativeHandler[TIn, TOut], **kwargs: Unpack[LaunchSettings[Any, Any]]
+    ) -> AbstractAsyncContextManager[NativeRingKernel[TIn, TOut]]: ...
     @asynccontextmanager
-    async def kernel_scope(self, kernel_id: str, kernel_func: Callable[..., Any] | None = None, **kwargs: Any) -> AsyncIterator[Any]:
+    async def kernel_scope(
+        self, kernel_id: str | Callable[..., Any], kernel_func: Callable[..., Any] | None = None, **kwargs: Any
+    ) -> AsyncIterator[Any]:
         """Launches and activates a ring kernel for the duration of an ``async with`` block, and terminates it afterwards.
 
         Args:
-            kernel_id: Name of the ring kernel.
+            kernel_id: Name of the ring kernel, or its function.
             kernel_func: Its function; by default the registered one.
             **kwargs: Further arguments of :meth:`launch`.
 
         Yields:
             The ring kernel.
         """
-        kernel: Any = await self.launch(kernel_id, kernel_func, **kwargs)
+        launch: Any = self.launch
+        kernel = await launch(kernel_id, kernel_func, **kwargs)
+        name: str = kernel.kernel_id
         try:
-            await self.activate(kernel_id)
+            await kernel.activate()
             yield kernel
         finally:
             # The block may have terminated it already.
-            if self._kernels.get(kernel_id) is kernel:
-                await self.terminate(kernel_id)
+            if self._kernels.get(name) is kernel:
+                await self.terminate(name)
 
     def get_loop_info(self) -> dict[str, str | bool]:
         """Returns the running loop's class and the installed optimisations; see :func:`pydotcompute.ring_kernels.get_loop_info`."""

@@ -100,7 +100,8 @@ def public_objects() -> Iterator[tuple[str, Any]]:
             ours = str(getattr(exported, "__module__", "")).startswith("pydotcompute")
             if ours and callable(exported) and id(exported) not in seen:
                 seen.add(id(exported))
-                yield name, exported
+                # A class may have an alias.
+                yield exported.__name__ if inspect.isclass(exported) else name, exported
 
 
 def members() -> Iterator[Member]:

@@ -58,6 +58,13 @@ async def test_outputs_pass_between_tiers(functions: tuple[Any, Any]) -> None:
         assert (connection.delivered, connection.undelivered) == (200, 0)
 
 
+async def test_a_native_handler_alone_gives_the_name() -> None:
+    async with RingKernelRuntime() as runtime:
+        kernel = await runtime.launch(native_add)
+        await kernel.activate()
+        assert (await kernel.ask(Count(1), timeout=10.0)).value == 2 and runtime.kernel_ids == ["native add"]
+
+
 async def test_replies_of_a_connected_kernel_go_to_their_callers() -> None:
     async with RingKernelRuntime() as runtime:
         await launch(runtime, "a", native_add)

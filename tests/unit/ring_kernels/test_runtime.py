@@ -4,12 +4,14 @@ import gc
 import subprocess
 import sys
 import textwrap
+from functools import partial
 
 import pytest
 
 from async_handlers import Request, double, double_with_timeout
-from pydotcompute.exceptions import KernelAlreadyExistsError, KernelNotFoundError, KernelStateError
-from pydotcompute.ring_kernels.lifecycle import KernelState
+from pydotcompute.decorators.ring_kernel import ring_kernel
+from pydotcompute.exceptions import InvalidConfigurationError, KernelAlreadyExistsError, KernelNotFoundError, KernelStateError
+from pydotcompute.ring_kernels.lifecycle import KernelContext, KernelState
 from pydotcompute.ring_kernels.runtime import RingKernelRuntime
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
@@ -52,6 +54,35 @@ class TestRuntime:
             await runtime.launch("k", double)
             with pytest.raises(KernelAlreadyExistsError):
                 await runtime.launch("k", double)
+
+    async def test_a_function_alone_gives_the_name(self) -> None:
+        async def times(factor: int, ctx: KernelContext[int, int]) -> None:
+            async for number in ctx:
+                await ctx.send(factor * number)
+
+        @ring_kernel(kernel_id="declared", auto_register=False)
+        async def function(ctx: KernelContext[int, int]) -> None:
+            await times(2, ctx)
+
+        async with RingKernelRuntime() as runtime:
+            for kernel in (await runtime.launch(double), await runtime.launch(function), await runtime.launch(partial(times, 3))):
+                await kernel.activate()
+            assert runtime.kernel_ids == ["double", "declared", "times"]
+            assert (await runtime.send_and_receive("double", Request(21))).value == 42
+            assert [await runtime.send_and_receive(name, 21) for name in ("declared", "times")] == [42, 63]
+            with pytest.raises(KernelAlreadyExistsError, match="'double'"):
+                await runtime.launch(double)
+            async with RingKernelRuntime() as other, other.kernel_scope(double) as scoped:
+                assert (await scoped.ask(Request(1))).value == 2 and other.kernel_ids == ["double"]
+
+    async def test_a_launch_without_a_name(self) -> None:
+        async with RingKernelRuntime() as runtime:
+            for nameless in (lambda ctx: ctx.receive(), 5, partial(lambda ctx: ctx.receive())):
+                with pytest.raises(InvalidConfigurationError, match="launch\\('name', function\\)"):
+                    await runtime.launch(nameless)
+            with pytest.raises(InvalidConfigurationError, match="pass the name first"):
+                await runtime.launch(double, double)
+            assert runtime.kernel_ids == []
 
     async def test_a_runtime_after_shutdown(self) -> None:
         async with RingKernelRuntime() as runtime:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from pydotcompute import RingKernelMessage, message
+from pydotcompute import Kernel, RingKernelMessage, message
 from pydotcompute.ring_kernels.connection import Connection
 from pydotcompute.ring_kernels.lifecycle import KernelContext, KernelState, RingKernel, RingKernelConfig
 from pydotcompute.ring_kernels.runtime import RingKernelRuntime, get_registered_kernel, register_ring_kernel
@@ -44,12 +44,12 @@ async def use() -> None:
         await runtime.terminate("echo", timeout=5.0)
         async with runtime.kernel_scope("scoped", echo, input_type=Reading) as scoped:
             inner: RingKernel[Reading, Reading] = scoped
-        await runtime.launch("other", echo)
+        other: Kernel[Reading, Reading] = await runtime.launch("other", echo)
         with runtime.connect("echo", "other") as connection:
             made: Connection = connection
         ended: Connection = runtime.disconnect("echo", "other")
         both: list[Connection] = runtime.connections
-        print(made.is_connected, ended.delivered, both)
+        print(other, made.is_connected, ended.delivered, both)
     by_hand = RingKernelRuntime()
     await by_hand.start()
     await by_hand.shutdown(timeout=10.0)
