@@ -38,7 +38,11 @@ class Sink(Protocol):
         """Sends a message as soon as the result is awaited; ``None`` if that would wait for a free slot."""
 
     def wait_put(self, message: Any, timeout: float | None) -> Any:
-        """Sends a message, and waits for a free slot. The result is awaitable, and has a method ``cancel``, which ends the wait."""
+        """Sends a message, and waits for a free slot.
+
+        The result is awaitable. It has the methods ``cancel``, which ends the wait, ``done``, and ``cancelled``: whether the message was
+        not sent.
+        """
 
 
 class KernelEnd(Protocol):

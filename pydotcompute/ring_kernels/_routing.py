@@ -30,6 +30,19 @@ class _DisconnectedError(Exception):
     """The connection was disconnected while an output waited for a free slot."""
 
 
+class _CancelledTooLateError(Exception):
+    """The task was cancelled after a target had accepted the output, and before the task went on."""
+
+    def __init__(self, cancellation: asyncio.CancelledError) -> None:
+        super().__init__()
+        self.cancellation = cancellation
+
+
+def _was_sent(wait: Any) -> bool:
+    """Whether a put whose waiting task was cancelled had sent its message before."""
+    return wait.done() and not wait.cancelled() and not (isinstance(wait, asyncio.Future) and wait.exception())
+
+
 class OutputRouter:
     """Delivers the outputs of one ring kernel to all ring kernels that it is connected to.
 
@@ -99,6 +112,10 @@ class OutputRouter:
                 await self._send(waiting[0], message, deadline)
                 attempted += 1
                 del waiting[0]
+        except _CancelledTooLateError as error:
+            for connection in waiting[1:]:
+                self._refuse(connection, message, error.cancellation)
+            raise error.cancellation from None
         except BaseException as error:
             # Nothing was sent, and the source may try again, unless another target got the message or the source ends.
             if attempted or self._source.state.value >= KernelState.TERMINATING.value:
@@ -190,7 +207,10 @@ class OutputRouter:
         connection._waits.add(wait)
         try:
             await wait
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
+            if _was_sent(wait):
+                connection.delivered += 1
+                raise _CancelledTooLateError(error) from error
             if connection._router is None and (task is None or task.cancelling() == cancellations):
                 raise _DisconnectedError from None
             raise

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from async_handlers import Reply, Request, double, yield_to_loop
+from async_handlers import Reply, Request, double, outcomes, yield_to_loop
 from pydotcompute.exceptions import (
     KernelConnectionError,
     KernelNotFoundError,
@@ -328,14 +328,14 @@ class TestEndings:
             assert {(letter.message, letter.reason) for letter in source.dead_letters} == {(2, "undelivered"), (1, "unhandled")}
 
     async def test_a_cancelled_send_that_reached_no_target_is_not_sent(self) -> None:
-        outcomes: list[Any] = []
+        results: list[Any] = []
 
         async def patient(ctx: KernelContext[int, int]) -> None:
             async for number in ctx:
                 try:
-                    outcomes.append(await asyncio.wait_for(ctx.send(number), 0.01))
+                    results.append(await asyncio.wait_for(ctx.send(number), 0.01))
                 except TimeoutError:
-                    outcomes.append("not sent")
+                    results.append("not sent")
 
         async with RingKernelRuntime() as runtime:
             source = await start(runtime, "a", patient)
@@ -344,9 +344,30 @@ class TestEndings:
             for number in range(2):
                 await runtime.send("a", number)
             async with asyncio.timeout(10):
-                while len(outcomes) < 2:  # noqa: ASYNC110
+                while len(results) < 2:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
-            assert outcomes == [True, "not sent"] and (connection.delivered, source.dead_letters) == (1, [])
+            assert results == [True, "not sent"] and (connection.delivered, source.dead_letters) == (1, [])
+
+    async def test_an_output_that_was_accepted_just_before_the_cancellation_counts_as_delivered(self) -> None:
+        tasks: list[asyncio.Task[Any]] = []
+
+        async def source(ctx: KernelContext[int, int]) -> None:
+            async for number in ctx:
+                tasks.append(asyncio.create_task(ctx.send(number)))  # noqa: PERF401 - at once
+
+        async with RingKernelRuntime() as runtime:
+            kernel = await start(runtime, "a", source)
+            target = await start(runtime, "b", stuck, input_queue_size=1)
+            other = await start(runtime, "c", stuck, input_queue_size=1)
+            connections = [runtime.connect("a", name) for name in ("b", "c")]
+            for number in range(2):
+                await runtime.send("a", number)
+            await yield_to_loop()
+            assert target._context is not None and target._context.input_queue.get_nowait() == 0
+            tasks[1].cancel()
+            assert isinstance((await outcomes(list(tasks)))[1], asyncio.CancelledError)
+            assert [(one.delivered, one.undelivered) for one in connections] == [(2, 0), (1, 1)]
+            assert [letter.message for letter in kernel.dead_letters] == [1] and other.dead_letters == []
 
     async def test_a_shutdown_handles_what_is_between_the_kernels(self) -> None:
         received: list[int] = []

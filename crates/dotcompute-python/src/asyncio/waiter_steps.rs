@@ -330,6 +330,10 @@ impl Mailbox {
             let state = unsafe { waiter::state(waiter.as_unbound()) };
             let status = std::mem::replace(&mut state.status, Status::Done);
             effects.end_wait(state.caller.take());
+            if state.kind == Kind::Put {
+                // `cancelled` tells whether the message was accepted.
+                state.status = if status == Status::Delivered { status } else { Status::Cancelled };
+            }
             match status {
                 Status::Parked | Status::AwaitingReply => {
                     mailbox_state.remove_waiter(waiter.as_unbound(), state.kind);
