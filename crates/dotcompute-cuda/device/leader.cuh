@@ -51,8 +51,8 @@ struct Leader {
         // Plain loads: the previous grid has exited, and the launch orders the host's writes before every read of the grid.
         head = launch.input.control->consumer.head;
         handler_ns = launch.control->device.handler_ns;
-        faults = launch.control->device.faults;
-        state = launch.control->device.state;
+        faults = launch.control->status.faults;
+        state = launch.control->status.state;
         faulted = load_relaxed_sys(&launch.control->host.faults_acknowledged) != faults;
         launched_at = last_message = time_ns();
         last_heartbeat = 0;
@@ -72,7 +72,7 @@ struct Leader {
             state = now;
             // SYNC POINT: state
             // Release: pairs with the host's acquire load; publishes the events and counters of every message handled before.
-            store_release_sys(&launch.control->device.state, now);
+            store_release_sys(&launch.control->status.state, now);
         }
     }
 
@@ -148,7 +148,7 @@ struct Leader {
         links.open = ~closed & ((1u << links.outgoing) - 1);
         // SYNC POINT: link close
         // Release: pairs with the host's acquire load; publishes the `sent` counts of every message sent over the closed links.
-        if (links.outgoing) store_release_sys(&launch.control->device.closed_links, closed);
+        if (links.outgoing) store_release_sys(&launch.control->status.closed_links, closed);
     }
 
     // Whether half of the slots of each open link are free. A handler that sends at most that many outputs never waits for a slot.
@@ -244,7 +244,7 @@ struct Leader {
             faulted = true;
             // SYNC POINT: fault acknowledge
             // Before the state: a host that sees STATE_FAULTED reads the number that it has to acknowledge.
-            store_release_sys(&launch.control->device.faults, faults);
+            store_release_sys(&launch.control->status.faults, faults);
             set_state(launch, STATE_FAULTED);
         }
     }

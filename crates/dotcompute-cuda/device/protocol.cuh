@@ -51,7 +51,7 @@ enum Command : u32 {
 // Flags, bits 16 to 23: bit 16 + n is set once outgoing link n is closed.
 enum { COMMAND_CLOSED_SHIFT = 16 };
 
-// Values of `DeviceLine.state`: what the device does.
+// Values of `StateLine.state`: what the device does.
 enum State : u32 {
     // Launched, no command obeyed yet.
     STATE_LAUNCHED = 0,
@@ -152,13 +152,14 @@ struct alignas(128) HostLine {
     // Writers: host threads, by atomic read-modify-write (release). Readers: the leader at every poll, and
     // device threads that wait for a free slot. They load relaxed; an acquire fence follows before data that the host published.
     u32 command;
-    // The value of `DeviceLine.faults` up to which the host has handled faults. The device holds while the two differ.
+    // The value of `StateLine.faults` up to which the host has handled faults. The device holds while the two differ.
     // Writer: the host, release, after it has reset the state. Reader: the leader, relaxed load, then an acquire fence.
     u32 faults_acknowledged;
 };
 
-// Written by the device, read by the host.
-struct alignas(128) DeviceLine {
+// Written by the device when it does something else, polled by the host. No word is written per message: a host thread that polls the state
+// keeps the line in its cache.
+struct alignas(128) StateLine {
     // A State.
     // Writer: the leader, release, when it changes; the host stores STATE_LAUNCHED before a relaunch, while no grid runs.
     // Readers: host threads, acquire; the watchdog, relaxed.
@@ -166,6 +167,13 @@ struct alignas(128) DeviceLine {
     // Number of faults after which the device held (`Launch.holds_after_fault`); wraps.
     // Writer: the leader, release, before STATE_FAULTED. Reader: the host, acquire. The next grid continues from it.
     u32 faults;
+    // Bit n is set once the device sends nothing more over outgoing link n.
+    // Writer: the leader, release, after the last send. Reader: the host, acquire.
+    u64 closed_links;
+};
+
+// Written by the device for each message and with each heartbeat, read by the host when it settles the accounting and checks the heartbeat.
+struct alignas(128) DeviceLine {
     // Device time in nanoseconds; any change proves that the device is alive.
     // Writers: the leader every `heartbeat_interval_ns`, and device threads that wait for a free slot; relaxed.
     // Reader: the watchdog, relaxed.
@@ -179,9 +187,6 @@ struct alignas(128) DeviceLine {
     // Sequence number of the current message in its ring, plus 1; 0 between messages. For diagnostics only.
     // Writer: the leader, relaxed. Reader: the watchdog, relaxed.
     u64 current_message;
-    // Bit n is set once the device sends nothing more over outgoing link n.
-    // Writer: the leader, release, after the last send. Reader: the host, acquire.
-    u64 closed_links;
     // Number of messages from links whose handler failed.
     // Writer: the leader, relaxed, before it publishes `LinkLine.handled`. Reader: the host, relaxed, after it has acquired that count.
     u64 linked_failed;
@@ -221,6 +226,7 @@ struct alignas(128) LinkTable {
 // The control block: the first bytes of the host-device channel. The input ring and the event ring follow.
 struct Control {
     HostLine host;
+    StateLine status;
     DeviceLine device;
     LinkLine links;
     LinkTable table;

@@ -19,7 +19,8 @@ use crate::protocol::{
     STATE_STOPPED,
 };
 use crate::resident_kernel::ResidentKernel;
-use crate::watchdog::{Progress, Relaunch as _, Watchdog};
+use crate::watchdog::Watchdog;
+use crate::watched_kernel::{Progress, Relaunch as _};
 
 /// The device proxy's port to one ring kernel, over its host-device channel.
 pub(crate) struct Port {
@@ -37,6 +38,8 @@ pub(crate) struct Port {
     /// The output of the last event, or its message.
     output: Box<[u8]>,
     watchdog: Arc<Watchdog>,
+    /// The waker that was registered last.
+    last_waker: Option<Waker>,
 }
 
 impl Port {
@@ -61,18 +64,20 @@ impl Port {
             sizes,
             output,
             watchdog,
+            last_waker: None,
         }
     }
 
-    /// Relaunches the ring kernel if it is off the device while messages wait for it.
+    /// Has the ring kernel relaunched if it is off the device while messages wait for it. Does not wait.
     fn relaunch_if_needed(&self) {
         // SYNC POINT: idle exit
         // The device leaves when its polls find no message (`Leader::wait`, leader.cuh), and `STATE_OFF_DEVICE` is final. The proxy comes
         // here after each post, and in `register_waker` before it waits; the watchdog wakes it whenever the state is not the registered
         // one. For a message that the device's last polls have missed, the state read here is one of these:
         //
-        // - `STATE_OFF_DEVICE`: the relaunch below waits for the exit of the grid, which no message delays. The new grid finds the message,
-        //   because its launch comes after the post.
+        // - `STATE_OFF_DEVICE`: the relaunch that is requested below waits for the exit of the grid, which no message delays. The new grid
+        //   finds the message, because its launch comes after the post. If the ring kernel may not run at present, the proxy or the thread
+        //   that quiesces the device requests the relaunch later.
         // - Another state: the store of `STATE_OFF_DEVICE` is not visible yet. The proxy registers the state that it has read. The store
         //   becomes visible, the watchdog finds a state that is not the registered one, and the proxy comes here again.
         //
@@ -88,7 +93,7 @@ impl Port {
     /// Returns the state that a ring kernel off the device would have if it were resident: the one its last command leads to.
     fn state_off_device(&self) -> DeviceState {
         let control = self.channel.memory.control();
-        let faults = control.device.faults.load(Ordering::Acquire);
+        let faults = control.status.faults.load(Ordering::Acquire);
         if control.host.faults_acknowledged.load(Ordering::Relaxed) != faults {
             return DeviceState::Faulted;
         }
@@ -196,7 +201,7 @@ impl DevicePort for Port {
             _ => COMMAND_STOP,
         });
         // SYNC POINT: relaunch
-        // Pairs with the fence in `ResidentKernel::relaunch_if_off_device`: if a state read after this is `STATE_OFF_DEVICE`, a relaunch that
+        // Pairs with the fence in `ResidentKernel::relaunch`: if a state read after this is `STATE_OFF_DEVICE`, a relaunch that
         // is under way finds the command, and a proxy that has commanded a pause may use the state of the handler.
         fence(Ordering::SeqCst);
         self.relaunch_if_needed();
@@ -205,7 +210,7 @@ impl DevicePort for Port {
     fn reset_state(&mut self) -> Result<(), BackendError> {
         self.kernel.grid.reset_state()?;
         let control = self.channel.memory.control();
-        let faults = control.device.faults.load(Ordering::Acquire);
+        let faults = control.status.faults.load(Ordering::Acquire);
         // SYNC POINT: fault acknowledge
         // Release: pairs with the relaxed load and acquire fence in `Leader::wait` (leader.cuh); publishes the reset state.
         control.host.faults_acknowledged.store(faults, Ordering::Release);
@@ -247,10 +252,12 @@ impl DevicePort for Port {
         let state = self.kernel.state();
         // A quiesced ring kernel may have left with messages in its ring.
         self.relaunch_if_needed();
-        self.kernel.relaunch_for_links();
+        if state == STATE_OFF_DEVICE {
+            self.kernel.relaunch_for_links();
+        }
         let progress =
             takes_events.then(|| Progress { done: self.done_seen, event: self.channel.events.popped() });
-        self.watchdog.register(&self.kernel.watched, waker, state, progress);
+        self.watchdog.register(&self.kernel.watched, &mut self.last_waker, waker, state, progress);
     }
 }
 

@@ -37,9 +37,11 @@ mod launch_checks;
 mod links;
 mod occupancy;
 mod protocol;
+mod relauncher;
 mod resident_grid;
 mod resident_kernel;
 mod resident_kernels;
 mod watchdog;
+mod watched_kernel;
 
 pub use architecture::Architecture;

@@ -69,11 +69,11 @@ impl Link {
         // The source confirms in `closed_links` (`Leader::apply_link_routing`, leader.cuh), unless it is off the device or lost.
         control.host.command.fetch_or(self.bit() << COMMAND_CLOSED_SHIFT, Ordering::Release);
         // SYNC POINT: relaunch
-        // Pairs with the fence in `ResidentKernel::relaunch_if_off_device`: a source that is off the device is relaunched with the link closed.
+        // Pairs with the fence in `ResidentKernel::relaunch`: a source that is off the device is relaunched with the link closed.
         fence(Ordering::SeqCst);
         let is_off_device = matches!(source.state(), STATE_OFF_DEVICE | STATE_STOPPED) || source.is_lost();
         // Acquire: pairs with the release store of `closed_links`; `sent` then includes every message sent before the confirmation.
-        is_off_device || control.device.closed_links.load(Ordering::Acquire) & u64::from(self.bit()) != 0
+        is_off_device || control.status.closed_links.load(Ordering::Acquire) & u64::from(self.bit()) != 0
     }
 
     /// Passes the messages that the target has not handled to `each`. The link is closed and the target is off the device or lost.

@@ -48,7 +48,7 @@ pub(crate) const COMMAND_COPY_TO_HOST: u32 = 512;
 /// Flags, bits 16 to 23: bit 16 + n is set once outgoing link n is closed.
 pub(crate) const COMMAND_CLOSED_SHIFT: u32 = 16;
 
-// Values of `DeviceLine.state`: what the device does.
+// Values of `StateLine.state`: what the device does.
 
 /// Launched, no command obeyed yet.
 pub(crate) const STATE_LAUNCHED: u32 = 0;
@@ -123,16 +123,17 @@ pub(crate) struct HostLine {
     /// Writers: host threads, by atomic read-modify-write (release). Readers: the leader at every poll, and
     /// device threads that wait for a free slot. They load relaxed; an acquire fence follows before data that the host published.
     pub(crate) command: AtomicU32,
-    /// The value of `DeviceLine.faults` up to which the host has handled faults. The device holds while the two differ.
+    /// The value of `StateLine.faults` up to which the host has handled faults. The device holds while the two differ.
     ///
     /// Writer: the host, release, after it has reset the state. Reader: the leader, relaxed load, then an acquire fence.
     pub(crate) faults_acknowledged: AtomicU32,
 }
 
-/// Written by the device, read by the host.
+/// Written by the device when it does something else, polled by the host. No word is written per message: a host thread that polls the state
+/// keeps the line in its cache.
 #[repr(C, align(128))]
 #[derive(Debug, Default)]
-pub(crate) struct DeviceLine {
+pub(crate) struct StateLine {
     /// A `STATE_*` constant.
     ///
     /// Writer: the leader, release, when it changes; the host stores [`STATE_LAUNCHED`] before a relaunch, while no grid runs.
@@ -142,6 +143,16 @@ pub(crate) struct DeviceLine {
     ///
     /// Writer: the leader, release, before [`STATE_FAULTED`]. Reader: the host, acquire. The next grid continues from it.
     pub(crate) faults: AtomicU32,
+    /// Bit n is set once the device sends nothing more over outgoing link n.
+    ///
+    /// Writer: the leader, release, after the last send. Reader: the host, acquire.
+    pub(crate) closed_links: AtomicU64,
+}
+
+/// Written by the device for each message and with each heartbeat, read by the host when it settles the accounting and checks the heartbeat.
+#[repr(C, align(128))]
+#[derive(Debug, Default)]
+pub(crate) struct DeviceLine {
     /// Device time in nanoseconds; any change proves that the device is alive.
     ///
     /// Writers: the leader every `heartbeat_interval_ns`, and device threads that wait for a free slot; relaxed. Reader: the watchdog,
@@ -160,10 +171,6 @@ pub(crate) struct DeviceLine {
     ///
     /// Writer: the leader, relaxed. Reader: the watchdog, relaxed.
     pub(crate) current_message: AtomicU64,
-    /// Bit n is set once the device sends nothing more over outgoing link n.
-    ///
-    /// Writer: the leader, release, after the last send. Reader: the host, acquire.
-    pub(crate) closed_links: AtomicU64,
     /// Number of messages from links whose handler failed.
     ///
     /// Writer: the leader, relaxed, before it publishes `LinkLine.handled`. Reader: the host, relaxed, after it has acquired that count.
@@ -234,6 +241,7 @@ pub(crate) struct LinkTable {
 #[derive(Debug, Default)]
 pub(crate) struct Control {
     pub(crate) host: HostLine,
+    pub(crate) status: StateLine,
     pub(crate) device: DeviceLine,
     pub(crate) links: LinkLine,
     pub(crate) table: LinkTable,
@@ -320,15 +328,16 @@ mod tests {
         macro_rules! numbers { ($($n:ident)*) => { $(
             all.push((format!("(size_t)dc::{}", stringify!($n)), $n as usize));
         )* } }
-        sizes! { InputHeader EventHeader HostLine DeviceLine LinkLine LinkTable Control GridLine Ring Launch }
+        sizes! { InputHeader EventHeader HostLine StateLine DeviceLine LinkLine LinkTable Control GridLine Ring Launch }
         offsets! {
             InputHeader: wants_reply priority;
             EventHeader: sequence kind code;
             HostLine: command faults_acknowledged;
-            DeviceLine: state faults heartbeat handler_ns event_tail current_message closed_links linked_failed;
+            StateLine: state faults closed_links;
+            DeviceLine: heartbeat handler_ns event_tail current_message linked_failed;
             LinkLine: sent handled;
             LinkTable: incoming outgoing out;
-            Control: host device links table;
+            Control: host status device links table;
             Ring: control mask stride;
             Launch: input events control grid grid_message state holds_after_fault heartbeat_interval_ns max_poll_pause_ns idle_timeout_ns max_residency_ns;
         }
@@ -381,6 +390,25 @@ mod tests {
             .output()
             .expect("a C++ compiler");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// A word that one side polls shares no line with a word that the other side writes for each message.
+    #[test]
+    fn words_of_different_writers_and_purposes_are_on_different_lines() {
+        let ring = |word: usize| size_of::<Control>() + word;
+        let lines = [
+            ("the host's commands", offset_of!(Control, host)),
+            ("the state, polled by the host", offset_of!(Control, status)),
+            ("what the device writes per message", offset_of!(Control, device)),
+            ("the counts of links", offset_of!(Control, links)),
+            ("the table of links", offset_of!(Control, table)),
+            ("the header of the input ring", ring(0)),
+        ];
+        for pair in lines.windows(2) {
+            assert!(pair[0].1 / 128 < pair[1].1 / 128, "{} and {} share a line", pair[0].0, pair[1].0);
+        }
+        let last = offset_of!(StateLine, closed_links) + size_of::<AtomicU64>();
+        assert!(last <= 128 && size_of::<StateLine>() == 128, "the polled words are one line");
     }
 
     /// The names marked as a sync point in the files of a directory that end in `extension`, with how often each occurs. The lists in

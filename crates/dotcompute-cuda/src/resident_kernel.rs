@@ -6,7 +6,7 @@
 //!
 //! [`ResidentKernels::quiesce`]: crate::resident_kernels::ResidentKernels::quiesce
 
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicU8, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
@@ -17,8 +17,9 @@ use crate::links::{LinkSource, Links};
 use crate::protocol::{
     COMMAND_LEAVE, COMMAND_MASK, COMMAND_RUN, STATE_LAUNCHED, STATE_OFF_DEVICE, STATE_STOPPED,
 };
+use crate::relauncher;
 use crate::resident_grid::ResidentGrid;
-use crate::watchdog::{Relaunch, WatchedKernel};
+use crate::watched_kernel::{Relaunch, WatchedKernel};
 
 /// Time allowed between `STATE_OFF_DEVICE` and the end of the grid.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,9 +31,22 @@ pub(crate) struct ResidentKernel {
     pub(crate) memory: Arc<ChannelMemory>,
     pub(crate) watched: Arc<WatchedKernel>,
     pub(crate) links: Links,
-    /// Held during a relaunch, so that two concurrent posts do not launch the grid twice.
+    /// Held while a grid is launched.
     relaunch_lock: Mutex<()>,
+    /// A `RELAUNCH_*` constant.
+    relaunch: AtomicU8,
+    /// For the threads that relaunch it.
+    this: Weak<Self>,
 }
+
+// Whether a relaunch was requested. A request stores one of the latter two; the thread that relaunches stores one of the others.
+
+/// No request since the last one was served.
+const RELAUNCH_NONE: u8 = 0;
+/// A thread is about to serve a request, or is serving one.
+const RELAUNCH_RUNNING: u8 = 1;
+/// As [`RELAUNCH_RUNNING`], and another request has come since it began.
+const RELAUNCH_AGAIN: u8 = 2;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -44,8 +58,16 @@ impl ResidentKernel {
         Arc::new_cyclic(|this: &Weak<Self>| {
             let kernel: Weak<Self> = Weak::clone(this);
             watched.set_kernel(kernel);
-            let (links, relaunch_lock) = (Links::default(), Mutex::default());
-            Self { name: name.to_owned(), grid, memory, watched, links, relaunch_lock }
+            Self {
+                name: name.to_owned(),
+                grid,
+                memory,
+                watched,
+                links: Links::default(),
+                relaunch_lock: Mutex::default(),
+                relaunch: AtomicU8::new(RELAUNCH_NONE),
+                this: Weak::clone(this),
+            }
         })
     }
 
@@ -54,7 +76,7 @@ impl ResidentKernel {
         // SYNC POINT: state
         // Acquire: pairs with the release store in `Leader::set_state` (leader.cuh). The events that the device published before this
         // state are visible after the load.
-        self.memory.control().device.state.load(Ordering::Acquire)
+        self.memory.control().status.state.load(Ordering::Acquire)
     }
 
     /// Stores a command. The flags in the command word stay as they are.
@@ -82,7 +104,7 @@ impl ResidentKernel {
     pub(crate) fn start_off_device(&self) {
         let control = self.memory.control();
         control.host.command.fetch_or(COMMAND_LEAVE, Ordering::Release);
-        control.device.state.store(STATE_OFF_DEVICE, Ordering::Release);
+        control.status.state.store(STATE_OFF_DEVICE, Ordering::Release);
     }
 
     /// Whether the host wants the ring kernel to handle messages: its command is to run, and it does not quiesce the device.
@@ -91,11 +113,39 @@ impl ResidentKernel {
         word & (COMMAND_MASK | COMMAND_LEAVE) == COMMAND_RUN
     }
 
-    /// Relaunches the grid if it is off the device and may run.
+    /// Has the grid relaunched, on another thread, if it is off the device and may run. Does not wait.
     pub(crate) fn relaunch_if_off_device(&self) {
-        if self.state() != STATE_OFF_DEVICE {
+        if self.state() != STATE_OFF_DEVICE || !self.may_run() {
             return;
         }
+        // A request that comes while an earlier one is served is served after it: that one may have looked at the state too early.
+        let next = |now| match now {
+            RELAUNCH_NONE => Some(RELAUNCH_RUNNING),
+            RELAUNCH_RUNNING => Some(RELAUNCH_AGAIN),
+            _ => None,
+        };
+        // Acquire, release: the thread that serves the request sees what the requesting thread has seen of the state.
+        let before = self.relaunch.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+        if before == Ok(RELAUNCH_NONE)
+            && let Some(this) = self.this.upgrade()
+        {
+            relauncher::submit(this);
+        }
+    }
+
+    /// Serves requests until none is left.
+    pub(crate) fn run_relaunches(&self) {
+        loop {
+            self.relaunch.store(RELAUNCH_RUNNING, Ordering::Release);
+            self.relaunch();
+            let [from, to] = [RELAUNCH_RUNNING, RELAUNCH_NONE];
+            if self.relaunch.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                return;
+            }
+        }
+    }
+
+    fn relaunch(&self) {
         let _relaunch = lock(&self.relaunch_lock);
         if self.state() != STATE_OFF_DEVICE || !self.may_run() || self.watched.lost().is_some() {
             return;
@@ -107,16 +157,26 @@ impl ResidentKernel {
             self.watched.mark_lost("it reported that it left the device, but its grid did not exit");
             return;
         }
-        let state = &self.memory.control().device.state;
+        let state = &self.memory.control().status.state;
         // SYNC POINT: relaunch
         // The grid has exited, so the host may write the device's word. The new grid reads it in `Leader::start` (leader.cuh), after its
-        // launch. Store, fence, load of the command; `Port::command` and `Link::close` store to the command, fence and load the state. Either
+        // launch. Store, fence, load of the command; `Port::command`, `Link::close` and a thread that releases a quiesced device store to the command,
+        // fence and load the state. Either
         // they find that the ring kernel is about to run, or this thread finds what they command.
-        state.store(STATE_LAUNCHED, Ordering::Release);
-        fence(Ordering::SeqCst);
-        if !self.may_run() {
+        loop {
+            state.store(STATE_LAUNCHED, Ordering::Release);
+            fence(Ordering::SeqCst);
+            if self.may_run() {
+                break;
+            }
             state.store(STATE_OFF_DEVICE, Ordering::Release);
-        } else if let Err(error) = self.grid.start() {
+            fence(Ordering::SeqCst);
+            // The command may have changed back: a thread that changed it and read `STATE_LAUNCHED` has requested nothing.
+            if !self.may_run() {
+                return;
+            }
+        }
+        if let Err(error) = self.grid.start() {
             self.watched.mark_lost(&format!("relaunching it on the device failed: {error}"));
         }
     }

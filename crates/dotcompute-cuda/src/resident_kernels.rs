@@ -3,7 +3,7 @@
 //! One thread at a time holds the device quiet. The same thread may quiesce it again, and launch or connect ring kernels: the device is quiet
 //! already. Other threads wait until it is released, at most for their own timeout.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
@@ -181,6 +181,9 @@ impl Drop for Hold<'_> {
             kernel.memory.control().host.command.fetch_and(!COMMAND_LEAVE, Ordering::Release);
         }
         drop(inner);
+        // SYNC POINT: relaunch
+        // Pairs with the fences in `ResidentKernel::relaunch`: a relaunch that has found the flag is not the last one.
+        fence(Ordering::SeqCst);
         self.kernels.released.notify_all();
         kernels.iter().for_each(|kernel| kernel.relaunch_if_off_device());
     }

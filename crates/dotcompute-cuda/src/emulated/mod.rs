@@ -175,7 +175,7 @@ mod tests {
         let grid =
             EmulatedGrid::new("sum", program, &channel, compiled, limits, reservation, kernels).unwrap();
         let memory = Arc::clone(&channel.memory);
-        let (state, command) = (&memory.control().device.state, &memory.control().host.command);
+        let (state, command) = (&memory.control().status.state, &memory.control().host.command);
         command.store(COMMAND_RUN, Ordering::Release);
         for round in 0..60 {
             grid.start().unwrap();
@@ -187,7 +187,7 @@ mod tests {
             assert!(grid.wait_exited(Instant::now() + Duration::from_secs(60)));
             let [state, now] = [u64::from(state.load(Ordering::Acquire)), memory.done()];
             assert_eq!([state, now], [u64::from(STATE_OFF_DEVICE), handled], "in round {round}");
-            memory.control().device.state.store(0, Ordering::Release);
+            memory.control().status.state.store(0, Ordering::Release);
             assert_eq!(handled, round, "the grid of this round has handled the message of the last one");
         }
         command.store(COMMAND_KILL, Ordering::Release);
