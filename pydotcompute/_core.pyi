@@ -272,6 +272,7 @@ class NativeRuntime:
         exception_of: object,
         options: dict[str, Any],
         site_packages: list[str],
+        fast_math: bool,
     ) -> NativeKernel: ...
     def shutdown(self, timeout: float) -> None: ...
 
@@ -284,6 +285,7 @@ def link_cubin(
     state: bytes,
     architecture: tuple[int, int],
     site_packages: list[str],
+    fast_math: bool,
 ) -> tuple[bytes, str]: ...
 
 # Ring kernels of an event loop

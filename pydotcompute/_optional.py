@@ -6,7 +6,6 @@ Importing them takes long, and CuPy needs a GPU. ``import pydotcompute`` therefo
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from typing import Any
 

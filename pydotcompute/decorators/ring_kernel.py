@@ -35,6 +35,7 @@ def ring_kernel(
     supervision: Supervision | None = None,
     device: str | None = None,
     state: Any = None,
+    fast_math: bool = False,
 ) -> Callable[[F], F]: ...
 
 
@@ -54,6 +55,7 @@ def ring_kernel(
     supervision: Supervision | None = None,
     device: str | None = None,
     state: Any = None,
+    fast_math: bool = False,
 ) -> F | Callable[[F], F]:
     """Declares a function as a ring kernel.
 
@@ -75,6 +77,7 @@ def ring_kernel(
         device: Declares a native ring kernel (:mod:`pydotcompute.native`): the function is a plain ``handler(ctx, state, msg)``, which is
             compiled at launch for ``"cpu"`` or ``"cuda"`` and runs there without the GIL.
         state: Initial state of a native ring kernel: a class decorated with ``pydotcompute.native.state``, or an instance of one.
+        fast_math: Lets a native ring kernel compute faster on a GPU, with results that differ in the last bits.
 
     Returns:
         The function.
@@ -92,6 +95,8 @@ def ring_kernel(
         raise InvalidConfigurationError("device", device, "choose 'cpu' or 'cuda', or None for a ring kernel in Python")
     if device is None and state is not None:
         raise InvalidConfigurationError("state", state, "only native ring kernels declare a state; pass device= too")
+    if device is None and fast_math:
+        raise InvalidConfigurationError("fast_math", fast_math, "only native ring kernels are compiled; pass device= too")
 
     def decorate(function: F) -> F:
         config: dict[str, Any] = {
@@ -106,7 +111,7 @@ def ring_kernel(
         name = kernel_id or function.__name__
         meta = {"kernel_id": name, "input_type": input_type, "output_type": output_type, "config": config}
         if device is not None:
-            meta["native"] = {"device": device, "state": state}
+            meta["native"] = {"device": device, "state": state, "fast_math": fast_math}
 
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:

@@ -40,9 +40,10 @@ A handler is compiled by the first launch. Later launches, and later processes, 
 everything that it refers to are the same.
 """
 
+from pydotcompute.native.cubin import compile_cubin
 from pydotcompute.native.fields import state
 from pydotcompute.native.handler import HandlerContext
-from pydotcompute.native.kernel import NativeKernel, compile_cubin
+from pydotcompute.native.kernel import NativeKernel
 from pydotcompute.native.runtime import NativeRuntime
 from pydotcompute.native.scalar_types import float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64
 from pydotcompute.native.stats import Latency, NativeStats

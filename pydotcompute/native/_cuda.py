@@ -75,7 +75,7 @@ def compile_for_device(declared: HandlerDeclaration, capability: tuple[int, int]
         raise BackendNotAvailableError(
             "cuda", f"compiling handlers for GPUs needs numba-cuda, which does not load ({error}); pip install 'pydotcompute[cuda]'"
         ) from error
-    fingerprint = handler_fingerprint(declared, "cuda", *capability, *settings)
+    fingerprint = handler_fingerprint(declared, "cuda", *capability, *settings, declared.fast_math)
     return _codes.get(declared.name, fingerprint, partial(_compile, declared, capability))
 
 
@@ -84,7 +84,7 @@ def _compile(declared: HandlerDeclaration, capability: tuple[int, int]) -> Artif
     from numba import cuda
 
     def jit(function: types.FunctionType) -> Any:
-        return cuda.jit(device=True)(function)
+        return cuda.jit(device=True, fastmath=declared.fast_math)(function)
 
     context = numba.from_dtype(CONTEXT_DTYPE)
     message = numba.from_dtype(declared.input.dtype)
@@ -105,6 +105,8 @@ def _compile(declared: HandlerDeclaration, capability: tuple[int, int]) -> Artif
                 abi="c",
                 abi_info={"abi_name": _SYMBOL},
                 output="ltoir",
+                # Products are not fused with sums because the linker is told so: numba-cuda itself has no option for it.
+                fastmath=declared.fast_math,
                 cc=capability,
             )
     except Exception as error:

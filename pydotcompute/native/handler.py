@@ -68,6 +68,7 @@ class HandlerDeclaration:
         output: Layout of the replies; ``None`` if the handler never replies.
         state: Layout of the state; ``None`` if the handler is stateless.
         initial: Record of the state at launch, a zero-dimensional array; an empty array if the handler is stateless.
+        fast_math: Whether floating-point arithmetic on a GPU may be fused and approximated.
     """
 
     func: Callable[..., Any]
@@ -76,6 +77,7 @@ class HandlerDeclaration:
     output: RecordLayout | None
     state: RecordLayout | None
     initial: np.ndarray[Any, Any]
+    fast_math: bool = False
 
     @cached_property
     def layouts(self) -> list[RecordLayout]:
@@ -99,6 +101,7 @@ def declare(
     state: Any = None,
     input_type: type[Any] | None = None,
     output_type: type[Any] | None = None,
+    fast_math: bool = False,
 ) -> HandlerDeclaration:
     """Reads the signature of a handler.
 
@@ -108,6 +111,7 @@ def declare(
         state: Initial state: see :func:`~pydotcompute.native.fields.initial_record`. ``None`` for a stateless handler.
         input_type: Class of the messages, if the annotation cannot be evaluated.
         output_type: Class of the replies, if the annotation cannot be evaluated.
+        fast_math: Whether floating-point arithmetic on a GPU may be fused and approximated.
 
     Returns:
         The declaration.
@@ -133,7 +137,8 @@ def declare(
         )
     output_cls = output_type or _class_of(func, inspect.signature(func).return_annotation, f"{name}'s return value")
     layout, initial = (None, np.zeros(0, np.uint8)) if state is None else initial_record(state)
-    return HandlerDeclaration(func, name, layout_of(input_cls), None if output_cls is None else layout_of(output_cls), layout, initial)
+    output = None if output_cls is None else layout_of(output_cls)
+    return HandlerDeclaration(func, name, layout_of(input_cls), output, layout, initial, fast_math)
 
 
 def _class_of(func: types.FunctionType, annotation: Any, what: str) -> type[Any] | None:

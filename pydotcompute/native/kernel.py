@@ -55,7 +55,7 @@ from pydotcompute.native.runtime import NativeRuntime, runtimes, shared_runtime
 from pydotcompute.native.stats import Latency, NativeStats
 from pydotcompute.ring_kernels._type_variables import TIn_contra, TOut_co
 
-__all__ = ["NativeKernel", "compile_cubin"]
+__all__ = ["NativeKernel"]
 
 # A reply or output, for handlers that return `None` too.
 _Message = TypeVar("_Message")
@@ -104,6 +104,7 @@ class NativeKernel(Generic[TIn_contra, TOut_co]):
         dedicated: Runs the kernel on a thread of its own instead of a pool thread of the runtime.
         spin: Spins instead of parking: the lowest latency, for a thread that has a core of its own. Implies ``dedicated``.
         time_one_in: Measures the times of one in this many messages; 0 for none.
+        fast_math: Lets a GPU fuse and approximate floating-point arithmetic. Without it, CPU and GPU agree to the last bit.
         runtime: The runtime to launch in; by default the shared one.
         input_type: Class of the messages, if the handler's annotation cannot be evaluated.
         output_type: Class of the replies, if the handler's annotation cannot be evaluated.
@@ -130,12 +131,13 @@ class NativeKernel(Generic[TIn_contra, TOut_co]):
         dedicated: bool = False,
         spin: bool = False,
         time_one_in: int = 128,
+        fast_math: bool = False,
         runtime: NativeRuntime | None = None,
         input_type: type[Any] | None = None,
         output_type: type[Any] | None = None,
     ) -> None:
         if not isinstance(handler, HandlerDeclaration):
-            handler = declare(handler, state=state, input_type=input_type, output_type=output_type)
+            handler = declare(handler, state=state, input_type=input_type, output_type=output_type, fast_math=fast_math)
         self._declared = handler
         self._runtime = runtime or shared_runtime()
         for setting, value in (("queue_size", queue_size), ("output_queue_size", output_queue_size)):
@@ -173,7 +175,7 @@ class NativeKernel(Generic[TIn_contra, TOut_co]):
             # The source contains the address of the machine code; this reference keeps that code in memory.
             source, lto_ir, exception_of = emulated_device_source(declared, code), b"", partial(_no_exception, code)
         return self._runtime._core.launch_device(
-            device, name, declared.input.codec, output, declared.initial, source, lto_ir, exception_of, options, wheels
+            device, name, declared.input.codec, output, declared.initial, source, lto_ir, exception_of, options, wheels, declared.fast_math
         )
 
     @property

@@ -33,6 +33,7 @@ class NativeRingKernel(Generic[TIn_contra, TOut_co]):
         config: Settings.
         device: ``"cpu"`` or ``"cuda"``.
         state: Initial state.
+        fast_math: As in :class:`NativeKernel`.
         input_type: Class of the messages, if the handler's annotation cannot be evaluated.
         output_type: Class of the replies, if the handler's annotation cannot be evaluated.
 
@@ -49,11 +50,14 @@ class NativeRingKernel(Generic[TIn_contra, TOut_co]):
         config: RingKernelConfig | None = None,
         device: str = "cpu",
         state: Any = None,
+        fast_math: bool = False,
         input_type: type[Any] | None = None,
         output_type: type[Any] | None = None,
     ) -> None:
         self.kernel_id = kernel_id
-        self._declared: HandlerDeclaration = declare(handler, state=state, input_type=input_type, output_type=output_type)
+        self._declared: HandlerDeclaration = declare(
+            handler, state=state, input_type=input_type, output_type=output_type, fast_math=fast_math
+        )
         self.input_type: type[Any] | None = self._declared.input.cls
         self.output_type: type[Any] | None = None if self._declared.output is None else self._declared.output.cls
         self._runtime = runtime

@@ -31,7 +31,7 @@ pub const KERNEL: &str = "dc_ring_kernel";
 /// Returns `None` if this version does not support the kind of its code.
 pub fn compile_input(name: &str, program: &DeviceProgram, architecture: Architecture) -> Option<Input> {
     let (file, text) = text_of(&program.code)?;
-    let input = Input::new(name, architecture).option("-default-device");
+    let input = Input::new(name, architecture).option("-default-device").fast_math(program.fast_math);
     let input = HEADERS.iter().fold(input, |input, &(name, text)| input.header(Source::new(name, text)));
     let input = sources(program, file, text).into_iter().fold(input, Input::source);
     Some(match &program.code {

@@ -173,6 +173,48 @@ fn parts_of_other_front_ends_are_linked_in() {
     assert!(matches!(error, CompileError::NeedsLinker { reason: NoLinker::Disabled, .. }), "{error:?}");
 }
 
+/// A kernel that stores this expression of `a`, `b` and `c`.
+fn arithmetic(expression: &str, fast_math: bool) -> Input {
+    let text = format!(
+        "static __device__ float multiply(float a, float b) {{ return __fmul_rn(a, b); }}\n\
+         static __device__ float add(float a, float b) {{ return __fadd_rn(a, b); }}\n\
+         static __device__ double multiply(double a, double b) {{ return __dmul_rn(a, b); }}\n\
+         static __device__ double add(double a, double b) {{ return __dadd_rn(a, b); }}\n\
+         extern \"C\" __global__ void k(float *x, float a, float b, float c) {{ *x = {expression}; }}\n\
+         extern \"C\" __global__ void d(double *x, double a, double b, double c) {{ *x = {expression}; }}\n"
+    );
+    Input::new("k", HOPPER).source(Source::new("k.cu", text)).fast_math(fast_math)
+}
+
+#[test]
+fn products_are_fused_with_sums_only_if_fast_math_is_allowed() {
+    let Some(toolchain) = toolchain() else { return };
+    let fused = |expression, fast_math| {
+        let ptx = toolchain.ptx(&arithmetic(expression, fast_math)).unwrap();
+        let is_fused = |line: &&str| line.trim_start().starts_with("fma");
+        ptx.lines().filter(is_fused).count()
+    };
+    assert_eq!(fused("a * b + c", false), 0);
+    assert_eq!(fused("a * b + c", true), 2, "in float and in double");
+    assert_eq!(fused("fma(a, b, c)", false), 2, "where the text says so");
+}
+
+/// The linker generates code from LTO-IR, of whatever front end, after the compiler has seen its options.
+#[test]
+fn linked_code_computes_what_its_text_says() {
+    let Some(toolchain) = toolchain() else { return };
+    for toolchain in [toolchain.clone(), toolchain.without_linker()] {
+        let code =
+            |expression, fast_math| toolchain.compile(&arithmetic(expression, fast_math)).unwrap().cubin;
+        let (plain, fast, fused) =
+            (code("a * b + c", false), code("a * b + c", true), code("fma(a, b, c)", false));
+        assert!(plain != fast, "the option has an effect");
+        assert!(fast == code("fma(a, b, c)", true), "it fuses");
+        assert!(plain != fused, "without it, the product is rounded");
+        assert!(plain == code("add(multiply(a, b), c)", false), "as in two steps");
+    }
+}
+
 #[test]
 fn ptx_can_be_read() {
     let Some(toolchain) = toolchain() else { return };

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +30,7 @@ from pydotcompute.exceptions import (
     KernelStateError,
     QueueTimeoutError,
 )
-from pydotcompute.native import HandlerContext, NativeKernel, NativeRuntime, _cuda, compile_cubin, state
+from pydotcompute.native import HandlerContext, NativeKernel, NativeRuntime, _cuda, compile_cubin, float32, state
 from pydotcompute.native._cuda import compile_for_device
 from pydotcompute.native.handler import declare
 from pydotcompute.ring_kernels.message import message
@@ -76,6 +77,35 @@ def test_handlers_link_into_the_resident_loop(handler: Callable[..., Any], decla
     assert b"dc_ring_kernel" in cubin
     # The handler is inlined, so the cubin has no such symbol.
     assert b"dc_compiled_handler" not in cubin
+
+
+@state
+class Level:
+    value: float32
+
+
+def _fused(ctx: HandlerContext, state: Level, msg: Reading) -> None:
+    state.value = state.value * msg.celsius + 0.7
+
+
+def _opcodes(cubin: bytes) -> set[int]:
+    """Returns the operations of the ring kernel's machine code: bits 0 to 8 of each 16-byte instruction (NVIDIA's encoding since sm_70)."""
+    offset, size, count, names = (int.from_bytes(cubin[at : at + length], "little") for at, length in ((40, 8), (58, 2), (60, 2), (62, 2)))
+    sections = [struct.unpack("<IIQQQQ", cubin[at : at + 40]) for at in range(offset, offset + size * count, size)]
+    text = next(s for s in sections if cubin[sections[names][4] + s[0] :].startswith(b".text.dc_ring_kernel\0"))
+    return {int.from_bytes(cubin[at : at + 2], "little") & 0x1FF for at in range(text[4], text[4] + text[5], 16)}
+
+
+FUSED_MULTIPLY_ADDS = {0x023: "FFMA", 0x02B: "DFMA"}
+
+
+@compiles
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda architecture: "sm_{}{}".format(*architecture))
+def test_products_are_fused_with_sums_only_in_fast_math(architecture: tuple[int, int]) -> None:
+    plain = _opcodes(compile_cubin(_fused, state=Level, architecture=architecture))
+    fast = _opcodes(compile_cubin(_fused, state=Level, architecture=architecture, fast_math=True))
+    assert not plain & FUSED_MULTIPLY_ADDS.keys()
+    assert fast & FUSED_MULTIPLY_ADDS.keys(), "the test recognizes them"
 
 
 @compiles

@@ -34,6 +34,8 @@ pub struct DeviceProgram {
     pub queue_capacity: usize,
     /// What the device does by itself after a handler has reported an error.
     pub after_fault: AfterFault,
+    /// Whether floating-point arithmetic may be faster than the source text says, and differ from it in the last bits.
+    pub fast_math: bool,
 }
 
 /// A handler as text, or as a compiler's intermediate code.

@@ -73,6 +73,7 @@ fn program(code: DeviceCode, input: RecordLayout, output: RecordLayout) -> Devic
         shape: Shape::default(),
         queue_capacity: DEFAULT_QUEUE_CAPACITY,
         after_fault: AfterFault::Hold,
+        fast_math: false,
     }
 }
 
@@ -149,6 +150,25 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceKernel<I, O> {
     #[must_use]
     pub fn queue_capacity(mut self, messages: usize) -> Self {
         self.program.queue_capacity = messages;
+        self
+    }
+
+    /// Allows faster floating-point arithmetic on GPUs: products fused with sums, approximate division, square root and functions, and
+    /// subnormal numbers that become zero. Without it a handler computes what its text says, so that the CPU, the emulated device and every
+    /// GPU agree to the last bit. The emulated device does not use it.
+    ///
+    /// ```
+    /// # use dotcompute_core::{Message, device::DeviceKernel};
+    /// # #[derive(Message, Clone, Copy)]
+    /// # #[message(record)]
+    /// # #[repr(C)]
+    /// # struct Number { value: u64 }
+    /// let kernel = DeviceKernel::<Number, Number>::cuda_cpp("model.cu", "// ...").fast_math(true);
+    /// assert!(kernel.program().fast_math);
+    /// ```
+    #[must_use]
+    pub fn fast_math(mut self, allowed: bool) -> Self {
+        self.program.fast_math = allowed;
         self
     }
 

@@ -70,6 +70,7 @@ pub struct Input {
     pub(super) sources: Vec<Source>,
     pub(super) lto_parts: Vec<LtoIr>,
     pub(super) options: Vec<String>,
+    pub(super) fast_math: bool,
 }
 
 impl Input {
@@ -82,6 +83,7 @@ impl Input {
             sources: Vec::new(),
             lto_parts: Vec::new(),
             options: Vec::new(),
+            fast_math: false,
         }
     }
 
@@ -113,6 +115,14 @@ impl Input {
         self
     }
 
+    /// Allows faster floating-point arithmetic that differs in the last bits: products fused with sums, approximate division, square root
+    /// and functions, and subnormal numbers that become zero. Not allowed by default: then the code computes what its text says, as on a CPU.
+    #[must_use]
+    pub fn fast_math(mut self, allowed: bool) -> Self {
+        self.fast_math = allowed;
+        self
+    }
+
     /// Returns the name that diagnostics use.
     pub fn name(&self) -> &str {
         &self.name
@@ -131,6 +141,7 @@ impl Input {
         };
         part(self.name.as_bytes());
         part(self.architecture.to_string().as_bytes());
+        part(&[u8::from(self.fast_math)]);
         for list in [&self.headers, &self.sources] {
             part(&(list.len() as u64).to_le_bytes());
             for Source { name, text, line } in list {
@@ -235,6 +246,7 @@ mod tests {
             input().source(Source::new("a", "b").line(2)),
             input().source(Source::new("a", "")).source(Source::new("b", "")),
             input().lto_part(LtoIr::new("a", vec![b'b'])),
+            input().fast_math(true),
             input().option("ab"),
             input().option("a").option("b"),
         ];

@@ -85,7 +85,14 @@ impl Toolchain {
         let names = names?;
 
         let option = input.c_string(format!("-arch={architecture}"), "its architecture")?;
-        let mut link = linker.link(&[&option, c"-lto", c"-O3", c"-Xptxas=-v"]).map_err(rejected)?;
+        // The linker generates the code, so it decides about arithmetic, also in parts of other front ends.
+        let arithmetic: &[&CStr] = if input.fast_math {
+            &[c"-fma=1", c"-ftz=1", c"-prec-div=0", c"-prec-sqrt=0"]
+        } else {
+            &[c"-fma=0", c"-ftz=0", c"-prec-div=1", c"-prec-sqrt=1"]
+        };
+        let options = [&[&*option, c"-lto", c"-O3", c"-Xptxas=-v"], arithmetic].concat();
+        let mut link = linker.link(&options).map_err(rejected)?;
         link.add_lto_ir(&lto_ir, &name).map_err(rejected)?;
         for (part, name) in input.lto_parts.iter().zip(&names) {
             link.add_lto_ir(&part.bytes, name).map_err(rejected)?;
@@ -170,6 +177,8 @@ impl Output {
 fn options(input: &Input, output: Output) -> Result<Vec<CString>, CompileError> {
     let mut options = output.options(input.architecture);
     options.insert(0, "-std=c++17".into());
+    // By default NVRTC fuses products with sums, which no other compiler of the same text does.
+    options.push(if input.fast_math { "-use_fast_math" } else { "-fmad=false" }.into());
     options.extend(input.options.iter().cloned());
     // Without this option, `#include "name"` also reads a file of that name from the current directory, which the cache does not see. It is
     // left out with include directories: files there may include their neighbours, which the option forbids.

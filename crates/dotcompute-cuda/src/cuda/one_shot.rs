@@ -46,13 +46,20 @@ pub struct CudaKernel {
     text: Cow<'static, str>,
     entry: Cow<'static, str>,
     line: u32,
+    fast_math: bool,
 }
 
 impl CudaKernel {
     /// Creates a kernel from CUDA C++, which diagnostics call `file`. The entry is the function `kernel`, unless [`entry`](Self::entry)
     /// names another.
     pub fn cuda_cpp(file: impl Into<Cow<'static, str>>, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { file: file.into(), text: text.into(), entry: Cow::Borrowed("kernel"), line: 1 }
+        Self {
+            file: file.into(),
+            text: text.into(),
+            entry: Cow::Borrowed("kernel"),
+            line: 1,
+            fast_math: false,
+        }
     }
 
     /// Sets the `extern "C" __global__` function to launch.
@@ -66,6 +73,13 @@ impl CudaKernel {
     #[must_use]
     pub fn line(mut self, line: u32) -> Self {
         self.line = line;
+        self
+    }
+
+    /// Allows faster floating-point arithmetic that differs in the last bits: see [`Input::fast_math`].
+    #[must_use]
+    pub fn fast_math(mut self, allowed: bool) -> Self {
+        self.fast_math = allowed;
         self
     }
 }
@@ -146,7 +160,9 @@ impl CudaLauncher {
         source: &CudaKernel,
     ) -> Result<(LoadedKernel, Origin), Box<dyn std::error::Error + Send + Sync>> {
         let text = Source::new(source.file.clone(), source.text.clone()).line(source.line);
-        let input = Input::new(source.entry.clone(), self.device.architecture).source(text);
+        let input = Input::new(source.entry.clone(), self.device.architecture)
+            .source(text)
+            .fast_math(source.fast_math);
         let compiled = self.cache.compile(&self.toolchain, &input)?;
         let origin = match compiled.origin {
             Cached::Cache => Origin::DiskCache,

@@ -102,6 +102,7 @@ pub(super) fn kernel(
     input: (usize, usize),
     output: Option<(usize, usize)>,
     state: Vec<u8>,
+    fast_math: bool,
 ) -> Option<DeviceKernel<RecordBytes, RecordBytes>> {
     let input = layout("Request", input)?;
     // A handler that never replies still gets memory for a reply, since its signature has the parameter.
@@ -112,8 +113,10 @@ pub(super) fn kernel(
     } else {
         DeviceCode::Linked { file, text, part: "the compiled handler".into(), lto_ir }
     };
-    let kernel =
-        DeviceKernel::with_layouts(code, input, output).entry(ENTRY).shape(Shape::Thread { threads: 1 });
+    let kernel = DeviceKernel::with_layouts(code, input, output)
+        .entry(ENTRY)
+        .shape(Shape::Thread { threads: 1 })
+        .fast_math(fast_math);
     Some(if state.is_empty() { kernel } else { kernel.state_bytes(state, 8) })
 }
 
@@ -128,6 +131,7 @@ pub(super) fn kernel(
 ///     state: Initial state.
 ///     architecture: Compute capability: major, minor.
 ///     site_packages: Directories in which to search for the compiler and linker.
+///     fast_math: Whether floating-point arithmetic may be fused and approximated.
 ///
 /// Returns:
 ///     The cubin, and the log of the compiler and linker.
@@ -147,9 +151,10 @@ pub(super) fn link_cubin<'py>(
     state: Vec<u8>,
     architecture: (u32, u32),
     site_packages: Vec<PathBuf>,
+    fast_math: bool,
 ) -> PyResult<(Bound<'py, PyBytes>, String)> {
     let (major, minor) = architecture;
-    let kernel = kernel(text, lto_ir, input, output, state).ok_or_else(|| {
+    let kernel = kernel(text, lto_ir, input, output, state, fast_math).ok_or_else(|| {
         error::kernel_error(
             py,
             "compiling a ring kernel: a record has an invalid size or alignment for a device",

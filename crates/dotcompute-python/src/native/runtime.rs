@@ -171,16 +171,18 @@ impl NativeRuntime {
         exception_of: Py<PyAny>,
         options: &Bound<'_, PyDict>,
         site_packages: Vec<PathBuf>,
+        fast_math: bool,
     ) -> PyResult<NativeKernel> {
         let options = kernel_options(options)?;
         let output_shape = output.as_ref().map(|output| output.get().shape());
-        let kernel = device::kernel(text, lto_ir, input.get().shape(), output_shape, bytes_of(state)?)
-            .ok_or_else(|| {
-                error::kernel_error(
-                    py,
-                    "launching a ring kernel: a record has an invalid size or alignment for a device",
-                )
-            })?;
+        let kernel =
+            device::kernel(text, lto_ir, input.get().shape(), output_shape, bytes_of(state)?, fast_math)
+                .ok_or_else(|| {
+                    error::kernel_error(
+                        py,
+                        "launching a ring kernel: a record has an invalid size or alignment for a device",
+                    )
+                })?;
         self.with(py, |_| Ok(()))?;
         let mut devices = self.devices(py);
         let opened = device::open(py, &mut devices, device, site_packages)?;
