@@ -8,22 +8,21 @@ import pickle
 import site
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from unittest import mock
 
-from pydotcompute import _core
 from pydotcompute.compilation.code_cache import Artifact, CodeCache
 from pydotcompute.compilation.numba_settings import cuda_settings
 from pydotcompute.exceptions import BackendNotAvailableError, KernelCompilationError
 from pydotcompute.native._cpu import HostCode, compile_for_host, handler_fingerprint
 from pydotcompute.native._diagnostics import check_returned, uncompilable
 from pydotcompute.native._translate import entry_source, shape_error, translate
-from pydotcompute.native.handler import CONTEXT_DTYPE, HandlerDeclaration, declare
+from pydotcompute.native.handler import CONTEXT_DTYPE, HandlerDeclaration
 
-__all__ = ["DeviceHandler", "compile_cubin", "compile_for_device", "device_source", "emulated_device_source", "wheel_folders"]
+__all__ = ["DeviceHandler", "compile_for_device", "device_source", "emulated_device_source", "wheel_folders"]
 
 # Symbol under which the linker finds the compiled handler.
 _SYMBOL = "dc_compiled_handler"
@@ -259,35 +258,3 @@ def wheel_folders() -> list[str]:
     """Returns the folders that may hold NVIDIA's wheels: the site-packages folders of this interpreter."""
     folders = [*site.getsitepackages(), site.getusersitepackages(), *(path for path in sys.path if path.endswith("-packages"))]
     return [folder for folder in dict.fromkeys(folders) if os.path.isdir(folder)]
-
-
-def compile_cubin(handler: Callable[..., Any], *, state: Any = None, architecture: tuple[int, int] = (9, 0)) -> bytes:
-    """Compiles a handler and links it into the resident loop, as a launch on a GPU does. Needs no GPU: for builds and tests.
-
-    Args:
-        handler: As in :class:`NativeKernel`.
-        state: As in :class:`NativeKernel`.
-        architecture: Compute capability to compile for.
-
-    Returns:
-        The machine code, a cubin.
-
-    Raises:
-        BackendNotAvailableError: numba-cuda, or NVIDIA's compiler or linker, is not installed.
-        KernelCompilationError: The handler does not compile; the error names the user's file and line.
-        CompilationError: The compiled code does not link.
-    """
-    declared = handler if isinstance(handler, HandlerDeclaration) else declare(handler, state=state)
-    compiled = compile_for_device(declared, architecture)
-    input_dtype, output_dtype = declared.input.dtype, None if declared.output is None else declared.output.dtype
-    cubin, _log = _core.link_cubin(
-        declared.name,
-        device_source(declared),
-        compiled.lto_ir,
-        (input_dtype.itemsize, input_dtype.alignment),
-        None if output_dtype is None else (output_dtype.itemsize, output_dtype.alignment),
-        declared.initial.tobytes(),
-        architecture,
-        wheel_folders(),
-    )
-    return cubin

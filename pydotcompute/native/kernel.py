@@ -48,7 +48,7 @@ from pydotcompute.exceptions import (
     TypeValidationError,
 )
 from pydotcompute.native._cpu import compile_for_host
-from pydotcompute.native._cuda import compile_cubin, compile_for_device, device_source, emulated_device_source, wheel_folders
+from pydotcompute.native._cuda import compile_for_device, device_source, emulated_device_source, wheel_folders
 from pydotcompute.native._event_loop import complete
 from pydotcompute.native.handler import HandlerDeclaration, declare
 from pydotcompute.native.runtime import NativeRuntime, runtimes, shared_runtime

@@ -44,18 +44,18 @@ class LatencySummary:
     max_ns: int = 0
 
 
-def summarize(counters: _core.Counters, subject: int) -> LatencySummary:
+def summarize(counters: _core.RingKernelTelemetry, subject: int) -> LatencySummary:
     """Returns a summary of one histogram."""
     samples, total, lowest, highest, (p50, p90, p99) = counters._latency_summary(subject, _QUANTILES)
     return LatencySummary(samples, lowest, total / samples if samples else 0.0, p50, p90, p99, highest)
 
 
-def counts_of(counters: _core.Counters) -> list[Counts]:
+def counts_of(counters: _core.RingKernelTelemetry) -> list[Counts]:
     """Returns the values of all histograms."""
     return [counters._latency_counts(subject) for subject in SUBJECTS]
 
 
-def add_counts(counters: _core.Counters, counts: Iterable[Counts]) -> None:
+def add_counts(counters: _core.RingKernelTelemetry, counts: Iterable[Counts]) -> None:
     """Adds the values that :func:`counts_of` has returned."""
     for subject, (total, values) in enumerate(counts):
         counters._add_latency_counts(subject, total, values)

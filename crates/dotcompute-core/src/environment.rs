@@ -155,7 +155,7 @@ pub const VARIABLES: &[EnvironmentVariable] = &[
         name: EMULATED_STRETCH,
         values: "a seed, a number from 0 to 18446744073709551615",
         default: "stores are visible at once, and fences take no longer than they need",
-        effect: "Stores of the emulated device become visible up to 100 µs late, and its fences take up to 100 µs longer, at random: what a \
+        effect: "Stores of the emulated device become visible up to 100 µs late, and its fences last up to 100 µs longer, at random: what a \
                  GPU may do and an idle host rarely does.",
         read_by: "dotcompute-cuda",
     },

@@ -5,10 +5,11 @@
 //! one that is idle, or a new one. Idle threads end by themselves.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::resident_kernel::ResidentKernel;
+/// One relaunch.
+type Relaunch = Box<dyn FnOnce() + Send>;
 
 /// An idle thread ends after this time.
 const IDLE_LIMIT: Duration = Duration::from_secs(5);
@@ -22,8 +23,8 @@ struct Relauncher {
 }
 
 struct Inner {
-    queue: VecDeque<Arc<ResidentKernel>>,
-    /// Threads that wait for a ring kernel.
+    queue: VecDeque<Relaunch>,
+    /// Threads that wait for a relaunch.
     idle: usize,
 }
 
@@ -31,10 +32,10 @@ impl Inner {
     const NEW: Self = Self { queue: VecDeque::new(), idle: 0 };
 }
 
-/// Relaunches `kernel` soon, on another thread. Does not wait, unless the system has no thread for it: then it relaunches here.
-pub(crate) fn submit(kernel: Arc<ResidentKernel>) {
+/// Runs `relaunch` soon, on another thread. Does not wait, unless the system has no thread for it: then it runs here.
+pub(crate) fn submit(relaunch: impl FnOnce() + Send + 'static) {
     let mut inner = RELAUNCHER.lock();
-    inner.queue.push_back(kernel);
+    inner.queue.push_back(Box::new(relaunch));
     if inner.idle >= inner.queue.len() {
         RELAUNCHER.queued.notify_one();
         return;
@@ -42,8 +43,11 @@ pub(crate) fn submit(kernel: Arc<ResidentKernel>) {
     drop(inner);
     let spawned = std::thread::Builder::new().name(String::from("dc-relaunch")).spawn(|| RELAUNCHER.run());
     if spawned.is_err() {
-        let kernel = RELAUNCHER.lock().queue.pop_back();
-        kernel.iter().for_each(|kernel| kernel.run_relaunches());
+        // Not under the lock: a relaunch takes long.
+        let relaunch = RELAUNCHER.lock().queue.pop_back();
+        if let Some(relaunch) = relaunch {
+            relaunch();
+        }
     }
 }
 
@@ -53,13 +57,13 @@ impl Relauncher {
     }
 
     fn run(&self) {
-        while let Some(kernel) = self.next() {
-            kernel.run_relaunches();
+        while let Some(relaunch) = self.next() {
+            relaunch();
         }
     }
 
-    /// Waits for a ring kernel. Returns `None` if none came in [`IDLE_LIMIT`].
-    fn next(&self) -> Option<Arc<ResidentKernel>> {
+    /// Waits for a relaunch. Returns `None` if none came in [`IDLE_LIMIT`].
+    fn next(&self) -> Option<Relaunch> {
         let mut inner = self.lock();
         inner.idle += 1;
         let waited = self.queued.wait_timeout_while(inner, IDLE_LIMIT, |inner| inner.queue.is_empty());
@@ -71,6 +75,7 @@ impl Relauncher {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::sync::mpsc::{self, Receiver, Sender};
     use std::task::{Wake, Waker};
@@ -88,6 +93,7 @@ mod tests {
     use crate::host_device_channel::{ChannelLayout, ChannelMemory, HostDeviceChannel};
     use crate::protocol::{STATE_OFF_DEVICE, STATE_RUNNING};
     use crate::resident_grid::{LinkMemory, ResidentGrid};
+    use crate::resident_kernel::ResidentKernel;
     use crate::watchdog::Watchdog;
 
     /// A grid whose launches report that they have begun, and then wait for permission.

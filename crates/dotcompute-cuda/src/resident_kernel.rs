@@ -129,7 +129,7 @@ impl ResidentKernel {
         if before == Ok(RELAUNCH_NONE)
             && let Some(this) = self.this.upgrade()
         {
-            relauncher::submit(this);
+            relauncher::submit(move || this.run_relaunches());
         }
     }
 

@@ -77,7 +77,7 @@ pub enum BackendError {
         /// Why not.
         problem: String,
     },
-    /// The device has no room for it beside what is resident. It would wait for ever, so it was not launched.
+    /// The device has no room for it beside what is resident. It would wait forever, so it was not launched.
     #[error("the {backend} backend has no room for it: {problem}")]
     NoRoom {
         /// Which backend.

@@ -42,7 +42,7 @@ impl Function {
     pub(super) fn of(module: &Module) -> Result<Self, DriverError> {
         let function = Self::named(module, KERNEL)?;
         // The first block on an idle multiprocessor fixes the split between L1 cache and shared memory there, and a resident block would keep
-        // it for ever: with the default, a kernel that needs much shared memory could no longer run there. The largest shared memory suits all.
+        // it forever: with the default, a kernel that needs much shared memory could no longer run there. The largest shared memory suits all.
         let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
         let largest = sys::CUshared_carveout::CU_SHAREDMEM_CARVEOUT_MAX_SHARED as i32;
         // SAFETY: `module` is loaded for as long as it is borrowed.

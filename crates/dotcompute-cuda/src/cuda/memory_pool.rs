@@ -17,8 +17,8 @@ use super::deferred_free::DeferredFreeList;
 use super::error::device_error;
 use super::pinned_memory::PinnedMemory;
 use super::process_device::ProcessDevice;
-use super::stream::Stream;
 use super::streams::Purpose;
+use super::streams::Stream;
 use super::{live_context, unavailable};
 use crate::driver::{Device, Driver, DriverError};
 

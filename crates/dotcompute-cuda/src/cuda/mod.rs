@@ -32,7 +32,6 @@ mod one_shot;
 mod pinned_memory;
 mod process_device;
 mod resident_grid;
-mod stream;
 mod streams;
 
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Hardware queues: how many streams can work beside a resident kernel.
 //!
 //! The driver maps streams to hardware queues, of which a process has 8 by default and at most 32 (`CUDA_DEVICE_MAX_CONNECTIONS`; CUDA C++
-//! Programming Guide, "CUDA Environment Variables"). Streams beyond that number share a queue, and work at its head holds up what is behind
-//! it, also in other streams. Behind a resident kernel that is for ever.
+//! Programming Guide, "CUDA Environment Variables"). Streams beyond that number share a queue, and work at its head delays what is behind
+//! it, also in other streams. Behind a resident kernel that is forever.
 
 use std::env;
 use std::fmt;

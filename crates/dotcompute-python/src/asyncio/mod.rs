@@ -49,6 +49,7 @@ mod counters;
 mod effects;
 mod errors;
 mod latencies;
+mod latency_methods;
 mod lock;
 mod mailbox;
 mod mailbox_lifecycle;
