@@ -95,7 +95,8 @@ class ThreadScorer(OneByOne):
                     ctx.send(_scores_of(scorer, batch))
 
         self._kernel = ThreadedRingKernel("detector", detector)
-        self._kernel.start()
+        self._kernel.launch()
+        self._kernel.activate()
 
     def score(self, stream: int, values: Values) -> Scored:
         """Send the next values of a stream, and receive their scores."""
@@ -108,7 +109,7 @@ class ThreadScorer(OneByOne):
 
     def close(self) -> None:
         """End the ring kernel."""
-        self._kernel.stop()
+        self._kernel.terminate()
 
 
 @message

@@ -138,12 +138,13 @@ class PageRank:
 
     def __enter__(self) -> PageRank:
         for kernel in self._kernels:
-            kernel.start()
+            kernel.launch()
+            kernel.activate()
         return self
 
     def __exit__(self, *_: object) -> None:
         for kernel in self._kernels:
-            kernel.stop()
+            kernel.terminate()
 
     @property
     def ranks(self) -> Ranks:

@@ -94,7 +94,8 @@ TIERS = {
     "ThreadedKernelPool": Tier(lambda: ThreadedKernelPool("k", on_a_thread, num_workers=2)),
     "NativeKernel": Tier(lambda: NativeKernel(picky, state=Sequence), is_launched_by_its_constructor=True),
 }
-MESSAGES = {"send": (Count(2),), "tell": (Count(2),), "ask": (Count(2),), "receive": (), "receive_any": ()}
+# The native handler does not reply to odd numbers.
+MESSAGES = {"send": (Count(2),), "tell": (Count(2),), "ask": (Count(3),), "receive": (), "receive_any": ()}
 NAMED_OBJECTS = {"runtime": RingKernelRuntime, "ctx": KernelContext}
 
 
@@ -155,6 +156,15 @@ async def test_the_hints_of_errors_name_methods_of_the_object(tier: str, state: 
         finally:
             await call(kernel, "terminate")
     assert texts
+
+
+@pytest.mark.parametrize("tier", [pytest.param(tier, marks=needs_numba) for tier in TIERS if tier.startswith("Native")])
+async def test_the_hints_of_a_request_without_a_reply(tier: str) -> None:
+    kernel = await TIERS[tier].reach("ACTIVE")
+    with pytest.raises(KernelError, match="gave no reply") as unanswered:
+        await call(kernel, "ask", Count(3), 10)
+    check_hints(kernel, str(unanswered.value))
+    await call(kernel, "terminate")
 
 
 @every_tier

@@ -113,7 +113,7 @@ pub(super) fn ask_error<M>(
         AskError::NoReply { kernel, .. } => kernel_error(
             py,
             &format!(
-                "Kernel '{kernel}' gave no reply to a {message}: its handler returned None; return a message, or use tell()"
+                "Kernel '{kernel}' gave no reply to a {message}: its handler returned None; return a message, or send this one without asking"
             ),
         ),
         AskError::TimedOut { kernel, waited, .. } => {
