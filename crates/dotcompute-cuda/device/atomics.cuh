@@ -94,10 +94,20 @@ DC_DEVICE void atomic_min(u32 *word, u32 value) { atomicMin(word, value); }
 DC_DEVICE void set_if_zero(int *word, int value) { atomicCAS(word, 0, value); }
 
 DC_DEVICE u32 thread_index() { return threadIdx.x; }
-DC_DEVICE u32 block_threads() { return blockDim.x; }
 DC_DEVICE u32 block_index() { return blockIdx.x; }
 DC_DEVICE u32 grid_blocks() { return gridDim.x; }
-DC_DEVICE void barrier() { __syncthreads(); }
+// Barrier of the threads that run the handler. The last warp of a block of less than 1024 threads is not among them: it watches for the
+// kill word (`watch_for_kill`). Warps arrive as a whole, also one whose last threads have left.
+DC_DEVICE void barrier() {
+    if (blockDim.x == 1024) {
+        __syncthreads();
+    } else {
+        asm volatile("bar.sync 1, %0;" : : "r"(blockDim.x - 32) : "memory");
+    }
+}
+
+// Ends the grid with an error that ends everything in its context.
+DC_DEVICE void trap() { asm volatile("trap;"); }
 
 // Nanoseconds since an arbitrary origin. The resolution is 32 ns on recent devices and about 1 us on older ones.
 DC_DEVICE u64 time_ns() {
@@ -115,6 +125,9 @@ template <class T> DC_DEVICE T &block_shared() {
 }
 
 } // namespace dc
+
+// The watching warp would never arrive.
+#define __syncthreads() dc::barrier()
 
 #endif
 #endif

@@ -4,6 +4,7 @@
 #define DOTCOMPUTE_EMULATED_CUH
 
 #include <sched.h>
+#include <setjmp.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <time.h>
@@ -35,6 +36,18 @@ struct EmulatedThread {
 
 static thread_local EmulatedThread emulated_thread;
 
+// Where a thread continues, outside the handler, once the kill word is set. No warp can end another thread here, so each thread looks
+// itself: whenever the handler or the loop calls a function of this file. A handler that calls none is not ended.
+static thread_local jmp_buf kill_point;
+static thread_local const u32 *kill_word;
+
+DC_DEVICE void check_kill() {
+    // SYNC POINT: kill
+    if (!kill_word || !__atomic_load_n(kill_word, __ATOMIC_RELAXED)) return;
+    kill_word = nullptr;
+    longjmp(kill_point, 1);
+}
+
 } // namespace dc
 
 #ifdef DOTCOMPUTE_STRETCHED
@@ -53,6 +66,7 @@ DC_DEVICE void stretch_fence() {}
 namespace dc {
 
 template <class Word> DC_DEVICE Word emulated_load(const Word *word) {
+    check_kill();
     Word value;
     return load_delayed(word, &value) ? value : __atomic_load_n(word, __ATOMIC_RELAXED);
 }
@@ -104,12 +118,12 @@ DC_DEVICE void set_if_zero(int *word, int value) {
 }
 
 DC_DEVICE u32 thread_index() { return emulated_thread.thread; }
-DC_DEVICE u32 block_threads() { return emulated_thread.threads; }
 DC_DEVICE u32 block_index() { return emulated_thread.block; }
 DC_DEVICE u32 grid_blocks() { return emulated_thread.blocks; }
 
 DC_DEVICE u64 time_ns() {
     publish_due();
+    check_kill();
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (u64)now.tv_sec * 1000000000ull + (u64)now.tv_nsec;
@@ -117,6 +131,7 @@ DC_DEVICE u64 time_ns() {
 
 DC_DEVICE void pause_ns(u32 duration) {
     publish_due();
+    check_kill();
     if (duration < 1000) {
         sched_yield();
         return;
@@ -138,6 +153,7 @@ DC_DEVICE void barrier() {
         return;
     }
     for (u32 polls = 0; __atomic_load_n(&block->round, __ATOMIC_ACQUIRE) == round; ++polls) {
+        check_kill();
         // The leader may wait a long time for a message.
         if (polls > 512) pause_ns(50000);
         else if (polls > 64) sched_yield();

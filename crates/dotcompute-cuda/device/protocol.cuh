@@ -17,6 +17,7 @@
 //   SYNC POINT: relaunch             host launches the grid again        device continues from the words of the last grid
 //   SYNC POINT: grid launch          host writes memory, then launches   device reads it without ordering of its own
 //   SYNC POINT: grid exit            device stops using shared memory    host waits until the grid has exited
+//   SYNC POINT: kill                 host gives up a handler              device ends the grid within the handler
 //   SYNC POINT: link slot reserve    target frees a slot of a link       source reserves it (both on the device)
 //   SYNC POINT: link slot publish    source fills a slot of a link       target finds it (both on the device)
 //   SYNC POINT: link counts          device counts sent and handled      host reads the counts
@@ -202,6 +203,13 @@ struct alignas(128) LinkLine {
     u64 handled[MAX_LINKS];
 };
 
+// Written by the host, read by the device. A word of its own line: the leader, which polls the commands, does not read it.
+struct alignas(128) KillLine {
+    // 0, or 1: the grid is to end without reaching a message boundary, because a handler does not return.
+    // Writer: the host, release, once. Reader: the watching warp (`watch_for_kill`), relaxed; on the emulated device every thread.
+    u32 kill;
+};
+
 // Where a ring is, and what its header says. The header itself may be on the other side of PCIe.
 struct Ring {
     // Device address of the control lines.
@@ -230,6 +238,7 @@ struct Control {
     DeviceLine device;
     LinkLine links;
     LinkTable table;
+    KillLine kill;
 };
 
 // The words that the blocks of a grid share, in device memory. The host zeroes them before the first launch, and does not read them.
@@ -276,8 +285,8 @@ struct Launch {
     u32 heartbeat_interval_ns;
     // Longest pause between two polls of an idle ring kernel, in nanoseconds.
     u32 max_poll_pause_ns;
-    // 0.
-    u32 reserved;
+    // Threads per block that run the handler. The block may have more: they leave at once, or watch for `KillLine.kill`.
+    u32 threads;
     // Nanoseconds without a message after which the ring kernel leaves the device; 0: never.
     u64 idle_timeout_ns;
     // Nanoseconds after which it leaves in any case; 0: never.

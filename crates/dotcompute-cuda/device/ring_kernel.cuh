@@ -45,10 +45,10 @@ template <class Input, class Output> struct BlockMemory {
 };
 
 template <class Output, class Memory>
-DC_DEVICE Context<Output> context_for(const Memory &memory, GridLine *grid, u64 sequence, u64 tag, InputHeader header) {
+DC_DEVICE Context<Output> context_for(const Memory &memory, const Launch &launch, GridLine *grid, u64 sequence, u64 tag, InputHeader header) {
     Context<Output> context;
     context.thread = thread_index();
-    context.threads = block_threads();
+    context.threads = launch.threads;
     context.block = block_index();
     context.blocks = grid_blocks();
     context.wants_reply = header.wants_reply;
@@ -103,7 +103,7 @@ struct ThreadShape {
         for (;;) {
             if (is_leader) {
                 wait_for_message(memory, launch);
-                memory.count = block_threads();
+                memory.count = launch.threads;
                 memory.failed = 0;
             }
             barrier();
@@ -125,7 +125,7 @@ struct ThreadShape {
                 clear(output.get());
                 InputHeader header = header_of(memory.from, sequence);
                 u64 tag = memory.tag & LINKED_FLAG ? memory.tag : sequence;
-                Context<Output> context = context_for<Output>(memory, nullptr, sequence, tag, header);
+                Context<Output> context = context_for<Output>(memory, launch, nullptr, sequence, tag, header);
                 int code = handler(&context, static_cast<State *>(launch.state), input.get(), output.get());
                 if (code != 0) {
                     send_failure(memory.events, tag, header.priority, code, input.get());
@@ -158,10 +158,10 @@ struct BlockShape {
             }
             barrier();
             if (!memory.running) break;
-            copy<Input>(memory.input.get(), body_of(memory.from, memory.sequence), thread_index(), block_threads());
+            copy<Input>(memory.input.get(), body_of(memory.from, memory.sequence), thread_index(), launch.threads);
             barrier();
             Context<Output> context =
-                context_for<Output>(memory, nullptr, memory.sequence, memory.tag, memory.header);
+                context_for<Output>(memory, launch, nullptr, memory.sequence, memory.tag, memory.header);
             int code =
                 handler(&context, static_cast<State *>(launch.state), memory.input.get(), memory.output.get());
             if (code != 0) set_if_zero(&memory.code, code);
@@ -218,7 +218,7 @@ struct GridShape {
                 // The other blocks wait at the grid barrier meanwhile.
                 barrier();
                 if (memory.running) {
-                    copy<Input>(launch.grid_message, body_of(memory.from, grid->sequence), thread_index(), block_threads());
+                    copy<Input>(launch.grid_message, body_of(memory.from, grid->sequence), thread_index(), launch.threads);
                 }
             }
             grid_barrier(grid);
@@ -231,7 +231,7 @@ struct GridShape {
             barrier();
             InputHeader header = {grid->wants_reply, grid->priority};
             const Input *message = static_cast<const Input *>(launch.grid_message);
-            Context<Output> context = context_for<Output>(memory, grid, grid->sequence, grid->tag, header);
+            Context<Output> context = context_for<Output>(memory, launch, grid, grid->sequence, grid->tag, header);
             int code = handler(&context, static_cast<State *>(launch.state), message, memory.output.get());
             if (code != 0) set_if_zero(&grid->code, code);
             grid_barrier(grid);
@@ -244,6 +244,23 @@ struct GridShape {
     }
 };
 
+#ifndef DOTCOMPUTE_EMULATED
+// Run by the threads of a block that do not run the handler. The first thread of the last warp of the first block watches for the kill word
+// until the grid leaves: the leader cannot, while it waits for a handler.
+DC_DEVICE void watch_for_kill(const Launch &launch) {
+    // A block of 1024 threads has no warp to spare: the barrier of its handler counts every thread that has not left.
+    if (blockDim.x == 1024 || block_index() != 0 || thread_index() != blockDim.x - 32) return;
+    for (;;) {
+        u32 kill = load_relaxed_sys(&launch.control->kill.kill);
+        u32 state = load_relaxed_sys(&launch.control->status.state);
+        // SYNC POINT: kill
+        if (kill) trap();
+        if (state == STATE_STOPPED || state == STATE_OFF_DEVICE) return;
+        pause_ns(20000);
+    }
+}
+#endif
+
 } // namespace dc
 
 // Defines the kernel of a handler. The handler is declared before this.
@@ -251,14 +268,22 @@ struct GridShape {
 #define DC_RING_KERNEL(SHAPE, INPUT, OUTPUT, STATE, HANDLER)                                                           \
     extern "C" size_t dc_block_bytes() { return sizeof(dc::BlockMemory<INPUT, OUTPUT>); }                              \
     extern "C" void dc_ring_kernel(const dc::Launch *launch, const dc::EmulatedThread *thread) {                       \
+        if (thread->thread >= launch->threads) return;                                                                 \
         dc::emulated_thread = *thread;                                                                                 \
-        dc::SHAPE::run<INPUT, OUTPUT, STATE>(*launch, HANDLER);                                                        \
+        dc::emulated_thread.threads = launch->threads;                                                                 \
+        dc::kill_word = &launch->control->kill.kill;                                                                   \
+        if (_setjmp(dc::kill_point) == 0) dc::SHAPE::run<INPUT, OUTPUT, STATE>(*launch, HANDLER);                      \
+        dc::kill_word = nullptr;                                                                                       \
         dc::publish_all();                                                                                             \
     }
 #else
 #define DC_RING_KERNEL(SHAPE, INPUT, OUTPUT, STATE, HANDLER)                                                           \
     extern "C" __global__ void dc_ring_kernel(dc::Launch launch) {                                                     \
-        dc::SHAPE::run<INPUT, OUTPUT, STATE>(launch, HANDLER);                                                         \
+        if (dc::thread_index() < launch.threads) {                                                                     \
+            dc::SHAPE::run<INPUT, OUTPUT, STATE>(launch, HANDLER);                                                     \
+        } else {                                                                                                       \
+            dc::watch_for_kill(launch);                                                                                \
+        }                                                                                                              \
     }
 #endif
 

@@ -21,6 +21,7 @@
 //! | SYNC POINT: relaunch | host launches the grid again | device continues from the words of the last grid |
 //! | SYNC POINT: grid launch | host writes memory, then launches | device reads it without ordering of its own |
 //! | SYNC POINT: grid exit | device stops using shared memory | host waits until the grid has exited |
+//! | SYNC POINT: kill | host gives up a handler | device ends the grid within the handler |
 //! | SYNC POINT: link slot reserve | target frees a slot of a link | source reserves it (both on the device) |
 //! | SYNC POINT: link slot publish | source fills a slot of a link | target finds it (both on the device) |
 //! | SYNC POINT: link counts | device counts sent and handled | host reads the counts |
@@ -191,6 +192,16 @@ pub(crate) struct LinkLine {
     pub(crate) handled: [AtomicU64; MAX_LINKS],
 }
 
+/// Written by the host, read by the device. A word of its own line: the leader, which polls the commands, does not read it.
+#[repr(C, align(128))]
+#[derive(Debug, Default)]
+pub(crate) struct KillLine {
+    /// 0, or 1: the grid is to end without reaching a message boundary, because a handler does not return.
+    ///
+    /// Writer: the host, release, once. Reader: the watching warp (`watch_for_kill`), relaxed; on the emulated device every thread.
+    pub(crate) kill: AtomicU32,
+}
+
 /// Where a ring is, and what its header says. The header itself may be on the other side of PCIe.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -245,6 +256,7 @@ pub(crate) struct Control {
     pub(crate) device: DeviceLine,
     pub(crate) links: LinkLine,
     pub(crate) table: LinkTable,
+    pub(crate) kill: KillLine,
 }
 
 /// The words that the blocks of a grid share, in device memory. The host zeroes them before each launch, and does not read them.
@@ -298,8 +310,8 @@ pub(crate) struct Launch {
     pub(crate) heartbeat_interval_ns: u32,
     /// Longest pause between two polls of an idle ring kernel, in nanoseconds.
     pub(crate) max_poll_pause_ns: u32,
-    /// 0.
-    pub(crate) reserved: u32,
+    /// Threads per block that run the handler. The block may have more: they leave at once, or watch for [`KillLine::kill`].
+    pub(crate) threads: u32,
     /// Nanoseconds without a message after which the ring kernel leaves the device; 0: never.
     pub(crate) idle_timeout_ns: u64,
     /// Nanoseconds after which it leaves in any case; 0: never.
@@ -328,7 +340,7 @@ mod tests {
         macro_rules! numbers { ($($n:ident)*) => { $(
             all.push((format!("(size_t)dc::{}", stringify!($n)), $n as usize));
         )* } }
-        sizes! { InputHeader EventHeader HostLine StateLine DeviceLine LinkLine LinkTable Control GridLine Ring Launch }
+        sizes! { InputHeader EventHeader HostLine StateLine DeviceLine LinkLine LinkTable KillLine Control GridLine Ring Launch }
         offsets! {
             InputHeader: wants_reply priority;
             EventHeader: sequence kind code;
@@ -337,9 +349,10 @@ mod tests {
             DeviceLine: heartbeat handler_ns event_tail current_message linked_failed;
             LinkLine: sent handled;
             LinkTable: incoming outgoing out;
-            Control: host status device links table;
+            KillLine: kill;
+            Control: host status device links table kill;
             Ring: control mask stride;
-            Launch: input events control grid grid_message state holds_after_fault heartbeat_interval_ns max_poll_pause_ns idle_timeout_ns max_residency_ns;
+            Launch: input events control grid grid_message state holds_after_fault heartbeat_interval_ns max_poll_pause_ns threads idle_timeout_ns max_residency_ns;
         }
         numbers! {
             COMMAND_RUN COMMAND_PAUSE COMMAND_STOP COMMAND_KILL COMMAND_MASK COMMAND_LEAVE COMMAND_COPY_TO_HOST
@@ -402,6 +415,7 @@ mod tests {
             ("what the device writes per message", offset_of!(Control, device)),
             ("the counts of links", offset_of!(Control, links)),
             ("the table of links", offset_of!(Control, table)),
+            ("the word that kills", offset_of!(Control, kill)),
             ("the header of the input ring", ring(0)),
         ];
         for pair in lines.windows(2) {

@@ -143,6 +143,8 @@ mod tests {
         fn device_key(&self) -> usize {
             0
         }
+
+        fn abandon(&self) {}
     }
 
     /// A ring kernel that is off the device and has been commanded to run.

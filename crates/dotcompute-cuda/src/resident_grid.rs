@@ -48,10 +48,18 @@ pub(crate) fn launch(
         holds_after_fault: u32::from(program.after_fault == AfterFault::Hold),
         heartbeat_interval_ns: nanos_u32(HEARTBEAT_INTERVAL),
         max_poll_pause_ns: nanos_u32(max_poll_pause),
-        reserved: 0,
+        threads: program.shape.threads(),
         idle_timeout_ns: nanos(limits.idle),
         max_residency_ns: nanos(limits.max_stay),
     }
+}
+
+/// Returns the threads of a block on a GPU whose handler has `threads`: whole warps, and one that watches for the kill word if there is
+/// space for it.
+pub(crate) fn launched_threads(threads: u32) -> u32 {
+    const WARP: u32 = 32;
+    const MAX: u32 = 1024;
+    if threads > MAX - 2 * WARP { MAX } else { threads.next_multiple_of(WARP) + WARP }
 }
 
 /// The grid of one ring kernel: its launch, its exit, its state and its link memory.
@@ -82,6 +90,9 @@ pub(crate) trait ResidentGrid: Send + Sync {
 
     /// Returns a key that all ring kernels of one device share, and that differs between devices.
     fn device_key(&self) -> usize;
+
+    /// The ring kernel is lost because its handler does not return: the grid keeps what it holds on the device.
+    fn abandon(&self);
 
     /// Returns the device error that keeps the ring kernel from running, if there is one. Never blocks.
     fn device_error(&self) -> Option<String> {

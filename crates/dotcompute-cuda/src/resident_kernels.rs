@@ -32,6 +32,18 @@ impl QuiesceError {
     }
 }
 
+/// A grid whose handler does not return.
+pub(crate) trait HungGrid: Send + Sync {
+    /// Returns the name of the ring kernel.
+    fn name(&self) -> &str;
+
+    /// Whether the grid has exited. Does not wait.
+    fn has_exited(&self) -> bool;
+
+    /// Has the device end the grid.
+    fn kill(&self);
+}
+
 /// The ring kernels of one device.
 #[derive(Default)]
 pub(crate) struct ResidentKernels {
@@ -43,6 +55,7 @@ pub(crate) struct ResidentKernels {
 struct Inner {
     all: Vec<Weak<ResidentKernel>>,
     holder: Option<Holder>,
+    hung: Vec<Weak<dyn HungGrid>>,
 }
 
 /// The thread that holds the device quiet.
@@ -71,6 +84,22 @@ impl ResidentKernels {
             }
             is_quiet
         })
+    }
+
+    /// Records a grid whose handler does not return.
+    pub(crate) fn add_hung(&self, grid: Weak<dyn HungGrid>) {
+        self.lock().hung.push(grid);
+    }
+
+    /// Returns the grids whose handlers do not return and that are still on the device.
+    pub(crate) fn hung(&self) -> Vec<Arc<dyn HungGrid>> {
+        let hung: Vec<_> = self.lock().hung.iter().filter_map(Weak::upgrade).collect();
+        hung.into_iter().filter(|grid| !grid.has_exited()).collect()
+    }
+
+    /// Returns the names of [`hung`](Self::hung).
+    pub(crate) fn hung_names(&self) -> Vec<String> {
+        self.hung().iter().map(|grid| grid.name().to_owned()).collect()
     }
 
     fn alive(&self) -> Vec<Arc<ResidentKernel>> {

@@ -193,6 +193,9 @@ impl WatchedKernel {
                 0 => String::from("between messages"),
                 current => format!("in the handler, at message number {}", current - 1),
             };
+            if self.lost().is_none() {
+                self.grid.abandon();
+            }
             self.mark_lost(&format!("no heartbeat for {silent:.1?}; last seen {at}"));
         }
     }

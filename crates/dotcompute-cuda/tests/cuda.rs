@@ -286,6 +286,31 @@ fn a_handler_that_never_returns_is_an_error_in_time() {
     assert_eq!(kernel.wait_ended(TIMEOUT), State::Failed);
 }
 
+/// On a GPU, killing it ends the context too. The fake driver ends its threads alone.
+#[test]
+fn a_launch_beside_a_hung_handler_names_it_until_it_is_killed() {
+    watchdog!();
+    let Some(backend) = fake_driver::backend(|options| {
+        options.heartbeat_timeout = Duration::from_millis(300);
+        // Only a launch that does not wait for the hung ring kernel returns.
+        options.quiesce_timeout = Duration::MAX;
+    }) else {
+        return;
+    };
+    let runtime = Runtime::with_options(RuntimeOptions::new().workers(2).device(backend.clone())).unwrap();
+    assert_eq!(backend.kill_hung(TIMEOUT).unwrap(), Vec::<String>::new());
+    let hung = faulty(&runtime);
+    hung.ask(number(13)).unwrap_err();
+    assert_eq!(hung.wait_ended(TIMEOUT), State::Failed);
+    let launch = || runtime.launch_on_device("next", KernelOptions::new(), kernel("sum", 1));
+    let error = launch().unwrap_err().to_string();
+    assert!(error.contains("the handler of faulty does not return"), "{error}");
+    assert_eq!(backend.kill_hung(TIMEOUT).unwrap(), ["faulty"]);
+    if fake_driver::folder().is_some() {
+        launch().unwrap();
+    }
+}
+
 #[test]
 fn a_lost_context_fails_all_with_the_cause_and_is_not_replaced() {
     watchdog!();

@@ -182,7 +182,7 @@ const LINKED: [&str; 6] = ["ld", "st", "ld.acquire.gpu", "st.release.gpu", "atom
 ///
 /// Words that the host writes are polled with relaxed loads; a fence follows the load that found something. Words that the host reads are
 /// stored with release if they publish other data. A weak load is of a word that only the device writes, before its first poll.
-const SHARED: [(Root, Range<i64>, bool, &[&str]); 18] = [
+const SHARED: [(Root, Range<i64>, bool, &[&str]); 19] = [
     // The sequence tag of a message slot.
     (INPUT, 512..513, true, &["ld.relaxed.sys"]),
     // Messages handled.
@@ -194,7 +194,7 @@ const SHARED: [(Root, Range<i64>, bool, &[&str]); 18] = [
     (CONTROL, 0..1, false, &["ld.relaxed.sys"]),
     (CONTROL, 4..5, false, &["ld.relaxed.sys"]),
     // State, faults, closed links: the line that the host polls.
-    (CONTROL, 128..129, false, &["ld", "st.release.sys"]),
+    (CONTROL, 128..129, false, &["ld", "ld.relaxed.sys", "st.release.sys"]),
     (CONTROL, 132..133, false, &["ld", "st.release.sys"]),
     (CONTROL, 136..137, false, &["st.release.sys"]),
     // The heartbeat, the time in handlers, the next event, the current message, the failed messages of links.
@@ -206,6 +206,8 @@ const SHARED: [(Root, Range<i64>, bool, &[&str]); 18] = [
     // Messages sent and handled over each link; the links' pointers.
     (CONTROL, 384..448, true, &["st.relaxed.sys", "st.release.sys"]),
     (CONTROL, 448..512, true, &["st.release.sys"]),
+    // The word that kills the grid.
+    (CONTROL, 1024..1025, false, &["ld.relaxed.sys"]),
     (CONTROL, LINK_COUNTS, false, &["ld"]),
     (CONTROL, LINKS.offsets, true, &["ld"]),
 ];

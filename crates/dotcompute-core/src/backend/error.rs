@@ -112,6 +112,16 @@ pub enum BackendError {
         /// The time waited.
         waited: Duration,
     },
+    /// Handlers of ring kernels do not return and keep the device: nothing that needs the whole device can be done.
+    #[error(
+        "quiescing the device: the handler of {} does not return, and keeps the device until this process ends; end the process, or have the \
+         backend kill hung ring kernels, which ends everything in the CUDA context",
+        .kernels.join(", ")
+    )]
+    HungKernels {
+        /// The names of the ring kernels.
+        kernels: Vec<String>,
+    },
     /// A handler has asked to quiesce the device.
     #[error(
         "quiescing the device: the call comes from the handler of a ring kernel, which ring kernels on the device may need to reach a message \

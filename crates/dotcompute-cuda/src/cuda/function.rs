@@ -8,6 +8,7 @@ use dotcompute_core::backend::device_port::Shape;
 use super::deferred_free::DeferredFreeList;
 use crate::device_code::KERNEL;
 use crate::driver::{Device, DriverError, Module};
+use crate::resident_grid::launched_threads;
 
 /// Owns a loaded module. Unloading synchronizes with the device, so `drop` queues it on the deferred free list.
 pub(super) struct ModuleGuard {
@@ -89,7 +90,8 @@ pub(super) fn required_multiprocessors(
     function: Function,
     shape: Shape,
 ) -> Result<u32, String> {
-    let occupancy = function.occupancy(shape.threads()).map_err(|error| error.to_string())?;
+    let occupancy =
+        function.occupancy(launched_threads(shape.threads())).map_err(|error| error.to_string())?;
     let max_blocks = occupancy.saturating_mul(device.multiprocessors);
     if shape.blocks() > max_blocks {
         return Err(format!(

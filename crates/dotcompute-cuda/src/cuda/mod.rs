@@ -35,7 +35,7 @@ mod resident_grid;
 mod streams;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cudarc::driver::{CudaContext, result};
 use dotcompute_core::backend::device_port::DeviceProgram;
@@ -51,6 +51,7 @@ use crate::library::Search;
 use crate::occupancy::{OccupancyBudget, Unit};
 use crate::resident_grid::ResidencyLimits;
 use crate::resident_kernel::ResidentKernel;
+use crate::resident_kernels::HungGrid;
 use crate::watchdog::Watchdog;
 use error::{device_error, launch_error, no_room};
 use function::{Function, required_multiprocessors};
@@ -175,6 +176,32 @@ impl CudaBackend {
     /// Returns the device.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// Ends the ring kernels of this process on the device whose handlers do not return, and returns their names.
+    ///
+    /// A GPU ends such a kernel only together with **everything in the CUDA context of this process**: all of its ring kernels, and what CuPy
+    /// or PyTorch hold on the device. The GPU is then free for other processes; this one cannot use it any more. Without such a kernel, the
+    /// call does nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::QuiesceTimeout`] if one is still on the device after `timeout`. A handler of more than 960 threads per block leaves no
+    /// space for the warp that ends it.
+    pub fn kill_hung(&self, timeout: Duration) -> Result<Vec<String>, BackendError> {
+        let hung = self.process_device.kernels.hung();
+        hung.iter().for_each(|grid| grid.kill());
+        let deadline = dotcompute_core::deadline::after(timeout);
+        while Instant::now() < deadline && hung.iter().any(|grid| !grid.has_exited()) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let names = |grids: &[Arc<dyn HungGrid>]| grids.iter().map(|grid| grid.name().to_owned()).collect();
+        let left: Vec<_> = hung.iter().filter(|grid| !grid.has_exited()).cloned().collect();
+        if left.is_empty() {
+            Ok(names(&hung))
+        } else {
+            Err(BackendError::QuiesceTimeout { kernels: names(&left), waited: timeout })
+        }
     }
 
     fn make_resident(&self, kernel: &str, program: &DeviceProgram) -> Result<Resident, BackendError> {

@@ -118,9 +118,14 @@ impl ProcessDevice {
     /// # Errors
     ///
     /// [`BackendError::QuiesceTimeout`] if a ring kernel is still resident after `timeout`, [`BackendError::QuiescedElsewhere`] if another thread
-    /// still holds the device quiet, or the cause if the device's context is lost; `act` is not run then.
+    /// still holds the device quiet. At once: the cause if the device's context is lost, and [`BackendError::HungKernels`] if the handler of a
+    /// ring kernel does not return. `act` is not run then.
     pub(super) fn quiesced<T>(&self, timeout: Duration, act: impl FnOnce() -> T) -> Result<T, BackendError> {
         self.check().map_err(|lost| device_error("quiescing the device", &lost))?;
+        let hung = self.kernels.hung_names();
+        if !hung.is_empty() {
+            return Err(BackendError::HungKernels { kernels: hung });
+        }
         let deadline = deadline::after(timeout);
         let not_quiet = |error: QuiesceError| error.after(timeout);
         let acted = self.kernels.quiesce(timeout, || {

@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use cudarc::driver::{CudaContext, result, sys};
@@ -21,7 +21,10 @@ use crate::driver::{DriverError, Module};
 use crate::host_device_channel::ChannelMemory;
 use crate::occupancy::Reservation;
 use crate::protocol::{GridLine, Launch};
-use crate::resident_grid::{DeviceAddresses, LinkMemory, ResidencyLimits, ResidentGrid, launch};
+use crate::resident_grid::{
+    DeviceAddresses, LinkMemory, ResidencyLimits, ResidentGrid, launch, launched_threads,
+};
+use crate::resident_kernels::HungGrid;
 
 /// Longest pause between two polls of an idle ring kernel.
 const MAX_POLL_PAUSE: Duration = Duration::from_micros(4);
@@ -151,6 +154,23 @@ impl ExitWaiter for GridResources {
     }
 }
 
+impl HungGrid for GridResources {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn has_exited(&self) -> bool {
+        // An error means that the context is lost, and the grid with it.
+        self.launch_stream.is_done().unwrap_or(true)
+    }
+
+    fn kill(&self) {
+        // SYNC POINT: kill
+        // The watching warp traps (`watch_for_kill`, ring_kernel.cuh), which ends everything in the context.
+        self.memory.control().kill.kill.store(1, Ordering::Release);
+    }
+}
+
 impl GridResources {
     /// Passes on the outcome of driver calls, and notes the loss of the context.
     fn noted<T>(&self, outcome: Result<T, DriverError>) -> Result<T, DriverError> {
@@ -253,7 +273,7 @@ impl GridResources {
             gridDimX: self.shape.blocks(),
             gridDimY: 1,
             gridDimZ: 1,
-            blockDimX: self.shape.threads(),
+            blockDimX: launched_threads(self.shape.threads()),
             blockDimY: 1,
             blockDimZ: 1,
             sharedMemBytes: 0,
@@ -357,6 +377,11 @@ impl ResidentGrid for CudaGrid {
 
     fn device_key(&self) -> usize {
         Arc::as_ptr(&self.resources.process_device).addr()
+    }
+
+    fn abandon(&self) {
+        let resources: Weak<GridResources> = Arc::downgrade(&self.resources);
+        self.resources.process_device.kernels.add_hung(resources);
     }
 
     fn device_error(&self) -> Option<String> {

@@ -24,7 +24,7 @@ use dotcompute_core::backend::{Backend, BackendError, BackendKind, LaunchPlan, P
 
 use crate::device_port::Port;
 use crate::host_device_channel::{ChannelLayout, HostDeviceChannel};
-use crate::occupancy::{OccupancyBudget, Unit};
+use crate::occupancy::{NoRoom, OccupancyBudget, Unit};
 use crate::resident_grid::ResidencyLimits;
 use crate::resident_kernel::ResidentKernel;
 use crate::resident_kernels::ResidentKernels;
@@ -105,7 +105,7 @@ impl EmulatedBackend {
         };
         crate::launch_checks::check(program).map_err(|problem| failed("checking the launch", problem))?;
         let reservation = self.occupancy.reserve(program.shape.blocks());
-        let reservation = reservation.map_err(|error| error.into_backend_error(BackendKind::Emulated))?;
+        let reservation = reservation.map_err(|error| self.no_room(error))?;
         let layout = ChannelLayout::new(program.input.size, program.output.size, program.queue_capacity);
         let layout = layout.map_err(|error| failed("creating its rings", error.to_string()))?;
         let compiled = host_compiler::compile(kernel, program, self.options.stretch_seed)
@@ -121,6 +121,20 @@ impl EmulatedBackend {
         self.kernels.launch(&kernel, 0)?;
         let port = Port::new(channel, kernel, program, Arc::clone(&self.watchdog));
         Ok(Resident { residency: Box::new(residency), port: Some(Box::new(port)) })
+    }
+
+    /// The error of a launch that found no blocks. A ring kernel whose handler does not return may be why.
+    fn no_room(&self, error: NoRoom) -> BackendError {
+        let mut error = error.into_backend_error(BackendKind::Emulated);
+        let hung = self.kernels.hung_names();
+        if let BackendError::NoRoom { problem, .. } = &mut error
+            && !hung.is_empty()
+        {
+            problem.push_str("; the handler of ");
+            problem.push_str(&hung.join(", "));
+            problem.push_str(" does not return, and keeps its blocks");
+        }
+        error
     }
 }
 

@@ -13,7 +13,7 @@ use crate::host_device_channel::{ChannelMemory, HostDeviceChannel, SharedMemory 
 use crate::occupancy::Reservation;
 use crate::protocol::{GridLine, Launch};
 use crate::resident_grid::{DeviceAddresses, LinkMemory, ResidencyLimits, ResidentGrid, launch};
-use crate::resident_kernels::ResidentKernels;
+use crate::resident_kernels::{HungGrid, ResidentKernels};
 
 /// Longest wait for ring kernels to leave the device before a link is created.
 const QUIESCE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,8 +40,9 @@ pub(super) struct EmulatedGrid {
     state: HostMemory,
     grid: HostMemory,
     _grid_message: HostMemory,
-    _memory: Arc<ChannelMemory>,
-    _reservation: Reservation,
+    memory: Arc<ChannelMemory>,
+    /// Released early if the grid is killed: handles of the lost ring kernel may keep the grid.
+    reservation: Mutex<Option<Reservation>>,
     kernels: Arc<ResidentKernels>,
     links: Mutex<Vec<Arc<dyn LinkMemory>>>,
 }
@@ -93,8 +94,8 @@ impl EmulatedGrid {
             state,
             grid,
             _grid_message: grid_message,
-            _memory: memory,
-            _reservation: reservation,
+            memory,
+            reservation: Mutex::new(Some(reservation)),
             kernels,
             links: Mutex::default(),
         }))
@@ -145,6 +146,9 @@ impl EmulatedGrid {
         // detector sees the atomics too.
         if self.running.fetch_sub(1, Ordering::Release) == 1 {
             self.exit_cv.notify_all();
+            if self.memory.control().kill.kill.load(Ordering::Relaxed) != 0 {
+                *self.reservation.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            }
         }
     }
 
@@ -218,6 +222,29 @@ impl ResidentGrid for EmulatedGrid {
 
     fn device_key(&self) -> usize {
         Arc::as_ptr(&self.kernels).addr()
+    }
+
+    fn abandon(&self) {
+        let this: Weak<Self> = Weak::clone(&self.this);
+        self.kernels.add_hung(this);
+        // Nothing else is lost with it here.
+        self.kill();
+    }
+}
+
+impl HungGrid for EmulatedGrid {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn has_exited(&self) -> bool {
+        self.wait(Instant::now())
+    }
+
+    fn kill(&self) {
+        // SYNC POINT: kill
+        // The threads leave the handler when it next calls a function of the emulated device (`check_kill`, emulated.cuh).
+        self.memory.control().kill.kill.store(1, Ordering::Release);
     }
 }
 
