@@ -25,6 +25,10 @@ pub const VIRTUAL_ENV: &str = "VIRTUAL_ENV";
 pub const CUDA_MODULE_LOADING: &str = "CUDA_MODULE_LOADING";
 /// Sets the number of hardware queues of the CUDA driver.
 pub const CUDA_DEVICE_MAX_CONNECTIONS: &str = "CUDA_DEVICE_MAX_CONNECTIONS";
+/// Makes the CUDA driver's launches block.
+pub const CUDA_LAUNCH_BLOCKING: &str = "CUDA_LAUNCH_BLOCKING";
+/// Names the library that a tool injects into the CUDA driver.
+pub const CUDA_INJECTION64_PATH: &str = "CUDA_INJECTION64_PATH";
 /// Names the C++ compiler of the emulated device.
 pub const CXX: &str = "CXX";
 /// Additional flags for the compiler of the emulated device.
@@ -129,6 +133,22 @@ pub const VARIABLES: &[EnvironmentVariable] = &[
         effect: "The number of hardware queues. Work in a queue that is shared with a ring kernel waits for its end, so each ring kernel takes \
                  a queue of its own, and a launch that finds none is an error. A value that is already set is kept.",
         read_by: "dotcompute-cuda, pydotcompute, the CUDA driver",
+    },
+    EnvironmentVariable {
+        name: CUDA_LAUNCH_BLOCKING,
+        values: "`1`",
+        default: "launches return at once",
+        effect: "The CUDA driver's launches return after the kernel has ended, which helps to find errors. Ring kernels on GPUs are then \
+                 resident only while they have messages. The same mode is used if a tool makes launches block.",
+        read_by: "dotcompute-cuda, the CUDA driver",
+    },
+    EnvironmentVariable {
+        name: CUDA_INJECTION64_PATH,
+        values: "a library",
+        default: "no tool is attached",
+        effect: "Set by tools for the programs that they start. If the library is that of compute-sanitizer, launches block: see \
+                 `CUDA_LAUNCH_BLOCKING`.",
+        read_by: "dotcompute-cuda, the CUDA driver",
     },
     EnvironmentVariable {
         name: CXX,

@@ -133,6 +133,13 @@ struct Leader {
                 // The release store of the state publishes what handlers wrote to theirs. No handler runs before COMMAND_RUN.
                 set_state(launch, STATE_PAUSED);
             }
+            // SYNC POINT: idle exit
+            // A ring kernel that is not to run leaves too. The host relaunches it when it is to run and has messages: it reads the state after
+            // each command and each acknowledged fault.
+            if (state != STATE_RUNNING && launch.idle_timeout_ns && now - last_message > launch.idle_timeout_ns) {
+                set_state(launch, STATE_OFF_DEVICE);
+                return false;
+            }
             if (now - last_message > HOT_POLL_NS) {
                 pause_ns(pause);
                 if (pause < launch.max_poll_pause_ns) pause *= 2;

@@ -214,6 +214,8 @@ impl DevicePort for Port {
         // SYNC POINT: fault acknowledge
         // Release: pairs with the relaxed load and acquire fence in `Leader::wait` (leader.cuh); publishes the reset state.
         control.host.faults_acknowledged.store(faults, Ordering::Release);
+        // It may have left the device while it held.
+        self.relaunch_if_needed();
         Ok(())
     }
 

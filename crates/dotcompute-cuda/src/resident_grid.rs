@@ -36,9 +36,8 @@ pub(crate) fn launch(
     limits: ResidencyLimits,
     max_poll_pause: Duration,
 ) -> Launch {
-    let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     let nanos_u32 = |duration: Duration| u32::try_from(duration.as_nanos()).unwrap_or(u32::MAX);
-    Launch {
+    let unlimited = Launch {
         input: memory.device_input(),
         events: memory.device_events(),
         control: memory.device_control(),
@@ -49,9 +48,16 @@ pub(crate) fn launch(
         heartbeat_interval_ns: nanos_u32(HEARTBEAT_INTERVAL),
         max_poll_pause_ns: nanos_u32(max_poll_pause),
         threads: program.shape.threads(),
-        idle_timeout_ns: nanos(limits.idle),
-        max_residency_ns: nanos(limits.max_stay),
-    }
+        idle_timeout_ns: 0,
+        max_residency_ns: 0,
+    };
+    limited(unlimited, limits)
+}
+
+/// Returns the argument of a launch with these limits.
+pub(crate) fn limited(launch: Launch, limits: ResidencyLimits) -> Launch {
+    let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    Launch { idle_timeout_ns: nanos(limits.idle), max_residency_ns: nanos(limits.max_stay), ..launch }
 }
 
 /// Returns the threads of a block on a GPU whose handler has `threads`: whole warps, and one that watches for the kill word if there is

@@ -9,7 +9,7 @@ mod fake_driver;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dotcompute_conformance::{
     DEVICE_HANDLERS, Fixture, Number, TIMEOUT, TestBackend, TestDevice, TestKernel, number, watchdog,
@@ -396,6 +396,55 @@ fn eight_queues_are_enough_for_five_ring_kernels_on_the_fake_driver() {
         let variables = [("CUDA_DEVICE_MAX_CONNECTIONS", count)];
         fake_driver::run_tests(|name| name == test, &variables, &["ALIASES", "STALE", "WAITS"]);
     }
+}
+
+#[test]
+fn a_connected_ring_kernel_gets_more_outputs_than_a_link_holds() {
+    watchdog!();
+    if fake_driver::backend(|_| {}).is_none() {
+        return;
+    }
+    let fixture = Fixture::<Gpu<1>>::new();
+    let options = || KernelOptions::new().output_capacity(4096);
+    let count = fixture.launch(TestKernel::Count, "count", options());
+    let sum = fixture.launch(TestKernel::Sum, "sum", options());
+    count.connect(&sum).unwrap();
+    count.tell(number(600)).unwrap();
+    let started = Instant::now();
+    while sum.stats().handled < 600 {
+        assert!(started.elapsed() < TIMEOUT, "{:?}", sum.stats());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(sum.ask(number(0)).unwrap(), number(599 * 600 / 2));
+}
+
+/// With one hardware queue, nothing else runs until a launch has ended. Links are not used then, and one test needs two ring kernels at once: a
+/// handler of one waits until the other has handled its outputs.
+#[test]
+fn ring_kernels_take_turns_if_launches_block_on_the_fake_driver() {
+    let excluded = ["link", "fan_in", "deactivated_consumer", "full_outputs_block_it"];
+    let selects = |test: &str| {
+        let in_shape = test.starts_with("block_shape::") && !excluded.iter().any(|part| test.contains(part));
+        in_shape || test == "a_connected_ring_kernel_gets_more_outputs_than_a_link_holds"
+    };
+    let variables = [("CUDA_DEVICE_MAX_CONNECTIONS", "1"), ("CUDA_LAUNCH_BLOCKING", "1")];
+    fake_driver::run_tests(selects, &variables, &["STALE"]);
+}
+
+/// Nothing in the environment says that a debugger is attached: the first launch does.
+#[test]
+fn a_launch_that_does_not_return_in_time_is_noticed_on_the_fake_driver() {
+    let selects = |test: &str| {
+        let parts = [
+            "supervision_decides_what_follows_an_error",
+            "deactivation_keeps_state",
+            "a_connected_ring_kernel",
+        ];
+        test.matches("::").count() == usize::from(test.starts_with("block_shape"))
+            && parts.iter().any(|part| test.contains(part))
+    };
+    let variables = [("CUDA_DEVICE_MAX_CONNECTIONS", "32"), ("FAKE_BLOCKING", "1")];
+    fake_driver::run_tests(selects, &variables, &["STALE"]);
 }
 
 #[test]

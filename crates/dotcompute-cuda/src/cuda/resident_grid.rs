@@ -1,7 +1,7 @@
 //! A ring kernel on a GPU: its module, its memory, its streams, and the launch of its grid.
 
 use std::ffi::c_void;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use dotcompute_core::backend::{BackendError, Residency};
 use super::device_allocation::DeviceAllocation;
 use super::error::device_error;
 use super::function::{Function, ModuleGuard};
+use super::launch_mode::{self, LaunchMode};
 use super::pinned_memory::PinnedMemory;
 use super::process_device::{ExitWaiter, ProcessDevice};
 use super::streams::Purpose;
@@ -20,9 +21,9 @@ use crate::Architecture;
 use crate::driver::{DriverError, Module};
 use crate::host_device_channel::ChannelMemory;
 use crate::occupancy::Reservation;
-use crate::protocol::{GridLine, Launch};
+use crate::protocol::{GridLine, Launch, STATE_LAUNCHED, STATE_OFF_DEVICE};
 use crate::resident_grid::{
-    DeviceAddresses, LinkMemory, ResidencyLimits, ResidentGrid, launch, launched_threads,
+    DeviceAddresses, LinkMemory, ResidencyLimits, ResidentGrid, launch, launched_threads, limited,
 };
 use crate::resident_kernels::HungGrid;
 
@@ -30,6 +31,7 @@ use crate::resident_kernels::HungGrid;
 const MAX_POLL_PAUSE: Duration = Duration::from_micros(4);
 /// Bytes of one copy of a state. Larger states are copied in several chunks.
 const STATE_CHUNK_BYTES: usize = 16 << 20;
+const NO_LIMITS: ResidencyLimits = ResidencyLimits { idle: Duration::ZERO, max_stay: Duration::ZERO };
 /// Longest wait for a launched grid to start.
 const START_TIMEOUT: Duration = Duration::from_millis(1);
 /// The first architecture with memory synchronization domains.
@@ -69,6 +71,10 @@ struct GridResources {
     process_device: Arc<ProcessDevice>,
     quiesce_timeout: Duration,
     links: Mutex<Vec<Arc<dyn LinkMemory>>>,
+    /// Whether a thread is in a launch that may block.
+    launching: AtomicBool,
+    /// The error of such a launch.
+    launch_error: Mutex<Option<String>>,
 }
 
 /// The parameters of a grid.
@@ -135,6 +141,8 @@ impl CudaGrid {
             process_device: Arc::clone(&process_device),
             quiesce_timeout,
             links: Mutex::default(),
+            launching: AtomicBool::new(false),
+            launch_error: Mutex::default(),
         };
         resources.initialize_state()?;
         resources.clear_grid_line()?;
@@ -150,7 +158,7 @@ impl ExitWaiter for GridResources {
     }
 
     fn wait_exited(&self, deadline: Instant) -> Result<bool, DriverError> {
-        self.launch_stream.wait(deadline)
+        Self::wait_exited(self, deadline)
     }
 }
 
@@ -262,11 +270,75 @@ impl GridResources {
         }
     }
 
-    fn launch(&self) -> Result<(), DriverError> {
+    /// Launches the grid. If launches are known to block, on a thread of its own.
+    fn start(self: &Arc<Self>) -> Result<(), BackendError> {
+        let launched = match launch_mode::known() {
+            Some(LaunchMode::Resident) => self.launch(self.launch),
+            Some(LaunchMode::WhileBusy(_)) => return self.start_beside(),
+            None => self.probe(),
+        };
+        self.noted(launched).map_err(|error| device_error("launching it", &error))
+    }
+
+    /// Launches the grid for the first time in this process, and finds out whether launches block.
+    fn probe(&self) -> Result<(), DriverError> {
+        let state = &self.memory.control().status.state;
+        // Twice: a thread that is not scheduled for a while looks blocked.
+        for _ in 0..2 {
+            // SYNC POINT: relaunch
+            // No grid of this ring kernel runs, so the host may write the device's word.
+            state.store(STATE_LAUNCHED, Ordering::Release);
+            self.launch(limited(
+                self.launch,
+                ResidencyLimits { idle: launch_mode::PROBE_STAY, ..NO_LIMITS },
+            ))?;
+            if state.load(Ordering::Acquire) != STATE_OFF_DEVICE {
+                launch_mode::record(LaunchMode::Resident);
+                return Ok(());
+            }
+            self.launch_stream.wait(Instant::now() + COPY_TIMEOUT)?;
+        }
+        let reason = "a launch returned only after its kernel had left the device, as under a debugger";
+        launch_mode::record(LaunchMode::WhileBusy(reason.to_owned()));
+        Ok(())
+    }
+
+    /// Launches the grid from a thread that may be blocked until it ends. Others wait for the thread in [`wait_exited`](Self::wait_exited).
+    fn start_beside(self: &Arc<Self>) -> Result<(), BackendError> {
+        // Release: pairs with the acquire load in `wait_exited`, as the store below does.
+        self.launching.store(true, Ordering::Release);
+        let this = Arc::clone(self);
+        let launch = move || {
+            let launched = this.noted(this.launch(limited(this.launch, launch_mode::WHILE_BUSY)));
+            if let Err(error) = launched {
+                *this.launch_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+            }
+            this.launching.store(false, Ordering::Release);
+        };
+        let spawned = std::thread::Builder::new().name(String::from("dc-launch")).spawn(launch);
+        spawned.map(drop).map_err(|source| {
+            self.launching.store(false, Ordering::Release);
+            BackendError::Thread { source }
+        })
+    }
+
+    /// Waits until no launch is under way and the grid has exited, at most until `deadline`. Returns false on timeout.
+    fn wait_exited(&self, deadline: Instant) -> Result<bool, DriverError> {
+        while self.launching.load(Ordering::Acquire) {
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            self.process_device.check()?;
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        self.launch_stream.wait(deadline)
+    }
+
+    /// Makes one launch with this argument.
+    fn launch(&self, mut argument: Launch) -> Result<(), DriverError> {
         let doing = || DriverError::while_doing("launching a ring kernel");
         self.context.bind_to_thread().map_err(doing())?;
         let stream = self.launch_stream.handle();
-        let mut argument = self.launch;
         let mut arguments: [*mut c_void; 1] = [(&raw mut argument).cast()];
         let mut attributes = launch_attributes(self.shape, self.architecture);
         let config = sys::CUlaunchConfig {
@@ -334,14 +406,14 @@ fn launch_attributes(shape: Shape, architecture: Architecture) -> Vec<sys::CUlau
 
 impl ResidentGrid for CudaGrid {
     fn start(&self) -> Result<(), BackendError> {
-        self.resources.noted(self.resources.launch()).map_err(|error| device_error("launching it", &error))
+        self.resources.start()
     }
 
     fn wait_exited(&self, deadline: Instant) -> bool {
         // SYNC POINT: grid exit
         // The driver reports the stream complete only after the grid's last access to memory (`Leader::leave`, leader.cuh).
         // An error counts as an exit: waiting longer does not help, and the watchdog reports it.
-        self.resources.noted(self.resources.launch_stream.wait(deadline)).unwrap_or(true)
+        self.resources.noted(self.resources.wait_exited(deadline)).unwrap_or(true)
     }
 
     fn reset_state(&self) -> Result<(), BackendError> {
@@ -376,6 +448,11 @@ impl ResidentGrid for CudaGrid {
     }
 
     fn device_key(&self) -> usize {
+        // A handler may wait for a free slot of a link. Where launches block, the consumer may not be able to run until that handler has
+        // returned, so outputs go through the host: no ring kernel is on the same device as another.
+        if launch_mode::is_while_busy() {
+            return Arc::as_ptr(&self.resources).addr();
+        }
         Arc::as_ptr(&self.resources.process_device).addr()
     }
 
@@ -386,6 +463,9 @@ impl ResidentGrid for CudaGrid {
 
     fn device_error(&self) -> Option<String> {
         let resources = &self.resources;
+        if let Some(error) = &*resources.launch_error.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Some(format!("launching it: {error}"));
+        }
         let lost = resources.process_device.check();
         let queried = lost.and_then(|()| resources.noted(resources.launch_stream.is_done()));
         queried.err().map(|error| error.to_string())

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use cudarc::driver::sys::CUresult;
 use cudarc::driver::{CudaContext, result, sys};
 
+use super::launch_mode;
 use crate::driver::{DriverError, HardwareQueues};
 
 /// What a stream is for.
@@ -59,6 +60,10 @@ impl Streams {
 
     /// Returns how many streams of this purpose there may be.
     fn capacity(&self, purpose: Purpose) -> u32 {
+        // Ring kernels that leave when they have no messages do not hold up what is behind them in a shared queue for long.
+        if purpose == Purpose::RingKernel && launch_mode::is_while_busy() {
+            return u32::MAX;
+        }
         let one_shots = (self.queues.count / 16).max(1);
         match purpose {
             Purpose::RingKernel => self.queues.count.saturating_sub(2 + one_shots),

@@ -57,8 +57,8 @@ pub enum DriverError {
     },
     /// Every hardware queue for this kind of work is in use. A launch in a shared queue would wait behind a resident ring kernel.
     #[error(
-        "all {capacity} hardware queues for it are in use: the device has {queues}, of which ring kernels take one each, and copies, buffers and \
-         one-shot kernels the others; {}",
+        "no hardware queue is free for it: the device has {queues}, of which it may take one of {capacity}; the others are for copies, buffers and \
+         one-shot kernels; {}",
         .queues.advice()
     )]
     NoHardwareQueue {

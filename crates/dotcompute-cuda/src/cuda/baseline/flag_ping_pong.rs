@@ -9,6 +9,8 @@ use dotcompute_core::backend::BackendError;
 use dotcompute_ring::layout::CACHE_LINE;
 
 use super::super::CudaBackend;
+use super::super::error::device_error;
+use super::super::launch_mode::{self, LaunchMode};
 use super::super::pinned_memory::PinnedMemory;
 use super::{KernelSource, LoadedBaseline, bind_context, with_kernel};
 use crate::driver::DriverError;
@@ -33,8 +35,14 @@ impl FlagPingPong {
     ///
     /// # Errors
     ///
-    /// As for the launch of a ring kernel.
+    /// As for the launch of a ring kernel, and if launches are known to block until their kernel ends.
     pub fn new(backend: &CudaBackend, text: KernelSource) -> Result<Self, BackendError> {
+        if let Some(LaunchMode::WhileBusy(reason)) = launch_mode::known() {
+            return Err(device_error(
+                "launching the flag kernel",
+                &format!("launches block: {reason}; remove that"),
+            ));
+        }
         with_kernel(backend, text, |loaded| {
             let words = PinnedMemory::zeroed(
                 bind_context(backend)?,
