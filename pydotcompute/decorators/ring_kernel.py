@@ -111,7 +111,7 @@ def ring_kernel(
         name = kernel_id or function.__name__
         meta = {"kernel_id": name, "input_type": input_type, "output_type": output_type, "config": config}
         if device is not None:
-            meta["native"] = {"device": device, "state": state, "fast_math": fast_math}
+            meta["native"] = {"device": device, "state": state} | ({"fast_math": True} if fast_math else {})
 
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:

@@ -143,6 +143,16 @@ async def test_handlers_that_do_not_compile_raise_at_launch() -> None:
         assert runtime.kernel_ids == []
 
 
+def test_fast_math_is_a_setting_of_native_ring_kernels() -> None:
+    @ring_kernel(device="cpu", fast_math=True, auto_register=False)
+    def fast(ctx, state, msg: handlers.Count) -> None: ...
+
+    meta = get_ring_kernel_meta(fast)
+    assert meta is not None and meta["native"] == {"device": "cpu", "state": None, "fast_math": True}
+    with pytest.raises(InvalidConfigurationError, match="fast_math"):
+        ring_kernel(lambda ctx: None, kernel_id="python", fast_math=True)
+
+
 def test_settings_of_the_decorator_are_checked() -> None:
     with pytest.raises(InvalidConfigurationError):
         ring_kernel(device="tpu")

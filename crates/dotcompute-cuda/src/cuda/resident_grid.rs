@@ -31,7 +31,6 @@ use crate::resident_kernels::HungGrid;
 const MAX_POLL_PAUSE: Duration = Duration::from_micros(4);
 /// Bytes of one copy of a state. Larger states are copied in several chunks.
 const STATE_CHUNK_BYTES: usize = 16 << 20;
-const NO_LIMITS: ResidencyLimits = ResidencyLimits { idle: Duration::ZERO, max_stay: Duration::ZERO };
 /// Longest wait for a launched grid to start.
 const START_TIMEOUT: Duration = Duration::from_millis(1);
 /// The first architecture with memory synchronization domains.
@@ -283,15 +282,16 @@ impl GridResources {
     /// Launches the grid for the first time in this process, and finds out whether launches block.
     fn probe(&self) -> Result<(), DriverError> {
         let state = &self.memory.control().status.state;
-        // Twice: a thread that is not scheduled for a while looks blocked.
+        // Its first stay without a message is short, whatever the options say; the next message relaunches it. Twice: a thread that is not
+        // scheduled for a while looks blocked.
         for _ in 0..2 {
             // SYNC POINT: relaunch
             // No grid of this ring kernel runs, so the host may write the device's word.
             state.store(STATE_LAUNCHED, Ordering::Release);
-            self.launch(limited(
-                self.launch,
-                ResidencyLimits { idle: launch_mode::PROBE_STAY, ..NO_LIMITS },
-            ))?;
+            self.launch(Launch {
+                idle_timeout_ns: launch_mode::PROBE_STAY.as_nanos() as u64,
+                ..self.launch
+            })?;
             if state.load(Ordering::Acquire) != STATE_OFF_DEVICE {
                 launch_mode::record(LaunchMode::Resident);
                 return Ok(());
