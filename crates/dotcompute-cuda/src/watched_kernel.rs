@@ -39,6 +39,35 @@ struct Registered {
     event: AtomicU64,
 }
 
+impl Registered {
+    /// As [`WatchedKernel::register`].
+    ///
+    /// A task that polls while it spins registers at every poll: without a lock while its waker is still registered.
+    fn register(
+        &self,
+        last: &mut Option<Waker>,
+        waker: &Waker,
+        state: u32,
+        progress: Option<Progress>,
+    ) -> bool {
+        let Progress { done, event } = progress.unwrap_or(Progress { done: 0, event: NO_EVENT });
+        self.state.store(state, Ordering::Relaxed);
+        self.done.store(done, Ordering::Relaxed);
+        self.event.store(event, Ordering::Relaxed);
+        let is_same = last.as_ref().is_some_and(|last| last.will_wake(waker));
+        // A waker that is taken meanwhile is woken: the task polls and registers again.
+        if is_same && self.is_registered.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut slot = lock(&self.waker);
+        *slot = Some(waker.clone());
+        // Release: pairs with the acquire load in `check_and_wake`; publishes the values.
+        self.is_registered.store(true, Ordering::Release);
+        *last = Some(waker.clone());
+        true
+    }
+}
+
 /// A ring kernel that can be relaunched.
 pub(crate) trait Relaunch: Send + Sync {
     /// Has the ring kernel relaunched if it is off the device and messages wait in its incoming links: the ring kernel that sent them
@@ -111,8 +140,6 @@ impl WatchedKernel {
 
     /// Registers the task of `waker`, which is woken once the state differs from `state`, or the ring kernel has progressed past `progress`.
     /// `last` is the waker that this task registered last. Returns true if the watchdog did not have it any more.
-    ///
-    /// A task that polls while it spins registers at every poll: without a lock while its waker is still registered.
     pub(crate) fn register(
         &self,
         last: &mut Option<Waker>,
@@ -120,22 +147,7 @@ impl WatchedKernel {
         state: u32,
         progress: Option<Progress>,
     ) -> bool {
-        let registered = &self.registered;
-        let Progress { done, event } = progress.unwrap_or(Progress { done: 0, event: NO_EVENT });
-        registered.state.store(state, Ordering::Relaxed);
-        registered.done.store(done, Ordering::Relaxed);
-        registered.event.store(event, Ordering::Relaxed);
-        let is_same = last.as_ref().is_some_and(|last| last.will_wake(waker));
-        // A waker that is taken meanwhile is woken: the task polls and registers again.
-        if is_same && registered.is_registered.load(Ordering::Relaxed) {
-            return false;
-        }
-        let mut slot = lock(&registered.waker);
-        *slot = Some(waker.clone());
-        // Release: pairs with the acquire load in `check_and_wake`; publishes the values.
-        registered.is_registered.store(true, Ordering::Release);
-        *last = Some(waker.clone());
-        true
+        self.registered.register(last, waker, state, progress)
     }
 
     /// Wakes the registered task, if there is one.
@@ -198,5 +210,31 @@ impl WatchedKernel {
             }
             self.mark_lost(&format!("no heartbeat for {silent:.1?}; last seen {at}"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dotcompute_conformance::watchdog;
+
+    use super::*;
+
+    #[test]
+    fn a_task_that_spins_registers_again_without_the_lock() {
+        watchdog!();
+        let (registered, mut last) = (Registered::default(), None);
+        let progress = |done| Some(Progress { done, event: 3 });
+        assert!(registered.register(&mut last, Waker::noop(), 1, progress(7)), "the watchdog had no waker");
+        {
+            // Would wait here for ever.
+            let _held = lock(&registered.waker);
+            assert!(!registered.register(&mut last, Waker::noop(), 2, progress(8)));
+        }
+        let done = registered.done.load(Ordering::Relaxed);
+        assert_eq!((registered.state.load(Ordering::Relaxed), done), (2, 8));
+        // Once the watchdog has taken the waker, the task registers it anew.
+        registered.is_registered.store(false, Ordering::Relaxed);
+        assert!(registered.register(&mut last, Waker::noop(), 2, None));
+        assert_eq!(registered.event.load(Ordering::Relaxed), NO_EVENT);
     }
 }
