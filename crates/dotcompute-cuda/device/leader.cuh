@@ -134,9 +134,10 @@ struct Leader {
                 set_state(launch, STATE_PAUSED);
             }
             // SYNC POINT: idle exit
-            // A ring kernel that is not to run leaves too. The host relaunches it when it is to run and has messages: it reads the state after
-            // each command and each acknowledged fault.
-            if (state != STATE_RUNNING && launch.idle_timeout_ns && now - last_message > launch.idle_timeout_ns) {
+            // A ring kernel that is not to run leaves too, whether or not it has messages. The host relaunches it when it is to run: it reads
+            // the state after each command and each acknowledged fault. One that has just found its fault acknowledged is to run.
+            bool is_to_run = command == COMMAND_RUN && !faulted;
+            if (!is_to_run && launch.idle_timeout_ns && now - last_message > launch.idle_timeout_ns) {
                 set_state(launch, STATE_OFF_DEVICE);
                 return false;
             }

@@ -92,13 +92,16 @@ impl Port {
 
     /// Returns the state that a ring kernel off the device would have if it were resident: the one its last command leads to.
     fn state_off_device(&self) -> DeviceState {
+        // Also while it holds after a fault: a ring kernel that fails is stopped, and its fault is not acknowledged.
+        if self.last_command == Some(DeviceCommand::Stop) {
+            return DeviceState::Stopped;
+        }
         let control = self.channel.memory.control();
         let faults = control.status.faults.load(Ordering::Acquire);
         if control.host.faults_acknowledged.load(Ordering::Relaxed) != faults {
             return DeviceState::Faulted;
         }
         match self.last_command {
-            Some(DeviceCommand::Stop) => DeviceState::Stopped,
             Some(DeviceCommand::Pause) => DeviceState::Paused,
             Some(_) => DeviceState::Running,
             None => DeviceState::Launched,
