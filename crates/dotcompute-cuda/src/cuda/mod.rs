@@ -27,6 +27,7 @@ mod deferred_free;
 mod device_allocation;
 mod error;
 mod function;
+mod launch_attributes;
 mod launch_mode;
 mod memory_pool;
 mod one_shot;

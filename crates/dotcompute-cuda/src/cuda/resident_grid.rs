@@ -12,6 +12,7 @@ use dotcompute_core::backend::{BackendError, Residency};
 use super::device_allocation::DeviceAllocation;
 use super::error::device_error;
 use super::function::{Function, ModuleGuard};
+use super::launch_attributes::launch_attributes;
 use super::launch_mode::{self, LaunchMode};
 use super::pinned_memory::PinnedMemory;
 use super::process_device::{ExitWaiter, ProcessDevice};
@@ -33,8 +34,6 @@ const MAX_POLL_PAUSE: Duration = Duration::from_micros(4);
 const STATE_CHUNK_BYTES: usize = 16 << 20;
 /// Longest wait for a launched grid to start.
 const START_TIMEOUT: Duration = Duration::from_millis(1);
-/// The first architecture with memory synchronization domains.
-const FIRST_WITH_DOMAINS: Architecture = Architecture { major: 9, minor: 0 };
 /// Longest time that one copy may take.
 const COPY_TIMEOUT: Duration = Duration::from_secs(4);
 
@@ -384,24 +383,6 @@ impl GridResources {
         }
         Ok(())
     }
-}
-
-/// Returns the attributes of a ring kernel's launches.
-fn launch_attributes(shape: Shape, architecture: Architecture) -> Vec<sys::CUlaunchAttribute> {
-    let attribute = |id, value| sys::CUlaunchAttribute { id, pad: [0; 4], value };
-    let mut attributes = Vec::new();
-    if matches!(shape, Shape::Grid { .. }) {
-        let value = sys::CUlaunchAttributeValue { cooperative: 1 };
-        attributes.push(attribute(sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_COOPERATIVE, value));
-    }
-    // Without a domain of its own, a system-scope release of the ring kernel waits for the writes in flight of every other kernel, such as
-    // those of a matrix product (CUDA C++ Programming Guide, "Memory Synchronization Domains").
-    if architecture >= FIRST_WITH_DOMAINS {
-        let remote = sys::CUlaunchMemSyncDomain::CU_LAUNCH_MEM_SYNC_DOMAIN_REMOTE;
-        let value = sys::CUlaunchAttributeValue { memSyncDomain: remote };
-        attributes.push(attribute(sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN, value));
-    }
-    attributes
 }
 
 impl ResidentGrid for CudaGrid {
