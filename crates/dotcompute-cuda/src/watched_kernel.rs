@@ -226,7 +226,7 @@ mod tests {
         let progress = |done| Some(Progress { done, event: 3 });
         assert!(registered.register(&mut last, Waker::noop(), 1, progress(7)), "the watchdog had no waker");
         {
-            // Would wait here for ever.
+            // Would wait here forever.
             let _held = lock(&registered.waker);
             assert!(!registered.register(&mut last, Waker::noop(), 2, progress(8)));
         }
