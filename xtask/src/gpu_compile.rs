@@ -19,7 +19,7 @@ const CLI: &str = "dotcompute";
 
 /// The tests that compile device code with the host's C++ compiler only.
 #[cfg(test)]
-const OTHERS: [&str; 1] = ["emulated"];
+const OTHERS: [&str; 4] = ["emulated", "hung", "quiesce", "stretched"];
 
 /// Installs the compiler, unless it is installed already, and runs the tests with it, regardless of other compilers on the machine.
 ///
