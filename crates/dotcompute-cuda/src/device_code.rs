@@ -11,7 +11,7 @@ use crate::Architecture;
 use crate::compile::{Input, LtoIr, Source};
 
 /// The framework's headers: the name used in `#include`, and the text.
-pub const HEADERS: [(&str, &str); 9] = [
+pub const HEADERS: [(&str, &str); 10] = [
     ("atomics.cuh", include_str!("../device/atomics.cuh")),
     ("emulated.cuh", include_str!("../device/emulated.cuh")),
     ("stretched.cuh", include_str!("../device/stretched.cuh")),
@@ -20,6 +20,7 @@ pub const HEADERS: [(&str, &str); 9] = [
     ("links.cuh", include_str!("../device/links.cuh")),
     ("context.cuh", include_str!("../device/context.cuh")),
     ("leader.cuh", include_str!("../device/leader.cuh")),
+    ("rust.cuh", include_str!("../device/rust.cuh")),
     ("ring_kernel.cuh", include_str!("../device/ring_kernel.cuh")),
 ];
 

@@ -77,7 +77,7 @@ fn no_request_is_lost_while_a_kernel_leaves_the_device() {
         let runtime = runtime(device(seed));
         let sum = DeviceKernel::cuda_cpp("conformance.cu", DEVICE_HANDLERS).entry("sum").state(number(0));
         let sum = sum.shape(Shape::Block { threads: 1 });
-        let sum = runtime.launch_on_device::<Number, Number>("sum", KernelOptions::new(), sum).unwrap();
+        let sum = runtime.launch_on_device("sum", KernelOptions::new(), sum).unwrap();
         sum.activate().unwrap();
         for round in 1..=200 {
             assert_eq!(sum.ask(number(1)).unwrap(), number(round));

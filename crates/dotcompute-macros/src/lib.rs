@@ -1,7 +1,8 @@
-//! `#[derive(Message)]` for DotCompute.
+//! `#[derive(Message)]`, `#[device_handler]` and `#[device_fn]` for DotCompute.
 //!
 //! Use it through `dotcompute` or `dotcompute_core::message`, whose documentation has tested examples.
 
+mod device;
 mod input;
 mod message;
 mod paths;
@@ -9,7 +10,7 @@ mod record;
 mod serde_impl;
 
 use proc_macro::TokenStream;
-use syn::{DeriveInput, parse_macro_input};
+use syn::{DeriveInput, ItemFn, parse_macro_input};
 
 /// Implements `Message` for a struct or an enum, with serde's traits (feature `encode`) and optionally the record layout.
 ///
@@ -37,4 +38,34 @@ fn expand(item: DeriveInput, published: &str) -> TokenStream {
         .and_then(|input| message::expand(&input, published))
         .unwrap_or_else(syn::Error::into_compile_error)
         .into()
+}
+
+/// Makes a function the handler of ring kernels: the CPU runs it, and devices run its translation, with the same results.
+///
+/// `#[device_handler(unchecked)]`: overflow wraps instead of failing the message. See the module `device` of the runtime.
+#[proc_macro_attribute]
+pub fn device_handler(options: TokenStream, item: TokenStream) -> TokenStream {
+    let item = parse_macro_input!(item as ItemFn);
+    device::expand(device::Attribute::Handler, options.into(), item, "dotcompute").into()
+}
+
+/// Makes a function one that device handlers and other device functions can call.
+#[proc_macro_attribute]
+pub fn device_fn(options: TokenStream, item: TokenStream) -> TokenStream {
+    let item = parse_macro_input!(item as ItemFn);
+    device::expand(device::Attribute::Function, options.into(), item, "dotcompute").into()
+}
+
+/// As [`macro@device_handler`], for users of the crate `dotcompute-core`.
+#[proc_macro_attribute]
+pub fn core_device_handler(options: TokenStream, item: TokenStream) -> TokenStream {
+    let item = parse_macro_input!(item as ItemFn);
+    device::expand(device::Attribute::Handler, options.into(), item, "dotcompute-core").into()
+}
+
+/// As [`macro@device_fn`], for users of the crate `dotcompute-core`.
+#[proc_macro_attribute]
+pub fn core_device_fn(options: TokenStream, item: TokenStream) -> TokenStream {
+    let item = parse_macro_input!(item as ItemFn);
+    device::expand(device::Attribute::Function, options.into(), item, "dotcompute-core").into()
 }

@@ -66,7 +66,7 @@ extern crate self as dotcompute;
 use accelerator::Accelerator;
 
 pub use dotcompute_core::{
-    accelerator, backend, dead_letter, device, error, handle, kernel, lifecycle, loops, memory, options,
+    accelerator, backend, dead_letter, error, handle, kernel, lifecycle, loops, memory, options,
     orchestrator, ring, runtime, status, supervision, telemetry,
 };
 #[cfg(feature = "cuda")]
@@ -79,6 +79,13 @@ pub mod message {
     pub use dotcompute_core::message::__private::Message;
     #[doc(inline)]
     pub use dotcompute_core::message::*;
+}
+
+/// Ring kernels on devices: handlers in Rust and in CUDA C++. See [`dotcompute_core::device`].
+pub mod device {
+    pub use dotcompute_core::device::__private::{device_fn, device_handler};
+    #[doc(inline)]
+    pub use dotcompute_core::device::*;
 }
 
 /// Returns the devices of this machine: its CPU, then the GPUs that can be used.
@@ -101,7 +108,9 @@ pub fn accelerators() -> Vec<Accelerator> {
 /// The items that most programs need: `use dotcompute::prelude::*;`.
 pub mod prelude {
     pub use crate::Message;
-    pub use crate::device::{DeviceKernel, Shape};
+    pub use crate::device::{
+        DeviceContext, DeviceError, DeviceKernel, DeviceResult, Shape, device_fn, device_handler,
+    };
     pub use crate::error::{
         AskError, HandlerError, HandlerResult, LaunchError, LifecycleError, ReceiveError, TellError,
     };

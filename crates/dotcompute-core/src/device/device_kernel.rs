@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use crate::backend::device_port::{AfterFault, DeviceCode, DeviceProgram, StateImage};
 use crate::message::record::{DeviceRecord, RecordBytes, RecordLayout, RecordMessage, bytes_of};
@@ -74,6 +75,7 @@ fn program(code: DeviceCode, input: RecordLayout, output: RecordLayout) -> Devic
         queue_capacity: DEFAULT_QUEUE_CAPACITY,
         after_fault: AfterFault::Hold,
         fast_math: false,
+        faults: Arc::from([]),
     }
 }
 
@@ -169,6 +171,12 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceKernel<I, O> {
     #[must_use]
     pub fn fast_math(mut self, allowed: bool) -> Self {
         self.program.fast_math = allowed;
+        self
+    }
+
+    /// Sets the texts of faults, whose codes count up from the smallest `i32`.
+    pub(crate) fn faults(mut self, texts: Vec<String>) -> Self {
+        self.program.faults = texts.into();
         self
     }
 

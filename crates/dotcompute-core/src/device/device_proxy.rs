@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
 
@@ -72,6 +73,8 @@ pub(crate) struct DeviceProxy<I: DeviceRecord, O: DeviceRecord> {
     last_command: Option<DeviceCommand>,
     phase: Phase,
     supervisor: Supervisor,
+    /// Texts of the faults of its handler.
+    faults: Arc<[String]>,
     /// Time until the next check of conditions that wake no task.
     recheck_timer: Option<Delay>,
 }
@@ -80,7 +83,7 @@ pub(crate) struct DeviceProxy<I: DeviceRecord, O: DeviceRecord> {
 impl<I: DeviceRecord, O: DeviceRecord> Unpin for DeviceProxy<I, O> {}
 
 impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
-    pub(crate) fn new(inbox: Inbox<I, O>, port: Box<dyn DevicePort>) -> Self {
+    pub(crate) fn new(inbox: Inbox<I, O>, port: Box<dyn DevicePort>, faults: Arc<[String]>) -> Self {
         let supervisor = Supervisor::new(inbox.cell.untyped.options.supervision);
         Self {
             inbox,
@@ -90,6 +93,7 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
             last_command: None,
             phase: Phase::Serving,
             supervisor,
+            faults,
             recheck_timer: None,
         }
     }

@@ -11,8 +11,8 @@ use crate::backend::{Backend, BackendError, BackendKind, LaunchPlan, Program, Re
 use crate::cell::any_kernel::AnyKernel;
 use crate::cell::kernel_cell::{EndObserver, KernelCell};
 use crate::cell::typed_cell::{NewTypedCell, TypedCell};
-use crate::device::DeviceKernel;
 use crate::device::device_proxy::{self, DeviceProxy};
+use crate::device::{DeviceLaunch, KernelFactory};
 use crate::envelope::Received;
 use crate::error::{HandlerResult, LaunchError};
 use crate::handle::KernelHandle;
@@ -23,10 +23,14 @@ use crate::kernel::loop_driver::{LoopDriver, LoopFactory};
 use crate::kernel::loops::LoopContext;
 use crate::lifecycle::State;
 use crate::message::Message;
-use crate::message::record::DeviceRecord;
 use crate::options::{Backpressure, KernelOptions, Placement};
 use crate::stack;
 use crate::user_code::catch_panic;
+
+type InputOf<F> = <<F as KernelFactory>::Kernel as RingKernel>::Input;
+type OutputOf<F> = <<F as KernelFactory>::Kernel as RingKernel>::Output;
+/// The handle of the ring kernels that `F` creates.
+type HandleOf<F> = KernelHandle<InputOf<F>, OutputOf<F>>;
 
 impl Runtime {
     /// Launches a ring kernel with default options; see [`launch_with`](Self::launch_with).
@@ -34,15 +38,7 @@ impl Runtime {
     /// # Errors
     ///
     /// As for `launch_with`.
-    pub fn launch<K, F>(
-        &self,
-        name: &str,
-        factory: F,
-    ) -> Result<KernelHandle<K::Input, K::Output>, LaunchError>
-    where
-        K: RingKernel,
-        F: Fn() -> K + Send + 'static,
-    {
+    pub fn launch<F: KernelFactory>(&self, name: &str, factory: F) -> Result<HandleOf<F>, LaunchError> {
         self.launch_with(name, KernelOptions::default(), factory)
     }
 
@@ -53,17 +49,14 @@ impl Runtime {
     ///
     /// [`LaunchError`]: the name is empty or in use, a capacity is zero or too large, no thread or core is available, the factory panicked,
     /// or the runtime is shut down. No resource is held then.
-    pub fn launch_with<K, F>(
+    pub fn launch_with<F: KernelFactory>(
         &self,
         name: &str,
         options: KernelOptions,
         factory: F,
-    ) -> Result<KernelHandle<K::Input, K::Output>, LaunchError>
-    where
-        K: RingKernel,
-        F: Fn() -> K + Send + 'static,
-    {
-        let (cell, receiver) = self.reserve::<K::Input, K::Output>(name, options)?;
+    ) -> Result<HandleOf<F>, LaunchError> {
+        let factory = move || factory.create();
+        let (cell, receiver) = self.reserve::<InputOf<F>, OutputOf<F>>(name, options)?;
         let kernel = match catch_panic(&factory) {
             Ok(kernel) => kernel,
             Err(text) => {
@@ -233,22 +226,29 @@ impl Runtime {
     ///
     /// As for [`launch_with`](Self::launch_with), and [`BackendError`] if there is no device, or the handler does not compile or does not
     /// fit. No resource is held then.
-    pub fn launch_on_device<I: DeviceRecord, O: DeviceRecord>(
+    pub fn launch_on_device<K: DeviceLaunch>(
         &self,
         name: &str,
         options: KernelOptions,
-        kernel: DeviceKernel<I, O>,
-    ) -> Result<KernelHandle<I, O>, LaunchError> {
+        kernel: K,
+    ) -> Result<KernelHandle<K::Input, K::Output>, LaunchError> {
+        let kernel = kernel.into_kernel().map_err(|[problem, advice]| LaunchError::Options {
+            kernel: name.into(),
+            problem,
+            advice,
+        })?;
         let after_fault = device_proxy::after_fault(options.supervision);
-        let (cell, receiver) = self.reserve::<I, O>(name, options)?;
+        let (cell, receiver) = self.reserve::<K::Input, K::Output>(name, options)?;
         // Created first: dropping the inbox on an error ends the ring kernel.
         let inbox = Inbox::new(Arc::clone(&cell), receiver);
-        let program = Program::Device(Box::new(kernel.into_program(after_fault)));
+        let program = kernel.into_program(after_fault);
+        let faults = Arc::clone(&program.faults);
+        let program = Program::Device(Box::new(program));
         let device = self.device.as_ref().ok_or_else(no_device);
         match device.and_then(|device| launch_on(&**device, &cell.untyped, program)) {
             Ok((device, port)) => {
                 cell.untyped.links.open(port.peer());
-                let task = Program::Host(Box::pin(DeviceProxy::new(inbox, port)));
+                let task = Program::Host(Box::pin(DeviceProxy::new(inbox, port, faults)));
                 self.launch_task(cell, task, Some(device))
             }
             Err(source) => Err(self.launch_failed(&cell.untyped, source)),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{DeviceProxy, Posted};
 use crate::backend::device_port::DeviceEvent;
+use crate::device::device_handler::error_text;
 use crate::fault::Reason;
 use crate::kernel::inbox::Inbox;
 use crate::message::record::DeviceRecord;
@@ -27,6 +28,7 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
             DeviceEvent::LinkedFailed { priority, code, message } => {
                 let header = MessageHeader::new().with_priority(Priority::new(priority));
                 let message = record::<I>(message)?;
+                let cause = error_text(code, &self.faults);
                 let cell = &self.inbox.cell.untyped;
                 cell.links.failed.increment();
                 cell.dead_letter::<O>(
@@ -34,9 +36,9 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
                     None,
                     Some(Box::new(message)),
                     Reason::HandlerErrored,
-                    returned(code),
+                    cause.clone(),
                 );
-                self.apply_supervision(&returned(code));
+                self.apply_supervision(&cause);
             }
             DeviceEvent::Replied { sequence, output } => {
                 let (output, posted) = find(&mut self.posted, self.first_sequence, sequence, output)?;
@@ -48,9 +50,10 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceProxy<I, O> {
             DeviceEvent::Failed { sequence, code } => {
                 let posted = posted_index(&self.posted, self.first_sequence, sequence)?;
                 if let Some(in_flight) = self.posted[posted].in_flight.take() {
+                    let cause = error_text(code, &self.faults);
                     self.inbox.resume_current(in_flight);
-                    self.inbox.fail_current(Reason::HandlerErrored, &returned(code));
-                    self.apply_supervision(&returned(code));
+                    self.inbox.fail_current(Reason::HandlerErrored, &cause);
+                    self.apply_supervision(&cause);
                 }
             }
             DeviceEvent::Done { up_to, handler_time } => self.complete_up_to(up_to, handler_time)?,
@@ -89,11 +92,6 @@ fn posted_index<I, O>(
     index.map(|index| index as usize).ok_or_else(|| {
         format!("it reported on message {sequence}; {} are posted, from {first_sequence} on", posted.len())
     })
-}
-
-/// The cause of a fault of a device handler. It ends with the return code, which the Python package reads.
-fn returned(code: i32) -> String {
-    format!("the device's handler returned {code}")
 }
 
 fn record<T: DeviceRecord>(bytes: &[u8]) -> Result<T, String> {

@@ -1,0 +1,210 @@
+//! Rust handlers on the CPU and on the emulated device: the same replies, states and errors, to the last bit.
+
+mod common;
+#[path = "rust_handlers/control.rs"]
+mod control;
+#[path = "rust_handlers/numbers.rs"]
+mod numbers;
+
+use common::{ARCHITECTURES, toolchain};
+use dotcompute_conformance::{TIMEOUT, watchdog};
+use dotcompute_core::device::{DeviceHandler, DeviceLaunch, HandlerState, NoState, Shape};
+use dotcompute_core::handle::KernelHandle;
+use dotcompute_core::message::Message;
+use dotcompute_core::options::KernelOptions;
+use dotcompute_core::runtime::{Runtime, RuntimeOptions};
+use dotcompute_core::supervision::Supervision;
+use dotcompute_cuda::compile::Toolchain;
+use dotcompute_cuda::device_code::{KERNEL, compile_input};
+use dotcompute_cuda::emulated::EmulatedBackend;
+
+#[derive(Message, Clone, Copy, Debug)]
+#[message(record)]
+#[repr(C)]
+struct Input {
+    a: i64,
+    b: i64,
+    x: f64,
+    y: f64,
+    z: f32,
+    small: i32,
+    operation: u32,
+    _pad: u32,
+}
+
+#[derive(Message, Clone, Copy, Debug, PartialEq)]
+#[message(record)]
+#[repr(C)]
+struct Output {
+    words: [u64; 8],
+}
+
+#[derive(Message, Clone, Copy, Debug, PartialEq)]
+#[message(record)]
+#[repr(C)]
+struct Pair {
+    left: i64,
+    right: i64,
+}
+
+#[derive(Message, Clone, Copy, Debug, PartialEq)]
+#[message(record)]
+#[repr(C)]
+struct Table {
+    cells: [i32; 16],
+    rows: [[f32; 2]; 3],
+    sum: u64,
+    mean: f64,
+}
+
+const EMPTY: Table = Table { cells: [1; 16], rows: [[0.5; 2]; 3], sum: 0, mean: 0.0 };
+
+/// Random inputs, among which the ends of every range are frequent.
+struct Inputs(u64);
+
+impl Inputs {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed ^ (mixed >> 29)
+    }
+
+    fn integer(&mut self) -> i64 {
+        const EDGES: [i64; 12] = [
+            0,
+            1,
+            -1,
+            i64::MIN,
+            i64::MAX,
+            i32::MIN as i64,
+            i32::MAX as i64,
+            i8::MIN as i64,
+            127,
+            255,
+            u32::MAX as i64,
+            -3,
+        ];
+        match self.next() % 4 {
+            0 => EDGES[self.next() as usize % EDGES.len()],
+            1 => self.next() as i64 % 100,
+            2 => self.next() as i64 >> 32,
+            _ => self.next() as i64,
+        }
+    }
+
+    fn float(&mut self) -> f64 {
+        const EDGES: [f64; 10] = [
+            0.0,
+            -0.0,
+            f64::NAN,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
+            f64::MAX,
+            f64::MIN_POSITIVE,
+            2147483648.0,
+            -1e19,
+            0.5,
+        ];
+        match self.next() % 3 {
+            0 => EDGES[self.next() as usize % EDGES.len()],
+            1 => self.integer() as f64 / 7.0,
+            _ => f64::from_bits(self.next()),
+        }
+    }
+
+    fn input(&mut self) -> Input {
+        Input {
+            a: self.integer(),
+            b: self.integer(),
+            x: self.float(),
+            y: self.float(),
+            z: self.float() as f32,
+            small: (self.integer() % 70) as i32,
+            operation: (self.next() % 24) as u32,
+            _pad: 0,
+        }
+    }
+}
+
+/// Asks a handler on the CPU and on the emulated device the same questions.
+fn compare<S: HandlerState>(handler: DeviceHandler<S, Input, Output>)
+where
+    DeviceHandler<S, Input, Output>: Clone,
+{
+    watchdog!();
+    let runtime = || {
+        let device = EmulatedBackend::new().unwrap();
+        Runtime::with_options(RuntimeOptions::new().workers(1).device(device)).unwrap()
+    };
+    let (cpu_runtime, device_runtime) = (runtime(), runtime());
+    let options = || KernelOptions::new().supervision(Supervision::Resume);
+    let cpu = cpu_runtime.launch_with("kernel", options(), handler.clone()).unwrap();
+    let device = device_runtime.launch_on_device("kernel", options(), handler).unwrap();
+    for kernel in [&cpu, &device] {
+        KernelHandle::activate(kernel).unwrap();
+    }
+    let mut inputs = Inputs(7);
+    let mut replies = 0;
+    let mut errors = 0;
+    for round in 0..1500 {
+        let input = inputs.input();
+        let [on_cpu, on_device] =
+            [&cpu, &device].map(|kernel| kernel.ask(input).map_err(|error| error.to_string()));
+        assert_eq!(on_cpu, on_device, "in round {round}, {input:?}");
+        if on_cpu.is_ok() {
+            replies += 1
+        } else {
+            errors += 1
+        };
+    }
+    println!("{replies} replies, {errors} errors");
+    assert!(replies > 50, "{replies} replies");
+    cpu_runtime.shutdown(TIMEOUT).unwrap();
+    device_runtime.shutdown(TIMEOUT).unwrap();
+}
+
+macro_rules! compare {
+    ($($module:ident::$name:ident)*) => {$(
+        #[test]
+        fn $name() {
+            compare($module::$name::handler().state(EMPTY).shape(Shape::Block { threads: 2 }));
+        }
+    )*};
+}
+
+compare! {
+    numbers::integers numbers::small_integers numbers::wrapping numbers::floats
+    control::loops control::errors control::order
+}
+
+#[test]
+fn stateless() {
+    let handler: DeviceHandler<NoState, _, _> = control::stateless::handler();
+    compare(handler.shape(Shape::Thread { threads: 4 }));
+}
+
+/// Compiles a handler for every architecture, without warnings.
+fn compile<S: HandlerState>(toolchain: &Toolchain, name: &str, handler: DeviceHandler<S, Input, Output>) {
+    let kernel = handler.into_kernel().unwrap();
+    for architecture in ARCHITECTURES {
+        let input = compile_input(name, kernel.program(), architecture).unwrap();
+        let kernel =
+            toolchain.compile(&input).unwrap_or_else(|error| panic!("{name} for {architecture}: {error}"));
+        let functions: Vec<String> =
+            kernel.resource_usage().into_iter().map(|usage| usage.function).collect();
+        assert_eq!(functions, [KERNEL], "{name} for {architecture}: the handler is inlined");
+    }
+}
+
+#[test]
+fn every_handler_compiles_for_every_architecture() {
+    let Some(toolchain) = toolchain() else { return };
+    compile(&toolchain, "integers", numbers::integers::handler().state(EMPTY));
+    compile(&toolchain, "small_integers", numbers::small_integers::handler().state(EMPTY));
+    compile(&toolchain, "wrapping", numbers::wrapping::handler().state(EMPTY));
+    compile(&toolchain, "floats", numbers::floats::handler().state(EMPTY));
+    compile(&toolchain, "loops", control::loops::handler().state(EMPTY));
+    compile(&toolchain, "errors", control::errors::handler().state(EMPTY));
+    compile(&toolchain, "order", control::order::handler().state(EMPTY));
+    compile(&toolchain, "stateless", control::stateless::handler());
+}
