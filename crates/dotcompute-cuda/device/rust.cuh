@@ -62,6 +62,9 @@ template <class T, size_t N> struct OfImpl<T[N]> {
 template <class T> struct OfImpl<const T> {
     typedef typename OfImpl<T>::type type;
 };
+template <class T, size_t N> struct OfImpl<const T[N]> {
+    typedef Array<typename OfImpl<T>::type, N> type;
+};
 template <class T> using Of = typename OfImpl<T>::type;
 
 // A value for decltype.
@@ -84,6 +87,12 @@ template <class T> DC_DEVICE T &view(T &field) { return field; }
 template <class T, size_t N> DC_DEVICE Of<T[N]> &view(T (&field)[N]) { return reinterpret_cast<Of<T[N]> &>(field); }
 template <class T, size_t N> DC_DEVICE const Of<T[N]> &view(const T (&field)[N]) {
     return reinterpret_cast<const Of<T[N]> &>(field);
+}
+
+// The words of a constant array, as the array. They are never written.
+template <class T, class Words> DC_DEVICE const T &table(const Words &words) {
+    static_assert(sizeof(T) == sizeof(Words), "the sizes differ");
+    return reinterpret_cast<const T &>(words);
 }
 
 template <class T, u64 N> DC_DEVICE uint64_t len(const Array<T, N> &) { return N; }

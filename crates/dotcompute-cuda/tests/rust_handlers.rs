@@ -29,7 +29,7 @@ struct Input {
     z: f32,
     small: i32,
     operation: u32,
-    _pad: u32,
+    bytes: [u8; 4],
 }
 
 #[derive(Message, Clone, Copy, Debug, PartialEq)]
@@ -121,7 +121,7 @@ impl Inputs {
             z: self.float() as f32,
             small: (self.integer() % 70) as i32,
             operation: (self.next() % 24) as u32,
-            _pad: 0,
+            bytes: (self.next() as u32).to_le_bytes(),
         }
     }
 }
@@ -174,13 +174,27 @@ macro_rules! compare {
 
 compare! {
     numbers::integers numbers::small_integers numbers::wrapping numbers::floats
-    control::loops control::errors control::order
+    control::loops control::errors control::order control::names
 }
 
 #[test]
 fn stateless() {
     let handler: DeviceHandler<NoState, _, _> = control::stateless::handler();
     compare(handler.shape(Shape::Thread { threads: 4 }));
+}
+
+#[test]
+fn what_a_device_cannot_run_is_refused_at_launch() {
+    let device = EmulatedBackend::new().unwrap();
+    let runtime = Runtime::with_options(RuntimeOptions::new().workers(1).device(device)).unwrap();
+    let shared = control::loops::handler().state(EMPTY).shape(Shape::Thread { threads: 2 });
+    let error = runtime.launch_on_device("shared", KernelOptions::new(), shared).unwrap_err().to_string();
+    assert!(error.ends_with("at the same time; use `Shape::Block`, or a handler without state"), "{error}");
+    let recursive = control::recursive::handler();
+    let error =
+        runtime.launch_on_device("recursive", KernelOptions::new(), recursive).unwrap_err().to_string();
+    assert!(error.ends_with("a device has a small stack; use a loop"), "{error}");
+    runtime.shutdown(TIMEOUT).unwrap();
 }
 
 /// Compiles a handler for every architecture, without warnings.

@@ -129,3 +129,8 @@ pub mod prelude {
 #[cfg(all(doctest, feature = "cuda", feature = "encode"))]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// Runs the program of the page about device handlers.
+#[cfg(all(doctest, feature = "cuda"))]
+#[doc = include_str!("../../../docs/device-handlers.md")]
+struct DeviceHandlers;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use super::constants::DeviceConstant;
 use crate::message::record::{Plain, PlainType};
 
 /// Codes of faults start here; those of a [`DeviceError`](super::DeviceError) are greater.
@@ -27,64 +28,6 @@ pub trait DeviceFunction {
     fn result(unit: &mut DeviceUnit) -> String;
 }
 
-/// A constant that device code can use: a number or `bool`.
-#[diagnostic::on_unimplemented(
-    message = "a constant of type `{Self}` has no device code",
-    label = "not a number",
-    note = "use constants of number types and `bool`; put tables into the state"
-)]
-pub trait DeviceConstant: Copy {
-    /// Returns its type in C++.
-    fn type_name() -> &'static str;
-    /// Returns its value in C++.
-    fn text(self) -> String;
-}
-
-macro_rules! constants {
-    ($($ty:ty => $name:literal $bits:ty;)*) => {$(
-        impl DeviceConstant for $ty {
-            fn type_name() -> &'static str {
-                $name
-            }
-            fn text(self) -> String {
-                format!("static_cast<{}>({}ull)", $name, self as $bits as u64)
-            }
-        }
-    )*};
-}
-
-constants! {
-    bool => "bool" u8;
-    u8 => "uint8_t" u8;
-    u16 => "uint16_t" u16;
-    u32 => "uint32_t" u32;
-    u64 => "uint64_t" u64;
-    usize => "uint64_t" u64;
-    i8 => "int8_t" u8;
-    i16 => "int16_t" u16;
-    i32 => "int32_t" u32;
-    i64 => "int64_t" u64;
-    isize => "int64_t" u64;
-}
-
-impl DeviceConstant for f32 {
-    fn type_name() -> &'static str {
-        "float"
-    }
-    fn text(self) -> String {
-        format!("dc::rust::from_bits<float>({}u)", self.to_bits())
-    }
-}
-
-impl DeviceConstant for f64 {
-    fn type_name() -> &'static str {
-        "double"
-    }
-    fn text(self) -> String {
-        format!("dc::rust::from_bits<double>({}ull)", self.to_bits())
-    }
-}
-
 /// Collects the device code of a handler. The macros' output calls it.
 #[derive(Debug, Default)]
 pub struct DeviceUnit {
@@ -92,6 +35,9 @@ pub struct DeviceUnit {
     known_structs: BTreeSet<&'static str>,
     /// Names of functions by their keys.
     functions: BTreeMap<&'static str, String>,
+    /// Numbers of the arrays among the constants.
+    tables: BTreeMap<String, usize>,
+    constants: String,
     prototypes: String,
     definitions: String,
     faults: Vec<String>,
@@ -129,12 +75,35 @@ impl DeviceUnit {
 
     /// Returns a constant's type.
     pub fn constant_type<T: DeviceConstant>(&mut self, _: &T) -> String {
-        T::type_name().to_owned()
+        let mut lengths = Vec::new();
+        T::lengths(&mut lengths);
+        lengths
+            .iter()
+            .rev()
+            .fold(T::ELEMENT[0].to_owned(), |element, len| format!("dc::rust::Array<{element}, {len}ull>"))
     }
 
-    /// Returns a constant's value.
+    /// Returns a constant's value. That of an array is stored once.
     pub fn constant<T: DeviceConstant>(&mut self, value: &T) -> String {
-        value.text()
+        let ty = self.constant_type(value);
+        let (mut lengths, mut words) = (Vec::new(), String::new());
+        T::lengths(&mut lengths);
+        value.write(&mut words);
+        let word = T::ELEMENT[1];
+        if lengths.is_empty() {
+            return format!("dc::rust::copy_bits<{ty}>(static_cast<{word}>({words}))");
+        }
+        let lengths: String = lengths.iter().map(|len| format!("[{len}]")).collect();
+        let count = self.tables.len();
+        let index = *self.tables.entry(format!("{word}{lengths}{words}")).or_insert(count);
+        if index == count {
+            // Writing to a `String` cannot fail.
+            let _ = writeln!(
+                self.constants,
+                "static __device__ const {word} dc_table_{index}{lengths} = {words};"
+            );
+        }
+        format!("dc::rust::table<{ty}>(dc_table_{index})")
     }
 
     /// Returns the line directive for a line of the user's file.
@@ -196,7 +165,7 @@ impl DeviceUnit {
             text,
             "namespace dc {{ namespace rust {{ static constexpr bool each_thread = {each_thread}; }} }}"
         );
-        for part in [&self.structs, &self.prototypes, &self.definitions, handler] {
+        for part in [&self.structs, &self.constants, &self.prototypes, &self.definitions, handler] {
             text.push_str(part);
         }
         Ok((text, self.faults))

@@ -163,3 +163,51 @@ pub(super) fn stateless(ctx: &mut DeviceContext<Output>, input: &Input) -> Devic
         Err(DeviceError::new(12))
     }
 }
+
+#[device_fn]
+fn is_even(n: u32) -> bool {
+    if n == 0 { true } else { is_odd(n - 1) }
+}
+
+#[device_fn]
+fn is_odd(n: u32) -> bool {
+    if n == 0 { false } else { is_even(n - 1) }
+}
+
+/// Its functions call each other, which the CPU can do.
+#[device_handler]
+pub(super) fn recursive(ctx: &mut DeviceContext<Output>, input: &Input) -> DeviceResult {
+    ctx.reply(Output { words: [is_even(input.operation) as u64; 8] });
+    Ok(())
+}
+
+/// Names that are C++'s or the translation's, and statements without an effect.
+#[device_handler]
+pub(super) fn names(ctx: &mut DeviceContext<Output>, table: &mut Table, input: &Input) -> DeviceResult {
+    let _ = input.a;
+    let _ = input.b;
+    let int = input.small;
+    let r#struct = int;
+    let t1 = r#struct;
+    let dc_fault = t1 as u64;
+    let größe = dc_fault;
+    {
+        let int = 4_u8;
+        table.cells[int as usize] = 2;
+    }
+    let mut sum = input.bytes[(input.operation % 5) as usize] as u32;
+    for byte in &input.bytes {
+        sum += *byte as u32 * byte.count_ones();
+    }
+    let copy = input.bytes;
+    sum -= copy[2].min(input.bytes[1]) as u32;
+    let largest = {
+        let mut largest = i32::MIN;
+        for cell in table.cells {
+            largest = largest.max(cell);
+        }
+        largest
+    };
+    ctx.reply(Output { words: [größe, int as u64, largest as u64, sum as u64, 0, 0, 0, 0] });
+    Ok(())
+}

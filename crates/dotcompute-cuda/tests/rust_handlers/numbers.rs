@@ -4,6 +4,8 @@ use dotcompute_core::device::{DeviceContext, DeviceResult, device_handler};
 
 use super::{Input, Output, Table};
 
+const TABLE: [[f64; 2]; 3] = [[0.1, -1e300], [f64::NEG_INFINITY, f64::MIN_POSITIVE], [f64::NAN, 3.0]];
+
 #[device_handler]
 pub(super) fn integers(ctx: &mut DeviceContext<Output>, table: &mut Table, input: &Input) -> DeviceResult {
     let a = input.a;
@@ -86,6 +88,7 @@ pub(super) fn floats(ctx: &mut DeviceContext<Output>, table: &mut Table, input: 
     let b = (x % y).floor() + x.ceil().min(y) - (-y).trunc().max(x) + x.round().copysign(y);
     let c =
         narrow * 0.1 + (narrow - 16777217.0).abs().sqrt() * narrow.powi(3) + narrow.recip() * narrow.powi(-2);
+    let a = a + TABLE[input.operation as usize % 3][table.cells.len() - 15];
     let is_special = x.is_nan() || y.is_infinite() || !narrow.is_finite();
     let cast = (x as i32 as u64) ^ (y as u8 as u64) << 8 ^ (narrow as i64 as u64) ^ (x as u64);
     table.mean = if is_special { table.mean } else { table.mean * 0.5 + 0.25 * f64::from(narrow) };

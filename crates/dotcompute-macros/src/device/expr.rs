@@ -1,9 +1,9 @@
 //! Translation of expressions and places.
 
 use proc_macro2::Span;
-use quote::{quote, quote_spanned};
+use quote::quote_spanned;
 use syn::spanned::Spanned;
-use syn::{BinOp, Error, Expr, ExprBinary, ExprCall, ExprPath, ExprStruct, Lit, Member, Result, UnOp};
+use syn::{BinOp, Error, Expr, ExprBinary, ExprPath, Lit, Member, Result, UnOp};
 
 use super::lower::{Lower, Value};
 use super::refuse;
@@ -70,8 +70,8 @@ impl Lower {
                     let is_float = matches!(to, "float" | "double");
                     match super::cpu::is_literal(&cast.expr) {
                         // As in rustc: the literal has the type of the cast, if it can.
-                        true if !is_float && !is_float_literal(&cast.expr) => {
-                            self.types.unify(&Ty::cpp(to), &value.ty)
+                        true if is_float == is_float_literal(&cast.expr) => {
+                            self.types.unify(&Ty::cpp(to), &value.ty);
                         }
                         true => {}
                         false => {
@@ -228,6 +228,14 @@ impl Lower {
                 ));
             }
             if let Some(variable) = self.variable(&name) {
+                if variable.is_reference {
+                    return Err(Error::new(
+                        path.span(),
+                        format!(
+                            "`{name}` is a reference, which is no value in device code; write `*{name}` for what it refers to"
+                        ),
+                    ));
+                }
                 return Ok(Value { cpp: variable.cpp.clone(), ty: variable.ty.clone(), is_place: true });
             }
         }
@@ -239,6 +247,15 @@ impl Lower {
         match expr {
             Expr::Paren(paren) => self.place(&paren.expr),
             Expr::Unary(unary) if matches!(unary.op, UnOp::Deref(_)) => self.place(&unary.expr),
+            Expr::Path(path) => {
+                let name = path.path.get_ident().map(ToString::to_string).unwrap_or_default();
+                match self.variable(&name) {
+                    Some(variable) => {
+                        Ok(Value { cpp: variable.cpp.clone(), ty: variable.ty.clone(), is_place: true })
+                    }
+                    None => self.path(path),
+                }
+            }
             Expr::Field(field) => {
                 let base = self.place(&field.base)?;
                 let Member::Named(name) = &field.member else {
@@ -399,87 +416,6 @@ impl Lower {
         self.emit(&format!("{} = {};", place.cpp, result.cpp));
         Ok(Ty::Unit)
     }
-
-    fn structure(&mut self, literal: &ExprStruct) -> Result<Value> {
-        if let Some(rest) = &literal.rest {
-            return Err(Error::new(
-                rest.span(),
-                "`..rest` has no device code; copy the struct with `let mut name = rest;` and assign its fields",
-            ));
-        }
-        let path = &literal.path;
-        let ty = Ty::Cpp(self.holes.add(quote!(unit.type_name::<#path>())));
-        let fields: Vec<&Expr> = literal.fields.iter().map(|field| &field.expr).collect();
-        let values = self.operands(&fields)?;
-        let name = self.temporary(&ty);
-        for (field, value) in literal.fields.iter().zip(values) {
-            let Member::Named(field) = &field.member else {
-                return Err(Error::new(
-                    field.member.span(),
-                    "tuple structs have no device code; name the fields",
-                ));
-            };
-            let of = Ty::Cpp(format!("dc::rust::Of<decltype(dc::rust::make<{}>().{field})>", ty.text()));
-            self.types.unify(&of, &value.ty);
-            self.emit(&format!("dc::rust::view({name}.{field}) = {};", value.cpp));
-        }
-        Ok(Value::temporary(name, ty))
-    }
-
-    fn call(&mut self, call: &ExprCall) -> Result<Value> {
-        let Expr::Path(path) = &*call.func else {
-            return Err(Error::new(
-                call.func.span(),
-                "only functions can be called on a device; name a `#[device_fn]`",
-            ));
-        };
-        let last = path.path.segments.last().map(|segment| segment.ident.to_string()).unwrap_or_default();
-        if let Some(value) = self.associated_call(path, &last, call)? {
-            return Ok(value);
-        }
-        if matches!(&*last, "Ok" | "Err" | "Some" | "None") {
-            return Err(Error::new(
-                call.span(),
-                "`Option` and `Result` have no device code, except as what a handler returns; use a flag or a code",
-            ));
-        }
-        if path.path.is_ident(&self.name) {
-            return Err(Error::new(
-                call.span(),
-                "a device function does not call itself: its stack is small; use a loop",
-            ));
-        }
-        self.device_fn(path, call)
-    }
-
-    /// Translates the call of another device function.
-    fn device_fn(&mut self, path: &ExprPath, call: &ExprCall) -> Result<Value> {
-        let span = path.span();
-        let arguments: Vec<&Expr> = call.args.iter().collect();
-        let mut texts = Vec::new();
-        for (index, argument) in arguments.iter().enumerate() {
-            let later_has_effects = arguments[index + 1..].iter().any(|later| has_effects(later));
-            let value = match self.referenced(argument) {
-                Some(place) => self.place(place)?,
-                None => {
-                    let value = self.value(argument)?;
-                    if later_has_effects { self.fixed(value) } else { value }
-                }
-            };
-            let parameter = self.holes.add(quote_spanned!(span=> unit.parameter::<#path>(#index)));
-            self.types.unify(&Ty::Cpp(parameter), &value.ty);
-            texts.push(value.cpp);
-        }
-        texts.insert(0, String::from("dc_fault"));
-        let function = self.holes.add(quote_spanned!(span=> unit.function::<#path>()));
-        let call = format!("{function}({})", texts.join(", "));
-        let ty = Ty::Cpp(self.holes.add(quote_spanned!(span=> unit.result::<#path>())));
-        let name = format!("t{}", self.number());
-        self.emit(&format!("auto {name} = dc::rust::called([&] {{ return {call}; }});"));
-        let leave = self.leave("dc_fault");
-        self.emit(&format!("if (dc_fault) {leave}"));
-        Ok(Value { cpp: name, ty, is_place: false })
-    }
 }
 
 /// Returns the operator of a compound assignment.
@@ -502,7 +438,7 @@ pub fn compound(op: &BinOp) -> Option<BinOp> {
 }
 
 /// Whether an expression may change memory that another expression reads.
-fn has_effects(expr: &Expr) -> bool {
+pub fn has_effects(expr: &Expr) -> bool {
     struct Effects(bool);
     impl<'a> syn::visit::Visit<'a> for Effects {
         fn visit_expr(&mut self, expr: &'a Expr) {

@@ -106,8 +106,8 @@ impl Lower {
 
     /// Declares a variable and returns its name in C++, which differs from the name of every other variable: Rust may shadow it.
     pub fn declare(&mut self, name: &str, ty: Ty, is_reference: bool) -> String {
-        let ascii = if name.is_ascii() { name } else { "" };
-        let cpp = format!("v{}_{ascii}", self.number());
+        let plain: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+        let cpp = format!("v{}_{plain}", self.number());
         self.declare_as(name, cpp.clone(), ty, is_reference);
         cpp
     }

@@ -70,7 +70,10 @@ impl Lower {
             return self.context_method(&name, call);
         }
         if let Some(turbofish) = &call.turbofish {
-            return Err(Error::new(turbofish.span(), "generic methods have no device code"));
+            return Err(Error::new(
+                turbofish.span(),
+                "generic methods have no device code; write a loop, or a `#[device_fn]` for one type",
+            ));
         }
         match (&*name, call.args.len()) {
             ("len", 0) => {
@@ -113,7 +116,16 @@ impl Lower {
                 ),
             ));
         }
-        let mut operands: Vec<&Expr> = vec![&call.receiver];
+        // As in Rust, the receiver may be a reference to a number.
+        let dereferenced;
+        let receiver = match self.referenced(&call.receiver) {
+            Some(place) => {
+                dereferenced = syn::parse_quote!(*#place);
+                &dereferenced
+            }
+            None => &*call.receiver,
+        };
+        let mut operands: Vec<&Expr> = vec![receiver];
         operands.extend(&call.args);
         let values = self.operands(&operands)?;
         values[1..=same].iter().for_each(|value| self.types.unify(&values[0].ty, &value.ty));

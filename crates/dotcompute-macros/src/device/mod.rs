@@ -3,9 +3,11 @@
 //! The output has three parts: the function for the CPU ([`cpu`]), an item of the same name in the type namespace, and in it a function that
 //! writes the C++ text at launch. rustc checks the first part; the translation ([`lower`]) accepts what it can translate with the same meaning.
 
+mod calls;
 mod control;
 mod cpu;
 mod expr;
+mod loops;
 mod lower;
 mod methods;
 mod refuse;
@@ -47,6 +49,7 @@ fn translate(
 ) -> Result<TokenStream> {
     let checks_overflow = read_options(options)?;
     check_signature(&item.sig)?;
+    refuse::check_body(item, attribute == Attribute::Handler)?;
     let device = module(published, "device")?;
     match attribute {
         Attribute::Handler => handler(item, &device, checks_overflow),
@@ -107,7 +110,7 @@ fn handler(item: &ItemFn, device: &TokenStream, checks_overflow: bool) -> Result
         lower.declare_as(name, String::from("dc_state"), ty, true);
     }
     lower.body(&item.block)?;
-    let name = format!("dc_handler_{}", item.sig.ident);
+    let name = "dc_handler";
     let output_type = lower.holes.add(of(output));
     let text = finish(&lower, &format!("static __device__ int32_t {name}({parameters})"));
     // A handler that does not ask for its thread is sequential code: one thread runs it.
