@@ -152,9 +152,9 @@ where
             [&cpu, &device].map(|kernel| kernel.ask(input).map_err(|error| error.to_string()));
         assert_eq!(on_cpu, on_device, "in round {round}, {input:?}");
         if on_cpu.is_ok() {
-            replies += 1
+            replies += 1;
         } else {
-            errors += 1
+            errors += 1;
         };
     }
     println!("{replies} replies, {errors} errors");

@@ -4,8 +4,8 @@ use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Error, Expr, ExprCall, ExprPath, ExprStruct, Member, Result};
 
-use super::expr::has_effects;
 use super::lower::{Lower, Value};
+use super::syntax::has_effects;
 use super::types::Ty;
 
 impl Lower {

@@ -5,6 +5,7 @@ use syn::{Error, Expr, ExprIf, ExprMatch, Pat, RangeLimits, Result};
 
 use super::lower::{Lower, Returns, Value};
 use super::refuse;
+use super::syntax::is_constant;
 use super::types::Ty;
 
 impl Lower {
@@ -261,11 +262,6 @@ impl Lower {
         }
         Ok(Value::never())
     }
-}
-
-/// Whether an identifier in a pattern is a constant. The CPU's copy of the function makes sure that every other one is not.
-pub fn is_constant(name: &str) -> bool {
-    name.chars().any(char::is_uppercase) && !name.chars().any(char::is_lowercase)
 }
 
 fn binds(pattern: &Pat) -> bool {

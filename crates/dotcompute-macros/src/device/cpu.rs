@@ -7,9 +7,9 @@ use syn::spanned::Spanned;
 use syn::visit_mut::{self, VisitMut};
 use syn::{Arm, BinOp, Expr, Ident, ItemFn, Pat, UnOp, parse_quote, parse_quote_spanned};
 
-use super::expr::compound;
 use super::methods::is_number_method;
-use super::{control, types};
+use super::syntax::{compound, is_constant, is_literal};
+use super::types;
 
 /// Rewrites a function.
 pub fn rewrite(function: &mut ItemFn, device: &TokenStream, context: Option<&str>, checks_overflow: bool) {
@@ -203,19 +203,10 @@ fn is_conversion(path: &syn::ExprPath) -> bool {
         && segments.next().is_some_and(|owner| types::scalar(&owner.ident.to_string()).is_some())
 }
 
-pub fn is_literal(expr: &Expr) -> bool {
-    match expr {
-        Expr::Lit(_) => true,
-        Expr::Paren(paren) => is_literal(&paren.expr),
-        Expr::Unary(unary) => matches!(unary.op, UnOp::Neg(_)) && is_literal(&unary.expr),
-        _ => false,
-    }
-}
-
 /// Makes a name in a pattern a new variable in any case. In the user's text it could be a constant, which the translation does not see.
 fn bind_only(pattern: &mut Pat) {
     match pattern {
-        Pat::Ident(ident) if ident.subpat.is_none() && !control::is_constant(&ident.ident.to_string()) => {
+        Pat::Ident(ident) if ident.subpat.is_none() && !is_constant(&ident.ident.to_string()) => {
             ident.subpat = Some((Default::default(), Box::new(parse_quote!(_))));
         }
         Pat::Guard(guarded) => bind_only(&mut guarded.pat),

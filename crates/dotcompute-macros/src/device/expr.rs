@@ -7,6 +7,7 @@ use syn::{BinOp, Error, Expr, ExprBinary, ExprPath, Lit, Member, Result, UnOp};
 
 use super::lower::{Lower, Value};
 use super::refuse;
+use super::syntax::{compound, has_effects, is_float_literal, is_literal};
 use super::types::{self, Kind, Ty};
 
 impl Lower {
@@ -68,7 +69,7 @@ impl Lower {
                 };
                 if let Ty::Variable(_) = self.types.resolve(&value.ty) {
                     let is_float = matches!(to, "float" | "double");
-                    match super::cpu::is_literal(&cast.expr) {
+                    match is_literal(&cast.expr) {
                         // As in rustc: the literal has the type of the cast, if it can.
                         true if is_float == is_float_literal(&cast.expr) => {
                             self.types.unify(&Ty::cpp(to), &value.ty);
@@ -415,56 +416,5 @@ impl Lower {
         let result = self.operation(&op, vec![place.clone(), right], binary.left.span())?;
         self.emit(&format!("{} = {};", place.cpp, result.cpp));
         Ok(Ty::Unit)
-    }
-}
-
-/// Returns the operator of a compound assignment.
-pub fn compound(op: &BinOp) -> Option<BinOp> {
-    let span = op.span();
-    let token: BinOp = match op {
-        BinOp::AddAssign(_) => BinOp::Add(syn::token::Plus(span)),
-        BinOp::SubAssign(_) => BinOp::Sub(syn::token::Minus(span)),
-        BinOp::MulAssign(_) => BinOp::Mul(syn::token::Star(span)),
-        BinOp::DivAssign(_) => BinOp::Div(syn::token::Slash(span)),
-        BinOp::RemAssign(_) => BinOp::Rem(syn::token::Percent(span)),
-        BinOp::BitXorAssign(_) => BinOp::BitXor(syn::token::Caret(span)),
-        BinOp::BitAndAssign(_) => BinOp::BitAnd(syn::token::And(span)),
-        BinOp::BitOrAssign(_) => BinOp::BitOr(syn::token::Or(span)),
-        BinOp::ShlAssign(_) => BinOp::Shl(syn::Token![<<](span)),
-        BinOp::ShrAssign(_) => BinOp::Shr(syn::Token![>>](span)),
-        _ => return None,
-    };
-    Some(token)
-}
-
-/// Whether an expression may change memory that another expression reads.
-pub fn has_effects(expr: &Expr) -> bool {
-    struct Effects(bool);
-    impl<'a> syn::visit::Visit<'a> for Effects {
-        fn visit_expr(&mut self, expr: &'a Expr) {
-            self.0 |= match expr {
-                Expr::Binary(binary) => compound(&binary.op).is_some(),
-                Expr::Assign(_)
-                | Expr::Call(_)
-                | Expr::Block(_)
-                | Expr::If(_)
-                | Expr::Match(_)
-                | Expr::Loop(_) => true,
-                _ => false,
-            };
-            syn::visit::visit_expr(self, expr);
-        }
-    }
-    let mut effects = Effects(false);
-    syn::visit::Visit::visit_expr(&mut effects, expr);
-    effects.0
-}
-
-fn is_float_literal(expr: &Expr) -> bool {
-    match expr {
-        Expr::Lit(literal) => matches!(literal.lit, Lit::Float(_)),
-        Expr::Paren(paren) => is_float_literal(&paren.expr),
-        Expr::Unary(unary) => is_float_literal(&unary.expr),
-        _ => false,
     }
 }

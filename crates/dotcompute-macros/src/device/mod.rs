@@ -11,6 +11,7 @@ mod loops;
 mod lower;
 mod methods;
 mod refuse;
+mod syntax;
 mod text;
 mod types;
 
@@ -138,6 +139,8 @@ fn handler(item: &ItemFn, device: &TokenStream, checks_overflow: bool) -> Result
     Ok(quote! {
         #cpu
         #companion
+        // The line numbers have the places of the user's tokens, for which they are no literals.
+        #[allow(clippy::all)]
         impl #ident {
             /// Returns the handler, to launch it on the CPU or on a device.
             #vis fn handler() -> #start {
@@ -197,6 +200,7 @@ fn function(item: &ItemFn, device: &TokenStream, checks_overflow: bool) -> Resul
     Ok(quote! {
         #cpu
         #companion
+        #[allow(clippy::all)]
         impl #device::DeviceFunction for #ident {
             const KEY: &'static str = ::core::concat!(::core::module_path!(), ":", ::core::line!(), ":", ::core::column!(), ":", ::core::stringify!(#ident));
             fn prototype(unit: &mut #device::DeviceUnit, name: &str) -> ::std::string::String {
