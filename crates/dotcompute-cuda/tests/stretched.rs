@@ -75,7 +75,9 @@ fn no_request_is_lost_while_a_kernel_leaves_the_device() {
     watchdog!();
     for seed in 0..4 {
         let runtime = runtime(device(seed));
-        let sum = DeviceKernel::<Number, Number>::cuda_cpp("conformance.cu", DEVICE_HANDLERS).entry("sum").state(number(0));
+        let sum = DeviceKernel::<Number, Number>::cuda_cpp("conformance.cu", DEVICE_HANDLERS)
+            .entry("sum")
+            .state(number(0));
         let sum = sum.shape(Shape::Block { threads: 1 });
         let sum = runtime.launch_on_device("sum", KernelOptions::new(), sum).unwrap();
         sum.activate().unwrap();

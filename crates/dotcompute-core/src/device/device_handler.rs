@@ -148,7 +148,7 @@ impl<S, I, O> DeviceHandlerWithoutState<S, I, O> {
 /// use dotcompute_core::device::{DeviceContext, DeviceError, DeviceResult, device_handler};
 /// use dotcompute_core::runtime::Runtime;
 ///
-/// #[derive(Message, Clone, Copy)]
+/// #[derive(Message, Clone, Copy, Debug)]
 /// #[message(record)]
 /// #[repr(C)]
 /// struct Amount { value: i64 }
