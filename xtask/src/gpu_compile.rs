@@ -11,8 +11,8 @@ use crate::workspace::Workspace;
 const WHEELS: [&str; 2] = ["nvidia-cuda-nvrtc==13.0.88", "nvidia-nvjitlink==13.0.88"];
 
 /// The tests of `dotcompute-cuda` that compile device code; without the compiler each prints that it was skipped, and passes.
-const TESTS: [&str; 8] =
-    ["baseline", "builtins", "cache", "compile", "cuda", "driver", "memory", "ring_kernel"];
+const TESTS: [&str; 9] =
+    ["baseline", "builtins", "cache", "compile", "cuda", "driver", "memory", "ring_kernel", "rust_handlers"];
 
 /// The program with device code of its own; a unit test compiles it.
 const CLI: &str = "dotcompute";
