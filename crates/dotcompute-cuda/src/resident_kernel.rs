@@ -109,7 +109,8 @@ impl ResidentKernel {
 
     /// Whether the host wants the ring kernel to handle messages: its command is to run, and it does not quiesce the device.
     fn may_run(&self) -> bool {
-        let word = self.memory.control().host.command.load(Ordering::Relaxed);
+        // Acquire: what the thread that stored the command did before, such as creating a link, comes before a launch that obeys it.
+        let word = self.memory.control().host.command.load(Ordering::Acquire);
         word & (COMMAND_MASK | COMMAND_LEAVE) == COMMAND_RUN
     }
 
@@ -124,7 +125,7 @@ impl ResidentKernel {
             RELAUNCH_RUNNING => Some(RELAUNCH_AGAIN),
             _ => None,
         };
-        // Acquire, release: the thread that serves the request sees what the requesting thread has seen of the state.
+        // Release: the thread that serves the request, which acquires, sees what the requesting thread has seen and done.
         let before = self.relaunch.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
         if before == Ok(RELAUNCH_NONE)
             && let Some(this) = self.this.upgrade()
@@ -136,7 +137,8 @@ impl ResidentKernel {
     /// Serves requests until none is left.
     pub(crate) fn run_relaunches(&self) {
         loop {
-            self.relaunch.store(RELAUNCH_RUNNING, Ordering::Release);
+            // Acquire: pairs with the release in `relaunch_if_off_device`.
+            self.relaunch.swap(RELAUNCH_RUNNING, Ordering::AcqRel);
             self.relaunch();
             let [from, to] = [RELAUNCH_RUNNING, RELAUNCH_NONE];
             if self.relaunch.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok() {
