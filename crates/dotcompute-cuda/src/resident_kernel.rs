@@ -162,9 +162,9 @@ impl ResidentKernel {
         let state = &self.memory.control().status.state;
         // SYNC POINT: relaunch
         // The grid has exited, so the host may write the device's word. The new grid reads it in `Leader::start` (leader.cuh), after its
-        // launch. Store, fence, load of the command; `Port::command`, `Link::close` and a thread that releases a quiesced device store to the command,
-        // fence and load the state. Either
-        // they find that the ring kernel is about to run, or this thread finds what they command.
+        // launch. This thread stores the state, fences and loads the command. `Port::command`, `Link::close` and the thread that releases a
+        // quiesced device store the command, fence and load the state. Either they find that the ring kernel is about to run, or this
+        // thread finds what they command.
         loop {
             state.store(STATE_LAUNCHED, Ordering::Release);
             fence(Ordering::SeqCst);

@@ -88,7 +88,9 @@ impl ResidentKernels {
 
     /// Records a grid whose handler does not return.
     pub(crate) fn add_hung(&self, grid: Weak<dyn HungGrid>) {
-        self.lock().hung.push(grid);
+        let mut inner = self.lock();
+        inner.hung.retain(|grid| grid.strong_count() > 0);
+        inner.hung.push(grid);
     }
 
     /// Returns the grids whose handlers do not return and that are still on the device.

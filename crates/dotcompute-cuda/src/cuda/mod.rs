@@ -29,6 +29,7 @@ mod error;
 mod function;
 mod launch_attributes;
 mod launch_mode;
+mod link_memory;
 mod memory_pool;
 mod one_shot;
 mod pinned_memory;

@@ -14,10 +14,10 @@ use super::error::device_error;
 use super::function::{Function, ModuleGuard};
 use super::launch_attributes::launch_attributes;
 use super::launch_mode::{self, LaunchMode};
+use super::link_memory::CudaLink;
 use super::pinned_memory::PinnedMemory;
 use super::process_device::{ExitWaiter, ProcessDevice};
-use super::streams::Purpose;
-use super::streams::Stream;
+use super::streams::{COPY_TIMEOUT, Purpose, Stream};
 use crate::Architecture;
 use crate::driver::{DriverError, Module};
 use crate::host_device_channel::ChannelMemory;
@@ -34,8 +34,6 @@ const MAX_POLL_PAUSE: Duration = Duration::from_micros(4);
 const STATE_CHUNK_BYTES: usize = 16 << 20;
 /// Longest wait for a launched grid to start.
 const START_TIMEOUT: Duration = Duration::from_millis(1);
-/// Longest time that one copy may take.
-const COPY_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The grid of a ring kernel on a GPU.
 pub(super) struct CudaGrid {
@@ -246,20 +244,6 @@ impl GridResources {
         Ok(state)
     }
 
-    /// Allocates the memory of a link, and the staging memory and stream to read it. The caller has quiesced the device.
-    fn link_memory(&self, bytes: usize) -> Result<CudaLink, DriverError> {
-        let deferred_free = &self.process_device.deferred_free;
-        let memory = DeviceAllocation::new(&self.context, deferred_free, bytes)?;
-        let staging = Mutex::new(PinnedMemory::zeroed(&self.context, deferred_free, bytes)?);
-        let stream = self.process_device.streams.take(&self.context, Purpose::Copies)?;
-        let link = CudaLink { context: Arc::clone(&self.context), memory, bytes, staging, stream };
-        // SAFETY: the allocation has `bytes` bytes, and no other code has its address yet.
-        unsafe { result::memset_d8_async(link.memory.address(), 0, bytes, link.stream.handle()) }
-            .map_err(DriverError::while_doing(format!("clearing {bytes} bytes for a link")))?;
-        link.wait()?;
-        Ok(link)
-    }
-
     fn wait_for_copy(&self, doing: impl Fn() -> String) -> Result<(), DriverError> {
         if self.copy_stream.wait(Instant::now() + COPY_TIMEOUT)? {
             Ok(())
@@ -295,7 +279,10 @@ impl GridResources {
                 launch_mode::record(LaunchMode::Resident);
                 return Ok(());
             }
-            self.launch_stream.wait(Instant::now() + COPY_TIMEOUT)?;
+            if !self.launch_stream.wait(Instant::now() + COPY_TIMEOUT)? {
+                let doing = String::from("waiting for the exit of a ring kernel that has left the device");
+                return Err(DriverError::TimedOut { doing, waited: COPY_TIMEOUT });
+            }
         }
         let reason = "a launch returned only after its kernel had left the device, as under a debugger";
         launch_mode::record(LaunchMode::WhileBusy(reason.to_owned()));
@@ -420,7 +407,7 @@ impl ResidentGrid for CudaGrid {
     }
 
     fn link_memory(&self, bytes: usize) -> Result<Arc<dyn LinkMemory>, BackendError> {
-        let memory = self.resources.link_memory(bytes);
+        let memory = CudaLink::new(&self.resources.context, &self.resources.process_device, bytes);
         Ok(Arc::new(memory.map_err(|error| device_error("allocating memory for a link", &error))?))
     }
 
@@ -450,50 +437,6 @@ impl ResidentGrid for CudaGrid {
         let lost = resources.process_device.check();
         let queried = lost.and_then(|()| resources.noted(resources.launch_stream.is_done()));
         queried.err().map(|error| error.to_string())
-    }
-}
-
-/// The memory of a link on a GPU.
-struct CudaLink {
-    context: Arc<CudaContext>,
-    memory: DeviceAllocation,
-    bytes: usize,
-    staging: Mutex<PinnedMemory>,
-    stream: Stream,
-}
-
-impl CudaLink {
-    fn wait(&self) -> Result<(), DriverError> {
-        if self.stream.wait(Instant::now() + COPY_TIMEOUT)? {
-            return Ok(());
-        }
-        Err(DriverError::TimedOut {
-            doing: format!("copying {} bytes of a link", self.bytes),
-            waited: COPY_TIMEOUT,
-        })
-    }
-
-    fn copy(&self) -> Result<Vec<u8>, DriverError> {
-        let doing = || DriverError::while_doing(format!("reading {} bytes of a link", self.bytes));
-        self.context.bind_to_thread().map_err(doing())?;
-        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
-        let to = &mut staging.bytes_mut()[..self.bytes];
-        // SAFETY: both sides have `bytes` bytes and live as long as `self`. The lock is held until the copy is complete, and the staging
-        // memory is read only after that.
-        unsafe { result::memcpy_dtoh_async(to, self.memory.address(), self.stream.handle()) }
-            .map_err(doing())?;
-        self.wait()?;
-        Ok(staging.bytes()[..self.bytes].to_vec())
-    }
-}
-
-impl LinkMemory for CudaLink {
-    fn address(&self) -> u64 {
-        self.memory.address()
-    }
-
-    fn read(&self) -> Result<Vec<u8>, BackendError> {
-        self.copy().map_err(|error| device_error("reading the messages of a link", &error))
     }
 }
 

@@ -13,6 +13,9 @@ use cudarc::driver::{CudaContext, result, sys};
 use super::launch_mode;
 use crate::driver::{DriverError, HardwareQueues};
 
+/// Longest time that one copy may take.
+pub(super) const COPY_TIMEOUT: Duration = Duration::from_secs(4);
+
 /// What a stream is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
