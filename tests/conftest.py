@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ from pydotcompute.core.unified_buffer import UnifiedBuffer
 from pydotcompute.exceptions import BackendNotAvailableError
 from pydotcompute.ring_kernels.queue import MessageQueue
 from pydotcompute.ring_kernels.runtime import RingKernelRuntime
+
+# A shell starts a job in the background with SIGINT ignored, and child processes inherit that. Tests send the signal to their children.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def missing_gpu_reason() -> str | None:
