@@ -1,6 +1,7 @@
 //! Checks of a launch that hold for every device.
 
 use dotcompute_core::backend::device_port::{DeviceProgram, Shape};
+use dotcompute_core::message::record::RecordLayout;
 
 /// Threads of a block on every supported GPU.
 const MAX_THREADS_PER_BLOCK: u32 = 1024;
@@ -28,6 +29,13 @@ pub(crate) fn check(program: &DeviceProgram) -> Result<(), String> {
         let align = program.state.align;
         return Err(format!(
             "its state has an alignment of {align}; use a power of two up to {MAX_STATE_ALIGN}"
+        ));
+    }
+    let messages = [&program.input, &program.output];
+    let records = messages.into_iter().chain(&program.state.layout).chain(&*program.records);
+    if let Some(name) = RecordLayout::ambiguous_name(records) {
+        return Err(format!(
+            "two of its records are called `{name}` and have different fields, which device code cannot tell apart; rename one of them"
         ));
     }
     let is_identifier_char = |c: char| c.is_ascii_alphanumeric() || c == '_';

@@ -8,7 +8,9 @@ mod numbers;
 
 use common::{ARCHITECTURES, toolchain};
 use dotcompute_conformance::{TIMEOUT, watchdog};
-use dotcompute_core::device::{DeviceHandler, DeviceLaunch, HandlerState, NoState, Shape};
+use dotcompute_core::device::{
+    DeviceContext, DeviceHandler, DeviceLaunch, DeviceResult, HandlerState, NoState, Shape, device_handler,
+};
 use dotcompute_core::handle::KernelHandle;
 use dotcompute_core::message::Message;
 use dotcompute_core::options::KernelOptions;
@@ -221,4 +223,46 @@ fn every_handler_compiles_for_every_architecture() {
     compile(&toolchain, "errors", control::errors::handler().state(EMPTY));
     compile(&toolchain, "order", control::order::handler().state(EMPTY));
     compile(&toolchain, "stateless", control::stateless::handler());
+}
+
+/// A record of another module with the name of [`Pair`] and its fields in another order.
+mod other {
+    use dotcompute_core::message::Message;
+
+    #[derive(Message, Clone, Copy, Debug, PartialEq)]
+    #[message(record)]
+    #[repr(C)]
+    pub struct Pair {
+        pub right: i64,
+        pub left: i64,
+    }
+}
+
+#[device_handler]
+fn swap(ctx: &mut DeviceContext<other::Pair>, pair: &Pair) -> DeviceResult {
+    ctx.reply(other::Pair { right: pair.right, left: pair.left });
+    Ok(())
+}
+
+#[device_handler]
+fn hides_a_record(ctx: &mut DeviceContext<Output>, pair: &Pair) -> DeviceResult {
+    let hidden = other::Pair { right: pair.right, left: pair.left };
+    ctx.reply(Output { words: [hidden.right as u64; 8] });
+    Ok(())
+}
+
+/// In C both records would be the struct that comes first, with the other one's fields exchanged.
+#[test]
+fn records_of_one_name_with_different_fields_are_refused() {
+    watchdog!();
+    let device = RuntimeOptions::new().device(EmulatedBackend::new().unwrap());
+    let runtime = Runtime::with_options(device).unwrap();
+    let swap = runtime.launch_on_device("swap", KernelOptions::new(), swap::handler()).map(drop);
+    let hidden =
+        runtime.launch_on_device("hidden", KernelOptions::new(), hides_a_record::handler()).map(drop);
+    for refused in [swap, hidden] {
+        let text = refused.unwrap_err().to_string();
+        assert!(text.contains("two of its records are called `Pair` and have different fields"), "{text}");
+        assert!(text.contains("rename one of them"), "{text}");
+    }
 }

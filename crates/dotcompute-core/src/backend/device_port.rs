@@ -36,6 +36,8 @@ pub struct DeviceProgram {
     pub after_fault: AfterFault,
     /// Whether floating-point arithmetic may be faster than the source text says, and differ from it in the last bits.
     pub fast_math: bool,
+    /// Records of the handler's text that its messages and state do not name, if the text was made from Rust.
+    pub records: Arc<[RecordLayout]>,
     /// Texts of the faults of a Rust handler: its code `i32::MIN + n` has text `n`.
     pub faults: Arc<[String]>,
 }

@@ -245,13 +245,14 @@ impl<S: HandlerState, I: RecordMessage, O: RecordMessage> DeviceLaunch for Devic
         }
         let mut unit = DeviceUnit::default();
         let handler = (self.write)(&mut unit);
-        let (text, faults) = unit.finish(&handler, each_thread).map_err(|_| {
+        let (text, records, faults) = unit.finish(&handler, each_thread).map_err(|_| {
             [
                 "one of its `#[device_fn]`s calls itself through others, and a device has a small stack",
                 "use a loop",
             ]
         })?;
-        let kernel = DeviceKernel::<I, O>::cuda_cpp(self.file, text).shape(self.shape).faults(faults);
+        let kernel =
+            DeviceKernel::<I, O>::cuda_cpp(self.file, text).shape(self.shape).made_from_rust(records, faults);
         let kernel = match self.queue_capacity {
             Some(messages) => kernel.queue_capacity(messages),
             None => kernel,

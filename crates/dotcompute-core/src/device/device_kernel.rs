@@ -75,6 +75,7 @@ fn program(code: DeviceCode, input: RecordLayout, output: RecordLayout) -> Devic
         queue_capacity: DEFAULT_QUEUE_CAPACITY,
         after_fault: AfterFault::Hold,
         fast_math: false,
+        records: Arc::from([]),
         faults: Arc::from([]),
     }
 }
@@ -174,9 +175,10 @@ impl<I: DeviceRecord, O: DeviceRecord> DeviceKernel<I, O> {
         self
     }
 
-    /// Sets the texts of faults, whose codes count up from the smallest `i32`.
-    pub(crate) fn faults(mut self, texts: Vec<String>) -> Self {
-        self.program.faults = texts.into();
+    /// Sets what a text that was made from Rust has: its records, and the texts of its faults, whose codes count up from the smallest `i32`.
+    pub(crate) fn made_from_rust(mut self, records: Vec<RecordLayout>, faults: Vec<String>) -> Self {
+        self.program.records = records.into();
+        self.program.faults = faults.into();
         self
     }
 

@@ -1,10 +1,10 @@
 //! The device code of a Rust handler while it is written: structs, functions, and the texts of faults.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::constants::DeviceConstant;
-use crate::message::record::{Plain, PlainType};
+use crate::message::record::{Plain, PlainType, RecordLayout};
 
 /// Codes of faults start here; those of a [`DeviceError`](super::DeviceError) are greater.
 pub(crate) const FIRST_FAULT: i32 = i32::MIN;
@@ -32,7 +32,8 @@ pub trait DeviceFunction {
 #[derive(Debug, Default)]
 pub struct DeviceUnit {
     structs: String,
-    known_structs: BTreeSet<&'static str>,
+    /// The records of `structs`, without those nested in them.
+    records: Vec<RecordLayout>,
     /// Names of functions by their keys.
     functions: BTreeMap<&'static str, String>,
     /// Numbers of the arrays among the constants.
@@ -60,7 +61,8 @@ impl DeviceUnit {
                 format!("dc::rust::Array<{}, {len}ull>", self.plain_type(element))
             }
             PlainType::Record(layout) => {
-                if self.known_structs.insert(layout.name) {
+                if !self.records.contains(layout) {
+                    self.records.push(**layout);
                     self.structs.push_str(&layout.c_struct());
                 }
                 layout.name.to_owned()
@@ -146,7 +148,7 @@ impl DeviceUnit {
         F::result(self)
     }
 
-    /// Returns the whole text and the texts of its faults.
+    /// Returns the whole text, its records and the texts of its faults.
     ///
     /// # Errors
     ///
@@ -155,7 +157,7 @@ impl DeviceUnit {
         self,
         handler: &str,
         each_thread: bool,
-    ) -> Result<(String, Vec<String>), &'static str> {
+    ) -> Result<(String, Vec<RecordLayout>, Vec<String>), &'static str> {
         if let Some(key) = self.recursive {
             return Err(key);
         }
@@ -168,6 +170,6 @@ impl DeviceUnit {
         for part in [&self.structs, &self.constants, &self.prototypes, &self.definitions, handler] {
             text.push_str(part);
         }
-        Ok((text, self.faults))
+        Ok((text, self.records, self.faults))
     }
 }

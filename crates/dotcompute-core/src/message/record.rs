@@ -34,6 +34,7 @@
 //! - `usize`: its size differs between machines. Use `u64`.
 //! - Pointers and references: an address of one side is invalid on the other.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 pub use dotcompute_ring::record::{Record, bytes_of, from_bytes};
@@ -209,6 +210,29 @@ impl RecordLayout {
         let ty = PlainType::Array { len: size / align, element: word };
         let fields = Box::leak(Box::new([FieldLayout { name: "words", offset: 0, size, align, ty }]));
         Some(Self { name: Box::leak(Box::from(name)), size, align, fields })
+    }
+
+    /// Returns a name that two of these records, or records nested in them, share although they differ. In C both would be the same struct.
+    ///
+    /// ```
+    /// use dotcompute_core::message::record::RecordLayout;
+    ///
+    /// let [small, large] = [8, 16].map(|size| RecordLayout::opaque("Order", size, 8).unwrap());
+    /// assert_eq!(RecordLayout::ambiguous_name([&small, &small]), None);
+    /// assert_eq!(RecordLayout::ambiguous_name([&small, &large]), Some("Order"));
+    /// ```
+    #[must_use]
+    pub fn ambiguous_name<'a>(records: impl IntoIterator<Item = &'a Self>) -> Option<&'static str> {
+        let mut known: BTreeMap<&'static str, &Self> = BTreeMap::new();
+        let mut open: Vec<&Self> = records.into_iter().collect();
+        while let Some(record) = open.pop() {
+            match known.insert(record.name, record) {
+                Some(other) if other != record => return Some(record.name),
+                Some(_) => {}
+                None => open.extend(record.fields.iter().filter_map(|field| field.ty.record())),
+            }
+        }
+        None
     }
 
     /// Returns the C struct, preceded by the structs of its nested records. See [`RecordMessage::c_struct`].
